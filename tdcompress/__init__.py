@@ -1,0 +1,1 @@
+"""tdcompress: from training with targeted dropout to a verified, measured, compact ONNX file."""

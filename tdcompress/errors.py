@@ -1,0 +1,61 @@
+"""Typed errors. Each one knows the exit code that the command line ends with.
+
+A message is one line that says what is wrong, where (file, field, layer) and what to do next.
+"""
+
+
+class TdcompressError(Exception):
+    """A fault: something that should have worked did not. Exit code 1."""
+
+    exit_code: int = 1
+
+
+class UserError(TdcompressError):
+    """What the user gave is wrong: a recipe, a file, an argument. Exit code 2."""
+
+    exit_code = 2
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be run as written; the message names the line and the nearest valid key."""
+
+
+class DataError(UserError):
+    """Missing, truncated or mislabelled data."""
+
+
+class ModelError(UserError):
+    """A network, or a model file, that is not what it has to be (shape, layer, operator, damaged file)."""
+
+
+class UnsupportedError(UserError):
+    """Something well-formed that is not handled; the message names the operator, layer, backend or provider."""
+
+
+class ArtifactError(TdcompressError):
+    """A stored artefact that is damaged, missing or of another format."""
+
+
+class BusyError(UserError):
+    """A run folder or artefact that a living process holds; the message names that process."""
+
+
+class VerificationError(TdcompressError):
+    """A check of ours failed (certificate, export against torch, round trip); nothing was published."""
+
+
+class TrainingError(TdcompressError):
+    """Training cannot go on: a non-finite loss or gradient, or no memory."""
+
+
+class InterruptedRun(TdcompressError):
+    """SIGINT or SIGTERM arrived; the state was saved. Exit code 130 or 143.
+
+    Args:
+        message: what was saved and how to go on.
+        signal_number: the signal; the exit code is 128 plus it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
