@@ -1,0 +1,89 @@
+"""What a training method is: a change of the parameters in each step, a penalty, and an order of importance."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tdcompress.sparsity.units import Targets
+
+Granularity = Literal["weight", "unit"]
+Parameters = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Where training stands when a step begins.
+
+    Attributes:
+        epoch: epochs done so far, with fraction: 0.0 at the first step, 1.5 in the middle of the second epoch.
+        index: optimizer steps done so far.
+        train_size: training samples, which the penalties of L0 and variational dropout are scaled by.
+    """
+
+    epoch: float = 0.0
+    index: int = 0
+    train_size: int = 1
+
+
+class Method(nn.Module):
+    """A training method. Its own parameters and buffers (gates, switches, variances) are its state, saved beside the network's.
+
+    The dense weights stay the trained parameters: ``effective`` is a pure function of them, applied with
+    ``torch.func.functional_call``. The base class does nothing, which is the method "none".
+    """
+
+    def __init__(self, targets: Targets) -> None:
+        super().__init__()
+        self.targets = targets
+
+    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:
+        """Draw what is random in this step, once, whatever the number of micro-batches. Runs without gradient."""
+
+    def effective(self, params: Parameters) -> dict[str, Tensor]:
+        """The parameters that training runs with, differentiable; only those that differ from ``params``."""
+        return {}
+
+    def deployed(self, params: Parameters) -> dict[str, Tensor]:
+        """The parameters that evaluation, pruning and deployment run with; only those that differ; deterministic."""
+        return {}
+
+    def penalty(self, params: Parameters) -> Tensor | None:
+        """What this method adds to the mean loss of a step; a scalar, or None."""
+        return None
+
+    def end_step(self, params: Parameters) -> None:
+        """Update the method's own state after the optimizer's step. Runs without gradient."""
+
+    def scores(self, params: Parameters) -> dict[str, Tensor]:
+        """Importance for pruning where it is not the magnitude of ``deployed``: by parameter name (its shape), or by group name (units).
+
+        An empty dict means magnitude: |w| for weights, the L2 norm of the filter for units (Equations 1 and 2).
+        """
+        return {}
+
+    def instrument(self, model: nn.Module) -> list[RemovableHandle]:
+        """Put forward hooks on the network's layers while it trains; most methods need none."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings(ABC):
+    """A method's keys in a recipe's [sparsity] table, and how it is built. The registry maps names to subclasses.
+
+    Attributes:
+        granularity: what is dropped or gated in training, and pruned afterwards unless [prune] says otherwise.
+        l1: beta of an L1 penalty, beta * sum over prunable layers of mean |w|, which combines with any method; 0 = none.
+    """
+
+    name: ClassVar[str]
+    granularity: Granularity = "weight"
+    l1: float = 0.0
+
+    @abstractmethod
+    def build(self, targets: Targets, model: nn.Module) -> Method:
+        """The method for one network, on the device and with the parameters that ``model`` has now."""

@@ -1,0 +1,105 @@
+"""Weights and units: what a method may touch, and what is dropped, pruned and removed together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from tdcompress.errors import ModelError
+
+Matrix = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+MATRIX_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Where the entries of a group's units lie in one parameter.
+
+    Attributes:
+        parameter: the parameter's qualified name, as in ``model.named_parameters()``.
+        axis: the axis that units are counted along.
+        positions: for each unit the indices along ``axis`` that are its own; None = unit u has index u alone.
+    """
+
+    parameter: str
+    axis: int = 0
+    positions: tuple[tuple[int, ...], ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitGroup:
+    """Units that are dropped, pruned and removed together.
+
+    In scope "layer" a group is one layer's filters; in scope "group" it is all writers of a shared stream (a residual sum),
+    whose channel u is one unit.
+
+    Attributes:
+        name: the first writer's module name, "conv1"; unique in a network.
+        size: number of units.
+        filters: the weight matrices whose filters are ranked: a unit's score is the L2 norm over all of them (Equation 1).
+        tied: what else is zero when a unit is: biases, and the affine of each BatchNorm that sees these units alone.
+    """
+
+    name: str
+    size: int
+    filters: tuple[Slot, ...]
+    tied: tuple[Slot, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What a method may touch in one network.
+
+    Attributes:
+        weights: the prunable weight matrices; each slot's axis is the output axis, so that a filter is one index of it.
+        groups: the units of those matrices; empty where only single weights are of interest.
+    """
+
+    weights: tuple[Slot, ...]
+    groups: tuple[UnitGroup, ...] = ()
+
+
+def output_axis(module: nn.Module) -> int:
+    """The axis of ``module.weight`` that counts output channels: 1 for transposed convolutions, 0 else."""
+    return 1 if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) else 0
+
+
+def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slot, ...]:
+    """The weight matrices that a method may touch, in the order of the network's modules.
+
+    A network declares what must stay with an attribute ``unprunable`` (a tuple of module names: stem, head). One that declares
+    nothing keeps its last Linear layer, or its last convolution where there is none. (The papers prune every matrix but those
+    that lead to the logits; the released code also spares the 7x7 stem.)
+
+    Args:
+        model: any module.
+        exclude: further module names ("features.0", or "features" for all below it) that must stay dense.
+
+    Raises:
+        ModelError: a name that matches no convolution or linear layer, or a network without any prunable one.
+    """
+    matrices = {name: module for name, module in model.named_modules() if isinstance(module, MATRIX_TYPES)}
+    if not matrices:
+        raise ModelError(f"{type(model).__name__} has no convolution or linear layer: nothing can be pruned")
+    declared = getattr(model, "unprunable", None)
+    if declared is None:
+        linear = [name for name, module in matrices.items() if isinstance(module, nn.Linear)]
+        declared = ((linear or list(matrices))[-1],)
+    spared = (*declared, *exclude)
+    for prefix in spared:
+        if not any(_is_below(name, prefix) for name in matrices):
+            known = ", ".join(list(matrices)[:8])
+            raise ModelError(f"exclude = {prefix!r} names no convolution or linear layer of {type(model).__name__}; it has {known}, ...")
+    slots, seen = [], set()
+    for name, module in matrices.items():
+        if any(_is_below(name, prefix) for prefix in spared) or id(module.weight) in seen:
+            continue
+        seen.add(id(module.weight))  # a tied weight is one weight
+        slots.append(Slot(parameter=f"{name}.weight" if name else "weight", axis=output_axis(module)))
+    if not slots:
+        raise ModelError(f"every layer of {type(model).__name__} is excluded: nothing is left to prune")
+    return tuple(slots)
+
+
+def _is_below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
