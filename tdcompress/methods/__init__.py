@@ -1,1 +1,1 @@
-"""One file per training method; `METHODS` is the registry."""
+"""One file per training method; `registry.METHODS` names them."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +60,9 @@ class Method(nn.Module):
         """Update the method's own state after the optimizer's step. Runs without gradient."""
 
     def scores(self, params: Parameters) -> dict[str, Tensor]:
-        """Importance for pruning where it is not the magnitude of ``deployed``: by parameter name (its shape), or by group name (units).
+        """Importance for pruning, where it is not the magnitude of what ``deployed`` gives.
 
-        An empty dict means magnitude: |w| for weights, the L2 norm of the filter for units (Equations 1 and 2).
+        By parameter name (of its shape) for weights, by group name (O,) for units. An empty dict means magnitude: |w| for weights, the L2 norm of the filter for units (Equations 1 and 2).
         """
         return {}
 
@@ -77,12 +77,28 @@ class MethodSettings(ABC):
 
     Attributes:
         granularity: what is dropped or gated in training, and pruned afterwards unless [prune] says otherwise.
+        scope: for units: rank inside each "layer" (the papers'), or all writers of a residual stream together ("group").
+        unit: a unit is "whole" (filter, bias and the affine of the BatchNorm that sees it alone) or, as in the papers, the
+            "filter" alone.
+        exclude: names of layers that stay dense, besides those that the model declares.
         l1: beta of an L1 penalty, beta * sum over prunable layers of mean |w|, which combines with any method; 0 = none.
     """
 
     name: ClassVar[str]
     granularity: Granularity = "weight"
+    scope: Literal["layer", "group"] = "layer"
+    unit: Literal["whole", "filter"] = "whole"
+    exclude: tuple[str, ...] = ()
     l1: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range; a message begins with its key."""
+        if not 0 <= self.l1 < float("inf"):
+            raise ValueError(f"l1: {self.l1} is not a strength of 0 or above")
+
+    def for_training(self, epochs: int) -> Self:
+        """These settings for a training of this length; refuses what does not fit it."""
+        return self
 
     @abstractmethod
     def build(self, targets: Targets, model: nn.Module) -> Method:

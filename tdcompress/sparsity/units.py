@@ -89,7 +89,9 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
     for prefix in spared:
         if not any(_is_below(name, prefix) for name in matrices):
             known = ", ".join(list(matrices)[:8])
-            raise ModelError(f"exclude = {prefix!r} names no convolution or linear layer of {type(model).__name__}; it has {known}, ...")
+            raise ModelError(
+                f"exclude = {prefix!r} names no convolution or linear layer of {type(model).__name__}; it has {known}, ..."
+            )
     slots, seen = [], set()
     for name, module in matrices.items():
         if any(_is_below(name, prefix) for prefix in spared) or id(module.weight) in seen:

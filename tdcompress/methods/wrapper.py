@@ -1,0 +1,68 @@
+"""The network as it trains: an ordinary module whose parameters a method changes in every step."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tdcompress.methods.base import Method, Step
+from tdcompress.methods.l1 import l1_penalty
+
+
+class SparseNet(nn.Module):
+    """Runs a network with its method's parameters, by ``torch.func.functional_call``.
+
+    Nothing in the network is replaced, so its state_dict, its types and its ONNX names stay as they are; and since this is a
+    module, DistributedDataParallel and torch.compile can wrap it. Masks are drawn by ``begin_step``, outside what is compiled.
+
+    Args:
+        model: the network; it is held, not copied.
+        method: built for this network.
+        l1: beta of the L1 penalty, which combines with any method.
+    """
+
+    def __init__(self, model: nn.Module, method: Method, l1: float = 0.0) -> None:
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.l1 = l1
+        method.instrument(model)
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """The dense, trained parameters."""
+        return dict(self.model.named_parameters())
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Logits: with the method's effective parameters in training, with its deployed ones in evaluation."""
+        choose: Callable[..., dict[str, Tensor]] = self.method.effective if self.training else self.method.deployed
+        changed = choose(self.parameters_by_name())
+        output: Tensor = functional_call(self.model, changed, inputs)
+        return output
+
+    def penalty(self) -> Tensor | None:
+        """What the method and L1 add to the mean loss of a step."""
+        params = self.parameters_by_name()
+        terms = [self.method.penalty(params)]
+        if self.l1:
+            terms.append(l1_penalty(params, self.method.targets.weights, self.l1))
+        present = [term for term in terms if term is not None]
+        return torch.stack(present).sum() if present else None
+
+    @torch.no_grad()
+    def begin_step(self, step: Step, generator: torch.Generator) -> None:
+        """Draw the masks of one optimizer step."""
+        self.method.begin_step(self.parameters_by_name(), step, generator)
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """Let the method update its state after the optimizer's step."""
+        self.method.end_step(self.parameters_by_name())
+
+    @torch.no_grad()
+    def plain(self) -> nn.Module:
+        """The ordinary network, holding the parameters that deployment runs with."""
+        params = self.parameters_by_name()
+        for name, value in self.method.deployed(params).items():
+            params[name].copy_(value)
+        return self.model
