@@ -59,6 +59,10 @@ class Method(nn.Module):
     def end_step(self, params: Parameters) -> None:
         """Update the method's own state after the optimizer's step. Runs without gradient."""
 
+    def numbers(self, epoch: float) -> dict[str, float]:
+        """What the metrics say of the method at a moment of training: gamma and alpha where it has them."""
+        return {}
+
     def scores(self, params: Parameters) -> dict[str, Tensor]:
         """Importance for pruning, where it is not the magnitude of what ``deployed`` gives.
 

@@ -29,6 +29,10 @@ class Targeted(Method):
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
         return {name: params[name].masked_fill(dropped, 0.0) for name, dropped in self.dropped.items()}
 
+    def numbers(self, epoch: float) -> dict[str, float]:  # noqa: D102
+        gamma, alpha = self.rates(epoch)
+        return {"alpha": alpha} if gamma is None else {"gamma": gamma, "alpha": alpha}
+
     def rates(self, epoch: float) -> tuple[float | None, float]:
         """(gamma, alpha) that hold at a moment of training; gamma is None for Xtreme."""
         gamma = self.settings.gamma
