@@ -1,0 +1,229 @@
+"""Artefacts on disk: a content key, a manifest written last, one owner at a time. Knows no stage and no torch.
+
+``root/stages/<stage>/<key>/`` holds the files and ``manifest.json`` (sha256 of each file, the record). It is made as
+``<key>.partial/`` and renamed when complete, so a folder that is there is whole, and one whose manifest does not verify is damaged.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdcompress.errors import ArtifactError, BusyError
+from tdcompress.files import fsync_file, fsync_folder, sha256_file, write_text
+from tdcompress.records import Json, encode
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+SCRATCH = "scratch"  # a folder inside a partial one that is dropped when the artefact is published: checkpoints
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces; what keys are hashed over."""
+    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def content_key(value: Any) -> str:
+    """First 16 hex digits of the sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A published, verified folder of one stage.
+
+    Attributes:
+        stage: the stage that made it.
+        key: its content key.
+        folder: where its files are.
+        record: the stage's result, as JSON.
+        files: sha256 by relative name.
+    """
+
+    stage: str
+    key: str
+    folder: Path
+    record: Json
+    files: Mapping[str, str]
+
+    def file(self, name: str) -> Path:
+        """Path of one of its files."""
+        if name not in self.files:
+            raise ArtifactError(f"{self.folder}: has no file {name}; it has {', '.join(self.files)}")
+        return self.folder / name
+
+
+class HashMemory:
+    """sha256 of files, remembered by (path, size, mtime_ns), so that an unchanged file is read once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+        try:
+            self._known = dict(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            self._known = {}  # a memory that is lost costs time, nothing else
+
+    def sha256(self, path: Path) -> str:
+        """Hex digest of a file, from memory where size and time are unchanged."""
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        name = str(path.resolve())
+        known = self._known.get(name)
+        if known and known[:2] == stamp:
+            return str(known[2])
+        digest = sha256_file(path)
+        self._known[name] = [*stamp, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Write the memory if anything was added."""
+        if self._changed:
+            write_text(self.path, json.dumps(self._known))
+            self._changed = False
+
+
+class Store:
+    """The artefacts below one root folder.
+
+    Args:
+        root: ``artifacts/`` in the design; made if it is not there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.hashes = HashMemory(root / ".hashes.json")
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Where the artefact of this key lies, or would lie."""
+        return self.root / "stages" / stage / key
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again.
+
+        A folder whose manifest does not verify is renamed to ``<key>.damaged``; nothing is lost and nothing is trusted.
+        """
+        folder = self.folder(stage, key)
+        if not folder.is_dir():
+            return None
+        try:
+            return load_artifact(folder, self.hashes.sha256)
+        except ArtifactError:
+            damaged = folder.with_name(f"{key}.damaged")
+            shutil.rmtree(damaged, ignore_errors=True)
+            folder.rename(damaged)
+            return None
+
+    @contextmanager
+    def partial(self, stage: str, key: str) -> Iterator[Path]:
+        """The unfinished folder of a key, held by this process alone; what an interrupted run left there is still there.
+
+        Raises:
+            BusyError: another living process is making it.
+        """
+        with hold(self.root / ".locks" / f"{stage}-{key}", f"{stage} {key}"):
+            folder = self.folder(stage, key).with_name(f"{key}.partial")
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+
+    def publish(self, stage: str, key: str, partial: Path, record: Any, description: Mapping[str, Any]) -> Artifact:
+        """Turn an unfinished folder into an artefact: drop scratch, hash, write the manifest last, fsync, rename.
+
+        Args:
+            stage: the stage's name.
+            key: the content key.
+            partial: the folder that ``partial`` gave.
+            record: the stage's result, a record.
+            description: what else the manifest says: settings, inputs, versions, host.
+        """
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        (partial / MANIFEST).unlink(missing_ok=True)
+        files = {}
+        for path in sorted(p for p in partial.rglob("*") if p.is_file()):
+            if path.name.startswith("."):
+                path.unlink()  # a temporary file of a killed writer
+                continue
+            fsync_file(path)
+            files[path.relative_to(partial).as_posix()] = sha256_file(path)
+        manifest = {"format": FORMAT, "stage": stage, "key": key, **encode(description), "record": encode(record), "files": files}
+        write_text(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+        final = self.folder(stage, key)
+        partial.rename(final)
+        fsync_folder(final.parent)
+        return Artifact(stage=stage, key=key, folder=final, record=manifest["record"], files=files)
+
+
+def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
+    """Read an artefact and check every file against its manifest.
+
+    Args:
+        folder: a published folder.
+        sha256: how a file is hashed; ``HashMemory.sha256`` for speed, ``sha256_file`` to hash everything again.
+
+    Raises:
+        ArtifactError: no manifest, a file that is missing or differs, or a manifest of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        form, files = manifest["format"], dict(manifest["files"])
+        stage, key, record = str(manifest["stage"]), str(manifest["key"]), manifest["record"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: not a readable manifest ({error}); run the recipe again to rebuild it") from None
+    if form != FORMAT:
+        raise ArtifactError(f"{path}: format {form!r}, this version reads {FORMAT}; run the recipe again to rebuild it")
+    check_files(folder, files, sha256)
+    return Artifact(stage=stage, key=key, folder=folder, record=record, files=files)
+
+
+def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_file) -> None:
+    """Compare files with their recorded sha256.
+
+    Raises:
+        ArtifactError: one that is missing, differs, or lies outside the folder.
+    """
+    for name, expected in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ArtifactError(f"{folder / MANIFEST}: names {name!r}, which is outside its folder")
+        if not path.is_file():
+            raise ArtifactError(f"{path}: is missing; run the recipe again to rebuild it")
+        if sha256(path) != expected:
+            raise ArtifactError(f"{path}: is damaged (its sha256 is not the manifest's); run the recipe again to rebuild it")
+
+
+@contextmanager
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Own something while the block runs. The system frees the lock of a process that dies, so a dead owner's is taken over.
+
+    Args:
+        path: the lock file; it stays, with its last owner's name in it.
+        what: what is owned, for the message.
+
+    Raises:
+        BusyError: another process owns it; the message says which.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.read(descriptor, 500).decode(errors="replace") or "another process"
+            raise BusyError(f"{what} is in use by {owner}; wait for it, or stop it and run again") from None
+        os.ftruncate(descriptor, 0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,250 @@
+"""Recipes: TOML text -> tables that know their lines -> frozen dataclasses. Knows no stage, no network and no torch.
+
+A table is bound to the settings dataclass of the component that owns it (``bind``). An unknown key, a wrong type or a value out of
+range is a ``RecipeError`` that says file, line, key and, for a misspelt key, the nearest valid one.
+"""
+
+import difflib
+import itertools
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tdcompress.errors import RecipeError
+from tdcompress.records import UnknownKeyError, decode
+
+T = TypeVar("T")
+Values = dict[str, Any]
+
+SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "export", "bench")
+TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", "analyse")
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+RESERVED_NAMES = ("stages", "reference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where values came from, for messages: a file name and the line of each dotted key."""
+
+    file: str
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def error(self, path: str, problem: str) -> RecipeError:
+        """An error that names the file, the line of ``path`` (or of its nearest parent) and the problem."""
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            line = self.lines.get(".".join(parts[:end]))
+            if line is not None:
+                return RecipeError(f"{self.file}, line {line}: {problem}" if line > 0 else f"--set {path}: {problem}")
+        return RecipeError(f"{self.file}: {problem}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe as written, with ``--set`` applied: nested values, and where each came from."""
+
+    values: Values
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """The run's folder name."""
+        return str(self.values["name"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of every random generator of the run."""
+        return int(self.values.get("seed", 0))
+
+    def section(self, name: str) -> Values:
+        """The values of one table; empty where the recipe has none."""
+        table = self.values.get(name, {})
+        if not isinstance(table, dict):
+            raise self.source.error(name, f"{name} has to be a table: [{name}]")
+        return dict(table)
+
+    def bind(self, kind: type[T], section: str, values: Values | None = None) -> T:
+        """Read one table into the dataclass that owns its keys.
+
+        Args:
+            kind: a settings dataclass.
+            section: the table's name.
+            values: the table's values where they are not all of it.
+
+        Raises:
+            RecipeError: an unknown, missing or wrong key, with its line.
+        """
+        try:
+            return decode(kind, self.section(section) if values is None else values, section)
+        except UnknownKeyError as error:
+            raise self.source.error(error.path, f"{error.path}: unknown key{nearest(error.path, error.known)}") from None
+        except ValueError as error:
+            problem = str(error)
+            raise self.source.error(problem.split(":")[0].split("[")[0], problem) from None
+
+    def choose(self, registry: Mapping[str, type[T]], section: str, key: str) -> tuple[type[T], Values]:
+        """The registered dataclass that a table names, and the table's further keys.
+
+        Raises:
+            RecipeError: no name, or one that is not registered.
+        """
+        values = self.section(section)
+        path = f"{section}.{key}"
+        if key not in values:
+            raise self.source.error(section, f"{path} is missing: one of {', '.join(registry)}")
+        name = values.pop(key)
+        if not isinstance(name, str) or name not in registry:
+            raise self.source.error(path, f"{path}: unknown name {name!r}{nearest(str(name), tuple(registry))}")
+        return registry[name], values
+
+
+def nearest(path: str, known: Sequence[str]) -> str:
+    """A hint: the known word nearest to the last part of a path, and all known words where they are few."""
+    word = path.rsplit(".", 1)[-1]
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{hint} (valid: {', '.join(known)})" if len(known) <= 24 else hint
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe file.
+
+    Args:
+        path: a TOML file.
+        overrides: dotted key -> value, as ``--set`` gives them.
+
+    Raises:
+        RecipeError: not readable, not TOML, or a key at the top that is not one of a recipe's.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(f"{path}: cannot be read as a recipe ({reason}); `tdcompress recipes` lists the shipped ones") from None
+    return parse_recipe(text, str(path), overrides)
+
+
+def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe's text; see ``load_recipe``."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{file}: not valid TOML: {error}") from None
+    lines = key_lines(text)
+    for path, value in (overrides or {}).items():
+        _assign(values, path, value, Source(file=file, lines=lines))
+        lines[path] = 0
+    source = Source(file=file, lines=lines)
+    for key in values:
+        if key not in TOP_LEVEL:
+            raise source.error(key, f"{key}: unknown key{nearest(key, TOP_LEVEL)}")
+    _check_top(values, source)
+    return Recipe(values=values, source=source)
+
+
+def _check_top(values: Values, source: Source) -> None:
+    name = values.get("name")
+    if not isinstance(name, str) or not _RUN_NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise source.error(
+            "name",
+            f"name: {name!r} cannot name the run's folder; use letters, digits, - and _, and not {' or '.join(RESERVED_NAMES)}",
+        )
+    seed = values.get("seed", 0)
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise source.error("seed", f"seed: {seed!r} is not a whole number of 0 or above")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Read ``key=value`` of ``--set``; the value is TOML (0.5, true, [1, 2], "text"), and else a bare string.
+
+    Raises:
+        RecipeError: no ``=``, or an empty key.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError(f"--set {text}: write it as key=value, for example --set train.epochs=1")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _assign(values: Values, path: str, value: Any, source: Source) -> None:
+    *parents, last = path.split(".")
+    if not all([*parents, last]):
+        raise RecipeError(f"--set {path}: not a dotted key")
+    table = values
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise source.error(path, f"{path}: {parent} is a value, not a table")
+    table[last] = value
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Line number (from 1) of each dotted key and table of a TOML text.
+
+    tomllib keeps no positions. Keys inside inline tables have their table's line; items of arrays of tables share their keys.
+    """
+    lines: dict[str, int] = {}
+    prefix, depth = "", 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if depth == 0 and (header := _HEADER.match(line)):
+            prefix = _clean(header[2])
+            lines.setdefault(prefix, number)
+            continue
+        if depth == 0 and (key := _KEY.match(line)):
+            lines.setdefault(f"{prefix}.{_clean(key[1])}".lstrip("."), number)
+        bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'|#.*", "", line)
+        depth = max(0, depth + sum(bare.count(c) for c in "[{") - sum(bare.count(c) for c in "]}"))
+    return lines
+
+
+def _clean(key: str) -> str:
+    return ".".join(part.strip().strip('"') for part in re.findall(r'"[^"]*"|[^."]+', key) if part.strip())
+
+
+def expand_sweep(recipe: Recipe) -> list[Recipe]:
+    """Every combination of the recipe's [sweep] lists and [[sweep.case]] tables, in the order written; cases vary slowest.
+
+    Raises:
+        RecipeError: a sweep over something that is not a key of a section, an empty list, or two equal combinations.
+    """
+    sweep = recipe.section("sweep")
+    cases = sweep.pop("case", [{}])
+    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases) or not cases:
+        raise recipe.source.error("sweep.case", "sweep.case: write each case as a [[sweep.case]] table")
+    for path, options in sweep.items():
+        if not isinstance(options, list) or not options:
+            raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed")
+    combinations = [
+        {**case, **dict(zip(sweep, chosen, strict=True))} for case in cases for chosen in itertools.product(*sweep.values())
+    ]
+    return [_with(recipe, assignments) for assignments in combinations]
+
+
+def _with(recipe: Recipe, assignments: Mapping[str, Any]) -> Recipe:
+    values = {key: _copy(value) for key, value in recipe.values.items() if key != "sweep"}
+    lines = dict(recipe.source.lines)
+    for path, value in assignments.items():
+        if path.split(".")[0] not in (*SECTIONS, "seed"):
+            raise recipe.source.error(
+                f"sweep.{path}", f"sweep: {path!r} is not a key of a section{nearest(path.split('.')[0], SECTIONS)}"
+            )
+        _assign(values, path, value, recipe.source)
+        line = recipe.source.lines.get(f"sweep.{path}") or recipe.source.lines.get(f"sweep.case.{path}")
+        lines[path] = line or lines.get("sweep.case", lines.get("sweep", 0))
+    source = Source(file=recipe.source.file, lines=lines)
+    _check_top(values, source)
+    return Recipe(values=values, source=source)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return list(value) if isinstance(value, list) else value
