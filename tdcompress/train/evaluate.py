@@ -1,0 +1,92 @@
+"""Accuracy and logits of anything that maps a batch of preprocessed images to logits."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tdcompress.errors import VerificationError
+from tdcompress.train.samples import TrainData
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Mixed precision: bfloat16 where torch holds that safe, or nothing at all."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def accuracy(
+    model: Callable[[Tensor], Tensor],
+    data: TrainData,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision = "float32",
+    between: Callable[[], None] | None = None,
+) -> float:
+    """Share of samples, 0..1, whose largest logit is their label's.
+
+    Args:
+        model: (B, C, H, W) float32 -> (B, classes). A module is put in eval mode meanwhile.
+        data: the samples; their ``augment`` is not used.
+        batch_size: samples at a time; it changes speed and memory only.
+        device: where the model runs.
+        precision: float32, or bfloat16 autocast.
+        between: called before each batch; may raise to leave early.
+
+    Raises:
+        VerificationError: a logit that is not finite.
+    """
+    correct = 0
+    for start, scores in _batches(model, data, batch_size, device, precision, between):
+        labels = data.labels[start : start + batch_size].to(device)
+        correct += int((scores.argmax(1) == labels).sum())
+    return correct / len(data)
+
+
+def logits(
+    model: Callable[[Tensor], Tensor],
+    data: TrainData,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision = "float32",
+) -> Tensor:
+    """All logits, float32 (N, classes), on the CPU; arguments as for `accuracy`."""
+    return torch.cat([scores.cpu() for _, scores in _batches(model, data, batch_size, device, precision, None)])
+
+
+def _batches(
+    model: Callable[[Tensor], Tensor],
+    data: TrainData,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision,
+    between: Callable[[], None] | None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first sample, float32 logits) of each batch in order."""
+    if not len(data):
+        raise ValueError("data: no samples to evaluate")
+    preprocess = data.preprocess.to(device)
+    for start in range(0, len(data), batch_size):
+        if between is not None:
+            between()
+        # The mode and the inference context are set batch by batch: a generator must not hold them while it is paused.
+        with _evaluating(model), torch.inference_mode(), autocast(device, precision):
+            scores = model(preprocess(data.pixels[start : start + batch_size].to(device))).float()
+            if not bool(scores.isfinite().all()):
+                raise VerificationError(f"logits of samples {start}..{start + len(scores) - 1} are not finite")
+        yield start, scores
+
+
+@contextmanager
+def _evaluating(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

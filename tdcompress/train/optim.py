@@ -1,0 +1,180 @@
+"""Optimizers and learning rates: settings as a recipe writes them, and what they mean per step."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+# The affine of a normalisation layer is not decayed: the papers' L2 is on kernels and biases.
+NORMALISATIONS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
+
+OWN_KEYS: dict[str, frozenset[str]] = {
+    "sgd": frozenset({"momentum", "nesterov"}),
+    "adam": frozenset({"beta1", "beta2", "epsilon"}),
+    "adamw": frozenset({"beta1", "beta2", "epsilon"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """``optimizer = { name = "sgd", lr = 0.01, momentum = 0.9, nesterov = true }``.
+
+    A key that stays None takes torch's default for the chosen optimizer; one that it does not own is an error.
+
+    Attributes:
+        name: the rule of the update.
+        lr: the learning rate that the schedule's factors multiply.
+        weight_decay: torch's own: added to the gradient, after clipping, by sgd and adam; decoupled by adamw. It touches
+            kernels and biases, never a normalisation layer's affine nor a method's own parameters.
+        momentum: sgd; default 0.
+        nesterov: sgd; default false.
+        beta1: adam, adamw; default 0.9.
+        beta2: adam, adamw; default 0.999.
+        epsilon: adam, adamw; default 1e-8.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.01
+    weight_decay: float = 0.0
+    momentum: float | None = None
+    nesterov: bool | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    epsilon: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in OWN_KEYS:
+            raise ValueError(f"name: {self.name!r} is no optimizer, one of {', '.join(OWN_KEYS)}")
+        shared = {"name", "lr", "weight_decay"}
+        for field in fields(self):
+            foreign = field.name not in shared | OWN_KEYS[self.name]
+            if foreign and getattr(self, field.name) is not None:
+                raise ValueError(f"{field.name}: not a key of {self.name}, which has {', '.join(sorted(OWN_KEYS[self.name]))}")
+        _require(0.0 < self.lr < math.inf, "lr", self.lr, "above 0")
+        _require(0.0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "0 or more")
+        _require(self.momentum is None or 0.0 <= self.momentum < 1.0, "momentum", self.momentum, "0 <= momentum < 1")
+        for key, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
+            _require(beta is None or 0.0 <= beta < 1.0, key, beta, f"0 <= {key} < 1")
+        _require(self.epsilon is None or 0.0 < self.epsilon < math.inf, "epsilon", self.epsilon, "above 0")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs momentum above 0")
+
+    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer over all parameters of ``net`` that require a gradient.
+
+        The fused kernels are used: one call for all tensors, on CPU as on CUDA.
+        """
+        groups = parameter_groups(net, self.weight_decay)
+        if self.name == "sgd":
+            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum or 0.0, nesterov=self.nesterov or False, fused=True)
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        betas = (0.9 if self.beta1 is None else self.beta1, 0.999 if self.beta2 is None else self.beta2)
+        return kind(groups, lr=self.lr, betas=betas, eps=1e-8 if self.epsilon is None else self.epsilon, fused=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LrSchedule:
+    """What the learning rate is multiplied by, as a function of the step.
+
+    ``{ name = "piecewise", unit = "steps", milestones = [40000, 60000, 80000], factors = [0.1, 0.01, 0.001] }`` is the
+    released ResNet-32's.
+
+    Attributes:
+        name: constant; piecewise (factor i from milestone i on, 1 before the first); cosine (half a cosine from 1 to
+            ``final_factor`` over what follows the warm-up).
+        warmup_epochs: the factor is also multiplied by (steps done + 1) / warm-up steps until that is 1.
+        unit: of the milestones.
+        milestones: piecewise; increasing.
+        factors: piecewise; one per milestone.
+        final_factor: cosine; default 0.
+    """
+
+    name: Literal["constant", "piecewise", "cosine"] = "constant"
+    warmup_epochs: float = 0.0
+    unit: Literal["epochs", "steps"] = "epochs"
+    milestones: tuple[float, ...] = ()
+    factors: tuple[float, ...] = ()
+    final_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ("constant", "piecewise", "cosine"):
+            raise ValueError(f"name: {self.name!r} is no schedule, one of constant, piecewise, cosine")
+        if self.unit not in ("epochs", "steps"):
+            raise ValueError(f"unit: {self.unit!r} is no unit, one of epochs, steps")
+        _require(0.0 <= self.warmup_epochs < math.inf, "warmup_epochs", self.warmup_epochs, "0 or more")
+        if self.name != "piecewise" and (self.milestones or self.factors):
+            raise ValueError(f"milestones: not a key of {self.name}, only of piecewise")
+        if self.name != "cosine" and self.final_factor is not None:
+            raise ValueError(f"final_factor: not a key of {self.name}, only of cosine")
+        if self.final_factor is not None:
+            _require(0.0 <= self.final_factor <= 1.0, "final_factor", self.final_factor, "0 to 1")
+        if self.name == "piecewise":
+            increasing = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
+            if not self.milestones or not increasing or not 0.0 < self.milestones[0] < math.inf:
+                raise ValueError(f"milestones: {list(self.milestones)}, increasing and above 0")
+            if len(self.factors) != len(self.milestones):
+                raise ValueError(f"factors: {len(self.factors)} for {len(self.milestones)} milestones, one for each")
+            for factor in self.factors:
+                _require(0.0 <= factor < math.inf, "factors", factor, "0 or more")
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """The factor of the optimizer step with ``step`` steps before it.
+
+        Args:
+            step: 0 for the first.
+            steps_per_epoch: optimizer steps in an epoch.
+            epochs: of the whole training.
+        """
+        warmup_steps = self.warmup_epochs * steps_per_epoch
+        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        if self.name == "constant":
+            return warmup
+        if self.name == "piecewise":
+            # milestones in epochs are compared in steps, where an integer product is exact
+            scale = steps_per_epoch if self.unit == "epochs" else 1
+            passed = sum(step >= milestone * scale for milestone in self.milestones)
+            return warmup * (self.factors[passed - 1] if passed else 1.0)
+        final = self.final_factor or 0.0
+        done = max(0.0, step - warmup_steps) / max(1.0, epochs * steps_per_epoch - warmup_steps)
+        return warmup * (final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+
+
+def decayed_parameters(net: nn.Module, prefix: str = "model.") -> dict[str, Tensor]:
+    """Kernels and biases below ``prefix``: what L2 and weight decay touch; by qualified name, each tensor once."""
+    spared = {
+        id(parameter)
+        for module in net.modules()
+        if isinstance(module, NORMALISATIONS)
+        for parameter in module.parameters(recurse=False)
+    }
+    return {
+        name: parameter
+        for name, parameter in net.named_parameters()
+        if parameter.requires_grad and name.startswith(prefix) and id(parameter) not in spared
+    }
+
+
+def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Two groups: what is decayed and what is not."""
+    decayed = decayed_parameters(net)
+    rest = [p for name, p in net.named_parameters() if p.requires_grad and name not in decayed]
+    groups: list[dict[str, object]] = [{"params": list(decayed.values()), "weight_decay": weight_decay}]
+    return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
+
+
+def _require(holds: bool, key: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{key}: {value} is out of range, {allowed}")

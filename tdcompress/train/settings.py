@@ -1,0 +1,59 @@
+"""The keys of a recipe's [train] table."""
+
+import math
+from dataclasses import dataclass, field
+
+from tdcompress.train.evaluate import Precision
+from tdcompress.train.optim import LrSchedule, OptimizerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the training samples. Each takes floor(samples / batch_size) full batches of a new permutation; what
+            remains is left out of that epoch.
+        batch_size: samples of one optimizer step, over all micro-batches and processes.
+        optimizer: the rule of the update and its keys.
+        lr_schedule: what the learning rate is multiplied by.
+        l2: adds l2 * 0.5 * |w|^2 over kernels and biases to the loss, so before clipping (the papers' weight decay). The losses
+            that are reported do not contain it.
+        label_smoothing: share of the target spread over all classes.
+        clip_norm: the norm of the whole gradient is scaled down to this; None = never.
+        precision: "float32", or "bfloat16" for autocast around the network; weights and optimizer stay float32.
+        channels_last: activations in NHWC order, usually faster for convolutions.
+        compile: run the network through torch.compile (needs a C++ compiler on a CPU).
+        accumulate: micro-batches of a step; more of them need less memory for the same result.
+        evaluate_every: epochs between measurements of the test accuracy; the last epoch is always measured.
+    """
+
+    epochs: int = 1
+    batch_size: int = 128
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    lr_schedule: LrSchedule = field(default_factory=LrSchedule)
+    l2: float = 0.0
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    precision: Precision = "float32"
+    channels_last: bool = True
+    compile: bool = False
+    accumulate: int = 1
+    evaluate_every: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "accumulate", "evaluate_every"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: {getattr(self, key)} is out of range, 1 or more")
+        if self.epochs < 0:
+            raise ValueError(f"epochs: {self.epochs} is out of range, 0 or more")
+        if not 0.0 <= self.l2 < math.inf:
+            raise ValueError(f"l2: {self.l2} is out of range, 0 or more")
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing: {self.label_smoothing} is out of range, 0 <= label_smoothing < 1")
+        if self.clip_norm is not None and not 0.0 < self.clip_norm < math.inf:
+            raise ValueError(f"clip_norm: {self.clip_norm} is out of range, above 0")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision: {self.precision!r} is no precision, one of float32, bfloat16")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size = {self.batch_size}")

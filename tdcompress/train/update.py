@@ -1,0 +1,125 @@
+"""One optimizer update: L2, frozen zeros, the check that all is finite, clipping."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tdcompress.errors import TrainingError
+from tdcompress.train.optim import decayed_parameters
+
+
+class FrozenZeros:
+    """Entries that are zero and stay so: pruned weights while a network is finetuned.
+
+    Their gradients are zeroed, so that neither the gradient's norm nor the optimizer's moments see them; and they are set to
+    zero again after each update, so that nothing an optimizer adds can leave a residue.
+
+    Args:
+        params: by name.
+        keep: bool masks by parameter name, True = trained; of the parameter's shape, or broadcasting to it.
+
+    Raises:
+        ValueError: a mask for no parameter, or of a shape that does not fit.
+    """
+
+    def __init__(self, params: Mapping[str, nn.Parameter], keep: Mapping[str, Tensor]) -> None:
+        unknown = sorted(set(keep) - set(params))
+        if unknown:
+            raise ValueError(f"keep: no parameter is called {', '.join(unknown)}")
+        self._pairs: list[tuple[nn.Parameter, Tensor]] = []
+        for name, mask in keep.items():
+            param = params[name]
+            if mask.dtype != torch.bool:
+                raise ValueError(f"keep: the mask of {name} is {mask.dtype}, not bool")
+            self._pairs.append((param, ~mask.to(param.device).expand_as(param).contiguous()))
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Set the frozen entries to exactly zero."""
+        for param, frozen in self._pairs:
+            param.masked_fill_(frozen, 0.0)
+
+    @torch.no_grad()
+    def clear_gradients(self) -> None:
+        """Set their gradients to zero."""
+        for param, frozen in self._pairs:
+            if param.grad is not None:
+                param.grad.masked_fill_(frozen, 0.0)
+
+
+class Updater:
+    """Applies one optimizer step to the gradients that the backward passes left.
+
+    Args:
+        net: the network and its method.
+        optimizer: over its parameters.
+        l2: coefficient of 0.5 * |w|^2 over kernels and biases.
+        clip_norm: largest norm of the whole gradient, or None.
+        frozen: entries that stay zero, or None.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        l2: float,
+        clip_norm: float | None,
+        frozen: FrozenZeros | None,
+    ) -> None:
+        self._trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        self._decayed = list(decayed_parameters(net).values()) if l2 else []
+        self._optimizer = optimizer
+        self._l2 = l2
+        self._clip_norm = clip_norm
+        self._frozen = frozen
+
+    @torch.no_grad()
+    def apply(self, measured: Tensor, lr: float, where: str) -> list[float]:
+        """Check, clip and update. What is not finite stops here, before any parameter has changed.
+
+        Args:
+            measured: 1-d, on the network's device; the loss first. It comes to the host with the gradient's norm in one transfer.
+            lr: the learning rate of this step.
+            where: names the step in an error.
+
+        Returns:
+            ``measured`` as numbers.
+
+        Raises:
+            TrainingError: the loss or a gradient is not finite; names the tensor.
+        """
+        for parameter in self._decayed:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter, alpha=self._l2)
+        if self._frozen is not None:
+            self._frozen.clear_gradients()
+        gradients = [p.grad for p in self._trained.values() if p.grad is not None]
+        # The norm of the whole gradient is finite only if every gradient is: one number decides, and clipping needs it too.
+        norm = torch.nn.utils.get_total_norm(gradients)
+        *numbers, norm_value = torch.cat([measured, norm.to(measured.dtype).view(1)]).tolist()
+        if not (math.isfinite(numbers[0]) and math.isfinite(norm_value)):
+            raise TrainingError(f"{where}: {self._culprit(numbers[0])}; the update was not made. {_REMEDY}")
+        if self._clip_norm is not None and norm_value > self._clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(list(self._trained.values()), self._clip_norm, norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        if self._frozen is not None:
+            self._frozen.clear()
+        self._optimizer.zero_grad(set_to_none=True)
+        return [float(number) for number in numbers]
+
+    def _culprit(self, loss: float) -> str:
+        if not math.isfinite(loss):
+            return f"the loss is {loss}"
+        bad = [n for n, p in self._trained.items() if p.grad is not None and not bool(p.grad.isfinite().all())]
+        if not bad:
+            return "the norm of the gradient is beyond float32"
+        others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        return f"the gradient of {bad[0]}{others} is not finite"
+
+
+_REMEDY = "Lower train.optimizer.lr, or set train.clip_norm"
