@@ -1,0 +1,98 @@
+"""Random changes of training images, a whole batch at a time on its own device: uint8 (B, H, W, C) in and out."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Which random changes a training batch gets, in this order.
+
+    Attributes:
+        crop_scale: the least and greatest share of an image's area that is cut out and enlarged to full size; None = not.
+        crop_padding: zeros added on each side before a crop back to the same size; 0 = not.
+        flip: mirror each image left to right with probability 1/2.
+    """
+
+    crop_scale: tuple[float, float] | None = None
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crop_padding < 0:
+            raise ValueError(f"crop_padding: pixels on each side, 0 or more, not {self.crop_padding}")
+        if self.crop_scale is not None and not 0.0 < self.crop_scale[0] <= self.crop_scale[1] <= 1.0:
+            raise ValueError(
+                f"crop_scale: [least, greatest] share of the area, 0 < least <= greatest <= 1, not {self.crop_scale}"
+            )
+
+    def __call__(self, pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:
+        """A changed copy of a batch (or the batch itself where nothing is asked for).
+
+        Args:
+            pixels_BHWC: uint8.
+            generator: where chance comes from; on any device.
+        """
+        if self.crop_scale is not None:
+            pixels_BHWC = random_resized_crop(pixels_BHWC, self.crop_scale, generator)
+        if self.crop_padding:
+            pixels_BHWC = random_crop(pixels_BHWC, self.crop_padding, generator)
+        if self.flip:
+            pixels_BHWC = random_flip(pixels_BHWC, generator)
+        return pixels_BHWC
+
+
+def random_crop(pixels_BHWC: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+    """Pad with zeros on each side, and cut the old size out of each image at a place of its own."""
+    batch = len(pixels_BHWC)
+    offsets_2B = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator, device=generator.device)
+    return crop(pixels_BHWC, padding, offsets_2B.to(pixels_BHWC.device))
+
+
+def crop(pixels_BHWC: Tensor, padding: int, offsets_2B: Tensor) -> Tensor:
+    """Pad with zeros, and cut the old size out of each image at its (row, column), counted in the padded image.
+
+    Every possible window of the padded batch is a view that starts at one of its pixels, so one index_select over
+    overlapping windows copies all crops, row by row (0.05 ms for 128 images of 32x32x3 on one CPU core, against 1.2 ms
+    for an index of every pixel).
+    """
+    batch, height, width, channels = pixels_BHWC.shape
+    padded = F.pad(pixels_BHWC, (0, 0, padding, padding, padding, padding))
+    rows, columns = height + 2 * padding, width + 2 * padding
+    starts = batch * rows * columns - (height - 1) * columns - width + 1  # the pixels that a whole window can start at
+    windows = padded.as_strided((starts, height, width * channels), (channels, columns * channels, 1))
+    first_B = torch.arange(batch, device=padded.device) * rows
+    chosen_B = (first_B + offsets_2B[0]) * columns + offsets_2B[1]
+    return windows.index_select(0, chosen_B).view(batch, height, width, channels)
+
+
+def random_flip(pixels_BHWC: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability 1/2."""
+    chance_B = torch.rand(len(pixels_BHWC), generator=generator, device=generator.device)
+    flipped_B111 = (chance_B < 0.5).to(pixels_BHWC.device)[:, None, None, None]
+    return torch.where(flipped_B111, pixels_BHWC.flip(2), pixels_BHWC)
+
+
+def random_resized_crop(pixels_BHWC: Tensor, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Cut a rectangle out of each image and enlarge it to the old size, bilinearly.
+
+    Its area is a share of the image drawn from ``scale``, its aspect ratio drawn between 3/4 and 4/3 (log-uniform), as
+    Szegedy et al. (2015) do; a side that would not fit is cut to the image's.
+    """
+    batch = len(pixels_BHWC)
+    area_B, aspect_B, x_B, y_B = torch.rand(4, batch, generator=generator, device=generator.device).to(pixels_BHWC.device)
+    share_B = scale[0] + (scale[1] - scale[0]) * area_B
+    stretch_B = torch.exp((aspect_B - 0.5) * torch.log(torch.tensor(4.0 / 3.0)))  # square root of the aspect ratio
+    wide_B = (share_B.sqrt() * stretch_B).clamp(max=1.0)
+    high_B = (share_B.sqrt() / stretch_B).clamp(max=1.0)
+    # an affine map from output to input coordinates, both -1..1 from edge to edge
+    theta_B23 = torch.zeros(batch, 2, 3, device=pixels_BHWC.device)
+    theta_B23[:, 0, 0], theta_B23[:, 0, 2] = wide_B, (2 * x_B - 1) * (1 - wide_B)
+    theta_B23[:, 1, 1], theta_B23[:, 1, 2] = high_B, (2 * y_B - 1) * (1 - high_B)
+    values_BCHW = pixels_BHWC.permute(0, 3, 1, 2).to(torch.float32)
+    grid_BHW2 = F.affine_grid(theta_B23, list(values_BCHW.shape), align_corners=False)
+    sampled_BCHW = F.grid_sample(values_BCHW, grid_BHW2, mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled_BCHW.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,0 +1,187 @@
+"""What a data set is: uint8 images in memory, a preprocessing module, and settings that know how to load it."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tdcompress.data.augment import Augmentation
+from tdcompress.data.preprocess import Preprocess
+from tdcompress.errors import DataError
+
+HashFile = Callable[[Path], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images with their classes, whole, in memory (on any device).
+
+    Attributes:
+        pixels: uint8, (N, H, W, C).
+        labels: int64, (N,).
+
+    Raises:
+        DataError: another type or shape, or not as many labels as images.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
+            raise DataError(f"images are uint8 (N, H, W, C), not {self.pixels.dtype} {tuple(self.pixels.shape)}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            raise DataError(
+                f"{len(self.pixels)} images need as many int64 labels, not {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same images on another device."""
+        return Images(pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set as training, evaluation and export read it.
+
+    Attributes:
+        name: the name that a recipe gives it.
+        train: what is trained on.
+        test: what every accuracy is measured on.
+        classes: the class names, by label.
+        preprocess: uint8 (B, H, W, C) -> float32 (B, C, H, W); no state, every image by itself, exportable.
+        augmentation: random changes of training batches, before ``preprocess``.
+
+    Raises:
+        DataError: an empty part, parts of different image shape, or a label without a class.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    augmentation: Augmentation
+
+    def __post_init__(self) -> None:
+        for part, images in (("train", self.train), ("test", self.test)):
+            if len(images) == 0:
+                raise DataError(f"{self.name}: the {part} part holds no image")
+            low, high = int(images.labels.min()), int(images.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(f"{self.name}: {part} labels span {low}..{high}, but there are {len(self.classes)} classes")
+        if self.train.pixels.shape[1:] != self.test.pixels.shape[1:]:
+            raise DataError(
+                f"{self.name}: train images are {tuple(self.train.pixels.shape[1:])} (H, W, C), "
+                f"test images {tuple(self.test.pixels.shape[1:])}"
+            )
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """The shape that a network sees: (C, H, W)."""
+        height, width, channels = self.train.pixels.shape[1:]
+        return channels, height, width
+
+    @property
+    def preprocessing(self) -> Mapping[str, object]:
+        """What a deployer has to do to uint8 pixels before the network, as JSON-able data for a file's metadata."""
+        return self.preprocess.description()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(ABC):
+    """A data set's keys in a recipe's [data] table, and how it is loaded. The registry maps names to subclasses.
+
+    Attributes:
+        crop_padding: training images are padded with this many zeros on each side and cropped back at random; 0 = not.
+        flip: mirror each training image left to right with probability 1/2.
+    """
+
+    name: ClassVar[str]
+    crop_padding: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        self.augmentation()
+
+    def augmentation(self) -> Augmentation:
+        """The random changes of training batches that these keys ask for."""
+        return Augmentation(crop_padding=self.crop_padding, flip=self.flip)
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """The whole data set, checked.
+
+        Raises:
+            DataError: missing, truncated, damaged or mislabelled data; says where, and where to get it.
+        """
+
+    @abstractmethod
+    def content_hash(self, hash_file: HashFile | None = None) -> str:
+        """A sha256 over all data that ``load`` reads: the same data, the same hash, wherever it lies.
+
+        Args:
+            hash_file: path -> sha256 in hex, for a caller that remembers hashes; None hashes each file anew.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileDataSettings(DataSettings):
+    """Keys of a data set that lies in files.
+
+    Attributes:
+        root: the folder that holds the data set's own folder, as torchvision lays it out.
+        download: fetch what is missing with torchvision's downloader.
+    """
+
+    root: str = "data"
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.root:
+            raise ValueError("root: the folder that holds the data, not empty")
+
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """Every file that ``load`` reads, in a fixed order; fetched first where that is asked for.
+
+        Raises:
+            DataError: a file that is missing.
+        """
+
+    def content_hash(self, hash_file: HashFile | None = None) -> str:  # noqa: D102
+        digest = hashlib.sha256()
+        root = self.root_folder()
+        for path in self.files():
+            line = f"{path.relative_to(root).as_posix()}\0{(hash_file or sha256_of_file)(path)}\n"
+            digest.update(line.encode())
+        return digest.hexdigest()
+
+    def root_folder(self) -> Path:
+        """``root`` as a path, with ~ expanded."""
+        return Path(self.root).expanduser()
+
+
+def sha256_of_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_images(*parts: Images) -> str:
+    """One sha256 over shapes, pixels and labels, for data that comes in no file of its own."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(tuple(part.pixels.shape)).encode())
+        digest.update(part.pixels.contiguous().numpy().tobytes())
+        digest.update(part.labels.numpy().astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""Handwritten digits of 43 people, 1,797 images of 8x8, from scikit-learn's own package: real data without a download."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from tdcompress.data.base import Dataset, DataSettings, HashFile, Images, sha256_of_images
+from tdcompress.data.preprocess import Standardize
+
+TEST_SHARE = 0.2
+SPLIT_SEED = 0
+# over the training part, in stored pixel values 0..16
+MEAN = 4.888
+DEVIATION = 6.018
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsSettings(DataSettings):
+    """``name = "digits"``: 1,438 training and 359 test images, 8x8x1, values 0..16.
+
+    The split is fixed: a fifth of each class, drawn with a seed of its own, whatever the recipe's seed.
+    """
+
+    name: ClassVar[str] = "digits"
+
+    def load(self) -> Dataset:  # noqa: D102
+        train, test = load_split()
+        return Dataset(
+            name=self.name,
+            train=train,
+            test=test,
+            classes=tuple(str(digit) for digit in range(10)),
+            preprocess=Standardize((MEAN,), (DEVIATION,)),
+            augmentation=self.augmentation(),
+        )
+
+    def content_hash(self, hash_file: HashFile | None = None) -> str:  # noqa: D102
+        return sha256_of_images(*load_split())
+
+
+def load_split() -> tuple[Images, Images]:
+    """(train, test) of the digits, in the order of the package's file."""
+    from sklearn.datasets import load_digits  # slow to import, and only this data set needs it
+
+    digits = load_digits()
+    pixels_NHWC = digits.images.astype(np.uint8)[..., None]
+    labels_N = digits.target.astype(np.int64)
+    tested_N = stratified_sample(labels_N, TEST_SHARE, SPLIT_SEED)
+
+    def part(chosen_N: np.ndarray) -> Images:
+        return Images(pixels=torch.from_numpy(pixels_NHWC[chosen_N]), labels=torch.from_numpy(labels_N[chosen_N]))
+
+    return part(~tested_N), part(tested_N)
+
+
+def stratified_sample(labels_N: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A boolean mask that holds ``round(share * members)`` members of each class, drawn at random."""
+    generator = np.random.default_rng(seed)
+    chosen_N = np.zeros(len(labels_N), dtype=bool)
+    for label in np.unique(labels_N):
+        members = generator.permutation(np.flatnonzero(labels_N == label))
+        chosen_N[members[: round(share * len(members))]] = True
+    return chosen_N

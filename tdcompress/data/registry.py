@@ -1,0 +1,11 @@
+"""The data sets that a recipe can name."""
+
+from collections.abc import Mapping
+
+from tdcompress.data.base import DataSettings
+from tdcompress.data.cifar import Cifar10Settings, Cifar100Settings
+from tdcompress.data.digits import DigitsSettings
+
+DATASETS: Mapping[str, type[DataSettings]] = {
+    settings.name: settings for settings in (DigitsSettings, Cifar10Settings, Cifar100Settings)
+}

@@ -1,0 +1,73 @@
+"""The networks that a recipe can name, and how one is built from its name."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields
+
+import torch
+from torch import nn
+
+from tdcompress.errors import UserError
+from tdcompress.models.base import Image, ModelSettings
+from tdcompress.models.digits_cnn import DigitsCnnSettings
+from tdcompress.models.lenet5 import LeNet5Settings
+from tdcompress.models.mlp import MlpSettings
+from tdcompress.models.resnet32 import ResNet32Settings
+
+MODELS: Mapping[str, type[ModelSettings]] = {
+    settings.name: settings for settings in (MlpSettings, DigitsCnnSettings, LeNet5Settings, ResNet32Settings)
+}
+
+
+def settings_type(name: str) -> type[ModelSettings]:
+    """The settings class behind a network's name: whose fields are the keys that a recipe may give it.
+
+    Raises:
+        UserError: no network of this name.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    raise UserError(f"no model {name!r}{_nearest(name, MODELS)}; there are {', '.join(MODELS)}")
+
+
+def instantiate(settings: ModelSettings, *, classes: int, image: Image, seed: int) -> nn.Module:
+    """A new network on the CPU; the same seed gives the same weights, and torch's own generator stays as it was.
+
+    Raises:
+        ModelError: images that this network cannot take.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed the GPUs' too
+        return settings.build(classes, image)
+
+
+def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: int = 0, **options: object) -> nn.Module:
+    """A new network by any name that a recipe knows.
+
+    Args:
+        name: "resnet32", "torchvision/resnet18", or a name of the entry point group ``tdcompress.models``.
+        classes: number of logits.
+        image: (C, H, W) of its input.
+        seed: of its initial weights.
+        options: the network's own keys.
+
+    Raises:
+        UserError: no such network, a key that it does not own, or a value out of range.
+        ModelError: images that this network cannot take.
+    """
+    kind = settings_type(name)
+    known = [field.name for field in fields(kind)]
+    for key in options:
+        if key not in known:
+            owned = f"it has {', '.join(known)}" if known else "it has no keys of its own"
+            raise UserError(f"model {name} has no key {key!r}{_nearest(key, known)}; {owned}")
+    try:
+        settings = kind(**options)
+    except ValueError as error:
+        raise UserError(f"model {name}: {error}") from error
+    return instantiate(settings, classes=classes, image=image, seed=seed)
+
+
+def _nearest(word: str, known: "Mapping[str, object] | list[str]") -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
