@@ -1,0 +1,44 @@
+"""The project's own sparse engine."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tdcompress.bench.backends.base import Inputs, require_cpu
+from tdcompress.errors import UnsupportedError
+
+
+class EngineSession:
+    """A `tdcompress.engine.Session` with its inputs."""
+
+    provider = "CPU"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, session: Any, inputs: Inputs, options: Mapping[str, str]) -> None:
+        self._session = session
+        self._inputs = dict(inputs)
+        self.options = options
+
+    def run(self) -> object:
+        """One call as a user makes it."""
+        return self._session.run(None, self._inputs)
+
+
+class EngineBackend:
+    """The engine with a number of threads."""
+
+    name: ClassVar[str] = "engine"
+
+    def __init__(self, provider: str, threads: int) -> None:
+        require_cpu(self.name, provider)
+        try:
+            from tdcompress.engine import Session
+        except ImportError as error:
+            raise UnsupportedError(f"backend 'engine' is not built here: {error}; use onnxruntime") from error
+        self._session_type = Session
+        self._threads = threads
+
+    def open(self, path: Path, inputs: Inputs) -> EngineSession:
+        """Plan the model; the engine's own errors name the operator it lacks."""
+        session = self._session_type(path, threads=self._threads)
+        return EngineSession(session, inputs, {"threads": str(self._threads)})

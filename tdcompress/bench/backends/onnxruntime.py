@@ -1,0 +1,111 @@
+"""onnxruntime, on any execution provider that is really there."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tdcompress.bench.backends.base import Inputs
+from tdcompress.errors import ModelError, UnsupportedError
+
+# Denormals stay as the runtime's default has them (slow, not flushed), for the baseline and for every candidate.
+CONFIG: Mapping[str, str] = {
+    "session.set_denormal_as_zero": "0",
+    # Idle threads of one session must not spin while its partner is timed; they sleep after the last call returns.
+    "session.force_spinning_stop": "1",
+    "session.record_ep_graph_assignment_info": "1",
+}
+
+
+class OnnxRuntimeSession:
+    """An `onnxruntime.InferenceSession` with its inputs."""
+
+    def __init__(self, session: Any, provider: str, inputs: Inputs, options: Mapping[str, str]) -> None:
+        self._session = session
+        self._inputs = dict(inputs)
+        placement = placed_nodes(session)
+        self.provider = provider
+        self.options = {**options, "nodes": ", ".join(f"{count} on {name}" for name, count in placement.items())}
+        elsewhere = sum(placement.values()) - placement.get(provider, 0)
+        self.notes: tuple[str, ...] = (
+            (f"{elsewhere} of {sum(placement.values())} nodes ran on another provider",) if elsewhere else ()
+        )
+
+    def run(self) -> object:
+        """One call as a user makes it: arrays in, arrays out, copies to and from a device included."""
+        return self._session.run(None, self._inputs)
+
+
+class OnnxRuntimeBackend:
+    """onnxruntime with all graph optimisations, one operator after the other, `threads` inside an operator."""
+
+    name: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, provider: str, threads: int) -> None:
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise UnsupportedError(
+                f"onnxruntime {onnxruntime.__version__} has no provider {provider!r}; it has {', '.join(available)}"
+            )
+        self._runtime = onnxruntime
+        self._provider = provider
+        self._threads = threads
+
+    def open(self, path: Path, inputs: Inputs) -> OnnxRuntimeSession:
+        """Create the session, and refuse it when onnxruntime chose another provider than asked for."""
+        runtime = self._runtime
+        settings = runtime.SessionOptions()
+        settings.intra_op_num_threads = self._threads
+        settings.inter_op_num_threads = 1
+        settings.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        settings.log_severity_level = 3
+        for key, value in CONFIG.items():
+            settings.add_session_config_entry(key, value)
+        try:
+            session = runtime.InferenceSession(str(path), settings, providers=[self._provider])
+        except Exception as error:  # onnxruntime's exceptions share no base class but this one
+            raise ModelError(f"{path}: onnxruntime cannot load it: {last_line(error)}") from error
+        refuse_fallback(path, self._provider, session.get_providers()[0], placed_nodes(session))
+        options = {
+            "intra_op_num_threads": str(self._threads),
+            "inter_op_num_threads": "1",
+            "execution_mode": "sequential",
+            "graph_optimization_level": "all",
+            **CONFIG,
+        }
+        return OnnxRuntimeSession(session, self._provider, inputs, options)
+
+
+def placed_nodes(session: Any) -> dict[str, int]:
+    """Nodes of the optimised graph by execution provider; empty where this onnxruntime cannot tell (before 1.24)."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    counts = Counter[str]()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)
+
+
+def refuse_fallback(path: Path, asked: str, used: str, placement: Mapping[str, int]) -> None:
+    """Check that a session runs where it was asked to: a provider can be listed first and still get no node.
+
+    Raises:
+        UnsupportedError: the session's first provider is another, or the provider asked for runs no node.
+    """
+    if used != asked:
+        raise UnsupportedError(
+            f"{path}: onnxruntime fell back from {asked} to {used}; check that provider's libraries and drivers"
+        )
+    if placement and asked not in placement:
+        raise UnsupportedError(
+            f"{path}: onnxruntime placed no node on {asked}, all {sum(placement.values())} on {', '.join(placement)}"
+        )
+
+
+def last_line(error: BaseException) -> str:
+    """The part of a runtime's message that names the cause, on one line."""
+    lines = str(error).strip().splitlines()
+    return " ".join(lines[-1].split()) if lines else type(error).__name__

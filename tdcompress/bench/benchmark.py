@@ -1,0 +1,212 @@
+"""Time ONNX files against a baseline: paired, in random order, in fresh processes, guarded by an A/A control."""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdcompress.bench.backends.base import CPU_PROVIDER
+from tdcompress.bench.budget import Budget, find_budget
+from tdcompress.bench.host import read_host, usable_cores
+from tdcompress.bench.inputs import check_given_inputs, check_same_inputs, random_inputs
+from tdcompress.bench.job import PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult
+from tdcompress.bench.launch import run_job
+from tdcompress.bench.modelfile import read_model_file
+from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
+from tdcompress.bench.summary import Setting, Subject, compare, summarise
+from tdcompress.errors import UserError
+
+Arrays = Mapping[str, NDArray[Any]]
+Progress = Callable[[str], None]
+
+DENORMALS = "kept, as is the runtime's default; the same for all files"
+
+
+def benchmark(
+    files: Sequence[Path],
+    *,
+    baseline: Path,
+    threads: int = 1,
+    batch: int = 1,
+    backend: str = "onnxruntime",
+    provider: str = CPU_PROVIDER,
+    budget: str = "quick",
+    seed: int = 0,
+    inputs: Arrays | None = None,
+    baseline_backend: str = "onnxruntime",
+    progress: Progress | None = None,
+) -> BenchReport:
+    """Time files against a baseline on this machine.
+
+    Every fresh process times every file, each paired with a new session of the baseline; files with the same bytes are
+    timed once. The baseline is also timed against a copy of itself, and if that shows a difference, nothing is claimed.
+
+    Args:
+        files: ONNX files, at least one; all take the same inputs.
+        baseline: the dense file.
+        threads: threads inside a session; 0 = all cores that this process may use.
+        batch: examples in a call.
+        backend: what runs the files: onnxruntime, engine, openvino, deepsparse, or null (the harness itself).
+        provider: onnxruntime's execution provider, the baseline's too.
+        budget: "quick" (some seconds for a small file) or "full" (8 processes of at least 100 pairs).
+        seed: draws random inputs, orders and resamples.
+        inputs: what to run on instead of random data; name -> array whose first size is `batch`.
+        baseline_backend: what runs the baseline: onnxruntime, so that another backend is put beside it.
+        progress: gets a line when a process starts.
+
+    Returns:
+        A row for each file in the given order, the control, how and where it was measured, and the raw times.
+
+    Raises:
+        UserError: an argument is wrong.
+        ModelError: a file is not a model, or does not take the baseline's inputs.
+        UnsupportedError: a backend or provider is unknown or missing, or it fell back to another.
+        InterruptedRun: a process was stopped; nothing is kept.
+        TdcompressError: a process died.
+    """
+    started = time.monotonic()
+    plan = find_budget(budget)
+    _check_counts(files, threads, batch)
+    setting = Setting(threads=threads or usable_cores(), batch=batch, usable_cores=usable_cores())
+    dense = Subject(file=read_model_file(Path(baseline)), backend=baseline_backend, provider=provider)
+    asked = [Subject(file=read_model_file(Path(path)), backend=backend, provider=provider) for path in files]
+    check_same_inputs(dense.file, [subject.file for subject in asked])
+    if inputs is None:
+        data = random_inputs(dense.file, batch, np.random.default_rng(seed))
+    else:
+        data = check_given_inputs(dense.file, inputs, batch)
+    host = read_host()
+    # The control is the first subject: the baseline in the candidate's place.
+    subjects = {dense.key: dense}
+    for subject in asked:
+        subjects.setdefault(subject.key, subject)
+    unique = tuple(subjects.values())
+    with tempfile.TemporaryDirectory(prefix="tdcompress-bench-") as folder:
+        inputs_path = Path(folder) / "inputs.npz"
+        np.savez(inputs_path, *data.values())
+        say = progress or _say_nothing
+        run = _Run(dense, unique, str(inputs_path), tuple(data), setting.threads, say)
+        probes = dict(zip(subjects, run.probe(), strict=True))
+        times = dict(zip(subjects, run.time(plan, seed), strict=True))
+    generator = np.random.default_rng([seed, plan.processes])
+    ratios = {key: compare(processes, generator) for key, processes in times.items()}
+
+    timer_overhead_ns = probes[dense.key].timer_overhead_ns
+
+    def row(subject: Subject) -> Latency:
+        key = subject.key
+        return summarise(
+            subject,
+            setting,
+            host,
+            probes[key],
+            times[key],
+            ratio=ratios[key],
+            control=ratios[dense.key],
+            timer_overhead_ns=timer_overhead_ns,
+        )
+
+    return BenchReport(
+        host=host,
+        protocol=Protocol(
+            budget=plan.name,
+            processes=plan.processes,
+            seed=seed,
+            baseline_backend=baseline_backend,
+            input_shapes=tuple(f"{name}: {array.dtype} {list(array.shape)}" for name, array in data.items()),
+            inputs_sha256=_hash_arrays(data),
+            random_inputs=inputs is None,
+            timer_overhead_ns=timer_overhead_ns,
+            denormals=DENORMALS,
+            seconds=round(time.monotonic() - started, 3),
+        ),
+        control=row(dense),
+        rows=tuple(row(subject) for subject in asked),
+        samples=tuple(
+            Samples(sha256=subject.file.sha256, backend=subject.backend, processes=times[subject.key]) for subject in unique
+        ),
+    )
+
+
+class _Run:
+    """The fresh processes of one benchmark."""
+
+    def __init__(
+        self,
+        dense: Subject,
+        subjects: tuple[Subject, ...],
+        inputs_path: str,
+        input_names: tuple[str, ...],
+        threads: int,
+        say: Progress,
+    ) -> None:
+        self._dense = dense
+        self._subjects = subjects
+        self._inputs_path = inputs_path
+        self._input_names = input_names
+        self._threads = threads
+        self._say = say
+
+    def probe(self) -> list[ProbeResult]:
+        """One process for each subject."""
+        results = []
+        for subject in self._subjects:
+            self._say(f"bench: loading {subject.file.path.name} ({subject.backend})")
+            job = ProbeJob(
+                target=subject.target,
+                inputs_path=self._inputs_path,
+                input_names=self._input_names,
+                threads=self._threads,
+            )
+            results.append(run_job(job, ProbeResult))
+        return results
+
+    def time(self, plan: Budget, seed: int) -> list[tuple[PairTimes, ...]]:
+        """For each subject, its times in every process."""
+        stop = plan.stop_rule(len(self._subjects))
+        results = []
+        for process in range(plan.processes):
+            self._say(f"bench: process {process + 1} of {plan.processes}, {len(self._subjects)} files in pairs")
+            job = PairsJob(
+                baseline=self._dense.target,
+                candidates=tuple(subject.target for subject in self._subjects),
+                inputs_path=self._inputs_path,
+                input_names=self._input_names,
+                threads=self._threads,
+                seed=(seed, process),
+                minimum_pairs=stop.minimum,
+                maximum_pairs=stop.maximum,
+                seconds=stop.seconds,
+                warm_up_seconds=plan.warm_up_seconds,
+                single_calls=plan.single_calls,
+                parent=os.getpid(),
+            )
+            results.append(run_job(job, PairsResult).files)
+        return list(zip(*results, strict=True))
+
+
+def _check_counts(files: Sequence[Path], threads: int, batch: int) -> None:
+    if not files:
+        raise UserError("no file to benchmark; name at least one ONNX file")
+    if threads < 0:
+        raise UserError(f"threads is {threads}; give a positive number, or 0 for all cores")
+    if batch < 1:
+        raise UserError(f"batch is {batch}; give a positive number")
+
+
+def _hash_arrays(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _say_nothing(line: str) -> None:
+    pass

@@ -1,0 +1,161 @@
+"""Facts about the machine that a latency belongs to. What cannot be read is "unknown", never guessed."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+UNKNOWN = "unknown"
+PACKAGES = ("tdcompress", "numpy", "onnx", "onnxruntime", "openvino", "deepsparse")
+# Instruction sets that decide which kernels a runtime picks; the whole flag list is a page of noise.
+FLAGS = re.compile(r"^(sse4_2|avx\w*|fma|f16c|amx_\w+|asimd\w*|neon|sve\w*|bf16|i8mm|fphp|hypervisor)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One machine as the benchmark saw it.
+
+    Attributes:
+        id: short name, equal for machines that the fields from `cpu` to `accelerators` do not tell apart; holds no
+            host name.
+        cpu: model name.
+        flags: instruction sets, sorted.
+        cores: logical cores of the machine.
+        affinity: numbers of the cores this process may use.
+        cpu_limit: cores that a container's quota allows, or "none" or "unknown".
+        memory_bytes: RAM of the machine.
+        memory_limit: bytes that a container's limit allows, or "none" or "unknown".
+        governor: CPU frequency governor or "unknown".
+        accelerators: model names of GPUs.
+        os: system, release and machine type.
+        versions: "package version" of python and of what takes part.
+        load_average: runnable processes over the last minute at the start of the benchmark, or None.
+    """
+
+    id: str
+    cpu: str
+    flags: tuple[str, ...]
+    cores: int
+    affinity: tuple[int, ...]
+    cpu_limit: str
+    memory_bytes: int
+    memory_limit: str
+    governor: str
+    accelerators: tuple[str, ...]
+    os: str
+    versions: tuple[str, ...]
+    load_average: float | None
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(_affinity())
+
+
+def read_host(root: Path = Path("/")) -> Host:
+    """Read the facts of this machine.
+
+    Args:
+        root: where /proc and /sys hang (another folder in tests).
+    """
+    cpu, flags = _cpu(root)
+    cores = os.cpu_count() or 1
+    affinity = _affinity()
+    memory_bytes = _memory_bytes(root)
+    cpu_limit, memory_limit = _container_limits(root)
+    accelerators = _accelerators(root)
+    lasting = (cpu, flags, cores, affinity, cpu_limit, round(memory_bytes / 2**30), memory_limit, accelerators)
+    digest = hashlib.sha256(repr(lasting).encode()).hexdigest()[:6]
+    name = re.sub(r"[^a-z0-9]+", "-", cpu.lower().replace("(r)", "").replace("(tm)", "")).strip("-")[:32].rstrip("-")
+    return Host(
+        id=f"{name}-{len(affinity)}c-{digest}",
+        cpu=cpu,
+        flags=flags,
+        cores=cores,
+        affinity=affinity,
+        cpu_limit=cpu_limit,
+        memory_bytes=memory_bytes,
+        memory_limit=memory_limit,
+        governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or UNKNOWN,
+        accelerators=accelerators,
+        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+        versions=_versions(),
+        load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+    )
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _affinity() -> tuple[int, ...]:
+    if sys.platform == "linux":
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def _cpu(root: Path) -> tuple[str, tuple[str, ...]]:
+    fields: dict[str, str] = {}
+    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip().lower(), value.strip())
+    words = (fields.get("flags") or fields.get("features") or "").split()
+    # Arm's cpuinfo has no model name, only the part number.
+    part = " ".join(fields[key] for key in ("cpu implementer", "cpu part") if key in fields)
+    model = fields.get("model name") or part or platform.processor() or UNKNOWN
+    return model, tuple(sorted(word for word in words if FLAGS.match(word)))
+
+
+def _memory_bytes(root: Path) -> int:
+    found = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def _container_limits(root: Path) -> tuple[str, str]:
+    """Quota in cores and memory in bytes from cgroup v2 or v1: the tightest of this process's group and the root's."""
+    groups = dict[str, str]()
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups.update(dict.fromkeys(controllers.split(","), path.strip("/")))
+    if not groups:
+        return UNKNOWN, UNKNOWN
+    base = root / "sys/fs/cgroup"
+    quotas, memories = list[float](), list[int]()
+    for folder in {base, base / groups.get("", "")}:
+        quota, _, period = (_read(folder / "cpu.max") or "max 1").partition(" ")
+        quotas += [int(quota) / int(period)] if quota != "max" else []
+        memory = _read(folder / "memory.max") or "max"
+        memories += [int(memory)] if memory != "max" else []
+    for folder in {base / "cpu", base / "cpu" / groups.get("cpu", "")}:
+        quota, period = _read(folder / "cpu.cfs_quota_us") or "-1", _read(folder / "cpu.cfs_period_us") or "1"
+        quotas += [int(quota) / int(period)] if int(quota) > 0 else []
+    for folder in {base / "memory", base / "memory" / groups.get("memory", "")}:
+        memory = _read(folder / "memory.limit_in_bytes") or ""
+        # v1 writes "no limit" as the largest multiple of the page size.
+        memories += [int(memory)] if memory and int(memory) < 2**62 else []
+    return (f"{min(quotas):g}" if quotas else "none"), (str(min(memories)) if memories else "none")
+
+
+def _accelerators(root: Path) -> tuple[str, ...]:
+    models = list[str]()
+    for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
+        found = re.search(r"^Model:\s*(.+)$", _read(path) or "", re.MULTILINE)
+        models.append(found.group(1).strip() if found else UNKNOWN)
+    return tuple(models)
+
+
+def _versions() -> tuple[str, ...]:
+    found = [f"python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return tuple(found)

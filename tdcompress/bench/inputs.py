@@ -1,0 +1,99 @@
+"""The inputs that every file is run on: random ones of the model's own shapes and types, or the caller's."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from tdcompress.bench.modelfile import InputSpec, ModelFile
+from tdcompress.errors import ModelError, UnsupportedError, UserError
+
+Array = NDArray[Any]
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+BYTES = (TensorProto.UINT8, TensorProto.INT8)
+INDICES = (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT16, TensorProto.INT16, TensorProto.BOOL)
+
+
+def check_same_inputs(baseline: ModelFile, files: Sequence[ModelFile]) -> None:
+    """Refuse files that do not take what the baseline takes: their times would not be comparable.
+
+    Raises:
+        ModelError: names, types, or sizes that both files fix differ.
+    """
+    for file in files:
+        for ours, theirs in zip(file.inputs, baseline.inputs, strict=False):
+            if ours.name != theirs.name or ours.element_type != theirs.element_type or not _fits(ours, theirs):
+                raise ModelError(
+                    f"{file.path}: its input is {_describe(ours)}, but {baseline.path} takes {_describe(theirs)}; "
+                    "compare files of the same network"
+                )
+        if len(file.inputs) != len(baseline.inputs):
+            raise ModelError(f"{file.path}: it takes {len(file.inputs)} inputs, but {baseline.path} {len(baseline.inputs)}")
+
+
+def random_inputs(model: ModelFile, batch: int, generator: np.random.Generator) -> dict[str, Array]:
+    """Random data for a model: normal floats, uniform bytes, zeros and ones for other integers (valid as any index).
+
+    An open first size becomes `batch`.
+
+    Raises:
+        ModelError: another size is open, or the batch size is fixed to another number.
+        UnsupportedError: an element type that no random data is known for.
+    """
+    return {spec.name: _random_input(model, spec, batch, generator) for spec in model.inputs}
+
+
+def check_given_inputs(model: ModelFile, inputs: Mapping[str, Array], batch: int) -> dict[str, Array]:
+    """The caller's inputs, if they fit the model and the batch size.
+
+    Raises:
+        UserError: a name, type or shape does not fit.
+    """
+    names = [spec.name for spec in model.inputs]
+    if sorted(inputs) != sorted(names):
+        raise UserError(f"inputs are given for {sorted(inputs)}, but {model.path} takes {names}")
+    for spec in model.inputs:
+        array = inputs[spec.name]
+        given = InputSpec(name=spec.name, element_type=helper.np_dtype_to_tensor_dtype(array.dtype), shape=array.shape)
+        if given.element_type != spec.element_type or not _fits(given, spec):
+            raise UserError(f"the input given is {_describe(given)}, but {model.path} takes {_describe(spec)}")
+        if array.ndim and array.shape[0] != batch:
+            raise UserError(f"input {spec.name!r} holds {array.shape[0]} examples, but the batch size is {batch}")
+    return {name: np.ascontiguousarray(inputs[name]) for name in names}
+
+
+def _random_input(model: ModelFile, spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
+    advice = "give its inputs (`inputs=` in Python)"
+    if spec.shape is None or None in spec.shape[1:]:
+        raise ModelError(f"{model.path}: {_describe(spec)} leaves more open than the batch size; {advice}")
+    shape = tuple(batch if size is None else size for size in spec.shape)
+    if shape and shape[0] != batch:
+        raise ModelError(f"{model.path}: {_describe(spec)} fixes the batch size; ask for batch {shape[0]}")
+    if spec.element_type in FLOATS:
+        return generator.standard_normal(shape).astype(_dtype(spec))
+    if spec.element_type in BYTES:
+        limits = np.iinfo(_dtype(spec))
+        return generator.integers(limits.min, limits.max, shape, dtype=_dtype(spec), endpoint=True)
+    if spec.element_type in INDICES:
+        return generator.integers(0, 2, shape).astype(_dtype(spec))
+    raise UnsupportedError(f"{model.path}: no random data for {_describe(spec)}; {advice}")
+
+
+def _fits(one: InputSpec, other: InputSpec) -> bool:
+    if one.shape is None or other.shape is None:
+        return True
+    return len(one.shape) == len(other.shape) and all(
+        a is None or b is None or a == b for a, b in zip(one.shape, other.shape, strict=True)
+    )
+
+
+def _dtype(spec: InputSpec) -> np.dtype[Any]:
+    return np.dtype(helper.tensor_dtype_to_np_dtype(spec.element_type))
+
+
+def _describe(spec: InputSpec) -> str:
+    shape = "any shape" if spec.shape is None else "x".join("?" if size is None else str(size) for size in spec.shape)
+    return f"{spec.name!r} ({TensorProto.DataType.Name(spec.element_type).lower()}, {shape or 'scalar'})"

@@ -1,0 +1,89 @@
+"""Facts about one ONNX file that need no run: hash, sizes, denormal weights, what it takes as input."""
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from tdcompress.onnxfile.graphs import all_tensors
+from tdcompress.onnxfile.load import load_model
+from tdcompress.onnxfile.tensors import to_array
+
+GZIP_LEVEL = 9
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """One input of a model.
+
+    Attributes:
+        name: as in the file.
+        element_type: an `onnx.TensorProto.DataType`.
+        shape: sizes, None where the file leaves one open; None when the file states no shape at all.
+    """
+
+    name: str
+    element_type: int
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """An ONNX file as it lies on disk.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes, in hex.
+        bytes: everything needed to run it (weights in other files are refused).
+        gzip_bytes: the same compressed with gzip at level 9.
+        denormals: float32 and float64 weights that are not zero but below the smallest normal number.
+        inputs: in the file's order, initializers left out.
+    """
+
+    path: Path
+    sha256: str
+    bytes: int
+    gzip_bytes: int
+    denormals: int
+    inputs: tuple[InputSpec, ...]
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read the facts of a file.
+
+    Raises:
+        ModelError: it is not an ONNX model, or it keeps weights in other files.
+        UnsupportedError: it uses an operator or operator set that is not known.
+    """
+    model = load_model(path)
+    data = path.read_bytes()
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return ModelFile(
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        gzip_bytes=len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
+        denormals=sum(count_denormals(tensor) for tensor in all_tensors(model)),
+        inputs=tuple(_input_spec(value) for value in model.graph.input if value.name not in weights),
+    )
+
+
+def count_denormals(tensor: onnx.TensorProto) -> int:
+    """Elements that are denormal: each may cost the processor a hundred cycles, each time it is multiplied."""
+    if tensor.data_type not in FLOATS:
+        return 0
+    magnitudes = np.abs(to_array(tensor))
+    return int(np.count_nonzero((magnitudes > 0) & (magnitudes < np.finfo(magnitudes.dtype).smallest_normal)))
+
+
+def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
+    tensor = value.type.tensor_type
+    shape: tuple[int | None, ...] | None = None
+    if tensor.HasField("shape"):
+        shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
+    return InputSpec(name=value.name, element_type=tensor.elem_type, shape=shape)

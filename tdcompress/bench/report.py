@@ -1,0 +1,156 @@
+"""What a benchmark found: host, protocol, one latency for each file, raw samples; JSON there and back."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tdcompress.bench.codec import decode
+from tdcompress.bench.host import Host
+from tdcompress.bench.job import PairTimes
+from tdcompress.bench.statistics import Claim
+from tdcompress.errors import ArtifactError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """One file's latency on one host.
+
+    Attributes:
+        file: name of the file.
+        sha256, bytes, gzip_bytes: of the file timed.
+        denormals: weights so small that arithmetic with them is an order of magnitude slower.
+        host: `Host.id`.
+        backend, provider: what really ran it.
+        options: the backend's settings and what it says about itself.
+        threads, batch: as run; threads are counted, never "all".
+        p50_ns, p90_ns, p99_ns: percentiles of single calls, all processes together; p90 needs 64 calls, p99 662.
+        ratio_to_dense: time / the baseline's time, below 1 = faster.
+        ratio_low, ratio_high: its 95 % interval.
+        claim: what may be said; `claim_reason` says why.
+        spread: IQR/median of the file's times.
+        flags: what a reader has to know before believing the row.
+        load_ns, first_run_ns: median over the fresh processes.
+        peak_rss_bytes: of a process that does nothing but run this file, Python and the runtime included.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    gzip_bytes: int
+    denormals: int
+    host: str
+    backend: str
+    provider: str
+    options: Mapping[str, str]
+    threads: int
+    batch: int
+    p50_ns: int
+    p90_ns: int | None
+    p99_ns: int | None
+    ratio_to_dense: float
+    ratio_low: float
+    ratio_high: float
+    claim: Claim
+    claim_reason: str
+    spread: float
+    flags: tuple[str, ...]
+    load_ns: int
+    first_run_ns: int
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How it was measured.
+
+    Attributes:
+        budget: its name.
+        processes: fresh processes.
+        seed: of inputs, orders and resamples.
+        baseline_backend: what ran the baseline.
+        input_shapes: "name: type shape" of what every file was run on.
+        inputs_sha256: of the bytes of all inputs.
+        random_inputs: whether they were made up here.
+        timer_overhead_ns: one reading of the clock; single calls contain it.
+        denormals: how denormal numbers are treated, the same for all files.
+        seconds: that the whole benchmark took.
+    """
+
+    budget: str
+    processes: int
+    seed: int
+    baseline_backend: str
+    input_shapes: tuple[str, ...]
+    inputs_sha256: str
+    random_inputs: bool
+    timer_overhead_ns: float
+    denormals: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Everything that was timed for one content, process by process, nothing left out.
+
+    Attributes:
+        sha256: the file's; the baseline's own are those of the control.
+        backend: what ran it.
+        processes: one entry for each fresh process.
+    """
+
+    sha256: str
+    backend: str
+    processes: tuple[PairTimes, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchReport:
+    """The result of one `benchmark` call.
+
+    Attributes:
+        host: where.
+        protocol: how.
+        control: the baseline against a copy of itself (A/A). If its interval excludes 1, no row claims anything.
+        rows: one for each file asked for, in that order; equal files were measured once.
+        samples: raw times.
+    """
+
+    host: Host
+    protocol: Protocol
+    control: Latency
+    rows: tuple[Latency, ...]
+    samples: tuple[Samples, ...]
+
+    def without_samples(self) -> "BenchReport":
+        """The same without the raw times, for a report that only quotes it."""
+        return dataclasses.replace(self, samples=())
+
+    def to_json(self) -> str:
+        """JSON text with a schema version; lists of numbers stand on one line."""
+        return json.dumps({"schema": SCHEMA, "benchmark": dataclasses.asdict(self)}, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "benchmark") -> "BenchReport":
+        """Read what `to_json` wrote.
+
+        Args:
+            text: the JSON.
+            where: file name for messages.
+
+        Raises:
+            ArtifactError: not JSON, another schema, or a field that is missing, unknown or of another type.
+        """
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise ArtifactError(f"{where}: not a benchmark's JSON ({error}); run the benchmark again") from error
+        if not isinstance(content, dict) or set(content) != {"schema", "benchmark"}:
+            raise ArtifactError(f"{where}: not a benchmark's JSON; write it with `tdcompress bench --json`")
+        if content["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"{where}: benchmark schema {content['schema']!r} is not the {SCHEMA} of this version; run it again"
+            )
+        return decode(cls, content["benchmark"], where)

@@ -1,0 +1,147 @@
+"""From the raw times of one file to its row: percentiles, ratio, claim, flags."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tdcompress.bench.host import Host
+from tdcompress.bench.job import PairTimes, ProbeResult, Target
+from tdcompress.bench.modelfile import ModelFile
+from tdcompress.bench.report import Latency
+from tdcompress.bench.statistics import (
+    P90_RUNS,
+    P99_RUNS,
+    SPREAD_FLAG,
+    Ratio,
+    decide_claim,
+    measure_ratio,
+    percentile,
+    spread,
+)
+
+TIMER_FLAG = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A file with what runs it."""
+
+    file: ModelFile
+    backend: str
+    provider: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for subjects whose times would be of the same thing."""
+        return self.file.sha256, self.backend
+
+    @property
+    def target(self) -> Target:
+        """As a fresh process is told."""
+        return Target(path=str(self.file.path.resolve()), backend=self.backend, provider=self.provider)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is the same for all files of a benchmark."""
+
+    threads: int
+    batch: int
+    usable_cores: int
+
+
+def compare(processes: Sequence[PairTimes], generator: np.random.Generator) -> Ratio:
+    """Ratio of a file to the baseline it was paired with, with its interval."""
+    ratios = [
+        np.asarray(process.candidate_ns, dtype=np.float64) / np.asarray(process.baseline_ns, dtype=np.float64)
+        for process in processes
+    ]
+    return measure_ratio(ratios, generator=generator)
+
+
+def summarise(
+    subject: Subject,
+    setting: Setting,
+    host: Host,
+    probe: ProbeResult,
+    processes: Sequence[PairTimes],
+    *,
+    ratio: Ratio,
+    control: Ratio,
+    timer_overhead_ns: float,
+) -> Latency:
+    """The row of one file.
+
+    Args:
+        subject: the file and what ran it.
+        setting: threads and batch.
+        host: where.
+        probe: what its own process said.
+        processes: its times in every fresh process.
+        ratio: `compare` of these.
+        control: `compare` of the baseline with itself.
+        timer_overhead_ns: one reading of the clock.
+    """
+    block_ns = np.concatenate([np.asarray(process.candidate_ns) / process.calls for process in processes])
+    single_ns = np.concatenate([np.asarray(process.single_ns) for process in processes])
+    noise = spread(block_ns)
+    claim, reason = decide_claim(ratio, spread=noise, control=control)
+    p50_ns = percentile(single_ns, 0.50, minimum_runs=1)
+    assert p50_ns is not None
+    return Latency(
+        file=subject.file.path.name,
+        sha256=subject.file.sha256,
+        bytes=subject.file.bytes,
+        gzip_bytes=subject.file.gzip_bytes,
+        denormals=subject.file.denormals,
+        host=host.id,
+        backend=subject.backend,
+        provider=probe.provider,
+        options=probe.options,
+        threads=setting.threads,
+        batch=setting.batch,
+        p50_ns=p50_ns,
+        p90_ns=percentile(single_ns, 0.90, minimum_runs=P90_RUNS),
+        p99_ns=percentile(single_ns, 0.99, minimum_runs=P99_RUNS),
+        ratio_to_dense=ratio.value,
+        ratio_low=ratio.low,
+        ratio_high=ratio.high,
+        claim=claim,
+        claim_reason=reason,
+        spread=noise,
+        flags=(
+            *_noise_flags(noise, processes),
+            *_file_flags(subject.file),
+            *_setting_flags(setting, p50_ns, timer_overhead_ns),
+            *probe.notes,
+        ),
+        load_ns=int(np.median([process.load_ns for process in processes])),
+        first_run_ns=int(np.median([process.first_run_ns for process in processes])),
+        peak_rss_bytes=probe.peak_rss_bytes,
+    )
+
+
+def _noise_flags(noise: float, processes: Sequence[PairTimes]) -> list[str]:
+    flags = []
+    if noise > SPREAD_FLAG:
+        flags.append(f"noisy: IQR/median {noise:.0%}")
+    unsteady = sum(not process.steady for process in processes)
+    if unsteady:
+        flags.append(f"no steady state in {unsteady} of {len(processes)} processes")
+    return flags
+
+
+def _file_flags(file: ModelFile) -> list[str]:
+    if file.denormals == 0:
+        return []
+    return [f"{file.denormals} denormal weights, slow to compute with; flush them to zero at export"]
+
+
+def _setting_flags(setting: Setting, p50_ns: int, timer_overhead_ns: float) -> list[str]:
+    flags = []
+    if setting.threads > setting.usable_cores:
+        flags.append(f"{setting.threads} threads on {setting.usable_cores} cores")
+    if timer_overhead_ns > TIMER_FLAG * p50_ns:
+        flags.append(f"percentiles contain {timer_overhead_ns:.0f} ns of the clock itself")
+    return flags
