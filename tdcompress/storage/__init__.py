@@ -1,0 +1,1 @@
+"""Weights on disk as scipy CSR. No torch."""
