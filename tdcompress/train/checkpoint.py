@@ -7,7 +7,6 @@ manifest with the sha256 of the former, written last. What has no manifest is no
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from tdcompress.files import sha256_file, write_bytes
 
 FORMAT = 1
 KEPT = 2
@@ -48,7 +49,6 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: no space, no permission.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     header = json.dumps({"format": FORMAT, "step": checkpoint.step, **checkpoint.header}, allow_nan=False)
     # A copy each: tied tensors share memory, which safetensors refuses, and channels_last is not its order.
     tensors = {
@@ -57,9 +57,9 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     }
     content = save(tensors, {"header": header})
     stem = f"step-{checkpoint.step:09d}"
-    publish(folder / f"{stem}.safetensors", content)
+    write_bytes(folder / f"{stem}.safetensors", content)
     manifest = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    publish(folder / f"{stem}.json", json.dumps(manifest).encode())
+    write_bytes(folder / f"{stem}.json", json.dumps(manifest).encode())
     for step in _steps(folder)[KEPT:]:
         _remove(folder, step)
 
@@ -90,21 +90,6 @@ def discard(folder: Path) -> None:
         _sweep(folder)
 
 
-def publish(path: Path, content: bytes) -> None:
-    """Write a file so that its name only ever shows it whole: temporary name, fsync, rename, fsync of the folder."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class _Damaged(Exception):
     """What is wrong with a checkpoint."""
 
@@ -114,8 +99,7 @@ def _read(folder: Path, step: int) -> Checkpoint:
     try:
         manifest = json.loads(path.with_suffix(".json").read_bytes())
         expected = (manifest["bytes"], manifest["sha256"])
-        with path.open("rb") as file:
-            found = (path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        found = (path.stat().st_size, sha256_file(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _Damaged(f"{type(error).__name__}: {error}") from error
     if found != expected:
@@ -141,7 +125,7 @@ def _remove(folder: Path, step: int) -> None:
 
 def _sweep(folder: Path) -> None:
     complete = {f"step-{step:09d}.safetensors" for step in _steps(folder)}
-    for entry in folder.glob("step-*"):
-        orphan = entry.name.endswith(".partial") or (entry.suffix == ".safetensors" and entry.name not in complete)
-        if orphan:
+    for entry in folder.iterdir():
+        unpublished = entry.name.startswith(".step-") and entry.suffix == ".tmp"
+        if unpublished or (entry.suffix == ".safetensors" and entry.name not in complete):
             entry.unlink()

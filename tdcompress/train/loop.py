@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
+from tdcompress.files import write_text
 from tdcompress.methods.base import Step
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
@@ -293,8 +294,7 @@ class _Run:
     def write_metrics(self) -> None:
         """Publish metrics.jsonl as the history has it, so that it never holds a line of steps that were lost."""
         lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.counters.history)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.publish(self.folder / METRICS, lines.encode())
+        write_text(self.folder / METRICS, lines)
 
     def save(self) -> None:
         """Write a checkpoint of this moment, between two steps."""
@@ -335,10 +335,12 @@ class _Run:
         )
 
     def _identity(self, keep: Mapping[str, Tensor] | None) -> str:
-        """A hash of what must be the same for a checkpoint to go on: settings, seed, sizes, frozen masks."""
-        frozen = {name: int((~mask).sum()) for name, mask in sorted((keep or {}).items())}
-        facts = [dataclasses.asdict(self.settings), self.seed, len(self.data), frozen]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks."""
+        facts = [dataclasses.asdict(self.settings), self.seed, len(self.data), sorted(keep or {})]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+        for _, mask in sorted((keep or {}).items()):
+            digest.update(mask.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 @contextmanager

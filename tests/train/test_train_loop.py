@@ -151,24 +151,17 @@ def test_same_seed_same_bits_and_the_callers_randomness_is_untouched(tmp_path: P
 def test_stopped_between_any_two_steps_or_in_an_evaluation_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole = conv_net()
     run(tmp_path / "whole", whole)
-    # one call before each step, one at each epoch's end, one for each batch of its evaluation: every 4th call stops
-    folder, starts = tmp_path / "parts", 0
-    while True:
-        calls = 0
-
-        def stop_at_the_fourth() -> int | None:
-            nonlocal calls
-            calls += 1
-            return signal.SIGTERM if calls == 4 else None
-
-        net = conv_net(seed=starts)  # what it starts from must not matter once there is a checkpoint
+    # should_stop is asked before each step, at each epoch's end and before each batch of its evaluation: every 4th stops
+    folder, starts, net, finished = tmp_path / "parts", 0, conv_net(), False
+    while not finished:
+        answers = iter([None, None, None, signal.SIGTERM])
+        net = conv_net(seed=starts)  # what a later start begins with must not matter: there is a checkpoint
         starts += 1
         try:
-            run(folder, net, should_stop=stop_at_the_fourth)
-        except InterruptedRun as stop:
-            assert stop.exit_code == 143
-            continue
-        break
+            run(folder, net, should_stop=lambda answers=answers: next(answers))
+            finished = True
+        except InterruptedRun:
+            finished = False
     assert starts > 5
     assert same_bits(whole, net)
     assert timeless(tmp_path / "whole") == timeless(folder)
@@ -258,10 +251,12 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     with pytest.raises(ArtifactError, match="another training"):
         run(tmp_path, settings=TrainSettings(epochs=4, batch_size=16, optimizer=SGD))
+    net = conv_net()
+    net.model[0] = nn.Conv2d(1, 6, 5, padding=2, bias=False)  # type: ignore[operator]
     with pytest.raises(ArtifactError, match=r"net/model\.0\.weight of shape"):
-        net = conv_net()
-        net.model[0] = nn.Conv2d(1, 6, 5, padding=2, bias=False)  # type: ignore[operator]
         run(tmp_path, net)
+    with pytest.raises(ArtifactError, match="another training"):
+        run(tmp_path, keep={"6.weight": torch.ones(2, 12, dtype=torch.bool)})
 
 
 def test_fewer_samples_than_a_batch_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""Checkpoints under damage: what is incomplete or altered is never read, and the one before it is used."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from tdcompress.train.checkpoint import Checkpoint, discard, read_newest, write
+
+
+def at(step: int) -> Checkpoint:
+    generator = torch.Generator().manual_seed(step)
+    return Checkpoint(
+        step=step,
+        tensors={
+            "net/w": torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last),
+            "net/count": torch.tensor(step),
+            "random/cpu": torch.randint(0, 256, (64,), generator=generator, dtype=torch.uint8),
+        },
+        header={"counters": {"loss_sum": step / 3}},
+    )
+
+
+def assert_is(found: Checkpoint | None, step: int) -> None:
+    assert found is not None
+    wanted = at(step)
+    assert found.step == step
+    assert found.header == wanted.header
+    assert found.tensors.keys() == wanted.tensors.keys()
+    assert all(torch.equal(found.tensors[name], wanted.tensors[name]) for name in wanted.tensors)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_what_is_written_is_read_and_the_newest_two_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    assert read_newest(folder) is None
+    for step in (7, 90, 1000):
+        write(folder, at(step))
+    assert names(folder) == [f"step-{s:09d}.{end}" for s in (90, 1000) for end in ("json", "safetensors")]
+    assert_is(read_newest(folder), 1000)
+    discard(folder)
+    assert names(folder) == []
+
+
+def test_newest_is_by_step_not_by_time(tmp_path: Path) -> None:
+    write(tmp_path, at(20))
+    write(tmp_path, at(10))
+    assert_is(read_newest(tmp_path), 20)
+
+
+def test_tied_tensors_are_written(tmp_path: Path) -> None:
+    shared = torch.arange(6.0)
+    write(tmp_path, Checkpoint(step=1, tensors={"net/a": shared, "net/b": shared}, header={}))
+    found = read_newest(tmp_path)
+    assert found is not None
+    assert torch.equal(found.tensors["net/a"], found.tensors["net/b"])
+
+
+def test_any_flipped_bit_is_found_and_the_older_one_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step in (1, 2):
+        write(tmp_path, at(step))
+    path = tmp_path / "step-000000002.safetensors"
+    manifest = path.with_suffix(".json")
+    content, seal = path.read_bytes(), manifest.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for target, good in ((path, content), (manifest, seal)):
+        for bit in torch.randint(0, 8 * len(good), (60,), generator=generator).tolist():
+            damaged = bytearray(good)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(content)
+            manifest.write_bytes(seal)
+            target.write_bytes(damaged)
+            with caplog.at_level(logging.WARNING):
+                assert_is(read_newest(tmp_path), 1)
+            assert "step 2 is damaged" in caplog.text
+            caplog.clear()
+            assert names(tmp_path) == ["step-000000001.json", "step-000000001.safetensors"]
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 100, -1])
+def test_a_truncated_one_is_found(tmp_path: Path, length: int) -> None:
+    for step in (1, 2):
+        write(tmp_path, at(step))
+    path = tmp_path / "step-000000002.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    assert_is(read_newest(tmp_path), 1)
+
+
+def test_one_under_another_steps_name_is_not_believed(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write(tmp_path, at(step))
+    for end in ("json", "safetensors"):
+        (tmp_path / f"step-000000001.{end}").rename(tmp_path / f"step-000000009.{end}")
+    assert_is(read_newest(tmp_path), 2)
+
+
+def test_leftovers_of_a_kill_are_swept_and_other_files_are_not(tmp_path: Path) -> None:
+    write(tmp_path, at(1))
+    for name in ("step-000000002.safetensors", ".step-000000002.safetensors.ab12.tmp", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert_is(read_newest(tmp_path), 1)
+    assert names(tmp_path) == ["notes.txt", "step-000000001.json", "step-000000001.safetensors"]
+
+
+def test_all_damaged_means_from_the_start(tmp_path: Path) -> None:
+    write(tmp_path, at(1))
+    (tmp_path / "step-000000001.safetensors").write_bytes(b"")
+    assert read_newest(tmp_path) is None

@@ -1,0 +1,111 @@
+"""Learning rates as literals per step, and which parameters an optimizer decays."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tdcompress.train.optim import LrSchedule, OptimizerSettings, decayed_parameters, parameter_groups
+
+RELEASED = LrSchedule(name="piecewise", unit="steps", milestones=(40_000, 60_000, 80_000), factors=(0.1, 0.01, 0.001))
+
+
+@pytest.mark.parametrize(
+    ("step", "lr"),
+    [(0, 0.4), (39_999, 0.4), (40_000, 0.04), (59_999, 0.04), (60_000, 0.004), (80_000, 0.0004), (99_999, 0.0004)],
+)
+def test_the_released_resnet32_rates(step: int, lr: float) -> None:
+    assert 0.4 * RELEASED.factor(step, 390, 256) == pytest.approx(lr, rel=1e-12)
+
+
+def test_milestones_in_epochs() -> None:
+    schedule = LrSchedule(name="piecewise", milestones=(1, 2.5), factors=(0.5, 0.25))
+    assert [schedule.factor(step, 4, 4) for step in range(12)] == [1.0] * 4 + [0.5] * 6 + [0.25] * 2
+
+
+def test_constant_with_warmup() -> None:
+    assert [LrSchedule(warmup_epochs=1).factor(step, 4, 2) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert [LrSchedule().factor(step, 4, 2) for step in (0, 7)] == [1.0, 1.0]
+
+
+def test_cosine() -> None:
+    schedule = LrSchedule(name="cosine")
+    assert [schedule.factor(step, 2, 4) for step in (0, 2, 4, 6)] == pytest.approx(
+        [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
+    )
+
+
+def test_cosine_with_warmup_ends_at_its_final_factor() -> None:
+    schedule = LrSchedule(name="cosine", warmup_epochs=1, final_factor=0.1)
+    # 2 steps of warm-up, then half a cosine over the 8 that follow
+    assert [schedule.factor(step, 2, 5) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "linear"}, "name: 'linear' is no schedule"),
+        ({"unit": "hours"}, "unit: 'hours' is no unit"),
+        ({"name": "piecewise"}, "milestones: .*increasing and above 0"),
+        ({"name": "piecewise", "milestones": (2, 2), "factors": (0.1, 0.1)}, "milestones: .*increasing"),
+        ({"name": "piecewise", "milestones": (math.nan,), "factors": (0.1,)}, "milestones: .*increasing"),
+        ({"name": "piecewise", "milestones": (2,), "factors": ()}, "factors: 0 for 1 milestones"),
+        ({"name": "piecewise", "milestones": (2,), "factors": (-1.0,)}, "factors: -1.0 is out of range"),
+        ({"name": "cosine", "milestones": (2,)}, "milestones: not a key of cosine"),
+        ({"name": "constant", "final_factor": 0.5}, "final_factor: not a key of constant"),
+        ({"name": "cosine", "final_factor": 1.5}, "final_factor: 1.5 is out of range"),
+        ({"warmup_epochs": -1.0}, "warmup_epochs: -1.0 is out of range"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LrSchedule(**keys)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"name": "lion"}, "name: 'lion' is no optimizer, one of sgd, adam, adamw"),
+        ({"name": "adam", "momentum": 0.9}, "momentum: not a key of adam, which has beta1, beta2, epsilon"),
+        ({"name": "sgd", "beta1": 0.9}, "beta1: not a key of sgd"),
+        ({"lr": 0.0}, "lr: 0.0 is out of range"),
+        ({"lr": math.nan}, "lr: nan is out of range"),
+        ({"momentum": 1.0}, "momentum: 1.0 is out of range"),
+        ({"nesterov": True}, "nesterov: needs momentum above 0"),
+        ({"name": "adamw", "beta2": -0.1}, "beta2: -0.1 is out of range"),
+        ({"name": "adam", "epsilon": 0.0}, "epsilon: 0.0 is out of range"),
+        ({"weight_decay": math.inf}, "weight_decay: inf is out of range"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_is_refused(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimizerSettings(**keys)  # type: ignore[arg-type]
+
+
+def wrapped() -> nn.Module:
+    net = nn.Module()
+    net.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    net.gate = nn.Parameter(torch.ones(4))
+    return net
+
+
+def test_kernels_and_biases_are_decayed_and_nothing_else() -> None:
+    net = wrapped()
+    assert list(decayed_parameters(net)) == ["model.0.weight", "model.0.bias", "model.3.weight", "model.3.bias"]
+    groups = parameter_groups(net, 0.5)
+    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(4, 0.5), (3, 0.0)]  # type: ignore[arg-type]
+
+
+def test_the_optimizer_has_the_keys_that_were_written() -> None:
+    vgg = OptimizerSettings(name="adam", lr=1e-4, beta1=0.85, beta2=0.997, epsilon=1e-6, weight_decay=5e-4)
+    built = vgg.build(wrapped())
+    assert type(built) is torch.optim.Adam
+    defaults = built.defaults
+    assert (defaults["lr"], defaults["betas"], defaults["eps"]) == (1e-4, (0.85, 0.997), 1e-6)
+    assert [group["weight_decay"] for group in built.param_groups] == [5e-4, 0.0]
+
+    lenet = OptimizerSettings(name="sgd", lr=0.01, momentum=0.9, nesterov=True).build(wrapped())
+    assert type(lenet) is torch.optim.SGD
+    assert (lenet.defaults["momentum"], lenet.defaults["nesterov"]) == (0.9, True)
+    assert type(OptimizerSettings(name="adamw").build(wrapped())) is torch.optim.AdamW
