@@ -5,7 +5,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +95,7 @@ def _read(path: Path) -> str | None:
 
 
 def _affinity() -> tuple[int, ...]:
-    if sys.platform == "linux":
+    if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
 

@@ -1,6 +1,5 @@
 """Start a fresh process for a job and get its answer. JSON over pipes, no pickle; the parent sleeps meanwhile."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -11,9 +10,9 @@ from typing import TypeVar
 
 import tdcompress
 from tdcompress import errors
-from tdcompress.bench.codec import decode
 from tdcompress.bench.job import JOBS, PairsJob, ProbeJob
 from tdcompress.errors import InterruptedRun, TdcompressError
+from tdcompress.records import decode, encode
 
 Result = TypeVar("Result")
 
@@ -43,7 +42,7 @@ def run_job(job: ProbeJob | PairsJob, result: type[Result]) -> Result:
         env=_environment(),
     )
     try:
-        answer, complaints = worker.communicate(json.dumps(dataclasses.asdict(job)))
+        answer, complaints = worker.communicate(json.dumps(encode(job)))
     except BaseException:
         worker.kill()
         worker.wait()
@@ -53,7 +52,7 @@ def run_job(job: ProbeJob | PairsJob, result: type[Result]) -> Result:
     message = json.loads(answer)
     if "error" in message:
         raise _typed_error(message["error"]["type"], message["error"]["message"])
-    return decode(result, message["result"], f"answer of the benchmark's {kind} process")
+    return decode(result, message["result"], kind)
 
 
 def _environment() -> dict[str, str]:

@@ -5,11 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tdcompress.bench.codec import decode
 from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
-from tdcompress.bench.statistics import Claim
 from tdcompress.errors import ArtifactError
+from tdcompress.records import Claim, decode, encode
 
 SCHEMA = 1
 
@@ -129,11 +128,11 @@ class BenchReport:
         return dataclasses.replace(self, samples=())
 
     def to_json(self) -> str:
-        """JSON text with a schema version; lists of numbers stand on one line."""
-        return json.dumps({"schema": SCHEMA, "benchmark": dataclasses.asdict(self)}, allow_nan=False) + "\n"
+        """JSON text with a schema version."""
+        return json.dumps({"schema": SCHEMA, "benchmark": encode(self)}) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str = "benchmark") -> "BenchReport":
+    def from_json(cls, text: str, where: str = "benchmark JSON") -> "BenchReport":
         """Read what `to_json` wrote.
 
         Args:
@@ -153,4 +152,7 @@ class BenchReport:
             raise ArtifactError(
                 f"{where}: benchmark schema {content['schema']!r} is not the {SCHEMA} of this version; run it again"
             )
-        return decode(cls, content["benchmark"], where)
+        try:
+            return decode(cls, content["benchmark"], "benchmark")
+        except ValueError as error:
+            raise ArtifactError(f"{where}: {error}; run the benchmark again") from error

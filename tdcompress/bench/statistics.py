@@ -7,16 +7,15 @@ order they were measured.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from tdcompress.bench.timing import BLOCK_PAIRS
+from tdcompress.records import Claim
 
 FloatArray = NDArray[np.float64]
-Claim = Literal["faster", "slower", "none"]
 
 DRAWS = 2000
 LEVEL = 0.95

@@ -3,7 +3,6 @@
 Imports as little as it can, so that the process is quick to start and its memory is the runtime's.
 """
 
-import dataclasses
 import gc
 import json
 import os
@@ -19,10 +18,10 @@ import numpy as np
 
 from tdcompress.bench.backends import create_backend
 from tdcompress.bench.backends.base import Inputs, Session
-from tdcompress.bench.codec import decode
 from tdcompress.bench.job import JOBS, PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult, Target
 from tdcompress.bench.timing import StopRule, block_calls, time_pairs, timer_overhead_ns, warm_up
 from tdcompress.errors import ModelError, TdcompressError
+from tdcompress.records import decode, encode
 
 PROBE_RUNS = 3
 ORPHANED = 3
@@ -158,7 +157,7 @@ def main() -> int:
         kind = sys.argv[1]
         try:
             job = decode(JOBS[kind], json.load(sys.stdin), kind)
-            message: dict[str, object] = {"result": dataclasses.asdict(RUNNERS[kind](job))}
+            message: dict[str, object] = {"result": encode(RUNNERS[kind](job))}
         except TdcompressError as error:
             message = {"error": {"type": type(error).__name__, "message": str(error)}}
         json.dump(message, answer)

@@ -25,7 +25,10 @@ class OnnxRuntimeSession:
         self._inputs = dict(inputs)
         placement = placed_nodes(session)
         self.provider = provider
-        self.options = {**options, "nodes": ", ".join(f"{count} on {name}" for name, count in placement.items())}
+        self.options: Mapping[str, str] = {
+            **options,
+            "nodes": ", ".join(f"{count} on {name}" for name, count in placement.items()),
+        }
         elsewhere = sum(placement.values()) - placement.get(provider, 0)
         self.notes: tuple[str, ...] = (
             (f"{elsewhere} of {sum(placement.values())} nodes ran on another provider",) if elsewhere else ()
