@@ -66,12 +66,13 @@ class Method(nn.Module):
     def scores(self, params: Parameters) -> dict[str, Tensor]:
         """Importance for pruning, where it is not the magnitude of what ``deployed`` gives.
 
-        By parameter name (of its shape) for weights, by group name (O,) for units. An empty dict means magnitude: |w| for weights, the L2 norm of the filter for units (Equations 1 and 2).
+        By parameter name (of its shape) for weights, by group name (O,) for units. An empty dict means magnitude: |w| for
+        weights, the L2 norm of the filter for units (Equations 1 and 2).
         """
         return {}
 
-    def instrument(self, model: nn.Module) -> list[RemovableHandle]:
-        """Put forward hooks on the network's layers while it trains; most methods need none."""
+    def instrument(self, model: nn.Module, params: Parameters) -> list[RemovableHandle]:
+        """Put forward hooks on the network's layers for one forward pass in training; most methods need none."""
         return []
 
 

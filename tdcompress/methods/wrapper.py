@@ -1,7 +1,5 @@
 """The network as it trains: an ordinary module whose parameters a method changes in every step."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -27,7 +25,6 @@ class SparseNet(nn.Module):
         self.model = model
         self.method = method
         self.l1 = l1
-        method.instrument(model)
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """The dense, trained parameters."""
@@ -35,9 +32,16 @@ class SparseNet(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Logits: with the method's effective parameters in training, with its deployed ones in evaluation."""
-        choose: Callable[..., dict[str, Tensor]] = self.method.effective if self.training else self.method.deployed
-        changed = choose(self.parameters_by_name())
-        output: Tensor = functional_call(self.model, changed, inputs)
+        params = self.parameters_by_name()
+        if not self.training:
+            evaluated: Tensor = functional_call(self.model, self.method.deployed(params), inputs)
+            return evaluated
+        handles = self.method.instrument(self.model, params)
+        try:
+            output: Tensor = functional_call(self.model, self.method.effective(params), inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
         return output
 
     def penalty(self) -> Tensor | None:

@@ -1,0 +1,87 @@
+"""Numbers that multiply single weights or whole units: what dropout, L0 and Smallify share."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from tdcompress.methods.base import Granularity, Method, Parameters
+from tdcompress.sparsity.units import Slot, Targets, UnitGroup
+
+
+def state_name(kind: str, name: str) -> str:
+    """How a method calls the state that it keeps for a parameter or a group: "log_alpha/conv1/weight".
+
+    A dot cannot be part of a parameter's name in torch, and the slash keeps clear of a module's own attributes.
+    """
+    return f"{kind}/{name.replace('.', '/')}"
+
+
+def place(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor:
+    """Lay one number per unit along a parameter; differentiable.
+
+    Args:
+        values: (O,), one per unit.
+        slot: where the units lie in the parameter.
+        param: gives the shape.
+        absent: for entries that belong to none of these units.
+
+    Returns:
+        A tensor that broadcasts to ``param``: its size along the slot's axis, 1 along the others.
+    """
+    if slot.positions is not None:
+        index = torch.tensor(slot.positions, device=values.device)  # (O, n)
+        line = values.new_full((param.shape[slot.axis],), absent)
+        values = line.index_put((index.flatten(),), values.repeat_interleave(index.shape[1]))
+    shape = [1] * param.ndim
+    shape[slot.axis] = -1
+    return values.view(shape)
+
+
+def unit_size(group: UnitGroup, params: Parameters) -> int:
+    """How many filter weights one unit of a group has."""
+    return sum(params[slot.parameter].numel() // params[slot.parameter].shape[slot.axis] * _width(slot) for slot in group.filters)
+
+
+def _width(slot: Slot) -> int:
+    return 1 if slot.positions is None else len(slot.positions[0])
+
+
+class Gated(Method):
+    """A method with one number for each prunable weight, or for each unit, that multiplies it.
+
+    A unit's gate multiplies all that is dropped and pruned with it: its filters and what is tied to them. So with
+    ``unit = "whole"`` the layer's output is multiplied once, BatchNorm or not (BatchNorm takes out the factor of the filter, and
+    its affine has its own); with ``unit = "filter"``, the papers' form, only the filter is.
+    """
+
+    def __init__(self, targets: Targets, granularity: Granularity) -> None:
+        super().__init__(targets)
+        self.granularity = granularity
+
+    def gate_shapes(self, params: Parameters) -> dict[str, torch.Size]:
+        """Shape of each gate tensor, by parameter name for weights, by group name for units."""
+        if self.granularity == "weight":
+            return {slot.parameter: params[slot.parameter].shape for slot in self.targets.weights}
+        return {group.name: torch.Size([group.size]) for group in self.targets.groups}
+
+    def gated(self, params: Parameters, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters times their gates, differentiable in both; no gates at all change nothing."""
+        return {name: params[name] * factor for name, factor in self._factors(params, gates).items()}
+
+    def gated_exactly(self, params: Parameters, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`gated` for deployment: a closed gate leaves 0.0, never -0.0, which a packed file would have to keep."""
+        return {name: value.masked_fill(value == 0, 0.0) for name, value in self.gated(params, gates).items()}
+
+    def _factors(self, params: Parameters, gates: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self.granularity == "weight":
+            return gates
+        factors: dict[str, Tensor] = {}
+        for group in self.targets.groups:
+            if group.name not in gates:
+                continue
+            for slot in (*group.filters, *group.tied):
+                factor = place(gates[group.name], slot, params[slot.parameter], absent=1.0)
+                earlier = factors.get(slot.parameter)
+                factors[slot.parameter] = factor if earlier is None else earlier * factor
+        return factors

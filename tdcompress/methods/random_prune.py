@@ -1,0 +1,78 @@
+"""Random pruning before training (section 6): the control that asks whether any subnetwork would do."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tdcompress.methods.base import Granularity, Method, MethodSettings, Parameters
+from tdcompress.methods.gates import state_name
+from tdcompress.sparsity.masks import lowest_units, lowest_weights, merge_selected, unit_scores, widen
+from tdcompress.sparsity.units import Targets
+
+
+class RandomPrune(Method):
+    """The same share of every filter's weights, or of every group's units, is zero from the first step to deployment."""
+
+    def __init__(self, targets: Targets, model: nn.Module, settings: "RandomPruneSettings") -> None:
+        super().__init__(targets)
+        self.granularity: Granularity = settings.granularity
+        params = dict(model.named_parameters())
+        device = params[targets.weights[0].parameter].device
+        pruned: dict[str, Tensor] = {}
+        # torch's default generator, as for a layer's own initial weights: the run's seed chooses the mask
+        if self.granularity == "weight":
+            for slot in targets.weights:
+                order = torch.rand(params[slot.parameter].shape)
+                pruned[slot.parameter] = lowest_weights(order, slot.axis, fraction=settings.fraction)
+        else:
+            for group in targets.groups:
+                pruned[group.name] = lowest_units(torch.rand(group.size), fraction=settings.fraction)
+        self.names = tuple(pruned)
+        for name, entries in pruned.items():
+            self.register_buffer(state_name("pruned", name), entries.contiguous().to(device))
+
+    def pruned(self, name: str) -> Tensor:
+        """True = pruned before training; of a parameter's shape, or (O,) for a group."""
+        return self.get_buffer(state_name("pruned", name))
+
+    def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
+        if self.granularity == "weight":
+            return {name: params[name].masked_fill(self.pruned(name), 0.0) for name in self.names}
+        zeroed: dict[str, Tensor] = {}
+        for group in self.targets.groups:
+            for name, entries in widen(group, self.pruned(group.name), params).items():
+                merge_selected(zeroed, name, entries)
+        return {name: params[name].masked_fill(entries, 0.0) for name, entries in zeroed.items()}
+
+    def deployed(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
+        return self.effective(params)
+
+    def scores(self, params: Parameters) -> dict[str, Tensor]:
+        """Magnitude, with what is pruned already below everything: the same fraction removes exactly that."""
+        if self.granularity == "weight":
+            magnitudes = {name: params[name].detach().abs() for name in self.names}
+        else:
+            magnitudes = {group.name: unit_scores(params, group) for group in self.targets.groups}
+        return {name: magnitude.masked_fill(self.pruned(name), -1.0) for name, magnitude in magnitudes.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPruneSettings(MethodSettings):
+    """``method = "random_prune"``; prune afterwards at the same fraction.
+
+    Attributes:
+        fraction: the share that is pruned before training.
+    """
+
+    name: ClassVar[str] = "random_prune"
+    fraction: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.fraction < 1:
+            raise ValueError(f"fraction: {self.fraction} is not in 0 <= fraction < 1")
+
+    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
+        return RandomPrune(targets, model, self)

@@ -1,0 +1,206 @@
+"""Variational dropout that sparsifies (Molchanov, Ashukha and Vetrov 2017, arXiv 1701.05369)."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
+
+from tdcompress.errors import UnsupportedError
+from tdcompress.methods.base import Granularity, Method, MethodSettings, Parameters, Step
+from tdcompress.methods.gates import place, state_name, unit_size
+from tdcompress.sparsity.masks import filter_rows, merge_selected, widen
+from tdcompress.sparsity.units import MATRIX_TYPES, Targets, UnitGroup
+
+INITIAL_LOG_SIGMA2 = -10.0
+LOG_ALPHA_LIMIT = 8.0
+_K1, _K2, _K3 = 0.63576, 1.87320, 1.48695
+_TINY = 1e-8  # keeps the logarithm of a zero weight and the root of a zero variance finite, as the released code does
+
+
+def kl_divergence(log_alpha: Tensor) -> Tensor:
+    """Molchanov's approximation of KL(posterior || log-uniform prior) of one weight (Equation 14 there); 0 for alpha = inf."""
+    return _K1 - _K1 * torch.sigmoid(_K2 + _K3 * log_alpha) + 0.5 * nn.functional.softplus(-log_alpha)
+
+
+class Variational(Method):
+    """Each weight is N(w, alpha w^2); alpha is learnt, and what has a large one is noise alone.
+
+    In training the noise is added where a layer's output is made (local reparameterisation): of each sample's own, unlike the
+    masks of the other methods, which hold for a step. For units the released code shares one sigma^2 along a filter; here, so
+    that a unit has one importance, it shares one alpha: log_alpha = log_sigma2 - log(mean of the unit's w^2), and its KL counts
+    once for each of its weights.
+    """
+
+    def __init__(self, targets: Targets, model: nn.Module, settings: "VariationalSettings") -> None:
+        super().__init__(targets)
+        self.settings = settings
+        self.granularity: Granularity = settings.granularity
+        self.step = Step()
+        self.generator: torch.Generator | None = None
+        _refuse_attention(model, targets)
+        params = dict(model.named_parameters())
+        like = params[targets.weights[0].parameter]
+        self.sizes = {group.name: unit_size(group, params) for group in targets.groups}
+        shapes: Mapping[str, Any] = {slot.parameter: params[slot.parameter].shape for slot in targets.weights}
+        if self.granularity == "unit":
+            shapes = {group.name: (group.size,) for group in targets.groups}
+        self.names = tuple(shapes)
+        for name, shape in shapes.items():
+            start = torch.full(shape, INITIAL_LOG_SIGMA2).to(like)
+            self.register_parameter(state_name("log_sigma2", name), nn.Parameter(start))
+
+    def raw_log_alpha(self, params: Parameters) -> dict[str, Tensor]:
+        """log(sigma^2 / w^2) by parameter (of its shape) or group (O,), not clipped."""
+        if self.granularity == "weight":
+            squares = {name: params[name].square() for name in self.names}
+        else:
+            squares = {group.name: _mean_square(params, group, self.sizes[group.name]) for group in self.targets.groups}
+        return {
+            name: self.get_parameter(state_name("log_sigma2", name)) - (square + _TINY).log() for name, square in squares.items()
+        }
+
+    def log_alpha(self, params: Parameters) -> dict[str, Tensor]:
+        """log(sigma^2 / w^2), clipped to -8..8, which stops the gradient outside."""
+        return {name: value.clamp(-LOG_ALPHA_LIMIT, LOG_ALPHA_LIMIT) for name, value in self.raw_log_alpha(params).items()}
+
+    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+        self.step, self.generator = step, generator
+
+    def end_step(self, params: Parameters) -> None:  # noqa: D102
+        self.generator = None
+
+    def penalty(self, params: Parameters) -> Tensor | None:
+        """The KL times beta / (training samples), and a warm-up factor that rises linearly from 0."""
+        weights = {name: 1 if self.granularity == "weight" else self.sizes[name] for name in self.names}
+        terms = [kl_divergence(value).sum() * weights[name] for name, value in self.log_alpha(params).items()]
+        return torch.stack(terms).sum() * (self.kl_share() * self.settings.beta / self.step.train_size)
+
+    def deployed(self, params: Parameters) -> dict[str, Tensor]:
+        """Zero where log_alpha has reached the threshold."""
+        noise = {name: value.detach() >= self.settings.threshold for name, value in self.log_alpha(params).items()}
+        if self.granularity == "weight":
+            return {name: params[name].masked_fill(entries, 0.0) for name, entries in noise.items()}
+        zeroed: dict[str, Tensor] = {}
+        for group in self.targets.groups:
+            for name, entries in widen(group, noise[group.name], params).items():
+                merge_selected(zeroed, name, entries)
+        return {name: params[name].masked_fill(entries, 0.0) for name, entries in zeroed.items()}
+
+    def scores(self, params: Parameters) -> dict[str, Tensor]:
+        """Minus log_alpha: the largest is pruned first. Not clipped, which keeps its order and has no ties."""
+        return {name: -value.detach() for name, value in self.raw_log_alpha(params).items()}
+
+    def numbers(self, epoch: float) -> dict[str, float]:
+        """How far the KL's warm-up is."""
+        return {"kl_share": self.kl_share()}
+
+    def kl_share(self) -> float:
+        """The warm-up's factor in this step, 0..1."""
+        return min(1.0, self.step.index / self.settings.warmup_steps) if self.settings.warmup_steps else 1.0
+
+    def instrument(self, model: nn.Module, params: Parameters) -> list[RemovableHandle]:
+        """Hooks that add the noise to the outputs of the prunable layers; between ``begin_step`` and ``end_step`` only."""
+        if self.generator is None:
+            return []
+        variances = self.variances(params)
+        return [
+            module.register_forward_hook(_Noise(variances[name], self.generator), with_kwargs=True)
+            for name, module in _layers(model, params, variances)
+        ]
+
+    def variances(self, params: Parameters) -> dict[str, Tensor]:
+        """The variance alpha * w^2 of every prunable weight, by parameter name; differentiable; 0 for what belongs to no unit."""
+        log_alpha = self.log_alpha(params)
+        if self.granularity == "weight":
+            return {name: value.exp() * params[name].square() for name, value in log_alpha.items()}
+        alphas: dict[str, Tensor] = {}
+        for group in self.targets.groups:
+            for slot in group.filters:
+                alpha = place(log_alpha[group.name].exp(), slot, params[slot.parameter], absent=0.0)
+                alphas[slot.parameter] = alphas[slot.parameter] + alpha if slot.parameter in alphas else alpha
+        return {name: alpha * params[name].square() for name, alpha in alphas.items()}
+
+
+class _Noise:
+    """A forward hook: adds Gaussian noise of the variance that noisy weights give a layer's output (Equation 12 there)."""
+
+    def __init__(self, variance: Tensor, generator: torch.Generator) -> None:
+        self.variance = variance
+        self.generator = generator
+        self.measuring = False
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Any], output: Tensor) -> Tensor | None:
+        if self.measuring:
+            return None
+        # the same layer on squared inputs, with variances for weights and no bias: right for any convolution and padding
+        swapped = {"weight": self.variance}
+        if isinstance(module.bias, Tensor):
+            swapped["bias"] = torch.zeros_like(module.bias)
+        self.measuring = True
+        variance: Tensor = functional_call(module, swapped, (inputs[0].square(), *inputs[1:]), keywords)
+        self.measuring = False
+        deviation = (variance.float().clamp(min=0.0) + _TINY).sqrt()  # fast convolutions may end a little below 0
+        noise = torch.randn(deviation.shape, generator=self.generator, device=deviation.device)
+        return output + (noise * deviation).to(output.dtype)
+
+
+def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[tuple[str, nn.Module]]:
+    """The layers that apply these weights; a tied weight has several."""
+    by_identity = {id(params[name]): name for name in names}
+    return [
+        (by_identity[id(module.weight)], module)
+        for module in model.modules()
+        if isinstance(module, MATRIX_TYPES) and id(module.weight) in by_identity
+    ]
+
+
+def _mean_square(params: Parameters, group: UnitGroup, size: int) -> Tensor:
+    """Mean w^2 over all filter weights of each unit, (O,)."""
+    squares = []
+    for slot in group.filters:
+        line = filter_rows(params[slot.parameter], slot.axis).square().sum(1)
+        squares.append(line if slot.positions is None else line[torch.tensor(slot.positions, device=line.device)].sum(1))
+    return torch.stack(squares).sum(0) / size
+
+
+def _refuse_attention(model: nn.Module, targets: Targets) -> None:
+    for path, module in model.named_modules():
+        prunable = {slot.parameter for slot in targets.weights}
+        if isinstance(module, nn.MultiheadAttention) and f"{path}.out_proj.weight".lstrip(".") in prunable:
+            raise UnsupportedError(
+                f"{path}: nn.MultiheadAttention applies its matrices itself, so variational dropout cannot add its noise to "
+                f"their outputs; exclude {path!r} or choose another method"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariationalSettings(MethodSettings):
+    """``method = "variational"``; the largest alpha is pruned first. The papers train it without L2.
+
+    Attributes:
+        beta: the KL counts beta / (training samples).
+        warmup_steps: optimizer steps until it counts in full; for a shorter training than the papers' 100,000, shorten it.
+        threshold: what has log_alpha at or above this is zero in evaluation and deployment.
+    """
+
+    name: ClassVar[str] = "variational"
+    beta: float = 0.01
+    warmup_steps: int = 50_000
+    threshold: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.beta < math.inf:
+            raise ValueError(f"beta: {self.beta} is not a cost of 0 or above")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps: {self.warmup_steps} is below 0")
+        if not -LOG_ALPHA_LIMIT < self.threshold <= LOG_ALPHA_LIMIT:
+            raise ValueError(f"threshold: {self.threshold} is not in -8 < threshold <= 8, where log_alpha lies")
+
+    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
+        return Variational(targets, model, self)
