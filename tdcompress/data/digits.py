@@ -20,10 +20,12 @@ DEVIATION = 6.018
 class DigitsSettings(DataSettings):
     """``name = "digits"``: 1,438 training and 359 test images, 8x8x1, values 0..16.
 
-    The split is fixed: a fifth of each class, drawn with a seed of its own, whatever the recipe's seed.
+    Training images move by up to one pixel. The split is fixed: a fifth of each class, drawn with a seed of its own,
+    whatever the recipe's seed.
     """
 
     name: ClassVar[str] = "digits"
+    crop_padding: int = 1
 
     def load(self) -> Dataset:  # noqa: D102
         train, test = load_split()

@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from tdcompress.errors import ModelError
 
@@ -46,3 +48,31 @@ def require_side(name: str, image: Image, least: int) -> None:
         raise ModelError(
             f"{name} takes images of at least {least}x{least}, not {height}x{width}: choose another model or data set"
         )
+
+
+def require_logits(name: str, model: nn.Module, classes: int, image: Image, device: str) -> None:
+    """Refuse a network of others that does not map (B, C, H, W) to (B, classes).
+
+    Args:
+        name: for the message.
+        model: the network; it stays as it is.
+        classes: number of logits wanted.
+        image: (C, H, W).
+        device: "meta" runs it on shapes alone, which is quick but not every module of others can.
+
+    Raises:
+        ModelError: it fails on such images, or its result has another shape.
+    """
+    batch, training = 2, model.training
+    state = {key: value.to(device) for key, value in (*model.named_parameters(), *model.named_buffers())}
+    try:
+        with torch.no_grad():
+            logits = functional_call(model.eval(), state, (torch.zeros(batch, *image, device=device),))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{name} cannot take images of shape {image} (C, H, W): {reason}") from error
+    finally:
+        model.train(training)
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (batch, classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(f"{name} gives {found} for {batch} images, not {(batch, classes)} logits")

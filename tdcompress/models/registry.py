@@ -9,25 +9,61 @@ from torch import nn
 
 from tdcompress.errors import UserError
 from tdcompress.models.base import Image, ModelSettings
+from tdcompress.models.cifar_resnet import CifarResNet20Settings, CifarResNet32Settings, CifarResNet56Settings
 from tdcompress.models.digits_cnn import DigitsCnnSettings
 from tdcompress.models.lenet5 import LeNet5Settings
 from tdcompress.models.mlp import MlpSettings
+from tdcompress.models.resnet18 import ResNet18Settings
 from tdcompress.models.resnet32 import ResNet32Settings
+from tdcompress.models.torchvision_models import (
+    PREFIX,
+    ResNet50Settings,
+    ResNet101Settings,
+    architectures,
+    torchvision_settings_type,
+)
+from tdcompress.models.user_models import user_names, user_settings_type
+from tdcompress.models.vgg16 import Vgg16Settings
+from tdcompress.models.wide_resnet import WideResNetSettings
 
 MODELS: Mapping[str, type[ModelSettings]] = {
-    settings.name: settings for settings in (MlpSettings, DigitsCnnSettings, LeNet5Settings, ResNet32Settings)
+    settings.name: settings
+    for settings in (
+        MlpSettings,
+        DigitsCnnSettings,
+        LeNet5Settings,
+        ResNet18Settings,
+        ResNet32Settings,
+        CifarResNet20Settings,
+        CifarResNet32Settings,
+        CifarResNet56Settings,
+        WideResNetSettings,
+        Vgg16Settings,
+        ResNet50Settings,
+        ResNet101Settings,
+    )
 }
 
 
 def settings_type(name: str) -> type[ModelSettings]:
-    """The settings class behind a network's name: whose fields are the keys that a recipe may give it.
+    """The settings class behind a network's name, whose fields are the keys that a recipe may give it.
+
+    This project's own names win over a package's entry point of the same name.
 
     Raises:
         UserError: no network of this name.
     """
     if name in MODELS:
         return MODELS[name]
-    raise UserError(f"no model {name!r}{_nearest(name, MODELS)}; there are {', '.join(MODELS)}")
+    if name.startswith(PREFIX):
+        architecture = name.removeprefix(PREFIX)
+        if architecture in (known := architectures()):
+            return torchvision_settings_type(architecture)
+        raise UserError(f"torchvision has no classifier {architecture!r}{_nearest(architecture, known)}")
+    if name in (users := user_names()):
+        return user_settings_type(name)
+    known = [*MODELS, *users]
+    raise UserError(f"no model {name!r}{_nearest(name, known)}; there are {', '.join(known)}, and {PREFIX}<classifier>")
 
 
 def instantiate(settings: ModelSettings, *, classes: int, image: Image, seed: int) -> nn.Module:
@@ -68,6 +104,6 @@ def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: in
     return instantiate(settings, classes=classes, image=image, seed=seed)
 
 
-def _nearest(word: str, known: "Mapping[str, object] | list[str]") -> str:
-    near = difflib.get_close_matches(word, list(known), n=1)
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
