@@ -1,0 +1,1 @@
+"""ONNX files without torch: load, strip, pack, unpack, inspect, verify, quantise."""

@@ -1,0 +1,18 @@
+"""How one weight is kept in an ONNX file. Adding an encoding = one new file + one line in `ENCODINGS`."""
+
+from collections.abc import Mapping
+
+from tdcompress.onnxfile.encodings.base import Encoding
+from tdcompress.onnxfile.encodings.bitmask import BITMASK
+from tdcompress.onnxfile.encodings.coo import COO
+from tdcompress.onnxfile.encodings.dense import DENSE
+from tdcompress.onnxfile.encodings.gap4 import GAP4
+from tdcompress.onnxfile.encodings.gap8 import GAP8
+
+ENCODINGS: Mapping[str, Encoding] = {
+    "dense": DENSE,
+    "sparse_initializer": COO,
+    "gap8": GAP8,
+    "gap4": GAP4,
+    "bitmask": BITMASK,
+}

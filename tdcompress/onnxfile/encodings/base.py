@@ -1,0 +1,122 @@
+"""What every encoding can do: write some weights as messages of a graph, and read them back."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from tdcompress.errors import ModelError
+from tdcompress.onnxfile.tensors import PACKABLE, Array, message_bytes
+
+RESERVED = "tdc1."  # every name that packing adds to a graph starts so; the digit is the version of the format
+_PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([a-z]\d)\.([a-z]\d)\.")
+_DTYPES = {dtype.str[1:]: dtype for dtype in PACKABLE.values()}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Weight:
+    """One weight as the network sees it: its name in the graph and its dense values, of any shape."""
+
+    name: str
+    array: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What the weights of one section have in common.
+
+    Attributes:
+        graph: number of the graph in the order of `graphs.graphs` (names have to differ between nested graphs).
+        encoding: name of the encoding.
+        dtype: element type that the network sees.
+        stored: element type of the values in the file.
+    """
+
+    graph: int
+    encoding: str
+    dtype: np.dtype[Any]
+    stored: np.dtype[Any]
+
+    @property
+    def prefix(self) -> str:
+        """Start of every name of the section, for example "tdc1.0.gap8.f4.f2."."""
+        return f"{RESERVED}{self.graph}.{self.encoding}.{self.dtype.str[1:]}.{self.stored.str[1:]}."
+
+    @property
+    def narrow(self) -> bool:
+        """Whether values are kept in another element type than the network sees."""
+        return self.dtype != self.stored
+
+    @staticmethod
+    def of(name: str) -> "Key":
+        """The key of the section that a reserved name belongs to.
+
+        Raises:
+            ModelError: the name starts as a reserved one but is not one of this format's.
+        """
+        match = _PREFIX.match(name)
+        if match is None or match[3] not in _DTYPES or match[4] not in _DTYPES:
+            raise ModelError(f"{name!r} looks like a packed weight, but not of a known format; was the file edited?")
+        return Key(graph=int(match[1]), encoding=match[2], dtype=_DTYPES[match[3]], stored=_DTYPES[match[4]])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """The messages that one encoding puts into a graph."""
+
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    sparse_initializers: list[onnx.SparseTensorProto] = field(default_factory=list)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+
+    def n_bytes(self) -> int:
+        """Bytes that this section takes in the serialised graph."""
+        return message_bytes([*self.initializers, *self.sparse_initializers, *self.nodes])
+
+
+@dataclass(kw_only=True)
+class Room:
+    """Bytes that a file may still unpack to; a crafted file asks for more than memory holds."""
+
+    left_bytes: int
+
+    def take(self, n_bytes: int, name: str) -> None:
+        """Account for `n_bytes` before they are allocated.
+
+        Raises:
+            ModelError: the file unpacks to more than it may.
+        """
+        self.left_bytes -= n_bytes
+        if self.left_bytes < 0:
+            raise ModelError(f"{name!r} unpacks to {n_bytes} bytes, more than a file of this size may; damaged or hostile")
+
+
+class Encoding(Protocol):
+    """One way to keep weights. `write` and `read` are inverse to each other, bit for bit."""
+
+    @property
+    def loads_fast(self) -> bool:
+        """Whether `prefer="speed"` may use it."""
+
+    def write(self, weights: Sequence[Weight], key: Key) -> Section:
+        """Messages that make every weight known in the graph under its name.
+
+        Every other name that is needed starts with `key.prefix`.
+        """
+
+    def read(self, section: Section, key: Key, room: Room) -> list[Weight]:
+        """The weights of a section that was found in a file; every index is checked before it is used.
+
+        The caller compares `write(read(section))` with the section, so nodes need no check of their own here.
+
+        Raises:
+            ModelError: this is not what `write` makes, or it would unpack to more than `room`.
+        """
+
+
+def widen(source: str, target: str, dtype: np.dtype[Any]) -> onnx.NodeProto:
+    """Cast stored values to the element type that the network computes with."""
+    return helper.make_node("Cast", [source], [target], to=helper.np_dtype_to_tensor_dtype(dtype))

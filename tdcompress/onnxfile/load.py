@@ -1,0 +1,158 @@
+"""Read an ONNX file that nobody vouched for; write one that is complete or not there at all."""
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+
+from tdcompress import files
+from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.onnxfile.graphs import all_tensors, every_node
+
+MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit for one message
+STANDARD = ("", "ai.onnx")
+KNOWN_DOMAINS = frozenset({*STANDARD, "ai.onnx.ml", "com.microsoft"})  # what onnxruntime's CPU build registers
+_NOT_A_MODEL = {
+    b"version https://git-lfs": "it is a git-LFS pointer; run `git lfs pull`",
+    b"<": "it looks like a web page; download the file itself",
+    b"PK": "it is a zip archive; unpack it first",
+}
+
+
+def load_model(path: str | Path, *, external_data: bool = False) -> onnx.ModelProto:
+    """Load an ONNX file after checking that it is one.
+
+    Args:
+        path: the file.
+        external_data: also read weights from files beside it (only from the same folder or below).
+
+    Returns:
+        The model; all weights inside it.
+
+    Raises:
+        ModelError: no such file, too large, not a model, damaged, or weights outside the file without permission.
+        UnsupportedError: an operator set, domain or operator that is not known; the message names it.
+    """
+    path = Path(path)
+    model = _parse(path, _read(path))
+    _check_operators(path, model)
+    outside = [tensor for tensor in all_tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        if not external_data:
+            raise ModelError(
+                f"{path}: weight {outside[0].name!r} is kept in another file; allow external data to read it, "
+                "or save the model as one file"
+            )
+        _read_external(path, outside)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
+    return model
+
+
+def save_model(model: onnx.ModelProto, path: str | Path) -> int:
+    """Publish a model as one file: a temporary name in the same folder, fsync, rename. The same model gives the same bytes.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        UnsupportedError: the model does not fit into one file (2 GiB).
+        ModelError: the file cannot be written.
+    """
+    data = serialised(model)
+    try:
+        files.write_bytes(Path(path), data)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return len(data)
+
+
+def serialised(model: onnx.ModelProto) -> bytes:
+    """The bytes that `save_model` writes."""
+    try:
+        data: bytes = model.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise UnsupportedError(f"the model does not fit into one ONNX file of {MAX_FILE_BYTES} bytes") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise UnsupportedError(f"the model needs {len(data)} bytes; one ONNX file holds at most {MAX_FILE_BYTES}")
+    return data
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """Version of the standard operator set that the model imports; 0 when it imports none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    size = path.stat().st_size
+    if size == 0:
+        raise ModelError(f"{path}: not a model: the file is empty")
+    if size > MAX_FILE_BYTES:
+        raise ModelError(f"{path}: {size} bytes is more than one ONNX file can hold ({MAX_FILE_BYTES})")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _parse(path: Path, data: bytes) -> onnx.ModelProto:
+    head = data[:64].lstrip()
+    for start, reason in _NOT_A_MODEL.items():
+        if head.startswith(start):
+            raise ModelError(f"{path}: not a model: {reason}")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path}: not a model, or a truncated one ({len(data)} bytes)") from error
+    if not model.HasField("graph") or not model.opset_import or not model.graph.output:
+        raise ModelError(f"{path}: not a model, or a truncated one: no graph, outputs or operator set in it")
+    return model
+
+
+def _check_operators(path: Path, model: onnx.ModelProto) -> None:
+    version, newest = opset(model), onnx.defs.onnx_opset_version()
+    if version > newest:
+        raise UnsupportedError(f"{path}: operator set {version} is newer than the installed onnx knows ({newest})")
+    own = {(function.domain, function.name) for function in model.functions}
+    for node in every_node(model):
+        if (node.domain, node.op_type) in own:
+            continue
+        if node.domain not in KNOWN_DOMAINS:
+            raise UnsupportedError(f"{path}: operator {node.op_type!r} is of the unknown domain {node.domain!r}")
+        if node.domain in STANDARD and not onnx.defs.has(node.op_type):
+            raise UnsupportedError(f"{path}: unknown operator {node.op_type!r} (node {node.name!r})")
+
+
+def _read_external(path: Path, tensors: list[onnx.TensorProto]) -> None:
+    folder = path.resolve().parent
+    room = MAX_FILE_BYTES
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        source = (folder / location).resolve()
+        if not location or not source.is_relative_to(folder) or not source.is_file():
+            raise ModelError(f"{path}: weight {tensor.name!r} points to {location!r}, not a file beside the model")
+        try:
+            offset = int(entries.get("offset", "0"))
+            length = int(entries.get("length", str(source.stat().st_size - offset)))
+        except ValueError as error:
+            raise ModelError(f"{path}: weight {tensor.name!r} has an offset or length that is not a number") from error
+        if offset < 0 or length < 0 or offset + length > source.stat().st_size:
+            raise ModelError(f"{path}: weight {tensor.name!r} lies outside {location!r}; is that file truncated?")
+        room -= length
+        if room < 0:
+            raise UnsupportedError(f"{path}: with its external data the model is larger than {MAX_FILE_BYTES} bytes")
+        with source.open("rb") as stream:
+            stream.seek(offset)
+            tensor.raw_data = stream.read(length)
+        tensor.data_location = onnx.TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,72 @@
+"""Decide the encoding and the stored element type of each weight of one graph."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tdcompress.onnxfile.choose import choose
+from tdcompress.onnxfile.cost import own_bytes, shared_bytes
+from tdcompress.onnxfile.encodings import ENCODINGS
+from tdcompress.onnxfile.encodings.base import Key, Weight
+from tdcompress.onnxfile.reports import Prefer, Values
+from tdcompress.onnxfile.tensors import Array
+
+_FLOAT32, _FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
+
+
+def plan(weights: Sequence[Weight], graph: int, values: Values, prefer: Prefer) -> dict[Key, list[Weight]]:
+    """Key -> the weights to be written so, in their order; with values="float16", rounded ones.
+
+    Every set of weights with the same element types shares decoders, so these are decided together.
+    """
+    by_type: dict[Key, list[Weight]] = {}
+    for weight in weights:
+        key = Key(graph=graph, encoding="dense", dtype=weight.array.dtype, stored=weight.array.dtype)
+        half = _halved(weight, key) if values == "float16" else None
+        if half is not None:
+            weight, key = half
+        by_type.setdefault(key, []).append(weight)
+    planned: dict[Key, list[Weight]] = {}
+    for key, members in by_type.items():
+        keys = {
+            name: replace(key, encoding=name) for name, encoding in ENCODINGS.items() if encoding.loads_fast or prefer == "size"
+        }
+        own = [_costs(weight, keys) for weight in members]
+        picks = choose(own, {name: shared_bytes(candidate) for name, candidate in keys.items()})
+        for weight, pick in zip(members, picks, strict=True):
+            planned.setdefault(keys[pick], []).append(weight)
+    return planned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """What float16 did to weights: largest |rounded - exact| / max |exact| of a weight, values rounded to zero."""
+
+    error: float = 0.0
+    underflows: int = 0
+
+    def with_weight(self, exact: Array, rounded: Array) -> "Rounding":
+        """The same, with one weight more."""
+        largest = float(np.abs(exact).max(initial=0.0))
+        error = float(np.abs(rounded - exact).max(initial=0.0)) / largest if largest else 0.0
+        lost = int(np.count_nonzero((rounded == 0) & (exact != 0)))
+        return Rounding(error=max(self.error, error), underflows=self.underflows + lost)
+
+
+def _costs(weight: Weight, keys: Mapping[str, Key]) -> dict[str, int]:
+    if np.count_nonzero(weight.array) == weight.array.size:
+        return {"dense": own_bytes(weight, keys["dense"])}
+    return {name: own_bytes(weight, key) for name, key in keys.items()}
+
+
+def _halved(weight: Weight, key: Key) -> tuple[Weight, Key] | None:
+    """The weight rounded to float16, or None: vectors, values beyond float16's range, or no byte gained."""
+    array = weight.array
+    if array.dtype != _FLOAT32 or array.ndim < 2 or not np.abs(array).max() <= np.finfo(_FLOAT16).max:
+        return None
+    rounded = Weight(name=weight.name, array=array.astype(_FLOAT16).astype(_FLOAT32) + np.float32(0))
+    narrow = replace(key, stored=_FLOAT16)
+    if own_bytes(rounded, narrow) >= own_bytes(weight, key):
+        return None
+    return rounded, narrow

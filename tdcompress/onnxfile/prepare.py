@@ -1,0 +1,99 @@
+"""Bring a model from any exporter into the form that packing works on, without a change of what it computes."""
+
+import numpy as np
+import onnx
+from onnx import version_converter
+
+from tdcompress.errors import UnsupportedError
+from tdcompress.onnxfile.graphs import graphs
+from tdcompress.onnxfile.load import opset
+from tdcompress.onnxfile.tensors import PACKABLE, from_array, to_array
+
+LOWEST_OPSET = 13  # Split takes its sizes as an input since then
+_LOWEST_IR = 7  # the file format that opset 13 came with
+_SMALLEST = 32  # elements; fewer cannot pay for their own node
+
+
+def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
+    """A copy with every weight as an initializer of a current file format, and how many weights were -0.0.
+
+    - Weights in Constant nodes become initializers of the same name (older exporters write them so).
+    - Format versions below 4 must list initializers as inputs; that list goes, as it is no longer needed.
+    - An operator set older than 13 is raised to 13 by onnx's own converter.
+    - -0.0 becomes +0.0: masks that multiply leave it behind, and a network cannot tell but by dividing by it.
+
+    Raises:
+        UnsupportedError: onnx cannot raise the operator set.
+    """
+    ready = onnx.ModelProto()
+    ready.CopyFrom(model)
+    if ready.ir_version < 4:
+        _unlist_initializers(ready.graph)
+    if opset(ready) < LOWEST_OPSET:
+        ready = _raised(ready)
+    ready.ir_version = max(ready.ir_version, _LOWEST_IR)
+    negative_zeros = 0
+    for _, graph in graphs(ready):
+        _lift_constants(graph)
+        for tensor in graph.initializer:
+            negative_zeros += _unsign_zeros(tensor)
+    return ready, negative_zeros
+
+
+def unpackable(graph: onnx.GraphProto) -> dict[str, str]:
+    """Initializers that have to stay as they are, with the reason."""
+    inputs = {value.name for value in graph.input}
+    reasons = {}
+    for tensor in graph.initializer:
+        if tensor.name in inputs:
+            reasons[tensor.name] = "it is also an input, which the caller may override"
+        elif tensor.data_type not in PACKABLE:
+            reasons[tensor.name] = f"element type {onnx.TensorProto.DataType.Name(tensor.data_type)} is not packed"
+        elif 0 in tensor.dims or not tensor.dims:
+            reasons[tensor.name] = "it is a scalar or empty"
+    return reasons
+
+
+def _unlist_initializers(graph: onnx.GraphProto) -> None:
+    names = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in names]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.ir_version = max(model.ir_version, 4)
+    try:
+        raised: onnx.ModelProto = version_converter.convert_version(model, LOWEST_OPSET)
+    except (RuntimeError, ValueError) as error:
+        raise UnsupportedError(
+            f"operator set {opset(model)} cannot be raised to {LOWEST_OPSET}: {error}; export the model again"
+        ) from error
+    del raised.metadata_props[:]
+    raised.metadata_props.extend(model.metadata_props)
+    return raised
+
+
+def _lift_constants(graph: onnx.GraphProto) -> None:
+    for number in range(len(graph.node) - 1, -1, -1):
+        node = graph.node[number]
+        if node.op_type != "Constant" or not node.attribute or node.attribute[0].name != "value":
+            continue
+        tensor = node.attribute[0].t
+        if tensor.data_type in PACKABLE and np.prod(tensor.dims, dtype=float) >= _SMALLEST:
+            lifted = graph.initializer.add()
+            lifted.CopyFrom(tensor)
+            lifted.name = node.output[0]
+            del graph.node[number]
+
+
+def _unsign_zeros(tensor: onnx.TensorProto) -> int:
+    dtype = PACKABLE.get(tensor.data_type)
+    if dtype is None or dtype.kind != "f":
+        return 0
+    array = to_array(tensor)
+    negative = (array == 0) & np.signbit(array)
+    count = int(np.count_nonzero(negative))
+    if count:
+        tensor.CopyFrom(from_array(np.where(negative, dtype.type(0), array), tensor.name))
+    return count

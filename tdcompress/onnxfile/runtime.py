@@ -1,0 +1,107 @@
+"""onnxruntime as a judge: open a model, run it, compare."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper
+
+from tdcompress.errors import VerificationError
+from tdcompress.onnxfile.encodings.base import Key, Section, Weight
+from tdcompress.onnxfile.tensors import Array
+
+_ERRORS_ONLY = 3  # onnxruntime's log level; it warns about harmless things while it folds
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+def open_session(
+    model: onnx.ModelProto | Path, level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+) -> ort.InferenceSession:
+    """A CPU session with one thread.
+
+    Raises:
+        VerificationError: onnxruntime does not load the model.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common base but this
+        raise VerificationError(f"onnxruntime does not load the model: {_first_line(error)}") from error
+
+
+def run(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Array]:
+    """All outputs.
+
+    Raises:
+        VerificationError: onnxruntime fails.
+    """
+    try:
+        outputs: list[Array] = session.run(None, dict(inputs))
+    except Exception as error:
+        raise VerificationError(f"onnxruntime does not run the model: {_first_line(error)}") from error
+    return outputs
+
+
+def random_inputs(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, Array] | None:
+    """Standard normal floats and zeros for other types; None where a size other than the first is free."""
+    generator = np.random.default_rng(seed)
+    inputs: dict[str, Array] = {}
+    for value in session.get_inputs():
+        dtype = _DTYPES.get(value.type)
+        shape = [batch if place == 0 and not isinstance(size, int) else size for place, size in enumerate(value.shape)]
+        if dtype is None or not all(isinstance(size, int) for size in shape):
+            return None
+        is_float = np.issubdtype(dtype, np.floating)
+        inputs[value.name] = generator.standard_normal(shape).astype(dtype) if is_float else np.zeros(shape, dtype)
+    return inputs
+
+
+def output_difference(exact: onnx.ModelProto, other: onnx.ModelProto) -> float | None:
+    """Largest |difference| / max |output| over all float outputs on random inputs; None where none can be made up."""
+    session = open_session(exact)
+    inputs = random_inputs(session, batch=4, seed=0)
+    if inputs is None:
+        return None
+    worst = 0.0
+    for wanted, given in zip(run(session, inputs), run(open_session(other), inputs), strict=True):
+        scale = float(np.abs(wanted).max(initial=0.0)) if wanted.dtype.kind == "f" else 0.0
+        if scale:
+            worst = max(worst, float(np.abs(wanted.astype(np.float64) - given).max()) / scale)
+    return worst
+
+
+def check_section(section: Section, key: Key, weights: list[Weight], like: onnx.ModelProto) -> None:
+    """Run a section's decoder, unoptimised, under the operator sets of `like`; its weights must come out bit for bit.
+
+    Raises:
+        VerificationError: they do not.
+    """
+    dtype = helper.np_dtype_to_tensor_dtype(key.dtype)
+    outputs = [helper.make_tensor_value_info(weight.name, dtype, weight.array.shape) for weight in weights]
+    graph = helper.make_graph(
+        section.nodes, "decoder", [], outputs, section.initializers, sparse_initializer=section.sparse_initializers
+    )
+    model = helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
+    session = open_session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    for weight, decoded in zip(weights, run(session, {}), strict=True):
+        if decoded.dtype != weight.array.dtype or decoded.tobytes() != weight.array.tobytes():
+            raise VerificationError(f"packed weight {weight.name!r} does not decode to its values; nothing was written")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,116 @@
+"""Check an ONNX file on the machine that will run it: well-formed, loads, and gives the outputs that were recorded."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from tdcompress.errors import ModelError, UnsupportedError, VerificationError
+from tdcompress.onnxfile.load import load_model, opset
+from tdcompress.onnxfile.reports import VerifyReport
+from tdcompress.onnxfile.runtime import open_session, run
+from tdcompress.onnxfile.tensors import Array
+from tdcompress.onnxfile.weights import dense_initializers
+
+RELATIVE_TOLERANCE = 1e-5  # of the largest |output|, float32
+MAX_SAMPLES_BYTES = 2**30
+
+
+def verify_onnx(path: str | Path, samples: str | Path | None = None, *, external_data: bool = False) -> VerifyReport:
+    """Check a file; a report means that it passed.
+
+    Args:
+        path: the ONNX file.
+        samples: an .npz file with arrays `input` (N, ...) and `output` (N, ...), what the network must give.
+        external_data: accept weights in files beside it.
+
+    Raises:
+        ModelError: not a model, damaged, or a samples file that is malformed or does not fit the model.
+        UnsupportedError: an operator, domain or operator set that is not known; or several inputs with samples.
+        VerificationError: onnxruntime does not load or run it, or outputs are not finite, differ by more than
+            1e-5 * max |output|, or have another argmax (samples whose two largest outputs tie are left out).
+    """
+    path = Path(path)
+    model = load_model(path, external_data=external_data)
+    weights = dense_initializers(model)
+    session = open_session(path)
+    facts = {"file_bytes": path.stat().st_size, "opset": opset(model), "weights": len(weights)}
+    if samples is None:
+        return VerifyReport(**facts, samples=0, max_error=0.0, max_output=0.0, tolerance=0.0, ties=0)
+    inputs, expected = read_samples(Path(samples))
+    outputs = _run_in_batches(path, session, inputs)
+    max_error, max_output, ties = compare(outputs, expected, str(path))
+    return VerifyReport(
+        **facts,
+        samples=len(inputs),
+        max_error=max_error,
+        max_output=max_output,
+        tolerance=RELATIVE_TOLERANCE * max_output,
+        ties=ties,
+    )
+
+
+def compare(outputs: Array, expected: Array, what: str) -> tuple[float, float, int]:
+    """(largest |difference|, largest |expected|, ties), for outputs (N, ...) that pass.
+
+    Raises:
+        VerificationError: they do not pass; see `verify_onnx`.
+    """
+    if outputs.shape != expected.shape:
+        raise VerificationError(f"{what}: outputs have shape {outputs.shape}, expected {expected.shape}")
+    if not np.all(np.isfinite(outputs)):
+        raise VerificationError(f"{what}: outputs contain NaN or infinity")
+    wide, wanted = outputs.astype(np.float64), expected.astype(np.float64)
+    max_error, max_output = float(np.abs(wide - wanted).max()), float(np.abs(wanted).max())
+    tolerance = RELATIVE_TOLERANCE * max_output
+    if max_error > tolerance:
+        raise VerificationError(f"{what}: outputs differ by {max_error:.3g}, more than {tolerance:.3g} (1e-5 of the largest)")
+    ties = 0
+    if wanted.ndim == 2 and wanted.shape[1] > 1:
+        second, first = np.sort(wanted, axis=1)[:, -2:].T
+        clear = first - second > 2 * tolerance
+        ties = int(np.count_nonzero(~clear))
+        wrong = np.flatnonzero(clear & (wide.argmax(axis=1) != wanted.argmax(axis=1)))
+        if wrong.size:
+            raise VerificationError(f"{what}: sample {wrong[0]} is given another class than expected")
+    return max_error, max_output, ties
+
+
+def read_samples(path: Path) -> tuple[Array, Array]:
+    """`input` and `output` of a samples file.
+
+    Raises:
+        ModelError: no such file, not an .npz, too large, arrays missing, not numbers, not finite, or of unequal N.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MAX_SAMPLES_BYTES:
+            raise ModelError(f"{path}: samples of {unpacked} bytes; at most {MAX_SAMPLES_BYTES}")
+        with np.load(path, allow_pickle=False) as arrays:
+            inputs, outputs = arrays["input"], arrays["output"]
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except KeyError as error:
+        raise ModelError(f"{path}: arrays `input` and `output` are needed") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not a samples file: {error}") from error
+    for name, array in (("input", inputs), ("output", outputs)):
+        if array.dtype.kind not in "fiu" or array.ndim < 1 or not np.all(np.isfinite(array)):
+            raise ModelError(f"{path}: `{name}` must be finite numbers with a first axis of samples")
+    if len(inputs) != len(outputs) or not len(inputs):
+        raise ModelError(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs")
+    return inputs, outputs
+
+
+def _run_in_batches(path: Path, session: ort.InferenceSession, inputs: Array) -> Array:
+    values = session.get_inputs()
+    if len(values) != 1:
+        raise UnsupportedError(f"{path}: samples are for models of one input; this one has {len(values)}")
+    size = values[0].shape[0] if values[0].shape else None
+    batch = size if isinstance(size, int) else len(inputs)
+    if batch < 1 or len(inputs) % batch:
+        raise ModelError(f"{path}: takes batches of {size}; {len(inputs)} samples do not divide into these")
+    pieces = [run(session, {values[0].name: inputs[start : start + batch]})[0] for start in range(0, len(inputs), batch)]
+    return np.concatenate(pieces)
