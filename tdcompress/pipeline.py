@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tdcompress.artifacts import Artifact, Store, content_key
+from tdcompress.errors import InterruptedRun
 from tdcompress.records import encode
 
 
@@ -31,11 +32,23 @@ class Workspace:
         folder: where it writes its files; unfinished work of a killed run is still in it.
         inputs: the artefacts it depends on, by role.
         progress: for anything over two seconds.
+        should_stop: the number of a signal that asks the process to end, or None; asked at least every second or two.
     """
 
     folder: Path
     inputs: Mapping[str, Artifact]
     progress: Progress
+    should_stop: Callable[[], int | None] = lambda: None
+
+    def stop_if_asked(self) -> None:
+        """Leave the stage when a signal asks for it; what it wrote so far is unfinished and is made again.
+
+        Raises:
+            InterruptedRun: a signal arrived.
+        """
+        signal_number = self.should_stop()
+        if signal_number is not None:
+            raise InterruptedRun("stopped; what was finished is kept: run the same command again to go on", signal_number)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,12 +105,14 @@ class Runner:
         store: where artefacts are kept.
         watcher: told about each stage.
         facts: versions and host, written into each manifest.
+        should_stop: see ``Workspace``.
         made: number of stages that had to be made.
     """
 
     store: Store
     watcher: Watcher
     facts: Mapping[str, Any]
+    should_stop: Callable[[], int | None] = lambda: None
     made: int = 0
     _done: dict[str, Artifact] = field(default_factory=dict)
 
@@ -118,7 +133,9 @@ class Runner:
                 return found
             progress = self.watcher.started(task)
             start = time.monotonic()
-            record = task.work(Workspace(folder=folder, inputs=inputs, progress=progress))
+            workspace = Workspace(folder=folder, inputs=inputs, progress=progress, should_stop=self.should_stop)
+            workspace.stop_if_asked()
+            record = task.work(workspace)
             description = {
                 "version": task.version,
                 "settings": task.settings,

@@ -241,6 +241,14 @@ class RowLatency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchRecord:
+    """Latencies by row id, and the facts of the hosts they were measured on."""
+
+    rows: dict[str, tuple[RowLatency, ...]]
+    hosts: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of a report: one network at one pruning, as it is deployed.
 

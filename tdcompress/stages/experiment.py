@@ -1,0 +1,227 @@
+"""One resolved combination of a recipe: every section as the settings dataclass that owns its keys."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tdcompress.data.base import DataSettings
+from tdcompress.data.registry import DATASETS
+from tdcompress.errors import UserError
+from tdcompress.methods.base import Granularity, MethodSettings
+from tdcompress.methods.registry import METHODS
+from tdcompress.models.base import ModelSettings
+from tdcompress.models.registry import settings_type
+from tdcompress.recipe import Recipe
+from tdcompress.records import encode
+from tdcompress.train.settings import TrainSettings
+
+Values = Literal["float32", "float16", "int8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneSettings:
+    """The [prune] table: what is set to zero after training.
+
+    Attributes:
+        fraction: pruned share, 0..1, of each filter's weights or of each group's units; or
+        keep_per_filter: weights that stay in each filter.
+        granularity: None = the training's.
+        scope: None = the training's.
+        unit: None = the training's.
+        align: kept units are rounded up to a multiple of this; onnxruntime computes channels in blocks of 16.
+        evaluation: "plain", or "released": as the released code evaluates, all candidates of the training (the bottom gamma
+            share) are pruned too.
+    """
+
+    fraction: float | None = None
+    keep_per_filter: int | None = None
+    granularity: Granularity | None = None
+    scope: Literal["layer", "group"] | None = None
+    unit: Literal["whole", "filter"] | None = None
+    align: int = 1
+    evaluation: Literal["plain", "released"] = "plain"
+
+    def __post_init__(self) -> None:
+        if (self.fraction is None) == (self.keep_per_filter is None):
+            raise ValueError("fraction: give either fraction or keep_per_filter")
+        if self.fraction is not None and not 0 <= self.fraction < 1:
+            raise ValueError(f"fraction: {self.fraction} is out of range, 0 <= fraction < 1")
+        if self.keep_per_filter is not None and self.keep_per_filter < 1:
+            raise ValueError(f"keep_per_filter: {self.keep_per_filter} is out of range, 1 or more")
+        if self.align < 1:
+            raise ValueError(f"align: {self.align} is out of range, 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """The [finetune] table: training goes on after pruning, with the masks frozen. What is None is as in [train].
+
+    Attributes:
+        epochs: 0 = no fine-tuning.
+        lr: learning rate, constant.
+    """
+
+    epochs: int = 0
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"epochs: {self.epochs} is out of range, 0 or more")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr: {self.lr} is out of range, above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings:
+    """Which row becomes model.onnx.
+
+    Attributes:
+        max_accuracy_drop: below the dense network's accuracy, 0..1.
+        smallest: of the rows that remain, the one with the smallest of this.
+    """
+
+    max_accuracy_drop: float = 0.01
+    smallest: Literal["onnx_bytes", "latency", "parameters_nonzero"] = "onnx_bytes"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise ValueError(f"max_accuracy_drop: {self.max_accuracy_drop} is out of range, 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """The [export] table.
+
+    Attributes:
+        pack: "auto" packs weight-pruned files where that is smaller; "never" keeps every tensor dense.
+        prefer: "size" also allows encodings that load more slowly.
+        input: "float32" NCHW, preprocessed by the caller; or "uint8" NHWC images, preprocessed inside the graph.
+        values: number formats of the files; each gives a row.
+        select: which row becomes model.onnx.
+    """
+
+    pack: Literal["auto", "never"] = "auto"
+    prefer: Literal["speed", "size"] = "speed"
+    input: Literal["float32", "uint8"] = "float32"
+    values: tuple[Values, ...] = ("float32",)
+    select: SelectSettings = SelectSettings()
+
+    def __post_init__(self) -> None:
+        if not self.values or len(set(self.values)) != len(self.values):
+            raise ValueError(f"values: {list(self.values)}: at least one, none twice")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings:
+    """The [bench] table.
+
+    Attributes:
+        budget: "quick" or "full"; "none" measures nothing.
+        threads: of a session; 0 = all cores. Each is measured.
+        batch: examples of a call. Each is measured.
+        backend: what runs the files. Each is measured against dense.onnx under onnxruntime.
+        provider: onnxruntime's execution provider.
+    """
+
+    budget: Literal["none", "quick", "full"] = "quick"
+    threads: tuple[int, ...] = (1,)
+    batch: tuple[int, ...] = (1,)
+    backend: tuple[str, ...] = ("onnxruntime",)
+    provider: str = "CPUExecutionProvider"
+
+    def __post_init__(self) -> None:
+        for key, least in (("threads", 0), ("batch", 1)):
+            values = getattr(self, key)
+            if not values or min(values) < least:
+                raise ValueError(f"{key}: {list(values)}: at least one number of {least} or above")
+        if not self.backend:
+            raise ValueError("backend: at least one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One combination of a recipe, resolved: nothing in it is left open.
+
+    Attributes:
+        model_name: as written; "torchvision/resnet18" is a name too.
+        init: a safetensors file that the weights start from.
+    """
+
+    seed: int
+    data: DataSettings
+    model_name: str
+    model: ModelSettings
+    init: str | None
+    method: MethodSettings
+    train: TrainSettings
+    prune: PruneSettings
+    finetune: FinetuneSettings
+    export: ExportSettings
+    bench: BenchSettings
+
+    @property
+    def granularity(self) -> Granularity:
+        """What is pruned."""
+        return self.prune.granularity or self.method.granularity
+
+    @property
+    def scope(self) -> Literal["layer", "group"]:
+        """Inside what units are ranked when pruned."""
+        return self.prune.scope or self.method.scope
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own keys, without those that all methods have; the L1 strength where there is one."""
+        shared = {field.name for field in fields(MethodSettings)}
+        own = {key: value for key, value in encode(self.method).items() if key not in shared and value is not None}
+        return own | ({"l1": self.method.l1} if self.method.l1 else {})
+
+
+def resolve(recipe: Recipe) -> Experiment:
+    """Bind every section to its owner, with defaults.
+
+    Raises:
+        RecipeError: anything that is not right, with file, line and key.
+    """
+    data_type, data_values = recipe.choose(DATASETS, "data", "name")
+    method_type, method_values = recipe.choose(METHODS, "sparsity", "method")
+    model_name, model_type, model_values, init = _model(recipe)
+    train = recipe.bind(TrainSettings, "train")
+    method = recipe.bind(method_type, "sparsity", method_values)
+    prune = recipe.bind(PruneSettings, "prune")
+    try:
+        method = method.for_training(train.epochs)
+    except ValueError as error:
+        key = str(error).split(":")[0]
+        raise recipe.source.error(f"sparsity.{key}", f"sparsity.{error}") from None
+    experiment = Experiment(
+        seed=recipe.seed,
+        data=recipe.bind(data_type, "data", data_values),
+        model_name=model_name,
+        model=recipe.bind(model_type, "model", model_values),
+        init=init,
+        method=method,
+        train=train,
+        prune=prune,
+        finetune=recipe.bind(FinetuneSettings, "finetune"),
+        export=recipe.bind(ExportSettings, "export"),
+        bench=recipe.bind(BenchSettings, "bench"),
+    )
+    if experiment.granularity == "unit" and prune.keep_per_filter is not None:
+        problem = 'prune.keep_per_filter: it counts weights of a filter; with granularity = "unit" give fraction'
+        raise recipe.source.error("prune.keep_per_filter", problem)
+    return experiment
+
+
+def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], Mapping[str, Any], str | None]:
+    values = recipe.section("model")
+    name, init = values.pop("name", None), values.pop("init", None)
+    if not isinstance(name, str):
+        raise recipe.source.error("model", "model.name is missing: the name of a network")
+    if init is not None and (not isinstance(init, str) or not Path(init).is_file()):
+        raise recipe.source.error("model.init", f"model.init: {init!r} is not a file")
+    try:
+        return name, settings_type(name), values, init
+    except UserError as error:
+        raise recipe.source.error("model.name", f"model.name: {error}") from None

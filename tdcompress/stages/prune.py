@@ -1,0 +1,81 @@
+"""Stage "prune": a trained network -> the same network with exact zeros, and its masks."""
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.pipeline import Workspace
+from tdcompress.records import PruneRecord
+from tdcompress.shrink.groups import unit_groups
+from tdcompress.sparsity.masks import Masks, apply_masks, count_zeros, unit_masks, weight_masks
+from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.stages.experiment import Experiment
+from tdcompress.stages.network import (
+    MASKS,
+    METHOD,
+    MODEL,
+    count_layers,
+    dense_network,
+    example_inputs,
+    find_targets,
+    measured_accuracy,
+    save_tensors,
+)
+
+VERSION = 1
+
+
+def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneRecord:
+    """Rank by the method's importance, set the lowest share to zero, measure."""
+    trained = work.inputs["train"]
+    model = dense_network(experiment, trained)
+    settings = experiment.method
+    trained_on = find_targets(experiment, model, settings, units=settings.granularity == "unit")
+    net = SparseNet(model, settings.build(trained_on, model), l1=settings.l1)
+    net.method.load_state_dict(load_file(trained.file(METHOD)))
+    scores = net.method.scores(net.parameters_by_name())
+    model = net.plain()
+    targets, masks = make_masks(experiment, model, scores)
+    apply_masks(model, masks)
+    save_tensors(dict(masks), work.folder / MASKS)
+    save_tensors(model.state_dict(), work.folder / MODEL)
+    return pruned_record(experiment, model, targets, device)
+
+
+def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch.Tensor]) -> tuple[Targets, Masks]:
+    """Targets and masks of the recipe's pruning.
+
+    The method's own scores rank what it was trained on; another granularity or scope is ranked by magnitude.
+    """
+    prune, method = experiment.prune, experiment.method
+    weights = prunable_weights(model, method.exclude)
+    params = {name: value.detach() for name, value in model.named_parameters()}
+    fraction = prune.fraction
+    if prune.evaluation == "released" and fraction is not None:
+        fraction = max(fraction, getattr(method, "gamma", None) or 0.0)
+    if experiment.granularity == "weight":
+        own = scores if method.granularity == "weight" else {}
+        masks = weight_masks(params, weights, scores=own, fraction=fraction, keep_per_filter=prune.keep_per_filter)
+        return Targets(weights=weights), masks
+    assert fraction is not None
+    unit = prune.unit or method.unit
+    groups = unit_groups(model, example_inputs(experiment), weights, scope=experiment.scope, unit=unit)
+    same = method.granularity == "unit" and experiment.scope == method.scope
+    masks = unit_masks(params, groups, scores=scores if same else {}, fraction=fraction, align=prune.align)
+    return Targets(weights=weights, groups=groups), masks
+
+
+def pruned_record(experiment: Experiment, model: nn.Module, targets: Targets, device: torch.device) -> PruneRecord:
+    """Counts of zeros, and the accuracy of the masked network."""
+    layers = count_layers(model, targets)
+    kept, prunable = sum(layer.kept for layer in layers), sum(layer.total for layer in layers)
+    zeros, total = count_zeros(model.parameters())
+    return PruneRecord(
+        layers=layers,
+        accuracy=measured_accuracy(experiment, model, device),
+        parameters_total=total,
+        parameters_nonzero=total - zeros,
+        sparsity_prunable=1 - kept / prunable,
+        sparsity_model=zeros / total,
+    )

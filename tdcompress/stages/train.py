@@ -1,0 +1,72 @@
+"""Stage "train": a fresh network and its method -> trained weights."""
+
+import torch
+
+from tdcompress.artifacts import SCRATCH
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.pipeline import Workspace
+from tdcompress.records import TrainRecord
+from tdcompress.stages.experiment import Experiment
+from tdcompress.stages.network import (
+    METHOD,
+    MODEL,
+    find_targets,
+    fresh_network,
+    measured_accuracy,
+    save_tensors,
+    test_samples,
+    train_samples,
+)
+from tdcompress.train.loop import METRICS, Progress, train
+
+VERSION = 1
+
+
+def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainRecord:
+    """Train, going on where a killed run stopped; write weights, the method's state, and metrics.
+
+    Args:
+        experiment: the resolved recipe.
+        device: where to train.
+        work: see ``Workspace``.
+    """
+    model = fresh_network(experiment)
+    settings = experiment.method
+    targets = find_targets(experiment, model, settings, units=settings.granularity == "unit")
+    model.to(device)
+    net = SparseNet(model, settings.build(targets, model), l1=settings.l1)
+    scratch = work.folder / SCRATCH
+    result = train(
+        net,
+        train_samples(experiment),
+        test_samples(experiment),
+        experiment.train,
+        seed=experiment.seed,
+        device=device,
+        folder=scratch,
+        progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
+        should_stop=work.should_stop,
+    )
+    save_tensors(net.model.state_dict(), work.folder / MODEL)
+    save_tensors(net.method.state_dict(), work.folder / METHOD)
+    (scratch / METRICS).replace(work.folder / METRICS)
+    return TrainRecord(
+        method=settings.name,
+        options=experiment.options,
+        granularity=settings.granularity,
+        epochs=result.epochs,
+        accuracy=measured_accuracy(experiment, net, device),
+        seconds=round(result.seconds, 3),
+        images_per_second=round(result.images_per_second, 1),
+        device=device_name(device),
+    )
+
+
+def progress_text(now: Progress) -> str:
+    """What stands beside the bar of a training."""
+    return f"epoch {now.epoch}/{now.epochs}  loss {now.loss:.3f}  {now.images_per_second:,.0f} images/s"
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls the device: "cpu", or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
