@@ -1,0 +1,119 @@
+"""The tables behind the summary: accuracy through each artefact, sizes, latencies of one host, trainings."""
+
+from tdcompress.records import Report, Row
+from tdcompress.report import text
+from tdcompress.report.series import group
+from tdcompress.report.tables import Column, Table, highlighted, numbered
+
+
+def accuracies(report: Report) -> Table:
+    """Accuracy of each form of each row, measured through that form, and how many test samples they differ by."""
+    forms = {
+        "masked": lambda row: row.accuracy_masked,
+        "shrunk": lambda row: row.accuracy_shrunk,
+        "stored": lambda row: row.accuracy_stored,
+        "ONNX": lambda row: row.accuracy_onnx,
+    }
+    used = {name: read for name, read in forms.items() if any(read(row) is not None for row in report.rows)}
+    lines = []
+    for row in report.rows:
+        values = [read(row) for read in used.values()]
+        known = [value for value in values if value is not None]
+        apart = round((max(known) - min(known)) * report.test_samples)
+        cells = ["–" if value is None else text.percent(value) for value in values]
+        lines.append((row.id, text.percent(row.accuracy_dense), *cells, str(apart)))
+    return Table(
+        title="Accuracy through each artefact",
+        columns=(
+            Column(title="row"),
+            Column(title="unpruned, %", align="right"),
+            *(Column(title=f"{name}, %", align="right") for name in used),
+            Column(title="samples apart", align="right"),
+        ),
+        rows=tuple(lines),
+        highlight=highlighted(report),
+    )
+
+
+def sizes(report: Report) -> Table:
+    """Zeros, parameters, multiply-accumulates and bytes; the bound is an ideal code of the kept weights and their positions."""
+    stored = any(row.stored_bytes is not None for row in report.rows)
+    titles = ["zeros of prunable, %", "zeros of all, %", "non-zero", "parameters", "MACs", "ONNX", "bound", "ONNX / bound"]
+    lines = [(row.id, *_size_cells(row), *([_stored(row)] if stored else [])) for row in report.rows]
+    return Table(
+        title="Size",
+        columns=(
+            Column(title="row"),
+            *(Column(title=title, align="right") for title in (*titles, *(["scipy CSR"] if stored else []))),
+        ),
+        rows=tuple(lines),
+        highlight=highlighted(report),
+    )
+
+
+def _size_cells(row: Row) -> tuple[str, ...]:
+    return (
+        text.percent(row.sparsity_prunable),
+        text.percent(row.sparsity_model),
+        f"{row.parameters_nonzero:,}",
+        f"{row.parameters_total:,}",
+        f"{row.macs:,}",
+        text.size(row.onnx_bytes),
+        text.size(row.bound_bytes),
+        f"{row.onnx_bytes / row.bound_bytes:.2f}" if row.bound_bytes > 0 else "–",
+    )
+
+
+def _stored(row: Row) -> str:
+    return "–" if row.stored_bytes is None else text.size(row.stored_bytes)
+
+
+def latencies(report: Report, host: str) -> Table:
+    """Every latency measured on one host, with the reason for its claim."""
+    found = [(row, latency) for row in report.rows for latency in row.latency if latency.host == host]
+    numbers = numbered(latency.reason for _, latency in found)
+    chosen = (index for index, (row, _) in enumerate(found) if row.id == report.selected)
+    return Table(
+        title=f"Latency on {host}",
+        columns=(
+            Column(title="row"),
+            Column(title="run by"),
+            Column(title="median", align="right"),
+            Column(title="time / dense time [95 %]"),
+            Column(title="because", align="right"),
+        ),
+        rows=tuple(
+            (row.id, text.setting(latency), text.duration(latency.p50_ns), text.latency(latency), numbers[latency.reason])
+            for row, latency in found
+        ),
+        highlight=next(chosen, None),
+        notes=tuple(note for note in numbers if note),
+    )
+
+
+def trainings(report: Report) -> Table:
+    """What was trained, once each: many rows come from one training."""
+    lines: dict[tuple[str, ...], None] = {}
+    for series in group(report.rows):
+        for row in series.rows:
+            line = (
+                series.label,
+                str(row.seed),
+                str(row.epochs),
+                f"{row.train_seconds:,.1f}",
+                row.device,
+                text.percent(row.accuracy_dense),
+            )
+            lines[line] = None
+    return Table(
+        title="Trainings",
+        columns=(
+            Column(title="method"),
+            Column(title="seed", align="right"),
+            Column(title="epochs", align="right"),
+            Column(title="seconds", align="right"),
+            Column(title="device"),
+            Column(title="unpruned accuracy, %", align="right"),
+        ),
+        rows=tuple(lines),
+    )

@@ -1,0 +1,147 @@
+"""A report as a sequence of blocks of plain text, which the renderers turn into markdown and HTML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tdcompress.records import Report
+from tdcompress.report import details, text
+from tdcompress.report.headline import sentences
+from tdcompress.report.tables import Table, highlighted, latency_under, main_setting, summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paragraph:
+    """Running text; ``lead`` is the opening one."""
+
+    text: str
+    lead: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading."""
+
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """A list of sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Names and their values; ``large`` sets a few figures as the page's first sight."""
+
+    facts: tuple[tuple[str, str], ...]
+    large: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A plot.
+
+    Attributes:
+        name: file name without suffix.
+        alt: what it shows, for those who do not see it.
+        caption: how to read it.
+    """
+
+    name: str
+    alt: str
+    caption: str
+
+
+Block = Paragraph | Section | Items | Facts | Figure | Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A whole report."""
+
+    title: str
+    subtitle: str
+    blocks: tuple[Block, ...]
+
+
+def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block] = ()) -> Document:
+    """Put a report in order: what was found, what was chosen, then the evidence.
+
+    Args:
+        report: the records.
+        figures: the plots that were drawn, by name ("accuracy", "bytes", "latency"); a missing one is left out.
+        extra: blocks that follow the summary, such as a comparison with published tables.
+    """
+    measured = any(row.latency for row in report.rows)
+    blocks: list[Block | None] = [
+        Paragraph(text=" ".join(sentences(report)), lead=True),
+        _chosen(report),
+        figures.get("accuracy"),
+        *((summary(report), _latency_note(report)) if report.rows else ()),
+        *extra,
+        figures.get("bytes"),
+        *((details.sizes(report),) if report.rows else ()),
+        figures.get("latency") if measured else None,
+        *_hosts(report),
+        *((details.accuracies(report), details.trainings(report)) if report.rows else ()),
+        *((Section(title="Notes"), Items(items=report.notes)) if report.notes else ()),
+        Section(title="Made with"),
+        Facts(facts=(("recipe", report.recipe_key), ("created", report.created), *sorted(report.versions.items()))),
+    ]
+    return Document(
+        title=report.run,
+        subtitle=f"{report.model} on {report.data}, {len(report.classes)} classes, {report.test_samples:,} test samples",
+        blocks=tuple(block for block in blocks if block is not None),
+    )
+
+
+def _chosen(report: Report) -> Facts | None:
+    """The figures of model.onnx."""
+    index = highlighted(report)
+    if index is None:
+        return None
+    row = report.rows[index]
+    facts = [
+        ("model.onnx", row.id),
+        ("accuracy", f"{text.percent(row.accuracy_onnx)} %"),
+        ("file", text.size(row.onnx_bytes)),
+        ("of the dense file", text.ratio(row.onnx_bytes / row.dense_onnx_bytes)),
+    ]
+    latency = latency_under(row, main_setting(report.rows))
+    if latency is not None and latency.claim != "none":
+        facts.append((f"of the dense time ({latency.claim})", text.ratio(latency.ratio_to_dense)))
+    return Facts(facts=tuple(facts), large=True)
+
+
+def _latency_note(report: Report) -> Paragraph | None:
+    setting = main_setting(report.rows)
+    if setting is None:
+        return Paragraph(text="Latency was not measured.")
+    of_setting = next(latency for row in report.rows if (latency := latency_under(row, setting)) is not None)
+    return Paragraph(
+        text=f"Times of this table: {text.setting(of_setting)}, on {setting.host}. Ratios are time / time of the dense network, "
+        "below 1 is faster; “no claim” means that the measurement does not show a difference that can be trusted."
+    )
+
+
+def _hosts(report: Report) -> list[Block]:
+    """A block per host, in the order of the rows."""
+    hosts = dict.fromkeys(latency.host for row in report.rows for latency in row.latency)
+    blocks: list[Block] = []
+    for host in hosts:
+        blocks.append(details.latencies(report, host))
+        facts = tuple((name.replace("_", " "), _fact(value)) for name, value in report.hosts.get(host, {}).items() if name != "id")
+        if facts:
+            blocks.append(Facts(facts=facts))
+    return blocks
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_fact(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_fact(item) for item in value) or "none"
+    return "unknown" if value is None else str(value)

@@ -1,0 +1,92 @@
+"""The paragraph a report begins with: only what its rows support."""
+
+from collections.abc import Sequence
+
+from tdcompress.records import Report, Row
+from tdcompress.report import text
+from tdcompress.report.series import Series, dense_accuracy, group, mean_accuracy, pruned_share
+from tdcompress.report.tables import highlighted
+
+# The share spoken of is the largest one at which some network stays within this of the dense one.
+HEADLINE_DROP = 0.02
+_NAMES_AT_MOST = 6
+
+
+def sentences(report: Report) -> tuple[str, ...]:
+    """What was kept at which pruned share, what was chosen, and what may be said about latency."""
+    if not report.rows:
+        return ("No network was deployed.",)
+    chosen = highlighted(report)
+    told = [_accuracy(report.rows), f"One of the {report.test_samples:,} test samples is {_points(1 / report.test_samples)}."]
+    if chosen is None:
+        told.append("No row became model.onnx.")
+    else:
+        told += [_selection(report.rows[chosen]), *_latency(report.rows[chosen])]
+    return tuple(sentence for sentence in told if sentence)
+
+
+def _accuracy(rows: Sequence[Row]) -> str:
+    series = group(rows)
+    dense = dense_accuracy(rows)
+    at = _telling_share(series, dense)
+    if at is None:
+        return f"Nothing was pruned; the dense network has {text.percent(dense)} %."
+    share, within = at
+    found = [(line, mean_accuracy(there)) for line in series if (there := _rows_at(line, share))]
+    found.sort(key=lambda item: -item[1])
+    if len(found) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
+        found = [*found[: _NAMES_AT_MOST - 1], found[-1]]
+    names = ", ".join(f"{line.label} {text.percent(accuracy)} %" for line, accuracy in found)
+    rule = (
+        f"the largest share here at which a network loses at most {_points(HEADLINE_DROP)}"
+        if within
+        else f"the smallest share here; every network loses more than {_points(HEADLINE_DROP)}"
+    )
+    return f"At {text.short_percent(share)} pruned ({rule}; dense {text.percent(dense)} %): {names}."
+
+
+def _telling_share(series: Sequence[Series], dense: float) -> tuple[float, bool] | None:
+    """The pruned share to speak of, and whether some network there is within the drop; None if nothing was pruned."""
+    shares = sorted({_key(row) for line in series for row in line.rows if _key(row) > 0})
+    if not shares:
+        return None
+    for share in reversed(shares):
+        best = max(mean_accuracy(there) for line in series if (there := _rows_at(line, share)))
+        if best >= dense - HEADLINE_DROP - 1e-9:
+            return share, True
+    return shares[0], False
+
+
+def _rows_at(line: Series, share: float) -> list[Row]:
+    return [row for row in line.rows if _key(row) == share]
+
+
+def _key(row: Row) -> float:
+    return round(pruned_share(row), 4)
+
+
+def _points(share: float) -> str:
+    points = f"{100 * share:.2f}".rstrip("0").rstrip(".")
+    return f"{points} point{'s' * (points != '1')}"
+
+
+def _selection(row: Row) -> str:
+    return (
+        f"{row.id} became model.onnx: {text.size(row.onnx_bytes)}, {text.ratio(row.onnx_bytes / row.dense_onnx_bytes)} of the "
+        f"dense file, {text.percent(row.accuracy_onnx)} % under the runtime."
+    )
+
+
+def _latency(row: Row) -> list[str]:
+    """A sentence per measurement; one without a claim says so, and never which way its ratio lies."""
+    if not row.latency:
+        return ["Its latency was not measured."]
+    told = []
+    for latency in row.latency:
+        where = f"on {latency.host} ({text.setting(latency)})"
+        if latency.claim == "none":
+            because = f": {latency.reason}" if latency.reason else ""
+            told.append(f"No difference in latency from the dense file is claimed {where}{because.rstrip('.')}.")
+        else:
+            told.append(f"It is {latency.claim} than the dense file {where}: {text.interval(latency)} of its time.")
+    return told

@@ -1,0 +1,93 @@
+"""Rows that differ only in how much was pruned form one series: one line of the accuracy plot, one name in the headline."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tdcompress.records import Row
+
+_SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
+_ALWAYS_SHOWN = ("gamma", "alpha", "beta", "lambda", "rate", "keep_per_filter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One method with one setting, at every pruned share.
+
+    Attributes:
+        method: as in the recipe.
+        detail: what tells this series from others of the method: "γ 0.9, α 0.66"; may be empty.
+        rows: by pruned share, then seed.
+    """
+
+    method: str
+    detail: str
+    rows: tuple[Row, ...]
+
+    @property
+    def label(self) -> str:
+        """Name and detail: "targeted (γ 0.9, α 0.66)"."""
+        return f"{self.method} ({self.detail})" if self.detail else self.method
+
+
+def pruned_share(row: Row) -> float:
+    """Share (0..1) of the prunable weights or units that was to be pruned; measured zeros where a count per filter was kept."""
+    return row.sparsity_prunable if row.fraction is None else row.fraction
+
+
+def mean_accuracy(rows: Sequence[Row]) -> float:
+    """Mean over seeds of the deployed files' accuracy."""
+    return sum(row.accuracy_onnx for row in rows) / len(rows)
+
+
+def dense_accuracy(rows: Sequence[Row]) -> float:
+    """Accuracy of the unpruned network: the mean of the plain trainings if there are any, else that of the best training."""
+    plain = {row.seed: row.accuracy_dense for row in rows if row.method == "none"}
+    return sum(plain.values()) / len(plain) if plain else max(row.accuracy_dense for row in rows)
+
+
+def group(rows: Iterable[Row]) -> tuple[Series, ...]:
+    """Series in the order of their first rows."""
+    members: dict[str, list[Row]] = {}
+    for row in rows:
+        members.setdefault(json.dumps([row.method, _shared(row)], sort_keys=True), []).append(row)
+    groups = list(members.values())
+    varying = {key for key in _shared(groups[0][0]) if len({_word(_shared(group[0])[key]) for group in groups}) > 1} if groups else set()
+    return tuple(
+        Series(
+            method=group[0].method,
+            detail=_detail(group[0], [other[0] for other in groups if other[0].method == group[0].method], varying),
+            rows=tuple(sorted(group, key=lambda row: (pruned_share(row), row.seed))),
+        )
+        for group in groups
+    )
+
+
+def _shared(row: Row) -> dict[str, Any]:
+    """What all rows of a series have in common, beside the method."""
+    return {
+        "options": row.options,
+        "granularity": f"{row.granularity}s",
+        "scope": f"per {row.scope}",
+        "epochs": f"{row.epochs} epochs",
+        "values": row.values,
+    }
+
+
+def _detail(row: Row, siblings: list[Row], varying: set[str]) -> str:
+    """Rates always; other options where the method's own series differ; the rest where the report's series differ."""
+    parts = []
+    for key, value in row.options.items():
+        if key in _ALWAYS_SHOWN or any(_word(other.options.get(key)) != _word(value) for other in siblings):
+            parts.append(f"{_SYMBOLS.get(key, key.replace('_', ' '))} {_word(value)}")
+    parts += [_word(value) for key, value in _shared(row).items() if key in varying and key != "options"]
+    return ", ".join(parts)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "+".join(_word(item) for item in value)
+    return str(value)

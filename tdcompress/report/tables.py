@@ -1,0 +1,124 @@
+"""The one table model that every renderer draws, and the summary: the table that a run ends with."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from tdcompress.records import Report, Row, RowLatency
+from tdcompress.report import text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """Heading and alignment of one column; numbers stand right."""
+
+    title: str
+    align: Literal["left", "right"] = "left"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Text in rows and columns.
+
+    Attributes:
+        title: what the table shows; may be empty.
+        columns: one per cell of each row.
+        rows: unescaped text.
+        highlight: index of the row to set off, or None.
+        notes: numbered from 1 under the table; cells refer to them by number.
+    """
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    highlight: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.title!r}: a row of {len(row)} cells under {len(self.columns)} columns")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One way of measuring latency, equal for all rows that may be compared."""
+
+    host: str
+    backend: str
+    provider: str
+    threads: int
+    batch: int
+
+
+def setting_of(latency: RowLatency) -> Setting:
+    """The setting that a latency was measured under."""
+    return Setting(
+        host=latency.host,
+        backend=latency.backend,
+        provider=latency.provider,
+        threads=latency.threads,
+        batch=latency.batch,
+    )
+
+
+def latency_under(row: Row, setting: Setting | None) -> RowLatency | None:
+    """The row's latency under a setting, or None where it was not measured."""
+    return next((latency for latency in row.latency if setting_of(latency) == setting), None)
+
+
+def main_setting(rows: Iterable[Row]) -> Setting | None:
+    """The setting measured for most rows; the first of them on a tie. None without any latency."""
+    counts: dict[Setting, int] = {}
+    for row in rows:
+        for latency in row.latency:
+            counts[setting_of(latency)] = counts.get(setting_of(latency), 0) + 1
+    return max(counts, key=lambda setting: counts[setting], default=None)
+
+
+def highlighted(report: Report) -> int | None:
+    """Index of the row that became model.onnx."""
+    return next((index for index, row in enumerate(report.rows) if row.id == report.selected), None)
+
+
+def numbered(notes: Iterable[str]) -> dict[str, str]:
+    """Each distinct note with its number, from 1, in order of appearance; no note has the empty number."""
+    found = dict.fromkeys(note for note in notes if note)
+    return {"": ""} | {note: str(number) for number, note in enumerate(found, start=1)}
+
+
+def summary(report: Report) -> Table:
+    """Accuracy of each deployed file, its bytes, its latency, and why it can or cannot be faster than the dense one."""
+    setting = main_setting(report.rows)
+    columns = [
+        Column(title="row"),
+        Column(title="pruned"),
+        Column(title="accuracy, %", align="right"),
+        Column(title="file", align="right"),
+        Column(title="of dense", align="right"),
+    ]
+    if setting is not None:
+        columns.append(Column(title="time / dense time [95 %]"))
+    columns.append(Column(title="why", align="right"))
+    numbers = numbered(row.why for row in report.rows)
+
+    lines = []
+    for row in report.rows:
+        line = [
+            row.id,
+            text.pruned(row),
+            text.percent(row.accuracy_onnx),
+            text.size(row.onnx_bytes),
+            text.ratio(row.onnx_bytes / row.dense_onnx_bytes),
+        ]
+        if setting is not None:
+            latency = latency_under(row, setting)
+            line.append("not measured" if latency is None else text.latency(latency))
+        lines.append((*line, numbers[row.why]))
+    return Table(
+        title="What each row is worth",
+        columns=tuple(columns),
+        rows=tuple(lines),
+        highlight=highlighted(report),
+        notes=tuple(note for note in numbers if note),
+    )

@@ -1,0 +1,71 @@
+"""Numbers as people read them: one function per quantity, used by every table, sentence and plot."""
+
+from tdcompress.records import Row, RowLatency
+
+_CLAIM_WORDS = {"faster": "faster", "slower": "slower", "none": "no claim"}
+
+
+def percent(share: float, decimals: int = 2) -> str:
+    """A share (0..1) as percent without the sign: 0.9778 is "97.78"."""
+    return f"{100 * share:.{decimals}f}"
+
+
+def short_percent(share: float) -> str:
+    """A share (0..1) with no more decimals than it needs: 0.9 is "90 %", 0.98951 is "98.95 %"."""
+    return f"{f'{100 * share:.2f}'.rstrip('0').rstrip('.')} %"
+
+
+def size(bytes_: float) -> str:
+    """Bytes in the unit that keeps the figure short: "812 B", "24.1 KiB", "1.25 MiB"."""
+    if bytes_ < 1024:
+        return f"{bytes_:.0f} B"
+    if bytes_ < 1023.95 * 1024:
+        return f"{bytes_ / 1024:.1f} KiB"
+    return f"{bytes_ / 1024**2:.2f} MiB"
+
+
+def ratio(value: float) -> str:
+    """A ratio to the dense network: "x0.18", "x0.018"."""
+    return f"x{value:.2f}" if value >= 0.1 else f"x{value:.3f}"
+
+
+def duration(ns: float) -> str:
+    """A time: "870 ns", "152.0 µs", "1.10 ms", "2.31 s"."""
+    if ns < 1e3:
+        return f"{ns:.0f} ns"
+    if ns < 1e6:
+        return f"{ns / 1e3:.1f} µs"
+    if ns < 1e9:
+        return f"{ns / 1e6:.2f} ms"
+    return f"{ns / 1e9:.2f} s"
+
+
+def interval(latency: RowLatency) -> str:
+    """Time / dense time with its 95 % interval: "0.53 [0.52, 0.55]".
+
+    A third decimal is shown near 1 and below 0.1, where two would hide on which side of 1, or how small, the ratio is.
+    """
+    decimals = 3 if abs(latency.ratio_to_dense - 1) < 0.05 or latency.ratio_to_dense < 0.1 else 2
+    middle, low, high = (f"{value:.{decimals}f}" for value in (latency.ratio_to_dense, latency.ratio_low, latency.ratio_high))
+    return f"{middle} [{low}, {high}]"
+
+
+def latency(latency: RowLatency) -> str:
+    """Interval and claim: "0.53 [0.52, 0.55] faster"."""
+    return f"{interval(latency)} {_CLAIM_WORDS[latency.claim]}"
+
+
+def setting(latency: RowLatency) -> str:
+    """What ran the file, without the host: "onnxruntime, 1 thread, batch 1"."""
+    provider = latency.provider.removesuffix("ExecutionProvider")
+    runtime = latency.backend if provider in ("", "CPU", latency.backend) else f"{latency.backend} {provider}"
+    return f"{runtime}, {latency.threads} thread{'s' * (latency.threads != 1)}, batch {latency.batch}"
+
+
+def pruned(row: Row) -> str:
+    """What was asked of the pruning: "90 % of weights", "3 per filter", "nothing"."""
+    if row.keep_per_filter is not None:
+        return f"all but {row.keep_per_filter} per filter"
+    if not row.fraction:
+        return "nothing"
+    return f"{short_percent(row.fraction)} of {row.granularity}s"

@@ -1,0 +1,48 @@
+"""A run's report on disk: report.json for machines, report.md and report.html for people, plots as PNG and SVG."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tdcompress.files import write_bytes
+from tdcompress.records import Report, encode
+from tdcompress.report import html, markdown, plots
+from tdcompress.report.document import Block, Paragraph, compose
+
+WITHOUT_PLOTS = "There are no plots because matplotlib is not installed here; `pip install matplotlib` and write the report again."
+
+
+def write_report(report: Report, folder: Path, extra: Sequence[Block] = ()) -> list[Path]:
+    """Write every form of a report; each file is published at once or not at all.
+
+    Without matplotlib the report is written without plots and says so.
+
+    Args:
+        report: the records.
+        folder: the run's folder; made if missing.
+        extra: blocks for after the summary, such as a comparison with published tables.
+
+    Returns:
+        The files written, plots first and report.json last.
+    """
+    drawings = plots.draw(report) if plots.available() else ()
+    figures = {drawing.figure.name: drawing.figure for drawing in drawings}
+    missing = () if plots.available() else (Paragraph(text=WITHOUT_PLOTS),)
+    document = compose(report, figures, (*missing, *extra))
+
+    files: dict[str, bytes] = {}
+    for drawing in drawings:
+        files[f"{drawing.figure.name}.svg"] = drawing.svg.encode()
+        files[f"{drawing.figure.name}.png"] = drawing.png
+    inline = {drawing.figure.name: plots.inline(drawing) for drawing in drawings}
+    files["report.md"] = markdown.render_document(document).encode()
+    files["report.html"] = html.render_document(document, inline).encode()
+    files["report.json"] = to_json(report).encode()
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+    return [folder / name for name in files]
+
+
+def to_json(report: Report) -> str:
+    """The text of report.json; ``records.decode`` of its content gives the same report."""
+    return json.dumps(encode(report), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
