@@ -1,5 +1,6 @@
 """Random changes of training images, a whole batch at a time on its own device: uint8 (B, H, W, C) in and out."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,19 +13,20 @@ class Augmentation:
     """Which random changes a training batch gets, in this order.
 
     Attributes:
-        crop_scale: the least and greatest share of an image's area that is cut out and enlarged to full size; None = not.
+        crop_scale: the least and greatest share of an image's area that is cut out and enlarged to full size;
+            (1, 1) = not.
         crop_padding: zeros added on each side before a crop back to the same size; 0 = not.
         flip: mirror each image left to right with probability 1/2.
     """
 
-    crop_scale: tuple[float, float] | None = None
+    crop_scale: tuple[float, float] = (1.0, 1.0)
     crop_padding: int = 0
     flip: bool = False
 
     def __post_init__(self) -> None:
         if self.crop_padding < 0:
             raise ValueError(f"crop_padding: pixels on each side, 0 or more, not {self.crop_padding}")
-        if self.crop_scale is not None and not 0.0 < self.crop_scale[0] <= self.crop_scale[1] <= 1.0:
+        if not 0.0 < self.crop_scale[0] <= self.crop_scale[1] <= 1.0:
             raise ValueError(
                 f"crop_scale: [least, greatest] share of the area, 0 < least <= greatest <= 1, not {self.crop_scale}"
             )
@@ -36,7 +38,7 @@ class Augmentation:
             pixels_BHWC: uint8.
             generator: where chance comes from; on any device.
         """
-        if self.crop_scale is not None:
+        if self.crop_scale != (1.0, 1.0):
             pixels_BHWC = random_resized_crop(pixels_BHWC, self.crop_scale, generator)
         if self.crop_padding:
             pixels_BHWC = random_crop(pixels_BHWC, self.crop_padding, generator)
@@ -85,7 +87,7 @@ def random_resized_crop(pixels_BHWC: Tensor, scale: tuple[float, float], generat
     batch = len(pixels_BHWC)
     area_B, aspect_B, x_B, y_B = torch.rand(4, batch, generator=generator, device=generator.device).to(pixels_BHWC.device)
     share_B = scale[0] + (scale[1] - scale[0]) * area_B
-    stretch_B = torch.exp((aspect_B - 0.5) * torch.log(torch.tensor(4.0 / 3.0)))  # square root of the aspect ratio
+    stretch_B = torch.exp((aspect_B - 0.5) * math.log(4.0 / 3.0))  # square root of the aspect ratio
     wide_B = (share_B.sqrt() * stretch_B).clamp(max=1.0)
     high_B = (share_B.sqrt() / stretch_B).clamp(max=1.0)
     # an affine map from output to input coordinates, both -1..1 from edge to edge

@@ -5,7 +5,17 @@ from collections.abc import Mapping
 from tdcompress.data.base import DataSettings
 from tdcompress.data.cifar import Cifar10Settings, Cifar100Settings
 from tdcompress.data.digits import DigitsSettings
+from tdcompress.data.imagefolder import ImageFolderSettings
+from tdcompress.data.mnist import FashionMnistSettings, MnistSettings
 
 DATASETS: Mapping[str, type[DataSettings]] = {
-    settings.name: settings for settings in (DigitsSettings, Cifar10Settings, Cifar100Settings)
+    settings.name: settings
+    for settings in (
+        DigitsSettings,
+        MnistSettings,
+        FashionMnistSettings,
+        Cifar10Settings,
+        Cifar100Settings,
+        ImageFolderSettings,
+    )
 }
