@@ -15,7 +15,7 @@ _FLUSHED: Mapping[int, type[np.floating[Any]]] = {onnx.TensorProto.FLOAT: np.flo
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without doc strings, metadata below the model's own, and inferred shapes; denormal weights become zero.
+    """A copy without doc strings, metadata below the model's own, unused domains and inferred shapes; denormal weights are 0.
 
     The model's own `metadata_props` stay. Inferred shapes (`value_info`) stay where operators outside the standard set
     are used, since not every reader can infer those again.
@@ -28,7 +28,11 @@ def strip_counted(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
     slim.doc_string = ""
-    standard_only = all(node.domain in STANDARD for node in every_node(slim))
+    domains = {node.domain for node in every_node(slim)}
+    standard_only = domains <= set(STANDARD)
+    imported = [entry for entry in slim.opset_import if entry.domain in {*STANDARD, *domains}]
+    del slim.opset_import[:]
+    slim.opset_import.extend(imported)
     for function in slim.functions:
         _bare(function)
         del function.value_info[:]

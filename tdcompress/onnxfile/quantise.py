@@ -1,0 +1,160 @@
+"""Static int8 quantisation (QDQ) by onnxruntime's own quantiser, and packing of the zeros that survive it.
+
+Weights are symmetric, per output channel: zero point 0, so that a pruned weight stays exactly 0 and further small ones
+join it. Activations are uint8 with ranges from calibration samples.
+"""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.onnxfile.load import load_model, save_model
+from tdcompress.onnxfile.metadata import get_metadata, set_metadata
+from tdcompress.onnxfile.pack import pack_model
+from tdcompress.onnxfile.prepare import prepared
+from tdcompress.onnxfile.reports import Prefer, QuantiseReport
+from tdcompress.onnxfile.runtime import open_session, run
+from tdcompress.onnxfile.strip import strip
+from tdcompress.onnxfile.tensors import Array
+from tdcompress.onnxfile.weights import densified, is_packed, stored_weights
+
+_METHODS: Mapping[str, CalibrationMethod] = {
+    "minmax": CalibrationMethod.MinMax,
+    "entropy": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
+_BATCH = 32
+_SUFFIX = "_quantized"  # what onnxruntime's quantiser appends to the name of a weight
+
+
+def quantise_int8(
+    src: str | Path,
+    dst: str | Path,
+    calibration: Array,
+    *,
+    method: Literal["minmax", "entropy", "percentile"] = "minmax",
+    reduce_range: bool = False,
+    pack: bool = True,
+    prefer: Prefer = "speed",
+) -> QuantiseReport:
+    """Quantise `src` and publish the result.
+
+    Args:
+        src: a float32 model of one input; a packed one is unpacked first.
+        dst: the int8 file; may be `src`.
+        calibration: samples (N, ...) as the model's input takes them; ranges of activations come from these.
+        method: how ranges come from samples.
+        reduce_range: 7-bit weights: on x86 without VNNI, 8-bit products can saturate.
+        pack: pack int8 weights where that makes the file smaller.
+        prefer: see `pack_onnx`.
+
+    Raises:
+        ModelError: `src` is not a model, or the samples do not fit its input.
+        UnsupportedError: several inputs, or nothing in the model that can be quantised.
+        VerificationError: onnxruntime does not run the result, or packed weights do not decode.
+    """
+    source = load_model(src)
+    dense = prepared(densified(source))[0]
+    batches = _batches(dense, calibration)
+    folded, quantised = _quantised(dense, batches, method, reduce_range)
+    set_metadata(quantised, get_metadata(source))
+    if pack:
+        quantised = pack_model(quantised, prefer=prefer)[0]
+    before = {weight.name + _SUFFIX: weight.array for weight in stored_weights(folded)}
+    weights = [w for w in stored_weights(quantised) if w.array.dtype == np.int8 and w.name in before]
+    if not weights:
+        raise UnsupportedError(f"{src}: nothing in it can be quantised to int8")
+    error = _output_error(dense, quantised, batches)
+    return QuantiseReport(
+        source_bytes=source.ByteSize(),
+        file_bytes=save_model(quantised, dst),
+        packed=any(is_packed(weight.key) for weight in weights),
+        calibration_samples=len(calibration),
+        quantised_weights=len(weights),
+        elements=sum(weight.array.size for weight in weights),
+        zeros_before=sum(int(np.count_nonzero(before[weight.name] == 0)) for weight in weights),
+        zeros_after=sum(int(np.count_nonzero(weight.array == 0)) for weight in weights),
+        output_error=error,
+    )
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands the quantiser one batch after the other."""
+
+    def __init__(self, batches: list[dict[str, Array]]) -> None:
+        self._left = iter(batches)
+
+    def get_next(self) -> dict[str, Array] | None:
+        return next(self._left, None)
+
+
+def _quantised(
+    dense: onnx.ModelProto, batches: list[dict[str, Array]], method: str, reduce_range: bool
+) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """(the model with BatchNorms folded, which is what is quantised; the quantised model)."""
+    with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
+        folded_path, quantised_path = Path(folder) / "folded.onnx", Path(folder) / "int8.onnx"
+        try:
+            quant_pre_process(_copy(dense), folded_path, skip_symbolic_shape=True)
+            with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints
+                quantize_static(
+                    onnx.load(folded_path),
+                    quantised_path,
+                    _Reader(batches),
+                    quant_format=QuantFormat.QDQ,
+                    per_channel=True,
+                    reduce_range=reduce_range,
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    calibrate_method=_METHODS[method],
+                    extra_options={"WeightSymmetric": True},
+                )
+        except Exception as error:  # the quantiser raises many types, onnxruntime's among them
+            raise UnsupportedError(f"onnxruntime cannot quantise this model: {error}") from error
+        return onnx.load(folded_path), strip(onnx.load(quantised_path))
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The quantiser's preprocessing moves the weights of the model that it is given into a file, which is gone then."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _batches(model: onnx.ModelProto, calibration: Array) -> list[dict[str, Array]]:
+    values = open_session(model).get_inputs()
+    if len(values) != 1:
+        raise UnsupportedError(f"quantisation is for models of one input; this one has {len(values)}")
+    shape: list[Any] = values[0].shape
+    fits = calibration.ndim == len(shape) and all(
+        not isinstance(size, int) or place == 0 or size == calibration.shape[place] for place, size in enumerate(shape)
+    )
+    if not fits or not len(calibration):
+        raise ModelError(f"calibration samples of shape {calibration.shape} do not fit the input's {shape}")
+    if calibration.dtype.kind == "f" and not np.all(np.isfinite(calibration)):
+        raise ModelError("calibration samples contain NaN or infinity")
+    count = len(calibration)
+    batch = shape[0] if isinstance(shape[0], int) else max(b for b in range(1, _BATCH + 1) if count % b == 0)
+    if count % batch:  # the histograms of the quantiser need batches of one size
+        raise ModelError(f"the model takes batches of {batch}; {count} calibration samples do not divide into these")
+    return [{values[0].name: calibration[start : start + batch]} for start in range(0, count, batch)]
+
+
+def _output_error(exact: onnx.ModelProto, other: onnx.ModelProto, batches: list[dict[str, Array]]) -> float:
+    """Largest |difference| / max |output| of the first output."""
+    first, second = open_session(exact), open_session(other)
+    difference = largest = 0.0
+    for inputs in batches:
+        wanted, given = run(first, inputs)[0].astype(np.float64), run(second, inputs)[0]
+        difference = max(difference, float(np.abs(wanted - given).max()))
+        largest = max(largest, float(np.abs(wanted).max()))
+    return difference / largest if largest else difference
