@@ -41,12 +41,12 @@ class Ratio:
 
 
 def estimate_ratio(ratios: Sequence[FloatArray]) -> float:
-    """Geometric mean over processes of the median pair ratio.
+    """Geometric mean over processes of the median pair ratio (of logarithms: swapping the two files inverts the result).
 
     The median makes a process deaf to disturbed pairs without deleting any; the mean over fresh processes averages what
     one process cannot see of itself: memory layout, page placement, the core it landed on.
     """
-    return float(np.exp(np.mean([np.log(np.median(process)) for process in ratios])))
+    return float(np.exp(np.mean([np.median(np.log(process)) for process in ratios])))
 
 
 def measure_ratio(ratios: Sequence[FloatArray], *, generator: np.random.Generator) -> Ratio:
@@ -85,10 +85,10 @@ def _bootstrap_log_means(ratios: Sequence[FloatArray], generator: np.random.Gene
     log_medians = np.empty(chosen.shape)
     for index, process in enumerate(ratios):
         slots = chosen == index
-        blocks = process.reshape(-1, BLOCK_PAIRS)
+        blocks = np.log(process).reshape(-1, BLOCK_PAIRS)
         picks = generator.integers(len(blocks), size=(int(slots.sum()), len(blocks)))
         resampled = blocks[picks].reshape(len(picks), process.size)
-        log_medians[slots] = np.log(np.median(resampled, axis=1))
+        log_medians[slots] = np.median(resampled, axis=1)
     means: FloatArray = log_medians.mean(axis=1)
     return means
 

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from tdcompress.bench.host import read_host
+
+
+def write(root: Path, name: str, text: str) -> None:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    write(
+        tmp_path, "proc/cpuinfo", "model name\t: Intel(R) Xeon(R) CPU @ 2.70GHz\nflags\t\t: fpu sse4_2 avx2 avx512f amx_bf16 lm\n"
+    )
+    write(tmp_path, "proc/meminfo", "MemTotal:       16777216 kB\nMemFree:        1 kB\n")
+    write(tmp_path, "proc/self/cgroup", "0::/box/inner\n")
+    write(tmp_path, "sys/fs/cgroup/box/inner/cpu.max", "150000 100000\n")
+    write(tmp_path, "sys/fs/cgroup/box/inner/memory.max", "1073741824\n")
+    write(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "performance\n")
+    write(tmp_path, "proc/driver/nvidia/gpus/0000/information", "Model: \t\t NVIDIA Something\nIRQ: 1\n")
+    return tmp_path
+
+
+def test_facts_are_read(machine):
+    host = read_host(machine)
+    assert host.cpu == "Intel(R) Xeon(R) CPU @ 2.70GHz"
+    assert host.flags == ("amx_bf16", "avx2", "avx512f", "sse4_2")
+    assert host.memory_bytes == 16 * 2**30
+    assert host.cpu_limit == "1.5"
+    assert host.memory_limit == str(2**30)
+    assert host.governor == "performance"
+    assert host.accelerators == ("NVIDIA Something",)
+    assert host.id.startswith(f"intel-xeon-cpu-2-70ghz-{len(host.affinity)}c-")
+    assert any(version.startswith("onnxruntime ") for version in host.versions)
+
+
+def test_what_cannot_be_read_is_unknown(tmp_path):
+    host = read_host(tmp_path)
+    assert host.governor == "unknown"
+    assert host.cpu_limit == host.memory_limit == "unknown"
+    assert host.memory_bytes == 0
+    assert host.flags == host.accelerators == ()
+
+
+def test_limits_of_the_first_cgroup_version(machine):
+    write(machine, "proc/self/cgroup", "5:cpu,cpuacct:/box\n4:memory:/box\n0::/\n")
+    write(machine, "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", "50000\n")
+    write(machine, "sys/fs/cgroup/cpu/box/cpu.cfs_period_us", "100000\n")
+    write(machine, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+    host = read_host(machine)
+    assert host.cpu_limit == "0.5"
+    assert host.memory_limit == "none"
+
+
+def test_the_id_is_stable_and_changes_with_the_hardware_only(machine):
+    before = read_host(machine)
+    assert read_host(machine).id == before.id
+    write(machine, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n")
+    assert read_host(machine).id == before.id
+    write(machine, "proc/meminfo", "MemTotal:       33554432 kB\n")
+    assert read_host(machine).id != before.id
+
+
+def test_this_machine_can_be_read():
+    host = read_host()
+    assert host.cores >= len(host.affinity) >= 1
+    assert host.cpu

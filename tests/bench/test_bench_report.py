@@ -1,0 +1,166 @@
+import dataclasses
+import json
+
+import pytest
+
+from tdcompress.bench.host import read_host
+from tdcompress.bench.job import PairTimes, ProbeResult
+from tdcompress.bench.modelfile import read_model_file
+from tdcompress.bench.report import BenchReport, Protocol, Samples
+from tdcompress.bench.statistics import Ratio
+from tdcompress.bench.summary import Setting, Subject, summarise, within_process_spread
+from tdcompress.bench.table import COLUMNS, format_ms, latency_table
+from tdcompress.errors import ArtifactError
+
+SAME = Ratio(value=1.0, low=0.99, high=1.01)
+FASTER = Ratio(value=0.5, low=0.49, high=0.51)
+
+
+def process_times(candidate_ns, *, calls=1, steady=True) -> PairTimes:
+    return PairTimes(
+        calls=calls,
+        baseline_ns=(2000,) * len(candidate_ns),
+        candidate_ns=tuple(candidate_ns),
+        single_ns=tuple(nanoseconds // calls for nanoseconds in candidate_ns),
+        load_ns=5_000_000,
+        first_run_ns=7000,
+        steady=steady,
+    )
+
+
+PROBE = ProbeResult(
+    provider="CPUExecutionProvider",
+    options={"intra_op_num_threads": "1"},
+    notes=("2 of 9 nodes ran on another provider",),
+    peak_rss_bytes=64 * 2**20,
+    timer_overhead_ns=40.0,
+)
+
+
+@pytest.fixture
+def row(make_model):
+    """A row of a file with given times in each process."""
+
+    def make(*processes: PairTimes, ratio=FASTER, tiny_weights=0, threads=1):
+        file = read_model_file(make_model(tiny_weights=tiny_weights))
+        return summarise(
+            Subject(file=file, backend="onnxruntime", provider="CPUExecutionProvider"),
+            Setting(threads=threads, batch=1, usable_cores=2),
+            read_host(),
+            PROBE,
+            processes,
+            ratio=ratio,
+            control=SAME,
+            timer_overhead_ns=40.0,
+        )
+
+    return make
+
+
+@pytest.fixture
+def report(row):
+    times = process_times([100_000] * 40)
+    return BenchReport(
+        host=read_host(),
+        protocol=Protocol(
+            budget="quick",
+            processes=2,
+            seed=0,
+            baseline_backend="onnxruntime",
+            input_shapes=("input: float32 [1, 4]",),
+            inputs_sha256="0" * 64,
+            random_inputs=True,
+            timer_overhead_ns=40.0,
+            denormals="kept",
+            seconds=1.5,
+        ),
+        control=row(times, times, ratio=SAME),
+        rows=(row(times, times),),
+        samples=(Samples(sha256="ab", backend="onnxruntime", processes=(times, times)),),
+    )
+
+
+def test_percentiles_pool_single_calls_and_need_enough_of_them(row):
+    few = row(process_times([100_000] * 30), process_times([200_000] * 30))
+    assert (few.p50_ns, few.p90_ns, few.p99_ns) == (100_000, None, None)
+    enough = row(process_times([100_000] * 40), process_times([200_000] * 24))
+    assert (enough.p50_ns, enough.p90_ns, enough.p99_ns) == (100_000, 200_000, None)
+    many = row(process_times([100_000] * 660), process_times([900_000] * 10))
+    assert many.p99_ns == 900_000
+
+
+def test_a_clean_row_claims_and_flags_only_what_the_backend_noted(row):
+    clean = row(process_times([100_000] * 40), process_times([100_000] * 40))
+    assert clean.claim == "faster"
+    assert clean.flags == PROBE.notes
+    assert clean.spread == 0.0
+    assert clean.load_ns == 5_000_000
+
+
+def test_flags_name_noise_shift_unsteadiness_denormals_threads_and_clock(row):
+    noisy = process_times([1000, 1000, 1150, 1150] * 10, steady=False)  # quartiles 1000 and 1150 around 1075: 14 %
+    shifted = process_times([2000, 2000, 2300, 2300] * 10)
+    flags = row(noisy, shifted, tiny_weights=3, threads=8).flags
+    assert flags == (
+        "noisy: IQR/median 14%",
+        "medians of processes differ by 100%",
+        "no steady state in 1 of 2 processes",
+        "3 denormal weights, slow to compute with; flush them to zero at export",
+        "8 threads on 2 cores",
+        "percentiles contain 40 ns of the clock itself",
+        *PROBE.notes,
+    )
+
+
+def test_noise_is_that_within_a_process(row):
+    steady, other_clock = process_times([100] * 20), process_times([160] * 20)
+    assert within_process_spread([steady, other_clock, other_clock]) == 0.0
+    wild = process_times([100, 200] * 10)
+    assert row(wild, wild, wild).claim == "none"
+
+
+def test_json_round_trip(report):
+    text = report.to_json()
+    assert BenchReport.from_json(text) == report
+    assert json.loads(text)["schema"] == 1
+    assert report.without_samples() == dataclasses.replace(report, samples=())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "not a benchmark's JSON"),
+        (lambda text: "[]", "not a benchmark's JSON"),
+        (lambda text: text.replace('"schema": 1', '"schema": 2'), "schema 2 is not the 1"),
+        (lambda text: text.replace('"p50_ns": 100000', '"p50_ns": "fast"'), "control.p50_ns: int needed"),
+        (lambda text: text.replace('"claim": "faster"', '"claim": "fastest"'), r"rows\[0\].claim: 'fastest' is none of"),
+        (lambda text: text.replace('"spread"', '"sprad"'), "sprad: unknown key"),
+        (lambda text: text.replace('"ratio_low": 0.49', '"ratio_low": NaN'), "not a finite number"),
+    ],
+)
+def test_damaged_json_is_refused_by_file_and_field(report, damage, message):
+    with pytest.raises(ArtifactError, match=message) as caught:
+        BenchReport.from_json(damage(report.to_json()), "results.json")
+    assert "results.json" in str(caught.value)
+
+
+def test_table_has_the_control_first_and_a_cell_for_every_column(report):
+    columns, rows = latency_table(report)
+    assert columns == COLUMNS
+    assert [len(cells) for cells in rows] == [len(COLUMNS)] * 2
+    assert rows[0][0] == "dense against itself"
+    cells = dict(zip(columns, rows[1], strict=True))
+    assert cells["file"] == "dense.onnx"
+    assert cells["p50 ms"] == "0.100"
+    assert cells["p99 ms"] == "-"
+    assert cells["time / dense"] == "0.500"
+    assert cells["95 % interval"] == "0.490 .. 0.510"
+    assert cells["claim"] == "faster"
+    assert cells["peak MiB"] == "64"
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"), [(None, "-"), (9_234, "0.0092"), (512_345, "0.512"), (5_123_456, "5.12"), (51_234_567, "51.2")]
+)
+def test_milliseconds(nanoseconds, text):
+    assert format_ms(nanoseconds) == text
