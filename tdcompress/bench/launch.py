@@ -49,10 +49,13 @@ def run_job(job: ProbeJob | PairsJob, result: type[Result]) -> Result:
         raise
     if worker.returncode != 0:
         raise _death(worker.returncode, complaints, kind)
-    message = json.loads(answer)
-    if "error" in message:
-        raise _typed_error(message["error"]["type"], message["error"]["message"])
-    return decode(result, message["result"], kind)
+    try:
+        message = json.loads(answer)
+        if "error" in message:
+            raise _typed_error(message["error"]["type"], message["error"]["message"])
+        return decode(result, message["result"], kind)
+    except (ValueError, KeyError) as error:
+        raise TdcompressError(f"the benchmark's {kind} process answered with something else than a result: {error}") from error
 
 
 def _environment() -> dict[str, str]:

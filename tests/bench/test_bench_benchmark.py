@@ -1,0 +1,72 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from tdcompress.bench.benchmark import benchmark
+from tdcompress.bench.report import BenchReport
+from tdcompress.errors import ModelError, UnsupportedError, UserError
+
+
+def test_files_are_timed_beside_the_baseline_and_equal_files_once(make_model, tmp_path):
+    dense = make_model(hidden=64)
+    narrow = make_model("narrow.onnx", hidden=8)
+    shutil.copy(dense, tmp_path / "copy.onnx")
+    lines: list[str] = []
+    report = benchmark([narrow, tmp_path / "copy.onnx", narrow], baseline=dense, batch=2, seed=3, progress=lines.append)
+
+    assert [row.file for row in report.rows] == ["narrow.onnx", "copy.onnx", "narrow.onnx"]
+    assert report.rows[0] == report.rows[2]
+    assert report.rows[1].ratio_to_dense == report.control.ratio_to_dense  # the same bytes: it is the control
+    assert report.control.claim == "none"
+    for row in report.rows:
+        assert row.host == report.host.id
+        assert (row.backend, row.provider, row.threads, row.batch) == ("onnxruntime", "CPUExecutionProvider", 1, 2)
+        assert 0 < row.ratio_low <= row.ratio_to_dense <= row.ratio_high
+        assert row.p50_ns <= row.p90_ns <= row.p99_ns
+        assert row.claim_reason
+    assert report.rows[0].bytes == narrow.stat().st_size
+    assert report.protocol.input_shapes == ("input: float32 [2, 4]",)
+    assert report.protocol.random_inputs
+    assert len(report.samples) == 2
+    assert all(len(samples.processes) == report.protocol.processes == 6 for samples in report.samples)
+    assert sum("process" in line for line in lines) == 6
+    assert BenchReport.from_json(report.to_json()) == report
+
+
+def test_the_null_backend_measures_the_harness(make_model):
+    model = make_model()
+    given = {"input": np.zeros((1, 4), np.float32)}
+    report = benchmark([model], baseline=model, backend="null", baseline_backend="null", inputs=given, threads=0)
+    row = report.rows[0]
+    assert row.provider == "none"
+    assert row.threads == len(report.host.affinity)
+    assert not report.protocol.random_inputs
+    assert any("ns of the clock itself" in flag for flag in row.flags)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"threads": -1}, UserError, "threads is -1"),
+        ({"batch": 0}, UserError, "batch is 0"),
+        ({"budget": "endless"}, UserError, "'endless' is unknown"),
+        ({"inputs": {"x": np.zeros((1, 4), np.float32)}}, UserError, "given for"),
+        ({"backend": "magic", "baseline_backend": "null"}, UnsupportedError, "'magic' is unknown"),
+        ({"provider": "NoSuchExecutionProvider"}, UnsupportedError, "has no provider"),
+    ],
+)
+def test_wrong_arguments_are_refused(make_model, arguments, error, message):
+    model = make_model()
+    with pytest.raises(error, match=message):
+        benchmark([model], baseline=model, **arguments)
+
+
+def test_files_that_cannot_be_compared_are_refused(make_model, tmp_path):
+    model = make_model()
+    with pytest.raises(UserError, match="no file to benchmark"):
+        benchmark([], baseline=model)
+    with pytest.raises(ModelError, match="no such file"):
+        benchmark([tmp_path / "gone.onnx"], baseline=model)
+    with pytest.raises(ModelError, match="compare files of the same network"):
+        benchmark([make_model("other.onnx", input_name="image")], baseline=model)
