@@ -106,5 +106,11 @@ class MethodSettings(ABC):
         return self
 
     @abstractmethod
-    def build(self, targets: Targets, model: nn.Module) -> Method:
-        """The method for one network, on the device and with the parameters that ``model`` has now."""
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:
+        """The method for one network, on the device and with the parameters that ``model`` has now.
+
+        Args:
+            targets: what it may touch.
+            model: the network.
+            seed: of what is drawn once: the first gates and switches, the mask of random pruning.
+        """

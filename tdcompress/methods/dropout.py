@@ -56,5 +56,5 @@ class DropoutSettings(MethodSettings):
         if not 0 <= self.alpha < 1:
             raise ValueError(f"alpha: {self.alpha} is not in 0 <= alpha < 1")
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return Dropout(targets, self)

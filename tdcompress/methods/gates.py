@@ -1,5 +1,6 @@
 """Numbers that multiply single weights or whole units: what dropout, L0 and Smallify share."""
 
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +16,12 @@ def state_name(kind: str, name: str) -> str:
     A dot cannot be part of a parameter's name in torch, and the slash keeps clear of a module's own attributes.
     """
     return f"{kind}/{name.replace('.', '/')}"
+
+
+def state_generator(seed: int) -> torch.Generator:
+    """A generator on the CPU for what a method draws once, independent of the network's initial weights of the same seed."""
+    digest = hashlib.sha256(f"method state {seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def place(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor:

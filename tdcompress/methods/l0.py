@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
-from tdcompress.methods.gates import Gated, state_name, unit_size
+from tdcompress.methods.gates import Gated, state_generator, state_name, unit_size
 from tdcompress.sparsity.units import Targets
 
 TEMPERATURE = 2 / 3
@@ -47,7 +47,7 @@ class L0(Gated):
     The cost is beta / (training samples) times the expected number of open gates; a unit counts with its number of weights.
     """
 
-    def __init__(self, targets: Targets, model: nn.Module, settings: "L0Settings") -> None:
+    def __init__(self, targets: Targets, model: nn.Module, settings: "L0Settings", seed: int) -> None:
         super().__init__(targets, settings.granularity)
         self.settings = settings
         self.noise: dict[str, Tensor] = {}
@@ -57,9 +57,9 @@ class L0(Gated):
         self.sizes = {group.name: unit_size(group, params) for group in targets.groups}
         start = math.log((1 - settings.initial_drop) / settings.initial_drop)
         self.names = tuple(self.gate_shapes(params))
+        generator = state_generator(seed)
         for name, shape in self.gate_shapes(params).items():
-            # torch's default generator, as for a layer's own initial weights
-            logits = start + INITIAL_SPREAD * torch.randn(shape)
+            logits = start + INITIAL_SPREAD * torch.randn(shape, generator=generator)
             self.register_parameter(state_name("log_alpha", name), nn.Parameter(logits.to(like)))
 
     def log_alpha(self, name: str) -> Tensor:
@@ -121,5 +121,5 @@ class L0Settings(MethodSettings):
         if not 0 < self.initial_drop < 1:
             raise ValueError(f"initial_drop: {self.initial_drop} is not in 0 < initial_drop < 1")
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
-        return L0(targets, model, self)
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
+        return L0(targets, model, self, seed)

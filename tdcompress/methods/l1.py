@@ -31,5 +31,5 @@ class L1Settings(MethodSettings):
         if self.l1 <= 0:
             raise ValueError('l1: method = "l1" needs a strength above 0, l1 = 0.1 for example')
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return Method(targets)

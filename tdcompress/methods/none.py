@@ -15,5 +15,5 @@ class NoneSettings(MethodSettings):
 
     name: ClassVar[str] = "none"
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return Method(targets)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Granularity, Method, MethodSettings, Parameters
-from tdcompress.methods.gates import state_name
+from tdcompress.methods.gates import state_generator, state_name
 from tdcompress.sparsity.masks import lowest_units, lowest_weights, merge_selected, unit_scores, widen
 from tdcompress.sparsity.units import Targets
 
@@ -15,20 +15,20 @@ from tdcompress.sparsity.units import Targets
 class RandomPrune(Method):
     """The same share of every filter's weights, or of every group's units, is zero from the first step to deployment."""
 
-    def __init__(self, targets: Targets, model: nn.Module, settings: "RandomPruneSettings") -> None:
+    def __init__(self, targets: Targets, model: nn.Module, settings: "RandomPruneSettings", seed: int) -> None:
         super().__init__(targets)
         self.granularity: Granularity = settings.granularity
         params = dict(model.named_parameters())
         device = params[targets.weights[0].parameter].device
         pruned: dict[str, Tensor] = {}
-        # torch's default generator, as for a layer's own initial weights: the run's seed chooses the mask
+        generator = state_generator(seed)
         if self.granularity == "weight":
             for slot in targets.weights:
-                order = torch.rand(params[slot.parameter].shape)
+                order = torch.rand(params[slot.parameter].shape, generator=generator)
                 pruned[slot.parameter] = lowest_weights(order, slot.axis, fraction=settings.fraction)
         else:
             for group in targets.groups:
-                pruned[group.name] = lowest_units(torch.rand(group.size), fraction=settings.fraction)
+                pruned[group.name] = lowest_units(torch.rand(group.size, generator=generator), fraction=settings.fraction)
         self.names = tuple(pruned)
         for name, entries in pruned.items():
             self.register_buffer(state_name("pruned", name), entries.contiguous().to(device))
@@ -74,5 +74,5 @@ class RandomPruneSettings(MethodSettings):
         if not 0 <= self.fraction < 1:
             raise ValueError(f"fraction: {self.fraction} is not in 0 <= fraction < 1")
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
-        return RandomPrune(targets, model, self)
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
+        return RandomPrune(targets, model, self, seed)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, MethodSettings, Parameters
-from tdcompress.methods.gates import Gated, state_name
+from tdcompress.methods.gates import Gated, state_generator, state_name
 from tdcompress.sparsity.units import Targets
 
 
@@ -20,15 +20,15 @@ class Smallify(Gated):
     averages start at the sign and at 0, as in the released code.
     """
 
-    def __init__(self, targets: Targets, model: nn.Module, settings: "SmallifySettings") -> None:
+    def __init__(self, targets: Targets, model: nn.Module, settings: "SmallifySettings", seed: int) -> None:
         super().__init__(targets, settings.granularity)
         self.settings = settings
         params = dict(model.named_parameters())
         like = params[targets.weights[0].parameter]
         self.names = tuple(self.gate_shapes(params))
+        generator = state_generator(seed)
         for name, shape in self.gate_shapes(params).items():
-            # torch's default generator, as for a layer's own initial weights
-            switch = torch.rand(shape).to(like)
+            switch = torch.rand(shape, generator=generator).to(like)
             self.register_parameter(state_name("switch", name), nn.Parameter(switch))
             self.register_buffer(state_name("mean_sign", name), switch.sign())
             self.register_buffer(state_name("deviation", name), torch.zeros_like(switch))
@@ -94,5 +94,5 @@ class SmallifySettings(MethodSettings):
         if not 0 < self.threshold < math.inf:
             raise ValueError(f"threshold: {self.threshold} is not above 0")
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
-        return Smallify(targets, model, self)
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
+        return Smallify(targets, model, self, seed)

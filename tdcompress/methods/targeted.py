@@ -140,5 +140,5 @@ class TargetedSettings(MethodSettings):
         first, second = self.ramp_epochs
         return replace(self, ramp_epochs=(first * factor, second * factor))
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return (TargetedUnits if self.granularity == "unit" else TargetedWeights)(targets, self)

@@ -204,5 +204,5 @@ class VariationalSettings(MethodSettings):
         if not -LOG_ALPHA_LIMIT < self.threshold <= LOG_ALPHA_LIMIT:
             raise ValueError(f"threshold: {self.threshold} is not in -8 < threshold <= 8, where log_alpha lies")
 
-    def build(self, targets: Targets, model: nn.Module) -> Method:  # noqa: D102
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return Variational(targets, model, self)

@@ -34,7 +34,7 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainR
     settings = experiment.method
     targets = find_targets(experiment, model, settings, units=settings.granularity == "unit")
     model.to(device)
-    net = SparseNet(model, settings.build(targets, model), l1=settings.l1)
+    net = SparseNet(model, settings.build(targets, model, experiment.seed), l1=settings.l1)
     scratch = work.folder / SCRATCH
     result = train(
         net,
