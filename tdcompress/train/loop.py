@@ -241,8 +241,9 @@ class _Run:
     def backward(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Add a micro-batch's share of the gradient; returns its share of the mean loss, and how many were right."""
         images = self.data.preprocess(pixels)
-        if self.settings.channels_last and images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        # The images' order decides every layer's. Weights keep theirs, so that checkpoints and selection see plain memory.
+        order = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        images = images.contiguous(memory_format=order)
         with autocast(self.device, self.settings.precision):
             logits = self.forward(images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
@@ -347,7 +348,10 @@ class _Run:
 def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators, which nn.Dropout draws from, and give them back as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derived_seed(seed, "network"))
+        # not torch.manual_seed, which would seed GPUs that this training does not use
+        torch.default_generator.manual_seed(derived_seed(seed, "network"))
+        if device.type == "cuda":
+            torch.cuda.manual_seed(derived_seed(seed, "network"))
         yield
 
 
