@@ -1,0 +1,55 @@
+import hashlib
+
+import pytest
+import torch
+
+from tdcompress.data.augment import Augmentation
+from tdcompress.data.base import Dataset, Images, sha256_of_file, sha256_of_images
+from tdcompress.data.preprocess import StandardizePerImage
+from tdcompress.errors import DataError
+
+
+def images(count: int = 3, side: int = 4, labels: tuple[int, ...] | None = None) -> Images:
+    return Images(
+        pixels=torch.zeros(count, side, side, 1, dtype=torch.uint8),
+        labels=torch.tensor(labels if labels is not None else [0] * count, dtype=torch.int64),
+    )
+
+
+def dataset(train: Images, test: Images) -> Dataset:
+    return Dataset(
+        name="d", train=train, test=test, classes=("a", "b"), preprocess=StandardizePerImage(), augmentation=Augmentation()
+    )
+
+
+def test_image_shape_is_channels_first():
+    train = Images(pixels=torch.zeros(2, 5, 7, 3, dtype=torch.uint8), labels=torch.tensor([0, 1]))
+    assert dataset(train, train).image == (3, 5, 7)
+    assert dataset(train, train).preprocessing["kind"] == "standardize_per_image"
+    assert len(train.to("cpu")) == 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Images(pixels=torch.zeros(2, 4, 4, 1), labels=torch.zeros(2, dtype=torch.int64)),
+        lambda: Images(pixels=torch.zeros(2, 4, 4, dtype=torch.uint8), labels=torch.zeros(2, dtype=torch.int64)),
+        lambda: Images(pixels=torch.zeros(2, 4, 4, 1, dtype=torch.uint8), labels=torch.zeros(3, dtype=torch.int64)),
+        lambda: Images(pixels=torch.zeros(2, 4, 4, 1, dtype=torch.uint8), labels=torch.zeros(2)),
+        lambda: dataset(images(0), images()),
+        lambda: dataset(images(), images(1, labels=(2,))),
+        lambda: dataset(images(), images(1, labels=(-1,))),
+        lambda: dataset(images(side=4), images(side=5)),
+    ],
+)
+def test_malformed_data_is_refused(make):
+    with pytest.raises(DataError):
+        make()
+
+
+def test_hashes_change_with_content(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    assert sha256_of_file(tmp_path / "file") == hashlib.sha256(b"content").hexdigest()
+    first, second = images(labels=(0, 1, 1)), images(labels=(0, 1, 0))
+    assert sha256_of_images(first) == sha256_of_images(images(labels=(0, 1, 1)))
+    assert len({sha256_of_images(first), sha256_of_images(second), sha256_of_images(first, second)}) == 3
