@@ -1,7 +1,7 @@
 """Artefacts on disk: a content key, a manifest written last, one owner at a time. Knows no stage and no torch.
 
 ``root/stages/<stage>/<key>/`` holds the files and ``manifest.json`` (sha256 of each file, the record). It is made as
-``<key>.partial/`` and renamed when complete, so a folder that is there is whole, and one whose manifest does not verify is damaged.
+``<key>.partial/`` and renamed when complete: a folder that is there is whole, and one whose manifest does not verify is damaged.
 """
 
 import fcntl

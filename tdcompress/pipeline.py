@@ -1,8 +1,8 @@
 """Tasks that depend on one another, each made once and kept. Knows no torch.
 
-A ``Task`` is one stage with its settings, its inputs and the work that makes it. Its key is a hash of everything the result depends
-on, so a task that is done is never done again, a changed setting redoes only what depends on it, and one training feeds many
-prunings.
+A ``Task`` is one stage with its settings, its inputs and the work that makes it. Its key is a hash of everything the result
+depends on, so a task that is done is never done again, a changed setting redoes only what depends on it, and one training feeds
+many prunings.
 """
 
 import time

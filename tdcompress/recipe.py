@@ -1,7 +1,7 @@
 """Recipes: TOML text -> tables that know their lines -> frozen dataclasses. Knows no stage, no network and no torch.
 
-A table is bound to the settings dataclass of the component that owns it (``bind``). An unknown key, a wrong type or a value out of
-range is a ``RecipeError`` that says file, line, key and, for a misspelt key, the nearest valid one.
+A table is bound to the settings dataclass of the component that owns it (``bind``). An unknown key, a wrong type or a value
+out of range is a ``RecipeError`` that says file, line, key and, for a misspelt key, the nearest valid one.
 """
 
 import difflib

@@ -17,7 +17,7 @@ Json = Any
 
 
 def encode(value: Any) -> Json:
-    """JSON values of a record: dataclasses become objects, tuples become lists; a class's ``name`` is written first.
+    """JSON values of a record: dataclasses become objects, tuples become lists.
 
     Raises:
         TypeError: a value that JSON has no word for.
@@ -259,6 +259,9 @@ class Row:
         values: number format of the file's weights.
         selectable: whether it may become ``model.onnx``.
         why: what can make this row faster than the dense file, or why nothing can.
+        trained_granularity: what was dropped in training where it is not what was pruned, else None.
+        unit: what a pruned unit is.
+        evaluation: "released" = all candidates of the training were pruned too.
     """
 
     id: str
@@ -291,6 +294,9 @@ class Row:
     selectable: bool
     why: str
     latency: tuple[RowLatency, ...] = ()
+    trained_granularity: Literal["weight", "unit"] | None = None
+    unit: Literal["whole", "filter"] = "whole"
+    evaluation: Literal["plain", "released"] = "plain"
 
 
 @dataclass(frozen=True, kw_only=True)

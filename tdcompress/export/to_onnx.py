@@ -113,7 +113,7 @@ def export_onnx(
 
     Args:
         model: the network, in any mode; it is not changed.
-        example_inputs: real samples, (B, ...): onnxruntime is compared with torch on them at each batch size (repeated if too few).
+        example_inputs: real samples, (B, ...): onnxruntime is compared with torch on them (repeated where a batch needs more).
         path: where the file goes: one file, no external data.
         metadata: further facts to keep in the file; strings or JSON values.
         batches: the batch sizes compared.

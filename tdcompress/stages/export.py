@@ -1,5 +1,6 @@
 """Stage "export": a deployed network -> one verified ONNX file, its accuracy under onnxruntime, and samples to verify it by."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tdcompress.artifacts import content_key
 from tdcompress.errors import VerificationError
-from tdcompress.export.check import check_agreement, compare, onnx_logits
+from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.to_onnx import FromPixels, metadata_strings, to_model_proto
 from tdcompress.files import published
 from tdcompress.onnxfile.inspect import inspect_onnx
@@ -20,8 +20,12 @@ from tdcompress.onnxfile.pack import pack_onnx
 from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.pipeline import Workspace
 from tdcompress.records import ExportRecord
+from tdcompress.sparsity.masks import count_zeros
+from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages.experiment import Experiment, Values
-from tdcompress.stages.network import deployed_network, load_data
+from tdcompress.stages.network import EVALUATION_BATCH, deployed_network, load_data
+
+Prepare = Callable[[Tensor], Tensor]
 
 VERSION = 1
 ONNX, SAMPLES = "model.onnx", "samples.npz"
@@ -30,14 +34,14 @@ SHIPPED_SAMPLES = 16
 CALIBRATION_SAMPLES = 256
 
 
-def run(experiment: Experiment, values: Values, pack: bool, facts: dict[str, Any], work: Workspace) -> ExportRecord:
+def run(experiment: Experiment, values: Values, pack: bool, recipe_key: str, work: Workspace) -> ExportRecord:
     """Export, pack, verify, measure.
 
     Args:
         experiment: the resolved recipe.
         values: number format of the weights.
         pack: whether zeros are packed away.
-        facts: what the file's metadata says besides classes and preprocessing.
+        recipe_key: hash of everything that the network depends on, for the file's metadata.
         work: the input "network" is what is exported.
 
     Raises:
@@ -48,22 +52,21 @@ def run(experiment: Experiment, values: Values, pack: bool, facts: dict[str, Any
     model, prepare = deployable(experiment, network)
     samples = prepare(data.test.pixels[:CHECKED_SAMPLES])
     path = work.folder / ONNX
+    torch_correct = count_correct(lambda batch: model(batch).numpy(), experiment, prepare, work, "accuracy in torch")
     proto = to_model_proto(model, samples)
-    set_metadata(proto, metadata_strings({**facts, **file_facts(experiment)}))
+    facts = {"recipe_key": recipe_key, "accuracy": torch_correct / len(data.test), **file_facts(experiment, network)}
+    set_metadata(proto, metadata_strings(facts))
     write_file(experiment, proto, values, pack, path, prepare)
+    session = OnnxNetwork(path)
+    onnx_correct = count_correct(session, experiment, prepare, work, "accuracy under onnxruntime")
     with torch.inference_mode():
         expected = model(samples).numpy()
-    exact = values == "float32"
-    if exact:
+    if values == "float32":
         agreement = check_agreement(model, [samples], path)
         error, largest = agreement.max_error, agreement.max_output
+        check_accuracy(path, onnx_correct, torch_correct)
     else:
-        error, largest = compare(onnx_logits(path, samples), expected, float("inf"), path.name)
-    correct = count_correct(path, data.test.pixels, data.test.labels, prepare, work)
-    if exact:
-        with torch.inference_mode():
-            batches = [model(prepare(part)).argmax(1) for part in data.test.pixels.split(500)]
-        check_accuracy(path, correct, int((torch.cat(batches) == data.test.labels).sum()))
+        error, largest = float(np.abs(session(samples) - expected).max()), float(np.abs(expected).max())
     with published(work.folder / SAMPLES) as temporary, temporary.open("wb") as file:
         np.savez(
             file, allow_pickle=False, input=samples[:SHIPPED_SAMPLES].contiguous().numpy(), output=expected[:SHIPPED_SAMPLES]
@@ -78,11 +81,11 @@ def run(experiment: Experiment, values: Values, pack: bool, facts: dict[str, Any
         max_error=error,
         max_output=largest,
         samples=len(samples),
-        accuracy=correct / len(data.test),
+        accuracy=onnx_correct / len(data.test),
     )
 
 
-def deployable(experiment: Experiment, network: nn.Module) -> tuple[nn.Module, Any]:
+def deployable(experiment: Experiment, network: nn.Module) -> tuple[nn.Module, Prepare]:
     """The module that is exported, and what turns stored pixels into its input."""
     preprocess = load_data(experiment.data).preprocess.cpu()
     if experiment.export.input == "uint8":
@@ -96,14 +99,25 @@ def deployable(experiment: Experiment, network: nn.Module) -> tuple[nn.Module, A
     return network, prepare
 
 
-def file_facts(experiment: Experiment) -> dict[str, Any]:
-    """Metadata that a deployer needs to feed the file and to read its output."""
+def file_facts(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
+    """Metadata that a deployer needs to feed the file, to read its output, and to know what it is."""
     data = load_data(experiment.data)
-    inside = experiment.export.input == "uint8"
-    return {"classes": data.classes, "preprocessing": data.preprocessing, "preprocessing_inside": inside}
+    params = dict(network.named_parameters())
+    prunable_zeros, prunable = count_zeros(
+        params[slot.parameter] for slot in prunable_weights(network, experiment.method.exclude)
+    )
+    zeros, total = count_zeros(params.values())
+    return {
+        "model": experiment.model_name,
+        "classes": data.classes,
+        "preprocessing": data.preprocessing,
+        "preprocessing_inside": experiment.export.input == "uint8",
+        "sparsity_prunable": prunable_zeros / prunable,
+        "sparsity_model": zeros / total,
+    }
 
 
-def write_file(experiment: Experiment, proto: onnx.ModelProto, values: Values, pack: bool, path: Path, prepare: Any) -> None:
+def write_file(experiment: Experiment, proto: onnx.ModelProto, values: Values, pack: bool, path: Path, prepare: Prepare) -> None:
     """Write the dense float32 file, then turn it into the format that is asked for."""
     save_model(proto, path)
     if values == "int8":
@@ -113,26 +127,26 @@ def write_file(experiment: Experiment, proto: onnx.ModelProto, values: Values, p
         pack_onnx(path, path, values=values, prefer=experiment.export.prefer)
 
 
-def count_correct(path: Path, pixels: Tensor, labels: Tensor, prepare: Any, work: Workspace) -> int:
-    """How many test samples the file classifies rightly under onnxruntime."""
-
-    def between(done: int, total: int) -> None:
-        work.progress.update(done, total, "accuracy under onnxruntime")
+def count_correct(
+    network: Callable[[Tensor], np.ndarray], experiment: Experiment, prepare: Prepare, work: Workspace, text: str
+) -> int:
+    """How many test samples a network classifies rightly."""
+    test = load_data(experiment.data).test
+    correct = 0
+    for start in range(0, len(test), EVALUATION_BATCH):
+        work.progress.update(start, len(test), text)
         work.stop_if_asked()
-
-    logits = onnx_logits(path, pixels, prepare=prepare, between=between)
-    return int((logits.argmax(1) == labels.numpy()).sum())
+        part = slice(start, start + EVALUATION_BATCH)
+        with torch.inference_mode():
+            logits = network(prepare(test.pixels[part]))
+        correct += int((logits.argmax(1) == test.labels[part].numpy()).sum())
+    return correct
 
 
 def check_accuracy(path: Path, onnx_correct: int, torch_correct: int) -> None:
     """Accuracies of one network agree when at most two test samples differ (design, rule 5)."""
     if abs(onnx_correct - torch_correct) > 2:
         raise VerificationError(f"{path.name}: {onnx_correct} test samples right under onnxruntime, {torch_correct} in torch")
-
-
-def recipe_key(experiment: Experiment) -> str:
-    """Hash of the resolved recipe, for the file's metadata."""
-    return content_key(experiment)
 
 
 def _encoding_counts(report: Any) -> dict[str, int]:

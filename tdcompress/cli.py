@@ -1,0 +1,304 @@
+"""The command line: verbs only. Each parses its arguments, calls the library, prints."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tdcompress.errors import ModelError, TdcompressError, UserError
+
+DEFAULT_ARTIFACTS = "artifacts"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Returns:
+        0 = done; 2 = what the user gave is wrong; 1 = a fault; 130 or 143 = interrupted, state saved.
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        args.verb(args)
+    except TdcompressError as error:
+        print(f"tdcompress: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("tdcompress: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="tdcompress", description=__doc__ and "From training to a compact, verified, measured ONNX file."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=function)
+        return sub
+
+    sub = verb("run", run, "run a recipe to its report; what is done already is not done again")
+    sub.add_argument("recipe", type=Path, help="a .toml file, or the name of a shipped recipe")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: --set train.epochs=1")
+    _add_artifacts(sub)
+    sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    sub.add_argument("--replace", action="store_true", help="replace a finished run of the same name by another recipe's")
+
+    sub = verb("status", status, "what runs there are, and how far they are")
+    sub.add_argument("run", nargs="?", help="one run")
+    _add_artifacts(sub)
+
+    sub = verb("report", report, "show a run's report again; compare it with published tables; add other machines' latencies")
+    sub.add_argument("run")
+    sub.add_argument("--compare", metavar="TABLE", help="a published table, such as workshop-3a; 'list' lists them")
+    sub.add_argument("--bench", type=Path, action="append", default=[], metavar="FILE.json", help="from `bench --json`")
+    sub.add_argument("--json", action="store_true", help="print report.json")
+    _add_artifacts(sub)
+
+    sub = verb("recipes", recipes, "the shipped recipes")
+    sub.add_argument("--copy", metavar="NAME", help="copy one into this folder")
+
+    sub = verb("inspect", inspect, "what is in an ONNX file, tensor by tensor; or what the rows of a run are")
+    sub.add_argument("path", help="FILE.onnx, or a run")
+    sub.add_argument(
+        "--backend", choices=["onnxruntime", "engine"], default="onnxruntime", help="engine: what it would do with each layer"
+    )
+    sub.add_argument("--json", action="store_true")
+    _add_artifacts(sub)
+
+    sub = verb("pack", pack, "write an ONNX file again without its zeros: plain standard operators, as fast as before")
+    sub.add_argument("source", type=Path, metavar="IN.onnx")
+    sub.add_argument("target", type=Path, metavar="OUT.onnx")
+    sub.add_argument("--values", choices=["float32", "float16"], default="float32")
+    sub.add_argument("--prefer", choices=["speed", "size"], default="speed", help="of loading")
+    sub.add_argument("--external-data", action="store_true", help="accept weights in files beside IN.onnx")
+
+    sub = verb("unpack", unpack, "write a packed ONNX file with dense weights again")
+    sub.add_argument("source", type=Path, metavar="IN.onnx")
+    sub.add_argument("target", type=Path, metavar="OUT.onnx")
+
+    sub = verb("verify", verify, "check an ONNX file or a run's folder: damage, validity, and its outputs on real samples")
+    sub.add_argument("path", type=Path)
+    sub.add_argument("--json", action="store_true")
+    _add_artifacts(sub)
+
+    sub = verb("bench", bench, "time ONNX files on this machine against a baseline")
+    sub.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx")
+    sub.add_argument("--baseline", type=Path, metavar="FILE.onnx", help="default: dense.onnx beside the first file")
+    sub.add_argument("--threads", type=int, default=1, help="of a session; 0 = all cores")
+    sub.add_argument("--batch", type=int, default=1)
+    sub.add_argument("--backend", default="onnxruntime", help="onnxruntime, engine, openvino, deepsparse, null")
+    sub.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime's execution provider")
+    sub.add_argument("--budget", choices=["quick", "full"], default="quick")
+    sub.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured")
+    return parser
+
+
+def _add_artifacts(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--artifacts", type=Path, default=Path(DEFAULT_ARTIFACTS), metavar="DIR", help="where runs are kept")
+
+
+def run(args: argparse.Namespace) -> None:
+    """``tdcompress run``: see ``stages.run.run_recipe``."""
+    from tdcompress.console import Signals, StageConsole, make_console
+    from tdcompress.recipe import load_recipe, parse_override
+    from tdcompress.report.tables import summary
+    from tdcompress.report.terminal import render
+    from tdcompress.shipped import find_recipe
+
+    recipe = load_recipe(find_recipe(args.recipe), dict(parse_override(text) for text in args.set))
+    require_training_parts()
+    from tdcompress.stages.run import find_device, run_recipe
+
+    signals, console = Signals(), make_console()
+    signals.listen()
+    with StageConsole(console) as watcher:
+        done = run_recipe(
+            recipe,
+            root=args.artifacts,
+            device=find_device(args.device),
+            watcher=watcher,
+            should_stop=signals.asked,
+            replace=args.replace,
+        )
+    console.print(render(summary(done.report)))
+    for note in done.report.notes:
+        console.print(note, style="bold", highlight=False)
+    said = "everything was there already; nothing was run" if not done.made else f"{done.made} stages were run"
+    console.print(f"{said}. Report and files: {done.folder}/report.html, .md, .json and *.onnx", highlight=False)
+
+
+def require_training_parts() -> None:
+    """Say what to install where the training half is missing.
+
+    Raises:
+        UserError: torch or another of its packages cannot be found.
+    """
+    from importlib.util import find_spec
+
+    missing = [
+        name
+        for name in ("torch", "torchvision", "onnxscript", "safetensors", "sklearn", "matplotlib", "tomli_w")
+        if not find_spec(name)
+    ]
+    if missing:
+        raise UserError(f"run needs {', '.join(missing)}: pip install 'tdcompress[train]'")
+
+
+def status(args: argparse.Namespace) -> None:
+    """``tdcompress status``: runs with their state, and unfinished or damaged stages."""
+    from tdcompress.console import make_console
+    from tdcompress.report.terminal import render
+    from tdcompress.status import run_table, stage_table
+
+    console = make_console()
+    console.print(render(run_table(args.artifacts, args.run)))
+    console.print(render(stage_table(args.artifacts, args.run)))
+
+
+def report(args: argparse.Namespace) -> None:
+    """``tdcompress report``: a finished run's report, with what other machines measured."""
+    from tdcompress.console import make_console
+    from tdcompress.report.again import compare_with, join_files, load_report
+    from tdcompress.report.tables import summary
+    from tdcompress.report.terminal import render
+
+    console = make_console()
+    folder = args.artifacts / args.run
+    if args.compare == "list":
+        for line in compare_with(None, "list"):
+            console.print(line, highlight=False)
+        return
+    found = join_files(folder, args.bench) if args.bench else load_report(folder)
+    if args.json:
+        print((folder / "report.json").read_text(), end="")
+        return
+    console.print(render(summary(found)))
+    for note in found.notes:
+        console.print(note, style="bold", highlight=False)
+    if args.compare:
+        for line in compare_with(found, args.compare):
+            console.print(line, highlight=False, soft_wrap=True)
+
+
+def recipes(args: argparse.Namespace) -> None:
+    """``tdcompress recipes``: list the shipped recipes, or copy one."""
+    from tdcompress.shipped import copy_recipe, shipped_recipes
+
+    if args.copy:
+        print(f"wrote {copy_recipe(args.copy, Path.cwd())}")
+        return
+    for name, sentence in shipped_recipes().items():
+        print(f"{name:<36}{sentence}")
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run."""
+    from tdcompress.console import make_console
+    from tdcompress.report.files import engine_table, file_tables, run_files
+    from tdcompress.report.terminal import render
+
+    console = make_console()
+    path = Path(args.path)
+    files = [path] if path.is_file() else run_files(args.artifacts / args.path)
+    for file in files:
+        if args.backend == "engine":
+            from tdcompress.engine import explain
+
+            console.print(render(engine_table(file, explain(file))))
+            continue
+        from tdcompress.onnxfile.inspect import inspect_onnx
+
+        found = inspect_onnx(file)
+        if args.json:
+            print(json.dumps(found.to_json(), indent=1))
+            continue
+        for table in file_tables(file, found):
+            console.print(render(table))
+
+
+def pack(args: argparse.Namespace) -> None:
+    """``tdcompress pack``."""
+    from tdcompress.onnxfile.pack import pack_onnx
+
+    done = pack_onnx(args.source, args.target, values=args.values, prefer=args.prefer, external_data=args.external_data)
+    _say_packed(args.target, done)
+
+
+def unpack(args: argparse.Namespace) -> None:
+    """``tdcompress unpack``."""
+    from tdcompress.onnxfile.pack import unpack_onnx
+
+    unpack_onnx(args.source, args.target)
+    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, from {args.source.stat().st_size:,}")
+
+
+def _say_packed(target: Path, done: Any) -> None:
+    share = done.packed_bytes / done.dense_bytes
+    print(f"wrote {target}: {done.packed_bytes:,} bytes, x{share:.3f} of the dense file's {done.dense_bytes:,}")
+
+
+def verify(args: argparse.Namespace) -> None:
+    """``tdcompress verify``."""
+    from tdcompress.verify import verify_path
+
+    path = args.path if args.path.exists() else args.artifacts / args.path
+    if not path.exists():
+        raise ModelError(f"{args.path}: no such file or run")
+    found = verify_path(path, say=lambda line: print(line, file=sys.stderr))
+    if args.json:
+        print(json.dumps({name: entry.to_json() for name, entry in found.items()}, indent=1))
+        return
+    for name, entry in found.items():
+        compared = (
+            f"{entry.samples} samples, largest difference {entry.max_error:.2g}" if entry.samples else "no samples to compare"
+        )
+        print(f"ok  {name}: valid, loads, {compared}")
+
+
+def bench(args: argparse.Namespace) -> None:
+    """``tdcompress bench``."""
+    from rich.table import Table
+
+    from tdcompress.bench.benchmark import benchmark
+    from tdcompress.bench.table import latency_table
+    from tdcompress.console import make_console
+    from tdcompress.files import write_text
+
+    baseline = args.baseline or args.files[0].parent / "dense.onnx"
+    if not baseline.is_file():
+        raise UserError(f"{baseline}: no such file; name what the files are compared with: --baseline dense.onnx")
+    quiet = make_console(stderr=True)
+    found = benchmark(
+        args.files,
+        baseline=baseline,
+        threads=args.threads,
+        batch=args.batch,
+        backend=args.backend,
+        provider=args.provider,
+        budget=args.budget,
+        progress=lambda line: quiet.print(line, highlight=False, style="dim"),
+    )
+    if args.json:
+        write_text(args.json, found.to_json())
+    columns, rows = latency_table(found)
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console = make_console()
+    console.print(
+        f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {args.batch}, {args.budget} budget",
+        highlight=False,
+    )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What a person sees while a run goes on, and how a signal is heard."""
+
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from tdcompress.artifacts import Artifact
+from tdcompress.pipeline import Task
+
+_PLAIN_SECONDS = 15.0
+
+
+class Signals:
+    """Hears SIGINT and SIGTERM: the first one asks the run to save and stop, a second SIGINT leaves at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def listen(self) -> None:
+        """Take over both signals for the rest of the process."""
+        signal.signal(signal.SIGINT, self._heard)
+        signal.signal(signal.SIGTERM, self._heard)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+        self.number = number
+
+    def asked(self) -> int | None:
+        """The number of the signal that was heard, or None."""
+        return self.number
+
+
+class StageConsole:
+    """One line per stage: a bar while it runs, what it made when it is done. Without a terminal: plain lines now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[text]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "StageConsole":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def started(self, task: Task) -> "StageProgress":
+        """Show a bar for a stage."""
+        for shown in self.bars.task_ids:
+            self.bars.remove_task(shown)
+        return StageProgress(self, self.bars.add_task(task.title, total=None, text=""), task.title)
+
+    def finished(self, task: Task, artifact: Artifact, seconds: float) -> None:
+        """Say what a stage made."""
+        for shown in self.bars.task_ids:
+            self.bars.remove_task(shown)
+        self.console.print(f"[green]done[/]  {task.title:<58}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
+
+    def reused(self, task: Task, artifact: Artifact) -> None:
+        """Say that a stage was there already."""
+        self.console.print(f"[dim]kept  {task.title:<58}{_result(artifact.record)}[/]", highlight=False)
+
+
+class StageProgress:
+    """Where one stage says how far it is."""
+
+    def __init__(self, owner: StageConsole, bar: TaskID, title: str) -> None:
+        self.owner, self.bar, self.title = owner, bar, title
+        self.told = time.monotonic()
+
+    def update(self, done: float, total: float, text: str) -> None:
+        """Move the bar; without a terminal print a line every quarter of a minute."""
+        self.owner.bars.update(self.bar, completed=done, total=total, text=text)
+        if self.owner.bars.disable and time.monotonic() - self.told > _PLAIN_SECONDS:
+            self.told = time.monotonic()
+            share = f"{done / total:.0%}" if total else ""
+            self.owner.console.print(f"...   {self.title}  {share}  {text}", highlight=False, soft_wrap=True)
+
+
+def _result(record: Any) -> str:
+    if "accuracy" not in record:
+        return ""
+    size = record.get("onnx_bytes") or record.get("stored_bytes")
+    return f"{record['accuracy']:7.2%}" + (f"{size / 1024:9.1f} KiB" if size else "")
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console as wide as the terminal, or 120 columns where there is none."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 120)

@@ -1,0 +1,64 @@
+"""The recipes that come with the package: the repository's ``pipelines/``, installed under the environment's share folder."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+from tdcompress.errors import UserError
+from tdcompress.recipe import nearest
+
+
+def recipes_folder() -> Path:
+    """Where the shipped recipes lie: beside the package in a checkout, under ``share/`` of an installation.
+
+    Raises:
+        UserError: neither is there.
+    """
+    beside = Path(__file__).resolve().parent.parent / "pipelines"
+    installed = Path(sysconfig.get_path("data")) / "share" / "tdcompress" / "pipelines"
+    for folder in (beside, installed):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"the shipped recipes are missing ({installed}); install tdcompress again")
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name -> first line of the comment at the top, for each shipped recipe."""
+    folder = recipes_folder()
+    found = {}
+    for path in sorted(folder.rglob("*.toml")):
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        found[path.relative_to(folder).with_suffix("").as_posix()] = first.lstrip("# ") if first.startswith("#") else ""
+    return found
+
+
+def find_recipe(path: Path) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one.
+
+    Raises:
+        UserError: neither.
+    """
+    if path.is_file():
+        return path
+    shipped = recipes_folder() / path.with_suffix(".toml")
+    if path.suffix in ("", ".toml") and shipped.is_file():
+        return shipped
+    raise UserError(
+        f"{path}: no such recipe{nearest(path.stem, tuple(shipped_recipes()))}; `tdcompress recipes` lists the shipped ones"
+    )
+
+
+def copy_recipe(name: str, folder: Path) -> Path:
+    """Copy a shipped recipe into a folder.
+
+    Raises:
+        UserError: no such recipe, or a file of that name is there.
+    """
+    known = shipped_recipes()
+    if name not in known:
+        raise UserError(f"{name}: no shipped recipe{nearest(name, tuple(known))}")
+    target = folder / f"{Path(name).name}.toml"
+    if target.exists():
+        raise UserError(f"{target}: is there already; remove it, or copy to another folder")
+    shutil.copyfile(recipes_folder() / f"{name}.toml", target)
+    return target

@@ -1,0 +1,259 @@
+"""A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tdcompress.artifacts import HashMemory, content_key
+from tdcompress.bench.host import read_host
+from tdcompress.data.base import DataSettings
+from tdcompress.pipeline import Task
+from tdcompress.recipe import Recipe, expand_sweep
+from tdcompress.records import encode
+from tdcompress.stages import bench, export, finetune, prune, shrink, store, train
+from tdcompress.stages.experiment import Experiment, Values, resolve
+
+_WHERE_NOT_WHAT = ("root", "download")  # keys that say where data lies; the content's hash says what it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowPlan:
+    """The tasks behind one row of the report.
+
+    Attributes:
+        id: short and unique in the run.
+        network: the last task whose network is dense in shape: prune, or finetune.
+        deployed: shrink, or store.
+    """
+
+    id: str
+    experiment: Experiment
+    values: Values
+    train: Task
+    network: Task
+    deployed: Task
+    export: Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """All tasks of a run.
+
+    Attributes:
+        recipe_key: hash of every resolved combination.
+        dense: export of the unpruned network that every row is compared with.
+        dense_train: its training.
+        rows: one per combination and number format.
+        bench: None where the recipe measures nothing.
+    """
+
+    recipe: Recipe
+    recipe_key: str
+    experiments: tuple[Experiment, ...]
+    dense: Task
+    dense_train: Task
+    rows: tuple[RowPlan, ...]
+    bench: Task | None
+
+
+def plan_run(recipe: Recipe, device: torch.device, hashes: HashMemory) -> RunPlan:
+    """Resolve every combination of a recipe and lay out its tasks.
+
+    Args:
+        recipe: with its sweep.
+        device: where networks train and are measured.
+        hashes: remembers the hashes of data files.
+
+    Raises:
+        RecipeError: anything wrong in the recipe, before anything runs.
+        DataError: data that is missing or damaged.
+    """
+    variants = expand_sweep(recipe)
+    experiments = tuple(resolve(variant) for variant in variants)
+    data_keys = {settings: settings.content_hash(hashes.sha256) for settings in {e.data for e in experiments}}
+    recipe_key = content_key([describe(experiment, data_keys[experiment.data]) for experiment in experiments])
+    tasks = [_Tasks(experiment, device, data_keys[experiment.data]) for experiment in experiments]
+    ids = row_ids(experiments)
+    baseline = next((task for task in tasks if task.experiment.method.name == "none"), tasks[0])
+    rows = tuple(
+        task.row(name if len(task.experiment.export.values) == 1 else f"{name}-{values}", values)
+        for name, task in zip(ids, tasks, strict=True)
+        for values in task.experiment.export.values
+    )
+    dense = baseline.dense()
+    return RunPlan(
+        recipe=recipe,
+        recipe_key=recipe_key,
+        experiments=experiments,
+        dense=dense,
+        dense_train=baseline.train(),
+        rows=rows,
+        bench=_bench_task(experiments[0], dense, rows),
+    )
+
+
+def describe(experiment: Experiment, data_key: str) -> dict[str, Any]:
+    """Everything that a row depends on, as JSON: settings with defaults, names, the data's hash."""
+    return {
+        "seed": experiment.seed,
+        "data": _data(experiment.data, data_key),
+        "model": _model(experiment),
+        "method": {"name": experiment.method.name, **encode(experiment.method)},
+        **{key: encode(getattr(experiment, key)) for key in ("train", "prune", "finetune", "export", "bench")},
+    }
+
+
+def _data(settings: DataSettings, data_key: str) -> dict[str, Any]:
+    kept = {key: value for key, value in encode(settings).items() if key not in _WHERE_NOT_WHAT}
+    return {"name": settings.name, "content": data_key, **kept}
+
+
+def _model(experiment: Experiment) -> dict[str, Any]:
+    init = experiment.init and hashlib.sha256(Path(experiment.init).read_bytes()).hexdigest()
+    return {"name": experiment.model_name, "init": init, **encode(experiment.model)}
+
+
+class _Tasks:
+    """The tasks of one experiment."""
+
+    def __init__(self, experiment: Experiment, device: torch.device, data_key: str) -> None:
+        self.experiment = experiment
+        self.device = device
+        self.described = describe(experiment, data_key)
+
+    def train(self) -> Task:
+        experiment = self.experiment
+        return Task(
+            stage="train",
+            version=train.VERSION,
+            settings={key: self.described[key] for key in ("seed", "data", "model", "method", "train")},
+            work=partial(train.run, experiment, self.device),
+            title=f"train {experiment.model_name} {method_label(experiment)}",
+        )
+
+    def network(self) -> Task:
+        experiment = self.experiment
+        resolved = {"granularity": experiment.granularity, "scope": experiment.scope}
+        unit = experiment.prune.unit or experiment.method.unit
+        pruned = Task(
+            stage="prune",
+            version=prune.VERSION,
+            settings={**self.described["prune"], **resolved, "unit": unit},
+            inputs={"train": self.train()},
+            work=partial(prune.run, experiment, self.device),
+            title=f"prune {method_label(experiment)} {share_label(experiment)}",
+        )
+        if not experiment.finetune.epochs:
+            return pruned
+        return Task(
+            stage="finetune",
+            version=finetune.VERSION,
+            settings=self.described["finetune"],
+            inputs={"network": pruned},
+            work=partial(finetune.run, experiment, self.device),
+            title=f"fine-tune {method_label(experiment)} {share_label(experiment)}",
+        )
+
+    def deployed(self) -> Task:
+        stage = shrink if self.experiment.granularity == "unit" else store
+        name = "shrink" if self.experiment.granularity == "unit" else "store"
+        return Task(
+            stage=name,
+            version=stage.VERSION,
+            settings={},
+            inputs={"network": self.network()},
+            work=partial(stage.run, self.experiment, self.device),
+            title=f"{name} {method_label(self.experiment)} {share_label(self.experiment)}",
+        )
+
+    def export(self, network: Task, values: Values, pack: bool, title: str) -> Task:
+        settings = {key: value for key, value in self.described["export"].items() if key not in ("select", "values")}
+        return Task(
+            stage="export",
+            version=export.VERSION,
+            settings={**settings, "values": values, "pack": pack},
+            inputs={"network": network},
+            work=partial(export.run, self.experiment, values, pack, network.key),
+            title=title,
+        )
+
+    def dense(self) -> Task:
+        return self.export(self.train(), "float32", False, f"export dense {self.experiment.model_name}")
+
+    def row(self, name: str, values: Values) -> RowPlan:
+        deployed = self.deployed()
+        pack = self.experiment.export.pack == "auto" and self.experiment.granularity == "weight"
+        return RowPlan(
+            id=name,
+            experiment=self.experiment,
+            values=values,
+            train=self.train(),
+            network=self.network(),
+            deployed=deployed,
+            export=self.export(deployed, values, pack, f"export {name}"),
+        )
+
+
+def _bench_task(experiment: Experiment, dense: Task, rows: Sequence[RowPlan]) -> Task | None:
+    settings = experiment.bench
+    if settings.budget == "none":
+        return None
+    here = read_host()  # latencies of another host, or of other versions, are of no use here
+    return Task(
+        stage="bench",
+        version=bench.VERSION,
+        settings={**encode(settings), "host": here.id, "versions": here.versions, "seed": experiment.seed},
+        inputs={"dense": dense, **{row.id: row.export for row in rows}},
+        work=partial(bench.run, settings, experiment.seed),
+        title=f"bench {len(rows)} files",
+    )
+
+
+def method_label(experiment: Experiment) -> str:
+    """How people and the papers write a method: "targeted(alpha=0.66,gamma=0.75)"."""
+    defaults = {field.name: field.default for field in fields(experiment.method)}
+    told = {key: value for key, value in experiment.options.items() if value != encode(defaults.get(key))}
+    inside = ",".join(f"{key}={value}" for key, value in sorted(told.items()))
+    return f"{experiment.method.name}({inside})" if inside else experiment.method.name
+
+
+def share_label(experiment: Experiment) -> str:
+    """The pruned share: "0.9", or "keep3" for Xtreme."""
+    keep = experiment.prune.keep_per_filter
+    return f"keep{keep}" if keep is not None else f"{experiment.prune.fraction:g}"
+
+
+def row_ids(experiments: Sequence[Experiment]) -> list[str]:
+    """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
+    traits = [_traits(experiment) for experiment in experiments]
+    varying = {key for trait in traits for key in trait if len({str(other.get(key)) for other in traits}) > 1}
+    per_method: dict[str, set[str]] = {}
+    for experiment in experiments:  # an option that tells two rows of one method apart
+        same = [t for e, t in zip(experiments, traits, strict=True) if e.method.name == experiment.method.name]
+        per_method[experiment.method.name] = {key for key in varying if len({str(trait.get(key)) for trait in same}) > 1}
+    ids = []
+    for experiment, trait in zip(experiments, traits, strict=True):
+        telling = sorted(key for key in trait if key in per_method[experiment.method.name])
+        middle = [f"{key.rpartition('.')[2]}{trait[key]}" for key in telling]
+        ids.append("-".join([experiment.method.name, *middle, share_label(experiment)]).replace("/", "_"))
+    seen: dict[str, int] = {}
+    unique = []
+    for name in ids:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return unique
+
+
+def _traits(experiment: Experiment) -> dict[str, Any]:
+    """What can differ between rows besides method and pruned share."""
+    prune_keys = replace(experiment.prune, fraction=0.0, keep_per_filter=None)
+    traits = {f"method.{key}": value for key, value in experiment.options.items()}
+    traits |= {f"prune.{key}": value for key, value in encode(prune_keys).items() if key != "fraction"}
+    traits |= {"granularity": experiment.granularity, "scope": experiment.scope, "seed": experiment.seed}
+    traits |= {"model": experiment.model_name, "finetune": experiment.finetune.epochs, "epochs": experiment.train.epochs}
+    return {key: value for key, value in traits.items() if isinstance(value, str | int | float)}

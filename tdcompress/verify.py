@@ -1,0 +1,70 @@
+"""Check what is to be deployed: one ONNX file, or a run's whole folder. Needs no torch."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.errors import ArtifactError
+from tdcompress.onnxfile.reports import VerifyReport
+from tdcompress.onnxfile.verify import verify_onnx
+
+SAMPLES = "samples.npz"
+
+
+def verify_path(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, VerifyReport]:
+    """Verify a file, or a run folder: every file against the manifest, every ONNX file, and its outputs on real samples.
+
+    Args:
+        path: an .onnx file (with samples.npz beside it, the outputs are compared too), or a folder of ``tdcompress run``.
+        say: gets a line for each step.
+
+    Returns:
+        A report for each ONNX file; it is there only if the file passed.
+
+    Raises:
+        ArtifactError: the folder has no readable manifest, or a file that is missing or damaged.
+        ModelError: a file that is not a model.
+        VerificationError: a model that does not give the recorded outputs.
+    """
+    if not path.is_dir():
+        return {path.name: verify_with_samples(path)}
+    say(f"{path}: hashing files")
+    files = _manifest_files(path)
+    check_files(path, files)
+    reports = {}
+    for name in sorted(name for name in files if name.endswith(".onnx")):
+        say(f"{path / name}: running samples")
+        reports[name] = verify_with_samples(path / name)
+    return reports
+
+
+def verify_with_samples(path: Path) -> VerifyReport:
+    """Verify an ONNX file, on the samples beside it where they are recorded for it."""
+    samples = path.parent / SAMPLES
+    output = f"output/{path.name}"
+    if _holds(samples, output):
+        return verify_onnx(path, samples, output=output)
+    return verify_onnx(path)
+
+
+def _holds(samples: Path, output: str) -> bool:
+    if not samples.is_file():
+        return False
+    try:
+        with np.load(samples, allow_pickle=False) as archive:
+            return output in archive.files
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{samples}: not a readable file of samples ({error}); fetch the run's folder again") from None
+
+
+def _manifest_files(folder: Path) -> dict[str, str]:
+    path = folder / MANIFEST
+    try:
+        return {str(name): str(digest) for name, digest in json.loads(path.read_text())["files"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        raise ArtifactError(f"{path}: not a readable manifest ({reason}); is {folder} a run's folder?") from None
