@@ -37,9 +37,12 @@ class Style:
 
 
 def styles(series: Sequence[Series]) -> tuple[Style, ...]:
-    """One style each. A method keeps its colour in every report; plain training is grey; a palette used up begins again, dashed."""
+    """One style each.
+
+    A method keeps its colour in every report, plain training is grey, and a palette that is used up begins again, dashed.
+    """
     found: list[Style] = []
-    turns = {index: 0 for index in range(len(PALETTE))}
+    turns = dict.fromkeys(range(len(PALETTE)), 0)
     plain = 0
     for line in series:
         if line.method == "none":

@@ -1,5 +1,7 @@
 """The tables behind the summary: accuracy through each artefact, sizes, latencies of one host, trainings."""
 
+from collections.abc import Callable
+
 from tdcompress.records import Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import group
@@ -8,7 +10,7 @@ from tdcompress.report.tables import Column, Table, highlighted, numbered
 
 def accuracies(report: Report) -> Table:
     """Accuracy of each form of each row, measured through that form, and how many test samples they differ by."""
-    forms = {
+    forms: dict[str, Callable[[Row], float | None]] = {
         "masked": lambda row: row.accuracy_masked,
         "shrunk": lambda row: row.accuracy_shrunk,
         "stored": lambda row: row.accuracy_stored,
@@ -20,7 +22,7 @@ def accuracies(report: Report) -> Table:
         values = [read(row) for read in used.values()]
         known = [value for value in values if value is not None]
         apart = round((max(known) - min(known)) * report.test_samples)
-        cells = ["–" if value is None else text.percent(value) for value in values]
+        cells = ["-" if value is None else text.percent(value) for value in values]
         lines.append((row.id, text.percent(row.accuracy_dense), *cells, str(apart)))
     return Table(
         title="Accuracy through each artefact",
@@ -60,12 +62,12 @@ def _size_cells(row: Row) -> tuple[str, ...]:
         f"{row.macs:,}",
         text.size(row.onnx_bytes),
         text.size(row.bound_bytes),
-        f"{row.onnx_bytes / row.bound_bytes:.2f}" if row.bound_bytes > 0 else "–",
+        f"{row.onnx_bytes / row.bound_bytes:.2f}" if row.bound_bytes > 0 else "-",
     )
 
 
 def _stored(row: Row) -> str:
-    return "–" if row.stored_bytes is None else text.size(row.stored_bytes)
+    return "-" if row.stored_bytes is None else text.size(row.stored_bytes)
 
 
 def latencies(report: Report, host: str) -> Table:

@@ -76,8 +76,10 @@ def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block
         extra: blocks that follow the summary, such as a comparison with published tables.
     """
     measured = any(row.latency for row in report.rows)
+    first, *rest = sentences(report)
     blocks: list[Block | None] = [
-        Paragraph(text=" ".join(sentences(report)), lead=True),
+        Paragraph(text=first, lead=True),
+        Paragraph(text=" ".join(rest)) if rest else None,
         _chosen(report),
         figures.get("accuracy"),
         *((summary(report), _latency_note(report)) if report.rows else ()),
@@ -133,15 +135,21 @@ def _hosts(report: Report) -> list[Block]:
     blocks: list[Block] = []
     for host in hosts:
         blocks.append(details.latencies(report, host))
-        facts = tuple((name.replace("_", " "), _fact(value)) for name, value in report.hosts.get(host, {}).items() if name != "id")
+        facts = tuple(_fact(name, value) for name, value in report.hosts.get(host, {}).items() if name != "id")
         if facts:
             blocks.append(Facts(facts=facts))
     return blocks
 
 
-def _fact(value: Any) -> str:
+def _fact(name: str, value: Any) -> tuple[str, str]:
+    if name.endswith("_bytes") and type(value) is int:
+        return name.removesuffix("_bytes").replace("_", " "), text.size(value)
+    return name.replace("_", " "), _words(value)
+
+
+def _words(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_fact(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_fact(item) for item in value) or "none"
+        return ", ".join(_words(item) for item in value) or "none"
     return "unknown" if value is None else str(value)

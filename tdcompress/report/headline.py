@@ -17,20 +17,20 @@ def sentences(report: Report) -> tuple[str, ...]:
     if not report.rows:
         return ("No network was deployed.",)
     chosen = highlighted(report)
-    told = [_accuracy(report.rows), f"One of the {report.test_samples:,} test samples is {_points(1 / report.test_samples)}."]
+    told = list(_accuracy(report.rows, report.test_samples))
     if chosen is None:
         told.append("No row became model.onnx.")
     else:
         told += [_selection(report.rows[chosen]), *_latency(report.rows[chosen])]
-    return tuple(sentence for sentence in told if sentence)
+    return tuple(told)
 
 
-def _accuracy(rows: Sequence[Row]) -> str:
+def _accuracy(rows: Sequence[Row], test_samples: int) -> tuple[str, ...]:
     series = group(rows)
     dense = dense_accuracy(rows)
     at = _telling_share(series, dense)
     if at is None:
-        return f"Nothing was pruned; the dense network has {text.percent(dense)} %."
+        return (f"Nothing was pruned; the dense network has {text.percent(dense)} %.",)
     share, within = at
     found = [(line, mean_accuracy(there)) for line in series if (there := _rows_at(line, share))]
     found.sort(key=lambda item: -item[1])
@@ -38,11 +38,14 @@ def _accuracy(rows: Sequence[Row]) -> str:
         found = [*found[: _NAMES_AT_MOST - 1], found[-1]]
     names = ", ".join(f"{line.label} {text.percent(accuracy)} %" for line, accuracy in found)
     rule = (
-        f"the largest share here at which a network loses at most {_points(HEADLINE_DROP)}"
+        f"is the largest share here at which a network loses at most {_points(HEADLINE_DROP)}"
         if within
-        else f"the smallest share here; every network loses more than {_points(HEADLINE_DROP)}"
+        else f"is the smallest share here, and every network loses more than {_points(HEADLINE_DROP)}"
     )
-    return f"At {text.short_percent(share)} pruned ({rule}; dense {text.percent(dense)} %): {names}."
+    return (
+        f"At {text.short_percent(share)} pruned: {names}; dense {text.percent(dense)} %.",
+        f"{text.short_percent(share)} {rule}; one of the {test_samples:,} test samples is {_points(1 / test_samples)}.",
+    )
 
 
 def _telling_share(series: Sequence[Series], dense: float) -> tuple[float, bool] | None:

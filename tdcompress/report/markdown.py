@@ -51,7 +51,8 @@ def _block(block: Block) -> str:
         case Items():
             return "".join(f"- {escape(item)}\n" for item in block.items)
         case Facts():
-            return "".join(f"- {escape(name)}: {'**' * block.large}{escape(value)}{'**' * block.large}\n" for name, value in block.facts)
+            bold = "**" if block.large else ""
+            return "".join(f"- {escape(name)}: {bold}{escape(value)}{bold}\n" for name, value in block.facts)
         case Figure():
             alt = re.sub(r"[\[\]\\]", "", block.alt)
             return f"![{escape(alt)}]({block.name}.png)\n\n{escape(block.caption)}\n"

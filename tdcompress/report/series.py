@@ -7,7 +7,7 @@ from typing import Any
 
 from tdcompress.records import Row
 
-_SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
+_SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}  # noqa: RUF001
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "lambda", "rate", "keep_per_filter")
 
 
@@ -53,7 +53,8 @@ def group(rows: Iterable[Row]) -> tuple[Series, ...]:
     for row in rows:
         members.setdefault(json.dumps([row.method, _shared(row)], sort_keys=True), []).append(row)
     groups = list(members.values())
-    varying = {key for key in _shared(groups[0][0]) if len({_word(_shared(group[0])[key]) for group in groups}) > 1} if groups else set()
+    shared = [_shared(group[0]) for group in groups]
+    varying = {key for setting in shared for key in setting if any(other[key] != setting[key] for other in shared)}
     return tuple(
         Series(
             method=group[0].method,

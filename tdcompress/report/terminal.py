@@ -9,7 +9,8 @@ from tdcompress.report.tables import Table
 
 def render(table: Table) -> RenderableType:
     """What ``rich.console.Console.print`` draws: the table, and its notes under it."""
-    grid = RichTable(title=Text(table.title, style="bold") if table.title else None, title_justify="left", box=None, pad_edge=False)
+    title = Text(table.title, style="bold") if table.title else None
+    grid = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
     for column in table.columns:
         grid.add_column(Text(column.title, style="dim"), justify=column.align, overflow="fold")
     for index, row in enumerate(table.rows):

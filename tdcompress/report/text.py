@@ -21,7 +21,9 @@ def size(bytes_: float) -> str:
         return f"{bytes_:.0f} B"
     if bytes_ < 1023.95 * 1024:
         return f"{bytes_ / 1024:.1f} KiB"
-    return f"{bytes_ / 1024**2:.2f} MiB"
+    if bytes_ < 1023.995 * 1024**2:
+        return f"{bytes_ / 1024**2:.2f} MiB"
+    return f"{bytes_ / 1024**3:.2f} GiB"
 
 
 def ratio(value: float) -> str:

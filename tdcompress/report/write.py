@@ -6,10 +6,12 @@ from pathlib import Path
 
 from tdcompress.files import write_bytes
 from tdcompress.records import Report, encode
-from tdcompress.report import html, markdown, plots
+from tdcompress.report import canvas, html, markdown, plots
 from tdcompress.report.document import Block, Paragraph, compose
 
-WITHOUT_PLOTS = "There are no plots because matplotlib is not installed here; `pip install matplotlib` and write the report again."
+WITHOUT_PLOTS = (
+    "There are no plots because matplotlib is not installed here: pip install matplotlib, then write the report again."
+)
 
 
 def write_report(report: Report, folder: Path, extra: Sequence[Block] = ()) -> list[Path]:
@@ -25,9 +27,9 @@ def write_report(report: Report, folder: Path, extra: Sequence[Block] = ()) -> l
     Returns:
         The files written, plots first and report.json last.
     """
-    drawings = plots.draw(report) if plots.available() else ()
+    drawings = plots.draw(report)
     figures = {drawing.figure.name: drawing.figure for drawing in drawings}
-    missing = () if plots.available() else (Paragraph(text=WITHOUT_PLOTS),)
+    missing = () if canvas.available() else (Paragraph(text=WITHOUT_PLOTS),)
     document = compose(report, figures, (*missing, *extra))
 
     files: dict[str, bytes] = {}

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from tdcompress.records import Report, Row, RowLatency
 
 PRUNABLE, OTHER = 88_000, 1_200
@@ -18,9 +19,7 @@ OPTIONS = {
     "targeted": {"gamma": 0.9, "alpha": 0.66, "schedule": "constant"},
 }
 UNIT_WHY = "Units were removed: fewer channels are computed, so any runtime can be faster."
-WEIGHT_WHY = (
-    "Single weights are zero and onnxruntime computes with zeros as with any number: the file is smaller, nothing in it is faster."
-)
+WEIGHT_WHY = "Single weights are zero, and onnxruntime computes with zeros as with any number: the file is smaller, not faster."
 HOSTS = {
     "xeon-platinum-8481c-2c-3f9a1c": {
         "id": "xeon-platinum-8481c-2c-3f9a1c",
@@ -34,7 +33,9 @@ HOSTS = {
 }
 
 
-def make_row(method: str, fraction: float, accuracy: float, *, granularity: str = "weight", latency: tuple = (), **changes) -> Row:
+def make_row(
+    method: str, fraction: float, accuracy: float, *, granularity: str = "weight", latency: tuple = (), **changes
+) -> Row:
     kept = PRUNABLE - math.floor(fraction * PRUNABLE)
     bound = 4 * (kept + OTHER) + (PRUNABLE * _entropy(kept / PRUNABLE)) / 8
     fields = {
@@ -86,7 +87,7 @@ def make_latency(host: str, ratio: float, half: float = 0.012, claim: str | None
         "ratio_low": ratio - half,
         "ratio_high": ratio + half,
         "claim": claim,
-        "reason": "the interval contains 1" if claim == "none" else "",
+        "reason": "the interval reaches within 1 % of 1" if claim == "none" else "",
     }
     return RowLatency(**(fields | changes))
 

@@ -1,0 +1,133 @@
+"""Accuracy against the pruned share: one line for each method and setting, named where it ends."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tdcompress.records import Report, Row
+from tdcompress.report import colours, text
+from tdcompress.report.canvas import beside, canvas
+from tdcompress.report.document import Figure
+from tdcompress.report.series import Series, dense_accuracy, group, mean_accuracy, pruned_share
+from tdcompress.report.spacing import spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+NAMED_LINES_AT_MOST = 9
+LINE_HEIGHT = 0.062  # of a line of text, in heights of the axes
+
+
+def figure(report: Report) -> Figure:
+    """What the plot shows, in words."""
+    ends = "; ".join(
+        f"{line.label} {text.percent(line.rows[-1].accuracy_onnx)} % at {text.short_percent(pruned_share(line.rows[-1]))} pruned"
+        for line in group(report.rows)
+    )
+    scale = "Equal steps to the right halve what is kept. " if _by_kept(report.rows) else ""
+    return Figure(
+        name="accuracy",
+        alt=f"Accuracy against pruned share. {ends}.",
+        caption=f"Accuracy of the deployed files against what was pruned. {scale}Dotted: the unpruned network.",
+    )
+
+
+def plot(report: Report) -> "Canvas":
+    """Draw it; with several seeds a line is their mean, and each seed a faint dot."""
+    series = group(report.rows)
+    styles = colours.styles(series)
+    drawing, (axes,) = canvas(3.7)
+    place = _place(report.rows)
+    names = [_draw_line(axes, line, style, place) for line, style in zip(series, styles, strict=True)]
+    _share_ticks(axes, report.rows, place)
+    dense = 100 * dense_accuracy(report.rows)
+    axes.axhline(dense, color=colours.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    names.append(_Name(words="", detail=f"dense {dense:.2f}", colour=colours.MUTED, x=axes.get_xlim()[1], y=dense))
+    axes.grid(axis="y")
+    axes.tick_params(length=0)
+    axes.set_title("accuracy, %", loc="left", fontsize=9.5, color=colours.MUTED)
+    axes.set_xlabel(f"pruned share of prunable {' and '.join(sorted({f'{row.granularity}s' for row in report.rows}))}")
+    if len(series) <= NAMED_LINES_AT_MOST:
+        _name_lines(axes, names)
+    else:
+        drawing.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    return drawing
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Name:
+    """A line's name, to be set beside its last point."""
+
+    words: str
+    detail: str
+    colour: str
+    x: float
+    y: float
+
+
+def _draw_line(axes: "Axes", line: Series, style: colours.Style, place: Callable[[float], float]) -> _Name:
+    shares = sorted({pruned_share(row) for row in line.rows})
+    means = [100 * mean_accuracy([row for row in line.rows if pruned_share(row) == share]) for share in shares]
+    xs = [place(share) for share in shares]
+    axes.plot(
+        xs,
+        means,
+        color=style.colour,
+        linestyle="--" if style.dashed else "-",
+        linewidth=1.8,
+        marker=style.marker,
+        markersize=5.5,
+        markeredgecolor=colours.SURFACE,
+        markeredgewidth=0.8,
+        label=line.label,
+        clip_on=False,
+        zorder=3,
+    )
+    if len(line.rows) > len(shares):
+        dots = [(place(pruned_share(row)), 100 * row.accuracy_onnx) for row in line.rows]
+        axes.plot(*zip(*dots, strict=True), ".", color=style.colour, alpha=0.45, markersize=5, zorder=2)
+    return _Name(words=line.method, detail=line.detail, colour=style.colour, x=xs[-1], y=means[-1])
+
+
+def _by_kept(rows: Sequence[Row]) -> bool:
+    return all(pruned_share(row) < 1 for row in rows)
+
+
+def _place(rows: Sequence[Row]) -> Callable[[float], float]:
+    """Where a pruned share stands: by the logarithm of what is kept, or linear where something keeps nothing."""
+    return (lambda share: -math.log2(1 - share)) if _by_kept(rows) else (lambda share: share)
+
+
+def _share_ticks(axes: "Axes", rows: Sequence[Row], place: Callable[[float], float]) -> None:
+    """A tick at every pruned share that was measured, but where their labels would touch."""
+    shares = sorted({pruned_share(row) for row in rows})
+    left, right = place(shares[0]), place(shares[-1])
+    width = right - left or 1
+    axes.set_xlim(left - 0.02 * width, right + 0.02 * width)
+    shown: list[float] = []
+    for share in reversed(shares):
+        if not shown or place(shown[-1]) - place(share) > 0.1 * width:
+            shown.append(share)
+    axes.set_xticks([place(share) for share in shown], [text.short_percent(share) for share in shown])
+
+
+def _name_lines(axes: "Axes", names: Sequence[_Name]) -> None:
+    """Name each line at its right end, names pushed apart where they would touch."""
+    low, high = axes.get_ylim()
+    height = LINE_HEIGHT * (high - low)
+    needed = [height * (2.2 if name.words and name.detail else 1.2) for name in names]
+    position: Any = ("axes fraction", "data")
+    for name, centre in zip(names, spread([name.y for name in names], needed), strict=True):
+        axes.annotate(
+            "",
+            xy=(name.x, name.y),
+            xytext=(1.03, centre),
+            textcoords=position,
+            arrowprops={"arrowstyle": "-", "color": name.colour, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
+            annotation_clip=False,
+        )
+        shift = height / 2 if name.words and name.detail else 0.0
+        beside(axes, centre + shift, name.words, color=name.colour, fontsize=9.5, fontweight="bold")
+        beside(axes, centre - shift, name.detail, color=name.colour, fontsize=8)

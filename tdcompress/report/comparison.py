@@ -1,0 +1,210 @@
+"""A run's accuracies beside a published table: ours, theirs and the difference in each cell."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from tdcompress.errors import UserError
+from tdcompress.records import Report, Row
+from tdcompress.report.document import Block, Items, Paragraph, Section
+from tdcompress.report.papers import PublishedTable, matches, percentage_of, read_heading, variant
+from tdcompress.report.tables import Column, Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell: ours, one value per seed (none = not run), and theirs; both in the table's unit."""
+
+    percentage: str
+    ours: tuple[float, ...]
+    theirs: float
+    their_sd: float | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Ours over the seeds."""
+        return fmean(self.ours) if self.ours else None
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation of ours over the seeds, from two on."""
+        return stdev(self.ours) if len(self.ours) > 1 else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less theirs."""
+        return None if self.mean is None else self.mean - self.theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedColumn:
+    """One published column beside one kind of training of ours.
+
+    Attributes:
+        heading: the published one.
+        variant: what ours does that the heading does not say; empty where nothing is unusual.
+        seeds: of the trainings behind the cells.
+        train_seconds: mean of a training.
+    """
+
+    heading: str
+    variant: str
+    cells: tuple[Cell, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    device: str
+    train_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A run beside a published table.
+
+    Attributes:
+        not_run: published columns that no row of the run belongs to.
+        foreign: ids of rows that belong to no published column or percentage.
+        remarks: what makes the two less comparable.
+    """
+
+    table: PublishedTable
+    columns: tuple[ComparedColumn, ...]
+    not_run: tuple[str, ...]
+    foreign: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def compare(table: PublishedTable, report: Report) -> Comparison:
+    """Lay a run's accuracies (of the pruned networks, before export) beside a published table.
+
+    Raises:
+        UserError: the table is of another network, or not of accuracies.
+    """
+    if report.model not in re.split(r"[ /,()]+", table.model):
+        raise UserError(f"table {table.id} is of {table.model}, run {report.run!r} of {report.model}: nothing can be compared")
+    if not re.match(r"(top-1|test) accuracy", table.metric):
+        raise UserError(f"table {table.id} gives {table.metric}, run {report.run!r} accuracies: nothing can be compared")
+    remarks = []
+    if report.data != table.dataset:
+        remarks.append(f"Ours is trained on {report.data}, theirs on {table.dataset}: not the same task.")
+    columns: list[ComparedColumn] = []
+    not_run: list[str] = []
+    used: set[str] = set()
+    for text, values in table.columns.items():
+        heading = read_heading(text)
+        found: dict[tuple[str, int, str], dict[str, list[Row]]] = {}
+        for row in report.rows:
+            percentage = percentage_of(row, values, heading)
+            if percentage is None or row.granularity != table.granularity or not matches(heading, row, report.model):
+                continue
+            used.add(row.id)
+            by_percentage = found.setdefault((variant(row, heading), row.epochs, row.device), {})
+            by_percentage.setdefault(percentage, []).append(row)
+        columns += [_column(table, text, *kind, rows) for kind, rows in found.items()]
+        if not found:
+            not_run.append(text)
+    foreign = tuple(row.id for row in report.rows if row.id not in used)
+    return Comparison(table=table, columns=tuple(columns), not_run=tuple(not_run), foreign=foreign, remarks=tuple(remarks))
+
+
+def _column(
+    table: PublishedTable, heading: str, unusual: str, epochs: int, device: str, rows: Mapping[str, list[Row]]
+) -> ComparedColumn:
+    sd = table.sd.get(heading, {})
+    seconds = {row.seed: row.train_seconds for row in _flat(rows.values())}
+    cells = tuple(
+        Cell(percentage=percentage, ours=_by_seed(rows.get(percentage, [])), theirs=theirs, their_sd=sd.get(percentage))
+        for percentage, theirs in table.columns[heading].items()
+    )
+    return ComparedColumn(
+        heading=heading,
+        variant=unusual,
+        cells=cells,
+        seeds=tuple(sorted(seconds)),
+        epochs=epochs,
+        device=device,
+        train_seconds=fmean(seconds.values()),
+    )
+
+
+def _flat(groups: Iterable[list[Row]]) -> list[Row]:
+    return [row for group in groups for row in group]
+
+
+def _by_seed(rows: Iterable[Row]) -> tuple[float, ...]:
+    """Percent for each seed; number formats of one network share its accuracy."""
+    return tuple(100 * accuracy for _, accuracy in sorted({row.seed: row.accuracy_masked for row in rows}.items()))
+
+
+def comparison_blocks(comparison: Comparison) -> tuple[Block, ...]:
+    """The comparison as a part of a report: the table, the trainings behind it, what differs much, what was not run."""
+    table = comparison.table
+    intro = f"{table.source}: {table.metric}, {table.model} on {table.dataset}, {table.granularity}s pruned."
+    blocks: list[Block] = [Section(title=f"Beside {table.id}"), Paragraph(text=f"{intro} {table.note}".strip())]
+    if comparison.columns:
+        blocks += [cells_table(comparison), trainings_table(comparison)]
+        blocks.append(Items(items=tuple(large_differences(column) for column in comparison.columns)))
+    notes = [*comparison.remarks]
+    if comparison.not_run:
+        notes.append(f"Not run: {'; '.join(comparison.not_run)}.")
+    if comparison.foreign:
+        notes.append(f"Rows of ours that belong to no published cell: {', '.join(comparison.foreign)}.")
+    return (*blocks, Items(items=tuple(notes))) if notes else tuple(blocks)
+
+
+def cells_table(comparison: Comparison) -> Table:
+    """Prune percentages down, methods across; a cell is "ours (theirs, difference)"."""
+    percentages = dict.fromkeys(cell.percentage for column in comparison.columns for cell in column.cells)
+    by_percentage = [{cell.percentage: cell for cell in column.cells} for column in comparison.columns]
+    return Table(
+        title="",
+        columns=(Column(title="%", align="right"), *(Column(title=_title(each), align="right") for each in comparison.columns)),
+        rows=tuple(
+            (percentage, *(cell_text(cells[percentage]) if percentage in cells else "" for cells in by_percentage))
+            for percentage in percentages
+        ),
+        notes=("A cell is ours (theirs, the difference); a dash is not run; ± is the standard deviation over seeds.",),
+    )
+
+
+def cell_text(cell: Cell) -> str:
+    """Such as "67.10 ± 0.21 (67.69, -0.59)", or "- (67.69)" where ours was not run."""
+    theirs = f"{cell.theirs:.2f}" + (f" ± {cell.their_sd:.2f}" if cell.their_sd is not None else "")
+    if cell.mean is None or cell.difference is None:
+        return f"- ({theirs})"
+    ours = f"{cell.mean:.2f}" + (f" ± {cell.sd:.2f}" if cell.sd is not None else "")
+    return f"{ours} ({theirs}, {cell.difference:+.2f})"
+
+
+def trainings_table(comparison: Comparison) -> Table:
+    """Seeds, epochs, hardware and seconds behind each column."""
+    titles = ("training", "seeds", "epochs", "device", "seconds of one")
+    return Table(
+        title="",
+        columns=tuple(
+            Column(title=title, align="right" if title in ("epochs", "seconds of one") else "left") for title in titles
+        ),
+        rows=tuple(
+            (_title(each), _list(each.seeds), str(each.epochs), each.device, f"{each.train_seconds:.0f}")
+            for each in comparison.columns
+        ),
+    )
+
+
+def large_differences(column: ComparedColumn, threshold: float = 2.0) -> str:
+    """How many cells differ by more than ``threshold`` points, and which differs most."""
+    known = [(cell.difference, cell.percentage) for cell in column.cells if cell.difference is not None]
+    far = [difference for difference, _ in known if abs(difference) > threshold]
+    if not far:
+        return f"{_title(column)}: all {len(known)} cells within {threshold:g} points."
+    most, where = max(known, key=lambda pair: abs(pair[0]))
+    counts = f"{len(far)} of {len(known)} cells differ by more than {threshold:g} points"
+    return f"{_title(column)}: {counts}, most at {where} %: {most:+.2f}."
+
+
+def _title(column: ComparedColumn) -> str:
+    return f"{column.heading} [{column.variant}]" if column.variant else column.heading
+
+
+def _list(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,105 @@
+"""Latencies measured on another machine join a run's report."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tdcompress.errors import UserError
+from tdcompress.records import Report, Row, RowLatency, decode
+
+BENCH_SCHEMA = 1
+DENSE_FILE = "dense.onnx"
+SELECTED_FILE = "model.onnx"
+_HOW = "write it with `tdcompress bench ... --baseline dense.onnx --json FILE`"
+_SETTING = ("host", "backend", "provider", "threads", "batch")
+
+
+def join_bench(report: Report, bench_json: Mapping[str, Any], sha256: Mapping[str, str] | None = None) -> Report:
+    """Add a benchmark's latencies to the rows whose files it timed, and its host to the hosts.
+
+    A latency measured before under the same host, backend, provider, threads and batch is replaced.
+
+    Args:
+        report: the run's.
+        bench_json: what `tdcompress bench --json` wrote.
+        sha256: known digests by file name; a file that has none is told by name and bytes.
+
+    Raises:
+        UserError: not a benchmark's JSON, a file that is not this run's, or another baseline than this run's dense file.
+    """
+    bench = _part(bench_json, "benchmark", "the file")
+    if bench_json.get("schema") != BENCH_SCHEMA:
+        raise UserError(f"benchmark schema {bench_json.get('schema')!r} is not the {BENCH_SCHEMA} of this version; run it again")
+    host = dict(_part(bench, "host", "benchmark"))
+    found = bench.get("rows")
+    if not isinstance(found, list) or not found:
+        raise UserError(f"benchmark.rows: no measurements; {_HOW}")
+
+    digests = sha256 or {}
+    control = _part(bench, "control", "benchmark")
+    rows = {row.id: row for row in report.rows}
+    for index, measured in enumerate(found):
+        where = f"benchmark.rows[{index}]"
+        latency = _latency(measured, where)
+        row = _row_of(report, measured, where)
+        if row is None:
+            continue  # the dense file beside itself: no row of the report
+        _check_file(measured, row.onnx_file, row.onnx_bytes, digests, "is not the run's")
+        _check_file(control, DENSE_FILE, row.dense_onnx_bytes, digests, f"is not the run's {DENSE_FILE}, the baseline")
+        rows[row.id] = _with_latency(rows[row.id], latency)
+    name = str(host.get("id"))
+    return dataclasses.replace(report, rows=tuple(rows.values()), hosts={**report.hosts, name: host})
+
+
+def _part(value: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    if not isinstance(part, Mapping):
+        raise UserError(f"{where}: {key!r} is missing, so this is not a benchmark's JSON; {_HOW}")
+    return part
+
+
+def _latency(measured: Any, where: str) -> RowLatency:
+    if not isinstance(measured, Mapping):
+        raise UserError(f"{where}: a measurement is needed, not {measured!r}; {_HOW}")
+    names = [field.name for field in dataclasses.fields(RowLatency) if field.name != "reason"]
+    given = {name: measured[name] for name in names if name in measured}
+    try:
+        latency = decode(RowLatency, {**given, "reason": measured.get("claim_reason", "")}, where)
+    except ValueError as error:
+        raise UserError(f"{error}; {_HOW}") from None
+    if latency.backend == "null":
+        raise UserError(f"{where}: the null backend times the harness, not a network; name another backend")
+    return latency
+
+
+def _row_of(report: Report, measured: Mapping[str, Any], where: str) -> Row | None:
+    """The row that a file was measured for, or None for the dense file where that is no row."""
+    file = measured.get("file")
+    for row in report.rows:
+        if row.onnx_file == file or (file == SELECTED_FILE and row.id == report.selected):
+            return row
+    if file == DENSE_FILE:
+        return None
+    files = ", ".join(row.onnx_file for row in report.rows)
+    raise UserError(
+        f"{where}: {file!r} is not a file of the run {report.run!r}, which has {files}; leave it out of the benchmark"
+    )
+
+
+def _check_file(measured: Mapping[str, Any], name: str, size_bytes: int, digests: Mapping[str, str], complaint: str) -> None:
+    """The file timed is the one of this run: same digest if that is known, else same length."""
+    known = digests.get(name)
+    same = measured.get("sha256") == known if known is not None else measured.get("bytes") == size_bytes
+    if not same:
+        by = "sha256" if known is not None else "bytes"
+        raise UserError(
+            f"{measured.get('file')!r} as timed {complaint} ({by} differ); copy the run's files again and measure those"
+        )
+
+
+def _with_latency(row: Row, latency: RowLatency) -> Row:
+    def setting(other: RowLatency) -> tuple[Any, ...]:
+        return tuple(getattr(other, name) for name in _SETTING)
+
+    kept = tuple(other for other in row.latency if setting(other) != setting(latency))
+    return dataclasses.replace(row, latency=(*kept, latency))

@@ -1,0 +1,121 @@
+"""Plots that have a line for each row of the report: bytes beside their bound, latency with its interval."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tdcompress.records import Report, Row, RowLatency
+from tdcompress.report import colours, text
+from tdcompress.report.canvas import beside, canvas
+from tdcompress.report.document import Figure
+from tdcompress.report.series import group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+ROW_INCHES = 0.27
+BYTES = Figure(
+    name="bytes",
+    alt="Bytes of each row's ONNX file beside the information bound of its weights and the dense file.",
+    caption="Filled: the ONNX file, with its size and its ratio to the dense file. Hollow: the bound, an ideal code of the kept "
+    "weights and their positions. Dotted: the dense file.",
+)
+LATENCY = Figure(
+    name="latency",
+    alt="Each row's latency ratio to the dense network with its 95 % interval, one panel for each host and setting.",
+    caption="Time / time of the dense network with 95 % intervals; left of the line is faster. Filled: a difference is claimed. "
+    "Hollow: none is.",
+)
+_RATIO_TICKS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20)
+_SIZE_TICKS = tuple(float(base * 1024**power) for power in range(4) for base in (1, 4, 16, 64, 256))
+
+
+def plot_bytes(report: Report) -> "Canvas":
+    """File and bound of each row on a logarithmic scale."""
+    rows = report.rows
+    drawing, (axes,) = canvas(0.9 + ROW_INCHES * len(rows))
+    colour_of = _row_colours(rows)
+    sizes = [size for row in rows for size in (row.onnx_bytes, row.bound_bytes, row.dense_onnx_bytes) if size > 0]
+    _log_axis(axes, min(sizes) / 1.25, max(sizes) * 1.25, _SIZE_TICKS)
+    axes.xaxis.set_major_formatter(lambda value, _: text.size(value).replace(".0 ", " ").replace(".00 ", " "))
+    for dense in sorted({row.dense_onnx_bytes for row in rows}):
+        axes.axvline(dense, color=colours.MUTED, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    for level, row in enumerate(rows):
+        colour = colour_of[row.id]
+        if row.bound_bytes > 0:
+            axes.plot([row.bound_bytes, row.onnx_bytes], [level, level], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
+            axes.plot(row.bound_bytes, level, "o", color=colours.SURFACE, markeredgecolor=colour, markersize=5.5, zorder=3)
+        axes.plot(row.onnx_bytes, level, "o", color=colour, markersize=6, zorder=4)
+        words = f"{text.size(row.onnx_bytes)} · {text.ratio(row.onnx_bytes / row.dense_onnx_bytes)}"
+        beside(axes, level, words, color=colour, fontsize=8.5)
+    _row_axis(axes, rows, report.selected)
+    return drawing
+
+
+def plot_latency(report: Report) -> "Canvas":
+    """A panel for each host and setting, hosts in the order of the rows, all on one scale."""
+    panels = _panels(report)
+    heights = [ROW_INCHES * len(points) + 0.8 for _, points in panels]
+    drawing, all_axes = canvas(sum(heights), heights)
+    every = [latency for _, points in panels for _, latency in points]
+    low, high = min(latency.ratio_low for latency in every), max(latency.ratio_high for latency in every)
+    for axes, (title, points) in zip(all_axes, panels, strict=True):
+        _log_axis(axes, min(low, 1) / 1.06, max(high, 1) * 1.06, _RATIO_TICKS)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.axvline(1, color=colours.MUTED, linewidth=1, zorder=1)
+        for level, (_, latency) in enumerate(points):
+            _draw_interval(axes, level, latency)
+        _row_axis(axes, [row for row, _ in points], report.selected)
+        # A name that starts at the figure's left edge does not widen the panel, however long the host's name is.
+        axes.annotate(title, (0, 1), (0, 10), xycoords="axes fraction", textcoords="offset points", fontsize=9, in_layout=True)
+    all_axes[-1].set_xlabel("time / dense time")
+    return drawing
+
+
+def _row_colours(rows: Sequence[Row]) -> dict[str, str]:
+    series = group(rows)
+    return {row.id: style.colour for line, style in zip(series, colours.styles(series), strict=True) for row in line.rows}
+
+
+def _panels(report: Report) -> list[tuple[str, list[tuple[Row, RowLatency]]]]:
+    found: dict[str, list[tuple[Row, RowLatency]]] = {}
+    for row in report.rows:
+        for latency in row.latency:
+            found.setdefault(f"{latency.host} · {text.setting(latency)}", []).append((row, latency))
+    hosts = list(dict.fromkeys(latency.host for row in report.rows for latency in row.latency))
+    return sorted(found.items(), key=lambda panel: hosts.index(panel[1][0][1].host))
+
+
+def _draw_interval(axes: "Axes", level: int, latency: RowLatency) -> None:
+    colour = {"faster": colours.FASTER, "slower": colours.SLOWER, "none": colours.NO_CLAIM}[latency.claim]
+    filling = colours.SURFACE if latency.claim == "none" else colour
+    axes.plot([latency.ratio_low, latency.ratio_high], [level, level], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
+    axes.plot(
+        latency.ratio_to_dense, level, "o", color=filling, markeredgecolor=colour, markeredgewidth=1.3, markersize=6, zorder=3
+    )
+    beside(axes, level, text.latency(latency), color=colour, fontsize=8.5)
+
+
+def _row_axis(axes: "Axes", rows: Sequence[Row], selected: str | None) -> None:
+    """Rows from top to bottom by name; the one that became model.onnx is bold."""
+    axes.set_yticks(range(len(rows)), [row.id for row in rows])
+    for row, label in zip(rows, axes.get_yticklabels(), strict=True):
+        label.set_fontweight("bold" if row.id == selected else "normal")
+    axes.tick_params(axis="y", length=0, labelcolor=colours.INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+
+
+def _log_axis(axes: "Axes", low: float, high: float, candidates: Sequence[float]) -> None:
+    """A logarithmic x axis with round ticks, 1 first, as many as have room for their labels; no minor ones."""
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    room = math.log(high / low) / 8
+    shown: list[float] = []
+    for value in sorted(candidates, key=lambda value: (value != 1, value)):
+        if low <= value <= high and all(abs(math.log(value / other)) >= room for other in shown):
+            shown.append(value)
+    axes.set_xticks(sorted(shown))
+    axes.minorticks_off()
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", which="major")
