@@ -85,16 +85,16 @@ class PairTimes:
     """One candidate and the baseline in one process: raw, in the order measured.
 
     Attributes:
-        calls: calls in each timed block.
-        baseline_ns: whole blocks.
-        candidate_ns: whole blocks.
-        single_ns: single calls of the candidate (`candidate_ns` itself where `calls` is 1).
+        baseline_calls, candidate_calls: calls in each timed block.
+        baseline_ns, candidate_ns: whole blocks; pair by pair.
+        single_ns: single calls of the candidate (`candidate_ns` itself where blocks hold one call).
         load_ns: creating the candidate's session.
         first_run_ns: its first call.
         steady: whether the warm-up ended in a steady state.
     """
 
-    calls: int
+    baseline_calls: int
+    candidate_calls: int
     baseline_ns: tuple[int, ...]
     candidate_ns: tuple[int, ...]
     single_ns: tuple[int, ...]

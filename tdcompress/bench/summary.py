@@ -54,7 +54,7 @@ class Setting:
 def compare(processes: Sequence[PairTimes], generator: np.random.Generator) -> Ratio:
     """Ratio of a file to the baseline it was paired with, with its interval."""
     ratios = [
-        np.asarray(process.candidate_ns, dtype=np.float64) / np.asarray(process.baseline_ns, dtype=np.float64)
+        (np.asarray(process.candidate_ns) / process.candidate_calls) / (np.asarray(process.baseline_ns) / process.baseline_calls)
         for process in processes
     ]
     return measure_ratio(ratios, generator=generator)
@@ -134,7 +134,7 @@ def _noise_flags(noise: float, processes: Sequence[PairTimes]) -> list[str]:
     flags = []
     if noise > SPREAD_FLAG:
         flags.append(f"noisy: IQR/median {noise:.0%}")
-    medians = [float(np.median(process.candidate_ns)) / process.calls for process in processes]
+    medians = [float(np.median(process.candidate_ns)) / process.candidate_calls for process in processes]
     shift = max(medians) / min(medians) - 1
     if shift > SPREAD_FLAG:
         flags.append(f"medians of processes differ by {shift:.0%}")

@@ -32,12 +32,12 @@ class WarmUp:
     Attributes:
         steady: two successive windows' medians differed by less than 2 %, for both calls.
         runs: calls made of each.
-        call_ns: the shorter of the two last window medians.
+        call_ns: the last window median of each.
     """
 
     steady: bool
     runs: int
-    call_ns: float
+    call_ns: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def warm_up(first: Call, second: Call, *, seconds: float, clock: Clock = time.pe
         runs += WINDOW_RUNS
         steady = bool(np.all(np.abs(medians - before) < STEADY_CHANGE * before))
         if steady or clock() - start > seconds * 1e9:
-            return WarmUp(steady=steady, runs=runs + WINDOW_RUNS, call_ns=float(medians.min()))
+            return WarmUp(steady=steady, runs=runs + WINDOW_RUNS, call_ns=(float(medians[0]), float(medians[1])))
         before = medians
 
 
@@ -110,7 +110,7 @@ def time_pairs(
     baseline: Call,
     candidate: Call,
     *,
-    calls: int,
+    calls: tuple[int, int],
     stop: StopRule,
     generator: np.random.Generator,
     between_blocks: Callable[[], None] = lambda: None,
@@ -121,7 +121,7 @@ def time_pairs(
     Args:
         baseline: one inference of the baseline.
         candidate: one inference of the file compared with it.
-        calls: calls in each timed block (`block_calls`).
+        calls: calls in a timed block of the baseline and of the candidate (`block_calls`).
         stop: when to stop; looked at after every `BLOCK_PAIRS` pairs, so that whole blocks come back.
         generator: draws the orders.
         between_blocks: called untimed after every `BLOCK_PAIRS` pairs.
@@ -135,11 +135,11 @@ def time_pairs(
     while len(rows) < stop.minimum or (len(rows) < stop.maximum and clock() < deadline):
         for baseline_first in generator.random(BLOCK_PAIRS) < 0.5:
             if baseline_first:
-                baseline_ns = time_block(baseline, calls, clock)
-                candidate_ns = time_block(candidate, calls, clock)
+                baseline_ns = time_block(baseline, calls[0], clock)
+                candidate_ns = time_block(candidate, calls[1], clock)
             else:
-                candidate_ns = time_block(candidate, calls, clock)
-                baseline_ns = time_block(baseline, calls, clock)
+                candidate_ns = time_block(candidate, calls[1], clock)
+                baseline_ns = time_block(baseline, calls[0], clock)
             rows.append((baseline_ns, candidate_ns))
         between_blocks()
     return np.array(rows, dtype=np.int64)

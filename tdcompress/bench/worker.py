@@ -32,7 +32,7 @@ def run_probe(job: ProbeJob) -> ProbeResult:
     """Open one file in this process, run it, and read the process's peak memory."""
     session, _ = _open(job.target, _load_inputs(job.inputs_path, job.input_names), job.threads)
     for _ in range(PROBE_RUNS):
-        _first_run(session, job.target)
+        _run_once(session, job.target)
     return ProbeResult(
         provider=session.provider,
         options=dict(session.options),
@@ -77,8 +77,8 @@ def _time_candidate(
     else:
         dense, _ = _open(job.baseline, inputs, job.threads)
         ours, load_ns = _open(candidate, inputs, job.threads)
-    first_run_ns = _first_run(ours, candidate)
-    _first_run(dense, job.baseline)
+    first_run_ns = _run_once(ours, candidate)
+    _run_once(dense, job.baseline)
     stop = StopRule(minimum=job.minimum_pairs, maximum=job.maximum_pairs, seconds=job.seconds)
     once = StopRule(minimum=job.single_calls, maximum=job.single_calls, seconds=0.0)
     check_parent = _parent_check(job.parent)
@@ -86,9 +86,9 @@ def _time_candidate(
     gc.disable()
     try:
         settled = warm_up(dense.run, ours.run, seconds=job.warm_up_seconds)
-        calls = block_calls(settled.call_ns, overhead_ns)
+        calls = (block_calls(settled.call_ns[0], overhead_ns), block_calls(settled.call_ns[1], overhead_ns))
 
-        def pairs(calls: int, stop: StopRule) -> Any:
+        def pairs(calls: tuple[int, int], stop: StopRule) -> Any:
             return time_pairs(
                 dense.run,
                 ours.run,
@@ -99,11 +99,12 @@ def _time_candidate(
             )
 
         blocks = pairs(calls, stop)
-        single = blocks if calls == 1 else pairs(1, once)
+        single = blocks if calls[1] == 1 else pairs((1, 1), once)
     finally:
         gc.enable()
     return PairTimes(
-        calls=calls,
+        baseline_calls=calls[0],
+        candidate_calls=calls[1],
         baseline_ns=tuple(blocks[:, 0].tolist()),
         candidate_ns=tuple(blocks[:, 1].tolist()),
         single_ns=tuple(single[:, 1].tolist()),
@@ -120,7 +121,7 @@ def _open(target: Target, inputs: Inputs, threads: int) -> tuple[Session, int]:
     return session, time.perf_counter_ns() - start
 
 
-def _first_run(session: Session, target: Target) -> int:
+def _run_once(session: Session, target: Target) -> int:
     start = time.perf_counter_ns()
     try:
         session.run()

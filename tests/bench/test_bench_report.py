@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from tdcompress.bench.host import read_host
@@ -8,7 +9,7 @@ from tdcompress.bench.job import PairTimes, ProbeResult
 from tdcompress.bench.modelfile import read_model_file
 from tdcompress.bench.report import BenchReport, Protocol, Samples
 from tdcompress.bench.statistics import Ratio
-from tdcompress.bench.summary import Setting, Subject, summarise, within_process_spread
+from tdcompress.bench.summary import Setting, Subject, compare, summarise, within_process_spread
 from tdcompress.bench.table import COLUMNS, format_ms, latency_table
 from tdcompress.errors import ArtifactError
 
@@ -18,7 +19,8 @@ FASTER = Ratio(value=0.5, low=0.49, high=0.51)
 
 def process_times(candidate_ns, *, calls=1, steady=True) -> PairTimes:
     return PairTimes(
-        calls=calls,
+        baseline_calls=1,
+        candidate_calls=calls,
         baseline_ns=(2000,) * len(candidate_ns),
         candidate_ns=tuple(candidate_ns),
         single_ns=tuple(nanoseconds // calls for nanoseconds in candidate_ns),
@@ -110,6 +112,13 @@ def test_flags_name_noise_shift_unsteadiness_denormals_threads_and_clock(row):
         "percentiles contain 40 ns of the clock itself",
         *PROBE.notes,
     )
+
+
+def test_a_ratio_is_of_calls_not_of_blocks():
+    # Blocks of 2000 ns for one call, against 1000 ns for ten: 0.05 in every pair.
+    processes = [process_times([1000] * 10, calls=10)] * 2
+    ratio = compare(processes, np.random.default_rng(0))
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((0.05, 0.05, 0.05))
 
 
 def test_noise_is_that_within_a_process(row):

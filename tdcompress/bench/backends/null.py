@@ -13,7 +13,7 @@ class NullSession:
 
     provider = "none"
     options: Mapping[str, str] = MappingProxyType({})
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ("runs nothing: its time is that of the harness",)
 
     def run(self) -> object:
         """Return at once."""
