@@ -39,11 +39,23 @@ def accuracy(
     Raises:
         VerificationError: a logit that is not finite.
     """
+    return count_correct(model, data, batch_size, device, precision, between) / len(data)
+
+
+def count_correct(
+    model: Callable[[Tensor], Tensor],
+    data: TrainData,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision = "float32",
+    between: Callable[[], None] | None = None,
+) -> int:
+    """How many samples `accuracy` calls right; arguments and errors as there."""
     correct = 0
     for start, scores in _batches(model, data, batch_size, device, precision, between):
         labels = data.labels[start : start + batch_size].to(device)
         correct += int((scores.argmax(1) == labels).sum())
-    return correct / len(data)
+    return correct
 
 
 def logits(

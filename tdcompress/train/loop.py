@@ -7,23 +7,23 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
 from tdcompress.files import write_text
-from tdcompress.methods.base import Step
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
-from tdcompress.train.evaluate import accuracy, autocast
-from tdcompress.train.samples import TrainData, derived_seed, epoch_order
+from tdcompress.train.distributed import World
+from tdcompress.train.evaluate import count_correct
+from tdcompress.train.result import Counters, Progress, TrainResult
+from tdcompress.train.samples import TrainData, epoch_order
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.state import load_tensors, state_tensors
+from tdcompress.train.step import Stepper
 from tdcompress.train.update import FrozenZeros, Updater
 
 __all__ = ["Progress", "TrainData", "TrainResult", "TrainSettings", "train"]
@@ -32,68 +32,6 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 _EVALUATION_BATCH = 500
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where a training stands, after every step.
-
-    Attributes:
-        step: optimizer steps done.
-        steps: of the whole training.
-        epoch: the epoch that runs, from 1.
-        epochs: of the whole training.
-        loss: of this step, with the method's penalty.
-        images_per_second: over the epoch so far.
-        seconds_left: until the last step, evaluation not counted.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-    loss: float
-    images_per_second: float
-    seconds_left: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a training was.
-
-    Attributes:
-        epochs: done.
-        steps: optimizer steps done.
-        seconds: in training steps, over all resumed parts.
-        images_per_second: over all of them.
-        loss: mean of the last epoch.
-        train_accuracy: of the last epoch, on augmented samples while the weights changed.
-        test_accuracy: after the last epoch, in float32, with the method's deployed parameters.
-        resumed_from_step: steps that an earlier process had done; 0 = none.
-        history: the lines of metrics.jsonl.
-    """
-
-    epochs: int
-    steps: int
-    seconds: float
-    images_per_second: float
-    loss: float | None
-    train_accuracy: float | None
-    test_accuracy: float
-    resumed_from_step: int
-    history: tuple[Mapping[str, Any], ...]
-
-
-@dataclass
-class _Counters:
-    """What changes from step to step beside tensors; saved in the checkpoint's header as it is."""
-
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    epoch_seconds: float = 0.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -113,7 +51,7 @@ def train(
     """Train a network in place, going on from the newest checkpoint in ``folder`` if there is one.
 
     On a CPU a training that was killed and started again ends with the same bits as one that was not. Two numbers of the metrics
-    tell of time and so differ: seconds and images_per_second.
+    tell of time and so differ: seconds and images_per_second. Under torchrun every process calls this (see `distributed`).
 
     Args:
         net: the network with its method; moved to ``device``, and left in eval mode.
@@ -123,7 +61,7 @@ def train(
         seed: of the order of samples, augmentation, the method's draws and the network's own dropout.
         device: where to train.
         folder: gets ``metrics.jsonl`` (a line for each epoch) and ``checkpoints/``.
-        progress: called after each step.
+        progress: called after each step, in the first process.
         should_stop: called before each step and each batch of an evaluation; a signal number stops the training.
         keep: by parameter name of the network, True = trained; the other entries are zero from now on (finetuning).
         checkpoint_seconds: time between checkpoints; one more is written at the end, and one when stopped.
@@ -134,18 +72,24 @@ def train(
     Raises:
         InterruptedRun: ``should_stop`` gave a signal; the state is saved.
         TrainingError: a loss or gradient that is not finite (before the update), or no memory.
-        UserError: fewer training samples than one batch.
+        UserError: fewer training samples than one batch, or a batch that micro-batches and processes do not divide.
         ArtifactError: the checkpoint in ``folder`` is of another training.
     """
+    world = World.current()
     if len(data) < settings.batch_size:
         raise UserError(f"train.batch_size: {settings.batch_size}, but there are only {len(data)} training samples")
-    with _own_randomness(seed, device), _named_memory_errors(settings):
-        run = _Run(net.to(device), data.to(device), test.to(device), settings, seed, device, folder, keep)
+    if settings.batch_size % (settings.accumulate * world.size):
+        raise UserError(
+            f"train.batch_size: {settings.accumulate} micro-batches in each of {world.size} processes "
+            f"do not divide {settings.batch_size}"
+        )
+    with _randomness_restored(device), _named_memory_errors(settings):
+        run = _Run(net.to(device), data.to(device), test.to(device), settings, seed, device, folder, keep, world)
         return run.loop(progress, should_stop, checkpoint_seconds)
 
 
 class _Run:
-    """One training in one process: the objects that a step needs."""
+    """One training in one process: where it stands, what it tells, what it saves."""
 
     def __init__(
         self,
@@ -157,21 +101,19 @@ class _Run:
         device: torch.device,
         folder: Path,
         keep: Mapping[str, Tensor] | None,
+        world: World,
     ) -> None:
-        self.net, self.data, self.test = net, data, test
-        self.settings, self.seed, self.device, self.folder = settings, seed, device, folder
+        self.net, self.data, self.test, self.settings = net, data, test, settings
+        self.seed, self.device, self.folder, self.world = seed, device, folder, world
         self.steps_per_epoch = len(data) // settings.batch_size
         self.steps = settings.epochs * self.steps_per_epoch
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(net) if settings.compile else net
-        self.generators = {name: torch.Generator(device).manual_seed(derived_seed(seed, name)) for name in ("augment", "method")}
+        self.counters = Counters()
+        self.identity = _identity(settings, seed, len(data), keep)
         self.optimizer = settings.optimizer.build(net)
-        frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
-        self.updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)
-        self.counters = _Counters()
-        self.identity = self._identity(keep)
         self.resume()
-        if frozen is not None:
-            frozen.clear()
+        frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
+        updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)
+        self.stepper = Stepper(net, data, settings, updater, seed=seed, device=device, world=world)
 
     def loop(
         self,
@@ -179,11 +121,11 @@ class _Run:
         should_stop: Callable[[], int | None],
         checkpoint_seconds: float,
     ) -> TrainResult:
-        resumed_from, now = self.counters.step, self.counters
+        now, resumed_from = self.counters, self.counters.step
         saved_at = time.monotonic()
 
         def stop_if_asked() -> None:
-            signal_number = should_stop()
+            signal_number = self.world.agree(should_stop(), self.device)
             if signal_number is not None:
                 self.save()
                 raise InterruptedRun(
@@ -201,9 +143,9 @@ class _Run:
                 break
             if order_epoch != epoch:
                 order, order_epoch = epoch_order(len(self.data), self.seed, epoch).to(self.device), epoch
-            batch = order[position * self.settings.batch_size : (position + 1) * self.settings.batch_size]
-            loss = self.step(batch)
-            if progress is not None:
+            first = position * self.settings.batch_size
+            loss = self.step(order[first : first + self.settings.batch_size])
+            if progress is not None and self.world.first:
                 progress(self.describe(epoch, position + 1, loss))
             if time.monotonic() - saved_at >= checkpoint_seconds:
                 self.save()
@@ -213,49 +155,21 @@ class _Run:
         return self.result(resumed_from, stop_if_asked)
 
     def step(self, batch: Tensor) -> float:
-        """One optimizer step on the samples of these indices; returns its loss."""
+        """One optimizer step, counted; returns its loss."""
+        now = self.counters
         began = time.perf_counter()
-        now, settings = self.counters, self.settings
-        self.net.train()
-        moment = now.step / self.steps_per_epoch
-        self.net.begin_step(Step(epoch=moment, index=now.step, train_size=len(self.data)), self.generators["method"])
-        pixels, labels = self.data.pixels[batch], self.data.labels[batch]
-        if self.data.augment is not None:
-            pixels = self.data.augment(pixels, self.generators["augment"])
-        loss = torch.zeros((), device=self.device)
-        correct = torch.zeros((), device=self.device)
-        for part, target in zip(pixels.chunk(settings.accumulate), labels.chunk(settings.accumulate), strict=True):
-            part_loss, part_correct = self.backward(part, target)
-            loss, correct = loss + part_loss, correct + part_correct
-        where = f"step {now.step + 1} (epoch {int(moment) + 1})"
-        loss_value, correct_value = self.updater.apply(torch.stack([loss, correct]), self.lr(), where)
-        self.net.end_step()
-        now.step += 1
-        now.loss_sum += loss_value
-        now.correct += int(correct_value)
+        loss, correct = self.stepper.step(batch, now.step, now.step / self.steps_per_epoch, self.lr(now.step))
         seconds = time.perf_counter() - began
+        now.step += 1
+        now.loss_sum += loss
+        now.correct += correct
         now.epoch_seconds += seconds
         now.seconds += seconds
-        return loss_value
+        return loss
 
-    def backward(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Add a micro-batch's share of the gradient; returns its share of the mean loss, and how many were right."""
-        images = self.data.preprocess(pixels)
-        # The images' order decides every layer's. Weights keep theirs, so that checkpoints and selection see plain memory.
-        order = torch.channels_last if self.settings.channels_last else torch.contiguous_format
-        images = images.contiguous(memory_format=order)
-        with autocast(self.device, self.settings.precision):
-            logits = self.forward(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
-        penalty = self.net.penalty()
-        share = (loss if penalty is None else loss + penalty) / self.settings.accumulate
-        torch.autograd.backward(share)
-        return share.detach(), (logits.detach().argmax(1) == labels).sum()
-
-    def lr(self) -> float:
-        """The learning rate of the next step."""
-        factor = self.settings.lr_schedule.factor(self.counters.step, self.steps_per_epoch, self.settings.epochs)
-        return self.settings.optimizer.lr * factor
+    def lr(self, step: int) -> float:
+        """The learning rate of the step with ``step`` steps before it."""
+        return self.settings.optimizer.lr * self.settings.lr_schedule.factor(step, self.steps_per_epoch, self.settings.epochs)
 
     def end_epoch(self, epoch: int, stop_if_asked: Callable[[], None]) -> None:
         """Measure, write the epoch's line, start new sums."""
@@ -265,9 +179,7 @@ class _Run:
         line["train_accuracy"] = now.correct / images
         if epoch % self.settings.evaluate_every == 0 or now.step == self.steps:
             line["test_accuracy"] = self.test_accuracy(stop_if_asked)
-        line["lr"] = self.settings.optimizer.lr * self.settings.lr_schedule.factor(
-            now.step - 1, self.steps_per_epoch, self.settings.epochs
-        )
+        line["lr"] = self.lr(now.step - 1)
         line |= self.net.method.numbers((now.step - 1) / self.steps_per_epoch)
         line["images_per_second"] = round(images / now.epoch_seconds, 1)
         line["seconds"] = round(now.epoch_seconds, 3)
@@ -276,8 +188,13 @@ class _Run:
         self.write_metrics()
 
     def test_accuracy(self, stop_if_asked: Callable[[], None]) -> float:
-        """Of the deployed parameters, in float32."""
-        return accuracy(self.net, self.test, _EVALUATION_BATCH, self.device, between=stop_if_asked)
+        """Of the deployed parameters, in float32; each process measures its part of the samples."""
+        self.world.share_buffers(self.net)
+        part = self.test.every(self.world.size, self.world.rank)
+        # parts differ in length, and processes can agree to stop only where all of them ask
+        between = stop_if_asked if self.world.size == 1 else None
+        correct = count_correct(self.net, part, _EVALUATION_BATCH, self.device, between=between)
+        return int(self.world.total(torch.tensor(correct, device=self.device))) / len(self.test)
 
     def describe(self, epoch: int, done: int, loss: float) -> Progress:
         """The numbers that a progress display shows."""
@@ -294,27 +211,30 @@ class _Run:
 
     def write_metrics(self) -> None:
         """Publish metrics.jsonl as the history has it, so that it never holds a line of steps that were lost."""
-        lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.counters.history)
-        write_text(self.folder / METRICS, lines)
+        if self.world.first:
+            lines = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.counters.history)
+            write_text(self.folder / METRICS, lines)
 
     def save(self) -> None:
         """Write a checkpoint of this moment, between two steps."""
-        header = {"identity": self.identity, "counters": dataclasses.asdict(self.counters)}
-        tensors = state_tensors(self.net, self.optimizer, self.generators, self.device)
-        content = checkpoint.Checkpoint(step=self.counters.step, tensors=tensors, header=header)
-        checkpoint.write(self.folder / CHECKPOINTS, content)
+        if self.world.first:
+            header = {"identity": self.identity, "counters": dataclasses.asdict(self.counters)}
+            tensors = state_tensors(self.net, self.optimizer)
+            content = checkpoint.Checkpoint(step=self.counters.step, tensors=tensors, header=header)
+            checkpoint.write(self.folder / CHECKPOINTS, content)
 
     def resume(self) -> None:
         """Take up the newest complete checkpoint."""
-        found = checkpoint.read_newest(self.folder / CHECKPOINTS)
+        with self.world.first_goes_first():  # it sweeps the folder
+            found = checkpoint.read_newest(self.folder / CHECKPOINTS)
         if found is None:
             return
         if found.header["identity"] != self.identity:
             raise ArtifactError(
                 f"{self.folder / CHECKPOINTS} is of another training (settings, seed or data differ): remove it to train anew"
             )
-        load_tensors(found.tensors, self.net, self.optimizer, self.generators, self.device)
-        self.counters = _Counters(**found.header["counters"])
+        load_tensors(found.tensors, self.net, self.optimizer)
+        self.counters = Counters(**found.header["counters"])
         self.write_metrics()
         _log.info("going on after step %d of %d", self.counters.step, self.steps)
 
@@ -335,23 +255,20 @@ class _Run:
             history=tuple(now.history),
         )
 
-    def _identity(self, keep: Mapping[str, Tensor] | None) -> str:
-        """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks."""
-        facts = [dataclasses.asdict(self.settings), self.seed, len(self.data), sorted(keep or {})]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        for _, mask in sorted((keep or {}).items()):
-            digest.update(mask.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+
+def _identity(settings: TrainSettings, seed: int, samples: int, keep: Mapping[str, Tensor] | None) -> str:
+    """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks."""
+    facts = [dataclasses.asdict(settings), seed, samples, sorted(keep or {})]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for _, mask in sorted((keep or {}).items()):
+        digest.update(mask.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager
-def _own_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, which nn.Dropout draws from, and give them back as they were."""
+def _randomness_restored(device: torch.device) -> Iterator[None]:
+    """Give torch's global generators back as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # not torch.manual_seed, which would seed GPUs that this training does not use
-        torch.default_generator.manual_seed(derived_seed(seed, "network"))
-        if device.type == "cuda":
-            torch.cuda.manual_seed(derived_seed(seed, "network"))
         yield
 
 

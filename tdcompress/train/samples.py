@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,12 @@ class TrainData:
 
     def to(self, device: torch.device) -> "TrainData":
         """The same samples on ``device``."""
-        return TrainData(
-            pixels=self.pixels.to(device),
-            labels=self.labels.to(device),
-            preprocess=self.preprocess.to(device),
-            augment=self.augment,
-        )
+        moved = self.preprocess.to(device)
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device), preprocess=moved)
+
+    def every(self, stride: int, first: int) -> "TrainData":
+        """Each ``stride``-th sample from ``first`` on, without copying."""
+        return replace(self, pixels=self.pixels[first::stride], labels=self.labels[first::stride])
 
 
 def derived_seed(seed: int, *stream: str | int) -> int:

@@ -34,6 +34,7 @@ class FrozenZeros:
             if mask.dtype != torch.bool:
                 raise ValueError(f"keep: the mask of {name} is {mask.dtype}, not bool")
             self._pairs.append((param, ~mask.to(param.device).expand_as(param).contiguous()))
+        self.clear()
 
     @torch.no_grad()
     def clear(self) -> None:

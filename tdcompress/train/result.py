@@ -1,0 +1,76 @@
+"""What a training tells: while it runs, and when it is done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a training stands, after every step.
+
+    Attributes:
+        step: optimizer steps done.
+        steps: of the whole training.
+        epoch: the epoch that runs, from 1.
+        epochs: of the whole training.
+        loss: of this step, with the method's penalty.
+        images_per_second: over the epoch so far.
+        seconds_left: until the last step, evaluation not counted.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a training was.
+
+    Attributes:
+        epochs: done.
+        steps: optimizer steps done.
+        seconds: in training steps, over all resumed parts.
+        images_per_second: over all of them.
+        loss: mean of the last epoch; None where there was none.
+        train_accuracy: of the last epoch, on augmented samples while the weights changed; None where there was none.
+        test_accuracy: after the last epoch, in float32, with the method's deployed parameters.
+        resumed_from_step: steps that an earlier process had done; 0 = none.
+        history: the lines of metrics.jsonl.
+    """
+
+    epochs: int
+    steps: int
+    seconds: float
+    images_per_second: float
+    loss: float | None
+    train_accuracy: float | None
+    test_accuracy: float
+    resumed_from_step: int
+    history: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What changes from step to step beside tensors; a checkpoint's header holds it as it is.
+
+    Attributes:
+        step: optimizer steps done.
+        loss_sum: over the steps of the epoch that runs.
+        correct: samples of that epoch that were classified rightly.
+        epoch_seconds: in steps of that epoch.
+        seconds: in steps of all epochs.
+        history: a line for each epoch that is done.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
