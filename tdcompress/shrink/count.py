@@ -1,0 +1,35 @@
+"""Parameters and multiply-accumulates of a network."""
+
+import copy
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tdcompress.shrink.trace import ExampleInputs, as_tuple
+
+
+def parameters_and_macs(model: nn.Module, example_inputs: ExampleInputs) -> tuple[int, int]:
+    """Count parameters, and multiply-accumulates for one example.
+
+    Args:
+        model: any module; tied parameters count once.
+        example_inputs: inputs of any batch size; the first axis of the first one counts examples.
+
+    Returns:
+        Number of parameters; number of multiply-accumulates of convolutions, matrix products and attention in eval mode (half of what
+        torch's FlopCounterMode counts, per example).
+    """
+    inputs = as_tuple(example_inputs)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    model = copy.deepcopy(model).eval()
+    counter = FlopCounterMode(display=False)
+    # The fused transformer path has no formula; FlopCounterMode cannot see into it.
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), counter:
+            model(*inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return parameters, counter.get_total_flops() // 2 // len(inputs[0])

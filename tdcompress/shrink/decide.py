@@ -1,0 +1,55 @@
+"""Which channels live: the least set that holds the pins and satisfies every reader and constraint."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tdcompress.shrink.cells import Ids
+from tdcompress.shrink.channels import ChannelGraph, Liveness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The outcome for one network.
+
+    Attributes:
+        now: final liveness of every channel.
+        reasons: class -> why it lives (the first reason found).
+    """
+
+    now: Liveness
+    reasons: Mapping[int, str]
+
+    def reason(self, channel: int) -> str:
+        """Why a channel stays."""
+        return self.reasons[int(self.now.roots[channel])]
+
+
+def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = ()) -> Decision:
+    """Mark what must live, from the network's results back to its inputs; the rest can be removed.
+
+    Args:
+        graph: of the network.
+        keep: further channels that stay, each lot with the reason.
+    """
+    roots = graph.roots()
+    now = Liveness(live=np.zeros(graph.channels, bool), roots=roots)
+    reasons: dict[int, str] = {}
+
+    def mark(ids: Ids, reason: str) -> bool:
+        classes = np.unique(roots[ids[ids >= 0]])
+        fresh = classes[~now.live[classes]]
+        now.live[fresh] = True
+        reasons.update((int(root), reason) for root in fresh)
+        return bool(fresh.size)
+
+    for ids, reason in (*graph.pins, *keep):
+        mark(ids, reason)
+    changed = True
+    while changed:
+        changed = False
+        for demand in reversed(graph.demands):  # results before inputs: few rounds
+            for ids, reason in demand.needs(now):
+                changed |= mark(ids, reason)
+    return Decision(now=now, reasons=reasons)

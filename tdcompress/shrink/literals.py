@@ -1,0 +1,129 @@
+"""Sizes that the forward code spells out: found by tracing the narrow network and comparing it with what was predicted."""
+
+import traceback
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from tdcompress.errors import UnsupportedError, VerificationError
+from tdcompress.shrink.cells import Ids, Signal
+from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.decide import Decision
+from tdcompress.shrink.rules import base_name
+from tdcompress.shrink.trace import ExampleInputs, Program, place, source_line, trace
+
+SIZED = frozenset({"view", "reshape", "_unsafe_view", "unflatten", "expand", "split", "split_with_sizes", "chunk", "unbind"})
+
+
+def depends_on_sizes(graph: ChannelGraph, decision: Decision) -> bool:
+    """Whether a channel that goes reaches an operator whose sizes may be numbers in the forward code."""
+    return any(_loses(graph.signals[name], decision) for name in graph.literal_nodes)
+
+
+def first_misfit(
+    narrow: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph, decision: Decision
+) -> tuple[Ids, str] | None:
+    """The channels at the first operator of the narrow network that does not come out as predicted, with the reason.
+
+    Both traces are compared operator by operator: the same operator, the predicted shape, and the same numbers as arguments where they
+    are not sizes. A forward pass that raises is blamed on the sized operator of the same source line, else on the last one before it.
+
+    Returns:
+        None when everything fits.
+
+    Raises:
+        VerificationError: the narrow network does not run, and no removed channel can be blamed for it.
+    """
+    doubled = tuple(i.double() if i.is_floating_point() else i for i in _inputs(example_inputs))
+    try:
+        narrow_nodes = list(trace(narrow, doubled).calls())
+    except UnsupportedError as error:
+        return _blame_exception(error, program, graph, decision)
+    full_nodes = list(program.calls())
+    for full, actual in zip(full_nodes, narrow_nodes, strict=False):
+        if full.target != actual.target or not _fits(full, actual, graph, decision):
+            return _blame(full, full_nodes, graph, decision)
+    if len(full_nodes) != len(narrow_nodes):
+        return _blame(full_nodes[-1], full_nodes, graph, decision)
+    return None
+
+
+def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decision) -> bool:
+    results = graph.signals[full.name]
+    values = actual.meta["val"]
+    signals = (results,) if isinstance(results, Signal) else results
+    values = (values,) if isinstance(values, torch.Tensor) else values
+    if isinstance(values, list | tuple):
+        if [predicted_shape(s, decision) for s in signals] != [tuple(v.shape) for v in values]:
+            return False
+    return _numbers(full) == _numbers(actual)
+
+
+def predicted_shape(signal: Signal, decision: Decision) -> tuple[int, ...]:
+    """Shape of a tensor in the narrow network."""
+    live = decision.now.of(signal.channel)
+    shape = []
+    for axis, length in enumerate(signal.shape):
+        if live.shape[axis] == 1:
+            shape.append(length)
+        else:
+            shape.append(int(live.any(tuple(a for a in range(live.ndim) if a != axis)).sum()))
+    return tuple(shape)
+
+
+def _numbers(node: fx.Node) -> list[object]:
+    """Arguments that are numbers but no sizes: scales, epsilons, strides, bounds of slices."""
+    if base_name(node.target) in SIZED or base_name(node.target) in ("group_norm", "layer_norm") or "conv" in base_name(node.target):
+        return []
+    return [item for item in fx.node.map_aggregate((node.args, node.kwargs), _plain_number) if item is not None]
+
+
+def _plain_number(item: object) -> object:
+    return None if isinstance(item, fx.Node) else item
+
+
+def _blame_exception(
+    error: UnsupportedError, program: Program, graph: ChannelGraph, decision: Decision
+) -> tuple[Ids, str]:
+    frames = traceback.extract_tb(error.__cause__.__traceback__) if error.__cause__ else []
+    lines = {(frame.filename, frame.lineno) for frame in frames}
+    nodes = list(program.calls())
+    at_line = [node for node in nodes if source_line(node) in lines]
+    for node in at_line or nodes[-1:]:
+        found = _channels(node, graph, decision)
+        if found.size and base_name(node.target) in SIZED:
+            return found, _reason(node)
+    return _blame((at_line or nodes)[-1], nodes, graph, decision)
+
+
+def _blame(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decision: Decision) -> tuple[Ids, str]:
+    """Channels at the operator, or at the last sized operator before it that loses any."""
+    earlier = [n for n in reversed(nodes[: nodes.index(node)]) if base_name(n.target) in SIZED]
+    for candidate in (node, *earlier):
+        found = _channels(candidate, graph, decision)
+        if found.size:
+            return found, _reason(candidate)
+    raise VerificationError(f"the narrow network does not run as predicted at {place(node)}, and nothing removed explains it")
+
+
+def _reason(node: fx.Node) -> str:
+    return f"{base_name(node.target)} in {place(node)} has a size written as a number"
+
+
+def _channels(node: fx.Node, graph: ChannelGraph, decision: Decision) -> Ids:
+    """Removed channels of an operator's operands and results."""
+    found = []
+    for source in (node, *node.all_input_nodes):
+        results = graph.signals.get(source.name)
+        for signal in (results,) if isinstance(results, Signal) else results or ():
+            found.append(signal.channel[~decision.now.of(signal.channel)])
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
+
+
+def _loses(results: Signal | tuple[Signal, ...], decision: Decision) -> bool:
+    return any(not decision.now.of(s.channel).all() for s in ((results,) if isinstance(results, Signal) else results))
+
+
+def _inputs(example_inputs: ExampleInputs) -> tuple[torch.Tensor, ...]:
+    return (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)

@@ -1,0 +1,100 @@
+"""Build the channel graph of a program: apply each operator's rule in order."""
+
+import operator
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx
+
+from tdcompress.shrink import rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
+from tdcompress.shrink.cells import Signal, plain
+from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.demands import MatrixReader
+from tdcompress.shrink.rules import Result, Rule, base_name, bind, untracked
+from tdcompress.shrink.trace import Program, place
+
+RULES: Mapping[str, Rule] = {
+    **rules_pointwise.RULES,
+    **rules_matrix.RULES,
+    **rules_norm.RULES,
+    **rules_pool.RULES,
+    **rules_layout.RULES,
+}
+
+
+def channel_graph(program: Program) -> ChannelGraph:
+    """Follow channels, constants and sources from the inputs to the outputs of a program.
+
+    The channels of what the network returns stay, as do those that reach an operator without a rule.
+    """
+    graph = ChannelGraph(state=program.state)
+    for node in program.nodes:
+        if node.op == "placeholder" and node.name not in program.tensors:
+            value = node.meta.get("val")
+            graph.signals[node.name] = plain(value.shape if isinstance(value, Tensor) else ())
+        elif node.op == "call_function":
+            _follow(graph, node, program)
+    for node in program.outputs:
+        results = graph.signals.get(node.name)
+        for signal in (results,) if isinstance(results, Signal) else results or ():
+            graph.pin(signal.channel, "the network returns it")
+    for name in program.state.keys() - program.narrowable:
+        graph.frozen[name] = f"{name} is a literal tensor of the forward code"
+    graph.pin_frozen()
+    _refuse_shared_folds(graph)
+    return graph
+
+
+def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:
+    """Apply the rule of one node and remember its result."""
+    if node.target is operator.getitem:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        results, index = graph.signals[source.name], node.args[1]
+        assert isinstance(results, tuple)
+        assert isinstance(index, int)
+        graph.signals[node.name] = results[index]
+        return
+    if not isinstance(node.target, torch._ops.OpOverload):
+        graph.signals[node.name] = _foreign(graph, node, program)
+        return
+    call = bind(graph, node, program.tensors)
+    rule = RULES.get(base_name(node.target))
+    if rule is None and torch.Tag.pointwise in node.target.tags:
+        rule = rules_pointwise.pointwise
+    if rule is None or not call.tensors():
+        result = untracked(graph, call, "this operator is not handled")
+    else:
+        result = rule(graph, call)
+    graph.signals[node.name] = result
+    if node.target._schema.is_mutable and isinstance(node.args[0], fx.Node):
+        graph.signals[node.args[0].name] = result  # in-place: later readers see the new value
+
+
+def _foreign(graph: ChannelGraph, node: fx.Node, program: Program) -> Result:
+    """A call that is no aten operator (a higher-order or a custom one): everything that reaches it stays."""
+    reason = f"{node.target} in {place(node)}: this operator is not handled"
+    for source in node.all_input_nodes:
+        if source.name in program.tensors:
+            graph.frozen[program.tensors[source.name]] = reason
+        results = graph.signals.get(source.name)
+        for signal in (results,) if isinstance(results, Signal) else results or ():
+            graph.pin(signal.channel, reason)
+    value = node.meta.get("val")
+    if isinstance(value, list | tuple):
+        return tuple(plain(item.shape if isinstance(item, Tensor) else ()) for item in value)
+    return plain(value.shape if isinstance(value, Tensor) else ())
+
+
+def _refuse_shared_folds(graph: ChannelGraph) -> None:
+    """A weight or bias that is used more than once cannot take the constants of one use."""
+    readers = [demand for demand in graph.demands if isinstance(demand, MatrixReader)]
+    uses = Counter(name for reader in readers for name in (reader.matrix.parameter, reader.bias) if name)
+    graph.demands = [
+        replace(demand, no_fold="its weights are shared")
+        if isinstance(demand, MatrixReader) and max(uses[demand.matrix.parameter], uses[demand.bias or ""]) > 1
+        else demand
+        for demand in graph.demands
+    ]

@@ -1,0 +1,23 @@
+"""Build the narrow network again, from the plain one and kept_channels.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from tdcompress.shrink.kept import from_json
+from tdcompress.shrink.surgery import narrowed
+
+
+def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
+    """A narrow copy of a network, ready for ``load_state_dict`` of the shrunk weights.
+
+    Args:
+        model: the network as its constructor makes it; not modified. Its weights, narrowed, are those of the copy until others are loaded.
+        kept: ``Shrunk.kept``, or what was read from kept_channels.json.
+
+    Raises:
+        ModelError: a damaged description, or one of another network.
+    """
+    description = from_json(kept)
+    return narrowed(model, description.cuts, description.new_biases)

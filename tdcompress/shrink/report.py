@@ -1,0 +1,73 @@
+"""What shrinking did, layer by layer."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.decide import Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """Units of one weight matrix.
+
+    Attributes:
+        name: of the layer.
+        units_before: in the full network.
+        units_after: in the shrunk one.
+        dead_kept: units that stay although they do not depend on the input.
+        reasons: why those stay: (reason, number of units).
+    """
+
+    name: str
+    units_before: int
+    units_after: int
+    dead_kept: int
+    reasons: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkReport:
+    """One shrinking.
+
+    Attributes:
+        layers: in the order of the program.
+        parameters_before: of the full network.
+        parameters_after: of the shrunk one.
+        macs_before: multiply-accumulates for one example, of the full network.
+        macs_after: the same of the shrunk one.
+        folded_biases: layers whose bias took constants of removed channels.
+        max_error: certificate: max |masked - shrunk| in float64.
+        max_output: certificate: max |masked|.
+    """
+
+    layers: tuple[LayerReport, ...]
+    parameters_before: int
+    parameters_after: int
+    macs_before: int
+    macs_after: int
+    folded_biases: tuple[str, ...]
+    max_error: float
+    max_output: float
+
+
+def layer_reports(graph: ChannelGraph, decision: Decision) -> tuple[LayerReport, ...]:
+    """Units before and after, and the dead ones that stay, of every weight matrix."""
+    reports = []
+    for name, matrix in graph.matrices.items():
+        live = decision.now.of(matrix.outputs).ravel()
+        constant = graph.constant_units.get(name, np.zeros(live.size, bool))
+        stays = matrix.outputs.ravel()[live & constant]
+        reasons = Counter(decision.reason(int(channel)) for channel in stays)
+        reports.append(
+            LayerReport(
+                name=name.rpartition(".")[0] or name,
+                units_before=live.size,
+                units_after=int(live.sum()),
+                dead_kept=stays.size,
+                reasons=tuple(reasons.most_common()),
+            )
+        )
+    return tuple(reports)

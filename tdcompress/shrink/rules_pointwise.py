@@ -1,0 +1,132 @@
+"""Elementwise operators: channels that meet become one; f(constant) is a constant."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from tdcompress.shrink.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank
+from tdcompress.shrink.channels import ChannelGraph, Flags, Parameter
+from tdcompress.shrink.rules import Call, Rule, base_name
+
+
+def pointwise(graph: ChannelGraph, call: Call) -> Signal:
+    """Any elementwise operator, with torch's broadcasting."""
+    names = [name for name, value in call.arguments.items() if isinstance(value, Signal | Parameter)]
+    operands = [_aligned(graph.signal(call[name]), len(call.shape)) for name in names]
+    cells = blank(np.broadcast_shapes(*(operand.cells.shape for operand in operands)))
+    cells["channel"] = _joined(graph, operands, [isinstance(call[name], Parameter) for name in names], call)
+    if len(operands) == 1 or all(bool((o.cells["unit"] == operands[0].cells["unit"]).all()) for o in operands[1:]):
+        cells["unit"] = operands[0].cells["unit"]
+    else:
+        cells["unit"] = MIXED
+    known = np.logical_and.reduce(np.broadcast_arrays(*(operand.cells["known"] for operand in operands)))
+    _evaluate(call, dict(zip(names, operands, strict=True)), cells, known)
+    return Signal(shape=call.shape, cells=cells)
+
+
+def identity(graph: ChannelGraph, call: Call) -> Signal:
+    """Operators that pass their first tensor on: dropout in eval mode, contiguous, detach."""
+    return graph.signal(call.tensors()[0])
+
+
+def prelu(graph: ChannelGraph, call: Call) -> Signal:
+    """PReLU: one slope per channel of axis 1, or one for all."""
+    x, slope = graph.signal(call["self"]), graph.signal(call["weight"])
+    cells = x.cells
+    slopes = slope.cells.reshape([-1 if axis == 1 else 1 for axis in range(cells.ndim)]) if cells.ndim > 1 else slope.cells
+    if slopes.size > 1:
+        graph.unify(cells["channel"], slopes["channel"], f"{call.layer} has one slope per channel")
+    else:
+        graph.pin(slopes["channel"], f"{call.layer} has one slope for all channels")
+    value = np.where(cells["value"] > 0, cells["value"], cells["value"] * slopes["value"])
+    cells = cells.copy()
+    cells["value"] = np.where(cells["known"], value, 0.0)
+    return Signal(shape=x.shape, cells=cells)
+
+
+def _aligned(signal: Signal, ndim: int) -> Signal:
+    """The operand with leading axes of length 1, as broadcasting adds them."""
+    missing = ndim - len(signal.shape)
+    return Signal(shape=(1,) * missing + signal.shape, cells=signal.cells.reshape((1,) * missing + signal.cells.shape))
+
+
+def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: Call) -> Ids:
+    """Channels of the result; what meets is unified.
+
+    An operand of real length 1 along every axis on which the result tells channels apart (a spatial gate (B, 1, H, W), one number for
+    all) is repeated over them: it has no part in them, and its own channels just stay. An operand without channels but of full length on
+    such an axis (the network's input, a literal tensor) keeps what it meets.
+
+    Args:
+        fixed: which operands are parameters; what is computed comes first.
+    """
+    shape = np.broadcast_shapes(*(operand.cells.shape for operand in operands))
+    result = np.full(shape, NO_CHANNEL, np.int64)
+    told_apart: set[int] = set()
+    for index in sorted(range(len(operands)), key=lambda i: (fixed[i], -operands[i].cells.size)):
+        operand = operands[index]
+        if not operand.tracked:
+            continue
+        if told_apart and all(operand.shape[axis] == 1 for axis in told_apart):
+            graph.pin(operand.channel, f"{call.layer} repeats it over other channels")
+            continue
+        theirs = np.broadcast_to(operand.channel, shape)
+        both = (result >= 0) & (theirs >= 0)
+        graph.unify(result[both], theirs[both], call.layer)
+        result = np.where(result < 0, theirs, result)
+        told_apart |= {axis for axis, length in enumerate(operand.cells.shape) if length > 1}
+    for operand in operands:
+        if any(operand.shape[axis] > 1 for axis in told_apart):
+            bare = np.broadcast_to(operand.channel, shape) < 0
+            graph.pin(result[bare], f"{call.layer} combines it with a tensor of fixed size")
+    return result
+
+
+def _evaluate(call: Call, operands: Mapping[str, Signal], cells: Cells, known: Flags) -> None:
+    """Write the constants of the result: the operator itself, in float64, on the constants of its operands."""
+    op = base_name(call.node.target)
+    if known.any() and call.node.meta["val"].is_floating_point():
+        arguments = {
+            name: torch.from_numpy(operands[name].cells["value"].copy()) if name in operands else value
+            for name, value in call.arguments.items()
+        }
+        arguments = {name: value for name, value in arguments.items() if name not in ("memory_format", "dtype", "device")}
+        result = functional(call)(**arguments)
+        values = np.broadcast_to(result.double().numpy(), cells.shape)
+        known = known & np.isfinite(values)
+        cells["known"], cells["value"] = known, np.where(known, values, 0.0)
+    if op == "mul":
+        for operand in operands.values():
+            zero = operand.cells["known"] & (operand.cells["value"] == 0)
+            cells["known"] |= zero  # 0 times anything finite
+
+
+def functional(call: Call) -> torch._ops.OpOverload:
+    """The operator without its in-place effect."""
+    target = call.node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    if not target._schema.is_mutable:
+        return target
+    packet = getattr(torch.ops.aten, base_name(target))
+    overload: torch._ops.OpOverload = getattr(packet, target._overloadname)
+    return overload
+
+
+# Elementwise, though torch does not tag them so.
+POINTWISE: Mapping[str, Rule] = {
+    name: pointwise
+    for name in (
+        "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "elu", "selu", "celu", "leaky_relu",
+        "softplus", "softsign", "hardshrink", "softshrink", "tanhshrink", "logsigmoid", "log_sigmoid", "sigmoid", "tanh", "square",
+        "type_as", "threshold", "clip", "multiply", "divide", "subtract", "true_divide", "rsub",
+    )
+}  # fmt: skip
+IDENTITY: Mapping[str, Rule] = {
+    name: identity
+    for name in (
+        "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach", "alias", "lift_fresh_copy",
+        "lift_fresh", "to", "_to_copy",
+    )
+}  # fmt: skip
+RULES: Mapping[str, Rule] = {**POINTWISE, **IDENTITY, "prelu": prelu, "_prelu_kernel": prelu}

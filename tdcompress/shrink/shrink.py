@@ -1,0 +1,136 @@
+"""Exact shrinking: find dead channels in the weights, remove them everywhere at once, and prove that nothing changed."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tdcompress.errors import VerificationError
+from tdcompress.shrink.cells import Ids
+from tdcompress.shrink.certificate import certify
+from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.count import parameters_and_macs
+from tdcompress.shrink.decide import Decision, decide
+from tdcompress.shrink.demands import MatrixReader
+from tdcompress.shrink.kept import Kept, to_json
+from tdcompress.shrink.literals import depends_on_sizes, first_misfit
+from tdcompress.shrink.propagate import channel_graph
+from tdcompress.shrink.report import ShrinkReport, layer_reports
+from tdcompress.shrink.surgery import can_add_bias, cuts, fold, folded, narrowed
+from tdcompress.shrink.trace import ExampleInputs, Program, trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shrunk:
+    """A shrunk network.
+
+    Attributes:
+        model: an ordinary module of the same class, to train, compile, export or save; in the mode (train or eval) of the full one.
+        kept: JSON values from which ``rebuild.narrow`` builds the same module from the plain one.
+        report: what was removed, what stayed and why, and the certificate.
+    """
+
+    model: nn.Module
+    kept: dict[str, Any]
+    report: ShrinkReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """A decision that surgery can carry out, with the float64 network that it makes."""
+
+    decision: Decision
+    kept: Kept
+    narrow: nn.Module
+    folded_biases: tuple[str, ...]
+
+
+def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
+    """Remove every channel that is constant, or that nobody reads, as far as that is exact.
+
+    Dead channels are found in the weights: a filter of zeros makes a constant, constants pass through bias, BatchNorm and
+    activations, and a channel whose value is constant at all its readers goes: 0 costs nothing, another constant moves into the
+    readers' biases where that is exact. Everything is computed, and certified, in float64; the biases that took constants are then
+    rounded to the network's own precision.
+
+    Args:
+        model: any module that torch.export accepts; not modified.
+        example_inputs: tensor or tuple of tensors, any batch size.
+
+    Raises:
+        UnsupportedError: torch.export does not accept the network.
+        VerificationError: the certificate failed; nothing is returned.
+    """
+    program = trace(model, example_inputs)
+    graph = channel_graph(program)
+    plan, (max_error, max_output) = _certified_plan(model, example_inputs, program, graph)
+    narrow = narrowed(model, plan.kept.cuts, plan.kept.new_biases)
+    exact = dict(plan.narrow.named_parameters())
+    with torch.no_grad():
+        for name, parameter in narrow.named_parameters():
+            if name in plan.folded_biases:
+                parameter.copy_(exact[name])
+    parameters_before, macs_before = parameters_and_macs(model, example_inputs)
+    parameters_after, macs_after = parameters_and_macs(narrow, example_inputs)
+    report = ShrinkReport(
+        layers=layer_reports(graph, plan.decision),
+        parameters_before=parameters_before,
+        parameters_after=parameters_after,
+        macs_before=macs_before,
+        macs_after=macs_after,
+        folded_biases=plan.folded_biases,
+        max_error=max_error,
+        max_output=max_output,
+    )
+    return Shrunk(model=narrow, kept=to_json(plan.kept), report=report)
+
+
+def _certified_plan(
+    model: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph
+) -> tuple[_Plan, tuple[float, float]]:
+    """Plan, try, and keep what the forward code turns out to need, until the certificate holds.
+
+    A network whose forward code spells sizes out is traced again after narrowing; the first operator that does not come out as
+    predicted keeps its channels. Each turn keeps at least one channel more, so this ends.
+    """
+    keep: list[tuple[Ids, str]] = []
+    while True:
+        plan = _plan(model, graph, keep)
+        misfit = None
+        if depends_on_sizes(graph, plan.decision):
+            misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision)
+        if misfit is None:
+            try:
+                return plan, certify(model, plan.narrow, example_inputs)
+            except (VerificationError, RuntimeError) as error:
+                misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision)
+                if misfit is None:
+                    raise VerificationError(f"shrinking {type(model).__name__} failed: {error}") from error
+        keep.append(misfit)
+
+
+def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]]) -> _Plan:
+    """Decide, and make the narrow network in float64."""
+    readers = [demand for demand in graph.demands if isinstance(demand, MatrixReader)]
+    while True:
+        decision = decide(graph, keep)
+        shifted = [reader for reader in readers if folded(reader, graph, decision) is not None]
+        stuck = [r for r in shifted if r.bias is None and not can_add_bias(model, r.matrix.parameter)]
+        if not stuck:
+            break
+        for reader in stuck:
+            constants = reader.matrix.inputs[reader.vector["known"] & (reader.vector["value"] != 0)]
+            keep.append((constants, f"{reader.layer} has no bias that could take its constant"))
+    new_biases = {r.matrix.parameter: f"{r.layer}.bias" for r in shifted if r.bias is None}
+    kept = Kept(cuts=cuts(graph, decision, _owned(model)), new_biases=tuple(new_biases.values()))
+    narrow = narrowed(copy.deepcopy(model).double(), kept.cuts, kept.new_biases)
+    fold(narrow, graph, decision, new_biases)
+    biases: Mapping[str, None] = dict.fromkeys(r.bias or new_biases[r.matrix.parameter] for r in shifted)
+    return _Plan(decision=decision, kept=kept, narrow=narrow, folded_biases=tuple(biases))
+
+
+def _owned(model: nn.Module) -> frozenset[str]:
+    return frozenset(dict(model.named_parameters())) | frozenset(dict(model.named_buffers()))

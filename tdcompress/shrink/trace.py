@@ -1,0 +1,140 @@
+"""A network as a list of aten operators: torch.export in eval mode, with the names of its parameters."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+
+from tdcompress.errors import ModelError, UnsupportedError
+
+ExampleInputs = Tensor | tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """One forward pass in eval mode, operator by operator.
+
+    Attributes:
+        nodes: the operators in the order they run; ``node.meta["val"]`` has the shapes.
+        tensors: placeholder name -> qualified name of the parameter or buffer (one name for tied ones, the first).
+        state: those tensors, and the literal tensors of the forward code, by the names in ``tensors``.
+        narrowable: the names in ``tensors`` that a module owns, so that surgery can replace them.
+        outputs: the nodes that the network returns.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    tensors: Mapping[str, str]
+    state: Mapping[str, Tensor]
+    narrowable: frozenset[str]
+    outputs: tuple[fx.Node, ...]
+
+    def calls(self) -> Iterator[fx.Node]:
+        """The nodes that compute: no placeholders, no output."""
+        return (node for node in self.nodes if node.op == "call_function")
+
+
+def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
+    """The positional inputs of a network.
+
+    Raises:
+        ModelError: something that is neither a tensor nor a tuple of tensors.
+    """
+    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    if not inputs or not all(isinstance(item, Tensor) for item in inputs):
+        raise ModelError("example_inputs must be a tensor or a tuple of tensors")
+    return inputs
+
+
+def trace(model: nn.Module, example_inputs: ExampleInputs) -> Program:
+    """Export a copy of a network in eval mode and name its tensors.
+
+    In-place operators on plain values are kept (the caller rebinds their target); where one writes into a view, or into a
+    value that has views, the program is functionalised first.
+
+    Raises:
+        UnsupportedError: torch.export does not accept the network; the message is its own, in one line.
+    """
+    model = copy.deepcopy(model).eval()
+    try:
+        exported = torch.export.export(model, as_tuple(example_inputs), strict=False)
+        if _writes_into_views(exported.graph):
+            exported = exported.run_decompositions({})
+    except Exception as error:  # torch.export raises dozens of types, user code any
+        raise UnsupportedError(
+            f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: {_one_line(error)}"
+        ) from error
+    first_name = _first_names(model)
+    tensors, state, narrowable = {}, {}, set()
+    owned = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT or spec.target is None:
+            continue
+        name = first_name.get(spec.target, spec.target)
+        tensors[spec.arg.name] = name
+        if spec.target in owned:
+            narrowable.add(name)
+            state[name] = owned[spec.target]
+        else:
+            value = exported.constants.get(spec.target)
+            if isinstance(value, Tensor):
+                state[name] = value
+    nodes = tuple(exported.graph.nodes)
+    # A functionalised program also returns what it mutates; those nodes count as outputs, which is safe.
+    outputs = tuple(node for node in nodes[-1].all_input_nodes)
+    return Program(nodes=nodes, tensors=tensors, state=state, narrowable=frozenset(narrowable), outputs=outputs)
+
+
+def place(node: fx.Node) -> str:
+    """Where in the user's code an operator stands: "layer1.0 (resnet.py:93)"."""
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    module = modules[-1][0] if modules else ""
+    file, line = source_line(node)
+    where = f"{file.rsplit('/', 1)[-1]}:{line}" if file else "unknown line"
+    return f"{module} ({where})" if module else where
+
+
+def source_line(node: fx.Node) -> tuple[str, int]:
+    """File and line of the innermost Python frame that called the operator; ("", 0) where unknown."""
+    lines = [line.strip() for line in (node.meta.get("stack_trace") or "").splitlines()]
+    frames = [line for line in lines if line.startswith('File "')]
+    if not frames:
+        return "", 0
+    file, _, rest = frames[-1][len('File "') :].partition('", line ')
+    return file, int(rest.split(",")[0])
+
+
+def _first_names(model: nn.Module) -> dict[str, str]:
+    """Qualified name -> the first qualified name of the same tensor (tied weights)."""
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for members in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)):
+        for name, tensor in members:
+            names[name] = first.setdefault(id(tensor), name)
+    return names
+
+
+def _writes_into_views(graph: fx.Graph) -> bool:
+    """Whether an in-place operator writes to a view, or to a value of which there are views."""
+    views: set[fx.Node] = set()
+    for node in graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not node.args or not isinstance(node.args[0], fx.Node):
+            continue
+        alias = schema.arguments[0].alias_info
+        if alias is None:
+            continue
+        if alias.is_write:
+            if node.args[0] in views:
+                return True
+        elif any(result.alias_info is not None for result in schema.returns):
+            views.update((node, node.args[0]))
+    return False
+
+
+def _one_line(error: Any) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else "no message"
