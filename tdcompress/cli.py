@@ -34,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    parser = argparse.ArgumentParser(
-        prog="tdcompress", description=__doc__ and "From training to a compact, verified, measured ONNX file."
-    )
+    parser = argparse.ArgumentParser(prog="tdcompress", description="From training to a compact, verified, measured ONNX file.")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, function: Any, text: str) -> argparse.ArgumentParser:
@@ -57,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = verb("report", report, "show a run's report again; compare it with published tables; add other machines' latencies")
     sub.add_argument("run")
-    sub.add_argument("--compare", metavar="TABLE", help="a published table, such as workshop-3a; 'list' lists them")
+    sub.add_argument("--compare", metavar="TABLE", help="a published table, such as workshop-3a")
     sub.add_argument("--bench", type=Path, action="append", default=[], metavar="FILE.json", help="from `bench --json`")
     sub.add_argument("--json", action="store_true", help="print report.json")
     _add_artifacts(sub)
@@ -168,14 +166,10 @@ def report(args: argparse.Namespace) -> None:
     from tdcompress.console import make_console
     from tdcompress.report.again import compare_with, join_files, load_report
     from tdcompress.report.tables import summary
-    from tdcompress.report.terminal import render
+    from tdcompress.report.terminal import render, render_document
 
     console = make_console()
     folder = args.artifacts / args.run
-    if args.compare == "list":
-        for line in compare_with(None, "list"):
-            console.print(line, highlight=False)
-        return
     found = join_files(folder, args.bench) if args.bench else load_report(folder)
     if args.json:
         print((folder / "report.json").read_text(), end="")
@@ -184,8 +178,7 @@ def report(args: argparse.Namespace) -> None:
     for note in found.notes:
         console.print(note, style="bold", highlight=False)
     if args.compare:
-        for line in compare_with(found, args.compare):
-            console.print(line, highlight=False, soft_wrap=True)
+        console.print(render_document(compare_with(folder, found, args.compare)))
 
 
 def recipes(args: argparse.Namespace) -> None:

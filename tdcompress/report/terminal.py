@@ -1,9 +1,10 @@
-"""Tables in a terminal."""
+"""Tables and documents in a terminal."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from tdcompress.report.document import Block, Document, Facts, Figure, Items, Paragraph, Section
 from tdcompress.report.tables import Table
 
 
@@ -18,3 +19,25 @@ def render(table: Table) -> RenderableType:
         grid.add_row(*(Text(cell) for cell in row), style="bold green" if index == table.highlight else None)
     notes = [Text(f"{number}  {note}", style="dim") for number, note in enumerate(table.notes, start=1)]
     return Group(grid, *notes)
+
+
+def render_document(document: Document) -> RenderableType:
+    """A document as ``rich.console.Console.print`` draws it; plots are left out."""
+    heads = [Text(document.title, style="bold"), Text(document.subtitle, style="dim")]
+    return Group(*heads, *(_block(block) for block in document.blocks))
+
+
+def _block(block: Block) -> RenderableType:
+    match block:
+        case Table():
+            return render(block)
+        case Section():
+            return Text(f"\n{block.title}", style="bold")
+        case Paragraph():
+            return Text(block.text)
+        case Items():
+            return Text("\n".join(f"- {item}" for item in block.items))
+        case Facts():
+            return Text("\n".join(f"{name}: {value}" for name, value in block.facts))
+        case Figure():
+            return Text(f"({block.alt}: {block.name}.png)", style="dim")
