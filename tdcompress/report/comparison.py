@@ -178,14 +178,12 @@ def cell_text(cell: Cell) -> str:
 
 def trainings_table(comparison: Comparison) -> Table:
     """Seeds, epochs, hardware and seconds behind each column."""
-    titles = ("training", "seeds", "epochs", "device", "seconds of one")
+    texts, numbers = ("training", "seeds", "device"), ("epochs", "seconds of one")
     return Table(
         title="",
-        columns=tuple(
-            Column(title=title, align="right" if title in ("epochs", "seconds of one") else "left") for title in titles
-        ),
+        columns=(*(Column(title=title) for title in texts), *(Column(title=title, align="right") for title in numbers)),
         rows=tuple(
-            (_title(each), _list(each.seeds), str(each.epochs), each.device, f"{each.train_seconds:.0f}")
+            (_title(each), _list(each.seeds), each.device, str(each.epochs), f"{each.train_seconds:.0f}")
             for each in comparison.columns
         ),
     )
