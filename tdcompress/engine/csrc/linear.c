@@ -1,0 +1,82 @@
+/* Fully connected layers on one image (or a few tokens): bound by reading the weights, so each is read once, in order. */
+#include "vec.h"
+#include "kernels.h"
+
+INLINE float sum_lanes(vf x) {
+    float total = 0;
+    for (int i = 0; i < VL; i++) total += x[i];
+    return total;
+}
+
+INLINE float act_scalar(float x, const tdc_act *act) { return act_vector(v_set(x), act->kind, (float)act->a, (float)act->b)[0]; }
+
+/* Four outputs share every load of x. */
+static void dense(const tdc_linear *d, const float *x, float *y) {
+    const int64_t k = d->features;
+    for (int64_t n = 0; n < d->outputs; n += 4) {
+        const int rows = d->outputs - n < 4 ? (int)(d->outputs - n) : 4;
+        const float *w[4];
+        for (int i = 0; i < 4; i++) w[i] = d->weights + (n + (i < rows ? i : 0)) * k;
+        vf sum[4][2] = {{{0}}};
+        int64_t j = 0;
+        for (; j + 2 * VL <= k; j += 2 * VL) {
+            UNROLL for (int i = 0; i < 4; i++) {
+                sum[i][0] += v_load(w[i] + j) * v_load(x + j);
+                sum[i][1] += v_load(w[i] + j + VL) * v_load(x + j + VL);
+            }
+        }
+        for (int i = 0; i < rows; i++) {
+            float total = sum_lanes(sum[i][0] + sum[i][1]);
+            for (int64_t r = j; r < k; r++) total += w[i][r] * x[r];
+            y[n + i] = act_scalar(total + d->bias[n + i], &d->act);
+        }
+    }
+}
+
+#define SPARSE(columns)                                                                                     \
+    for (int64_t n = 0; n < d->outputs; n++) {                                                              \
+        const uint32_t end = d->row_starts[n + 1];                                                          \
+        uint32_t i = d->row_starts[n];                                                                      \
+        float s0 = 0, s1 = 0, s2 = 0, s3 = 0;                                                               \
+        for (; i + 4 <= end; i += 4) {                                                                      \
+            s0 += d->weights[i] * x[columns[i]];                                                            \
+            s1 += d->weights[i + 1] * x[columns[i + 1]];                                                    \
+            s2 += d->weights[i + 2] * x[columns[i + 2]];                                                    \
+            s3 += d->weights[i + 3] * x[columns[i + 3]];                                                    \
+        }                                                                                                   \
+        for (; i < end; i++) s0 += d->weights[i] * x[columns[i]];                                           \
+        y[n] = act_scalar((s0 + s1) + (s2 + s3) + d->bias[n], &d->act);                                     \
+    }
+
+void KERNEL(linear)(const void *descriptor, const tdc_context *context) {
+    const tdc_linear *d = descriptor;
+    const float *x = tensor_base(&d->input, context);
+    float *y = tensor_base(&d->output, context);
+    for (int64_t t = 0; t < d->tokens; t++, x += d->features, y += d->outputs) {
+        if (d->row_starts == NULL) {
+            dense(d, x, y);
+        } else if (d->columns16 != NULL) {
+            SPARSE(d->columns16)
+        } else {
+            SPARSE(d->columns32)
+        }
+    }
+}
+
+/* Two computed operands (attention): rows of b are read in order, `columns` sums at a time stay in the output row. */
+void KERNEL(matmul)(const void *descriptor, const tdc_context *context) {
+    const tdc_matmul *d = descriptor;
+    const float *a = tensor_base(&d->a, context), *b = tensor_base(&d->b, context);
+    float *y = tensor_base(&d->output, context);
+    for (int64_t i = 0; i < d->batch; i++, a += d->stride_a, b += d->stride_b, y += d->rows * d->columns) {
+        for (int64_t m = 0; m < d->rows; m++) {
+            float *row = y + m * d->columns;
+            memset(row, 0, (size_t)d->columns * sizeof(float));
+            for (int64_t k = 0; k < d->inner; k++) {
+                const float w = a[m * d->inner + k];
+                const float *line = b + k * d->columns;
+                for (int64_t n = 0; n < d->columns; n++) row[n] += w * line[n];
+            }
+        }
+    }
+}

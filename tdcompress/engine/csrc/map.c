@@ -1,0 +1,135 @@
+/* Elementwise kernels: scale, shift and activation; two operands of one shape; two operands with broadcasting. */
+#include <math.h>
+
+#include "kernels.h"
+#include "vec.h"
+
+#define EACH(expression) \
+    for (int64_t i = 0; i < n; i++) { const float x = row[i]; row[i] = (expression); } \
+    return;
+
+static void act_row(float *row, int64_t n, const tdc_act *act) {
+    const float a = (float)act->a, b = (float)act->b;
+    switch (act->kind) {
+    case ACT_NONE: return;
+    case ACT_RELU: EACH(x < 0 ? 0 : x)
+    case ACT_SIGMOID: EACH(1.0f / (1.0f + expf(-x)))
+    case ACT_TANH: EACH(tanhf(x))
+    case ACT_EXP: EACH(expf(x))
+    case ACT_SQRT: EACH(sqrtf(x))
+    case ACT_ERF: EACH(erff(x))
+    case ACT_ABS: EACH(fabsf(x))
+    case ACT_NEG: EACH(-x)
+    case ACT_RECIPROCAL: EACH(1.0f / x)
+    case ACT_LOG: EACH(logf(x))
+    default: break;
+    }
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) v_store(row + i, act_vector(v_load(row + i), act->kind, a, b));
+    for (; i < n; i++) row[i] = act_vector(v_set(row[i]), act->kind, a, b)[0];
+}
+
+void KERNEL(map)(const void *descriptor, const tdc_context *context) {
+    const tdc_map *d = descriptor;
+    const tdc_tensor *in = &d->input, *out = &d->output;
+    const float *source = tensor_base(in, context);
+    float *target = tensor_base(out, context);
+    for (int64_t c = 0; c < out->channels; c++) {
+        const float scale = d->scale ? d->scale[c] : 1, shift = d->shift ? d->shift[c] : 0;
+        for (int64_t y = 0; y < out->height; y++) {
+            const float *from = source + row_offset(in, c, y);
+            float *to = target + row_offset(out, c, y);
+            for (int64_t x = 0; x < out->width; x++) to[x] = from[x] * scale + shift;
+            act_row(to, out->width, &d->act);
+        }
+    }
+    close_planes(out, target);
+}
+
+#define COMBINE(expression)                                                     \
+    for (int64_t i = 0; i < n; i++) {                                           \
+        const float x = a[i * step_a], y = b[i * step_b];                       \
+        out[i] = (expression);                                                  \
+    }                                                                           \
+    return;
+
+INLINE void combine_steps(float *restrict out, const float *a, const float *b, int64_t n, int64_t step_a, int64_t step_b, int64_t operation) {
+    switch (operation) {
+    case BINARY_ADD: COMBINE(x + y)
+    case BINARY_SUB: COMBINE(x - y)
+    case BINARY_MUL: COMBINE(x * y)
+    case BINARY_DIV: COMBINE(x / y)
+    case BINARY_MAX: COMBINE(x != x || x > y ? x : y)
+    case BINARY_MIN: COMBINE(x != x || x < y ? x : y)
+    case BINARY_POW: COMBINE(powf(x, y))
+    default: return;
+    }
+}
+
+static void combine(float *out, const float *a, const float *b, int64_t n, int64_t step_a, int64_t step_b, int64_t operation) {
+    if (step_a == 1 && step_b == 1)
+        combine_steps(out, a, b, n, 1, 1, operation);
+    else if (step_a == 1 && step_b == 0)
+        combine_steps(out, a, b, n, 1, 0, operation);
+    else
+        combine_steps(out, a, b, n, step_a, step_b, operation);
+}
+
+void KERNEL(binary_rows)(const void *descriptor, const tdc_context *context) {
+    const tdc_binary_rows *d = descriptor;
+    const tdc_tensor *out = &d->output;
+    const float *a = tensor_base(&d->a, context), *b = tensor_base(&d->b, context);
+    float *target = tensor_base(out, context);
+    for (int64_t c = 0; c < out->channels; c++) {
+        for (int64_t y = 0; y < out->height; y++) {
+            float *row = target + row_offset(out, c, y);
+            combine(row, a + row_offset(&d->a, c, y), b + row_offset(&d->b, c, y), out->width, 1, 1, d->operation);
+            act_row(row, out->width, &d->act);
+        }
+    }
+    close_planes(out, target);
+}
+
+static void binary_dims(const tdc_binary *d, int64_t dim, const float *a, const float *b, float **out) {
+    if (dim == d->ndim - 1) {
+        combine(*out, a, b, d->dims[dim], d->stride_a[dim], d->stride_b[dim], d->operation);
+        act_row(*out, d->dims[dim], &d->act);
+        *out += d->dims[dim];
+        return;
+    }
+    for (int64_t i = 0; i < d->dims[dim]; i++) binary_dims(d, dim + 1, a + i * d->stride_a[dim], b + i * d->stride_b[dim], out);
+}
+
+void KERNEL(binary)(const void *descriptor, const tdc_context *context) {
+    const tdc_binary *d = descriptor;
+    const float *a = d->constant_a ? d->constant_a : tensor_base(&d->a, context);
+    const float *b = d->constant_b ? d->constant_b : tensor_base(&d->b, context);
+    float *out = tensor_base(&d->output, context);
+    binary_dims(d, 0, a, b, &out);
+}
+
+void KERNEL(fill)(const void *descriptor, const tdc_context *context) {
+    const tdc_fill *d = descriptor;
+    const tdc_tensor *out = &d->output;
+    float *target = tensor_base(out, context);
+    for (int64_t c = 0; c < out->channels; c++)
+        for (int64_t y = 0; y < out->height; y++)
+            for (int64_t x = 0; x < out->width; x++) target[row_offset(out, c, y) + x] = (float)d->value;
+}
+
+static void permute_dims(const tdc_permute *d, int64_t dim, const float *in, float *out) {
+    const int64_t n = d->dims[dim], si = d->stride_in[dim], so = d->stride_out[dim];
+    if (dim == d->ndim - 1) {
+        if (si == 1 && so == 1)
+            memcpy(out, in, (size_t)n * sizeof(float));
+        else
+            for (int64_t i = 0; i < n; i++) out[i * so] = in[i * si];
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) permute_dims(d, dim + 1, in + i * si, out + i * so);
+}
+
+void KERNEL(permute)(const void *descriptor, const tdc_context *context) {
+    const tdc_permute *d = descriptor;
+    permute_dims(d, 0, tensor_base(&d->input, context) + d->input_start, tensor_base(&d->output, context) + d->output_start);
+}

@@ -1,0 +1,80 @@
+/* Means, sums and maxima over planes or over any axes, and softmax. */
+#include <math.h>
+
+#include "kernels.h"
+#include "vec.h"
+
+INLINE float join(float x, float y, int64_t kind) {
+    return kind == REDUCE_MAX ? (y > x || y != y ? y : x) : x + y;
+}
+
+static float reduce_row(const float *row, int64_t n, int64_t kind, float start) {
+    if (kind == REDUCE_MAX) {
+        for (int64_t i = 0; i < n; i++) start = join(start, row[i], kind);
+        return start;
+    }
+    float parts[16] = {0};
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) parts[j] += row[i + j];
+    for (int j = 0; i < n; i++, j++) parts[j] += row[i];
+    for (int step = 8; step > 0; step /= 2)
+        for (int j = 0; j < step; j++) parts[j] += parts[j + step];
+    return start + parts[0];
+}
+
+void KERNEL(reduce_planes)(const void *descriptor, const tdc_context *context) {
+    const tdc_reduce_planes *d = descriptor;
+    const tdc_tensor *in = &d->input;
+    const float *source = tensor_base(in, context);
+    float *target = tensor_base(&d->output, context);
+    for (int64_t c = 0; c < in->channels; c++) {
+        float total = d->kind == REDUCE_MAX ? -INFINITY : 0;
+        for (int64_t y = 0; y < in->height; y++) total = reduce_row(source + row_offset(in, c, y), in->width, d->kind, total);
+        target[row_offset(&d->output, c, 0)] = d->kind == REDUCE_MEAN ? total / (float)(in->height * in->width) : total;
+    }
+    close_planes(&d->output, target);
+}
+
+static float reduce_inner(const tdc_reduce *d, int64_t dim, const float *in, float total) {
+    if (dim == d->ndim) return join(total, *in, d->kind);
+    if (dim == d->ndim - 1 && d->strides[dim] == 1) return reduce_row(in, d->dims[dim], d->kind, total);
+    for (int64_t i = 0; i < d->dims[dim]; i++) total = reduce_inner(d, dim + 1, in + i * d->strides[dim], total);
+    return total;
+}
+
+static void reduce_outer(const tdc_reduce *d, int64_t dim, const float *in, float **out, float divisor) {
+    if (dim == d->kept) {
+        *(*out)++ = reduce_inner(d, dim, in, d->kind == REDUCE_MAX ? -INFINITY : 0) / divisor;
+        return;
+    }
+    for (int64_t i = 0; i < d->dims[dim]; i++) reduce_outer(d, dim + 1, in + i * d->strides[dim], out, divisor);
+}
+
+void KERNEL(reduce)(const void *descriptor, const tdc_context *context) {
+    const tdc_reduce *d = descriptor;
+    float *out = tensor_base(&d->output, context);
+    float divisor = 1;
+    if (d->kind == REDUCE_MEAN)
+        for (int64_t i = d->kept; i < d->ndim; i++) divisor *= (float)d->dims[i];
+    reduce_outer(d, 0, tensor_base(&d->input, context), &out, divisor);
+}
+
+void KERNEL(softmax)(const void *descriptor, const tdc_context *context) {
+    const tdc_softmax *d = descriptor;
+    const float *in = tensor_base(&d->input, context);
+    float *out = tensor_base(&d->output, context);
+    for (int64_t o = 0; o < d->outer; o++) {
+        for (int64_t i = 0; i < d->inner; i++) {
+            const int64_t at = o * d->size * d->inner + i;
+            float largest = -INFINITY, total = 0;
+            for (int64_t k = 0; k < d->size; k++) largest = join(largest, in[at + k * d->inner], REDUCE_MAX);
+            for (int64_t k = 0; k < d->size; k++) total += out[at + k * d->inner] = expf(in[at + k * d->inner] - largest);
+            const float log_total = logf(total);
+            for (int64_t k = 0; k < d->size; k++) {
+                const int64_t j = at + k * d->inner;
+                out[j] = d->logarithm ? in[j] - largest - log_total : out[j] / total;
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+/* Entry points: choose an instruction set, run a program over the images of a batch, in threads. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "tdc.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+extern const tdc_isa tdc_isa_scalar, tdc_isa_avx2, tdc_isa_avx512;
+#elif defined(__aarch64__)
+extern const tdc_isa tdc_isa_neon;
+#else
+extern const tdc_isa tdc_isa_scalar;
+#endif
+
+#define MAX_SPACES 65
+#define MAX_THREADS 256
+
+/* Instruction set number `index` if this machine has it; best first; NULL where there is none. */
+static const tdc_isa *isa_at(int64_t index) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (index == 0) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma") ? &tdc_isa_avx512 : NULL;
+    if (index == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &tdc_isa_avx2 : NULL;
+    return index == 2 ? &tdc_isa_scalar : NULL;
+#elif defined(__aarch64__)
+    return index == 0 ? &tdc_isa_neon : NULL;
+#else
+    return index == 0 ? &tdc_isa_scalar : NULL;
+#endif
+}
+
+const tdc_isa *tdc_isa_at(int64_t index) { return isa_at(index); }
+
+/* Sizes of the structures, so that the Python mirror can be checked when the library is loaded. */
+int64_t tdc_sizeof(int64_t kind) {
+    static const int64_t sizes[] = {
+        [OP_CONV_SPARSE] = sizeof(tdc_conv), [OP_CONV_DENSE] = sizeof(tdc_conv), [OP_LINEAR] = sizeof(tdc_linear), [OP_COPY] = sizeof(tdc_copy),
+        [OP_SPLIT] = sizeof(tdc_split), [OP_MAP] = sizeof(tdc_map), [OP_BINARY] = sizeof(tdc_binary), [OP_BINARY_ROWS] = sizeof(tdc_binary_rows),
+        [OP_POOL] = sizeof(tdc_pool), [OP_REDUCE_PLANES] = sizeof(tdc_reduce_planes), [OP_REDUCE] = sizeof(tdc_reduce), [OP_SOFTMAX] = sizeof(tdc_softmax),
+        [OP_PERMUTE] = sizeof(tdc_permute), [OP_FILL] = sizeof(tdc_fill), [OP_MATMUL] = sizeof(tdc_matmul),
+    };
+    return kind >= 0 && kind < OP_COUNT ? sizes[kind] : 0;
+}
+
+typedef struct {
+    const tdc_isa *isa;
+    const tdc_op *ops;
+    int64_t op_count, batch, space_count;
+    void *const *spaces; /* the caller's arrays; entry 0 is replaced by the thread's arena */
+    atomic_llong *next;
+    void *arena;
+} job;
+
+/* Subnormal numbers make x86 arithmetic ten times slower and change nothing at the precision of float32: flush them. */
+#if defined(__x86_64__)
+static unsigned flush_subnormals(void) {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);
+    return before;
+}
+static void restore_mode(unsigned mode) { _mm_setcsr(mode); }
+#else
+static unsigned flush_subnormals(void) { return 0; }
+static void restore_mode(unsigned mode) { (void)mode; }
+#endif
+
+static void *work(void *argument) {
+    const job *j = argument;
+    void *spaces[MAX_SPACES];
+    for (int64_t i = 0; i < j->space_count; i++) spaces[i] = j->spaces[i];
+    spaces[0] = j->arena;
+    const unsigned mode = flush_subnormals();
+    for (;;) {
+        const int64_t image = atomic_fetch_add(j->next, 1);
+        if (image >= j->batch) break;
+        const tdc_context context = {.spaces = spaces, .image = image};
+        for (int64_t i = 0; i < j->op_count; i++) j->isa->kernels[j->ops[i].kind](j->ops[i].descriptor, &context);
+    }
+    restore_mode(mode);
+    return NULL;
+}
+
+/* Run all images; `arenas` has one arena per thread. Threads live for one call: nothing to leak into a fork or to shut down. A thread
+ * that cannot be started is no error, the others take its images. Returns 0, or -1 if an argument is out of range. */
+int64_t tdc_run(int64_t isa, const tdc_op *ops, int64_t op_count, void *const *spaces, int64_t space_count, void *const *arenas, int64_t threads,
+                int64_t batch) {
+    const tdc_isa *kernels = isa_at(isa);
+    if (kernels == NULL || space_count < 1 || space_count > MAX_SPACES || threads < 1 || threads > MAX_THREADS) return -1;
+    atomic_llong next = 0;
+    job jobs[MAX_THREADS];
+    pthread_t handles[MAX_THREADS];
+    int64_t started = 0;
+    if (threads > batch) threads = batch > 0 ? batch : 1;
+    for (int64_t t = 0; t < threads; t++)
+        jobs[t] = (job){.isa = kernels, .ops = ops, .op_count = op_count, .batch = batch, .space_count = space_count, .spaces = spaces, .next = &next, .arena = arenas[t]};
+    for (int64_t t = 1; t < threads; t++) {
+        if (pthread_create(&handles[started], NULL, work, &jobs[t]) != 0) break;
+        started++;
+    }
+    work(&jobs[0]);
+    for (int64_t t = 0; t < started; t++) pthread_join(handles[t], NULL);
+    return 0;
+}

@@ -1,0 +1,233 @@
+/* What the planner (Python) hands to the kernels (C).
+ *
+ * Every field is 8 bytes wide (int64_t, double or a pointer), so that the ctypes mirror in binding.py cannot drift by padding.
+ * The planner has checked every shape and offset; kernels trust them.
+ */
+#ifndef TDC_H
+#define TDC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Lanes of a logical vector. All tables are made for 16 lanes, whatever the machine has; narrower machines use several registers. */
+#define LANES 16
+
+/* Where one tensor of one image lies, as planes of rows.
+ *
+ * Row y of channel c starts at  offset + c*plane_stride + (y % rows)*row_stride + (y / rows)*pitch  (all in elements).
+ * A plain (row-major, contiguous) tensor has pitch = row_stride = width, segments = 1, rows = height.
+ * Planes for convolution have rows padded to 16 lanes; planes narrower than 9 put several rows into one vector ("segments"):
+ * vector r holds rows r, r + rows, r + 2*rows, ... so that a step in y is a step of one whole, aligned vector. */
+typedef struct {
+    int64_t space;        /* 0: the thread's arena; k > 0: the caller's k-th array */
+    int64_t offset;       /* elements from the start of the space to the first row of channel 0 */
+    int64_t image_stride; /* elements between images (0 in the arena) */
+    int64_t dtype;        /* DTYPE_*; everything in the arena is float32 */
+    int64_t channels, height, width;
+    int64_t pitch, segments, rows, row_stride, plane_stride;
+    int64_t halo_top, halo_bottom; /* row slots above and below that readers expect to hold zeros or the neighbouring segment */
+} tdc_tensor;
+
+enum { DTYPE_F32, DTYPE_U8, DTYPE_I8, DTYPE_I32, DTYPE_I64, DTYPE_F64 };
+
+enum {
+    ACT_NONE,
+    ACT_RELU,
+    ACT_CLIP,         /* min(max(x, a), b) */
+    ACT_LEAKY,        /* x < 0 ? a*x : x */
+    ACT_HARDSIGMOID,  /* min(max(a*x + b, 0), 1) */
+    ACT_HARDSWISH,    /* x * min(max(a*x + b, 0), 1) */
+    ACT_SIGMOID,
+    ACT_TANH,
+    ACT_EXP,
+    ACT_SQRT,
+    ACT_ERF,
+    ACT_ABS,
+    ACT_NEG,
+    ACT_RECIPROCAL,
+    ACT_LOG,
+};
+
+typedef struct {
+    int64_t kind;
+    double a, b;
+} tdc_act;
+
+/* One pruned weight: where its input row lies (bytes from the input's base at output vector 0) and its value. */
+typedef struct {
+    int32_t offset;
+    float weight;
+} tdc_entry;
+
+/* Entries that share a horizontal displacement. Rows are read where they lie; `shift` lanes are applied once to the sums, then lanes
+ * whose source column is outside the image are cleared. bits and lanes hold the same masks, one per vector of a row, repeated so that
+ * a block may start at any vector of a row; NULL: nothing to clear. */
+typedef struct {
+    int64_t shift;
+    const uint16_t *bits;
+    const int32_t *lanes;
+} tdc_group;
+
+/* What happens to a finished sum before it is stored:
+ *   y = act(sum + bias[f] + residual), stored to `output`;  z = act2(scale2[f]*y + shift2[f]), stored to `output2`. */
+typedef struct {
+    const float *bias;
+    int64_t has_residual, has_output, has_output2;
+    tdc_tensor residual, output, output2;
+    const float *scale2, *shift2;
+    tdc_act act, act2;
+} tdc_epilogue;
+
+/* Convolution of stride 1 over planes, both kernels. `vectors` output vectors per plane; `row_vectors` per row. */
+typedef struct {
+    tdc_tensor input;
+    tdc_epilogue epilogue;
+    int64_t filters, vectors, row_vectors;
+    int64_t group_count;
+    const tdc_group *groups;
+    /* sparse kernel: entries filter after filter, group after group; counts[filter][group] */
+    const tdc_entry *entries;
+    const uint32_t *counts;
+    /* dense kernel: blocks of filters that read the same rows; offsets[set][k] in bytes, group_counts[set][group],
+     * weights[block][k][DENSE_FILTERS] */
+    const int32_t *offsets;
+    const uint32_t *group_counts;
+    const float *weights;
+    int64_t taps, sets, blocks_per_set, filters_per_set;
+} tdc_conv;
+
+/* y[t, n] = act(sum_k x[t, k] w[n, k] + bias[n]); dense: weights[n][k]; sparse: CSR with 16- or 32-bit columns. */
+typedef struct {
+    tdc_tensor input, output;
+    int64_t tokens, features, outputs;
+    const float *weights;
+    const uint32_t *row_starts; /* NULL: dense */
+    const uint16_t *columns16;
+    const uint32_t *columns32;
+    const float *bias;
+    tdc_act act;
+} tdc_linear;
+
+typedef struct {
+    tdc_tensor input, output;
+} tdc_copy;
+
+/* Plane (c, p, q) of the output holds input rows y = p + stride_y*i and columns x = q + stride_x*j; missing ones are zero. */
+typedef struct {
+    tdc_tensor input, output;
+    int64_t stride_y, stride_x;
+} tdc_split;
+
+typedef struct {
+    tdc_tensor input, output;
+    const float *scale, *shift; /* per channel, or NULL */
+    tdc_act act;
+} tdc_map;
+
+enum { BINARY_ADD, BINARY_SUB, BINARY_MUL, BINARY_DIV, BINARY_MAX, BINARY_MIN, BINARY_POW };
+
+#define MAX_DIMS 8
+
+/* out[i...] = a[i...] op b[i...] with broadcasting: strides are 0 along broadcast axes. A constant operand has its pointer set. */
+typedef struct {
+    tdc_tensor a, b, output;
+    const float *constant_a, *constant_b;
+    int64_t operation, ndim;
+    int64_t dims[MAX_DIMS], stride_a[MAX_DIMS], stride_b[MAX_DIMS];
+    tdc_act act;
+} tdc_binary;
+
+/* The same shape and any plane layout: row by row. */
+typedef struct {
+    tdc_tensor a, b, output;
+    int64_t operation;
+    tdc_act act;
+} tdc_binary_rows;
+
+enum { POOL_MAX, POOL_AVERAGE, POOL_AVERAGE_PADDED };
+
+typedef struct {
+    tdc_tensor input, output, scratch; /* scratch: one input row */
+    int64_t kind;
+    int64_t kernel_y, kernel_x, stride_y, stride_x, pad_top, pad_left, pad_bottom, pad_right, dilation_y, dilation_x;
+} tdc_pool;
+
+enum { REDUCE_MEAN, REDUCE_SUM, REDUCE_MAX };
+
+/* Over the whole plane of each channel. */
+typedef struct {
+    tdc_tensor input, output;
+    int64_t kind;
+} tdc_reduce_planes;
+
+/* Over some axes of a plain tensor: kept axes first in dims/strides (their number is `kept`), then the reduced ones. */
+typedef struct {
+    tdc_tensor input, output;
+    int64_t kind, kept, ndim;
+    int64_t dims[MAX_DIMS], strides[MAX_DIMS];
+} tdc_reduce;
+
+typedef struct {
+    tdc_tensor input, output;
+    int64_t outer, size, inner, logarithm;
+} tdc_softmax;
+
+/* Strided copy: transpose, slice, pad and concat of plain tensors. */
+typedef struct {
+    tdc_tensor input, output;
+    int64_t input_start, output_start, ndim;
+    int64_t dims[MAX_DIMS], stride_in[MAX_DIMS], stride_out[MAX_DIMS];
+} tdc_permute;
+
+typedef struct {
+    tdc_tensor output;
+    double value;
+} tdc_fill;
+
+/* out[m, n] = sum_k a[m, k] b[k, n] for each of `batch` pairs; both computed from the input. */
+typedef struct {
+    tdc_tensor a, b, output;
+    int64_t batch, rows, inner, columns, stride_a, stride_b;
+} tdc_matmul;
+
+enum {
+    OP_CONV_SPARSE,
+    OP_CONV_DENSE,
+    OP_LINEAR,
+    OP_COPY,
+    OP_SPLIT,
+    OP_MAP,
+    OP_BINARY,
+    OP_BINARY_ROWS,
+    OP_POOL,
+    OP_REDUCE_PLANES,
+    OP_REDUCE,
+    OP_SOFTMAX,
+    OP_PERMUTE,
+    OP_FILL,
+    OP_MATMUL,
+    OP_COUNT
+};
+
+typedef struct {
+    int64_t kind;
+    const void *descriptor;
+} tdc_op;
+
+/* One image in flight: spaces[0] is the arena, the rest the caller's arrays; image: which image of them. */
+typedef struct {
+    void *const *spaces;
+    int64_t image;
+} tdc_context;
+
+typedef void (*tdc_kernel)(const void *descriptor, const tdc_context *context);
+
+/* One instruction set's kernels, in the order of the OP_* names. */
+typedef struct {
+    const char *name;
+    int64_t max_block;     /* the most vectors one pass of the sparse kernel holds */
+    int64_t dense_filters; /* filters that share a loaded row in the dense kernel */
+    tdc_kernel kernels[OP_COUNT];
+} tdc_isa;
+
+#endif

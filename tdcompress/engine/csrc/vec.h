@@ -1,0 +1,79 @@
+/* Vectors: the compiler's vector extension, with intrinsics only for the lane shift (the one thing it cannot say well).
+ *
+ * VL lanes per register; a logical vector of 16 lanes is PARTS registers. Compiled once per instruction set; TDC_SUFFIX is its name. */
+#ifndef TDC_VEC_H
+#define TDC_VEC_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#include <immintrin.h>
+#define VL 16
+#define MAX_BLOCK 16 /* logical vectors whose sums stay in registers */
+#define DENSE_FILTERS 4
+#define DENSE_BLOCK 4
+#elif defined(__AVX2__)
+#define VL 8
+#define MAX_BLOCK 4
+#define DENSE_FILTERS 4
+#define DENSE_BLOCK 1
+#elif defined(__aarch64__)
+#define VL 4
+#define MAX_BLOCK 4
+#define DENSE_FILTERS 4
+#define DENSE_BLOCK 1
+#else
+#define VL 4
+#define MAX_BLOCK 2
+#define DENSE_FILTERS 2
+#define DENSE_BLOCK 1
+#endif
+
+#define PARTS (LANES / VL)
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
+/* the same, at any address */
+typedef float vfu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef int32_t viu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+INLINE vf v_load(const float *p) { return (vf) * (const vfu *)p; }
+INLINE void v_store(float *p, vf x) { *(vfu *)p = (vfu)x; }
+INLINE vf v_set(float x) { return x - (vf){0}; }
+INLINE vf v_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+/* Comparisons keep NaN: max(NaN, b) = NaN, as the ONNX reference has it. */
+INLINE vf v_max(vf x, vf bound) { return v_select((vi)(x < bound), bound, x); }
+INLINE vf v_min(vf x, vf bound) { return v_select((vi)(x > bound), bound, x); }
+
+/* The row accessor of tdc_tensor. */
+INLINE int64_t row_offset(const tdc_tensor *t, int64_t channel, int64_t y) {
+    if (t->segments == 1) return channel * t->plane_stride + y * t->row_stride;
+    return channel * t->plane_stride + (y % t->rows) * t->row_stride + (y / t->rows) * t->pitch;
+}
+
+INLINE float *tensor_base(const tdc_tensor *t, const tdc_context *context) {
+    return (float *)context->spaces[t->space] + t->offset + t->image_stride * context->image;
+}
+
+/* Activations cheap enough for the epilogue of a convolution; the rest run as separate maps (map.c). */
+INLINE vf act_vector(vf x, int64_t kind, float a, float b) {
+    const vf zero = {0};
+    switch (kind) {
+    case ACT_RELU: return v_max(x, zero);
+    case ACT_CLIP: return v_min(v_max(x, v_set(a)), v_set(b));
+    case ACT_LEAKY: return v_select((vi)(x < zero), x * a, x);
+    case ACT_HARDSIGMOID: return v_min(v_max(x * a + b, zero), v_set(1));
+    case ACT_HARDSWISH: return x * v_min(v_max(x * a + b, zero), v_set(1));
+    default: return x;
+    }
+}
+
+/* planes.c: restore what readers expect in the halo rows of a tensor that has just been written. */
+void close_planes(const tdc_tensor *t, float *base);
+
+#endif

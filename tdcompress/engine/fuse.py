@@ -1,0 +1,265 @@
+"""Joining steps so that each tensor is written once, in its final form.
+
+In this order: arithmetic with per-channel constants becomes Affine; Affine is folded into the convolution or fully connected layer before
+it (BatchNorm); activations join their producer; Add joins a convolution as residual, or joins two convolutions into one; the
+normalisation in front of a pre-activation unit becomes a second output of the convolution that makes its input.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from tdcompress.engine.steps import NO_ACT, Affine, Binary, Conv, Floats, Linear, Network, Second, Shape, Step, View
+
+_MOST_SOURCES = 2
+
+
+def _along_channels(constant: Floats, shape: Shape) -> Floats | None:
+    """A constant operand as one number per channel of an image, or None if it is not that."""
+    if constant.size == 1:
+        return np.full(shape[:1], constant.reshape(())[()], np.float32)
+    padded = (1,) * (len(shape) - constant.ndim) + constant.shape
+    if constant.ndim <= len(shape) and padded[0] == shape[0] and constant.size == shape[0]:
+        return constant.reshape(-1)
+    return None
+
+
+def _as_affine(step: Step, shapes: dict[str, Shape]) -> Step:
+    """Binary with a per-channel constant as Affine."""
+    if not isinstance(step, Binary) or step.kind not in ("add", "sub", "mul", "div") or len(step.inputs) != 1:
+        return step
+    x = step.inputs[0]
+    operand = step.b if isinstance(step.a, str) else step.a
+    if isinstance(operand, str) or shapes[x] != shapes[step.output] or not shapes[x]:
+        return step
+    constant = _along_channels(operand, shapes[x])
+    if constant is None or (step.kind == "div" and (not isinstance(step.a, str) or not constant.all())):
+        return step
+    one, zero = np.ones_like(constant), np.zeros_like(constant)
+    reverse = not isinstance(step.a, str)
+    scale, shift = {
+        "add": (one, constant),
+        "sub": (-one, constant) if reverse else (one, -constant),
+        "mul": (constant, zero),
+        "div": (1 / constant if constant.all() else one, zero),
+    }[step.kind]
+    return Affine(name=step.name, output=step.output, x=x, scale=scale, shift=shift, act=step.act)
+
+
+def _drop_identities(network: Network) -> list[Step]:
+    """Views that change nothing are removed by renaming; a graph output keeps its name."""
+    renamed: dict[str, str] = {}
+    steps: list[Step] = []
+    for step in network.steps:
+        step = _rename(step, renamed)
+        if (
+            isinstance(step, View)
+            and network.shapes[step.x] == network.shapes[step.output]
+            and step.output not in network.outputs
+        ):
+            renamed[step.output] = step.x
+        else:
+            steps.append(step)
+    return steps
+
+
+def _rename(step: Step, renamed: dict[str, str]) -> Step:
+    if not any(name in renamed for name in step.inputs):
+        return step
+    changes: dict[str, object] = {}
+    for field, value in vars(step).items():
+        if field in ("x", "a", "b", "residual") and isinstance(value, str) and value in renamed:
+            changes[field] = renamed[value]
+        elif field == "parts":
+            changes[field] = tuple(renamed.get(name, name) for name in value)
+        elif field == "sources":
+            changes[field] = tuple(replace(source, x=renamed.get(source.x, source.x)) for source in value)
+    return replace(step, **changes)  # type: ignore[arg-type]
+
+
+def _scaled(weight: Floats, scale: Floats) -> Floats:
+    return (weight.astype(np.float64) * scale.reshape(-1, *([1] * (weight.ndim - 1)))).astype(np.float32)
+
+
+def _shifted(bias: Floats, affine: Affine) -> Floats:
+    assert affine.scale is not None and affine.shift is not None
+    return (bias.astype(np.float64) * affine.scale + affine.shift).astype(np.float32)
+
+
+def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
+    """One step that does `first` and then `second`, its only reader; None if there is none."""
+    if not isinstance(second, Affine):
+        return None
+    if (
+        isinstance(first, Conv)
+        and first.act == NO_ACT
+        and first.second is None
+        and (second.scale is None or first.residual is None)
+        and second.act.cheap
+    ):
+        if second.scale is None:
+            return replace(first, output=second.output, act=second.act)
+        sources = tuple(replace(source, weight=_scaled(source.weight, second.scale)) for source in first.sources)
+        return replace(first, output=second.output, sources=sources, bias=_shifted(first.bias, second), act=second.act)
+    if isinstance(first, Linear) and first.act == NO_ACT and second.act.cheap:
+        if second.scale is None:
+            return replace(first, output=second.output, act=second.act)
+        if len(shapes[first.output]) == 1:
+            return replace(
+                first,
+                output=second.output,
+                weight=_scaled(first.weight, second.scale),
+                bias=_shifted(first.bias, second),
+                act=second.act,
+            )
+    if isinstance(first, Affine) and first.act == NO_ACT and first.scale is not None and first.shift is not None:
+        if second.scale is None:
+            return replace(first, output=second.output, act=second.act)
+        return replace(
+            first,
+            output=second.output,
+            scale=_scaled(first.scale, second.scale),
+            shift=_shifted(first.shift, second),
+            act=second.act,
+        )
+    if isinstance(first, Binary) and first.act == NO_ACT and second.scale is None:
+        return replace(first, output=second.output, act=second.act)
+    return None
+
+
+class _Fusion:
+    """The list of steps while it is rewritten; a removed step is None."""
+
+    def __init__(self, steps: list[Step], shapes: dict[str, Shape], outputs: tuple[str, ...]) -> None:
+        self.steps: list[Step | None] = list(steps)
+        self.shapes = shapes
+        self.kept = frozenset(outputs)
+
+    def readers(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for index, step in enumerate(self.steps):
+            if step is not None:
+                for name in set(step.inputs):
+                    found.setdefault(name, []).append(index)
+        return found
+
+    def producers(self) -> dict[str, int]:
+        return {name: index for index, step in enumerate(self.steps) if step is not None for name in step.outputs}
+
+    def until_stable(self, rewrite: Callable[[int, dict[str, list[int]]], bool]) -> None:
+        """Apply `rewrite` to every step, with fresh readers after each change, until nothing changes."""
+        changed = True
+        while changed:
+            changed = False
+            readers = self.readers()
+            for index in range(len(self.steps)):
+                if self.steps[index] is not None and rewrite(index, readers):
+                    changed = True
+                    readers = self.readers()
+
+    def only_reader(self, name: str, readers: dict[str, list[int]]) -> int | None:
+        found = readers.get(name, [])
+        return found[0] if len(found) == 1 and name not in self.kept else None
+
+    def absorb(self, index: int, readers: dict[str, list[int]]) -> bool:
+        """Fold Affine into its producer."""
+        step = self.steps[index]
+        assert step is not None
+        reader = self.only_reader(step.output, readers)
+        follower = None if reader is None else self.steps[reader]
+        if reader is None or follower is None:
+            return False
+        joined = _absorb(step, follower, self.shapes)
+        if joined is None:
+            return False
+        self.steps[index], self.steps[reader] = None, joined
+        return True
+
+    def add_residual(self, index: int, readers: dict[str, list[int]]) -> bool:
+        """Conv + other: a residual, or both convolutions in one."""
+        conv = self.steps[index]
+        if not isinstance(conv, Conv) or conv.act != NO_ACT or conv.residual is not None:
+            return False
+        reader = self.only_reader(conv.output, readers)
+        add = None if reader is None else self.steps[reader]
+        if reader is None or not isinstance(add, Binary) or add.kind != "add" or len(add.inputs) != 2 or add.a == add.b or not add.act.cheap:
+            return False
+        other = add.inputs[1] if add.a == conv.output else add.inputs[0]
+        if self.shapes[other] != self.shapes[conv.output]:
+            return False
+        producer = self.producers().get(other)
+        second = None if producer is None else self.steps[producer]
+        joinable = (
+            isinstance(second, Conv)
+            and second.act == NO_ACT
+            and second.residual is None
+            and self.only_reader(other, readers) == reader
+        )
+        self.steps[index] = None
+        if (
+            joinable
+            and isinstance(second, Conv)
+            and producer is not None
+            and len(conv.sources) + len(second.sources) <= _MOST_SOURCES
+            and _ungrouped(conv, second)
+        ):
+            self.steps[producer] = None
+            # The larger convolution names the step: it is the main branch.
+            main = max(conv, second, key=lambda c: sum(source.weight.size for source in c.sources))
+            side = second if main is conv else conv
+            self.steps[reader] = replace(
+                main,
+                output=add.output,
+                sources=(*main.sources, *side.sources),
+                bias=main.bias + side.bias,
+                act=add.act,
+            )
+        else:
+            self.steps[reader] = replace(conv, output=add.output, residual=other, act=add.act)
+        return True
+
+    def second_output(self, index: int, readers: dict[str, list[int]]) -> bool:
+        """An affine activation of a convolution's output that others read too, as its second output."""
+        conv = self.steps[index]
+        if not isinstance(conv, Conv) or conv.second is not None:
+            return False
+        for reader in readers.get(conv.output, []):
+            step = self.steps[reader]
+            if isinstance(step, Affine) and step.scale is not None and step.shift is not None and step.act.cheap:
+                self.steps[reader] = None
+                alone = len(readers[conv.output]) == 1 and conv.output not in self.kept
+                second = Second(output=step.output, scale=step.scale, shift=step.shift, act=step.act)
+                self.steps[index] = replace(conv, second=second, keep_output=not alone)
+                return True
+        return False
+
+
+def _ungrouped(*convs: Conv) -> bool:
+    return all(source.groups == 1 for conv in convs for source in conv.sources)
+
+
+def _without_dead(steps: list[Step], outputs: tuple[str, ...]) -> tuple[Step, ...]:
+    """Steps whose results reach an output."""
+    needed = Counter(outputs)
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if any(needed[name] for name in step.outputs):
+            kept.append(step)
+            needed.update(step.inputs)
+    return tuple(reversed(kept))
+
+
+def fuse(network: Network) -> Network:
+    """The same network in fewer steps."""
+    shapes = dict(network.shapes)
+    steps = _without_dead([_as_affine(step, shapes) for step in _drop_identities(network)], network.outputs)
+    fusion = _Fusion(list(steps), shapes, network.outputs)
+    fusion.until_stable(fusion.absorb)
+    fusion.until_stable(fusion.add_residual)
+    fusion.until_stable(fusion.absorb)
+    fusion.until_stable(fusion.second_output)
+    return replace(network, steps=tuple(step for step in fusion.steps if step is not None))

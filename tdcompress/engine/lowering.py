@@ -1,0 +1,188 @@
+"""The state while steps become kernel calls: where each tensor lies, and the calls so far.
+
+A tensor has one home, in the layout that its producer writes. A reader that needs another layout gets a copy, made once. Descriptors are
+filled in only after all buffers have their places.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tdcompress.engine.binding import ACTIVATIONS, DTYPES, Act, CopyOp, InstructionSet, SplitOp, Tensor
+from tdcompress.engine.layout import Layout, plain
+from tdcompress.engine.memory import Buffer, Use
+from tdcompress.engine.steps import Act as StepAct
+from tdcompress.engine.steps import Network, Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A buffer, read in some layout: a view of a plain tensor has its producer's buffer and its own shape."""
+
+    buffer: Buffer
+    layout: Layout
+
+    def tensor(self) -> Tensor:
+        """The C structure; call it after buffers are placed."""
+        layout = self.layout
+        return Tensor(
+            space=self.buffer.space,
+            offset=self.buffer.start + layout.first,
+            image_stride=self.buffer.layout.size if self.buffer.space else 0,
+            dtype=DTYPES[self.buffer.dtype],
+            channels=layout.channels,
+            height=layout.height,
+            width=layout.width,
+            pitch=layout.pitch,
+            segments=layout.segments,
+            rows=layout.rows,
+            row_stride=layout.row_stride,
+            plane_stride=layout.plane_stride,
+            halo_top=layout.halo_top,
+            halo_bottom=layout.halo_bottom,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One kernel call; `fill` makes the descriptor once all buffers have their places."""
+
+    kind: str
+    use: Use
+    fill: Callable[[], ctypes.Structure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRecord:
+    """What `explain` tells of one layer.
+
+    layer: the ONNX node; op: conv or linear; shape of the weights; weights and zeros are counts; kernel: sparse or dense; why: the reason.
+    """
+
+    layer: str
+    op: str
+    shape: tuple[int, ...]
+    weights: int
+    zeros: int
+    kernel: str
+    why: str
+
+
+@dataclass(kw_only=True)
+class Lowering:
+    """Homes, copies, calls and the arrays that descriptors point to."""
+
+    network: Network
+    isa: InstructionSet
+    wanted: Mapping[str, Sequence[Layout]]
+    homes: dict[str, Place] = field(default_factory=dict)
+    copies: dict[tuple[object, ...], Place] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    kept: list[Any] = field(default_factory=list)
+    records: list[LayerRecord] = field(default_factory=list)
+
+    def shape(self, name: str) -> Shape:
+        """Of a tensor, for one image."""
+        return self.network.shapes[name]
+
+    def pointer(self, array: np.ndarray[Any, Any] | None) -> int | None:
+        """The address of a constant array, which is kept alive with the plan."""
+        if array is None:
+            return None
+        array = np.ascontiguousarray(array)
+        self.kept.append(array)
+        return int(array.ctypes.data)
+
+    def call(self, kind: str, reads: Sequence[Place], writes: Sequence[Place], fill: Callable[[], ctypes.Structure]) -> None:
+        """Append a call."""
+        use = Use(reads=tuple(place.buffer for place in reads), writes=tuple(place.buffer for place in writes))
+        self.calls.append(Call(kind=kind, use=use, fill=fill))
+
+    def new(self, layout: Layout) -> Place:
+        """Fresh memory in the arena."""
+        return Place(buffer=Buffer(layout=layout), layout=layout)
+
+    def output_plain(self, name: str) -> Place:
+        """The home of a tensor whose producer writes plain: the caller's array if the tensor is an output of the model."""
+        layout = plain(self.shape(name))
+        if name in self.network.outputs:
+            space = 1 + len(self.network.inputs) + self.network.outputs.index(name)
+            place = Place(buffer=Buffer(layout=layout, space=space), layout=layout)
+        else:
+            place = self.new(layout)
+        self.homes[name] = place
+        return place
+
+    def output_rows(self, name: str, like: Place | None = None) -> Place:
+        """The home of a tensor whose producer writes rows in any layout: what a convolution wants, else the layout of `like`, else plain."""
+        wanted = [layout for layout in self.wanted.get(name, ()) if name not in self.network.outputs]
+        if wanted:
+            layout = wanted[0]
+            for other in wanted[1:]:
+                if other.same_grid(layout):
+                    layout = layout.with_halo(other.halo_top, other.halo_bottom)
+        elif like is not None and not like.layout.plain and name not in self.network.outputs:
+            grid = like.layout
+            layout = Layout(
+                channels=grid.channels, height=grid.height, width=grid.width, pitch=grid.pitch, segments=grid.segments, slots=grid.slots
+            )
+        else:
+            return self.output_plain(name)
+        self.homes[name] = self.new(layout)
+        return self.homes[name]
+
+    def rows(self, name: str) -> Place:
+        """A tensor for a reader that takes any layout. Inputs that are not float32 are converted first."""
+        place = self.homes[name]
+        return place if place.buffer.dtype == "float32" else self.plain(name)
+
+    def plain(self, name: str) -> Place:
+        """A tensor in plain layout, as float32."""
+        home = self.homes[name]
+        if home.layout.plain and home.buffer.dtype == "float32":
+            return home
+        return self._copied((name, "plain"), home, plain(self.shape(name)))
+
+    def grid(self, name: str, wanted: Layout) -> Place:
+        """A tensor in the arena on the grid of `wanted`, with at least its halos."""
+        home = self.homes[name]
+        if home.buffer.space == 0 and home.layout.serves(wanted):
+            return home
+        return self._copied((name, wanted), home, wanted)
+
+    def _copied(self, key: tuple[object, ...], home: Place, layout: Layout) -> Place:
+        if key not in self.copies:
+            self.copies[key] = self.new(layout)
+            self.copy(home, self.copies[key])
+        return self.copies[key]
+
+    def copy(self, source: Place, target: Place) -> None:
+        """Append a copy between layouts of the same shape."""
+        self.call("copy", [source], [target], lambda: CopyOp(input=source.tensor(), output=target.tensor()))
+
+    def phases(self, name: str, strides: tuple[int, int], wanted: Layout) -> Place:
+        """A tensor split into stride_y * stride_x phases per channel, on the grid of `wanted`, so that a strided convolution reads whole rows."""
+        key = (name, strides, wanted)
+        if key not in self.copies:
+            for (other, other_strides, *rest), place in list(self.copies.items()):
+                if other == name and other_strides == strides and rest and place.layout.serves(wanted):
+                    return place
+            home, split = self.rows(name), self.new(wanted)
+            self.copies[key] = split
+            self.call(
+                "split",
+                [home],
+                [split],
+                lambda: SplitOp(input=home.tensor(), output=split.tensor(), stride_y=strides[0], stride_x=strides[1]),
+            )
+        return self.copies[key]
+
+
+def act_structure(act: StepAct) -> Act:
+    """The C structure of an activation."""
+    return Act(kind=ACTIVATIONS.index(act.kind), a=act.a, b=act.b)

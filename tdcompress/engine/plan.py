@@ -1,0 +1,86 @@
+"""From a checked graph to a program: translate, fuse, lower, place memory, fill in the descriptors."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
+from tdcompress.engine.fuse import fuse
+from tdcompress.engine.layout import plain
+from tdcompress.engine.lower import LOWERINGS
+from tdcompress.engine.lower_conv import wanted_layouts
+from tdcompress.engine.lowering import LayerRecord, Lowering, Place
+from tdcompress.engine.memory import Buffer, place_buffers
+from tdcompress.engine.read import Graph
+from tdcompress.engine.steps import Network, Shape
+from tdcompress.engine.translate import translate
+from tdcompress.errors import UnsupportedError
+
+MAX_ARENA_BYTES = 1 << 31
+"""Offsets in the kernels' tables are 32-bit numbers of bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A program for one set of input shapes. arena_elements: float32 numbers that one image in flight needs."""
+
+    ops: Any
+    op_count: int
+    arena_elements: int
+    table_bytes: int
+    output_shapes: tuple[Shape, ...]
+    records: tuple[LayerRecord, ...]
+    kept: tuple[Any, ...]
+
+
+def _import_inputs(state: Lowering, network: Network) -> None:
+    for space, (name, dtype) in enumerate(network.inputs.items(), start=1):
+        layout = plain(network.shapes[name])
+        state.homes[name] = Place(buffer=Buffer(layout=layout, space=space, dtype=dtype.name), layout=layout)
+
+
+def _export_outputs(state: Lowering, network: Network) -> None:
+    """Copy outputs that did not get the caller's array as their home."""
+    for name in network.outputs:
+        home = state.homes[name]
+        if home.buffer.space != 1 + len(network.inputs) + network.outputs.index(name):
+            del state.homes[name]
+            target = state.output_plain(name)
+            state.homes[name] = home
+            state.copy(home, target)
+
+
+def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None, isa: InstructionSet) -> Plan:
+    """Plan a graph for given input shapes (without the batch) and an instruction set.
+
+    Raises:
+        ModelError: the graph and the shapes do not fit.
+        UnsupportedError: an operator or size that the engine does not handle.
+    """
+    network = fuse(translate(graph, input_shapes, batch))
+    state = Lowering(network=network, isa=isa, wanted=wanted_layouts(network))
+    _import_inputs(state, network)
+    for step in network.steps:
+        LOWERINGS[type(step)](state, step)
+    _export_outputs(state, network)
+    widest = max((call_buffer.layout.row_stride for call in state.calls for call_buffer in (*call.use.reads, *call.use.writes)), default=0)
+    arena = place_buffers([call.use for call in state.calls], guard=2 * widest + 1024)
+    if 4 * arena >= MAX_ARENA_BYTES:
+        raise UnsupportedError(f"one image needs {4 * arena} bytes of memory; less than {MAX_ARENA_BYTES} are handled: use the onnxruntime backend")
+    ops = (Op * max(1, len(state.calls)))()
+    for op, call in zip(ops, state.calls, strict=False):
+        descriptor = call.fill()
+        state.kept.append(descriptor)
+        op.kind, op.descriptor = OPERATIONS[call.kind][0], ctypes.addressof(descriptor)
+    return Plan(
+        ops=ops,
+        op_count=len(state.calls),
+        arena_elements=arena,
+        table_bytes=sum(int(getattr(array, "nbytes", 0)) for array in state.kept),
+        output_shapes=tuple(network.shapes[name] for name in network.outputs),
+        records=tuple(state.records),
+        kept=tuple(state.kept),
+    )

@@ -1,0 +1,212 @@
+"""An ONNX file as plain Python: nodes, constants, inputs and outputs, checked before anything is computed from it.
+
+Ordinary and sparse initializers become numpy arrays. Refused, by name: external data, foreign operator domains, functions, control flow
+(subgraphs) and quantised graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from tdcompress.errors import ModelError, UnsupportedError
+
+Array = NDArray[Any]
+
+OLDEST_OPSET, NEWEST_OPSET = 11, 26
+MAX_ELEMENTS = 1 << 30
+"""The largest tensor that is taken, in elements: a damaged or hostile file must not exhaust memory."""
+
+_QUANTISED = frozenset(
+    {
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """A graph input or output. A dimension is a number, a name, or None (unknown)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One ONNX node; an absent optional input is the empty name."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """How messages name it."""
+        return f"{self.op} {self.name!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """A checked model; nodes are in topological order."""
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+    opset: int
+
+
+def to_array(tensor: onnx.TensorProto) -> Array:
+    """The values of a stored tensor.
+
+    Raises:
+        ModelError: its bytes do not fit its shape, or it is too large.
+        UnsupportedError: it lies in another file, or its type has no numpy counterpart.
+    """
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise UnsupportedError(
+            f"tensor {tensor.name!r} lies in another file; load the model with onnx and save it as one file (save_as_external_data=False)"
+        )
+    _check_dims(tuple(tensor.dims), tensor.name)
+    try:
+        return np.asarray(onnx.numpy_helper.to_array(tensor))
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ModelError(f"tensor {tensor.name!r} is damaged: {error}; get the file again") from error
+
+
+def _check_dims(dims: tuple[int, ...], name: str) -> None:
+    elements = 1
+    for dim in dims:
+        if dim < 0:
+            raise ModelError(f"tensor {name!r} has the dimension {dim}; get the file again")
+        elements *= dim
+    if elements > MAX_ELEMENTS:
+        raise UnsupportedError(f"tensor {name!r} has {elements} elements; at most {MAX_ELEMENTS} are handled")
+
+
+def _to_dense(sparse: onnx.SparseTensorProto) -> Array:
+    """A sparse initializer (COO; linear or per-axis indices) as a dense array."""
+    name, dims = sparse.values.name, tuple(sparse.dims)
+    _check_dims(dims, name)
+    values, indices = to_array(sparse.values), to_array(sparse.indices)
+    if values.ndim != 1 or indices.dtype != np.int64:
+        raise ModelError(f"sparse tensor {name!r}: values must be a vector and indices int64; get the file again")
+    if indices.ndim == 2 and indices.shape == (values.size, len(dims)):
+        if ((indices < 0) | (indices >= np.array(dims))).any():
+            raise ModelError(f"sparse tensor {name!r}: an index is outside its shape {dims}; get the file again")
+        indices = np.ravel_multi_index(tuple(indices.T), dims)
+    size = int(np.prod(dims))
+    if indices.shape != values.shape or (indices.size and not (0 <= indices.min() and indices.max() < size)):
+        raise ModelError(f"sparse tensor {name!r}: indices do not fit its shape {dims}; get the file again")
+    dense = np.zeros(size, values.dtype)
+    dense[indices] = values
+    return dense.reshape(dims)
+
+
+def _value(info: onnx.ValueInfoProto) -> Value:
+    if info.type.WhichOneof("value") != "tensor_type" or not info.type.tensor_type.HasField("shape"):
+        raise UnsupportedError(f"{info.name!r} is no tensor with a shape; export the model with tensors for inputs and outputs")
+    tensor = info.type.tensor_type
+    shape: list[int | str | None] = []
+    for dim in tensor.shape.dim:
+        if dim.WhichOneof("value") == "dim_value":
+            if dim.dim_value < 0:
+                raise ModelError(f"{info.name!r} has the dimension {dim.dim_value}; get the file again")
+            shape.append(dim.dim_value)
+        else:
+            shape.append(dim.dim_param or None)
+    try:
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    except (KeyError, ValueError, TypeError) as error:
+        raise UnsupportedError(
+            f"{info.name!r} has element type {tensor.elem_type}, which is not handled; export it as float32"
+        ) from error
+    return Value(name=info.name, dtype=dtype, shape=tuple(shape))
+
+
+def _node(proto: onnx.NodeProto, index: int) -> Node:
+    name = proto.name or (proto.output[0] if proto.output else f"#{index}")
+    if proto.domain not in ("", "ai.onnx"):
+        raise UnsupportedError(
+            f"operator {proto.op_type} of the domain {proto.domain!r} ({name!r}) is not handled; use the onnxruntime backend"
+        )
+    if proto.op_type in _QUANTISED:
+        raise UnsupportedError(
+            f"the model is quantised ({proto.op_type} {name!r}); the engine runs float32 weights: give it the file before quantisation, "
+            "or use the onnxruntime backend"
+        )
+    attributes: dict[str, Any] = {}
+    for attribute in proto.attribute:
+        if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+            raise UnsupportedError(f"control flow ({proto.op_type} {name!r}) is not handled; use the onnxruntime backend")
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            attributes[attribute.name] = to_array(attribute.t)
+        elif attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+            attributes[attribute.name] = _to_dense(attribute.sparse_tensor)
+        else:
+            try:
+                attributes[attribute.name] = onnx.helper.get_attribute_value(attribute)
+            except (ValueError, TypeError) as error:
+                raise ModelError(f"{proto.op_type} {name!r}: attribute {attribute.name!r} is damaged: {error}") from error
+    return Node(op=proto.op_type, name=name, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes)
+
+
+def _parse(source: Path | bytes) -> onnx.ModelProto:
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{source}: {error.strerror or error}") from error
+    where = "the given bytes" if isinstance(source, bytes) else str(source)
+    if not data:
+        raise ModelError(f"{where}: empty, not an ONNX model")
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{where}: not an ONNX model ({error})") from error
+    if not model.graph.node or not model.opset_import:
+        raise ModelError(f"{where}: not an ONNX model (no nodes)")
+    return model
+
+
+def read_graph(source: Path | bytes) -> Graph:
+    """Read and check a model.
+
+    Args:
+        source: a path, or the file's bytes.
+
+    Raises:
+        ModelError: not an ONNX model, or a damaged one.
+        UnsupportedError: well-formed, with something that the engine does not do; the message names it.
+    """
+    model = _parse(source)
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 0))
+    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+        raise UnsupportedError(
+            f"opset {opset} is not handled ({OLDEST_OPSET} to {NEWEST_OPSET} are); export the model again with one of those"
+        )
+    if model.functions:
+        raise UnsupportedError(
+            f"local function {model.functions[0].name!r} is not handled; inline functions first (onnx.inliner)"
+        )
+    nodes = tuple(_node(proto, index) for index, proto in enumerate(model.graph.node))
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, DecodeError) as error:
+        raise ModelError(f"the ONNX checker refuses the model: {' '.join(str(error).split())[:300]}") from error
+    constants = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
+    constants.update({sparse.values.name: _to_dense(sparse) for sparse in model.graph.sparse_initializer})
+    inputs = tuple(_value(info) for info in model.graph.input if info.name not in constants)
+    outputs = tuple(_value(info) for info in model.graph.output)
+    return Graph(inputs=inputs, outputs=outputs, nodes=nodes, constants=constants, opset=opset)

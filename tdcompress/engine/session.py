@@ -1,0 +1,216 @@
+"""Run a model: the same call as onnxruntime's InferenceSession."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from tdcompress.engine.binding import DTYPES, library
+from tdcompress.engine.lowering import LayerRecord
+from tdcompress.engine.plan import Plan, make_plan
+from tdcompress.engine.read import Array, Graph, Value, read_graph
+from tdcompress.engine.steps import Shape
+from tdcompress.errors import TdcompressError, UnsupportedError, UserError
+
+MAX_THREADS = 256
+_PLANS_KEPT = 8
+_ARENA_ALIGNMENT = 4096
+_ONNX_TYPES = {"float32": "float", "float64": "double"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeArg:
+    """An input or output, as onnxruntime describes one: shape entries are numbers, names, or None; type is e.g. "tensor(float)"."""
+
+    name: str
+    shape: list[int | str | None]
+    type: str
+
+
+def _node_arg(value: Value) -> NodeArg:
+    return NodeArg(name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})")
+
+
+class _Arena:
+    """Memory for as many images in flight as there are threads."""
+
+    def __init__(self, elements: int, threads: int) -> None:
+        stride = -(-4 * elements // _ARENA_ALIGNMENT) * _ARENA_ALIGNMENT + _ARENA_ALIGNMENT
+        self.memory = np.zeros(threads * stride + _ARENA_ALIGNMENT, np.uint8)
+        start = -(-self.memory.ctypes.data // _ARENA_ALIGNMENT) * _ARENA_ALIGNMENT
+        self.pointers = (ctypes.c_void_p * threads)(*(start + i * stride for i in range(threads)))
+
+
+class _Program:
+    """A plan with its arenas; several calls may run at the same time, each takes an arena of its own."""
+
+    def __init__(self, plan: Plan, threads: int) -> None:
+        self.plan = plan
+        self.threads = threads
+        self.free: list[_Arena] = [_Arena(plan.arena_elements, threads)]
+
+    def take(self) -> _Arena:
+        try:
+            return self.free.pop()
+        except IndexError:
+            return _Arena(self.plan.arena_elements, self.threads)
+
+
+class Session:
+    """A loaded model.
+
+    Args:
+        source: path of an ONNX file (ordinary, with sparse initializers, or packed), or its bytes.
+        threads: images of a batch run in this many threads; one image runs in one thread.
+        isa: an instruction set ("avx512", "avx2", "neon", "scalar") instead of the best that the machine has.
+
+    Raises:
+        ModelError: not an ONNX model, or a damaged one.
+        UnsupportedError: the model uses something that the engine does not have, or the engine cannot be compiled here; the message says
+            what, and what to do.
+        UserError: `threads` is out of range.
+    """
+
+    def __init__(self, source: str | PathLike[str] | bytes, threads: int = 1, *, isa: str | None = None) -> None:
+        if not 1 <= threads <= MAX_THREADS:
+            raise UserError(f"threads = {threads}; it must be from 1 to {MAX_THREADS}")
+        self._library = library()
+        self._isa = self._library.instruction_set(isa)
+        self._run = self._library.run
+        self._threads = threads
+        self._graph: Graph = read_graph(source if isinstance(source, bytes) else Path(source))
+        if not self._graph.inputs:
+            raise UnsupportedError("the model has no inputs; its outputs are constants")
+        for value in self._graph.inputs:
+            if value.dtype.name not in DTYPES:
+                raise UnsupportedError(f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled")
+            if not value.shape:
+                raise UnsupportedError(f"input {value.name!r} is a scalar; inputs need a batch axis")
+        batches = {value.shape[0] for value in self._graph.inputs if isinstance(value.shape[0], int)}
+        if len(batches) > 1:
+            raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); the engine runs images one by one: use the onnxruntime backend")
+        self._batch: int | None = batches.pop() if batches else None
+        self._inputs = [_node_arg(value) for value in self._graph.inputs]
+        self._outputs = [_node_arg(value) for value in self._graph.outputs]
+        self._names = tuple(value.name for value in self._graph.inputs)
+        self._output_names = tuple(value.name for value in self._graph.outputs)
+        self._lock = threading.Lock()
+        self._programs: OrderedDict[tuple[Shape, ...], _Program] = OrderedDict()
+        static = tuple(value.shape[1:] for value in self._graph.inputs)
+        if all(isinstance(size, int) for shape in static for size in shape):
+            self._program(static)  # type: ignore[arg-type]  # all entries are int
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The model's inputs."""
+        return list(self._inputs)
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The model's outputs."""
+        return list(self._outputs)
+
+    @property
+    def instruction_set(self) -> str:
+        """The instruction set in use."""
+        return self._isa.name
+
+    def _program(self, shapes: tuple[Shape, ...]) -> _Program:
+        with self._lock:
+            program = self._programs.get(shapes)
+            if program is None:
+                plan = make_plan(self._graph, dict(zip(self._names, shapes, strict=True)), self._batch, self._isa)
+                program = self._programs[shapes] = _Program(plan, self._threads)
+                while len(self._programs) > _PLANS_KEPT:
+                    self._programs.popitem(last=False)
+            return program
+
+    def layers(self) -> tuple[LayerRecord, ...]:
+        """One record per convolution and fully connected layer of the last plan: zeros, kernel, why.
+
+        Raises:
+            UnsupportedError: the input's size is dynamic and no image has been run yet.
+        """
+        if not self._programs:
+            raise UnsupportedError("the model's input size is dynamic: run one image first")
+        return next(reversed(self._programs.values())).plan.records
+
+    def memory_bytes(self) -> Mapping[str, int]:
+        """Bytes of the last plan: `arena` (all threads) and `tables` (weights, offsets, masks)."""
+        if not self._programs:
+            return {"arena": 0, "tables": 0}
+        program = next(reversed(self._programs.values()))
+        return {"arena": 4 * program.plan.arena_elements * self._threads, "tables": program.plan.table_bytes}
+
+    def _check(self, feed: Mapping[str, Array]) -> list[Array]:
+        if feed.keys() != set(self._names):
+            raise UserError(f"inputs {sorted(map(str, feed))} were given; the model has {sorted(self._names)}")
+        arrays = []
+        for value in self._graph.inputs:
+            array = np.ascontiguousarray(feed[value.name])
+            if array.dtype != value.dtype:
+                raise UserError(f"input {value.name!r} is {array.dtype}; the model takes {value.dtype}")
+            if array.ndim != len(value.shape) or any(isinstance(want, int) and want != got for want, got in zip(value.shape, array.shape, strict=True)):
+                raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; the model takes {list(value.shape)}")
+            if array.shape[0] == 0 or array.shape[0] != len(feed[self._names[0]]) or 0 in array.shape:
+                raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; every input needs the same, non-empty batch")
+            arrays.append(array)
+        return arrays
+
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+        """Run a batch.
+
+        Args:
+            output_names: which outputs to return, None for all.
+            feed: input name -> array (B, ...) of the model's type.
+
+        Returns:
+            One float32 array (B, ...) per output.
+
+        Raises:
+            UserError: names, types or shapes that do not fit the model.
+            ModelError, UnsupportedError: a dynamic input size for which the model cannot be planned.
+        """
+        arrays = self._check(feed)
+        batch = len(arrays[0])
+        program = self._program(tuple(array.shape[1:] for array in arrays))
+        plan = program.plan
+        results = [np.empty((batch, *shape), np.float32) for shape in plan.output_shapes]
+        spaces = (ctypes.c_void_p * (1 + len(arrays) + len(results)))(None, *(array.ctypes.data for array in (*arrays, *results)))
+        arena = program.take()
+        status = self._run(self._isa.index, plan.ops, plan.op_count, spaces, len(spaces), arena.pointers, self._threads, batch)
+        program.free.append(arena)
+        if status != 0:
+            raise TdcompressError("engine: the library refused its arguments; please report this")
+        if output_names is None:
+            return results
+        unknown = [name for name in output_names if name not in self._output_names]
+        if unknown:
+            raise UserError(f"the model has no output {unknown[0]!r}; it has {', '.join(self._output_names)}")
+        return [results[self._output_names.index(name)] for name in output_names]
+
+
+def explain(source: str | PathLike[str] | bytes, *, isa: str | None = None) -> tuple[LayerRecord, ...]:
+    """Per convolution and fully connected layer: zeros, the kernel that was chosen, and why.
+
+    Raises:
+        ModelError, UnsupportedError: as Session does; also for a model whose input size is dynamic.
+    """
+    return Session(source, isa=isa).layers()
+
+
+def unavailable_reason() -> str | None:
+    """None if the engine can run here, else one line that says why not and what to install. Compiles at first use."""
+    try:
+        library()
+    except (UnsupportedError, TdcompressError) as error:
+        return str(error)
+    return None
+
+
+__all__ = ["LayerRecord", "NodeArg", "Session", "explain", "unavailable_reason"]

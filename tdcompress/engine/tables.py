@@ -1,0 +1,155 @@
+"""The tables that the convolution kernels walk: which input rows a filter reads, with which weight, and which lanes must be cleared.
+
+A tap is one weight position (source, channel, row dy, column dx). Taps with the same dx form a group. On a grid whose rows fill whole
+blocks the kernel loads aligned vectors and shifts a group's sums by dx once; on wider rows the displacement goes into the load address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tdcompress.engine.binding import LANES
+from tdcompress.engine.layout import Layout
+from tdcompress.engine.read import Array
+from tdcompress.engine.steps import Floats
+
+ENTRY = np.dtype([("offset", np.int32), ("weight", np.float32)])
+_LARGEST_BLOCK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedSource:
+    """A source whose input has its place: `layout` after the split into phases, `start` in elements from the first source's input."""
+
+    weight: Floats
+    layout: Layout
+    start: int
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One displacement: lanes to shift; masks per vector of a row, None if nothing is cleared."""
+
+    shift: int
+    bits: Array | None
+    lanes: Array | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taps:
+    """All taps of a convolution, sorted by group, then by address. weight: (O, T), zero where a filter does not have the tap."""
+
+    groups: tuple[Group, ...]
+    group_of: Array
+    offset: Array
+    weight: Floats
+
+
+def phase_of(position: int, stride: int) -> tuple[int, int]:
+    """An input coordinate (at output 0) as (phase, coordinate inside the phase): position = stride * inside + phase."""
+    inside, phase = divmod(position, stride)
+    return phase, inside
+
+
+def row_range(kernel: int, stride: int, pad: int, dilation: int) -> tuple[int, int]:
+    """The smallest and largest displacement dy inside the phases."""
+    steps = [phase_of(k * dilation - pad, stride)[1] for k in (0, *range(kernel))]
+    return min(steps), max(steps)
+
+
+def _masks(grid: Layout, dx: int, width: int, out_width: int) -> tuple[Array, Array] | None:
+    """Which lanes of each vector of a row read a column inside [0, width); repeated, so that a block may start at any vector."""
+    vectors = grid.row_vectors
+    column = (np.arange(vectors * LANES) % grid.pitch) + dx
+    valid = (column >= 0) & (column < width)
+    if valid[np.arange(vectors * LANES) % grid.pitch < out_width].all():
+        return None
+    repeats = -(-(vectors + _LARGEST_BLOCK) // vectors)
+    per_vector = np.tile(valid.reshape(vectors, LANES), (repeats, 1))
+    bits = (per_vector.astype(np.uint32) << np.arange(LANES, dtype=np.uint32)).sum(axis=1).astype(np.uint16)
+    return np.ascontiguousarray(bits), np.ascontiguousarray(np.where(per_vector, np.int32(-1), np.int32(0)))
+
+
+def make_taps(sources: Sequence[PlacedSource], grid: Layout, *, shifted: bool, max_block: int) -> Taps:
+    """Every tap that can touch the image.
+
+    Args:
+        sources: ungrouped, or one of them; the weight (O, I / groups, ky, kx) is taken as if `groups` were 1.
+        grid: the output's layout.
+        shifted: shift lanes after aligned loads where the grid allows it; else displaced loads.
+        max_block: vectors in the kernel's largest block.
+    """
+    shifted = shifted and grid.row_vectors <= max_block and max_block % grid.row_vectors == 0
+    found: dict[tuple[int, int], list[tuple[int, Floats]]] = {}
+    for source in sources:
+        layout, (stride_y, stride_x) = source.layout, source.strides
+        for ky in range(source.weight.shape[2]):
+            phase_y, dy = phase_of(ky * source.dilations[0] - source.pads[0], stride_y)
+            if not -grid.height < dy < layout.height:
+                continue
+            for kx in range(source.weight.shape[3]):
+                phase_x, dx = phase_of(kx * source.dilations[1] - source.pads[1], stride_x)
+                if not -grid.width < dx < layout.width:
+                    continue
+                aligned = shifted and abs(dx) < LANES
+                step = source.start + dy * layout.row_stride + (0 if aligned else dx)
+                column = found.setdefault((dx, layout.width), [])
+                for channel in range(source.weight.shape[1]):
+                    plane = (channel * stride_y + phase_y) * stride_x + phase_x
+                    column.append((4 * (step + plane * layout.plane_stride), source.weight[:, channel, ky, kx]))
+    groups: list[Group] = []
+    group_of: list[int] = []
+    offsets: list[int] = []
+    columns: list[Floats] = []
+    # The group without displacement comes last: its taps are added straight to the total.
+    for (dx, width), taps in sorted(found.items(), key=lambda item: (item[0][0] == 0, item[0])):
+        shift = dx if shifted and abs(dx) < LANES else 0
+        masks = _masks(grid, dx, width, grid.width)
+        if masks is None and shift != 0:
+            everything = np.full((grid.row_vectors + _LARGEST_BLOCK, LANES), -1, np.int32)
+            masks = np.full(len(everything), 0xFFFF, np.uint16), everything
+        bits, lanes = masks if masks is not None else (None, None)
+        taps.sort(key=lambda tap: tap[0])
+        group_of.extend([len(groups)] * len(taps))
+        offsets.extend(offset for offset, _ in taps)
+        columns.extend(weights for _, weights in taps)
+        groups.append(Group(shift=shift, bits=bits, lanes=lanes))
+    filters = sources[0].weight.shape[0]
+    weight = np.stack(columns, axis=1) if columns else np.zeros((filters, 0), np.float32)
+    return Taps(groups=tuple(groups), group_of=np.array(group_of, np.int64), offset=np.array(offsets, np.int64), weight=weight)
+
+
+def sparse_table(taps: Taps, channel_offsets: Array) -> tuple[Array, Array]:
+    """(entries, counts) of the sparse kernel: per filter and group, the taps whose weight is not zero.
+
+    Args:
+        taps: of all filters.
+        channel_offsets: (O,) bytes added to each filter's addresses: where its convolution group's channels start.
+    """
+    filters, positions = np.nonzero(taps.weight)
+    entries = np.empty(len(filters), ENTRY)
+    entries["offset"] = taps.offset[positions] + channel_offsets[filters]
+    entries["weight"] = taps.weight[filters, positions]
+    counts = np.zeros((taps.weight.shape[0], max(1, len(taps.groups))), np.uint32)
+    np.add.at(counts, (filters, taps.group_of[positions]), 1)
+    return entries, counts
+
+
+def dense_table(taps: Taps, channel_offsets: Array, *, sets: int, block: int) -> tuple[Array, Array, Array]:
+    """(offsets, group_counts, weights) of the dense kernel; weights: (sets, blocks, taps, block), filters padded with zeros."""
+    filters, count = taps.weight.shape
+    per_set = filters // sets
+    blocks = -(-per_set // block)
+    offsets = (taps.offset[None, :] + channel_offsets[::per_set][:sets, None]).astype(np.int32)
+    group_counts = np.tile(np.bincount(taps.group_of, minlength=max(1, len(taps.groups))).astype(np.uint32), (sets, 1))
+    padded = np.zeros((sets, blocks * block, count), np.float32)
+    padded[:, :per_set] = taps.weight.reshape(sets, per_set, count)
+    weights = padded.reshape(sets, blocks, block, count).transpose(0, 1, 3, 2)
+    return np.ascontiguousarray(offsets), np.ascontiguousarray(group_counts), np.ascontiguousarray(weights)
