@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdcompress.shrink.cells import Cells, Ids
-from tdcompress.shrink.channels import Flags, Liveness, Matrix, Needs
+from tdcompress.shrink.channels import ChannelGraph, Flags, Liveness, Matrix, Needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,11 @@ class MatrixReader:
         known = needed & self.vector["known"]
         yield self.matrix.inputs[needed & ~known], f"{self.layer} reads it"
         yield self.matrix.inputs[known], f"its constant cannot be folded into {self.layer}: {self.no_fold}"
+
+
+def matrix_readers(graph: ChannelGraph) -> list[MatrixReader]:
+    """All uses of weights, in the order of the program."""
+    return [demand for demand in graph.demands if isinstance(demand, MatrixReader)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from tdcompress.shrink import rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
 from tdcompress.shrink.cells import Signal, plain
 from tdcompress.shrink.channels import ChannelGraph
-from tdcompress.shrink.demands import MatrixReader
+from tdcompress.shrink.demands import MatrixReader, matrix_readers
 from tdcompress.shrink.rules import Result, Rule, base_name, bind, untracked
 from tdcompress.shrink.trace import Program, place
 
@@ -90,7 +90,7 @@ def _foreign(graph: ChannelGraph, node: fx.Node, program: Program) -> Result:
 
 def _refuse_shared_folds(graph: ChannelGraph) -> None:
     """A weight or bias that is used more than once cannot take the constants of one use."""
-    readers = [demand for demand in graph.demands if isinstance(demand, MatrixReader)]
+    readers = matrix_readers(graph)
     uses = Counter(name for reader in readers for name in (reader.matrix.parameter, reader.bias) if name)
     graph.demands = [
         replace(demand, no_fold="its weights are shared")

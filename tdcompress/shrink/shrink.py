@@ -14,7 +14,7 @@ from tdcompress.shrink.certificate import certify
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.shrink.decide import Decision, decide
-from tdcompress.shrink.demands import MatrixReader
+from tdcompress.shrink.demands import matrix_readers
 from tdcompress.shrink.kept import Kept, to_json
 from tdcompress.shrink.literals import depends_on_sizes, first_misfit
 from tdcompress.shrink.propagate import channel_graph
@@ -114,7 +114,7 @@ def _certified_plan(
 
 def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]]) -> _Plan:
     """Decide, and make the narrow network in float64."""
-    readers = [demand for demand in graph.demands if isinstance(demand, MatrixReader)]
+    readers = matrix_readers(graph)
     while True:
         decision = decide(graph, keep)
         shifted = [reader for reader in readers if folded(reader, graph, decision) is not None]

@@ -12,7 +12,7 @@ from tdcompress.errors import ModelError
 from tdcompress.sparsity.units import MATRIX_TYPES
 from tdcompress.shrink.channels import ChannelGraph, Matrix
 from tdcompress.shrink.decide import Decision
-from tdcompress.shrink.demands import MatrixReader
+from tdcompress.shrink.demands import MatrixReader, matrix_readers
 
 Rows = list[int] | list[list[int]]  # indices kept along an axis; for axis 1 of a grouped weight, one list per group
 
@@ -130,13 +130,12 @@ def fold(narrow: nn.Module, full: ChannelGraph, decision: Decision, new_biases: 
         new_biases: weight name -> name of the bias that it got.
     """
     parameters = dict(narrow.named_parameters(remove_duplicate=False))
-    for demand in full.demands:
-        if isinstance(demand, MatrixReader):
-            shift = folded(demand, full, decision)
-            if shift is not None:
-                bias = parameters[demand.bias or new_biases[demand.matrix.parameter]]
-                with torch.no_grad():
-                    bias += torch.from_numpy(shift).to(bias)
+    for reader in matrix_readers(full):
+        shift = folded(reader, full, decision)
+        if shift is not None:
+            bias = parameters[reader.bias or new_biases[reader.matrix.parameter]]
+            with torch.no_grad():
+                bias += torch.from_numpy(shift).to(bias)
 
 
 def folded(reader: MatrixReader, graph: ChannelGraph, decision: Decision) -> np.ndarray | None:

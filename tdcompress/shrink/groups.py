@@ -1,0 +1,198 @@
+"""What is dropped, pruned and removed together: the units of a network, found through its channel graph."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+
+from tdcompress.errors import ModelError
+from tdcompress.shrink.cells import Ids
+from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.demands import matrix_readers
+from tdcompress.shrink.propagate import channel_graph
+from tdcompress.shrink.trace import ExampleInputs, trace
+from tdcompress.sparsity.units import Slot, UnitGroup
+
+Scope = Literal["layer", "group"]
+Unit = Literal["whole", "filter"]
+Positions = list[tuple[int, ...]]
+
+
+def unit_groups(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    weights: Sequence[Slot],
+    *,
+    scope: Scope = "layer",
+    unit: Unit = "whole",
+) -> tuple[UnitGroup, ...]:
+    """The groups of units of a network's prunable weights.
+
+    Scope "layer": one group per weight, whose unit u is row u. Tied to it are its bias and the affine of every BatchNorm that sees
+    these units alone (also behind activations, pooling or a concatenation), so that a unit that is zero stays zero.
+
+    Scope "group": weights that write into the same channels (coupled by a residual sum, a product, a depthwise convolution) are one
+    group, whose unit is a channel, and so are channels that only go together (the channels of one group of a grouped convolution).
+    Tied is every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A stream can be removed only
+    if all its writers are prunable and nothing else holds its channels (a LayerNorm, the network's result); else its weights are grouped
+    as in scope "layer" and make no claim on the stream.
+
+    Args:
+        model: any module that torch.export accepts; not modified.
+        example_inputs: tensor or tuple of tensors, any batch size.
+        weights: the prunable weights, as from ``sparsity.units.prunable_weights``.
+        scope: see above.
+        unit: "whole" as above; "filter": nothing is tied (the papers' "biases are not removed").
+
+    Raises:
+        ModelError: a weight that the network does not use.
+        UnsupportedError: torch.export does not accept the network.
+    """
+    if scope not in ("layer", "group") or unit not in ("whole", "filter"):
+        raise ModelError(f"scope is 'layer' or 'group' and unit 'whole' or 'filter', not {scope!r} and {unit!r}")
+    graph = channel_graph(trace(model, example_inputs))
+    for slot in weights:
+        if slot.parameter not in graph.state:
+            raise ModelError(f"{slot.parameter} is not used by {type(model).__name__}.forward, so that it cannot be pruned")
+    layers = {slot.parameter: _layer_group(graph, slot, tie=unit == "whole") for slot in weights}
+    if scope == "layer":
+        return tuple(layers.values())
+    streams = _streams(graph, [slot.parameter for slot in weights])
+    groups: list[UnitGroup] = []
+    done: set[str] = set()
+    for slot in weights:
+        if slot.parameter in done:
+            continue
+        stream = streams.get(slot.parameter)
+        if stream is None:
+            groups.append(layers[slot.parameter])
+        else:
+            groups.append(_stream_group(graph, stream, {s.parameter: s for s in weights}, tie=unit == "whole"))
+            done.update(stream.weights)
+    return tuple(groups)
+
+
+def _layer_group(graph: ChannelGraph, slot: Slot, *, tie: bool) -> UnitGroup:
+    """One weight: unit u is index u of its output axis."""
+    size = int(graph.state[slot.parameter].shape[slot.axis])
+    groups = 1
+    matrix = graph.matrices.get(slot.parameter)
+    if matrix is not None and matrix.out_axis == 1 and matrix.groups > 1:
+        groups = matrix.groups
+    if groups > 1:
+        raise ModelError(
+            f"{slot.parameter}: the filters of a grouped transposed convolution do not lie along one axis; exclude this layer"
+        )
+    tied: list[Slot] = []
+    if tie and matrix is not None:
+        tied = [
+            *(Slot(parameter=bias) for bias in _biases(graph, slot.parameter)),
+            *_alone(graph, matrix.first_unit, size),
+        ]
+    return UnitGroup(name=_layer(slot.parameter), size=size, filters=(slot,), tied=tuple(tied))
+
+
+def _biases(graph: ChannelGraph, weight: str) -> Iterator[str]:
+    """Biases added to a weight's outputs and to nothing else's."""
+    users: dict[str, set[str]] = {}
+    for reader in matrix_readers(graph):
+        if reader.bias:
+            users.setdefault(reader.bias, set()).add(reader.matrix.parameter)
+    return (bias for bias, owners in users.items() if owners == {weight})
+
+
+def _alone(graph: ChannelGraph, first_unit: int, size: int) -> Iterator[Slot]:
+    """The affine of each BatchNorm at the channels that see one unit of a weight alone."""
+    for affine in graph.affines:
+        index = affine.units - first_unit
+        seen = (affine.units >= 0) & (index >= 0) & (index < size)
+        if not seen.any():
+            continue
+        positions = _positions(np.where(seen, index, -1), size)
+        for name in (affine.weight, affine.bias):
+            yield Slot(parameter=name, positions=_simple(positions))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stream:
+    """Weights that write into the same channels, and those channels' classes in the order of their first writer."""
+
+    weights: tuple[str, ...]
+    classes: Ids
+
+
+def _streams(graph: ChannelGraph, prunable: Sequence[str]) -> dict[str, _Stream]:
+    """Weight name -> its stream, for the streams that can be removed."""
+    roots = graph.roots(coupled=True)
+    names = list(graph.matrices)
+    classes = [np.unique(roots[matrix.outputs]) for matrix in graph.matrices.values()]
+    # Writers are connected through the classes they share.
+    rows = np.concatenate([np.full(found.size, index) for index, found in enumerate(classes)])
+    columns = np.concatenate(classes) + len(names)
+    size = len(names) + int(roots.max()) + 1
+    label = connected_components(coo_array((np.ones(rows.size, np.int8), (rows, columns)), shape=(size, size)), directed=False)[1]
+    held = np.unique(np.concatenate([roots[ids] for ids, _ in graph.pins])) if graph.pins else np.zeros(0, np.int64)
+    streams = {}
+    for component in dict.fromkeys(label[: len(names)].tolist()):
+        members = [index for index in range(len(names)) if label[index] == component]
+        weights = tuple(names[index] for index in members)
+        ordered = list(dict.fromkeys(np.concatenate([roots[graph.matrices[name].outputs].ravel() for name in weights]).tolist()))
+        removable = set(weights) <= set(prunable) and not np.isin(ordered, held).any()
+        whole = all(graph.matrices[name].groups == 1 or graph.matrices[name].out_axis == 0 for name in weights)
+        if removable and whole:
+            stream = _Stream(weights=weights, classes=np.array(ordered, np.int64))
+            streams.update(dict.fromkeys(weights, stream))
+    return streams
+
+
+def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot], *, tie: bool) -> UnitGroup:
+    """One unit per class of the stream; a parameter takes part where its elements belong to it."""
+    roots = graph.roots(coupled=True)
+    size = stream.classes.size
+    number = np.full(int(roots.max()) + 2, -1)  # class -> unit; the last entry serves elements without channel
+    number[stream.classes] = np.arange(size)
+    filters = tuple(
+        Slot(parameter=name, axis=slots[name].axis, positions=_simple(_positions(number[roots[graph.matrices[name].outputs]].ravel(), size)))
+        for name in stream.weights
+    )
+    tied: list[Slot] = []
+    for name, signal in graph.raw.items() if tie else ():
+        if not signal.tracked or not isinstance(graph.state[name], nn.Parameter):
+            continue
+        units = number[np.where(signal.channel >= 0, roots[signal.channel], -1)]
+        axis = _unit_axis(units)
+        if (units >= 0).any() and axis is not None:
+            line = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)[:, 0]
+            tied.append(Slot(parameter=name, axis=axis, positions=_simple(_positions(line, size))))
+    return UnitGroup(name=_layer(stream.weights[0]), size=size, filters=filters, tied=tuple(tied))
+
+
+def _unit_axis(units: Ids) -> int | None:
+    """The axis along which units are counted, the others repeating them; None where there is no such axis."""
+    for axis in range(units.ndim):
+        lines = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)
+        if (lines == lines[:, :1]).all():
+            return axis
+    return None
+
+
+def _positions(units: Ids, size: int) -> Positions:
+    """For each unit the indices that are its own."""
+    positions: list[list[int]] = [[] for _ in range(size)]
+    for index, number in enumerate(units.tolist()):
+        if number >= 0:
+            positions[number].append(index)
+    return [tuple(own) for own in positions]
+
+
+def _simple(positions: Positions) -> tuple[tuple[int, ...], ...] | None:
+    """None where unit u has index u alone."""
+    return None if all(own == (index,) for index, own in enumerate(positions)) else tuple(positions)
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0] or parameter
