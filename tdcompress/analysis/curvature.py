@@ -1,0 +1,105 @@
+"""Loss, gradient and Hessian-vector products over a whole data set."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tdcompress.errors import UnsupportedError
+
+Batches = Sequence[tuple[Tensor, Tensor]]
+LARGEST_HESSIAN = 8_192  # weights; 64 Mi entries, half a GiB in float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curvature:
+    """The mean cross-entropy over a data set, and its first two derivatives at the network's weights.
+
+    Attributes:
+        loss: E.
+        gradient: (N,).
+        products: H v for each vector, (V, N).
+    """
+
+    loss: float
+    gradient: Tensor
+    products: Tensor
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors one after another as one vector, (N,)."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def curvature(model: nn.Module, batches: Batches, names: Sequence[str], vectors: Tensor, *, at_once: int = 32) -> Curvature:
+    """Gradient and Hessian-vector products of the mean cross-entropy, exact up to rounding.
+
+    ReLU networks have no second derivative at a kink; as everywhere in automatic differentiation the kink counts as flat.
+
+    Args:
+        model: in eval mode; its dtype is what is computed in (float64 is worth its time here).
+        batches: images (B, ...) and labels (B,), all of the data set.
+        names: parameters that are derived by, N entries together; the others are constants.
+        vectors: (V, N).
+        at_once: vectors per backward pass.
+    """
+    params = dict(model.named_parameters())
+    weights = [params[name] for name in names]
+    samples = sum(len(labels) for _, labels in batches)
+    loss = torch.zeros((), dtype=torch.float64)
+    gradient = torch.zeros_like(vectors[0])
+    products = torch.zeros_like(vectors)
+    for images, labels in batches:
+        batch_loss = F.cross_entropy(model(images), labels, reduction="sum") / samples
+        slopes = torch.autograd.grad(batch_loss, weights, create_graph=True, materialize_grads=True)
+        loss += batch_loss.detach().double().cpu()
+        gradient += flat([slope.detach() for slope in slopes])
+        for start in range(0, len(vectors), at_once):
+            products[start : start + at_once] += _bend(slopes, weights, vectors[start : start + at_once])
+    return Curvature(loss=float(loss), gradient=gradient, products=products)
+
+
+def _bend(slopes: Sequence[Tensor], weights: Sequence[Tensor], vectors: Tensor) -> Tensor:
+    """H v for each vector, (V, N), by deriving the slopes once more."""
+    ends = list(itertools.accumulate(weight.numel() for weight in weights))
+    pieces = [
+        vectors[:, end - weight.numel() : end].reshape(-1, *weight.shape) for weight, end in zip(weights, ends, strict=True)
+    ]
+    # a weight without influence has a constant slope, and a weight that no slope depends on no derivative: both are zero
+    varying = [(slope, piece) for slope, piece in zip(slopes, pieces, strict=True) if slope.requires_grad]
+    if not varying:
+        return torch.zeros_like(vectors)
+    outputs, directions = zip(*varying, strict=True)
+    bends = torch.autograd.grad(outputs, weights, directions, is_grads_batched=True, retain_graph=True, allow_unused=True)
+    flattened = [
+        piece.new_zeros(len(vectors), weight.numel()) if bend is None else bend.reshape(len(vectors), -1)
+        for bend, piece, weight in zip(bends, pieces, weights, strict=True)
+    ]
+    return torch.cat(flattened, dim=1)
+
+
+def hessian(model: nn.Module, batches: Batches, names: Sequence[str]) -> Tensor:
+    """The whole Hessian of a small network, (N, N).
+
+    Raises:
+        UnsupportedError: more weights than fit.
+    """
+    params = dict(model.named_parameters())
+    count = sum(params[name].numel() for name in names)
+    if count > LARGEST_HESSIAN:
+        raise UnsupportedError(
+            f"the Hessian of {count:,} weights has {count**2:,} entries, more than {LARGEST_HESSIAN:,} squared; "
+            "use `dependence_matrix`, which sums over bins of weights"
+        )
+    like = params[names[0]]
+    return curvature(model, batches, names, torch.eye(count, dtype=like.dtype, device=like.device)).products
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, batches: Batches) -> float:
+    """E: the mean cross-entropy over a data set."""
+    samples = sum(len(labels) for _, labels in batches)
+    return sum(float(F.cross_entropy(model(images), labels, reduction="sum")) for images, labels in batches) / samples
