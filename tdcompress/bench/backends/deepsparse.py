@@ -35,7 +35,7 @@ class DeepSparseBackend:
             import deepsparse
         except ImportError as error:
             raise UnsupportedError(
-                "backend 'deepsparse' is not installed; pip install deepsparse (Python 3.11 or older)"
+                f"backend 'deepsparse' cannot be imported ({error}); pip install deepsparse==1.8.0 'onnx<1.18' (Python 3.11)"
             ) from error
         self._engine_type = deepsparse.Engine
         self._threads = threads

@@ -34,7 +34,7 @@ class OpenVinoBackend:
         try:
             import openvino
         except ImportError as error:
-            raise UnsupportedError("backend 'openvino' is not installed; pip install openvino") from error
+            raise UnsupportedError(f"backend 'openvino' cannot be imported ({error}); pip install openvino") from error
         self._core = openvino.Core()
         self._threads = threads
 
