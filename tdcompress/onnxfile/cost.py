@@ -6,24 +6,20 @@ from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Key, Weight
 
 
-def own_bytes(weight: Weight, key: Key) -> int:
-    """Bytes that one weight adds to a file which has the section's decoder already."""
+def own_bytes(weight: Weight, key: Key, beside: tuple[int, ...] = (1,)) -> int:
+    """Bytes that a weight adds to a file which has the decoder, and weights of shape `beside`, already."""
     if key.encoding == "dense":
         return _bytes([weight], key)
-    anchor = _anchor(key, (1,))
-    return _bytes([anchor, weight], key) - _bytes([anchor], key)
+    anchors = [Weight(name="w", array=np.ones(beside, key.dtype))] * 2
+    return _bytes([*anchors, weight], key) - _bytes(anchors, key)
 
 
 def shared_bytes(key: Key) -> int:
     """Bytes of a section's decoder, without any weight."""
     if key.encoding == "dense":
         return 0
-    anchor = _anchor(key, (1,))
-    return _bytes([anchor], key) - own_bytes(_anchor(key, (1, 1)), key)
-
-
-def _anchor(key: Key, shape: tuple[int, ...]) -> Weight:
-    return Weight(name="w", array=np.ones(shape, key.dtype))
+    anchor = Weight(name="w", array=np.ones(1, key.dtype))
+    return _bytes([anchor, anchor], key) - 2 * own_bytes(anchor, key)
 
 
 def _bytes(weights: list[Weight], key: Key) -> int:

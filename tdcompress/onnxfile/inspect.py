@@ -38,8 +38,8 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
         operators.update(node.op_type for node in graph.node)
         for key, section in sections(graph).items():
             operators.subtract(node.op_type for node in section.nodes)
-            own = sum(own_bytes(weight, key) for weight in weights if weight.key == key)
-            decoder_bytes += max(0, section.n_bytes() - own)
+            own = sum(_file_bytes(weight) for weight in weights if weight.key == key)
+            decoder_bytes += section.n_bytes() - own
     parameters = [tensor for tensor in tensors if np.dtype(tensor.dtype) in _PARAMETERS]
     return FileReport(
         file_bytes=len(data),
@@ -72,9 +72,14 @@ def describe(weight: StoredWeight) -> TensorReport:
         elements=array.size,
         zeros=zeros,
         encoding=key.encoding,
-        file_bytes=own_bytes(weight, key),
+        file_bytes=_file_bytes(weight),
         bound_bytes=bound_bytes(array.size, kept, key.stored.itemsize),
     )
+
+
+def _file_bytes(weight: StoredWeight) -> int:
+    """What the file would lose without this weight, if another one with rows of the same shape stays."""
+    return own_bytes(weight, weight.key, beside=(1, *weight.array.shape[1:]))
 
 
 def _describe_value(value: onnx.ValueInfoProto) -> ValueReport:

@@ -13,7 +13,7 @@ import onnx
 from tdcompress.errors import UnsupportedError
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Key, Section, Weight
-from tdcompress.onnxfile.graphs import graphs
+from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.plan import Rounding, plan
@@ -79,6 +79,8 @@ def pack_model(
         _write(graph, {key: members for key, members in planned.items() if is_packed(key)}, packed)
     if packed.ByteSize() >= dense.ByteSize():
         packed, rounding = dense, Rounding()
+    else:
+        _drop_labels(packed)
     onnx.checker.check_model(packed)
     report = inspect_model(packed)
     return packed, PackReport(
@@ -128,6 +130,13 @@ def _write(graph: onnx.GraphProto, planned: Mapping[Key, Sequence[Weight]], mode
         graph.sparse_initializer.extend(section.sparse_initializers)
         graph.node.extend(section.nodes)
     graph.node.extend(nodes)
+
+
+def _drop_labels(model: onnx.ModelProto) -> None:
+    """Names of nodes that hold no subgraph: nothing refers to them, and at 99 % zeros they are 1 % of the file."""
+    for node in every_node(model):
+        if not any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            node.ClearField("name")
 
 
 def _has_zeros(weight: StoredWeight) -> bool:

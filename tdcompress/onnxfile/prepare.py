@@ -42,11 +42,13 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 
 def unpackable(graph: onnx.GraphProto) -> dict[str, str]:
     """Initializers that have to stay as they are, with the reason."""
-    inputs = {value.name for value in graph.input}
+    inputs, outputs = {value.name for value in graph.input}, {value.name for value in graph.output}
     reasons = {}
     for tensor in graph.initializer:
         if tensor.name in inputs:
             reasons[tensor.name] = "it is also an input, which the caller may override"
+        elif tensor.name in outputs:
+            reasons[tensor.name] = "it is also an output"
         elif tensor.data_type not in PACKABLE:
             reasons[tensor.name] = f"element type {onnx.TensorProto.DataType.Name(tensor.data_type)} is not packed"
         elif 0 in tensor.dims or not tensor.dims:

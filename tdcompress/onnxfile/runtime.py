@@ -92,10 +92,11 @@ def check_section(section: Section, key: Key, weights: list[Weight], like: onnx.
         VerificationError: they do not.
     """
     dtype = helper.np_dtype_to_tensor_dtype(key.dtype)
-    outputs = [helper.make_tensor_value_info(weight.name, dtype, weight.array.shape) for weight in weights]
-    graph = helper.make_graph(
-        section.nodes, "decoder", [], outputs, section.initializers, sparse_initializer=section.sparse_initializers
-    )
+    outputs = [helper.make_tensor_value_info(f"out{i}", dtype, weight.array.shape) for i, weight in enumerate(weights)]
+    # onnxruntime hands a sparse initializer out as it is, and only if it has two axes; behind a node it is dense
+    readers = [helper.make_node("Identity", [weight.name], [f"out{i}"]) for i, weight in enumerate(weights)]
+    nodes = [*section.nodes, *readers]
+    graph = helper.make_graph(nodes, "decoder", [], outputs, section.initializers, sparse_initializer=section.sparse_initializers)
     model = helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
     session = open_session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     for weight, decoded in zip(weights, run(session, {}), strict=True):

@@ -17,12 +17,15 @@ RELATIVE_TOLERANCE = 1e-5  # of the largest |output|, float32
 MAX_SAMPLES_BYTES = 2**30
 
 
-def verify_onnx(path: str | Path, samples: str | Path | None = None, *, external_data: bool = False) -> VerifyReport:
+def verify_onnx(
+    path: str | Path, samples: str | Path | None = None, *, output: str = "output", external_data: bool = False
+) -> VerifyReport:
     """Check a file; a report means that it passed.
 
     Args:
         path: the ONNX file.
         samples: an .npz file with arrays `input` (N, ...) and `output` (N, ...), what the network must give.
+        output: name of the second array, where a file holds the outputs of several networks.
         external_data: accept weights in files beside it.
 
     Raises:
@@ -38,7 +41,7 @@ def verify_onnx(path: str | Path, samples: str | Path | None = None, *, external
     facts = {"file_bytes": path.stat().st_size, "opset": opset(model), "weights": len(weights)}
     if samples is None:
         return VerifyReport(**facts, samples=0, max_error=0.0, max_output=0.0, tolerance=0.0, ties=0)
-    inputs, expected = read_samples(Path(samples))
+    inputs, expected = read_samples(Path(samples), output)
     outputs = _run_in_batches(path, session, inputs)
     max_error, max_output, ties = compare(outputs, expected, str(path))
     return VerifyReport(
@@ -77,7 +80,7 @@ def compare(outputs: Array, expected: Array, what: str) -> tuple[float, float, i
     return max_error, max_output, ties
 
 
-def read_samples(path: Path) -> tuple[Array, Array]:
+def read_samples(path: Path, output: str = "output") -> tuple[Array, Array]:
     """`input` and `output` of a samples file.
 
     Raises:
@@ -89,14 +92,14 @@ def read_samples(path: Path) -> tuple[Array, Array]:
         if unpacked > MAX_SAMPLES_BYTES:
             raise ModelError(f"{path}: samples of {unpacked} bytes; at most {MAX_SAMPLES_BYTES}")
         with np.load(path, allow_pickle=False) as arrays:
-            inputs, outputs = arrays["input"], arrays["output"]
+            inputs, outputs = arrays["input"], arrays[output]
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
     except KeyError as error:
-        raise ModelError(f"{path}: arrays `input` and `output` are needed") from error
+        raise ModelError(f"{path}: arrays `input` and `{output}` are needed") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path}: not a samples file: {error}") from error
-    for name, array in (("input", inputs), ("output", outputs)):
+    for name, array in (("input", inputs), (output, outputs)):
         if array.dtype.kind not in "fiu" or array.ndim < 1 or not np.all(np.isfinite(array)):
             raise ModelError(f"{path}: `{name}` must be finite numbers with a first axis of samples")
     if len(inputs) != len(outputs) or not len(inputs):

@@ -13,7 +13,7 @@ from tdcompress.errors import ModelError
 from tdcompress.onnxfile.tensors import PACKABLE, Array, message_bytes
 
 RESERVED = "tdc1."  # every name that packing adds to a graph starts so; the digit is the version of the format
-_PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([a-z]\d)\.([a-z]\d)\.")
+_PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d)?\.")
 _DTYPES = {dtype.str[1:]: dtype for dtype in PACKABLE.values()}
 
 
@@ -43,8 +43,9 @@ class Key:
 
     @property
     def prefix(self) -> str:
-        """Start of every name of the section, for example "tdc1.0.gap8.f4.f2."."""
-        return f"{RESERVED}{self.graph}.{self.encoding}.{self.dtype.str[1:]}.{self.stored.str[1:]}."
+        """Start of every name of the section, for example "tdc1.0.gap8.f4.", or "tdc1.0.gap8.f4f2." if narrow."""
+        stored = self.stored.str[1:] if self.narrow else ""
+        return f"{RESERVED}{self.graph}.{self.encoding}.{self.dtype.str[1:]}{stored}."
 
     @property
     def narrow(self) -> bool:
@@ -59,9 +60,9 @@ class Key:
             ModelError: the name starts as a reserved one but is not one of this format's.
         """
         match = _PREFIX.match(name)
-        if match is None or match[3] not in _DTYPES or match[4] not in _DTYPES:
+        if match is None or match[3] not in _DTYPES or (match[4] or match[3]) not in _DTYPES:
             raise ModelError(f"{name!r} looks like a packed weight, but not of a known format; was the file edited?")
-        return Key(graph=int(match[1]), encoding=match[2], dtype=_DTYPES[match[3]], stored=_DTYPES[match[4]])
+        return Key(graph=int(match[1]), encoding=match[2], dtype=_DTYPES[match[3]], stored=_DTYPES[match[4] or match[3]])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,14 +1,14 @@
-"""One decoder shared by all weights of a section: codes -> where, values -> what, then Split and Reshape per weight.
+"""One decoder shared by all weights of a section: codes -> where, values -> what, then Split, Reshape, Split.
 
-The weights are laid one after the other into one flat vector. A codec says how the positions of its non-zero elements
-become `codes`, and which standard operators turn `codes` and `values` into the flat vector again. Since every input of
-these operators is an initializer, a runtime folds them once, when it loads the file. `Compress`, `NonZero` and `Where`
-are avoided: onnxruntime does not fold the first two (their output shape depends on data), and the last has no kernel
-for float16.
+The weights are laid one after the other into one flat vector, those with rows of one shape together. A codec says how
+the positions of its non-zero elements become `codes`, and which standard operators turn `codes` and `values` into the
+flat vector again. Since every input of these operators is an initializer, a runtime folds them once, when it loads the
+file. `Compress` and `NonZero` are avoided, since the shape of what they return depends on data, which keeps onnxruntime
+from folding what follows; `Where` is, since not every element type has a kernel.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,34 +71,33 @@ class FrameEncoding:
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         """See `Encoding`."""
         names = Names(key.prefix)
-        sizes = [weight.array.size for weight in weights]
+        groups = _by_row_shape(weights)
+        sizes = [sum(weight.array.size for weight in group) for group in groups.values()]
         total = sum(sizes)
         if total > MAX_ELEMENTS:
             raise UnsupportedError(f"{total} weights of one element type; at most {MAX_ELEMENTS} fit into one section")
-        flat = np.concatenate([weight.array.reshape(-1) for weight in weights]).astype(key.stored)
+        ordered = [weight.array.reshape(-1) for group in groups.values() for weight in group]
+        flat = np.concatenate(ordered).astype(key.stored)
         positions = nonzero(flat)
         codes, length = self.codec.encode(positions, total)
         values = np.concatenate([np.zeros(1, key.stored), flat[positions]])
-        decoder, constants = self.codec.nodes(names, key.dtype, length)
-
-        parts = [names(str(number)) for number in range(len(weights))]
-        padding = [length - total] if length > total else []
-        constants |= {"codes": codes, "sizes": np.array(sizes + padding, np.int64)}
-        nodes = []
+        nodes, constants = self.codec.nodes(names, key.dtype, length)
+        constants |= {"codes": codes, "narrow" if key.narrow else "values": values}
         if key.narrow:
-            constants["narrow"] = values
-            nodes.append(widen(names("narrow"), names("values"), key.dtype))
-        else:
-            constants["values"] = values
-        nodes += decoder
-        outputs = parts + [names("padding")] * len(padding)
-        nodes.append(helper.make_node("Split", [names("flat"), names("sizes")], outputs))
-        for part, weight in zip(parts, weights, strict=True):
-            shape = "x".join(map(str, weight.array.shape))
-            constants[shape] = np.array(weight.array.shape, np.int64)  # one for all weights of this shape
-            nodes.append(helper.make_node("Reshape", [part, names(shape)], [weight.name]))
+            nodes.insert(0, widen(names("narrow"), names("values"), key.dtype))
+
+        padding = [length - total] if length > total else []
+        constants["sizes"] = np.array(sizes + padding, np.int64)
+        parts, tails = [], []
+        for number, (row_shape, group) in enumerate(groups.items()):
+            part, tail, more = _unstack(names, number, row_shape, group)
+            parts.append(part)
+            tails += tail
+            constants |= more
+        parts += [names("padding")] * len(padding)
+        nodes.append(helper.make_node("Split", [names("flat"), names("sizes")], parts))
         initializers = [from_array(array, names(name)) for name, array in constants.items()]
-        return Section(initializers=initializers, nodes=nodes)
+        return Section(initializers=initializers, nodes=nodes + tails)
 
     def read(self, section: Section, key: Key, room: Room) -> list[Weight]:
         """See `Encoding`."""
@@ -106,33 +105,81 @@ class FrameEncoding:
         tensors = {tensor.name: tensor for tensor in section.initializers}
 
         def constant(name: str, dtype: np.dtype[Any]) -> Array:
-            if name not in tensors:
-                raise ModelError(f"packed weights lack {name!r}; the file is damaged")
             array = to_array(tensors[name])
             if array.dtype != dtype:
                 raise ModelError(f"{name!r} is of type {array.dtype}, not {dtype}; the file is damaged")
             return array
 
-        reshapes = [
-            node
-            for node in section.nodes
-            if node.op_type == "Reshape" and len(node.input) == 2 and not names.owns(node.output[0])
-        ]
-        shapes = [tuple(constant(node.input[1], np.dtype(np.int64)).reshape(-1).tolist()) for node in reshapes]
-        if not shapes or any(size <= 0 for shape in shapes for size in shape):
+        def integers(name: str) -> list[int]:
+            return [int(size) for size in constant(name, np.dtype(np.int64)).reshape(-1)]
+
+        try:
+            shapes = _shapes(section.nodes, names, integers)
+            codes = constant(names("codes"), np.dtype(np.uint8))
+            values = constant(names("narrow" if key.narrow else "values"), key.stored).reshape(-1)
+        except (KeyError, IndexError, ValueError) as error:
+            raise ModelError(f"packed weights at {key.prefix!r} lack a part ({error}); the file is damaged") from error
+        if not shapes or any(size <= 0 for _, shape in shapes for size in shape):
             raise ModelError(f"packed weights at {key.prefix!r} have no valid shapes; the file is damaged")
-        sizes = [math.prod(shape) for shape in shapes]
+        sizes = [math.prod(shape) for _, shape in shapes]
         total = sum(sizes)
         room.take(total * key.dtype.itemsize, key.prefix)
-        codes = constant(names("codes"), np.dtype(np.uint8))
-        values = constant(names("narrow" if key.narrow else "values"), key.stored).reshape(-1)
         positions = self.codec.decode(codes, total)
         if positions.size != values.size - 1 or (positions.size and positions[-1] >= total):
             raise ModelError(f"packed weights at {key.prefix!r}: positions and values do not fit; the file is damaged")
         flat = np.zeros(total, key.dtype)
         flat[positions] = values[1:].astype(key.dtype)
         pieces = np.split(flat, np.cumsum(sizes)[:-1])
-        return [
-            Weight(name=node.output[0], array=piece.reshape(shape))
-            for node, piece, shape in zip(reshapes, pieces, shapes, strict=True)
-        ]
+        return [Weight(name=name, array=piece.reshape(shape)) for (name, shape), piece in zip(shapes, pieces, strict=True)]
+
+
+def _by_row_shape(weights: Sequence[Weight]) -> dict[tuple[int, ...], list[Weight]]:
+    """Weights whose shapes differ in the first axis only stand together: one Reshape serves them all."""
+    groups: dict[tuple[int, ...], list[Weight]] = {}
+    for weight in weights:
+        groups.setdefault(weight.array.shape[1:], []).append(weight)
+    return groups
+
+
+def _unstack(
+    names: Names, number: int, row_shape: tuple[int, ...], group: Sequence[Weight]
+) -> tuple[str, list[onnx.NodeProto], dict[str, Array]]:
+    """(name of the group's flat vector, nodes from there to its weights, their constants)."""
+    nodes: list[onnx.NodeProto] = []
+    constants: dict[str, Array] = {}
+    outputs = [weight.name for weight in group]
+    several = len(group) > 1
+    part = names(f"part{number}") if row_shape or several else outputs[0]
+    rows = part
+    if row_shape:
+        rows = names(f"rows{number}") if several else outputs[0]
+        constants[f"shape{number}"] = np.array([-1, *row_shape], np.int64)
+        nodes.append(helper.make_node("Reshape", [part, names(f"shape{number}")], [rows]))
+    if several:
+        constants[f"heights{number}"] = np.array([weight.array.shape[0] for weight in group], np.int64)
+        nodes.append(helper.make_node("Split", [rows, names(f"heights{number}")], outputs))
+    return part, nodes, constants
+
+
+def _shapes(
+    nodes: Sequence[onnx.NodeProto], names: Names, integers: Callable[[str], list[int]]
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the weights, in the order of the flat vector; a missing part is a KeyError or IndexError."""
+    reader = {node.input[0]: node for node in nodes if node.input}
+    first = reader[names("flat")]
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    for part, size in zip(first.output, integers(first.input[1]), strict=True):
+        if part == names("padding"):
+            continue
+        value: str = part
+        row_shape: tuple[int, ...] = ()
+        if names.owns(value) and reader[value].op_type == "Reshape":
+            reshape = reader[value]
+            value, row_shape = reshape.output[0], tuple(integers(reshape.input[1])[1:])
+        if names.owns(value):
+            split = reader[value]
+            heights = zip(split.output, integers(split.input[1]), strict=True)
+            shapes += [(name, (height, *row_shape)) for name, height in heights]
+        else:
+            shapes.append((value, (size // max(1, math.prod(row_shape)), *row_shape)))
+    return shapes

@@ -1,0 +1,336 @@
+"""The contract of packing: bytes, no trace at run time, bit-exact way back, any exporter's file."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.onnxfile.load import load_model, save_model
+from tdcompress.onnxfile.pack import pack_model, pack_onnx, unpack_onnx
+from tdcompress.onnxfile.reports import PackReport
+from tdcompress.onnxfile.weights import dense_initializers, densified
+
+Make = Callable[..., onnx.ModelProto]
+
+
+def arrays(model: onnx.ModelProto) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in dense_initializers(model).items()}
+
+
+@pytest.mark.parametrize("sparsity", [0.75, 0.9, 0.95, 0.99])
+def test_bytes_are_near_the_bound_on_resnet32(make_resnet32: Make, sparsity: float) -> None:
+    model = make_resnet32(sparsity)
+    packed, report = pack_model(model)
+    prunable = [tensor for tensor in report.tensors if len(tensor.shape) == 4 and tensor.shape[1] != 3]
+    assert sum(tensor.elements for tensor in prunable) == 1_849_344
+    assert report.file_bytes == len(packed.SerializeToString())
+    assert report.file_bytes <= 1.15 * report.bound_bytes
+    # the bound by hand: kept values, n H(p) per tensor, everything else dense; no graph structure in it
+    by_hand = 0.0
+    for array in dense_initializers(model).values():
+        p = np.count_nonzero(array) / array.size
+        entropy = 0 if p == 1 else -p * np.log2(p) - (1 - p) * np.log2(1 - p)
+        by_hand += array.size * (p * 32 + entropy) / 8
+    assert report.bound_bytes == pytest.approx(by_hand, rel=1e-9)
+    assert arrays(packed) == arrays(model)
+
+
+@pytest.mark.parametrize("level", ["basic", "extended", "layout", "all"])
+@pytest.mark.parametrize("prefer", ["speed", "size"])
+def test_the_runtime_sees_the_dense_network(
+    make_resnet32: Make, optimised_graph: Callable, run_model: Callable, level: str, prefer: str
+) -> None:
+    """Operator for operator, weight for weight; the pre-activation network's BatchNorm + Conv fusions included."""
+    dense = make_resnet32(0.75)
+    packed, report = pack_model(dense, prefer=prefer)
+    assert report.encodings["bitmask" if prefer == "size" else "gap4"] >= 30
+    assert optimised_graph(packed, level) == optimised_graph(dense, level)
+    if level == "all":
+        images = np.random.default_rng(0).standard_normal((3, 3, 32, 32)).astype(np.float32)
+        assert run_model(packed, images)[0].tobytes() == run_model(dense, images)[0].tobytes()
+
+
+@pytest.mark.parametrize("sparsity", [0.6, 0.99])
+@pytest.mark.parametrize("opset", [13, 17, 21, 23])
+def test_fusion_survives_packing(make_small_net: Make, optimised_graph: Callable, sparsity: float, opset: int) -> None:
+    dense = make_small_net(sparsity, opset=opset)
+    packed, report = pack_model(dense)
+    assert set(report.encodings) - {"dense"}
+    wanted = optimised_graph(dense, "all")
+    assert optimised_graph(packed, "all") == wanted
+    assert "BatchNormalization" not in str(wanted)
+
+
+def test_way_back_is_bit_exact(make_small_net: Make, tmp_path) -> None:
+    dense = make_small_net(0.9)
+    save_model(dense, tmp_path / "dense.onnx")
+    report = pack_onnx(tmp_path / "dense.onnx", tmp_path / "packed.onnx")
+    assert report.file_bytes == (tmp_path / "packed.onnx").stat().st_size
+    assert PackReport.from_json(report.to_json()) == report
+    back = unpack_onnx(tmp_path / "packed.onnx", tmp_path / "back.onnx")
+    assert back.restored == sum(count for name, count in report.encodings.items() if name != "dense")
+    restored = load_model(tmp_path / "back.onnx")
+    assert {t.name: numpy_helper.to_array(t).tobytes() for t in restored.graph.initializer} == arrays(dense)
+    for node in dense.graph.node:
+        node.ClearField("name")  # labels are not kept
+    assert list(restored.graph.node) == list(dense.graph.node)
+    assert not restored.graph.sparse_initializer
+
+
+def test_packing_is_deterministic_and_idempotent(make_small_net: Make, tmp_path) -> None:
+    save_model(make_small_net(0.9), tmp_path / "dense.onnx")
+    for name in ("a.onnx", "b.onnx"):
+        pack_onnx(tmp_path / "dense.onnx", tmp_path / name)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    pack_onnx(tmp_path / "a.onnx", tmp_path / "a.onnx")  # in place, from a packed file
+    again = load_model(tmp_path / "a.onnx")
+    assert arrays(again) == arrays(load_model(tmp_path / "b.onnx"))
+    assert (tmp_path / "a.onnx").stat().st_size == (tmp_path / "b.onnx").stat().st_size
+
+
+def test_without_zeros_everything_stays_dense(make_small_net: Make) -> None:
+    dense = make_small_net(0.0)
+    packed, report = pack_model(dense)
+    assert set(report.encodings) == {"dense"}
+    assert packed.SerializeToString(deterministic=True) == dense.SerializeToString(deterministic=True)
+
+
+def test_float16_values(make_resnet32: Make, run_model: Callable) -> None:
+    dense = make_resnet32(0.9)
+    packed, report = pack_model(dense, values="float16")
+    exact, rounded = dense_initializers(dense), dense_initializers(packed)
+    for name, array in exact.items():
+        matrix = array.ndim >= 2
+        wanted = array.astype(np.float16).astype(np.float32) if matrix else array
+        assert rounded[name].dtype == np.float32
+        assert rounded[name].tobytes() == wanted.tobytes(), name
+    assert 0 < report.weight_error < 2**-11
+    assert report.underflows == sum(int(np.count_nonzero((rounded[name] == 0) & (array != 0))) for name, array in exact.items())
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32)
+    wanted, given = run_model(dense, images)[0], run_model(packed, images)[0]
+    assert 0 < np.abs(wanted - given).max() / np.abs(wanted).max() < 5e-3
+    assert report.output_error is not None
+    assert 0 < report.output_error < 5e-3
+    assert report.file_bytes < 0.62 * pack_model(dense)[1].file_bytes
+
+
+def test_float16_leaves_what_it_cannot_hold(make_small_net: Make) -> None:
+    dense = make_small_net(0.5)
+    (tensor,) = (t for t in dense.graph.initializer if t.name == "conv2.weight")
+    large = numpy_helper.to_array(tensor).copy()
+    large[0, 0, 0, 0] = 1e5
+    tensor.CopyFrom(numpy_helper.from_array(large, tensor.name))
+    packed, report = pack_model(dense, values="float16")
+    stored = {tensor.name: tensor.stored for tensor in report.tensors}
+    assert stored["conv2.weight"] == "float32"
+    assert stored["conv1.weight"] == "float16"
+    assert dense_initializers(packed)["conv2.weight"].tobytes() == large.tobytes()
+
+
+def test_negative_zeros_are_zeros(make_small_net: Make) -> None:
+    dense = make_small_net(0.9)
+    (tensor,) = (t for t in dense.graph.initializer if t.name == "conv2.weight")
+    weights = numpy_helper.to_array(tensor)
+    tensor.CopyFrom(numpy_helper.from_array(np.where(weights == 0, np.float32(-0.0), weights), tensor.name))
+    packed, report = pack_model(dense)
+    assert report.negative_zeros == np.count_nonzero(weights == 0)
+    assert dense_initializers(packed)["conv2.weight"].tobytes() == weights.tobytes()
+    assert report.file_bytes == pack_model(make_small_net(0.9))[1].file_bytes
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int8, np.uint8])
+def test_other_element_types(dtype: type, run_model: Callable, optimised_graph: Callable) -> None:
+    random = np.random.default_rng(0)
+    weights = (random.standard_normal((64, 64)) * 20).astype(dtype)
+    weights[random.random((64, 64)) < 0.9] = 0
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["weights"], ["wide"], to=TensorProto.FLOAT),
+            helper.make_node("MatMul", ["input", "wide"], ["output"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 64])],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    dense = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    packed, report = pack_model(dense)
+    assert (report.tensors[0].encoding, report.tensors[0].dtype) == ("gap8", np.dtype(dtype).name)
+    assert kind in {tensor.data_type for tensor in packed.graph.initializer}
+    assert arrays(packed) == arrays(dense)
+    assert optimised_graph(packed, "basic") == optimised_graph(dense, "basic")
+
+
+def sparse_matrix(seed: int, size: int = 64, zeros: float = 0.9) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    weights = random.standard_normal((size, size))
+    return np.where(random.random((size, size)) < zeros, 0, weights).astype(np.float32)
+
+
+def branches(names: tuple[str, str]) -> onnx.ModelProto:
+    """If(condition): input @ weights of one branch, else of the other; both may call theirs by one name."""
+
+    def branch(name: str, seed: int) -> onnx.GraphProto:
+        return helper.make_graph(
+            [helper.make_node("MatMul", ["input", name], [f"product_{seed}"])],
+            f"branch_{seed}",
+            [],
+            [helper.make_tensor_value_info(f"product_{seed}", TensorProto.FLOAT, ["batch", 64])],
+            [numpy_helper.from_array(sparse_matrix(seed), name)],
+        )
+
+    node = helper.make_node("If", ["condition"], ["chosen"], then_branch=branch(names[0], 1), else_branch=branch(names[1], 2))
+    last = helper.make_node("MatMul", ["chosen", "weights"], ["output"])
+    graph = helper.make_graph(
+        [node, last],
+        "g",
+        [
+            helper.make_tensor_value_info("condition", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 64]),
+        ],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 64])],
+        [numpy_helper.from_array(sparse_matrix(3), "weights")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("names", [("w1", "w2"), ("w", "w")])
+def test_subgraphs(names: tuple[str, str], run_model: Callable, optimised_graph: Callable) -> None:
+    dense = branches(names)
+    packed, report = pack_model(dense)
+    assert report.encodings == {"gap8": 3}
+    assert {tensor.name for tensor in report.tensors} == {
+        "weights",
+        f"If_0.then_branch/{names[0]}",
+        f"If_0.else_branch/{names[1]}",
+    }
+    batch = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    for condition in (True, False):
+        wanted = run_model(dense, np.array(condition), batch)[0]
+        assert run_model(packed, np.array(condition), batch)[0].tobytes() == wanted.tobytes()
+    assert arrays(densified(packed)) == arrays(packed) == arrays(dense)
+
+
+def test_shared_weights_are_kept_once(run_model: Callable) -> None:
+    dense = branches(("w1", "w2"))
+    dense.graph.node[1].input[1] = "weights"
+    dense.graph.node.insert(0, helper.make_node("MatMul", ["input", "weights"], ["first"]))
+    for attribute in dense.graph.node[1].attribute:  # both branches use the outer weights too
+        attribute.g.node[0].input[:] = ["first", "weights"]
+        del attribute.g.initializer[:]
+    packed, report = pack_model(dense)
+    assert report.encodings == {"gap8": 1}
+    batch = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    assert run_model(packed, np.array(True), batch)[0].tobytes() == run_model(dense, np.array(True), batch)[0].tobytes()
+
+
+def matmul(*, opset: int = 17, ir_version: int = 8, listed: bool = False, constant: bool = False) -> onnx.ModelProto:
+    """input @ weights, the weights as an initializer (also listed as an input or not) or in a Constant node."""
+    weights = numpy_helper.from_array(sparse_matrix(0), "weights")
+    nodes = [helper.make_node("MatMul", ["input", "weights"], ["output"])]
+    if constant:
+        nodes.insert(0, helper.make_node("Constant", [], ["weights"], value=weights))
+    inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 64])]
+    if listed:
+        inputs.append(helper.make_tensor_value_info("weights", TensorProto.FLOAT, [64, 64]))
+    outs = [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 64])]
+    graph = helper.make_graph(nodes, "g", inputs, outs, [] if constant else [weights])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param({"constant": True}, id="constant"),
+        pytest.param({"opset": 9, "ir_version": 4}, id="opset9"),
+        pytest.param({"opset": 9, "ir_version": 3, "listed": True}, id="listed"),
+        pytest.param({"opset": 11, "ir_version": 6}, id="opset11"),
+    ],
+)
+def test_older_exporters(source: dict, run_model: Callable) -> None:
+    dense = matmul(**source)
+    packed, report = pack_model(dense)
+    assert report.encodings == {"gap8": 1}
+    assert [value.name for value in packed.graph.input] == ["input"]
+    batch = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    wanted = batch @ sparse_matrix(0)
+    np.testing.assert_allclose(run_model(packed, batch)[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_an_overridable_weight_stays_dense() -> None:
+    packed, report = pack_model(matmul(listed=True))
+    assert report.encodings == {"dense": 1}
+    assert "override" in report.kept_dense["weights"]
+    assert len(packed.graph.input) == 2
+
+
+def test_a_sparse_initializer_is_read_and_packed(run_model: Callable) -> None:
+    dense = matmul()
+    model = matmul()
+    weights = sparse_matrix(0)
+    del model.graph.initializer[:]
+    rows, columns = np.nonzero(weights)
+    model.graph.sparse_initializer.append(
+        onnx.SparseTensorProto(
+            values=numpy_helper.from_array(weights[rows, columns], "weights"),
+            indices=numpy_helper.from_array(np.stack([rows, columns], axis=1).astype(np.int64)),
+            dims=[64, 64],
+        )
+    )
+    packed, report = pack_model(model)
+    assert report.encodings == {"gap8": 1}
+    assert arrays(packed) == arrays(dense)
+
+
+def test_few_values_use_the_standard_sparse_initializer(run_model: Callable) -> None:
+    model = matmul()
+    weights = np.zeros((64, 64), np.float32)
+    weights[3, 5], weights[63, 63] = 2.0, -1.5
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "weights"))
+    packed, report = pack_model(model)
+    assert report.encodings == {"sparse_initializer": 1}
+    assert len(packed.graph.sparse_initializer) == 1
+    batch = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    assert run_model(packed, batch)[0].tobytes() == run_model(model, batch)[0].tobytes()
+
+
+def test_all_zero_weights(run_model: Callable) -> None:
+    model = matmul()
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((64, 64), np.float32), "weights"))
+    packed, report = pack_model(model)
+    assert report.file_bytes < 1000
+    assert run_model(packed, np.ones((2, 64), np.float32))[0].tobytes() == bytes(4 * 2 * 64)
+
+
+def test_external_data_only_when_allowed(tmp_path) -> None:
+    model = matmul()
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    with pytest.raises(ModelError, match="'weights' is kept in another file"):
+        pack_onnx(tmp_path / "m.onnx", tmp_path / "p.onnx")
+    assert not (tmp_path / "p.onnx").exists()
+    report = pack_onnx(tmp_path / "m.onnx", tmp_path / "p.onnx", external_data=True)
+    assert report.encodings == {"gap8": 1}
+    assert arrays(load_model(tmp_path / "p.onnx")) == {"weights": sparse_matrix(0).tobytes()}
+
+
+def test_unknown_choices_are_refused(make_small_net: Make) -> None:
+    with pytest.raises(UnsupportedError, match="bfloat16"):
+        pack_model(make_small_net(), values="bfloat16")  # type: ignore[arg-type]
+
+
+def test_decoders_run_without_optimisation(make_small_net: Make) -> None:
+    """A runtime that folds nothing still computes the same."""
+    dense = make_small_net(0.9)
+    images = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    results = []
+    for model in (dense, pack_model(dense)[0]):
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        results.append(session.run(None, {"input": images})[0].tobytes())
+    assert results[0] == results[1]
