@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,18 @@ def benchmark(
     with tempfile.TemporaryDirectory(prefix="tdcompress-bench-") as folder:
         inputs_path = Path(folder) / "inputs.npz"
         np.savez(inputs_path, *data.values())
-        say = progress or _say_nothing
-        run = _Run(dense, unique, str(inputs_path), tuple(data), setting.threads, say)
-        probes = dict(zip(subjects, run.probe(), strict=True))
-        times = dict(zip(subjects, run.time(plan, seed), strict=True))
+        processes = _Processes(
+            baseline=dense,
+            subjects=unique,
+            inputs_path=str(inputs_path),
+            input_names=tuple(data),
+            threads=setting.threads,
+            say=progress or _say_nothing,
+        )
+        probes = dict(zip(subjects, processes.probe(), strict=True))
+        times = dict(zip(subjects, processes.time(plan, seed), strict=True))
     generator = np.random.default_rng([seed, plan.processes])
-    ratios = {key: compare(processes, generator) for key, processes in times.items()}
+    ratios = {key: compare(measured, generator) for key, measured in times.items()}
 
     timer_overhead_ns = probes[dense.key].timer_overhead_ns
 
@@ -134,51 +141,43 @@ def benchmark(
     )
 
 
-class _Run:
-    """The fresh processes of one benchmark."""
+@dataclass(frozen=True, kw_only=True)
+class _Processes:
+    """The fresh processes of one benchmark: what all of them are told."""
 
-    def __init__(
-        self,
-        dense: Subject,
-        subjects: tuple[Subject, ...],
-        inputs_path: str,
-        input_names: tuple[str, ...],
-        threads: int,
-        say: Progress,
-    ) -> None:
-        self._dense = dense
-        self._subjects = subjects
-        self._inputs_path = inputs_path
-        self._input_names = input_names
-        self._threads = threads
-        self._say = say
+    baseline: Subject
+    subjects: tuple[Subject, ...]
+    inputs_path: str
+    input_names: tuple[str, ...]
+    threads: int
+    say: Progress
 
     def probe(self) -> list[ProbeResult]:
         """One process for each subject."""
         results = []
-        for subject in self._subjects:
-            self._say(f"bench: loading {subject.file.path.name} ({subject.backend})")
+        for subject in self.subjects:
+            self.say(f"bench: loading {subject.file.path.name} ({subject.backend})")
             job = ProbeJob(
                 target=subject.target,
-                inputs_path=self._inputs_path,
-                input_names=self._input_names,
-                threads=self._threads,
+                inputs_path=self.inputs_path,
+                input_names=self.input_names,
+                threads=self.threads,
             )
             results.append(run_job(job, ProbeResult))
         return results
 
     def time(self, plan: Budget, seed: int) -> list[tuple[PairTimes, ...]]:
         """For each subject, its times in every process."""
-        stop = plan.stop_rule(len(self._subjects))
+        stop = plan.stop_rule(len(self.subjects))
         results = []
         for process in range(plan.processes):
-            self._say(f"bench: process {process + 1} of {plan.processes}, {len(self._subjects)} files in pairs")
+            self.say(f"bench: process {process + 1} of {plan.processes}, {len(self.subjects)} files in pairs")
             job = PairsJob(
-                baseline=self._dense.target,
-                candidates=tuple(subject.target for subject in self._subjects),
-                inputs_path=self._inputs_path,
-                input_names=self._input_names,
-                threads=self._threads,
+                baseline=self.baseline.target,
+                candidates=tuple(subject.target for subject in self.subjects),
+                inputs_path=self.inputs_path,
+                input_names=self.input_names,
+                threads=self.threads,
                 seed=(seed, process),
                 minimum_pairs=stop.minimum,
                 maximum_pairs=stop.maximum,
