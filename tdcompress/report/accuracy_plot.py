@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-NAMED_LINES_AT_MOST = 9
+# More lines than this, or longer words, would crowd the names at the lines' ends: then a legend stands below.
+NAMED_LINES_AT_MOST = 6
+NAME_LENGTH_AT_MOST = 28
 LINE_HEIGHT = 0.062  # of a line of text, in heights of the axes
 
 
@@ -38,7 +40,9 @@ def plot(report: Report) -> "Canvas":
     """Draw it; with several seeds a line is their mean, and each seed a faint dot."""
     series = group(report.rows)
     styles = colours.styles(series)
-    drawing, (axes,) = canvas(3.7)
+    direct = len(series) <= NAMED_LINES_AT_MOST and all(len(line.detail) <= NAME_LENGTH_AT_MOST for line in series)
+    columns = 2 if all(len(line.label) <= 40 for line in series) else 1
+    drawing, (axes,) = canvas(3.7 if direct else 3.6 + 0.21 * math.ceil(len(series) / columns))
     place = _place(report.rows)
     names = [_draw_line(axes, line, style, place) for line, style in zip(series, styles, strict=True)]
     _share_ticks(axes, report.rows, place)
@@ -49,10 +53,10 @@ def plot(report: Report) -> "Canvas":
     axes.tick_params(length=0)
     axes.set_title("accuracy, %", loc="left", fontsize=9.5, color=colours.MUTED)
     axes.set_xlabel(f"pruned share of prunable {' and '.join(sorted({f'{row.granularity}s' for row in report.rows}))}")
-    if len(series) <= NAMED_LINES_AT_MOST:
+    if direct:
         _name_lines(axes, names)
     else:
-        drawing.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+        drawing.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8.5)
     return drawing
 
 
@@ -78,7 +82,7 @@ def _draw_line(axes: "Axes", line: Series, style: colours.Style, place: Callable
         linestyle="--" if style.dashed else "-",
         linewidth=1.8,
         marker=style.marker,
-        markersize=5.5,
+        markersize=style.marker_size,
         markeredgecolor=colours.SURFACE,
         markeredgewidth=0.8,
         label=line.label,
@@ -106,9 +110,9 @@ def _share_ticks(axes: "Axes", rows: Sequence[Row], place: Callable[[float], flo
     left, right = place(shares[0]), place(shares[-1])
     width = right - left or 1
     axes.set_xlim(left - 0.02 * width, right + 0.02 * width)
-    shown: list[float] = []
-    for share in reversed(shares):
-        if not shown or place(shown[-1]) - place(share) > 0.1 * width:
+    shown = [shares[-1]]
+    for share in (shares[0], *reversed(shares)):
+        if all(abs(place(other) - place(share)) > 0.12 * width for other in shown):
             shown.append(share)
     axes.set_xticks([place(share) for share in shown], [text.short_percent(share) for share in shown])
 

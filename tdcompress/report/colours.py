@@ -15,7 +15,7 @@ GRID = "#d8dee4"
 SURFACE = "#ffffff"
 PLAIN = "#6b7280"
 PALETTE = ("#0b62b0", "#c2410c", "#0f7b5f", "#8e3a9d", "#86690a", "#2f7f95", "#b02a5b")
-MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+MARKERS = (("o", 5.5), ("s", 5.0), ("D", 4.8), ("^", 6.0), ("v", 6.0), ("P", 7.0), ("X", 7.0))  # shape, size in points
 
 # The variables of page.css that these are replaced by in drawings inside a page.
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface", PLAIN: "--plain"} | {
@@ -24,7 +24,7 @@ VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid", SURFACE: "--surface
 
 FASTER, SLOWER, NO_CLAIM = PALETTE[0], PALETTE[1], PLAIN
 
-_PREFERRED = {"targeted": 0, "dropout": 1, "l1": 2, "l0": 3, "variational": 4, "smallify": 5, "random_prune": 6}
+_OWN = {"targeted": 0, "dropout": 1, "l1": 2, "l0": 3, "variational": 4, "smallify": 5, "random_prune": 6}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,24 +33,34 @@ class Style:
 
     colour: str
     marker: str
+    marker_size: float
     dashed: bool
 
 
 def styles(series: Sequence[Series]) -> tuple[Style, ...]:
     """One style each.
 
-    A method keeps its colour in every report, plain training is grey, and a palette that is used up begins again, dashed.
+    A method's first series has the method's own colour in every report, plain training is grey, and the rest take what is left;
+    a palette that is used up begins again, dashed.
     """
-    found: list[Style] = []
-    turns = dict.fromkeys(range(len(PALETTE)), 0)
-    plain = 0
-    for line in series:
-        if line.method == "none":
-            found.append(Style(colour=PLAIN, marker="o", dashed=plain > 0))
-            plain += 1
-            continue
-        wanted = _PREFERRED.get(line.method, 0)
-        index = min(turns, key=lambda index: (turns[index], (index - wanted) % len(PALETTE)))
-        found.append(Style(colour=PALETTE[index], marker=MARKERS[index], dashed=turns[index] > 0))
-        turns[index] += 1
-    return tuple(found)
+    chosen: dict[int, int] = {}
+    for number, line in enumerate(series):
+        own = _OWN.get(line.method)
+        if own is not None and own not in chosen.values():
+            chosen[number] = own
+    uses = [list(chosen.values()).count(index) for index in range(len(PALETTE))]
+    dashed: set[int] = set()
+    for number, line in enumerate(series):
+        if line.method != "none" and number not in chosen:
+            chosen[number] = min(range(len(PALETTE)), key=uses.__getitem__)
+            if uses[chosen[number]]:
+                dashed.add(number)
+            uses[chosen[number]] += 1
+    dashed |= set([number for number, line in enumerate(series) if line.method == "none"][1:])
+    return tuple(_style(chosen.get(number), dashed=number in dashed) for number in range(len(series)))
+
+
+def _style(index: int | None, *, dashed: bool) -> Style:
+    """The palette's style of this index, or that of plain training."""
+    marker, size = MARKERS[index or 0]
+    return Style(colour=PLAIN if index is None else PALETTE[index], marker=marker, marker_size=size, dashed=dashed)

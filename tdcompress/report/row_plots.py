@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tdcompress.records import Report, Row, RowLatency
 from tdcompress.report import colours, text
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 ROW_INCHES = 0.27
+NAME_LENGTH_AT_MOST = 32
 BYTES = Figure(
     name="bytes",
     alt="Bytes of each row's ONNX file beside the information bound of its weights and the dense file.",
@@ -67,8 +68,12 @@ def plot_latency(report: Report) -> "Canvas":
         for level, (_, latency) in enumerate(points):
             _draw_interval(axes, level, latency)
         _row_axis(axes, [row for row, _ in points], report.selected)
-        # A name that starts at the figure's left edge does not widen the panel, however long the host's name is.
-        axes.annotate(title, (0, 1), (0, 10), xycoords="axes fraction", textcoords="offset points", fontsize=9, in_layout=True)
+        # The title starts at the figure's left edge, for a host's name is long; an empty one keeps the room above the axes.
+        axes.set_title(" ", pad=8)
+        position: Any = ("figure fraction", "axes fraction")
+        axes.annotate(
+            title, (0.01, 1), (0, 10), xycoords=position, textcoords="offset points", annotation_clip=False, in_layout=False
+        )
     all_axes[-1].set_xlabel("time / dense time")
     return drawing
 
@@ -82,7 +87,7 @@ def _panels(report: Report) -> list[tuple[str, list[tuple[Row, RowLatency]]]]:
     found: dict[str, list[tuple[Row, RowLatency]]] = {}
     for row in report.rows:
         for latency in row.latency:
-            found.setdefault(f"{latency.host} · {text.setting(latency)}", []).append((row, latency))
+            found.setdefault(f"{text.shorten(latency.host, 45)} · {text.setting(latency)}", []).append((row, latency))
     hosts = list(dict.fromkeys(latency.host for row in report.rows for latency in row.latency))
     return sorted(found.items(), key=lambda panel: hosts.index(panel[1][0][1].host))
 
@@ -99,7 +104,7 @@ def _draw_interval(axes: "Axes", level: int, latency: RowLatency) -> None:
 
 def _row_axis(axes: "Axes", rows: Sequence[Row], selected: str | None) -> None:
     """Rows from top to bottom by name; the one that became model.onnx is bold."""
-    axes.set_yticks(range(len(rows)), [row.id for row in rows])
+    axes.set_yticks(range(len(rows)), [text.shorten(row.id, NAME_LENGTH_AT_MOST) for row in rows])
     for row, label in zip(rows, axes.get_yticklabels(), strict=True):
         label.set_fontweight("bold" if row.id == selected else "normal")
     axes.tick_params(axis="y", length=0, labelcolor=colours.INK)

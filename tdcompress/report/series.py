@@ -7,7 +7,7 @@ from typing import Any
 
 from tdcompress.records import Row
 
-_SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}  # noqa: RUF001
+_SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "lambda", "rate", "keep_per_filter")
 
 
@@ -66,13 +66,17 @@ def group(rows: Iterable[Row]) -> tuple[Series, ...]:
 
 
 def _shared(row: Row) -> dict[str, Any]:
-    """What all rows of a series have in common, beside the method."""
+    """What all rows of a series have in common, beside the method; the empty word where it is as usual."""
+    mismatched = row.method != "none" and row.trained_granularity is not None
     return {
         "options": row.options,
         "granularity": f"{row.granularity}s",
-        "scope": f"per {row.scope}",
+        "trained": f"trained by {row.trained_granularity}" if mismatched else "",
+        "scope": "ranked by group" if row.scope == "group" else "",
+        "unit": "filter alone" if row.unit == "filter" else "",
+        "evaluation": "released evaluation" if row.evaluation == "released" else "",
         "epochs": f"{row.epochs} epochs",
-        "values": row.values,
+        "values": row.values if row.values != "float32" else "",
     }
 
 
@@ -82,7 +86,7 @@ def _detail(row: Row, siblings: list[Row], varying: set[str]) -> str:
     for key, value in row.options.items():
         if key in _ALWAYS_SHOWN or any(_word(other.options.get(key)) != _word(value) for other in siblings):
             parts.append(f"{_SYMBOLS.get(key, key.replace('_', ' '))} {_word(value)}")
-    parts += [_word(value) for key, value in _shared(row).items() if key in varying and key != "options"]
+    parts += [value for key, value in _shared(row).items() if value and key in varying and key != "options"]
     return ", ".join(parts)
 
 

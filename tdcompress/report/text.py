@@ -71,3 +71,11 @@ def pruned(row: Row) -> str:
     if not row.fraction:
         return "nothing"
     return f"{short_percent(row.fraction)} of {row.granularity}s"
+
+
+def shorten(name: str, at_most: int) -> str:
+    """A name no longer than this, its middle left out: what tells rows apart stands at both ends."""
+    if len(name) <= at_most:
+        return name
+    tail = (at_most - 1) // 2
+    return f"{name[: at_most - 1 - tail]}…{name[len(name) - tail :]}"

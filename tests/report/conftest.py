@@ -1,6 +1,7 @@
 """A report as a digits run would give it: plausible sizes, a collapse of the plain network, two hosts."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -33,9 +34,7 @@ HOSTS = {
 }
 
 
-def make_row(
-    method: str, fraction: float, accuracy: float, *, granularity: str = "weight", latency: tuple = (), **changes
-) -> Row:
+def _row(method: str, fraction: float, accuracy: float, *, granularity: str = "weight", latency=(), **changes) -> Row:
     kept = PRUNABLE - math.floor(fraction * PRUNABLE)
     bound = 4 * (kept + OTHER) + (PRUNABLE * _entropy(kept / PRUNABLE)) / 8
     fields = {
@@ -73,7 +72,7 @@ def make_row(
     return Row(**(fields | changes))
 
 
-def make_latency(host: str, ratio: float, half: float = 0.012, claim: str | None = None, **changes) -> RowLatency:
+def _latency(host: str, ratio: float, half: float = 0.012, claim: str | None = None, **changes) -> RowLatency:
     if claim is None:
         claim = "faster" if ratio + half < 0.99 else "slower" if ratio - half > 1.01 else "none"
     fields = {
@@ -92,7 +91,7 @@ def make_latency(host: str, ratio: float, half: float = 0.012, claim: str | None
     return RowLatency(**(fields | changes))
 
 
-def make_report(rows: tuple[Row, ...], **changes) -> Report:
+def _report(rows: tuple[Row, ...], **changes) -> Report:
     fields = {
         "run": "digits",
         "created": "2025-01-02T03:04:05Z",
@@ -117,18 +116,36 @@ def _entropy(share: float) -> float:
 def _latencies(fraction: float, shift: float) -> tuple[RowLatency, ...]:
     server, board = HOSTS
     ratio = 1.003 - 0.85 * fraction + shift
-    return (make_latency(server, ratio), make_latency(board, 1.08 * ratio, half=0.03))
+    return (_latency(server, ratio), _latency(board, 1.08 * ratio, half=0.03))
+
+
+@pytest.fixture
+def make_row() -> Callable[..., Row]:
+    """Method, fraction, accuracy, and any field by name."""
+    return _row
+
+
+@pytest.fixture
+def make_latency() -> Callable[..., RowLatency]:
+    """Host, ratio, half the width of its interval, and any field by name."""
+    return _latency
+
+
+@pytest.fixture
+def make_report() -> Callable[..., Report]:
+    """Rows, and any field by name."""
+    return _report
 
 
 @pytest.fixture
 def report() -> Report:
     """Weights on a server and a board: 18 rows; targeted-0.9 was chosen."""
     rows = tuple(
-        make_row(method, fraction, accuracy, granularity="unit", latency=_latencies(fraction, 0.01 * place))
+        _row(method, fraction, accuracy, granularity="unit", latency=_latencies(fraction, 0.01 * place))
         for place, method in enumerate(ACCURACIES)
         for fraction, accuracy in zip(FRACTIONS, ACCURACIES[method], strict=True)
     )
-    return make_report(
+    return _report(
         rows,
         selected="targeted-0.9",
         notes=("targeted-0.9 has the smallest onnx_bytes among the rows within 1 point of the dense 98.61 %.",),
@@ -138,13 +155,13 @@ def report() -> Report:
 
 @pytest.fixture
 def small_report() -> Report:
-    """Three rows of weight pruning, one latency each: for golden files."""
+    """Weights pruned without targeting, units with it; one latency each: for golden files."""
     server = next(iter(HOSTS))
-    return make_report(
+    return _report(
         (
-            make_row("none", 0.0, 0.9861, latency=(make_latency(server, 1.003),)),
-            make_row("none", 0.9, 0.4639, latency=(make_latency(server, 0.996),)),
-            make_row("targeted", 0.9, 0.9806, latency=(make_latency(server, 0.53),)),
+            _row("none", 0.0, 0.9861, latency=(_latency(server, 1.003),)),
+            _row("none", 0.9, 0.4639, latency=(_latency(server, 0.996),)),
+            _row("targeted", 0.9, 0.9806, granularity="unit", macs=212_000, latency=(_latency(server, 0.53),)),
         ),
         selected="targeted-0.9",
         hosts={server: HOSTS[server]},

@@ -1,0 +1,60 @@
+from tdcompress.report.headline import sentences
+
+
+def test_the_largest_share_that_costs_little(report):
+    first, rule, chosen, *latency = sentences(report)
+    assert first == (
+        "At 90 % pruned: targeted (γ 0.9, α 0.66) 98.06 %, dropout (rate 0.594) 75.83 %, none 46.39 %; dense 98.61 %."
+    )
+    assert rule == (
+        "90 % is the largest share here at which a network loses at most 2 points; one of the 360 test samples is 0.28 points."
+    )
+    assert chosen == "targeted-0.9 became model.onnx: 48.4 KiB, x0.14 of the dense file, 98.06 % under the runtime."
+    assert latency == [
+        f"It is faster than the dense file on {host} (onnxruntime, 1 thread, batch 1): {interval} of its time."
+        for host, interval in zip(report.hosts, ("0.26 [0.25, 0.27]", "0.28 [0.25, 0.31]"), strict=True)
+    ]
+
+
+def test_without_a_claim_nothing_is_said_of_the_ratio(make_row, make_latency, make_report):
+    unsure = make_latency("pc", 0.7, claim="none", reason="the control differs from itself")
+    row = make_row("targeted", 0.9, 0.98, latency=(unsure,))
+    told = " ".join(sentences(make_report((row,), selected=row.id)))
+    assert "No difference in latency from the dense file is claimed on pc (onnxruntime, 1 thread, batch 1): the control" in told
+    assert "0.7" not in told
+    assert "faster" not in told
+
+
+def test_slower_is_said_as_plainly(make_row, make_latency, make_report):
+    row = make_row("targeted", 0.9, 0.98, latency=(make_latency("pc", 1.3),))
+    assert sentences(make_report((row,), selected=row.id))[-1].startswith("It is slower than the dense file on pc")
+
+
+def test_nothing_measured_nothing_chosen_nothing_pruned(make_row, make_report):
+    row = make_row("none", 0.0, 0.98)
+    assert sentences(make_report((row,), selected=row.id))[-1] == "Its latency was not measured."
+    assert sentences(make_report((row,))) == (
+        "Nothing was pruned; the dense network has 98.61 %.",
+        "No row became model.onnx.",
+    )
+    assert sentences(make_report(())) == ("No network was deployed.",)
+
+
+def test_where_every_network_collapses_it_is_said(make_row, make_report):
+    rows = (make_row("none", 0.9, 0.2), make_row("none", 0.5, 0.6), make_row("none", 0.0, 0.98))
+    first, rule, *_ = sentences(make_report(rows))
+    assert first == "At 50 % pruned: none 60.00 %; dense 98.61 %."
+    assert rule.startswith("50 % is the smallest share here, and every network loses more than 2 points;")
+
+
+def test_a_long_list_keeps_the_worst(make_row, make_report):
+    rows = tuple(make_row("targeted", 0.9, 0.98 - i / 100, id=str(i), options={"gamma": i / 10}) for i in range(9))
+    first, *_ = sentences(make_report(rows))
+    assert first.count("targeted") == 6
+    assert "γ 0.8) 90.00 %" in first
+    assert "γ 0.7)" not in first
+
+
+def test_several_seeds_are_averaged(make_row, make_report):
+    rows = tuple(make_row("targeted", 0.9, accuracy, id=str(seed), seed=seed) for seed, accuracy in enumerate((0.97, 0.98)))
+    assert "targeted (γ 0.9, α 0.66) 97.50 %" in sentences(make_report(rows))[0]

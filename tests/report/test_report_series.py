@@ -1,0 +1,71 @@
+import dataclasses
+
+from tdcompress.report.colours import PALETTE, PLAIN, styles
+from tdcompress.report.series import dense_accuracy, group, mean_accuracy, pruned_share
+
+
+def test_rows_group_by_everything_but_fraction_and_seed(report):
+    series = group(report.rows)
+    assert [line.label for line in series] == ["none", "dropout (rate 0.594)", "targeted (γ 0.9, α 0.66)"]
+    assert [len(line.rows) for line in series] == [6, 6, 6]
+    assert group(()) == ()
+
+
+def test_what_varies_is_named_and_what_does_not_is_not(make_row):
+    row = make_row("targeted", 0.5, 0.9)
+    alone = group([row, dataclasses.replace(row, id="b", seed=1)])
+    assert [line.label for line in alone] == ["targeted (γ 0.9, α 0.66)"]
+    variants = [
+        row,
+        dataclasses.replace(row, granularity="unit"),
+        dataclasses.replace(row, trained_granularity="unit"),
+        dataclasses.replace(row, values="int8"),
+        dataclasses.replace(row, evaluation="released"),
+        dataclasses.replace(row, options={"gamma": 0.99, "alpha": 0.9, "schedule": "ramp", "ramp_epochs": [49, 49]}),
+    ]
+    assert [line.detail for line in group(variants)] == [
+        "γ 0.9, α 0.66, schedule constant, weights",
+        "γ 0.9, α 0.66, schedule constant, units",
+        "γ 0.9, α 0.66, schedule constant, weights, trained by unit",
+        "γ 0.9, α 0.66, schedule constant, weights, int8",
+        "γ 0.9, α 0.66, schedule constant, weights, released evaluation",
+        "γ 0.99, α 0.9, schedule ramp, ramp epochs 49+49, weights",
+    ]
+
+
+def test_rows_stand_by_pruned_share(make_row):
+    rows = [make_row("none", fraction, 0.9) for fraction in (0.9, 0.0, 0.5)]
+    counted = dataclasses.replace(make_row("none", 0.98, 0.9), fraction=None, keep_per_filter=3)
+    (line,) = group([*rows, counted])
+    assert [pruned_share(row) for row in line.rows] == [0.0, 0.5, 0.9, 0.98]
+
+
+def test_dense_accuracy_is_the_plain_networks(make_row):
+    plain = [make_row("none", f, 0.5, seed=seed, accuracy_dense=a) for seed, a in ((0, 0.9), (1, 0.8)) for f in (0.0, 0.5)]
+    better = make_row("targeted", 0.5, 0.9, accuracy_dense=0.95)
+    assert dense_accuracy([*plain, better]) == 0.9 * 0.5 + 0.8 * 0.5
+    assert dense_accuracy([better]) == 0.95
+    assert mean_accuracy([*plain[:1], better]) == (0.5 + 0.9) / 2
+
+
+def test_styles_are_distinct_and_a_method_keeps_its_own(make_row):
+    methods = ["none", "targeted", "targeted", "dropout", "l1", "l0", "variational", "smallify", "random_prune", "targeted"]
+    rows = [dataclasses.replace(make_row("none", 0.5, 0.9), method=m, options={"x": i}) for i, m in enumerate(methods)]
+    found = styles(group(rows))
+    assert len(set(found)) == len(methods)
+    assert (found[0].colour, found[1].colour, found[3].colour) == (PLAIN, PALETTE[0], PALETTE[1])
+    assert [style.dashed for style in found] == [False, False, True, *[False] * 6, True]
+    few = styles(group([rows[0], rows[3]]))
+    assert few[1] == found[3]
+
+
+def test_every_colour_is_readable_on_white():
+    for colour in (*PALETTE, PLAIN):
+        assert 1.05 / (luminance(colour) + 0.05) >= 4.5
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of sRGB (WCAG 2)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,0 +1,115 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from tdcompress.report import details, terminal
+from tdcompress.report.tables import Column, Table, main_setting, numbered, summary
+
+
+def test_summary_of_a_small_report(small_report):
+    table = summary(small_report)
+
+    assert [column.title for column in table.columns] == [
+        "row",
+        "pruned",
+        "accuracy, %",
+        "file",
+        "of dense",
+        "time / dense time [95 %]",
+        "why",
+    ]
+    assert table.rows == (
+        ("none-0", "nothing", "98.61", "364.9 KiB", "x1.04", "1.003 [0.991, 1.015] no claim", "1"),
+        ("none-0.9", "90 % of weights", "46.39", "48.4 KiB", "x0.14", "0.996 [0.984, 1.008] no claim", "1"),
+        ("targeted-0.9", "90 % of units", "98.06", "48.4 KiB", "x0.14", "0.53 [0.52, 0.54] faster", "2"),
+    )
+    assert table.highlight == 2
+    note, _ = table.notes
+    assert "computes with zeros" in note
+
+
+def test_summary_without_latency_has_no_such_column(make_row, make_report):
+    table = summary(make_report((make_row("none", 0.5, 0.9),)))
+    assert [column.title for column in table.columns][-2:] == ["of dense", "why"]
+    assert table.highlight is None
+
+
+def test_summary_says_which_row_was_not_measured_under_the_main_setting(make_row, make_latency, make_report):
+    rows = (
+        make_row("none", 0.0, 0.9, latency=(make_latency("pc", 1.0), make_latency("pc", 1.0, threads=2))),
+        make_row("none", 0.5, 0.9, latency=(make_latency("pc", 0.5, threads=2),)),
+        make_row("none", 0.9, 0.9),
+    )
+    assert main_setting(rows).threads == 2  # two rows have it
+    assert [line[5] for line in summary(make_report(rows)).rows] == [
+        "1.000 [0.988, 1.012] no claim",
+        "0.50 [0.49, 0.51] faster",
+        "not measured",
+    ]
+
+
+def test_different_reasons_are_different_notes(make_row, make_report):
+    rows = (make_row("none", 0.5, 0.9), make_row("none", 0.5, 0.9, granularity="unit", id="u"), make_row("none", 0.9, 0.9))
+    table = summary(make_report(rows))
+    assert [line[-1] for line in table.rows] == ["1", "2", "1"]
+    assert table.notes == (rows[0].why, rows[1].why)
+    assert numbered(["", "a", "", "b", "a"]) == {"": "", "a": "1", "b": "2"}
+
+
+def test_a_row_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="a row of 2 cells under 1 columns"):
+        Table(title="t", columns=(Column(title="a"),), rows=(("1", "2"),))
+
+
+def test_accuracies_count_the_samples_that_forms_differ_by(make_row, make_report):
+    row = make_row("targeted", 0.9, 0.95, accuracy_onnx=0.95 - 2 / 360)
+    table = details.accuracies(make_report((row,)))
+    assert [column.title for column in table.columns] == [
+        "row",
+        "unpruned, %",
+        "masked, %",
+        "stored, %",
+        "ONNX, %",
+        "samples apart",
+    ]
+    assert table.rows == (("targeted-0.9", "98.33", "95.00", "95.00", "94.44", "2"),)
+
+
+def test_sizes_by_hand(make_row, make_report):
+    row = make_row("none", 0.5, 0.9, onnx_bytes=2048, bound_bytes=1024.0, stored_bytes=None)
+    table = details.sizes(make_report((row,)))
+    assert table.rows == (("none-0.5", "50.00", "49.33", "45,200", "89,200", "1,250,000", "2.0 KiB", "1.0 KiB", "2.00"),)
+
+
+def test_latencies_of_a_host_hold_that_host_alone(report):
+    server, board = report.hosts
+    for host in (server, board):
+        table = details.latencies(report, host)
+        assert len(table.rows) == len(report.rows)
+        assert host in table.title
+        assert table.rows[table.highlight][0] == "targeted-0.9"
+    assert details.latencies(report, "elsewhere").rows == ()
+
+
+def test_one_training_is_told_once(report):
+    assert [line[0] for line in details.trainings(report).rows] == ["none", "dropout (rate 0.594)", "targeted (γ 0.9, α 0.66)"]
+
+
+def test_terminal_shows_every_cell_and_reads_no_markup(small_report):
+    table = summary(small_report)
+    hostile = Table(title="[bold]t[/bold]", columns=(Column(title="[red]c"),), rows=(("[/] [0.52, 0.55]",),), notes=("[x]",))
+    stream = io.StringIO()
+    console = Console(file=stream, width=130, color_system=None)
+    console.print(terminal.render(table))
+    console.print(terminal.render(hostile))
+    shown = stream.getvalue()
+    for text in (
+        *(cell for row in table.rows for cell in row),
+        *table.notes,
+        "[bold]t[/bold]",
+        "[red]c",
+        "[/] [0.52, 0.55]",
+        "1  [x]",
+    ):
+        assert text in shown
