@@ -51,7 +51,7 @@ def _state(folder: Path) -> str:
 
 
 def stage_table(root: Path, only: str | None = None) -> Table:
-    """Stages on disk, counted by kind: done, unfinished (a killed run left them; they are taken up again), set aside as damaged."""
+    """Stages on disk by kind: done, unfinished (a killed run's; they are taken up again), and set aside as damaged."""
     folders = list(_stages_of(root, only)) if only else [path for path in root.glob("stages/*/*") if path.is_dir()]
     counts: dict[str, list[int]] = {}
     for folder in folders:

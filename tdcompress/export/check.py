@@ -37,6 +37,7 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     """An onnxruntime session on the CPU; 0 threads = onnxruntime's own choice."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # nothing is timed here; leave the cores to others
     if threads:
         options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

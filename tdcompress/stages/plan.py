@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -231,16 +231,12 @@ def share_label(experiment: Experiment) -> str:
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
     traits = [_traits(experiment) for experiment in experiments]
-    varying = {key for trait in traits for key in trait if len({str(other.get(key)) for other in traits}) > 1}
-    per_method: dict[str, set[str]] = {}
-    for experiment in experiments:  # an option that tells two rows of one method apart
-        same = [t for e, t in zip(experiments, traits, strict=True) if e.method.name == experiment.method.name]
-        per_method[experiment.method.name] = {key for key in varying if len({str(trait.get(key)) for trait in same}) > 1}
     ids = []
     for experiment, trait in zip(experiments, traits, strict=True):
-        telling = sorted(key for key in trait if key in per_method[experiment.method.name])
-        middle = [f"{key.rpartition('.')[2]}{trait[key]}" for key in telling]
-        ids.append("-".join([experiment.method.name, *middle, share_label(experiment)]).replace("/", "_"))
+        same = [t for e, t in zip(experiments, traits, strict=True) if e.method.name == experiment.method.name]
+        telling = [key for key in trait if len({str(other.get(key)) for other in same}) > 1]
+        words = [word for key in telling if (word := _word(key, trait[key]))]
+        ids.append("-".join([experiment.method.name, *words, share_label(experiment)]).replace("/", "_"))
     seen: dict[str, int] = {}
     unique = []
     for name in ids:
@@ -250,10 +246,23 @@ def row_ids(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def _traits(experiment: Experiment) -> dict[str, Any]:
-    """What can differ between rows besides method and pruned share."""
-    prune_keys = replace(experiment.prune, fraction=0.0, keep_per_filter=None)
-    traits = {f"method.{key}": value for key, value in experiment.options.items()}
-    traits |= {f"prune.{key}": value for key, value in encode(prune_keys).items() if key != "fraction"}
-    traits |= {"granularity": experiment.granularity, "scope": experiment.scope, "seed": experiment.seed}
-    traits |= {"model": experiment.model_name, "finetune": experiment.finetune.epochs, "epochs": experiment.train.epochs}
-    return {key: value for key, value in traits.items() if isinstance(value, str | int | float)}
+    """What can tell rows of one method apart, besides the pruned share."""
+    prune, method = experiment.prune, experiment.method
+    traits = {
+        "granularity": experiment.granularity,
+        "trained on": "" if method.granularity == experiment.granularity else f"on-{method.granularity}s",
+        "scope": experiment.scope,
+        "unit": prune.unit or method.unit,
+        "align": prune.align,
+        "evaluation": prune.evaluation,
+        "model": experiment.model_name,
+        "epochs": experiment.train.epochs,
+        "finetune": experiment.finetune.epochs,
+        "seed": experiment.seed,
+    }
+    return traits | {key: value for key, value in experiment.options.items() if isinstance(value, str | int | float)}
+
+
+def _word(key: str, value: Any) -> str:
+    """A trait in a row's name: words speak for themselves, numbers need their key."""
+    return str(value) if isinstance(value, str) else f"{key}{value:g}"

@@ -27,7 +27,7 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> Shrink
         macs_before=report.macs_before,
         macs_after=report.macs_after,
         dead_but_kept=tuple(
-            DeadUnits(layer=layer.name, count=layer.dead_kept, reason=layer.reason) for layer in report.layers if layer.dead_kept
+            DeadUnits(layer=layer.name, count=count, reason=reason) for layer in report.layers for reason, count in layer.reasons
         ),
         max_error=report.max_error,
         max_output=report.max_output,
