@@ -75,8 +75,20 @@ class Liveness:
 Needs = Iterator[tuple[Ids, str]]
 
 
+NEED, EVEN, LAST = range(3)  # tiers of demands: what follows from other channels; what chooses some; what only forbids width 0
+
+
 class Demand(Protocol):
-    """A reader of channels, or a constraint of shapes: given which channels live, which others must."""
+    """A reader of channels, or a constraint of shapes: given which channels live, which others must.
+
+    Attributes:
+        tier: a demand is asked when all of the lower tiers are satisfied, so that it chooses as late, and as few, as possible.
+    """
+
+    @property
+    def tier(self) -> int:
+        """NEED, EVEN or LAST."""
+        ...
 
     def needs(self, now: Liveness) -> Needs:
         """Channels that must live, each lot with the reason. More liveness never takes a need back."""
@@ -96,6 +108,8 @@ class ChannelGraph:
         pins: channels that can never go, with the reason.
         affines: BatchNorms.
         couplings: rows of channels that have to go together for a shape to narrow: advice for grouping.
+        heads: the same for the channels of attention heads; where these apply, ``blocks`` do not.
+        blocks: channels of tensors that narrow only by slices.
         literal_nodes: layout operators whose arguments the forward code may have written as numbers.
         constant_units: weight name -> which of its units do not depend on the input.
         frozen: parameters that must keep their shape, with the reason.
@@ -109,6 +123,8 @@ class ChannelGraph:
     pins: list[tuple[Ids, str]] = field(default_factory=list)
     affines: list[Affine] = field(default_factory=list)
     couplings: list[Ids] = field(default_factory=list)
+    heads: list[Ids] = field(default_factory=list)
+    blocks: list[Ids] = field(default_factory=list)
     literal_nodes: list[str] = field(default_factory=list)
     frozen: dict[str, str] = field(default_factory=dict)
     constant_units: dict[str, Flags] = field(default_factory=dict)
@@ -199,11 +215,20 @@ class ChannelGraph:
         """
         edges = list(self._edges)
         if coupled:
-            edges += [(np.repeat(row[:1], row.size - 1), row[1:]) for rows in self.couplings for row in rows]
+            rows = [row for lot in (*self.couplings, *self.heads, *self._slices()) for row in lot]
+            edges += [(np.repeat(row[:1], row.size - 1), row[1:]) for row in rows if (row >= 0).all()]
         left = np.concatenate([edge[0].ravel() for edge in edges]) if edges else np.zeros(0, np.int64)
         right = np.concatenate([edge[1].ravel() for edge in edges]) if edges else np.zeros(0, np.int64)
         graph = coo_array((np.ones(left.size, np.int8), (left, right)), shape=(self.channels, self.channels))
         return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+    def _slices(self) -> Iterator[Ids]:
+        """Blocks as rows: slices along the longest axis, which is the one that narrows (a shuffle's other axis is its group count)."""
+        in_heads = np.unique(np.concatenate([lot.ravel() for lot in self.heads])) if self.heads else np.zeros(0, np.int64)
+        for block in self.blocks:
+            if not np.isin(block, in_heads).any():
+                longest = int(np.argmax(block.shape))
+                yield np.moveaxis(block, longest, 0).reshape(block.shape[longest], -1)
 
 
 def constant(cells: Cells, value: NDArray[np.float64], known: Flags) -> Cells:

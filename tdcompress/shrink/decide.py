@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tdcompress.shrink.cells import Ids
-from tdcompress.shrink.channels import ChannelGraph, Liveness
+from tdcompress.shrink.channels import EVEN, LAST, NEED, ChannelGraph, Liveness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,14 @@ def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = ()) -> Decisio
 
     for ids, reason in (*graph.pins, *keep):
         mark(ids, reason)
-    changed = True
-    while changed:
+    tiers = [[d for d in reversed(graph.demands) if d.tier == tier] for tier in (NEED, EVEN, LAST)]  # results before inputs: few rounds
+    tier = 0
+    while tier < len(tiers):
         changed = False
-        for demand in reversed(graph.demands):  # results before inputs: few rounds
+        for demand in tiers[tier]:
             for ids, reason in demand.needs(now):
                 changed |= mark(ids, reason)
+            if changed and tier > 0:
+                break  # what was chosen may need more; that comes first
+        tier = 0 if changed else tier + 1
     return Decision(now=now, reasons=reasons)

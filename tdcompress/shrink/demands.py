@@ -1,12 +1,13 @@
 """Readers and constraints: who needs which channels, and which channels shapes force to stay."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tdcompress.shrink.cells import Cells, Ids
-from tdcompress.shrink.channels import ChannelGraph, Flags, Liveness, Matrix, Needs
+from tdcompress.shrink.channels import EVEN, LAST, NEED, ChannelGraph, Flags, Liveness, Matrix, Needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class MatrixReader:
     vector: Cells
     used: Flags
     no_fold: str
+    tier: ClassVar[int] = NEED
 
     @property
     def leaves(self) -> Flags:
@@ -63,6 +65,7 @@ class AtLeastOne:
 
     ids: Ids
     layer: str
+    tier: ClassVar[int] = LAST
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
@@ -83,6 +86,7 @@ class Block:
     ids: Ids
     layer: str
     fixed_axes: tuple[int, ...] = ()
+    tier: ClassVar[int] = NEED
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
@@ -109,6 +113,7 @@ class EqualCounts:
 
     rows: Ids  # (parts, channels per part)
     layer: str
+    tier: ClassVar[int] = EVEN
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
@@ -124,6 +129,7 @@ class Groups:
 
     matrix: Matrix
     layer: str
+    tier: ClassVar[int] = EVEN
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
@@ -145,6 +151,7 @@ class AllOrNone:
 
     rows: Ids
     layer: str
+    tier: ClassVar[int] = NEED
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""

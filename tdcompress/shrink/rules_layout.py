@@ -21,10 +21,11 @@ def view(graph: ChannelGraph, call: Call) -> Result:
 
 
 def _narrows_by_slices(graph: ChannelGraph, cells: Cells, call: Call) -> None:
-    """A result that tells several axes apart narrows only by slices; when grouping, those of the first axis are joined."""
+    """A result that tells several axes apart narrows only by slices."""
     if sum(n > 1 for n in cells.shape) < 2 or not (cells["channel"] >= 0).any():
         return
     graph.demands.append(Block(ids=cells["channel"], layer=call.layer))
+    graph.blocks.append(cells["channel"])
 
 
 def permute(graph: ChannelGraph, call: Call) -> Result:
@@ -123,8 +124,6 @@ def split(graph: ChannelGraph, call: Call) -> Result:
             for index in np.ndindex(pieces[0].shape[:-1]):
                 rows = np.stack([piece[index] for piece in pieces])
                 graph.demands.append(EqualCounts(rows=rows, layer=call.layer))
-                if (rows >= 0).all():
-                    graph.couplings.append(rows.T)
         else:
             graph.pin(x.channel, f"{call.layer} splits it into parts of fixed, different sizes")
     return tuple(results)
