@@ -1,1 +1,55 @@
-"""tdcompress: from training with targeted dropout to a verified, measured, compact ONNX file."""
+"""tdcompress: from training with targeted dropout to a verified, measured, compact ONNX file.
+
+The names below are the public interface. They are imported when they are first used, so that the deployment half (``benchmark``,
+``pack_onnx``, ``unpack_onnx``, ``verify``, ``load_sparse``, ``engine``) works where torch is not installed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tdcompress import engine as engine
+    from tdcompress.bench.benchmark import benchmark as benchmark
+    from tdcompress.export.to_onnx import export_onnx as export_onnx
+    from tdcompress.interface import TargetedDropout as TargetedDropout
+    from tdcompress.interface import prune as prune
+    from tdcompress.interface import run as run
+    from tdcompress.interface import save_sparse as save_sparse
+    from tdcompress.models.registry import build_model as build_model
+    from tdcompress.onnxfile.pack import pack_onnx as pack_onnx
+    from tdcompress.onnxfile.pack import unpack_onnx as unpack_onnx
+    from tdcompress.shrink.rebuild import narrow as narrow
+    from tdcompress.shrink.shrink import shrink as shrink
+    from tdcompress.sparsity.schedule import Ramp as Ramp
+    from tdcompress.storage.csr import load_sparse as load_sparse
+    from tdcompress.verification import verify_path as verify
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Ramp": "tdcompress.sparsity.schedule",
+    "TargetedDropout": "tdcompress.interface",
+    "benchmark": "tdcompress.bench.benchmark",
+    "build_model": "tdcompress.models.registry",
+    "export_onnx": "tdcompress.export.to_onnx",
+    "load_sparse": "tdcompress.storage.csr",
+    "narrow": "tdcompress.shrink.rebuild",
+    "pack_onnx": "tdcompress.onnxfile.pack",
+    "prune": "tdcompress.interface",
+    "run": "tdcompress.interface",
+    "save_sparse": "tdcompress.interface",
+    "shrink": "tdcompress.shrink.shrink",
+    "unpack_onnx": "tdcompress.onnxfile.pack",
+}
+
+__all__ = [*sorted(_HOME), "engine", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "engine":
+        return import_module("tdcompress.engine")
+    if name == "verify":
+        return import_module("tdcompress.verification").verify_path
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'tdcompress' has no attribute {name!r}")

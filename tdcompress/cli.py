@@ -243,7 +243,7 @@ def _say_packed(target: Path, done: Any) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """``tdcompress verify``."""
-    from tdcompress.verify import verify_path
+    from tdcompress.verification import verify_path
 
     path = args.path if args.path.exists() else args.artifacts / args.path
     if not path.exists():

@@ -1,6 +1,5 @@
 """One resolved combination of a recipe: every section as the settings dataclass that owns its keys."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -214,7 +213,7 @@ def resolve(recipe: Recipe) -> Experiment:
     return experiment
 
 
-def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], Mapping[str, Any], str | None]:
+def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], dict[str, Any], str | None]:
     values = recipe.section("model")
     name, init = values.pop("name", None), values.pop("init", None)
     if not isinstance(name, str):

@@ -210,7 +210,7 @@ def write_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
             arrays["input"] = archive["input"]
             arrays[f"output/{name}"] = archive["output"]
     with published(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def resolved_values(plan: RunPlan) -> dict[str, Any]:
@@ -233,10 +233,8 @@ def _section(experiment: Experiment, section: str) -> dict[str, Any]:
     return {**({"name": settings.name} if section == "data" else {}), **encode(settings)}
 
 
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return value
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in values.items() if value is not None}
 
 
 def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact]) -> Report:
@@ -253,7 +251,7 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact]) -> Report:
             row,
             record(TrainRecord, row.train),
             record(PruneRecord, row.network),
-            record(ShrinkRecord if row.deployed.stage == "shrink" else StoreRecord, row.deployed),
+            record(ShrinkRecord, row.deployed) if row.deployed.stage == "shrink" else record(StoreRecord, row.deployed),
             record(ExportRecord, row.export),
             dense=dense,
             macs=macs[row.experiment.model_name],

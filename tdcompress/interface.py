@@ -1,0 +1,210 @@
+"""What people call from Python with their own network and their own training loop. Needs torch; see ``tdcompress.__init__``."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from tdcompress.console import StageConsole, make_console
+from tdcompress.errors import ModelError, UserError
+from tdcompress.methods.base import Granularity, Step
+from tdcompress.methods.targeted import TargetedSettings
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.recipe import load_recipe
+from tdcompress.records import Report
+from tdcompress.shipped import find_recipe
+from tdcompress.shrink.groups import unit_groups
+from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
+from tdcompress.sparsity.schedule import Ramp
+from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights
+from tdcompress.stages.run import find_device, run_recipe
+from tdcompress.storage.csr import save_arrays
+
+Examples = Tensor | Sequence[Tensor]
+Scope = Literal["layer", "group"]
+Unit = Literal["whole", "filter"]
+
+
+class TargetedDropout(SparseNet):
+    """Targeted dropout around any module, for any training loop.
+
+    ``net(x); loss.backward(); optimizer.step(); net.step()``. In training mode the network runs with entries dropped, in
+    evaluation mode as it is; its own module, ``net.plain()``, stays an ordinary one.
+
+    Args:
+        model: the network; held, not copied.
+        granularity: what is dropped: "weight" or "unit".
+        gamma: targeting proportion, the share that are candidates; or
+        keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
+        alpha: drop rate of a candidate.
+        schedule: a ``Ramp``; then each ``step`` has to be told the epoch. None = constant.
+        exclude: names of layers that stay dense.
+        example_inputs: a tensor or tuple of tensors; needed for units, to trace which parameters belong to one.
+        scope: for units: see ``prune``.
+        unit: for units: see ``prune``.
+        draw: for units: whole "unit"s, or each "weight" inside candidate units (the released code).
+        l1: beta of an L1 penalty; add ``net.penalty()`` to the loss.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a value out of range.
+        ModelError: nothing to prune, a wrong name in ``exclude``, or no ``example_inputs`` for units.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        granularity: Granularity = "weight",
+        gamma: float | None = None,
+        keep_per_filter: int | None = None,
+        alpha: float = 0.5,
+        schedule: Ramp | None = None,
+        exclude: Sequence[str] = (),
+        example_inputs: Examples | None = None,
+        scope: Scope = "layer",
+        unit: Unit = "whole",
+        draw: Literal["unit", "weight"] = "unit",
+        l1: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        settings = TargetedSettings(
+            granularity=granularity,
+            gamma=gamma,
+            keep_per_filter=keep_per_filter,
+            alpha=alpha,
+            schedule="constant" if schedule is None else "ramp",
+            ramp_epochs=(49.0, 49.0) if schedule is None else schedule.epochs,
+            scope=scope,
+            unit=unit,
+            draw=draw,
+            l1=l1,
+        )
+        weights = prunable_weights(model, exclude)
+        groups = find_groups(model, example_inputs, exclude, scope, unit) if granularity == "unit" else ()
+        super().__init__(model, settings.build(Targets(weights=weights, groups=groups), model), l1=l1)
+        self.seed = seed
+        self._index, self._epoch = 0, 0.0
+        self._generator: torch.Generator | None = None
+        self._draw()
+
+    def step(self, epoch: float | None = None) -> None:
+        """To be called after each ``optimizer.step()``: draws the next masks, which hold for all micro-batches until then.
+
+        Args:
+            epoch: epochs done so far, with fraction; needed with a ``Ramp``.
+
+        Raises:
+            UserError: a ramp, and no epoch.
+        """
+        ramped = getattr(self.method, "settings", None)
+        if epoch is None and isinstance(ramped, TargetedSettings) and ramped.schedule == "ramp":
+            raise UserError("step(): a ramp needs to know the epoch; call net.step(epoch + batch / batches)")
+        self.end_step()
+        self._index += 1
+        self._epoch = self._epoch if epoch is None else epoch
+        self._draw()
+
+    def _draw(self) -> None:
+        device = next(self.model.parameters()).device
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device).manual_seed(self.seed + self._index)
+        self.begin_step(Step(epoch=self._epoch, index=self._index), self._generator)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._draw()  # masks live where the parameters do
+        return moved
+
+
+def find_groups(
+    model: nn.Module, example_inputs: Examples | None, exclude: Sequence[str], scope: Scope, unit: Unit
+) -> tuple[UnitGroup, ...]:
+    """The units of a network.
+
+    Raises:
+        ModelError: no example inputs.
+    """
+    if example_inputs is None:
+        raise ModelError("units: give example_inputs (a batch as the network takes it), so that the network can be traced")
+    inputs = example_inputs if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    return unit_groups(model, inputs, prunable_weights(model, exclude), scope=scope, unit=unit)
+
+
+def prune(
+    model: nn.Module,
+    *,
+    granularity: Granularity = "weight",
+    fraction: float | None = None,
+    keep_per_filter: int | None = None,
+    example_inputs: Examples | None = None,
+    exclude: Sequence[str] = (),
+    scope: Scope = "layer",
+    unit: Unit = "whole",
+    align: int = 1,
+) -> Masks:
+    """Set the lowest-magnitude weights or units to exactly zero, in place (section 2.2).
+
+    Args:
+        model: any module, or a network in ``TargetedDropout``.
+        granularity: "weight": the same share of every filter; "unit": the same share of every layer (or group).
+        fraction: pruned share; exactly floor(fraction * n) of the decimal as written.
+        keep_per_filter: instead, for weights: how many stay in each filter.
+        example_inputs: needed for units.
+        exclude: layers that stay dense, besides those the network declares in ``unprunable`` or else its last linear one.
+        scope: for units: ranked inside each "layer", or all writers of a residual stream together ("group").
+        unit: "whole": a unit is its filter, bias, and the affine of the BatchNorm that sees it alone; or the "filter" alone.
+        align: for units: kept counts are rounded up to a multiple of this.
+
+    Returns:
+        Masks by parameter name; True = kept.
+
+    Raises:
+        ValueError: fraction or keep_per_filter out of range, or both given.
+        ModelError: nothing to prune, or no ``example_inputs`` for units.
+    """
+    model = model.plain() if isinstance(model, SparseNet) else model
+    params = {name: value.detach() for name, value in model.named_parameters()}
+    if granularity == "weight":
+        weights = prunable_weights(model, exclude)
+        masks = weight_masks(params, weights, fraction=fraction, keep_per_filter=keep_per_filter)
+    else:
+        if fraction is None or keep_per_filter is not None:
+            raise ValueError("units are pruned by fraction; keep_per_filter counts weights")
+        groups = find_groups(model, example_inputs, exclude, scope, unit)
+        masks = unit_masks(params, groups, fraction=fraction, align=align)
+    apply_masks(model, masks)
+    return masks
+
+
+def save_sparse(model: nn.Module, path: str | Path) -> int:
+    """Write a network's weights as scipy CSR where that is smaller; ``load_sparse`` reads them without torch.
+
+    Returns:
+        Bytes on disk.
+    """
+    return save_arrays({name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}, Path(path))
+
+
+def run(
+    recipe: str | Path,
+    set: Mapping[str, Any] | None = None,
+    *,
+    artifacts: str | Path = "artifacts",
+    device: str = "auto",
+    replace: bool = False,
+) -> Report:
+    """Run a recipe to its report, as ``tdcompress run`` does.
+
+    Args:
+        recipe: a file, or the name of a shipped recipe.
+        set: dotted key -> value, as ``--set`` gives them.
+        artifacts: where runs are kept.
+        device: "auto", "cpu" or "cuda".
+        replace: whether a finished run of this name by another recipe may be replaced.
+    """
+    loaded = load_recipe(find_recipe(Path(recipe)), set)
+    with StageConsole(make_console()) as watcher:
+        return run_recipe(loaded, root=Path(artifacts), device=find_device(device), watcher=watcher, replace=replace).report
