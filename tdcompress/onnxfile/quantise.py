@@ -66,6 +66,7 @@ def quantise_int8(
     dense = prepared(densified(source))[0]
     batches = _batches(dense, calibration)
     folded, quantised = _quantised(dense, batches, method, reduce_range)
+    quantised.ClearField("metadata_props")  # the quantiser's own remarks
     set_metadata(quantised, get_metadata(source))
     if pack:
         quantised = pack_model(quantised, prefer=prefer)[0]

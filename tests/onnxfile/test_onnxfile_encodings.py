@@ -1,0 +1,165 @@
+"""Encodings: hand-computed codes, round trips, and onnxruntime as the independent decoder."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.onnxfile.cost import own_bytes, shared_bytes
+from tdcompress.onnxfile.encodings import ENCODINGS, frame
+from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight
+from tdcompress.onnxfile.encodings.bitmask import BITMASK
+from tdcompress.onnxfile.encodings.gap import GapCodec
+from tdcompress.onnxfile.runtime import check_section
+from tdcompress.onnxfile.tensors import PACKABLE, bound_bytes, nonzero, position_bits
+
+FLOAT32 = np.dtype(np.float32)
+PLENTY = 2**30
+
+
+def key_of(encoding: str, dtype: np.dtype = FLOAT32, stored: np.dtype | None = None) -> Key:
+    return Key(graph=0, encoding=encoding, dtype=dtype, stored=stored or dtype)
+
+
+def like(opset: int = 13) -> object:
+    """Any model that says which operator set a decoder runs under."""
+    graph = helper.make_graph([], "empty", [], [])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7)
+
+
+def test_gap8_codes_by_hand() -> None:
+    # 0: no zero before; 3: two zeros; 259: 255 zeros, a skip and then none; 1000: 740 zeros = 2 skips and 230
+    codes, length = GapCodec(8).encode(np.array([0, 3, 259, 1000]), 1001)
+    assert codes.tolist() == [0, 2, 255, 0, 255, 255, 230]
+    assert length == 1001
+    assert GapCodec(8).decode(codes, 1001).tolist() == [0, 3, 259, 1000]
+
+
+def test_gap4_codes_by_hand() -> None:
+    # 1: one zero; 17: 15 zeros = skip and 0; 20: two zeros; 4 codes in 2 bytes, the first in the high half
+    codes, length = GapCodec(4).encode(np.array([1, 17, 20]), 21)
+    assert codes.tolist() == [[0x1F], [0x02]]
+    assert length == 21
+    # one code more is filled up by a skip, which ends at 22 + 15
+    codes, length = GapCodec(4).encode(np.array([1, 17, 20, 21]), 22)
+    assert codes.tolist() == [[0x1F], [0x02], [0x0F]]
+    assert length == 37
+    assert GapCodec(4).decode(codes, 22).tolist() == [1, 17, 20, 21]
+
+
+def test_bitmask_codes_by_hand() -> None:
+    codes, length = BITMASK.codec.encode(np.array([0, 3, 9]), 10)
+    assert codes.tolist() == [[0b1001_0000], [0b0100_0000]]
+    assert length == 16
+    assert BITMASK.codec.decode(codes, 10).tolist() == [0, 3, 9]
+
+
+def test_position_bits_by_hand() -> None:
+    assert position_bits(4, 0) == position_bits(4, 4) == 0
+    assert position_bits(100, 50) == 100
+    assert position_bits(4, 1) == pytest.approx(4 * (0.25 * 2 + 0.75 * np.log2(4 / 3)))
+    assert bound_bytes(100, 50, 4) == 50 * 4 + 100 / 8
+    assert bound_bytes(100, 100, 4) == 400
+    assert bound_bytes(1000, 999, 1) == 1000  # saying which one is zero takes more than the byte it saves
+
+
+def test_signed_zero_and_nan_are_values() -> None:
+    array = np.array([0.0, -0.0, np.nan, 1e-45], np.float32)
+    assert nonzero(array).tolist() == [1, 2, 3]
+
+
+@st.composite
+def weights(draw: st.DrawFn) -> list[Weight]:
+    """One to five weights of one element type, of any shapes and shares of zeros."""
+    dtype = draw(st.sampled_from(list(PACKABLE.values())))
+    made = []
+    for number in range(draw(st.integers(1, 5))):
+        shape = tuple(draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
+        random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        array = (random.standard_normal(shape) * 30).astype(dtype)
+        array[random.random(shape) < draw(st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))] = 0
+        made.append(Weight(name=f"layer.{number}", array=np.where(array == 0, dtype.type(0), array)))
+    return made
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(weights(), st.sampled_from(sorted(ENCODINGS)), st.booleans())
+def test_what_is_written_is_read(members: list[Weight], encoding: str, narrow: bool) -> None:
+    dtype = members[0].array.dtype
+    stored = dtype
+    if narrow and dtype == FLOAT32:
+        stored = np.dtype(np.float16)
+        members = [Weight(name=w.name, array=w.array.astype(stored).astype(dtype)) for w in members]
+    key = key_of(encoding, dtype, stored)
+    section = ENCODINGS[encoding].write(members, key)
+    check_section(section, key, members, like())  # onnxruntime, nothing folded
+    read = ENCODINGS[encoding].read(section, key, Room(left_bytes=PLENTY))
+    assert {w.name: (w.array.shape, w.array.tobytes()) for w in read} == {
+        w.name: (w.array.shape, w.array.tobytes()) for w in members
+    }
+    again = ENCODINGS[encoding].write(read, key)
+    assert again.n_bytes() == section.n_bytes()
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.sets(st.integers(0, 3000), max_size=200), st.sampled_from([4, 8]), st.integers(0, 40))
+def test_gaps_have_no_two_codes_in_one_place(places: set[int], bits: int, room: int) -> None:
+    positions = np.array(sorted(places), np.int64)
+    total = int(positions[-1]) + 1 + room if places else 1 + room
+    codec = GapCodec(bits)
+    codes, length = codec.encode(positions, total)
+    assert codec.decode(codes, total).tolist() == positions.tolist()
+    flat = codes.reshape(-1) if bits == 8 else np.stack([codes >> 4, codes & 15], axis=-1).reshape(-1)
+    ends = np.cumsum([code if code == codec.skip else code + 1 for code in flat.tolist()])
+    assert len(set(ends.tolist())) == ends.size  # ScatterElements: each place once
+    assert total <= length
+    assert not ends.size or ends[-1] <= length
+
+
+def test_costs_are_those_of_the_file() -> None:
+    """decoder + weights, as measured one by one, against the section with all of them."""
+    random = np.random.default_rng(0)
+    arrays = [np.where(random.random((64, 32, 3, 3)) < 0.9, 0, 1.5).astype(np.float32) for _ in range(4)]
+    members = [Weight(name=f"w{i}", array=array) for i, array in enumerate(arrays)]
+    for encoding in ("dense", "sparse_initializer", "gap8", "gap4", "bitmask"):
+        key = key_of(encoding)
+        total = ENCODINGS[encoding].write(members, key).n_bytes()
+        estimate = shared_bytes(key) + sum(own_bytes(member, key) for member in members)
+        assert total <= estimate <= total + 4 * 200
+    assert shared_bytes(key_of("dense")) == shared_bytes(key_of("sparse_initializer")) == 0
+    assert 500 < shared_bytes(key_of("gap8")) < shared_bytes(key_of("gap4")) < 2000
+
+
+def test_more_weights_than_int32_counts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame, "MAX_ELEMENTS", 100)
+    with pytest.raises(UnsupportedError, match="at most 100"):
+        ENCODINGS["gap8"].write([Weight(name="w", array=np.ones((11, 10), np.float32))], key_of("gap8"))
+
+
+def test_keys_round_trip_through_names() -> None:
+    for key in (key_of("gap8"), key_of("bitmask", FLOAT32, np.dtype(np.float16)), key_of("sparse_initializer")):
+        assert Key.of(key.prefix + "codes") == key
+    assert key_of("gap8").prefix == "tdc1.0.gap8.f4."
+    assert key_of("gap4", FLOAT32, np.dtype(np.float16)).prefix == "tdc1.0.gap4.f4f2."
+    for name in ("tdc1.0.gap8.f9.codes", "tdc1.x.gap8.f4.codes", "tdc1.", "tdc1.0.gap8.f4"):
+        with pytest.raises(ModelError, match="not of a known format"):
+            Key.of(name)
+
+
+def test_room_is_taken_before_memory_is() -> None:
+    """Three bytes of codes that claim 2^40 elements."""
+    key = key_of("gap8")
+    section = ENCODINGS["gap8"].write([Weight(name="w", array=np.array([0, 1, 0], np.float32))], key)
+    huge = Section(initializers=list(section.initializers), nodes=section.nodes)
+    for place, tensor in enumerate(huge.initializers):
+        if tensor.name.endswith("sizes"):
+            huge.initializers[place] = numpy_helper.from_array(np.array([2**40], np.int64), tensor.name)
+    with pytest.raises(ModelError, match="unpacks to"):
+        ENCODINGS["gap8"].read(huge, key, Room(left_bytes=PLENTY))
+
+
+def test_packable_types_are_known_to_onnx() -> None:
+    for number, dtype in PACKABLE.items():
+        assert helper.np_dtype_to_tensor_dtype(dtype) == number != TensorProto.UNDEFINED

@@ -1,0 +1,83 @@
+"""Stripping changes nothing that is computed; metadata round trip."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tdcompress.errors import ModelError
+from tdcompress.onnxfile.metadata import get_metadata, set_metadata
+from tdcompress.onnxfile.strip import strip, strip_counted
+
+
+def test_documentation_goes_and_outputs_stay(make_small_net: Callable, run_model: Callable) -> None:
+    model = make_small_net()
+    images = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    bare = model.SerializeToString(deterministic=True)
+    set_metadata(model, {"classes": "ten"})
+    noisy = onnx.ModelProto()
+    noisy.CopyFrom(model)
+    noisy.doc_string = noisy.graph.doc_string = "secret text"
+    noisy.opset_import.add(domain="ai.onnx.preview", version=1)
+    for node in noisy.graph.node:
+        node.doc_string = "secret text"
+        node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="secret text")
+        for attribute in node.attribute:
+            attribute.doc_string = "secret text"
+    for tensor in noisy.graph.initializer:
+        tensor.doc_string = "secret text"
+        tensor.metadata_props.add(key="k", value="secret text")
+    noisy.graph.node[0].attribute.add(name="group", type=onnx.AttributeProto.INT, i=1)  # the default
+    noisy.graph.value_info.append(helper.make_tensor_value_info(noisy.graph.node[0].output[0], TensorProto.FLOAT, None))
+    slim = strip(noisy)
+    assert b"secret text" not in slim.SerializeToString()
+    assert slim.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+    assert slim.SerializeToString(deterministic=True) != bare
+    assert get_metadata(slim) == {"classes": "ten"}
+    assert b"secret text" in noisy.SerializeToString()  # the argument is not changed
+    assert run_model(slim, images)[0].tobytes() == run_model(noisy, images)[0].tobytes()
+
+
+def test_attributes_other_than_the_default_stay() -> None:
+    node = helper.make_node("LeakyRelu", ["x"], ["y"], alpha=0.02)
+    usual = helper.make_node("LeakyRelu", ["y"], ["z"], alpha=0.01)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xz"]
+    graph = helper.make_graph([node, usual], "g", values[:1], values[1:])
+    slim = strip(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert [len(n.attribute) for n in slim.graph.node] == [1, 0]
+
+
+def test_inferred_shapes_stay_beside_contrib_operators() -> None:
+    node = helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")
+    last = helper.make_node("Relu", ["y"], ["z"])
+    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xyz"}
+    graph = helper.make_graph([node, last], "g", [values["x"]], [values["z"]], value_info=[values["y"]])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    assert len(strip(helper.make_model(graph, opset_imports=imports)).graph.value_info) == 1
+
+
+def test_denormal_weights_become_zero() -> None:
+    weights = np.array([1e-40, -1e-45, 1e-38, 0.0, 2.0, np.finfo(np.float32).smallest_normal], np.float32)
+    half = np.array([6e-8, 1.0], np.float16)
+    graph = helper.make_graph([], "g", [], [], [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(half, "h")])
+    slim, flushed = strip_counted(helper.make_model(graph))
+    assert flushed == 3  # 1e-38 is below the smallest normal number, 1.18e-38
+    wanted = np.array([0, 0, 0, 0, 2.0, np.finfo(np.float32).smallest_normal], np.float32)
+    assert numpy_helper.to_array(slim.graph.initializer[0]).tobytes() == wanted.tobytes()
+    assert numpy_helper.to_array(slim.graph.initializer[1]).tobytes() == half.tobytes()
+
+
+def test_metadata_round_trip() -> None:
+    model = helper.make_model(helper.make_graph([], "g", [], []))
+    set_metadata(model, {"b": "2", "a": "1"})
+    set_metadata(model, {"a": "3"})
+    assert get_metadata(model) == {"a": "3", "b": "2"}
+    assert [entry.key for entry in model.metadata_props] == ["a", "b"]
+    for wrong in ({"a": 1}, {"": "x"}, {1: "x"}):
+        with pytest.raises(ModelError, match="text to text"):
+            set_metadata(model, wrong)  # type: ignore[arg-type]
+    model.metadata_props.add(key="a", value="4")
+    with pytest.raises(ModelError, match="twice"):
+        get_metadata(model)
