@@ -167,6 +167,22 @@ def test_stopped_between_any_two_steps_or_in_an_evaluation_it_ends_with_the_same
     assert timeless(tmp_path / "whole") == timeless(folder)
 
 
+def test_the_networks_own_dropout_differs_from_step_to_step(tmp_path: Path) -> None:
+    masks: list[tuple[bool, ...]] = []
+
+    class Recorded(nn.Dropout):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            dropped = super().forward(torch.ones_like(x)) == 0
+            if self.training:
+                masks.append(tuple(dropped.flatten().tolist()))
+            return x.masked_fill(dropped, 0.0)
+
+    net = conv_net()
+    net.model[5] = Recorded(0.25)  # type: ignore[operator]
+    run(tmp_path, net)
+    assert len(masks) == len(set(masks)) == 18
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_every_optimizer_resumes_exactly(tmp_path: Path, name: str) -> None:
     settings = TrainSettings(
