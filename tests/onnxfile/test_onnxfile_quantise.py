@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -94,7 +93,6 @@ def test_nothing_to_quantise(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("input", "output")]
     graph = helper.make_graph([helper.make_node("Softmax", ["input"], ["output"])], "g", values[:1], values[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    assert isinstance(model, onnx.ModelProto)
     save_model(model, tmp_path / "m.onnx")
-    with pytest.raises(UnsupportedError, match="nothing in it can be quantised|cannot quantise"):
+    with pytest.raises(UnsupportedError, match="quantise"):
         quantise_int8(tmp_path / "m.onnx", tmp_path / "q.onnx", np.ones((4, 4), np.float32))

@@ -26,7 +26,7 @@ def case(tmp_path: Path, make_small_net: Callable, run_model: Callable) -> tuple
 
 
 def test_a_good_file_passes(case: tuple) -> None:
-    model, samples, inputs, outputs = case
+    model, samples, _, outputs = case
     report = verify_onnx(model, samples)
     assert (report.samples, report.max_error, report.ties) == (6, 0.0, 0)
     assert report.max_output == np.abs(outputs).max()
@@ -108,7 +108,7 @@ def test_malformed_samples(case: tuple, arrays: dict, message: str) -> None:
 
 
 def test_samples_that_are_no_samples(case: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, samples, inputs, outputs = case
+    model, samples, _, outputs = case
     with pytest.raises(ModelError, match="no such file"):
         verify_onnx(model, tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
