@@ -198,7 +198,7 @@ def recipes(args: argparse.Namespace) -> None:
 def inspect(args: argparse.Namespace) -> None:
     """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run."""
     from tdcompress.console import make_console
-    from tdcompress.report.files import engine_table, file_tables, run_files
+    from tdcompress.inspection import engine_table, file_tables, run_files
     from tdcompress.report.terminal import render
 
     console = make_console()
