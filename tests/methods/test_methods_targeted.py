@@ -1,0 +1,139 @@
+import pytest
+import torch
+from torch import nn
+
+from tdcompress.methods.base import Step
+from tdcompress.methods.targeted import TargetedSettings
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.sparsity.units import Slot, Targets, UnitGroup
+
+
+def drawn(net: SparseNet, seed: int = 0, epoch: float = 0.0) -> dict[str, torch.Tensor]:
+    net.begin_step(Step(epoch=epoch), torch.Generator().manual_seed(seed))
+    return net.method.effective(net.parameters_by_name())
+
+
+def linear(rows: list[list[float]], **options) -> SparseNet:
+    layer = nn.Linear(len(rows[0]), len(rows))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(rows))
+    group = UnitGroup(name="fc", size=len(rows), filters=(Slot(parameter="weight"),), tied=(Slot(parameter="bias"),))
+    targets = Targets(weights=(Slot(parameter="weight"),), groups=(group,))
+    return SparseNet(layer, TargetedSettings(**options).build(targets, layer))
+
+
+def test_alpha_one_drops_exactly_the_candidates():
+    net = linear([[1.0, -2.0, 3.0, -4.0], [-0.4, 0.3, 0.2, -0.1]], gamma=0.5, alpha=1.0)
+    assert drawn(net)["weight"].tolist() == [[0.0, 0.0, 3.0, -4.0], [pytest.approx(-0.4), pytest.approx(0.3), 0.0, 0.0]]
+
+
+def test_alpha_zero_and_gamma_zero_drop_nothing():
+    for options in ({"gamma": 0.5, "alpha": 0.0}, {"gamma": 0.0, "alpha": 1.0}):
+        net = linear([[1.0, 2.0]], **options)
+        assert torch.equal(drawn(net)["weight"], net.model.weight)
+
+
+def test_xtreme_keeps_so_many_of_each_filter():
+    net = linear([[1.0, -2.0, 3.0, -4.0], [9.0, 8.0, 7.0, 6.0]], keep_per_filter=1, alpha=1.0)
+    assert (drawn(net)["weight"] != 0).tolist() == [[False, False, False, True], [True, False, False, False]]
+
+
+def test_candidates_are_dropped_independently_with_probability_alpha():
+    with torch.random.fork_rng():
+        torch.manual_seed(100)  # not a seed of the draws below: the same numbers would decide on both
+        layer = nn.Linear(400, 300)
+    targets = Targets(weights=(Slot(parameter="weight"),))
+    net = SparseNet(layer, TargetedSettings(gamma=0.75, alpha=0.66).build(targets, layer))
+    candidates = drawn(SparseNet(layer, TargetedSettings(gamma=0.75, alpha=1.0).build(targets, layer)))["weight"] == 0
+    assert candidates.sum(1).tolist() == [300] * 300
+    draws = torch.stack([drawn(net, seed)["weight"] == 0 for seed in range(12)])
+    assert not draws[:, ~candidates].any()
+    chosen = draws[:, candidates].float()
+    assert float(chosen.mean()) == pytest.approx(0.66, abs=0.002)
+    assert float(chosen.mean(0).var()) == pytest.approx(0.66 * 0.34 / 12, rel=0.02)
+
+
+def test_every_output_is_exactly_zero_or_the_weight(make_net):
+    net = make_net("targeted", gamma=0.9, alpha=0.5)
+    params = net.parameters_by_name()
+    for name, value in drawn(net).items():
+        assert bool(((value == 0) | (value == params[name])).all())
+
+
+def test_whole_units_are_dropped_with_what_is_tied():
+    net = linear([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0], [5.0, 0.0]], granularity="unit", gamma=0.5, alpha=1.0)
+    effective = drawn(net)
+    assert (effective["weight"] == 0).all(1).tolist() == [False, True, True, False]
+    assert (effective["bias"] == 0).tolist() == [False, True, True, False]
+
+
+def test_units_are_drawn_whole_by_default_and_by_weight_in_the_released_variant():
+    rows = torch.randn(40, 50, generator=torch.Generator().manual_seed(0)).tolist()
+    whole = drawn(linear(rows, granularity="unit", gamma=0.5, alpha=0.5))["weight"] == 0
+    assert set(whole.float().mean(1).tolist()) == {0.0, 1.0}
+    released = drawn(linear(rows, granularity="unit", gamma=0.5, alpha=0.5, draw="weight"))["weight"] == 0
+    shares = released.float().mean(1)
+    assert int((shares == 0).sum()) == 20
+    assert float(shares[shares > 0].mean()) == pytest.approx(0.5, abs=0.06)
+    assert 0 < float(shares[shares > 0].min()) < float(shares.max()) < 1
+
+
+def test_even_gamma_one_leaves_a_unit():
+    effective = drawn(linear([[1.0], [2.0], [3.0]], granularity="unit", gamma=1.0, alpha=1.0))
+    assert (effective["weight"] != 0).flatten().tolist() == [False, False, True]
+
+
+def test_candidates_follow_the_weights():
+    net = linear([[1.0, 2.0, 3.0, 4.0]], gamma=0.5, alpha=1.0)
+    assert (drawn(net)["weight"] != 0).tolist() == [[False, False, True, True]]
+    with torch.no_grad():
+        net.model.weight.copy_(torch.tensor([[9.0, 2.0, 3.0, 4.0]]))
+    assert (drawn(net)["weight"] != 0).tolist() == [[True, False, False, True]]
+
+
+def test_straight_mask_in_backward(make_net, images):
+    net = make_net("targeted", gamma=0.75, alpha=0.5)
+    net.train()
+    effective = drawn(net)
+    net(images[0]).square().sum().backward()
+    grad = net.model.fc.weight.grad
+    assert not grad[effective["fc.weight"] == 0].any()
+    assert grad.any()
+
+
+def test_the_ramp_reaches_gamma_and_alpha(make_net):
+    net = make_net("targeted", gamma=0.99, alpha=0.9, schedule="ramp", ramp_epochs=(2.0, 2.0))
+    assert net.method.numbers(0.0) == {"gamma": 0.0, "alpha": 0.0}
+    assert net.method.numbers(2.0) == pytest.approx({"gamma": 0.9405, "alpha": 0.45})
+    assert net.method.numbers(9.0) == {"gamma": 0.99, "alpha": 0.9}
+    assert not any((value == 0).any() for value in drawn(net, epoch=0.0).values())
+    assert any((value == 0).any() for value in drawn(net, epoch=4.0).values())
+
+
+def test_a_ramp_that_does_not_fit_is_refused_or_scaled():
+    ramp = TargetedSettings(gamma=0.9, schedule="ramp")
+    assert ramp.for_training(98) is ramp
+    with pytest.raises(ValueError, match=r"^ramp_epochs: the ramp takes 98 epochs, the training has 97"):
+        ramp.for_training(97)
+    scaled = TargetedSettings(gamma=0.9, schedule="ramp", ramp_scale=True).for_training(64)
+    assert scaled.ramp_epochs == (12.25, 12.25)
+    assert TargetedSettings(gamma=0.9).for_training(1).ramp_epochs == (49.0, 49.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({}, "gamma"),
+        ({"gamma": 0.5, "keep_per_filter": 3}, "gamma"),
+        ({"gamma": 1.5}, "gamma"),
+        ({"keep_per_filter": 0}, "keep_per_filter"),
+        ({"keep_per_filter": 3, "granularity": "unit"}, "keep_per_filter"),
+        ({"gamma": 0.5, "alpha": -0.1}, "alpha"),
+        ({"gamma": 0.5, "alpha": float("nan")}, "alpha"),
+        ({"gamma": 0.5, "l1": float("inf")}, "l1"),
+        ({"gamma": 0.5, "schedule": "ramp", "ramp_epochs": (0.0, 1.0)}, "ramp_epochs"),
+    ],
+)
+def test_values_out_of_range_are_refused(options: dict, key: str):
+    with pytest.raises(ValueError, match=f"^{key}"):
+        TargetedSettings(**options)
