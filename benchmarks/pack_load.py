@@ -1,0 +1,172 @@
+"""What a packed file costs: bytes beside the bound, and the time that onnxruntime takes longer to load it.
+
+Networks are the project's ResNet-32 with random weights, pruned by magnitude and exported; only bytes and loading are
+measured, which do not depend on training. Loading the dense file and each packed one is interleaved in random order, one
+session each, so that what else the machine does falls on all; the difference to the dense file is taken within a round
+and its median is given with a 95 % bootstrap interval. Each packed file's optimised graph is compared with the dense
+file's, operator for operator, before anything is timed.
+
+    python benchmarks/pack_load.py --rounds 40
+    python benchmarks/pack_load.py --operators      # which operators onnxruntime folds when it loads a file
+
+The results that the documentation quotes are in docs/packing.md.
+"""
+
+import argparse
+import platform
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper, numpy_helper
+
+from tdcompress.onnxfile.inspect import inspect_onnx
+from tdcompress.onnxfile.load import save_model
+from tdcompress.onnxfile.pack import pack_onnx
+from tdcompress.onnxfile.reports import Prefer, Values
+
+VARIANTS: tuple[tuple[Values, Prefer], ...] = (("float32", "speed"), ("float32", "size"), ("float16", "speed"))
+
+
+def options(threads: int) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    return settings
+
+
+def load_seconds(path: Path, threads: int) -> float:
+    start = time.perf_counter()
+    session = ort.InferenceSession(str(path), options(threads), providers=["CPUExecutionProvider"])
+    seconds = time.perf_counter() - start
+    del session
+    return seconds
+
+
+def operators_run(path: Path) -> Counter[str]:
+    """Operator -> nodes in what onnxruntime makes of a file."""
+    settings = options(1)
+    settings.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
+    ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(settings.optimized_model_filepath).graph.node)
+
+
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """95 % percentile bootstrap of the median."""
+    generator = np.random.default_rng(0)
+    medians = np.median(generator.choice(differences, (2000, differences.size)), axis=1)
+    return float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+
+
+def exported_resnet32(sparsity: float, path: Path) -> None:
+    """The dense file, weights pruned by magnitude, the same number in every filter."""
+    import torch
+
+    from tdcompress.export.to_onnx import to_model_proto
+    from tdcompress.interface import prune
+    from tdcompress.models.registry import build_model
+
+    model = build_model("resnet32", classes=10, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # of a trained network: nothing is 0 or 1
+            for vector in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                assert vector is not None
+                vector.uniform_(0.5, 1.5, generator=generator)
+    if sparsity:
+        prune(model, granularity="weight", fraction=sparsity)
+    save_model(to_model_proto(model.eval(), torch.zeros(2, 3, 32, 32)), path)
+
+
+def measure(folder: Path, sparsity: float, rounds: int, threads: int) -> None:
+    dense = folder / "dense.onnx"
+    exported_resnet32(sparsity, dense)
+    files = {"dense": dense}
+    for values, prefer in VARIANTS:
+        files[f"{values}, {prefer}"] = folder / f"{values}_{prefer}.onnx"
+        pack_onnx(dense, files[f"{values}, {prefer}"], values=values, prefer=prefer)
+    wanted = operators_run(dense)
+    for name, path in files.items():
+        if operators_run(path) != wanted:
+            raise SystemExit(f"{name}: the optimised graph differs from the dense file's")
+    seconds: dict[str, list[float]] = {name: [] for name in files}
+    shuffle = random.Random(0)
+    for turn in range(rounds + 2):
+        for name in shuffle.sample(sorted(files), len(files)):
+            taken = load_seconds(files[name], threads)
+            if turn >= 2:  # the first two warm the disk cache and the allocator
+                seconds[name].append(taken)
+    for name, path in files.items():
+        report = inspect_onnx(path)
+        encodings = Counter(tensor.encoding for tensor in report.tensors if len(tensor.shape) == 4)
+        extra = 1e3 * (np.array(seconds[name]) - np.array(seconds["dense"]))
+        low, high = interval(extra)
+        print(
+            f"| {100 * sparsity:.0f} % | {name} | {' '.join(f'{k}:{v}' for k, v in sorted(encodings.items()))} "
+            f"| {report.file_bytes:,} | {report.ratio_to_bound:.3f} | {report.gzip_bytes:,} "
+            f"| {1e3 * float(np.median(seconds[name])):.1f} | {float(np.median(extra)):+.1f} ({low:+.1f} to {high:+.1f}) |"
+        )
+
+
+def print_folding() -> None:
+    """One operator on constants, then a Mul with the input: gone from the optimised graph means folded."""
+    random_bits = np.random.default_rng(0).random(64) < 0.5
+    for dtype in (np.float32, np.float16):
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        constants = {
+            "values": np.ones(64, dtype),
+            "zero": np.zeros(1, dtype),
+            "zeros": np.zeros(64, dtype),
+            "bits": random_bits,
+            "places": np.arange(64),
+        }
+        candidates = {
+            "Compress": [helper.make_node("Compress", ["values", "bits"], ["w"], axis=0)],
+            "NonZero": [
+                helper.make_node("NonZero", ["bits"], ["where"]),
+                helper.make_node("Gather", ["values", "where"], ["w"]),
+            ],
+            "Where": [helper.make_node("Where", ["bits", "values", "zero"], ["w"])],
+            "Gather": [helper.make_node("Gather", ["values", "places"], ["w"])],
+            "ScatterElements": [helper.make_node("ScatterElements", ["zeros", "places", "values"], ["w"])],
+        }
+        for name, nodes in candidates.items():
+            graph = helper.make_graph(
+                [*nodes, helper.make_node("Mul", ["x", "w"], ["y"])],
+                "folding",
+                [helper.make_tensor_value_info("x", kind, [1])],
+                [helper.make_tensor_value_info("y", kind, ["n"] if name != "NonZero" else ["one", "n"])],
+                [numpy_helper.from_array(array, key) for key, array in constants.items()],
+            )
+            with TemporaryDirectory() as folder:
+                path = Path(folder) / "m.onnx"
+                save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+                folded = name not in operators_run(path)
+            print(f"| {name} | {np.dtype(dtype).name} | {'folded' if folded else 'run on every call'} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="bytes and load time of packed files")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75, 0.9, 0.95, 0.99])
+    parser.add_argument("--operators", action="store_true", help="only print which operators are folded")
+    arguments = parser.parse_args()
+    print(f"onnxruntime {ort.__version__}, onnx {onnx.__version__}, Python {platform.python_version()}, {platform.machine()}")
+    if arguments.operators:
+        print_folding()
+        return
+    print("| zeros | file | 4-D weights | bytes | ratio to bound | gzip | load ms | more than dense, ms (95 %) |")
+    print("|---|---|---|---|---|---|---|---|")
+    with TemporaryDirectory() as folder:
+        for sparsity in arguments.sparsity:
+            measure(Path(folder), sparsity, arguments.rounds, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
