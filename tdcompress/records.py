@@ -197,6 +197,45 @@ class ShrinkRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalysisRecord:
+    """What pruning a trained network is expected to do to the loss, to second order (section 5.1).
+
+    Attributes:
+        options: the method's own parameters.
+        fraction: pruned share.
+        gradient_term: -gradient . d, where d holds the pruned weights.
+        curvature_term: 1/2 d' H d.
+        measured: the change of the test loss.
+        accuracy_unpruned: 0..1.
+        accuracy_pruned: 0..1.
+        bins: rows of the dependence matrix.
+        kept_bins: those of weights that stay.
+        samples: test samples behind loss and derivatives.
+    """
+
+    method: str
+    options: dict[str, Any]
+    seed: int
+    epochs: int
+    device: str
+    train_seconds: float
+    fraction: float
+    gradient_term: float
+    curvature_term: float
+    measured: float
+    accuracy_unpruned: float
+    accuracy_pruned: float
+    bins: int
+    kept_bins: int
+    samples: int
+
+    @property
+    def estimate(self) -> float:
+        """|delta E| of Table 1."""
+        return abs(self.gradient_term + self.curvature_term)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoreRecord:
     """Weights as scipy CSR on disk, read back bit-exactly and measured."""
 

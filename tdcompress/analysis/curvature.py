@@ -1,7 +1,7 @@
 """Loss, gradient and Hessian-vector products over a whole data set."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,15 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def curvature(model: nn.Module, batches: Batches, names: Sequence[str], vectors: Tensor, *, at_once: int = 32) -> Curvature:
+def curvature(
+    model: nn.Module,
+    batches: Batches,
+    names: Sequence[str],
+    vectors: Tensor,
+    *,
+    at_once: int = 32,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Curvature:
     """Gradient and Hessian-vector products of the mean cross-entropy, exact up to rounding.
 
     ReLU networks have no second derivative at a kink; as everywhere in automatic differentiation the kink counts as flat.
@@ -45,6 +53,7 @@ def curvature(model: nn.Module, batches: Batches, names: Sequence[str], vectors:
         names: parameters that are derived by, N entries together; the others are constants.
         vectors: (V, N).
         at_once: vectors per backward pass.
+        progress: called after each batch with the number of batches done.
     """
     params = dict(model.named_parameters())
     weights = [params[name] for name in names]
@@ -52,13 +61,14 @@ def curvature(model: nn.Module, batches: Batches, names: Sequence[str], vectors:
     loss = torch.zeros((), dtype=torch.float64)
     gradient = torch.zeros_like(vectors[0])
     products = torch.zeros_like(vectors)
-    for images, labels in batches:
+    for done, (images, labels) in enumerate(batches, start=1):
         batch_loss = F.cross_entropy(model(images), labels, reduction="sum") / samples
         slopes = torch.autograd.grad(batch_loss, weights, create_graph=True, materialize_grads=True)
         loss += batch_loss.detach().double().cpu()
         gradient += flat([slope.detach() for slope in slopes])
         for start in range(0, len(vectors), at_once):
             products[start : start + at_once] += _bend(slopes, weights, vectors[start : start + at_once])
+        progress(done)
     return Curvature(loss=float(loss), gradient=gradient, products=products)
 
 

@@ -1,5 +1,6 @@
 """The matrix theta * H * theta: how the loss depends on pairs of weights (section 5.1, Figure 1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,9 @@ class Dependence:
         return float(self.matrix[self.kept_bins :, self.kept_bins :].sum())
 
 
-def dependence_matrix(model: nn.Module, batches: Batches, masks: Masks, *, bins: int) -> Dependence:
+def dependence_matrix(
+    model: nn.Module, batches: Batches, masks: Masks, *, bins: int, progress: Callable[[int], None] = lambda done: None
+) -> Dependence:
     """The matrix of Figure 1 with its rows and columns ordered: what stays first, and in both parts the largest |theta| first.
 
     The paper draws the matrix itself, whose entries for 30,720 weights are 944 million; here neighbours are summed into bins,
@@ -40,6 +43,7 @@ def dependence_matrix(model: nn.Module, batches: Batches, masks: Masks, *, bins:
         batches: images (B, ...) and labels (B,), all of the data set.
         masks: by parameter name, True = kept.
         bins: how many.
+        progress: called after each batch with the number of batches done.
 
     Raises:
         UserError: more bins than weights, or fewer than one for each of the two parts.
@@ -51,7 +55,7 @@ def dependence_matrix(model: nn.Module, batches: Batches, masks: Masks, *, bins:
     bin_of, kept_bins = assign_bins(weights.abs(), kept, bins)
     vectors = torch.zeros(bins, len(weights), dtype=weights.dtype, device=weights.device)
     vectors[bin_of, torch.arange(len(weights), device=weights.device)] = weights
-    products = curvature(model, batches, names, vectors).products
+    products = curvature(model, batches, names, vectors, progress=progress).products
     return Dependence(matrix=vectors @ products.T, kept_bins=kept_bins)
 
 

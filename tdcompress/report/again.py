@@ -8,7 +8,7 @@ from tdcompress.artifacts import MANIFEST
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report, decode
-from tdcompress.report import markdown
+from tdcompress.report import dependence, markdown
 from tdcompress.report.comparison import compare, comparison_blocks
 from tdcompress.report.document import Document
 from tdcompress.report.join import join_bench
@@ -60,10 +60,12 @@ def compare_with(folder: Path, report: Report, table_id: str) -> Document:
     Raises:
         UserError: no such table, or one of another network or measure.
     """
-    comparison = compare(published_table(table_id), report)
-    document = Document(
-        title=f"{report.run} beside {table_id}", subtitle=f"{report.model} on {report.data}", blocks=comparison_blocks(comparison)
-    )
+    table = published_table(table_id)
+    if table_id == dependence.TABLE:
+        blocks = dependence.comparison(dependence.read_dependence(folder))
+    else:
+        blocks = comparison_blocks(compare(table, report))
+    document = Document(title=f"{report.run} beside {table_id}", subtitle=f"{report.model} on {report.data}", blocks=blocks)
     write_text(folder / f"compare-{table_id}.md", markdown.render_document(document))
     return document
 

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any, Literal
 
 from tdcompress.errors import UserError
-from tdcompress.records import Row, decode
+from tdcompress.records import AnalysisRecord, Row, decode
 
 _FORM = re.compile(r"(?P<method>[a-z0-9_]+?)(?:\((?P<parameters>[^)]*)\))?(?:\+l1\((?P<l1>[^)]+)\))?")
 _ASSIGNMENT = re.compile(r"(?:(?P<key>\w+)=)?(?P<value>[^,]+)(?:,|$)")
@@ -112,7 +112,7 @@ def read_heading(text: str) -> Heading:
     return Heading(method=method, parameters=parameters, l1=Decimal(found["l1"] or 0), ramp=ramp)
 
 
-def matches(heading: Heading, row: Row, model: str) -> bool:
+def matches(heading: Heading, row: Row | AnalysisRecord, model: str) -> bool:
     """Whether a row's training is what a column's heading says; options that it does not name may be anything."""
     options = row.options
     return (

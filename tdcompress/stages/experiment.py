@@ -139,6 +139,25 @@ class BenchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalyseSettings:
+    """The [analyse] table: where a recipe has it, every row's pruning is also analysed as in section 5.1.
+
+    Attributes:
+        bins: rows of the dependence matrix; neighbours in the order of magnitude are summed.
+        batch: test samples at once.
+    """
+
+    bins: int = 256
+    batch: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ValueError(f"bins: {self.bins} is out of range, 2 or more")
+        if self.batch < 1:
+            raise ValueError(f"batch: {self.batch} is out of range, 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One combination of a recipe, resolved: nothing in it is left open.
 
@@ -158,6 +177,7 @@ class Experiment:
     finetune: FinetuneSettings
     export: ExportSettings
     bench: BenchSettings
+    analyse: AnalyseSettings | None = None
 
     @property
     def granularity(self) -> Granularity:
@@ -206,7 +226,10 @@ def resolve(recipe: Recipe) -> Experiment:
         finetune=recipe.bind(FinetuneSettings, "finetune"),
         export=recipe.bind(ExportSettings, "export"),
         bench=recipe.bind(BenchSettings, "bench"),
+        analyse=recipe.bind(AnalyseSettings, "analyse") if "analyse" in recipe.values else None,
     )
+    if experiment.analyse is not None and prune.fraction is None:
+        raise recipe.source.error("prune", "prune.fraction: [analyse] needs the share that is pruned")
     if experiment.granularity == "unit" and prune.keep_per_filter is not None:
         problem = 'prune.keep_per_filter: it counts weights of a filter; with granularity = "unit" give fraction'
         raise recipe.source.error("prune.keep_per_filter", problem)

@@ -15,7 +15,7 @@ from tdcompress.data.base import DataSettings
 from tdcompress.pipeline import Task
 from tdcompress.recipe import Recipe, expand_sweep
 from tdcompress.records import encode
-from tdcompress.stages import bench, export, finetune, prune, shrink, store, train
+from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
 from tdcompress.stages.experiment import Experiment, Values, resolve
 
 _WHERE_NOT_WHAT = ("root", "download")  # keys that say where data lies; the content's hash says what it is
@@ -50,6 +50,7 @@ class RunPlan:
         dense_train: its training.
         rows: one per combination and number format.
         bench: None where the recipe measures nothing.
+        analyses: one per row where the recipe has an [analyse] table.
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class RunPlan:
     dense_train: Task
     rows: tuple[RowPlan, ...]
     bench: Task | None
+    analyses: tuple[Task, ...] = ()
 
 
 def plan_run(recipe: Recipe, device: torch.device, hashes: HashMemory) -> RunPlan:
@@ -94,6 +96,7 @@ def plan_run(recipe: Recipe, device: torch.device, hashes: HashMemory) -> RunPla
         dense_train=baseline.train(),
         rows=rows,
         bench=_bench_task(experiments[0], dense, rows),
+        analyses=tuple(task.analysis() for task in tasks if task.experiment.analyse),
     )
 
 
@@ -105,6 +108,7 @@ def describe(experiment: Experiment, data_key: str) -> dict[str, Any]:
         "model": _model(experiment),
         "method": {"name": experiment.method.name, **encode(experiment.method)},
         **{key: encode(getattr(experiment, key)) for key in ("train", "prune", "finetune", "export", "bench")},
+        **({"analyse": encode(experiment.analyse)} if experiment.analyse else {}),
     }
 
 
@@ -157,6 +161,17 @@ class _Tasks:
             inputs={"network": pruned},
             work=partial(finetune.run, experiment, self.device),
             title=f"fine-tune {method_label(experiment)} {share_label(experiment)}",
+        )
+
+    def analysis(self) -> Task:
+        prune = self.experiment.prune
+        return Task(
+            stage="analyse",
+            version=analyse.VERSION,
+            settings={**self.described["analyse"], "fraction": prune.fraction, "evaluation": prune.evaluation},
+            inputs={"train": self.train()},
+            work=partial(analyse.run, self.experiment, self.device),
+            title=f"analyse {method_label(self.experiment)} {share_label(self.experiment)}",
         )
 
     def deployed(self) -> Task:

@@ -4,6 +4,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from tdcompress.artifacts import Artifact
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Workspace
 from tdcompress.records import PruneRecord
@@ -28,19 +29,23 @@ VERSION = 1
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneRecord:
     """Rank by the method's importance, set the lowest share to zero, measure."""
-    trained = work.inputs["train"]
+    model, scores = trained_network(experiment, work.inputs["train"])
+    targets, masks = make_masks(experiment, model, scores)
+    apply_masks(model, masks)
+    save_tensors(dict(masks), work.folder / MASKS)
+    save_tensors(model.state_dict(), work.folder / MODEL)
+    return pruned_record(experiment, model, targets, device)
+
+
+def trained_network(experiment: Experiment, trained: Artifact) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """The network as its training deploys it, unpruned, and the method's own scores."""
     model = dense_network(experiment, trained)
     settings = experiment.method
     trained_on = find_targets(experiment, model, settings, units=settings.granularity == "unit")
     net = SparseNet(model, settings.build(trained_on, model), l1=settings.l1)
     net.method.load_state_dict(load_file(trained.file(METHOD)))
     scores = net.method.scores(net.parameters_by_name())
-    model = net.plain()
-    targets, masks = make_masks(experiment, model, scores)
-    apply_masks(model, masks)
-    save_tensors(dict(masks), work.folder / MASKS)
-    save_tensors(model.state_dict(), work.folder / MODEL)
-    return pruned_record(experiment, model, targets, device)
+    return net.plain(), scores
 
 
 def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch.Tensor]) -> tuple[Targets, Masks]:

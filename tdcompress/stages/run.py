@@ -20,6 +20,7 @@ from tdcompress.files import published, sha256_file, write_text
 from tdcompress.pipeline import Runner, Task, Watcher
 from tdcompress.recipe import SECTIONS, Recipe
 from tdcompress.records import (
+    AnalysisRecord,
     BenchRecord,
     ExportRecord,
     PruneRecord,
@@ -32,9 +33,11 @@ from tdcompress.records import (
     decode,
     encode,
 )
+from tdcompress.report.dependence import write_dependence
 from tdcompress.report.select import select_row
 from tdcompress.report.write import write_report
 from tdcompress.shrink.count import parameters_and_macs
+from tdcompress.stages.analyse import MATRIX
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.export import ONNX, SAMPLES
 from tdcompress.stages.network import example_inputs, fresh_network, load_data
@@ -130,6 +133,7 @@ def all_tasks(plan: RunPlan) -> list[Task]:
     rows = plan.rows
     tasks = [*(row.train for row in rows), plan.dense_train, plan.dense]
     tasks += [task for row in rows for task in (row.network, row.deployed, row.export)]
+    tasks += plan.analyses
     return tasks + ([plan.bench] if plan.bench else [])
 
 
@@ -192,6 +196,11 @@ def lay_out(plan: RunPlan, artifacts: Mapping[str, Artifact], folder: Path) -> R
     links |= {"bench": {"bench": _link(plan.bench)}} if plan.bench else {}
     write_text(folder / STAGES, json.dumps(links, indent=1))
     write_report(report, folder)
+    if plan.analyses:
+        analyses = [artifacts[task.key] for task in plan.analyses]
+        records = [decode(AnalysisRecord, artifact.record, "analyse") for artifact in analyses]
+        matrices = [np.load(artifact.file(MATRIX), allow_pickle=False) for artifact in analyses]
+        write_dependence(folder, records, matrices, report.model)
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
     manifest = {"format": FORMAT, "run": plan.recipe.name, "recipe_key": plan.recipe_key, "files": files}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=1))

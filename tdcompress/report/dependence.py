@@ -1,0 +1,175 @@
+"""The analysis of section 5.1 as people read it: |delta E| beside Table 1, and the dependence matrices as in Figure 1."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tdcompress.errors import ArtifactError, UserError
+from tdcompress.files import write_bytes
+from tdcompress.records import AnalysisRecord, decode, encode
+from tdcompress.report import canvas, colours, markdown
+from tdcompress.report.document import Block, Document, Figure, Items, Paragraph
+from tdcompress.report.papers import matches, published_table, read_heading
+from tdcompress.report.tables import Column, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+TABLE = "arxiv-1"
+RECORDS, MATRICES, DOCUMENT = "dependence.json", "dependence.npz", "dependence.md"
+FIGURE = Figure(
+    name="dependence",
+    alt="the matrix theta * H * theta of each network, weights ordered by magnitude",
+    caption="theta_i H_ij theta_j, summed over bins of weights. Rows and columns hold first the weights that stay, then those "
+    "that are pruned, the largest magnitude first in both. The sum over the lower right corner, outlined, is twice the "
+    "second-order term of the loss that pruning adds. One colour scale for all, linear near 0 and logarithmic beyond.",
+)
+
+
+def write_dependence(folder: Path, records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray], model: str) -> None:
+    """Write the analysis of a run beside its report: table, pictures, records and matrices.
+
+    Args:
+        folder: the run's folder.
+        records: one per network.
+        matrices: (bins, bins) each, in the same order.
+        model: the network's name.
+    """
+    drawn = canvas.available()
+    if drawn:
+        svg, png = canvas.render(FIGURE.name, lambda: plot(records, matrices))
+        write_bytes(folder / f"{FIGURE.name}.svg", svg.encode())
+        write_bytes(folder / f"{FIGURE.name}.png", png)
+    blocks = (*comparison(records), *((FIGURE,) if drawn else ()))
+    write_bytes(folder / DOCUMENT, markdown.render_document(document(blocks, model)).encode())
+    packed = io.BytesIO()
+    arrays: dict[str, Any] = {str(index): matrix for index, matrix in enumerate(matrices)}
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    write_bytes(folder / MATRICES, packed.getvalue())
+    write_bytes(folder / RECORDS, (json.dumps([encode(record) for record in records], indent=1) + "\n").encode())
+
+
+def read_dependence(folder: Path) -> tuple[AnalysisRecord, ...]:
+    """The records of a run's analysis.
+
+    Raises:
+        UserError: the run has none.
+        ArtifactError: they cannot be read.
+    """
+    path = folder / RECORDS
+    if not path.is_file():
+        raise UserError(f"{folder}: no analysis to compare with table {TABLE}; give the recipe an [analyse] table")
+    try:
+        return tuple(decode(AnalysisRecord, item, RECORDS) for item in json.loads(path.read_text()))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: damaged, or of another version ({error}); run the recipe again to rebuild it") from None
+
+
+def document(blocks: Sequence[Block], model: str) -> Document:
+    """A document of its own around the analysis."""
+    return Document(title=f"Dependence on the pruned weights, beside {TABLE}", subtitle=model, blocks=tuple(blocks))
+
+
+def comparison(records: Sequence[AnalysisRecord]) -> tuple[Block, ...]:
+    """|delta E| and accuracies beside Table 1, and the terms that they are made of."""
+    published = published_table(TABLE)
+    used, beside = set(), []
+    for text, theirs in published.columns.items():
+        heading = read_heading(text)
+        for index, record in enumerate(records):
+            if matches(heading, record, ""):
+                used.add(index)
+                beside.append((text, record, theirs))
+    others = [(label(record), record, None) for index, record in enumerate(records) if index not in used]
+    samples = " and ".join(sorted({f"{record.samples:,}" for record in records}))
+    intro = f"{published.source}: {published.metric}. {published.note}. Ours is over {samples} test samples, in float64."
+    notes = [f"Not run: {text}." for text in published.columns if text not in [name for name, _, _ in beside]]
+    blocks: list[Block] = [Paragraph(text=intro), _beside_published([*beside, *others]), _terms(records), *_ratio(beside)]
+    return (*blocks, Items(items=tuple(notes))) if notes else tuple(blocks)
+
+
+def label(record: AnalysisRecord) -> str:
+    """A training as the papers write it: "targeted(alpha=0.5,gamma=0.75)"."""
+    inside = ",".join(f"{key}={value:g}" for key, value in sorted(record.options.items()) if isinstance(value, float))
+    return f"{record.method}({inside})" if inside else record.method
+
+
+def _beside_published(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float] | None]]) -> Table:
+    titles = ("|delta E|", "unpruned, %", "pruned, %", "seed", "epochs", "seconds")
+    return Table(
+        title="",
+        columns=(Column(title="training"), *(Column(title=title, align="right") for title in titles)),
+        rows=tuple(
+            (
+                name,
+                _beside(record.estimate, theirs["delta_e"] if theirs else None, ".4g"),
+                _beside(100 * record.accuracy_unpruned, theirs["unpruned"] if theirs else None, ".2f"),
+                _beside(100 * record.accuracy_pruned, theirs["pruned"] if theirs else None, ".2f"),
+                str(record.seed),
+                str(record.epochs),
+                f"{record.train_seconds:.0f}",
+            )
+            for name, record, theirs in lines
+        ),
+        notes=("A cell is ours (theirs).",),
+    )
+
+
+def _beside(ours: float, theirs: float | None, form: str) -> str:
+    return f"{ours:{form}}" if theirs is None else f"{ours:{form}} ({theirs:{form}})"
+
+
+def _terms(records: Sequence[AnalysisRecord]) -> Table:
+    titles = ("-gradient . d", "1/2 d' H d", "their sum", "measured change of the loss")
+    return Table(
+        title="",
+        columns=(Column(title="training"), *(Column(title=title, align="right") for title in titles)),
+        rows=tuple(
+            (
+                label(record),
+                f"{record.gradient_term:+.4g}",
+                f"{record.curvature_term:+.4g}",
+                f"{record.gradient_term + record.curvature_term:+.4g}",
+                f"{record.measured:+.4g}",
+            )
+            for record in records
+        ),
+        notes=("Equation 3 cuts the expansion after the second order; the last column is the change itself.",),
+    )
+
+
+def _ratio(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float]]]) -> tuple[Block, ...]:
+    """The claim of section 3.1: targeted dropout lowers the dependence by an order of magnitude."""
+    plain = [(record.estimate, theirs["delta_e"]) for _, record, theirs in lines if record.method == "none"]
+    targeted = [(record.estimate, theirs["delta_e"]) for _, record, theirs in lines if record.method == "targeted"]
+    if len(plain) != 1 or len(targeted) != 1 or not targeted[0][0]:
+        return ()
+    ours, theirs = (plain[0][index] / targeted[0][index] for index in (0, 1))
+    return (Paragraph(text=f"Without targeted dropout |delta E| is {ours:.3g} times as large (theirs: {theirs:.3g} times)."),)
+
+
+def plot(records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray]) -> "Canvas":
+    """The matrices side by side, the corner of the pruned weights outlined."""
+    from matplotlib.colors import SymLogNorm
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.patches import Rectangle
+
+    drawing = Canvas(figsize=(canvas.WIDTH_INCHES, 0.3 + canvas.WIDTH_INCHES / max(2, len(matrices))), layout="constrained")
+    panels = list(drawing.subplots(1, len(matrices), squeeze=False)[0])
+    largest = max(float(np.abs(matrix).max()) for matrix in matrices) or 1.0
+    norm = SymLogNorm(linthresh=largest * 1e-2, vmin=-largest, vmax=largest)
+    for axes, record, matrix in zip(panels, records, matrices, strict=True):
+        image = axes.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest")
+        size, kept = record.bins, record.kept_bins
+        corner = Rectangle((kept - 0.5, kept - 0.5), size - kept, size - kept, fill=False, edgecolor=colours.INK, linewidth=0.8)
+        axes.add_patch(corner)
+        axes.set_xticks([], [])
+        axes.set_yticks([], [])
+        axes.set_title(label(record), fontsize=9.5)
+        axes.set_xlabel(f"|delta E| = {record.estimate:.3g}")
+    drawing.colorbar(image, ax=panels, shrink=0.8, label="theta H theta, per bin")
+    return drawing

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pytest
+
+from tdcompress.errors import ArtifactError, UserError
+from tdcompress.records import AnalysisRecord, encode
+from tdcompress.report.dependence import comparison, document, label, read_dependence, write_dependence
+from tdcompress.report.markdown import render_document
+
+
+def record(method: str = "none", **changes) -> AnalysisRecord:
+    fields = {
+        "method": method,
+        "options": {"gamma": 0.75, "alpha": 0.5, "schedule": "constant", "draw": "unit"} if method == "targeted" else {},
+        "seed": 0,
+        "epochs": 200,
+        "device": "cpu",
+        "train_seconds": 321.4,
+        "fraction": 0.75,
+        "gradient_term": -0.02,
+        "curvature_term": 0.12,
+        "measured": 0.11,
+        "accuracy_unpruned": 0.381,
+        "accuracy_pruned": 0.25,
+        "bins": 4,
+        "kept_bins": 1,
+        "samples": 10_000,
+    }
+    return AnalysisRecord(**(fields | changes))
+
+
+def rendered(*records: AnalysisRecord) -> str:
+    return render_document(document(comparison(records), "mlp"))
+
+
+def test_the_estimate_is_the_absolute_sum():
+    assert record().estimate == pytest.approx(0.10)
+    assert record(gradient_term=-0.2, curvature_term=0.05).estimate == pytest.approx(0.15)
+
+
+def test_beside_table_1():
+    text = rendered(record(), record("targeted", gradient_term=0.0, curvature_term=0.0125))
+    assert "| none | 0.1 (0.1207) | 38.10 (38.11) | 25.00 (26.13) | 0 | 200 | 321 |" in text
+    assert "| targeted(alpha=0.5,gamma=0.75) | 0.0125 (0.01459) |" in text
+    assert "-0.02 | +0.12 | +0.1 | +0.11 |" in text
+    assert "8 times as large (theirs: 8.27 times)" in text
+    assert "10,000 test samples" in text
+    assert "Not run" not in text
+
+
+def test_what_was_not_run_is_said_and_what_the_table_has_not_stands_without_theirs():
+    options = {"gamma": 0.5, "alpha": 0.5, "schedule": "constant", "draw": "unit"}
+    text = rendered(record("targeted", options=options))
+    assert "Not run: none." in text
+    assert "Not run: targeted(alpha=0.5,gamma=0.75)." in text
+    assert "| targeted(alpha=0.5,gamma=0.5) | 0.1 | 38.10 | 25.00 |" in text
+
+
+def test_labels():
+    assert label(record()) == "none"
+    assert label(record("targeted")) == "targeted(alpha=0.5,gamma=0.75)"
+
+
+def test_written_and_read_back(tmp_path):
+    matrices = [np.diag([4.0, -1.0, 0.5, 0.0]), np.zeros((4, 4))]
+    records = (record(), record("targeted"))
+    write_dependence(tmp_path, records, matrices, "mlp")
+    assert read_dependence(tmp_path) == records
+    with np.load(tmp_path / "dependence.npz", allow_pickle=False) as archive:
+        assert all((archive[str(index)] == matrix).all() for index, matrix in enumerate(matrices))
+    assert (tmp_path / "dependence.png").read_bytes().startswith(b"\x89PNG")
+    assert "![" in (tmp_path / "dependence.md").read_text()
+    assert json.loads((tmp_path / "dependence.json").read_text()) == [encode(each) for each in records]
+    first = (tmp_path / "dependence.svg").read_bytes()
+    write_dependence(tmp_path, records, matrices, "mlp")
+    assert (tmp_path / "dependence.svg").read_bytes() == first
+
+
+def test_a_run_without_an_analysis_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"give the recipe an \[analyse\] table"):
+        read_dependence(tmp_path)
+    (tmp_path / "dependence.json").write_text('[{"method": 3}]')
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_dependence(tmp_path)
