@@ -161,6 +161,25 @@ class AllOrNone:
             yield self.rows[partly], f"{self.layer} normalises it with living channels"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """Row by row (head by head), a live result needs what is multiplied for it; and a row goes on both sides or on neither."""
+
+    left: Ids  # (rows, channels multiplied)
+    used: Flags  # (rows, channels multiplied): whether the product is not always 0
+    right: Ids  # (rows, channels of the result)
+    layer: str
+    tier: ClassVar[int] = NEED
+
+    def needs(self, now: Liveness) -> Needs:
+        """See ``Demand``."""
+        left, right = now.of(self.left), now.of(self.right)
+        wanted = right.any(1)
+        yield self.left[wanted[:, None] & self.used & ~left], f"{self.layer} multiplies it"
+        yield self.left[wanted & ~(left | self.used).any(1), -1], f"{self.layer} needs a channel in each head"
+        yield self.right[left.any(1) & ~wanted, -1], f"{self.layer} needs a channel in each head"
+
+
 def _beyond(gone: Flags, count: int) -> Flags:
     """Per row, the removed elements after the first ``count`` ones."""
     order: NDArray[np.int64] = np.cumsum(gone, axis=1)

@@ -17,10 +17,12 @@ class Kept:
     Attributes:
         cuts: tensor name -> what stays of it; tensors that are not named are whole.
         new_biases: biases that the full network does not have; they took constants of removed channels.
+        narrow_attention: attention layers in whose place a ``NarrowAttention`` stands.
     """
 
     cuts: Mapping[str, Cut]
     new_biases: tuple[str, ...] = ()
+    narrow_attention: tuple[str, ...] = ()
 
 
 def to_json(kept: Kept) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def to_json(kept: Kept) -> dict[str, Any]:
         name: {"shape": list(cut.shape), "keep": {str(axis): rows for axis, rows in cut.keep.items()}, "groups": cut.groups}
         for name, cut in kept.cuts.items()
     }
-    return {"format": FORMAT, "tensors": tensors, "new_biases": list(kept.new_biases)}
+    return {"format": FORMAT, "tensors": tensors, "new_biases": list(kept.new_biases), "narrow_attention": list(kept.narrow_attention)}
 
 
 def from_json(values: Mapping[str, Any]) -> Kept:
@@ -49,12 +51,12 @@ def from_json(values: Mapping[str, Any]) -> Kept:
             )
             for name, item in values["tensors"].items()
         }
-        biases = tuple(str(name) for name in values["new_biases"])
+        biases, attention = (tuple(str(name) for name in values[key]) for key in ("new_biases", "narrow_attention"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"kept_channels is damaged: {type(error).__name__}: {error}") from error
     for name, cut in cuts.items():
         _check(name, cut)
-    return Kept(cuts=cuts, new_biases=biases)
+    return Kept(cuts=cuts, new_biases=biases, narrow_attention=attention)
 
 
 def _check(name: str, cut: Cut) -> None:

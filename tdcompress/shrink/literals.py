@@ -93,7 +93,7 @@ def _blame_exception(
     for node in at_line or nodes[-1:]:
         found = _channels(node, graph, decision)
         if found.size and base_name(node.target) in SIZED:
-            return found, _reason(node)
+            return _same_line(node, nodes, graph, decision), _reason(node)
     return _blame((at_line or nodes)[-1], nodes, graph, decision)
 
 
@@ -103,8 +103,15 @@ def _blame(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decision: D
     for candidate in (node, *earlier):
         found = _channels(candidate, graph, decision)
         if found.size:
-            return found, _reason(candidate)
+            return _same_line(candidate, nodes, graph, decision), _reason(candidate)
     raise VerificationError(f"the narrow network does not run as predicted at {place(node)}, and nothing removed explains it")
+
+
+def _same_line(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decision: Decision) -> Ids:
+    """Removed channels at every operator of the same source line: other layers of the same class, which have the same number in it."""
+    line = source_line(node)
+    alike = [other for other in nodes if other is node or (other.target == node.target and line[0] and source_line(other) == line)]
+    return np.concatenate([_channels(other, graph, decision) for other in alike])
 
 
 def _reason(node: fx.Node) -> str:

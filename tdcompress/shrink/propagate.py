@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx
 
-from tdcompress.shrink import rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
+from tdcompress.shrink import rules_attention, rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
 from tdcompress.shrink.cells import Signal, plain
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
@@ -18,6 +18,7 @@ from tdcompress.shrink.trace import Program, place
 RULES: Mapping[str, Rule] = {
     **rules_pointwise.RULES,
     **rules_matrix.RULES,
+    **rules_attention.RULES,
     **rules_norm.RULES,
     **rules_pool.RULES,
     **rules_layout.RULES,

@@ -1,10 +1,12 @@
 """Build the narrow network again, from the plain one and kept_channels.json."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from tdcompress.shrink.attention import replace
 from tdcompress.shrink.kept import from_json
 from tdcompress.shrink.surgery import narrowed
 
@@ -20,4 +22,5 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
         ModelError: a damaged description, or one of another network.
     """
     description = from_json(kept)
+    model = replace(copy.deepcopy(model), description.narrow_attention)
     return narrowed(model, description.cuts, description.new_biases)

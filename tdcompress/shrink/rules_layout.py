@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tdcompress.shrink.cells import Cells, Signal, expand, reshape
-from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.cells import Cells, Signal, expand, forget, reshape
+from tdcompress.shrink.channels import ChannelGraph, Parameter
 from tdcompress.shrink.demands import Block, EqualCounts
 from tdcompress.shrink.rules import Call, Result, Rule, untracked
 
@@ -157,6 +157,10 @@ def index(graph: ChannelGraph, call: Call) -> Result:
     x = graph.signal(call["self"])
     indices = call["indices"]
     used = [axis for axis, item in enumerate(indices) if item is not None]
+    if used == [0] and isinstance(call["self"], Parameter):  # a table: its rows are alike
+        first = x.cells.take([0], 0)
+        graph.unify(x.channel, first["channel"], call.layer)
+        x = Signal(shape=x.shape, cells=forget(first, value=True))
     if len(used) != 1 or x.cells.shape[used[0]] > 1:
         return untracked(graph, call, "it picks channels by number")
     axis = used[0]

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from tdcompress.errors import VerificationError
+from tdcompress.shrink import rebuild
+from tdcompress.shrink.attention import NarrowAttention, replace, replaceable
 from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.certificate import certify
 from tdcompress.shrink.channels import ChannelGraph
@@ -19,7 +21,7 @@ from tdcompress.shrink.kept import Kept, to_json
 from tdcompress.shrink.literals import depends_on_sizes, first_misfit
 from tdcompress.shrink.propagate import channel_graph
 from tdcompress.shrink.report import ShrinkReport, layer_reports
-from tdcompress.shrink.surgery import can_add_bias, cuts, fold, folded, narrowed
+from tdcompress.shrink.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
 from tdcompress.shrink.trace import ExampleInputs, Program, trace
 
 
@@ -64,10 +66,13 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
         UnsupportedError: torch.export does not accept the network.
         VerificationError: the certificate failed; nothing is returned.
     """
-    program = trace(model, example_inputs)
+    # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
+    attention = replaceable(model)
+    flexible = replace(copy.deepcopy(model), attention)
+    program = trace(flexible, example_inputs)
     graph = channel_graph(program)
-    plan, (max_error, max_output) = _certified_plan(model, example_inputs, program, graph)
-    narrow = narrowed(model, plan.kept.cuts, plan.kept.new_biases)
+    plan, (max_error, max_output) = _certified_plan(model, flexible, example_inputs, program, graph)
+    narrow = rebuild.narrow(model, to_json(plan.kept))
     exact = dict(plan.narrow.named_parameters())
     with torch.no_grad():
         for name, parameter in narrow.named_parameters():
@@ -89,7 +94,7 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
 
 
 def _certified_plan(
-    model: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph
+    model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph
 ) -> tuple[_Plan, tuple[float, float]]:
     """Plan, try, and keep what the forward code turns out to need, until the certificate holds.
 
@@ -98,7 +103,7 @@ def _certified_plan(
     """
     keep: list[tuple[Ids, str]] = []
     while True:
-        plan = _plan(model, graph, keep)
+        plan = _plan(flexible, graph, keep)
         misfit = None
         if depends_on_sizes(graph, plan.decision):
             misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision)
@@ -125,7 +130,9 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]]) ->
             constants = reader.matrix.inputs[reader.vector["known"] & (reader.vector["value"] != 0)]
             keep.append((constants, f"{reader.layer} has no bias that could take its constant"))
     new_biases = {r.matrix.parameter: f"{r.layer}.bias" for r in shifted if r.bias is None}
-    kept = Kept(cuts=cuts(graph, decision, _owned(model)), new_biases=tuple(new_biases.values()))
+    found = cuts(graph, decision, _owned(model))
+    attention = tuple(name for name, module in model.named_modules() if isinstance(module, NarrowAttention) and _touches(found, name))
+    kept = Kept(cuts=found, new_biases=tuple(new_biases.values()), narrow_attention=attention)
     narrow = narrowed(copy.deepcopy(model).double(), kept.cuts, kept.new_biases)
     fold(narrow, graph, decision, new_biases)
     biases: Mapping[str, None] = dict.fromkeys(r.bias or new_biases[r.matrix.parameter] for r in shifted)
@@ -134,3 +141,7 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]]) ->
 
 def _owned(model: nn.Module) -> frozenset[str]:
     return frozenset(dict(model.named_parameters())) | frozenset(dict(model.named_buffers()))
+
+
+def _touches(found: Mapping[str, Cut], module: str) -> bool:
+    return any(name.startswith(f"{module}." if module else "") for name in found)

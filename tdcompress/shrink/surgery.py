@@ -1,6 +1,5 @@
 """Make a module narrow: index its parameters and buffers, add the biases that folding needs, and set the sizes its layers report."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,17 +87,16 @@ def _matrix_cut(graph: ChannelGraph, decision: Decision, matrix: Matrix) -> Cut:
 
 
 def narrowed(model: nn.Module, cut: Mapping[str, Cut], new_biases: Sequence[str]) -> nn.Module:
-    """A copy of a module whose tensors are cut.
+    """Cut the tensors of a module in place, and set the sizes that its layers report; returns the module.
 
     Args:
-        model: the full network; not modified.
+        model: a copy of the full network.
         cut: by tensor name.
         new_biases: parameters that the full network does not have ("conv1.bias"); they are 0.
 
     Raises:
         ModelError: a name or shape that the network does not have.
     """
-    model = copy.deepcopy(model)
     owners = _owners(model)
     for name, part in cut.items():
         if name not in owners:
