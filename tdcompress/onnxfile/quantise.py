@@ -103,9 +103,11 @@ def _quantised(
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """(the model with BatchNorms folded, which is what is quantised; the quantised model)."""
     with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
-        folded_path, quantised_path = Path(folder) / "folded.onnx", Path(folder) / "int8.onnx"
+        dense_path, folded_path, quantised_path = (Path(folder) / f"{name}.onnx" for name in ("dense", "folded", "int8"))
+        # a file: of a model in memory the preprocessing takes the weights out, and with them shapes that Reshape needs
+        onnx.save(dense, dense_path)
         try:
-            quant_pre_process(_copy(dense), folded_path, skip_symbolic_shape=True)
+            quant_pre_process(dense_path, folded_path, skip_symbolic_shape=True)
             with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints
                 quantize_static(
                     onnx.load(folded_path),
@@ -122,13 +124,6 @@ def _quantised(
         except Exception as error:  # the quantiser raises many types, onnxruntime's among them
             raise UnsupportedError(f"onnxruntime cannot quantise this model: {error}") from error
         return onnx.load(folded_path), strip(onnx.load(quantised_path))
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The quantiser's preprocessing moves the weights of the model that it is given into a file, which is gone then."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _batches(model: onnx.ModelProto, calibration: Array) -> list[dict[str, Array]]:

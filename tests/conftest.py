@@ -1,0 +1,184 @@
+"""What all tests share: quiet threads, fixed random examples, and one tiny run of the whole pipeline."""
+
+import os
+
+# before torch is imported anywhere: threads that spin while others wait make small networks ten times slower
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50, database=None)
+hypothesis.settings.load_profile("fixed")
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAINING_PARTS = ("torch", "torchvision", "onnxscript", "safetensors", "sklearn", "matplotlib", "tomli_w")
+
+# Weights in three number formats, and units; accurate enough to tell a working file from a broken one.
+TINY = """
+name = "tiny"
+seed = 3
+
+[data]
+name = "digits"
+
+[model]
+name = "digits_cnn"
+width = 8
+hidden = 16
+
+[sparsity]
+method = "none"
+
+[train]
+epochs = 3
+batch_size = 32
+optimizer = { name = "sgd", lr = 0.05, momentum = 0.9 }
+
+[prune]
+fraction = 0.5
+
+[export]
+select = { max_accuracy_drop = 0.1 }
+
+[bench]
+budget = "quick"
+
+[[sweep.case]]
+"sparsity.method" = "none"
+"export.values" = ["float32", "float16", "int8"]
+
+[[sweep.case]]
+"sparsity.method" = "targeted"
+"sparsity.granularity" = "unit"
+"sparsity.gamma" = 0.5
+"sparsity.alpha" = 0.5
+"""
+
+# Hides the training half, as on a machine with the base install: its packages are not found, here and in child processes.
+BLOCK = f"""
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {TRAINING_PARTS!r}:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+"""
+
+
+@dataclass
+class Recorder:
+    """A watcher that remembers which stages were made and which were there."""
+
+    made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+    def started(self, task: Any) -> "Recorder":
+        return self
+
+    def update(self, done: float, total: float, text: str) -> None:
+        pass
+
+    def finished(self, task: Any, artifact: Any, seconds: float) -> None:
+        self.made.append(task.stage)
+
+    def reused(self, task: Any, artifact: Any) -> None:
+        self.kept.append(task.stage)
+
+
+@pytest.fixture(scope="session")
+def make_recorder() -> Callable[[], Recorder]:
+    return Recorder
+
+
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def run_text(make_recorder: Callable[[], Recorder]) -> Callable[..., Any]:
+    """Run a recipe's text in this process; returns what ``run_recipe`` does, and the watcher."""
+
+    def run(text: str, root: Path, changes: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        import torch
+
+        from tdcompress.recipe import parse_recipe
+        from tdcompress.stages.run import run_recipe
+
+        watcher = make_recorder()
+        recipe = parse_recipe(text, "test.toml", changes)
+        return run_recipe(recipe, root=root, device=torch.device("cpu"), watcher=watcher, **options), watcher
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory, run_text: Callable[..., Any]) -> Path:
+    """The artifacts folder of one tiny run, benchmark included. Not to be changed: copy it first."""
+    from tdcompress.bench import budget
+
+    root = tmp_path_factory.mktemp("tiny") / "artifacts"
+    short = budget.Budget(
+        name="quick",
+        processes=2,
+        minimum_pairs=3,
+        maximum_pairs=20,
+        seconds_per_file=0.05,
+        seconds_total=0.2,
+        warm_up_seconds=0.02,
+        single_calls=5,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": short})
+        run_text(TINY, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_root: Path) -> Path:
+    """The run's folder of the tiny run."""
+    return tiny_root / "tiny"
+
+
+@pytest.fixture(scope="session")
+def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which the training half of the package cannot be found."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(BLOCK)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+
+
+@pytest.fixture(scope="session")
+def command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``tdcompress ARGUMENTS`` in a process of its own, anywhere."""
+
+    def run(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Any:
+        return subprocess.run(
+            [sys.executable, "-m", "tdcompress.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        )
+
+    return run
