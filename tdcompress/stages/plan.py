@@ -265,7 +265,9 @@ def _traits(experiment: Experiment) -> dict[str, Any]:
     prune, method = experiment.prune, experiment.method
     traits = {
         "granularity": experiment.granularity,
-        "trained on": "" if method.granularity == experiment.granularity else f"on-{method.granularity}s",
+        "trained on": ""
+        if method.name == "none" or method.granularity == experiment.granularity
+        else f"on-{method.granularity}s",
         "scope": experiment.scope,
         "unit": prune.unit or method.unit,
         "align": prune.align,
