@@ -1,9 +1,10 @@
 """Read an ONNX file that nobody vouched for; write one that is complete or not there at all."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from tdcompress import files
 from tdcompress.errors import ModelError, UnsupportedError
@@ -109,9 +110,26 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
         model.ParseFromString(data)
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not a model, or a truncated one ({len(data)} bytes)") from error
+    if any(isinstance(text, bytes) for text in _texts(model)):  # protobuf hands damaged text out as bytes
+        raise ModelError(f"{path}: not a model, or a damaged one: a name in it is not text")
     if not model.HasField("graph") or not model.opset_import or not model.graph.output:
         raise ModelError(f"{path}: not a model, or a truncated one: no graph, outputs or operator set in it")
     return model
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """Every text of a message and below it, but for the data of tensors."""
+    if isinstance(message, onnx.TensorProto):
+        yield from (message.name, message.doc_string)
+        for entry in (*message.external_data, *message.metadata_props):
+            yield from (entry.key, entry.value)
+        return
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            yield from [value] if isinstance(value, str | bytes) else value
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in [value] if isinstance(value, Message) else value:
+                yield from _texts(inner)
 
 
 def _check_operators(path: Path, model: onnx.ModelProto) -> None:

@@ -62,17 +62,17 @@ def test_a_trailing_skip(packed: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("sizes", np.array([-5, 4608, 320], np.int64), "no valid shapes|lack a part"),
-        ("sizes", np.array([432, 2**45, 320], np.int64), "unpacks to"),
-        ("sizes", np.array([432, 4608], np.int64), "lack a part"),
-        ("sizes", np.array([432.0, 4608.0, 320.0], np.float32), "is of type float32"),
+        ("sizes", np.array([1, -5, 4608, 320], np.int64), "no valid shapes|lack a part"),
+        ("sizes", np.array([1, 432, 2**45, 320], np.int64), "unpacks to"),
+        ("sizes", np.array([1, 432, 4608], np.int64), "lack a part"),
+        ("sizes", np.array([1.0, 432.0, 4608.0, 320.0], np.float32), "is of type float32"),
         ("shape0", np.array([-1, 0, 3, 3], np.int64), "no valid shapes"),
         ("shape0", np.array([-1, 2**62, 2**62, 3], np.int64), "no valid shapes"),
         ("shape0", np.array([16, 3, 9], np.int64), "not as this format writes them"),
         ("axis", np.array(1, np.int64), "not as this format writes them"),
         ("skip", np.array(254, np.int32), "not as this format writes them"),
         ("length", np.array([2**40], np.int64), "not as this format writes them"),
-        ("one", np.array(-(2**31), np.int32), "not as this format writes them"),
+        ("sizes", np.array([2, 431, 4608, 320], np.int64), "no valid shapes|do not fit|not as this format writes them"),
     ],
 )
 def test_edited_constants(packed: onnx.ModelProto, name: str, array: np.ndarray, message: str) -> None:

@@ -83,6 +83,12 @@ def test_unknown_operators_are_refused_by_name(tmp_path: Path, changes: dict, me
         load_model(tmp_path / "m.onnx")
 
 
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(relu().SerializeToString().replace(b"Relu", b"Rel\xff"))
+    with pytest.raises(ModelError, match="not text"):
+        load_model(tmp_path / "m.onnx")
+
+
 def test_a_graph_that_uses_an_undefined_value_is_refused(tmp_path: Path) -> None:
     model = relu()
     model.graph.node[0].input[0] = "nowhere"

@@ -3,8 +3,8 @@
 The weights are laid one after the other into one flat vector, those with rows of one shape together. A codec says how
 the positions of its non-zero elements become `codes`, and which standard operators turn `codes` and `values` into the
 flat vector again. Since every input of these operators is an initializer, a runtime folds them once, when it loads the
-file. `Compress` and `NonZero` are avoided, since the shape of what they return depends on data, which keeps onnxruntime
-from folding what follows; `Where` is, since not every element type has a kernel.
+file. `Compress`, `NonZero` and, for float16, `Where` are avoided: onnxruntime does not fold them, but runs them on every
+call, and then neither packs weights for its kernels nor fuses BatchNorms (benchmarks/pack_load.py --operators).
 """
 
 import math
@@ -26,11 +26,20 @@ Codes = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """Codes, and how many places more than the weights they decode to, before the first and after the last weight."""
+
+    codes: Codes
+    before: int
+    after: int
+
+
 class Codec(Protocol):
     """Positions of the non-zero elements of a flat vector <-> a uint8 array, and the nodes that decode it."""
 
-    def encode(self, positions: Positions, total: int) -> tuple[Codes, int]:
-        """Codes for increasing positions below `total`, and the length of the vector that they decode to (>= total)."""
+    def encode(self, positions: Positions, total: int) -> Encoded:
+        """Codes for increasing positions below `total`."""
 
     def decode(self, codes: Codes, total: int) -> Positions:
         """The positions that codes stand for; increasing by construction, to be compared with `total` by the caller."""
@@ -79,22 +88,22 @@ class FrameEncoding:
         ordered = [weight.array.reshape(-1) for group in groups.values() for weight in group]
         flat = np.concatenate(ordered).astype(key.stored)
         positions = nonzero(flat)
-        codes, length = self.codec.encode(positions, total)
+        encoded = self.codec.encode(positions, total)
         values = np.concatenate([np.zeros(1, key.stored), flat[positions]])
-        nodes, constants = self.codec.nodes(names, key.dtype, length)
-        constants |= {"codes": codes, "narrow" if key.narrow else "values": values}
+        nodes, constants = self.codec.nodes(names, key.dtype, encoded.before + total + encoded.after)
+        constants |= {"codes": encoded.codes, "narrow" if key.narrow else "values": values}
         if key.narrow:
             nodes.insert(0, widen(names("narrow"), names("values"), key.dtype))
 
-        padding = [length - total] if length > total else []
-        constants["sizes"] = np.array(sizes + padding, np.int64)
-        parts, tails = [], []
+        before, after = [encoded.before] * (encoded.before > 0), [encoded.after] * (encoded.after > 0)
+        constants["sizes"] = np.array(before + sizes + after, np.int64)
+        parts, tails = [names("before")] * len(before), []
         for number, (row_shape, group) in enumerate(groups.items()):
             part, tail, more = _unstack(names, number, row_shape, group)
             parts.append(part)
             tails += tail
             constants |= more
-        parts += [names("padding")] * len(padding)
+        parts += [names("after")] * len(after)
         nodes.append(helper.make_node("Split", [names("flat"), names("sizes")], parts))
         initializers = [from_array(array, names(name)) for name, array in constants.items()]
         return Section(initializers=initializers, nodes=nodes + tails)
@@ -169,7 +178,7 @@ def _shapes(
     first = reader[names("flat")]
     shapes: list[tuple[str, tuple[int, ...]]] = []
     for part, size in zip(first.output, integers(first.input[1]), strict=True):
-        if part == names("padding"):
+        if part in (names("before"), names("after")):
             continue
         value: str = part
         row_shape: tuple[int, ...] = ()
