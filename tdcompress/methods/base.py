@@ -90,6 +90,7 @@ class MethodSettings(ABC):
     """
 
     name: ClassVar[str]
+    headline: ClassVar[tuple[str, ...]] = ()  # keys that name a training, as the papers' tables do, also at their defaults
     granularity: Granularity = "weight"
     scope: Literal["layer", "group"] = "layer"
     unit: Literal["whole", "filter"] = "whole"

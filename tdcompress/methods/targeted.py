@@ -97,6 +97,7 @@ class TargetedSettings(MethodSettings):
     """
 
     name: ClassVar[str] = "targeted"
+    headline: ClassVar[tuple[str, ...]] = ("gamma", "alpha")
     gamma: float | None = None
     keep_per_filter: int | None = None
     alpha: float = 0.5

@@ -232,7 +232,8 @@ def _bench_task(experiment: Experiment, dense: Task, rows: Sequence[RowPlan]) ->
 def method_label(experiment: Experiment) -> str:
     """How people and the papers write a method: "targeted(alpha=0.66,gamma=0.75)"."""
     defaults = {field.name: field.default for field in fields(experiment.method) if field.default is not MISSING}
-    told = {key: value for key, value in experiment.options.items() if value != encode(defaults.get(key))}
+    headline = experiment.method.headline
+    told = {k: v for k, v in experiment.options.items() if k in headline or v != encode(defaults.get(k))}
     inside = ",".join(f"{key}={value}" for key, value in sorted(told.items()))
     return f"{experiment.method.name}({inside})" if inside else experiment.method.name
 
