@@ -24,6 +24,7 @@ ACTIVATIONS: tuple[str, ...] = (
 )  # fmt: skip
 BINARIES: tuple[str, ...] = ("add", "sub", "mul", "div", "max", "min", "pow")
 POOLS: tuple[str, ...] = ("max", "average", "average_padded")
+LINEARS: tuple[str, ...] = ("dense", "rows", "lanes")
 REDUCTIONS: tuple[str, ...] = ("mean", "sum", "max")
 
 
@@ -43,12 +44,6 @@ class Act(Structure):
     """tdc_act."""
 
     _fields_ = [("kind", c_int64), ("a", c_double), ("b", c_double)]
-
-
-class Entry(Structure):
-    """tdc_entry; the tables are numpy arrays of this record."""
-
-    _fields_ = [("offset", ctypes.c_int32), ("weight", ctypes.c_float)]
 
 
 class Group(Structure):
@@ -72,7 +67,7 @@ class ConvOp(Structure):
 
     _fields_ = [
         ("input", Tensor), ("epilogue", Epilogue), ("filters", c_int64), ("vectors", c_int64), ("row_vectors", c_int64),
-        ("group_count", c_int64), ("groups", POINTER(Group)), ("entries", c_void_p), ("counts", c_void_p),
+        ("group_count", c_int64), ("groups", POINTER(Group)), ("pairs", c_void_p), ("counts", c_void_p),
         ("offsets", c_void_p), ("group_counts", c_void_p), ("weights", c_void_p),
         ("taps", c_int64), ("sets", c_int64), ("blocks_per_set", c_int64), ("filters_per_set", c_int64),
     ]  # fmt: skip
@@ -82,8 +77,9 @@ class LinearOp(Structure):
     """tdc_linear."""
 
     _fields_ = [
-        ("input", Tensor), ("output", Tensor), ("tokens", c_int64), ("features", c_int64), ("outputs", c_int64),
-        ("weights", c_void_p), ("row_starts", c_void_p), ("columns16", c_void_p), ("columns32", c_void_p), ("bias", c_void_p), ("act", Act),
+        ("input", Tensor), ("output", Tensor), ("kind", c_int64), ("tokens", c_int64), ("features", c_int64), ("outputs", c_int64),
+        ("weights", c_void_p), ("row_starts", c_void_p), ("columns16", c_void_p), ("columns32", c_void_p),
+        ("positions", c_void_p), ("step_counts", c_void_p), ("bias", c_void_p), ("act", Act),
     ]  # fmt: skip
 
 
@@ -217,8 +213,17 @@ class Op(Structure):
     _fields_ = [("kind", c_int64), ("descriptor", c_void_p)]
 
 
+class Job(Structure):
+    """tdc_job."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("isa", "op_count", "space_count", "threads", "batch")),
+        *((name, c_void_p) for name in ("ops", "spaces", "arenas")),
+    ]  # fmt: skip
+
+
 class _Isa(Structure):
-    _fields_ = [("name", c_char_p), ("max_block", c_int64), ("dense_filters", c_int64)]
+    _fields_ = [("name", c_char_p), ("max_block", c_int64), ("dense_filters", c_int64), ("linear_lanes", c_int64)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +234,7 @@ class InstructionSet:
     name: str
     max_block: int
     dense_filters: int
+    linear_lanes: bool
 
 
 class Library:
@@ -244,7 +250,7 @@ class Library:
         library.tdc_sizeof.argtypes, library.tdc_sizeof.restype = [c_int64], c_int64
         library.tdc_isa_at.argtypes, library.tdc_isa_at.restype = [c_int64], POINTER(_Isa)
         self.run = library.tdc_run
-        self.run.argtypes = [c_int64, c_void_p, c_int64, c_void_p, c_int64, c_void_p, c_int64, c_int64]
+        self.run.argtypes = [c_void_p]
         self.run.restype = c_int64
         for name, (code, structure) in OPERATIONS.items():
             if library.tdc_sizeof(code) != ctypes.sizeof(structure):
@@ -256,7 +262,13 @@ class Library:
             if pointer := library.tdc_isa_at(index):
                 isa = pointer.contents
                 found.append(
-                    InstructionSet(index=index, name=isa.name.decode(), max_block=isa.max_block, dense_filters=isa.dense_filters)
+                    InstructionSet(
+                        index=index,
+                        name=isa.name.decode(),
+                        max_block=isa.max_block,
+                        dense_filters=isa.dense_filters,
+                        linear_lanes=bool(isa.linear_lanes),
+                    )
                 )
         self.instruction_sets: Sequence[InstructionSet] = tuple(found)
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONV_DENSE_ADVANTAGE = 1.0
+CONV_DENSE_ADVANTAGE = 1.5
 """Cost of one sparse multiplication over that of a dense one, convolutions."""
-LINEAR_DENSE_ADVANTAGE = 4.0
-"""The same for fully connected layers, where the dense kernel uses whole vectors and the sparse one single numbers."""
+ROWS_DENSE_ADVANTAGE = 8.0
+"""The same for fully connected layers stored by rows: one number at a time against whole vectors."""
+LANES_DENSE_ADVANTAGE = 2.5
+"""The same for fully connected layers with 16 outputs in the lanes, lanes that wait for the fullest included."""
+LANES_LARGEST = 1 << 18
+"""Most kept weights of the lanes kernel: its table takes twice the bytes per weight, which pays only while it stays in the cache."""
 FILTER_OVERHEAD = 2.0
 """What finishing one filter costs in the sparse kernel, in kept weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A kernel ("sparse" or "dense") and the reason, for people."""
+    """A kernel ("dense"; "sparse" for convolutions, "rows" or "lanes" for fully connected layers) and the reason, for people."""
 
     kernel: str
     why: str
@@ -34,13 +38,16 @@ def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_b
     return _choice(sparse, dense, zeros, weights)
 
 
-def choose_linear(*, weights: int, zeros: int, outputs: int) -> Choice:
-    """For a fully connected layer with `outputs` rows."""
-    return _choice((weights - zeros + FILTER_OVERHEAD * outputs) * LINEAR_DENSE_ADVANTAGE, weights, zeros, weights)
+def choose_linear(*, weights: int, zeros: int, outputs: int, lanes: bool) -> Choice:
+    """For a fully connected layer with `outputs` rows; lanes: whether the machine has the lanes kernel."""
+    kept = weights - zeros
+    use_lanes = lanes and kept <= LANES_LARGEST
+    cost = (kept + outputs) * (LANES_DENSE_ADVANTAGE if use_lanes else ROWS_DENSE_ADVANTAGE)
+    return _choice(cost, weights, zeros, weights, sparse_kernel="lanes" if use_lanes else "rows")
 
 
-def _choice(sparse: float, dense: float, zeros: int, weights: int) -> Choice:
+def _choice(sparse: float, dense: float, zeros: int, weights: int, sparse_kernel: str = "sparse") -> Choice:
     share = f"{100 * zeros / weights:.1f} % zeros"
     if sparse < dense:
-        return Choice(kernel="sparse", why=f"{share}: the kept weights alone cost {sparse / dense:.2f} of the dense kernel")
+        return Choice(kernel=sparse_kernel, why=f"{share}: the kept weights alone cost {sparse / dense:.2f} of the dense kernel")
     return Choice(kernel="dense", why=f"{share}: skipping zeros would cost {sparse / dense:.2f} of the dense kernel")

@@ -11,6 +11,7 @@ import numpy as np
 
 from tdcompress.engine.binding import (
     BINARIES,
+    LINEARS,
     MAX_DIMS,
     POOLS,
     REDUCTIONS,
@@ -36,6 +37,7 @@ from tdcompress.engine.steps import (
     Binary,
     Concat,
     Conv,
+    Floats,
     Linear,
     MatMul,
     Pad,
@@ -48,6 +50,7 @@ from tdcompress.engine.steps import (
     Take,
     View,
 )
+from tdcompress.engine.tables import lane_table
 from tdcompress.errors import UnsupportedError
 
 
@@ -67,7 +70,7 @@ def _linear(state: Lowering, step: Linear) -> None:
     x, y = state.plain(step.x), state.output_plain(step.output)
     outputs, features = step.weight.shape
     kept = int(np.count_nonzero(step.weight))
-    choice = choose_linear(weights=step.weight.size, zeros=step.weight.size - kept, outputs=outputs)
+    choice = choose_linear(weights=step.weight.size, zeros=step.weight.size - kept, outputs=outputs, lanes=state.isa.linear_lanes)
     state.records.append(
         LayerRecord(
             layer=step.name,
@@ -79,34 +82,32 @@ def _linear(state: Lowering, step: Linear) -> None:
             why=choice.why,
         )
     )
-    weights, row_starts, columns16, columns32 = step.weight, None, None, None
-    if choice.kernel == "sparse":
-        rows, columns = np.nonzero(step.weight)
-        weights = step.weight[rows, columns]
-        row_starts = state.pointer(np.searchsorted(rows, np.arange(outputs + 1)).astype(np.uint32))
-        if features <= 1 << 16:
-            columns16 = state.pointer(columns.astype(np.uint16))
-        else:
-            columns32 = state.pointer(columns.astype(np.uint32))
-    address, bias = state.pointer(weights), state.pointer(step.bias)
-    tokens = math.prod(state.shape(step.x)[:-1])
+    fields = _linear_tables(state, step.weight, choice.kernel)
+    bias, tokens = state.pointer(step.bias), math.prod(state.shape(step.x)[:-1])
 
     def fill() -> LinearOp:
         return LinearOp(
-            input=x.tensor(),
-            output=y.tensor(),
-            tokens=tokens,
-            features=features,
-            outputs=outputs,
-            weights=address,
-            row_starts=row_starts,
-            columns16=columns16,
-            columns32=columns32,
-            bias=bias,
-            act=act_structure(step.act),
+            input=x.tensor(), output=y.tensor(), tokens=tokens, features=features, outputs=outputs, bias=bias, act=act_structure(step.act), **fields
         )
 
     state.call("linear", [x], [y], fill)
+
+
+def _linear_tables(state: Lowering, weight: Floats, kernel: str) -> dict[str, int | None]:
+    """The fields of LinearOp that hold the weights."""
+    fields: dict[str, int | None] = {"kind": LINEARS.index(kernel)}
+    if kernel == "dense":
+        fields["weights"] = state.pointer(weight)
+    elif kernel == "lanes":
+        weights, positions, steps = lane_table(weight)
+        fields["weights"], fields["positions"], fields["step_counts"] = (state.pointer(array) for array in (weights, positions, steps))
+    else:
+        rows, columns = np.nonzero(weight)
+        fields["weights"] = state.pointer(weight[rows, columns])
+        fields["row_starts"] = state.pointer(np.searchsorted(rows, np.arange(len(weight) + 1)).astype(np.uint32))
+        narrow = weight.shape[1] <= 1 << 16
+        fields["columns16" if narrow else "columns32"] = state.pointer(columns.astype(np.uint16 if narrow else np.uint32))
+    return fields
 
 
 def _by_channel(place: Place, shape: Shape) -> Place:

@@ -147,8 +147,8 @@ def _fill_tables(state: Lowering, step: Conv, op: ConvOp, inputs: list[Place], g
     channel_offsets = 4 * group * planes_per_group * first.layout.plane_stride
     op.group_count, op.groups = len(taps.groups), _groups(state, taps)
     if choice.kernel == "sparse":
-        entries, counts = sparse_table(taps, channel_offsets)
-        op.entries, op.counts = state.pointer(entries), state.pointer(counts)
+        pairs, counts = sparse_table(taps, channel_offsets)
+        op.pairs, op.counts = state.pointer(pairs), state.pointer(counts)
         return
     block = state.isa.dense_filters
     offsets, group_counts, weights = dense_table(taps, channel_offsets, sets=first.groups, block=block)

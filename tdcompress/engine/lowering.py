@@ -61,7 +61,7 @@ class Call:
 class LayerRecord:
     """What `explain` tells of one layer.
 
-    layer: the ONNX node; op: conv or linear; shape of the weights; weights and zeros are counts; kernel: sparse or dense; why: the reason.
+    layer: the ONNX node; op: conv or linear; shape of the weights; weights and zeros are counts; kernel: dense, sparse, rows or lanes; why: the reason.
     """
 
     layer: str

@@ -16,7 +16,7 @@ from tdcompress.engine.layout import Layout
 from tdcompress.engine.read import Array
 from tdcompress.engine.steps import Floats
 
-ENTRY = np.dtype([("offset", np.int32), ("weight", np.float32)])
+PAIR = np.dtype([("offset", np.int32, 2), ("weight", np.float32, 2)])
 _LARGEST_BLOCK = 16
 
 
@@ -127,19 +127,49 @@ def make_taps(sources: Sequence[PlacedSource], grid: Layout, *, shifted: bool, m
 
 
 def sparse_table(taps: Taps, channel_offsets: Array) -> tuple[Array, Array]:
-    """(entries, counts) of the sparse kernel: per filter and group, the taps whose weight is not zero.
+    """(pairs, counts) of the sparse kernel: per filter and group, the taps whose weight is not zero.
 
     Args:
         taps: of all filters.
         channel_offsets: (O,) bytes added to each filter's addresses: where its convolution group's channels start.
     """
     filters, positions = np.nonzero(taps.weight)
-    entries = np.empty(len(filters), ENTRY)
-    entries["offset"] = taps.offset[positions] + channel_offsets[filters]
-    entries["weight"] = taps.weight[filters, positions]
-    counts = np.zeros((taps.weight.shape[0], max(1, len(taps.groups))), np.uint32)
-    np.add.at(counts, (filters, taps.group_of[positions]), 1)
-    return entries, counts
+    group_count = max(1, len(taps.groups))
+    cell = filters * group_count + taps.group_of[positions]
+    counts = np.bincount(cell, minlength=taps.weight.shape[0] * group_count)
+    # Every cell starts a new pair: the slot of a tap is its cell's start plus its rank inside the cell.
+    starts = np.concatenate(([0], np.cumsum(counts + counts % 2)))
+    ranks = np.arange(len(cell)) - np.concatenate(([0], np.cumsum(counts)))[cell]
+    slots = starts[cell] + ranks
+    offset, weight = np.zeros(starts[-1], np.int32), np.zeros(starts[-1], np.float32)
+    offset[slots] = taps.offset[positions] + channel_offsets[filters]
+    weight[slots] = taps.weight[filters, positions]
+    pairs = np.empty(starts[-1] // 2, PAIR)
+    pairs["offset"], pairs["weight"] = offset.reshape(-1, 2), weight.reshape(-1, 2)
+    return pairs, counts.reshape(-1, group_count).astype(np.uint32)
+
+
+def lane_table(weight: Floats) -> tuple[Floats, Array, Array]:
+    """(weights, positions, step_counts) of the fully connected kernel that keeps 16 outputs in its lanes.
+
+    Outputs go in blocks of 16, features in blocks of 32. Per pair of blocks, as many steps as the fullest output has weights; a step is one
+    weight and one position (0..31) per lane, zero where a lane has no weight left.
+    """
+    outputs, features = weight.shape
+    tall, wide = -(-outputs // LANES), -(-features // (2 * LANES))
+    padded = np.zeros((tall * LANES, wide * 2 * LANES), np.float32)
+    padded[:outputs, :features] = weight
+    cells = padded.reshape(tall, LANES, wide, 2 * LANES).transpose(0, 2, 1, 3)  # (tall, wide, lane, position)
+    kept = cells != 0
+    step_counts = kept.sum(axis=3).max(axis=2)
+    starts = np.concatenate(([0], np.cumsum(step_counts.reshape(-1))))
+    ranks = np.cumsum(kept, axis=3) - 1
+    row, column, lane, position = np.nonzero(kept)
+    step = starts[row * wide + column] + ranks[row, column, lane, position]
+    weights, positions = np.zeros((starts[-1], LANES), np.float32), np.zeros((starts[-1], LANES), np.uint8)
+    weights[step, lane] = cells[row, column, lane, position]
+    positions[step, lane] = position
+    return weights, positions, step_counts.reshape(-1).astype(np.uint8)
 
 
 def dense_table(taps: Taps, channel_offsets: Array, *, sets: int, block: int) -> tuple[Array, Array, Array]:

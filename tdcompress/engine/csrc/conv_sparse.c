@@ -10,29 +10,45 @@
 #include "epilogue.h"
 #include "kernels.h"
 
-INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, const tdc_entry *e, uint32_t count) {
+/* The first and second 32-bit number of a pair that was loaded as one. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define LOW_HALF(x) ((int64_t)(int32_t)(x))
+#define HIGH_HALF(x) ((x) >> 32)
+#else
+#define LOW_HALF(x) ((x) >> 32)
+#define HIGH_HALF(x) ((int64_t)(int32_t)(x))
+#endif
+
+/* sum[] += one weight times its input row block. */
+INLINE void add_row(vf *sum, const int registers, const char *in, int64_t offset, float weight) {
+    const float *row = (const float *)(in + offset);
+    const vf w = v_set(weight);
+    UNROLL for (int j = 0; j < registers; j++) sum[j] += w * v_load(row + j * VL);
+}
+
+/* All `count` weights of one group, in `sets` (1, 2 or 4) independent sums. */
+INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, const tdc_pair *pair, uint32_t count) {
     const int registers = n * PARTS;
     vf extra[3][MAX_BLOCK * PARTS];
-    uint32_t i = 0;
-    if (sets > 1 && count >= (uint32_t)sets) {
-        for (int s = 0; s < sets - 1; s++)
-            UNROLL for (int j = 0; j < registers; j++) extra[s][j] = (vf){0};
-        for (; i + sets <= count; i += sets) {
-            UNROLL for (int s = 0; s < sets; s++) {
-                const float *row = (const float *)(in + e[i + s].offset);
-                const vf w = v_set(e[i + s].weight);
-                vf *target = s == 0 ? sum : extra[s - 1];
-                UNROLL for (int j = 0; j < registers; j++) target[j] += w * v_load(row + j * VL);
-            }
+    UNROLL for (int s = 0; s < sets - 1; s++)
+        UNROLL for (int j = 0; j < registers; j++) extra[s][j] = (vf){0};
+    if (sets == 4) {
+        for (; count >= 4; count -= 4, pair += 2) {
+            add_row(sum, registers, in, pair[0].offset[0], pair[0].weight[0]);
+            add_row(extra[0], registers, in, pair[0].offset[1], pair[0].weight[1]);
+            add_row(extra[1], registers, in, pair[1].offset[0], pair[1].weight[0]);
+            add_row(extra[2], registers, in, pair[1].offset[1], pair[1].weight[1]);
         }
-        UNROLL for (int s = 0; s < sets - 1; s++)
-            UNROLL for (int j = 0; j < registers; j++) sum[j] += extra[s][j];
     }
-    for (; i < count; i++) {
-        const float *row = (const float *)(in + e[i].offset);
-        const vf w = v_set(e[i].weight);
-        UNROLL for (int j = 0; j < registers; j++) sum[j] += w * v_load(row + j * VL);
+    for (; count >= 2; count -= 2, pair++) {
+        int64_t offsets; /* both at once */
+        memcpy(&offsets, pair->offset, sizeof offsets);
+        add_row(sum, registers, in, LOW_HALF(offsets), pair->weight[0]);
+        add_row(sets == 1 ? sum : extra[0], registers, in, HIGH_HALF(offsets), pair->weight[1]);
     }
+    if (count == 1) add_row(sum, registers, in, pair->offset[0], pair->weight[0]);
+    UNROLL for (int s = 0; s < sets - 1; s++)
+        UNROLL for (int j = 0; j < registers; j++) sum[j] += extra[s][j];
 }
 
 /* Shift the lanes of a group's sums by its displacement, clear masked lanes. */
@@ -70,7 +86,7 @@ INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase) {
 /* All filters on output vectors [start, start + n). */
 INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input, int64_t start, const int n, const int sets) {
     const char *in = (const char *)(input + start * LANES);
-    const tdc_entry *entry = c->entries;
+    const tdc_pair *pair = c->pairs;
     const uint32_t *count = c->counts;
     const int64_t phase = start % c->row_vectors;
     for (int64_t f = 0; f < c->filters; f++) {
@@ -80,15 +96,15 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
             const uint32_t entries = *count++;
             if (entries == 0) continue;
             if (c->groups[g].bits == NULL) {
-                accumulate(total, n, sets, in, entry, entries);
+                accumulate(total, n, sets, in, pair, entries);
             } else {
                 vf sum[MAX_BLOCK * PARTS];
                 UNROLL for (int j = 0; j < n * PARTS; j++) sum[j] = (vf){0};
-                accumulate(sum, n, sets, in, entry, entries);
+                accumulate(sum, n, sets, in, pair, entries);
                 displace(sum, n, &c->groups[g], phase);
                 UNROLL for (int j = 0; j < n * PARTS; j++) total[j] += sum[j];
             }
-            entry += entries;
+            pair += (entries + 1) / 2;
         }
         finish_block(run, f, start, total, n);
     }

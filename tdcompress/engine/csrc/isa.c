@@ -9,6 +9,7 @@ const tdc_isa KERNEL(tdc_isa) = {
     .name = TDC_STRING(TDC_SUFFIX),
     .max_block = MAX_BLOCK,
     .dense_filters = DENSE_FILTERS,
+    .linear_lanes = VL == 16,
     .kernels = {
         [OP_CONV_SPARSE] = KERNEL(conv_sparse),
         [OP_CONV_DENSE] = KERNEL(conv_dense),

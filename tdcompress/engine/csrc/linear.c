@@ -48,13 +48,53 @@ static void dense(const tdc_linear *d, const float *x, float *y) {
         y[n] = act_scalar((s0 + s1) + (s2 + s3) + d->bias[n], &d->act);                                     \
     }
 
+#if VL == 16
+/* Sixteen outputs in the lanes; 32 features of x stay in two registers and are picked by position. No load depends on another, so it is
+ * several times faster than CSR, at about twice the bytes (lanes wait for the fullest of the sixteen). */
+static void lanes(const tdc_linear *d, const float *x, float *y) {
+    const float *weight = d->weights;
+    const uint8_t *position = d->positions, *steps = d->step_counts;
+    for (int64_t n = 0; n < d->outputs; n += LANES) {
+        vf sum[2] = {{0}, {0}};
+        for (int64_t k = 0; k < d->features; k += 2 * LANES) {
+            const int64_t left = d->features - k;
+            const __mmask16 low = left >= LANES ? 0xFFFF : (__mmask16)((1u << left) - 1);
+            const __mmask16 high = left >= 2 * LANES ? 0xFFFF : left <= LANES ? 0 : (__mmask16)((1u << (left - LANES)) - 1);
+            const __m512 x0 = _mm512_maskz_loadu_ps(low, x + k), x1 = _mm512_maskz_loadu_ps(high, x + k + LANES);
+            int count = *steps++;
+            for (; count >= 2; count -= 2, weight += 2 * LANES, position += 2 * LANES) {
+                const __m512i first = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)position));
+                const __m512i second = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(position + LANES)));
+                sum[0] += (vf)_mm512_permutex2var_ps(x0, first, x1) * v_load(weight);
+                sum[1] += (vf)_mm512_permutex2var_ps(x0, second, x1) * v_load(weight + LANES);
+            }
+            if (count == 1) {
+                const __m512i first = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)position));
+                sum[0] += (vf)_mm512_permutex2var_ps(x0, first, x1) * v_load(weight);
+                weight += LANES, position += LANES;
+            }
+        }
+        float out[LANES];
+        const int64_t rows = d->outputs - n < LANES ? d->outputs - n : LANES;
+        memcpy(out, d->bias + n, (size_t)rows * sizeof(float));
+        memset(out + rows, 0, (size_t)(LANES - rows) * sizeof(float));
+        v_store(out, act_vector(sum[0] + sum[1] + v_load(out), d->act.kind, (float)d->act.a, (float)d->act.b));
+        memcpy(y + n, out, (size_t)rows * sizeof(float));
+    }
+}
+#else
+static void lanes(const tdc_linear *d, const float *x, float *y) { (void)d, (void)x, (void)y; }
+#endif
+
 void KERNEL(linear)(const void *descriptor, const tdc_context *context) {
     const tdc_linear *d = descriptor;
     const float *x = tensor_base(&d->input, context);
     float *y = tensor_base(&d->output, context);
     for (int64_t t = 0; t < d->tokens; t++, x += d->features, y += d->outputs) {
-        if (d->row_starts == NULL) {
+        if (d->kind == LINEAR_DENSE) {
             dense(d, x, y);
+        } else if (d->kind == LINEAR_LANES) {
+            lanes(d, x, y);
         } else if (d->columns16 != NULL) {
             SPARSE(d->columns16)
         } else {

@@ -30,7 +30,10 @@ void KERNEL(reduce_planes)(const void *descriptor, const tdc_context *context) {
     float *target = tensor_base(&d->output, context);
     for (int64_t c = 0; c < in->channels; c++) {
         float total = d->kind == REDUCE_MAX ? -INFINITY : 0;
-        for (int64_t y = 0; y < in->height; y++) total = reduce_row(source + row_offset(in, c, y), in->width, d->kind, total);
+        if (gapless(in))
+            total = reduce_row(source + c * in->plane_stride, in->height * in->width, d->kind, total);
+        else
+            for (int64_t y = 0; y < in->height; y++) total = reduce_row(source + row_offset(in, c, y), in->width, d->kind, total);
         target[row_offset(&d->output, c, 0)] = d->kind == REDUCE_MEAN ? total / (float)(in->height * in->width) : total;
     }
     close_planes(&d->output, target);

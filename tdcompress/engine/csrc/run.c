@@ -45,13 +45,11 @@ int64_t tdc_sizeof(int64_t kind) {
 }
 
 typedef struct {
+    const tdc_job *job;
     const tdc_isa *isa;
-    const tdc_op *ops;
-    int64_t op_count, batch, space_count;
-    void *const *spaces; /* the caller's arrays; entry 0 is replaced by the thread's arena */
     atomic_llong *next;
     void *arena;
-} job;
+} worker;
 
 /* Subnormal numbers make x86 arithmetic ten times slower and change nothing at the precision of float32: flush them. */
 #if defined(__x86_64__)
@@ -67,39 +65,39 @@ static void restore_mode(unsigned mode) { (void)mode; }
 #endif
 
 static void *work(void *argument) {
-    const job *j = argument;
+    const worker *w = argument;
+    const tdc_job *job = w->job;
     void *spaces[MAX_SPACES];
-    for (int64_t i = 0; i < j->space_count; i++) spaces[i] = j->spaces[i];
-    spaces[0] = j->arena;
+    for (int64_t i = 0; i < job->space_count; i++) spaces[i] = job->spaces[i];
+    spaces[0] = w->arena;
     const unsigned mode = flush_subnormals();
     for (;;) {
-        const int64_t image = atomic_fetch_add(j->next, 1);
-        if (image >= j->batch) break;
+        const int64_t image = atomic_fetch_add(w->next, 1);
+        if (image >= job->batch) break;
         const tdc_context context = {.spaces = spaces, .image = image};
-        for (int64_t i = 0; i < j->op_count; i++) j->isa->kernels[j->ops[i].kind](j->ops[i].descriptor, &context);
+        for (int64_t i = 0; i < job->op_count; i++) w->isa->kernels[job->ops[i].kind](job->ops[i].descriptor, &context);
     }
     restore_mode(mode);
     return NULL;
 }
 
-/* Run all images; `arenas` has one arena per thread. Threads live for one call: nothing to leak into a fork or to shut down. A thread
- * that cannot be started is no error, the others take its images. Returns 0, or -1 if an argument is out of range. */
-int64_t tdc_run(int64_t isa, const tdc_op *ops, int64_t op_count, void *const *spaces, int64_t space_count, void *const *arenas, int64_t threads,
-                int64_t batch) {
-    const tdc_isa *kernels = isa_at(isa);
-    if (kernels == NULL || space_count < 1 || space_count > MAX_SPACES || threads < 1 || threads > MAX_THREADS) return -1;
+/* Run all images of a batch. Threads live for one call: nothing to leak into a fork or to shut down. A thread that cannot be started is
+ * no error, the others take its images. Returns 0, or -1 if an argument is out of range. */
+int64_t tdc_run(const tdc_job *job) {
+    const tdc_isa *isa = isa_at(job->isa);
+    if (isa == NULL || job->space_count < 1 || job->space_count > MAX_SPACES || job->threads < 1 || job->threads > MAX_THREADS) return -1;
     atomic_llong next = 0;
-    job jobs[MAX_THREADS];
+    worker workers[MAX_THREADS];
     pthread_t handles[MAX_THREADS];
+    const int64_t threads = job->threads < job->batch ? job->threads : job->batch;
     int64_t started = 0;
-    if (threads > batch) threads = batch > 0 ? batch : 1;
-    for (int64_t t = 0; t < threads; t++)
-        jobs[t] = (job){.isa = kernels, .ops = ops, .op_count = op_count, .batch = batch, .space_count = space_count, .spaces = spaces, .next = &next, .arena = arenas[t]};
+    workers[0] = (worker){.job = job, .isa = isa, .next = &next, .arena = job->arenas[0]};
     for (int64_t t = 1; t < threads; t++) {
-        if (pthread_create(&handles[started], NULL, work, &jobs[t]) != 0) break;
+        workers[t] = (worker){.job = job, .isa = isa, .next = &next, .arena = job->arenas[t]};
+        if (pthread_create(&handles[started], NULL, work, &workers[t]) != 0) break;
         started++;
     }
-    work(&jobs[0]);
+    work(&workers[0]);
     for (int64_t t = 0; t < started; t++) pthread_join(handles[t], NULL);
     return 0;
 }

@@ -53,11 +53,12 @@ typedef struct {
     double a, b;
 } tdc_act;
 
-/* One pruned weight: where its input row lies (bytes from the input's base at output vector 0) and its value. */
+/* Two kept weights: where their input rows lie (bytes from the input's base at output vector 0) and their values. Pairs, because one
+ * load then fetches two offsets: 10 % in the inner loop. A group of an odd number ends with a pair of which only the first half counts. */
 typedef struct {
-    int32_t offset;
-    float weight;
-} tdc_entry;
+    int32_t offset[2];
+    float weight[2];
+} tdc_pair;
 
 /* Entries that share a horizontal displacement. Rows are read where they lie; `shift` lanes are applied once to the sums, then lanes
  * whose source column is outside the image are cleared. bits and lanes hold the same masks, one per vector of a row, repeated so that
@@ -85,8 +86,8 @@ typedef struct {
     int64_t filters, vectors, row_vectors;
     int64_t group_count;
     const tdc_group *groups;
-    /* sparse kernel: entries filter after filter, group after group; counts[filter][group] */
-    const tdc_entry *entries;
+    /* sparse kernel: pairs filter after filter, group after group; counts[filter][group] in kept weights */
+    const tdc_pair *pairs;
     const uint32_t *counts;
     /* dense kernel: blocks of filters that read the same rows; offsets[set][k] in bytes, group_counts[set][group],
      * weights[block][k][DENSE_FILTERS] */
@@ -96,14 +97,19 @@ typedef struct {
     int64_t taps, sets, blocks_per_set, filters_per_set;
 } tdc_conv;
 
-/* y[t, n] = act(sum_k x[t, k] w[n, k] + bias[n]); dense: weights[n][k]; sparse: CSR with 16- or 32-bit columns. */
+/* y[t, n] = act(sum_k x[t, k] w[n, k] + bias[n]). LINEAR_DENSE: weights[n][k]. LINEAR_ROWS: CSR with 16- or 32-bit columns.
+ * LINEAR_LANES: 16 outputs side by side; per 16 outputs and 32 features, step_counts[] steps of 16 weights and 16 positions (0..31). */
+enum { LINEAR_DENSE, LINEAR_ROWS, LINEAR_LANES };
+
 typedef struct {
     tdc_tensor input, output;
-    int64_t tokens, features, outputs;
+    int64_t kind, tokens, features, outputs;
     const float *weights;
-    const uint32_t *row_starts; /* NULL: dense */
+    const uint32_t *row_starts;
     const uint16_t *columns16;
     const uint32_t *columns32;
+    const uint8_t *positions;
+    const uint8_t *step_counts;
     const float *bias;
     tdc_act act;
 } tdc_linear;
@@ -222,11 +228,20 @@ typedef struct {
 
 typedef void (*tdc_kernel)(const void *descriptor, const tdc_context *context);
 
+/* Everything about one call of tdc_run; made once, only `batch` and the addresses in `spaces` change. */
+typedef struct {
+    int64_t isa, op_count, space_count, threads, batch;
+    const tdc_op *ops;
+    void *const *spaces; /* entry 0 is not used: each thread puts its arena there */
+    void *const *arenas; /* one per thread */
+} tdc_job;
+
 /* One instruction set's kernels, in the order of the OP_* names. */
 typedef struct {
     const char *name;
     int64_t max_block;     /* the most vectors one pass of the sparse kernel holds */
     int64_t dense_filters; /* filters that share a loaded row in the dense kernel */
+    int64_t linear_lanes;  /* whether LINEAR_LANES is there */
     tdc_kernel kernels[OP_COUNT];
 } tdc_isa;
 

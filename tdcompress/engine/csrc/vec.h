@@ -12,7 +12,7 @@
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #include <immintrin.h>
 #define VL 16
-#define MAX_BLOCK 16 /* logical vectors whose sums stay in registers */
+#define MAX_BLOCK 8 /* logical vectors whose sums stay in registers */
 #define DENSE_FILTERS 4
 #define DENSE_BLOCK 4
 #elif defined(__AVX2__)
@@ -53,7 +53,13 @@ INLINE vf v_min(vf x, vf bound) { return v_select((vi)(x > bound), bound, x); }
 /* The row accessor of tdc_tensor. */
 INLINE int64_t row_offset(const tdc_tensor *t, int64_t channel, int64_t y) {
     if (t->segments == 1) return channel * t->plane_stride + y * t->row_stride;
-    return channel * t->plane_stride + (y % t->rows) * t->row_stride + (y / t->rows) * t->pitch;
+    const uint32_t segment = (uint32_t)y / (uint32_t)t->rows; /* 32 bits: a 64-bit division would cost as much as a short row */
+    return channel * t->plane_stride + (y - segment * t->rows) * t->row_stride + segment * t->pitch;
+}
+
+/* Whether the numbers of a plane lie one after another (in some order), without gaps. */
+INLINE int gapless(const tdc_tensor *t) {
+    return t->segments == 1 ? t->row_stride == t->width : t->pitch == t->width && t->rows * t->segments == t->height;
 }
 
 INLINE float *tensor_base(const tdc_tensor *t, const tdc_context *context) {
