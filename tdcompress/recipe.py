@@ -20,6 +20,8 @@ T = TypeVar("T")
 Values = dict[str, Any]
 
 SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "export", "bench")
+# What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by.
+SWEPT = ("seed", "sparsity", "train", "prune", "finetune", "export.values", "export.pack", "export.prefer")
 TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", "analyse")
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')
@@ -136,10 +138,12 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{file}: not valid TOML: {error}") from None
     lines = key_lines(text)
-    for path, value in (overrides or {}).items():
-        _assign(values, path, value, Source(file=file, lines=lines))
-        lines[path] = 0
     source = Source(file=file, lines=lines)
+    for path, value in (overrides or {}).items():
+        _refuse_swept(values, path)
+        _assign(values, path, value, source)
+        lines[path] = 0
+        lines.setdefault(path.split(".")[0], 0)
     for key in values:
         if key not in TOP_LEVEL:
             raise source.error(key, f"{key}: unknown key{nearest(key, TOP_LEVEL)}")
@@ -156,7 +160,7 @@ def _check_top(values: Values, source: Source) -> None:
         )
     seed = values.get("seed", 0)
     if type(seed) is not int or not 0 <= seed < 2**63:
-        raise source.error("seed", f"seed: {seed!r} is not a whole number of 0 or above")
+        raise source.error("seed", f"seed: {seed!r} is not a whole number of 0 or above, and below 2 to the 63rd")
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -169,15 +173,30 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise RecipeError(f"--set {text}: write it as key=value, for example --set train.epochs=1")
     try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+        read = tomllib.loads(f"value = {value}")
     except tomllib.TOMLDecodeError:
         return key.strip(), value
+    return key.strip(), read["value"] if len(read) == 1 else value
+
+
+def _refuse_swept(values: Values, path: str) -> None:
+    """A value given for a key that the sweep sets would be lost without a word."""
+    sweep = values.get("sweep")
+    if not isinstance(sweep, dict):
+        return
+    if path in sweep:
+        raise RecipeError(f"--set {path}: the recipe sweeps over it; set its list: --set 'sweep.{path}=[...]'")
+    cases = sweep.get("case")
+    if isinstance(cases, list) and any(isinstance(case, dict) and path in case for case in cases):
+        raise RecipeError(f"--set {path}: the recipe sweeps over it, in [[sweep.case]]; change it in a copy of the recipe")
 
 
 def _assign(values: Values, path: str, value: Any, source: Source) -> None:
     *parents, last = path.split(".")
     if not all([*parents, last]):
         raise RecipeError(f"--set {path}: not a dotted key")
+    if parents and parents[0] == "sweep":  # its keys are dotted themselves
+        parents, last = ["sweep"], path.removeprefix("sweep.")
     table = values
     for parent in parents:
         table = table.setdefault(parent, {})
@@ -189,14 +208,20 @@ def _assign(values: Values, path: str, value: Any, source: Source) -> None:
 def key_lines(text: str) -> dict[str, int]:
     """Line number (from 1) of each dotted key and table of a TOML text.
 
-    tomllib keeps no positions. Keys inside inline tables have their table's line; items of arrays of tables share their keys.
+    tomllib keeps no positions. Keys inside inline tables have their table's line; a key of an array of tables has its item's
+    number in it: "sweep.case.0.sparsity.method".
     """
     lines: dict[str, int] = {}
+    items: dict[str, int] = {}
     prefix, depth = "", 0
     for number, line in enumerate(text.splitlines(), start=1):
         if depth == 0 and (header := _HEADER.match(line)):
             prefix = _clean(header[2])
             lines.setdefault(prefix, number)
+            if header[1] == "[[":
+                items[prefix] = items.get(prefix, -1) + 1
+                prefix = f"{prefix}.{items[prefix]}"
+                lines[prefix] = number
             continue
         if depth == 0 and (key := _KEY.match(line)):
             lines.setdefault(f"{prefix}.{_clean(key[1])}".lstrip("."), number)
@@ -222,24 +247,32 @@ def expand_sweep(recipe: Recipe) -> list[Recipe]:
     for path, options in sweep.items():
         if not isinstance(options, list) or not options:
             raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed")
-    combinations = [
-        {**case, **dict(zip(sweep, chosen, strict=True))} for case in cases for chosen in itertools.product(*sweep.values())
-    ]
-    return [_with(recipe, assignments) for assignments in combinations]
+        if any(option == other for option, other in itertools.combinations(options, 2)):
+            raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a value comes twice in {options}")
+    variants: list[Recipe] = []
+    for number, case in enumerate(cases):
+        for chosen in itertools.product(*sweep.values()):
+            assigned = {f"sweep.case.{number}.{path}": (path, value) for path, value in case.items()}
+            assigned |= {f"sweep.{path}": (path, value) for path, value in zip(sweep, chosen, strict=True)}
+            variant = _with(recipe, assigned)
+            if any(variant.values == earlier.values for earlier in variants):
+                same = ", ".join(f"{path} = {value!r}" for path, value in assigned.values())
+                raise recipe.source.error(f"sweep.case.{number}", f"sweep: the combination {same} comes twice")
+            variants.append(variant)
+    return variants
 
 
-def _with(recipe: Recipe, assignments: Mapping[str, Any]) -> Recipe:
+def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]]) -> Recipe:
+    """The recipe without its sweep; ``assigned`` is where a value is written -> its key and the value."""
     values = {key: _copy(value) for key, value in recipe.values.items() if key != "sweep"}
     lines = dict(recipe.source.lines)
-    for path, value in assignments.items():
-        if path.split(".")[0] not in (*SECTIONS, "seed"):
-            raise recipe.source.error(
-                f"sweep.{path}", f"sweep: {path!r} is not a key of a section{nearest(path.split('.')[0], SECTIONS)}"
-            )
-        _assign(values, path, value, recipe.source)
-        line = recipe.source.lines.get(f"sweep.{path}") or recipe.source.lines.get(f"sweep.case.{path}")
-        lines[path] = line or lines.get("sweep.case", lines.get("sweep", 0))
     source = Source(file=recipe.source.file, lines=lines)
+    for written, (path, value) in assigned.items():
+        if not any(path == swept or path.startswith(f"{swept}.") for swept in SWEPT):
+            hint = nearest(path.split(".")[0], SWEPT)
+            raise recipe.source.error(written, f"sweep: {path!r} is not a key that rows may differ in{hint}")
+        _assign(values, path, value, source)
+        lines[path] = lines.get(written, lines.get("sweep", 0))
     _check_top(values, source)
     return Recipe(values=values, source=source)
 

@@ -69,7 +69,10 @@ def _decode(kind: Any, value: Json, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{where}: a whole number of {len(str(value))} digits is out of range") from None
     if kind is type(None):
         kind = types.NoneType
     if type(value) is not kind:
