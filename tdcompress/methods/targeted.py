@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
 from tdcompress.sparsity.masks import lowest_units, lowest_weights, merge_selected, unit_scores, widen
 from tdcompress.sparsity.schedule import Constant, Ramp, Schedule
+from tdcompress.sparsity.select import pruned_count
 from tdcompress.sparsity.units import Targets
 
 PAPER_EPOCHS = 256  # the length of training that the papers' ramp of 49 + 49 epochs belongs to
@@ -49,10 +50,17 @@ class TargetedWeights(Targeted):
         gamma, alpha = self.rates(step.epoch)
         for slot in self.targets.weights:
             weight = params[slot.parameter]
-            candidates = lowest_weights(
-                weight.detach().abs(), slot.axis, fraction=gamma, keep_per_filter=self.settings.keep_per_filter
-            )
+            keep = self.kept(weight.numel() // weight.shape[slot.axis], step.epoch)
+            candidates = lowest_weights(weight.detach().abs(), slot.axis, fraction=gamma, keep_per_filter=keep)
             self.dropped[slot.parameter] = candidates.logical_and_(_chance(weight, alpha, generator))
+
+    def kept(self, fan_in: int, epoch: float) -> int | None:
+        """Xtreme's weights of a filter that are no candidates at a moment of training; None without Xtreme.
+
+        Xtreme is a variation of ramping (section 5.6), so with a ramp the number of candidates rises to all but k.
+        """
+        k = self.settings.keep_per_filter
+        return None if k is None else fan_in - pruned_count(max(0, fan_in - k), fraction=self.schedule.gamma_share(epoch))
 
 
 class TargetedUnits(Targeted):

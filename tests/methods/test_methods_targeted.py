@@ -38,6 +38,15 @@ def test_xtreme_keeps_so_many_of_each_filter():
     assert (drawn(net)["weight"] != 0).tolist() == [[False, False, False, True], [True, False, False, False]]
 
 
+def test_xtreme_ramps_from_no_candidates_to_all_but_k():
+    rows = [[float(value) for value in range(1, 11)]]
+    net = linear(rows, keep_per_filter=2, alpha=1.0, schedule="ramp", ramp_epochs=(2.0, 2.0))
+    assert [net.method.kept(10, epoch) for epoch in (0.0, 1.0, 2.0, 4.0, 9.0)] == [10, 7, 3, 2, 2]  # 0.475 * 8, 0.95 * 8
+    assert net.method.kept(1, 9.0) == 1
+    assert int((drawn(net, epoch=4.0)["weight"] == 0).sum()) == 8
+    assert linear(rows, gamma=0.5).method.kept(10, 0.0) is None
+
+
 def test_candidates_are_dropped_independently_with_probability_alpha():
     with torch.random.fork_rng():
         torch.manual_seed(100)  # not a seed of the draws below: the same numbers would decide on both
