@@ -7,6 +7,8 @@ and its median is given with a 95 % bootstrap interval. Each packed file's optim
 file's, operator for operator, before anything is timed.
 
     python benchmarks/pack_load.py --rounds 40
+    python benchmarks/pack_load.py --encodings      # bytes, if all pruned weights took one encoding
+    python benchmarks/pack_load.py --int8           # bytes of quantised files
     python benchmarks/pack_load.py --operators      # which operators onnxruntime folds when it loads a file
 
 The results that the documentation quotes are in docs/packing.md.
@@ -17,6 +19,7 @@ import platform
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,10 +28,13 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.inspect import inspect_onnx
-from tdcompress.onnxfile.load import save_model
+from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.pack import pack_onnx
+from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.onnxfile.reports import Prefer, Values
+from tdcompress.onnxfile.weights import stored_weights
 
 VARIANTS: tuple[tuple[Values, Prefer], ...] = (("float32", "speed"), ("float32", "size"), ("float16", "speed"))
 
@@ -40,10 +46,11 @@ def options(threads: int) -> ort.SessionOptions:
     return settings
 
 
-def load_seconds(path: Path, threads: int) -> float:
-    start = time.perf_counter()
+def load_seconds(path: Path, threads: int) -> tuple[float, float]:
+    """(wall, processor) seconds; the second does not count what other processes take."""
+    start = time.perf_counter(), time.process_time()
     session = ort.InferenceSession(str(path), options(threads), providers=["CPUExecutionProvider"])
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - start[0], time.process_time() - start[1]
     del session
     return seconds
 
@@ -56,11 +63,12 @@ def operators_run(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(settings.optimized_model_filepath).graph.node)
 
 
-def interval(differences: np.ndarray) -> tuple[float, float]:
-    """95 % percentile bootstrap of the median."""
+def with_interval(differences: np.ndarray) -> str:
+    """The median and its 95 % percentile bootstrap interval."""
     generator = np.random.default_rng(0)
     medians = np.median(generator.choice(differences, (2000, differences.size)), axis=1)
-    return float(np.quantile(medians, 0.025)), float(np.quantile(medians, 0.975))
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return f"{np.median(differences):+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def exported_resnet32(sparsity: float, path: Path) -> None:
@@ -94,7 +102,7 @@ def measure(folder: Path, sparsity: float, rounds: int, threads: int) -> None:
     for name, path in files.items():
         if operators_run(path) != wanted:
             raise SystemExit(f"{name}: the optimised graph differs from the dense file's")
-    seconds: dict[str, list[float]] = {name: [] for name in files}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in files}
     shuffle = random.Random(0)
     for turn in range(rounds + 2):
         for name in shuffle.sample(sorted(files), len(files)):
@@ -104,12 +112,48 @@ def measure(folder: Path, sparsity: float, rounds: int, threads: int) -> None:
     for name, path in files.items():
         report = inspect_onnx(path)
         encodings = Counter(tensor.encoding for tensor in report.tensors if len(tensor.shape) == 4)
-        extra = 1e3 * (np.array(seconds[name]) - np.array(seconds["dense"]))
-        low, high = interval(extra)
+        wall, processor = 1e3 * (np.array(seconds[name]) - np.array(seconds["dense"])).T
         print(
             f"| {100 * sparsity:.0f} % | {name} | {' '.join(f'{k}:{v}' for k, v in sorted(encodings.items()))} "
             f"| {report.file_bytes:,} | {report.ratio_to_bound:.3f} | {report.gzip_bytes:,} "
-            f"| {1e3 * float(np.median(seconds[name])):.1f} | {float(np.median(extra)):+.1f} ({low:+.1f} to {high:+.1f}) |"
+            f"| {1e3 * float(np.median(seconds[name], axis=0)[0]):.1f} | {with_interval(wall)} | {with_interval(processor)} |"
+        )
+
+
+def print_encodings(folder: Path, sparsities: list[float]) -> None:
+    """File bytes / bound, if every pruned weight took one and the same encoding."""
+    print("| encoding | " + " | ".join(f"{100 * sparsity:.0f} %" for sparsity in sparsities) + " |")
+    print("|---|" + "---|" * len(sparsities))
+    rows: dict[str, list[str]] = {name: [] for name in ENCODINGS}
+    for sparsity in sparsities:
+        exported_resnet32(sparsity, folder / "dense.onnx")
+        report = inspect_onnx(folder / "dense.onnx")
+        weights = stored_weights(load_model(folder / "dense.onnx"))
+        pruned = [weight for weight in weights if weight.array.ndim == 4 and np.any(weight.array == 0)]
+        key = pruned[0].key
+        without = report.file_bytes - ENCODINGS["dense"].write(pruned, key).n_bytes()
+        for name, encoding in ENCODINGS.items():
+            total = without + encoding.write(pruned, replace(key, encoding=name)).n_bytes()
+            rows[name].append(f"{total / report.bound_bytes:.3f}")
+    for name, ratios in rows.items():
+        print(f"| {name} | {' | '.join(ratios)} |")
+
+
+def print_int8(folder: Path, sparsities: list[float]) -> None:
+    """Bytes of the quantised file, plain and packed; calibrated on random images, so that errors mean nothing here."""
+    print("| zeros | dense float32 | packed float32 | int8 | int8 packed | zeros before | zeros after |")
+    print("|---|---|---|---|---|---|---|")
+    images = np.random.default_rng(0).standard_normal((32, 3, 32, 32)).astype(np.float32)
+    dense, other = folder / "dense.onnx", folder / "other.onnx"
+    for sparsity in sparsities:
+        exported_resnet32(sparsity, dense)
+        packed = pack_onnx(dense, other).file_bytes
+        plain = quantise_int8(dense, other, images, pack=False).file_bytes
+        report = quantise_int8(dense, other, images)
+        before, after = (f"{100 * count / report.elements:.2f} %" for count in (report.zeros_before, report.zeros_after))
+        print(
+            f"| {100 * sparsity:.0f} % | {dense.stat().st_size:,} | {packed:,} | {plain:,} | {report.file_bytes:,} "
+            f"| {before} | {after} |"
         )
 
 
@@ -156,13 +200,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75, 0.9, 0.95, 0.99])
     parser.add_argument("--operators", action="store_true", help="only print which operators are folded")
+    parser.add_argument("--encodings", action="store_true", help="only print bytes by encoding")
+    parser.add_argument("--int8", action="store_true", help="only print bytes of quantised files")
     arguments = parser.parse_args()
     print(f"onnxruntime {ort.__version__}, onnx {onnx.__version__}, Python {platform.python_version()}, {platform.machine()}")
     if arguments.operators:
         print_folding()
         return
-    print("| zeros | file | 4-D weights | bytes | ratio to bound | gzip | load ms | more than dense, ms (95 %) |")
-    print("|---|---|---|---|---|---|---|---|")
+    with TemporaryDirectory() as folder:
+        if arguments.encodings:
+            print_encodings(Path(folder), arguments.sparsity)
+            return
+        if arguments.int8:
+            print_int8(Path(folder), arguments.sparsity)
+            return
+    print("| zeros | file | 4-D weights | bytes | ratio to bound | gzip | load ms | more, ms (95 %) | more processor ms (95 %) |")
+    print("|---|---|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as folder:
         for sparsity in arguments.sparsity:
             measure(Path(folder), sparsity, arguments.rounds, arguments.threads)
