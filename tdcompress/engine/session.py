@@ -40,6 +40,14 @@ def _node_arg(value: Value) -> NodeArg:
     return NodeArg(name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})")
 
 
+def _address(array: Array) -> int:
+    """Where a contiguous, non-empty array lies; through the buffer protocol, several times quicker than array.ctypes.data."""
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except TypeError:  # a read-only array
+        return int(array.ctypes.data)
+
+
 class _Runner:
     """What one call of a plan needs for itself: the job structure, and an arena per thread."""
 
@@ -76,7 +84,7 @@ class _Program:
         except IndexError:
             runner = _Runner(*self._arguments)
         for index, array in enumerate(chain(arrays, results), start=1):
-            runner.spaces[index] = array.__array_interface__["data"][0]  # three times quicker than array.ctypes.data
+            runner.spaces[index] = _address(array)
         runner.job.batch = batch
         status = function(runner.address)
         self._free.append(runner)

@@ -57,21 +57,39 @@ void KERNEL(copy)(const void *descriptor, const tdc_context *context) {
     close_planes(out, target);
 }
 
-/* to[x] = from[2x]; reads nothing beyond from[2n - 2]. */
-INLINE void every_second(float *restrict to, const float *restrict from, int64_t n) {
+/* even[x] = from[2x] and odd[x] = from[2x + 1] for `width` numbers of `from`; the rest of the n outputs is zero. */
+INLINE void deinterleave(float *restrict even, float *restrict odd, const float *restrict from, int64_t width, int64_t n) {
     int64_t x = 0;
 #if VL == 16
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    for (; x < n; x += LANES) {
-        const int64_t left = 2 * (n - x) - 1; /* floats that may be read */
-        const __mmask16 low = left >= LANES ? 0xFFFF : (__mmask16)((1u << left) - 1);
-        const __mmask16 high = left >= 2 * LANES ? 0xFFFF : left <= LANES ? 0 : (__mmask16)((1u << (left - LANES)) - 1);
-        const __mmask16 out = n - x >= LANES ? 0xFFFF : (__mmask16)((1u << (n - x)) - 1);
-        const __m512 a = _mm512_maskz_loadu_ps(low, from + 2 * x), b = _mm512_maskz_loadu_ps(high, from + 2 * x + LANES);
-        _mm512_mask_storeu_ps(to + x, out, _mm512_permutex2var_ps(a, even, b));
+    const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+    for (; x + LANES <= n && 2 * (x + LANES) <= width; x += LANES) {
+        const __m512 a = _mm512_loadu_ps(from + 2 * x), b = _mm512_loadu_ps(from + 2 * x + LANES);
+        _mm512_storeu_ps(even + x, _mm512_permutex2var_ps(a, evens, b));
+        _mm512_storeu_ps(odd + x, _mm512_permutex2var_ps(a, odds, b));
+    }
+    for (; x + LANES / 2 <= n && 2 * x + LANES <= width; x += LANES / 2) { /* planes of eight columns */
+        const __m512 a = _mm512_loadu_ps(from + 2 * x);
+        _mm256_storeu_ps(even + x, _mm512_castps512_ps256(_mm512_permutexvar_ps(evens, a)));
+        _mm256_storeu_ps(odd + x, _mm512_castps512_ps256(_mm512_permutexvar_ps(odds, a)));
     }
 #endif
-    for (; x < n; x++) to[x] = from[2 * x];
+    for (; x < n; x++) {
+        even[x] = 2 * x < width ? from[2 * x] : 0;
+        odd[x] = 2 * x + 1 < width ? from[2 * x + 1] : 0;
+    }
+}
+
+/* One input row (NULL: a row outside the image) to the phases of its columns; `to` is where phase 0 goes, planes are `stride` apart. */
+static void split_row(float *to, int64_t stride, const float *from, int64_t width, int64_t n, int64_t phases) {
+    if (from == NULL) {
+        for (int64_t q = 0; q < phases; q++) memset(to + q * stride, 0, (size_t)n * sizeof(float));
+    } else if (phases == 2) {
+        deinterleave(to, to + stride, from, width, n);
+    } else {
+        for (int64_t q = 0; q < phases; q++)
+            for (int64_t x = 0; x < n; x++) to[q * stride + x] = x * phases + q < width ? from[x * phases + q] : 0;
+    }
 }
 
 void KERNEL(split)(const void *descriptor, const tdc_context *context) {
@@ -79,26 +97,13 @@ void KERNEL(split)(const void *descriptor, const tdc_context *context) {
     const tdc_tensor *in = &d->input, *out = &d->output;
     const float *source = tensor_base(in, context);
     float *target = tensor_base(out, context);
-    const int64_t sy = d->stride_y, sx = d->stride_x;
     for (int64_t c = 0; c < in->channels; c++) {
         for (int64_t y = 0; y < out->height; y++) {
-            for (int64_t p = 0; p < sy; p++) {
-                const int64_t row = y * sy + p;
-                for (int64_t q = 0; q < sx; q++) {
-                    float *to = target + row_offset(out, (c * sy + p) * sx + q, y);
-                    if (row >= in->height) {
-                        memset(to, 0, (size_t)out->width * sizeof(float));
-                        continue;
-                    }
-                    const float *from = source + row_offset(in, c, row) + q;
-                    const int64_t whole = (in->width - q + sx - 1) / sx;
-                    const int64_t n = whole < 0 ? 0 : whole < out->width ? whole : out->width;
-                    if (sx == 2)
-                        every_second(to, from, n);
-                    else
-                        for (int64_t x = 0; x < n; x++) to[x] = from[sx * x];
-                    for (int64_t x = n; x < out->width; x++) to[x] = 0;
-                }
+            for (int64_t p = 0; p < d->stride_y; p++) {
+                const int64_t row = y * d->stride_y + p;
+                const float *from = row < in->height ? source + row_offset(in, c, row) : NULL;
+                float *to = target + row_offset(out, (c * d->stride_y + p) * d->stride_x, y);
+                split_row(to, out->plane_stride, from, in->width, out->width, d->stride_x);
             }
         }
     }
