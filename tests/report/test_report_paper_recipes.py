@@ -1,0 +1,124 @@
+"""The shipped recipes of the papers' tables: each can be read, and runs every column of the table that it names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tdcompress.recipe import expand_sweep, load_recipe
+from tdcompress.records import Row, encode
+from tdcompress.report.papers import matches, percentage_of, published_table, published_tables, read_heading, variant
+from tdcompress.stages.experiment import Experiment, resolve
+
+FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "paper"
+RECIPES = sorted(FOLDER.glob("*.toml"))
+TABLES = [path for path in RECIPES if path.stem not in ("dependence", "workshop3_mismatch")]
+PARTIAL = {  # recipes that are not meant to run every column of their table
+    "l0_beta": "arxiv-2a",
+    "smallify_lambda": "arxiv-6-weight-low",
+    "xtreme_resnet32": "arxiv-5.6",
+    "xtreme_resnet18": "arxiv-5.6",
+    "ramping_resnet32": "arxiv-5.6",
+}
+NOT_BUILT = {"arxiv-5a", "arxiv-5b"}  # the Transformer
+
+
+def row(experiment: Experiment) -> Row:
+    trained = experiment.method.granularity
+    return Row(
+        id="row",
+        method=experiment.method.name,
+        options=encode(experiment.options),
+        granularity=experiment.granularity,
+        fraction=experiment.prune.fraction,
+        keep_per_filter=experiment.prune.keep_per_filter,
+        scope=experiment.scope,
+        seed=experiment.seed,
+        epochs=experiment.train.epochs,
+        train_seconds=0.0,
+        device="cpu",
+        accuracy_dense=0.0,
+        accuracy_masked=0.0,
+        accuracy_shrunk=None,
+        accuracy_stored=None,
+        accuracy_onnx=0.0,
+        parameters_total=1,
+        parameters_nonzero=1,
+        sparsity_prunable=0.0,
+        sparsity_model=0.0,
+        macs=1,
+        values="float32",
+        onnx_file="row.onnx",
+        onnx_bytes=1,
+        dense_onnx_bytes=1,
+        bound_bytes=1.0,
+        stored_bytes=None,
+        selectable=True,
+        why="",
+        trained_granularity=None if trained == experiment.granularity else trained,
+        unit=experiment.prune.unit or experiment.method.unit,
+        evaluation=experiment.prune.evaluation,
+    )
+
+
+def compared_with(path: Path) -> list[str]:
+    """The tables that a recipe's comment names."""
+    head = path.read_text().split("name =")[0]
+    return [table for table in published_tables() if re.search(rf"(?<![\w-]){re.escape(table)}(?![\w-])", head)]
+
+
+def experiments(path: Path) -> list[Experiment]:
+    return [resolve(each) for each in expand_sweep(load_recipe(path))]
+
+
+def test_there_are_recipes_with_names_of_their_own():
+    names = [load_recipe(path).name for path in RECIPES]
+    assert len(set(names)) == len(names) > 20
+    assert all(name == path.stem.replace("_", "-") for name, path in zip(names, RECIPES, strict=True))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_says_what_it_is_and_how_to_compare_it(path: Path):
+    first, *rest = path.read_text().splitlines()
+    assert re.match(r"# (arXiv 1905\.13678|Workshop paper \(2018\)|Search over)", first)
+    assert compared_with(path) or path.stem == "workshop3_mismatch"
+    for name in re.findall(r"tdcompress report (\S+)", "\n".join(rest)):
+        assert name == load_recipe(path).name
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RECIPES if path.stem not in ("dependence", "workshop3_mismatch")], ids=lambda p: p.stem
+)
+def test_a_recipe_runs_every_cell_of_its_table(path: Path):
+    """Each column and percentage, without any variant that the papers do not have."""
+    rows, model = [row(each) for each in experiments(path)], load_recipe(path).section("model")["name"]
+    for table_id in compared_with(path):
+        table = published_table(table_id)
+        assert model in table.model
+        missing = []
+        for heading, values in table.columns.items():
+            read = read_heading(heading)
+            own = [each for each in rows if each.granularity == table.granularity and matches(read, each, model)]
+            found = {percentage_of(each, values, read) for each in own}
+            missing += [f"{heading} at {percentage} %" for percentage in values if percentage not in found]
+            stated = [variant(each, read) for each in own if not heading.startswith(("ramping", "resnet"))]
+            assert not any(stated), (heading, stated)
+        assert not missing or PARTIAL.get(path.stem) == table_id, missing
+
+
+def test_every_published_table_has_a_recipe():
+    assert {table for path in RECIPES for table in compared_with(path)} == set(published_tables()) - NOT_BUILT
+
+
+def test_tables_of_weights_and_units_share_the_trainings_that_know_no_granularity():
+    def trainings(name: str) -> dict[str, object]:
+        return {
+            each.method.name: each.method for each in experiments(FOLDER / f"{name}.toml") if each.method.name in ("none", "l1")
+        }
+
+    assert trainings("workshop3_lenet5_weight") == trainings("workshop3_lenet5_unit")
+
+
+def test_the_mismatch_has_all_four_pairs():
+    pairs = {(each.method.granularity, each.granularity) for each in experiments(FOLDER / "workshop3_mismatch.toml")}
+    assert len(pairs) == 4
