@@ -1,0 +1,41 @@
+"""The README's Python example runs as it stands, and its shell lines name verbs and recipes that exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tdcompress.cli import make_parser
+from tdcompress.shipped import shipped_recipes
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(compile(example, "README.md", "exec"), {})
+    assert float(capsys.readouterr().out) > 0
+    assert (tmp_path / "model.onnx").stat().st_size < 0.25 * (tmp_path / "dense.onnx").stat().st_size
+
+
+def test_the_shell_lines_parse() -> None:
+    lines = [line.split("#")[0].split() for block in blocks("sh") for line in block.splitlines()]
+    commands = [line[1:] for line in lines if line and line[0] == "tdcompress"]
+    assert len(commands) >= 8
+    for command in commands:
+        make_parser().parse_args(command)
+
+
+def test_every_recipe_in_the_table_is_shipped() -> None:
+    shipped = shipped_recipes()
+    assert {"digits", "cifar10_lenet5_weight", "cifar10_resnet32_xtreme3", "cifar100_vgg16_unit"} <= set(shipped)
+    for name in re.findall(r"tdcompress run (\w+)", README):
+        assert name in shipped
