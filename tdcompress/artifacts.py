@@ -69,9 +69,10 @@ class HashMemory:
         self._known: dict[str, list[Any]] = {}
         self._changed = False
         try:
-            self._known = dict(json.loads(path.read_text()))
-        except (OSError, ValueError):
-            self._known = {}  # a memory that is lost costs time, nothing else
+            known = json.loads(path.read_text())
+            self._known = {name: [int(size), int(time_ns), str(digest)] for name, (size, time_ns, digest) in known.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass  # a memory that is lost costs time, nothing else
 
     def sha256(self, path: Path) -> str:
         """Hex digest of a file, from memory where size and time are unchanged."""
@@ -182,6 +183,8 @@ def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
         raise ArtifactError(f"{path}: not a readable manifest ({error}); run the recipe again to rebuild it") from None
     if form != FORMAT:
         raise ArtifactError(f"{path}: format {form!r}, this version reads {FORMAT}; run the recipe again to rebuild it")
+    if (stage, key) != (folder.parent.name, folder.name):
+        raise ArtifactError(f"{path}: is of {stage} {key}, not of this folder; run the recipe again to rebuild it")
     check_files(folder, files, sha256)
     return Artifact(stage=stage, key=key, folder=folder, record=record, files=files)
 

@@ -1,0 +1,214 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from tdcompress.artifacts import MANIFEST, SCRATCH, HashMemory, Store, canonical, check_files, content_key, hold, load_artifact
+from tdcompress.errors import ArtifactError, BusyError
+from tdcompress.files import sha256_file
+
+KEY = "0123456789abcdef"
+HOLDER = """
+import sys, time
+from pathlib import Path
+from tdcompress.artifacts import hold
+with hold(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    n: int
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def published(store):
+    """An artefact with two files, one in a folder."""
+    with store.partial("train", KEY) as folder:
+        (folder / "a.bin").write_bytes(bytes(range(200)))
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b.txt").write_text("b")
+        (folder / SCRATCH).mkdir()
+        (folder / SCRATCH / "checkpoint").write_text("big")
+        (folder / ".a.bin.x.tmp").write_text("half")
+        return store.publish("train", KEY, folder, Record(n=3), {"version": 1, "settings": {"x": 0.5}})
+
+
+def test_golden_keys():
+    # a change here means that every artefact of every user is made again
+    assert (
+        canonical({"b": [1, 2.5, None, True], "a": "é", "r": Record(n=3)}) == '{"a":"\\u00e9","b":[1,2.5,null,true],"r":{"n":3}}'
+    )
+    assert content_key({"stage": "train", "version": 1, "settings": {"lr": 0.1}, "inputs": {}}) == "9ea98e945eef72ca"
+    assert content_key({"b": 1, "a": 2}) == content_key({"a": 2, "b": 1})
+    assert content_key({"a": 1}) != content_key({"a": 1.0})
+
+
+def test_a_published_artefact_is_found_and_whole(store, published):
+    assert sorted(published.files) == ["a.bin", "sub/b.txt"]
+    found = Store(store.root).find("train", KEY)
+    assert (found.stage, found.key, found.record, dict(found.files)) == ("train", KEY, {"n": 3}, dict(published.files))
+    assert found.file("sub/b.txt").read_text() == "b"
+    manifest = json.loads((found.folder / MANIFEST).read_text())
+    assert manifest["settings"] == {"x": 0.5}
+    assert manifest["version"] == 1
+    assert sorted(path.name for path in found.folder.iterdir()) == ["a.bin", "manifest.json", "sub"]
+    assert [path.name for path in found.folder.parent.iterdir()] == [KEY]
+    with pytest.raises(ArtifactError, match=r"has no file c\.bin; it has a\.bin"):
+        found.file("c.bin")
+
+
+def test_nothing_is_found_where_nothing_is(store):
+    assert store.find("train", KEY) is None
+
+
+def test_what_a_failed_stage_wrote_stays_unfinished(store):
+    def fail():
+        with store.partial("train", KEY) as folder:
+            (folder / "checkpoint").write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fail()
+    assert store.find("train", KEY) is None
+    with store.partial("train", KEY) as folder:
+        assert (folder / "checkpoint").read_text() == "half"
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(bytes(data))
+
+
+DAMAGES = {
+    "a flipped bit": (lambda folder: flip(folder / "a.bin"), "is damaged"),
+    "a truncated file": (lambda folder: (folder / "a.bin").write_bytes(bytes(range(100))), "is damaged"),
+    "a missing file": (lambda folder: (folder / "sub" / "b.txt").unlink(), "is missing"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "not a readable manifest"),
+    "half a manifest": (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:-9]), "not a readable"),
+    "a manifest of nothing": (lambda folder: (folder / MANIFEST).write_text("[]"), "not a readable manifest"),
+    "files that are no table": (lambda folder: change(folder, files=3), "not a readable manifest"),
+    "a digest that is no text": (lambda folder: change(folder, files={"a.bin": 3}), "is damaged"),
+    "another format": (lambda folder: change(folder, format=99), "format 99"),
+    "a file outside": (lambda folder: change(folder, files={"../../../x": "0" * 64}), "outside its folder"),
+    "an absolute file": (lambda folder: change(folder, files={"/etc/passwd": "0" * 64}), "outside its folder"),
+    "another stage's manifest": (lambda folder: change(folder, stage="prune"), "is of prune"),
+    "another key's manifest": (lambda folder: change(folder, key="f" * 16), "is of train ffff"),
+}
+
+
+def change(folder, **values):
+    path = folder / MANIFEST
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_found_and_set_aside(store, published, damage):
+    do, said = DAMAGES[damage]
+    do(published.folder)
+    with pytest.raises(ArtifactError, match=said):
+        load_artifact(published.folder)
+    assert Store(store.root).find("train", KEY) is None
+    assert [path.name for path in published.folder.parent.iterdir()] == [f"{KEY}.damaged"]
+
+
+def test_a_second_damage_replaces_the_first_that_was_set_aside(store, published):
+    (published.folder / "a.bin").write_bytes(b"1")
+    assert store.find("train", KEY) is None
+    with store.partial("train", KEY) as folder:
+        (folder / "a.bin").write_bytes(b"good")
+        again = store.publish("train", KEY, folder, Record(n=4), {})
+    (again.folder / "a.bin").write_bytes(b"2222")
+    assert store.find("train", KEY) is None
+    assert (again.folder.with_name(f"{KEY}.damaged") / "a.bin").read_bytes() == b"2222"
+
+
+def test_check_files_hashes_again(published):
+    check_files(published.folder, published.files)
+    flip(published.folder / "a.bin")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        check_files(published.folder, published.files)
+
+
+def test_the_hash_memory_reads_an_unchanged_file_once_and_notices_changes(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    memory = HashMemory(tmp_path / "memory.json")
+    first = memory.sha256(path)
+    memory.save()
+    read = []
+    monkeypatch.setattr("tdcompress.artifacts.sha256_file", lambda path: read.append(path) or sha256_file(path))
+    memory = HashMemory(tmp_path / "memory.json")
+    assert memory.sha256(path) == first
+    assert read == []
+    stamp = path.stat()
+    path.write_bytes(b"2")
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    assert memory.sha256(path) == sha256_file(path) != first
+    path.write_bytes(b"22")
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
+    assert memory.sha256(path) == sha256_file(path)
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": 3}', "null", "\x00", '[["a", 1]]'])
+def test_a_damaged_hash_memory_costs_time_only(tmp_path, content):
+    path = tmp_path / "a"
+    path.write_bytes(b"1")
+    (tmp_path / "memory.json").write_text(content.replace('"a"', json.dumps(str(path.resolve()))))
+    memory = HashMemory(tmp_path / "memory.json")
+    assert memory.sha256(path) == sha256_file(path)
+    memory.save()
+    assert HashMemory(tmp_path / "memory.json").sha256(path) == sha256_file(path)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_owner_is_told_who_holds_it(tmp_path, holder):
+    said = f"^the run x is in use by process {holder.pid} on .* since 2.*; wait for it, or stop it"
+    with pytest.raises(BusyError, match=said), hold(tmp_path / "lock", "the run x"):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_owners_lock_is_taken_over(tmp_path, holder, number):
+    holder.send_signal(number)
+    assert holder.wait() == -number
+    with hold(tmp_path / "lock", "it"):
+        assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
+
+
+def test_two_owners_in_one_process_are_told_apart_and_a_lock_is_given_back(tmp_path):
+    with hold(tmp_path / "lock", "it"):
+        with pytest.raises(BusyError, match=f"in use by process {os.getpid()}"), hold(tmp_path / "lock", "it"):
+            pass
+        with hold(tmp_path / "other", "it"):
+            pass
+    with hold(tmp_path / "lock", "it"):
+        pass
+
+
+def test_a_stage_that_another_process_makes_is_busy(store, tmp_path):
+    busy = pytest.raises(BusyError, match=f"^train {KEY} is in use by")
+    with store.partial("train", KEY), busy, Store(store.root).partial("train", KEY):
+        pass
