@@ -1,0 +1,84 @@
+"""Models as small ONNX graphs, and the comparison of the engine with onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tdcompress.engine import Session, unavailable_reason
+from tdcompress.engine.binding import library
+
+TOLERANCE = 1e-5  # of the largest output
+
+
+def make_model(
+    nodes: Sequence[onnx.NodeProto],
+    constants: Mapping[str, np.ndarray],
+    inputs: Mapping[str, Sequence[int | str | None]],
+    outputs: Sequence[str] = ("y",),
+    *,
+    opset: int = 18,
+    dtype: int = TensorProto.FLOAT,
+) -> bytes:
+    graph = helper.make_graph(
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info(name, dtype, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9))
+    return model.SerializeToString()
+
+
+def run_reference(model: bytes, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return list(onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, dict(feed)))
+
+
+def assert_close(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> None:
+    assert len(got) == len(want)
+    for mine, theirs in zip(got, want, strict=True):
+        assert mine.shape == theirs.shape
+        assert mine.dtype == np.float32
+        np.testing.assert_array_equal(np.isnan(mine), np.isnan(theirs))
+        scale = max(float(np.nanmax(np.abs(theirs), initial=0)), 1e-30)
+        assert float(np.nanmax(np.abs(mine - theirs), initial=0)) <= TOLERANCE * scale
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine() -> None:
+    reason = unavailable_reason()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture(params=["avx512", "avx2", "neon", "scalar"])
+def isa(request: pytest.FixtureRequest) -> str:
+    if request.param not in [found.name for found in library().instruction_sets]:
+        pytest.skip(f"no {request.param} here")
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def model() -> Callable[..., bytes]:
+    return make_model
+
+
+@pytest.fixture(scope="session")
+def check() -> Callable[..., list[np.ndarray]]:
+    """Runs a model in both and compares; returns the engine's outputs."""
+
+    def compare(model: bytes, feed: Mapping[str, np.ndarray], isa: str | None = None, threads: int = 1) -> list[np.ndarray]:
+        got = Session(model, threads, isa=isa).run(None, feed)
+        assert_close(got, run_reference(model, feed))
+        return got
+
+    return compare
