@@ -6,14 +6,16 @@ join it. Activations are uint8 with ranges from calibration samples.
 
 import contextlib
 import io
+import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tdcompress.errors import ModelError, UnsupportedError
@@ -32,6 +34,8 @@ _METHODS: Mapping[str, CalibrationMethod] = {
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
+# onnxruntime has no int8 kernel for these: rounding their vectors would cost accuracy and gain nothing.
+_FLOAT_ONLY = frozenset({"BatchNormalization", "InstanceNormalization", "LayerNormalization"})
 _BATCH = 32
 _SUFFIX = "_quantized"  # what onnxruntime's quantiser appends to the name of a weight
 
@@ -107,13 +111,14 @@ def _quantised(
         # a file: of a model in memory the preprocessing takes the weights out, and with them shapes that Reshape needs
         onnx.save(dense, dense_path)
         try:
-            quant_pre_process(dense_path, folded_path, skip_symbolic_shape=True)
-            with contextlib.redirect_stdout(io.StringIO()):  # the calibrator prints
+            with _quiet():
+                quant_pre_process(dense_path, folded_path, skip_symbolic_shape=True)
                 quantize_static(
                     onnx.load(folded_path),
                     quantised_path,
                     _Reader(batches),
                     quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry} - _FLOAT_ONLY),
                     per_channel=True,
                     reduce_range=reduce_range,
                     activation_type=QuantType.QUInt8,
@@ -124,6 +129,20 @@ def _quantised(
         except Exception as error:  # the quantiser raises many types, onnxruntime's among them
             raise UnsupportedError(f"onnxruntime cannot quantise this model: {error}") from error
         return onnx.load(folded_path), strip(onnx.load(quantised_path))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's prints and its remarks to the root logger (which would install a handler there)."""
+    root, handler, disabled = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
+    root.addHandler(handler)
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
+        root.removeHandler(handler)
 
 
 def _batches(model: onnx.ModelProto, calibration: Array) -> list[dict[str, Array]]:

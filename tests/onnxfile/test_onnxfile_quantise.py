@@ -59,6 +59,25 @@ def test_zeros_survive_and_packing_pays(
     assert len(int8) == 2
 
 
+def test_batch_norms_that_do_not_fold_stay_float(
+    tmp_path: Path, make_resnet32: Callable, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Pre-activation: BatchNorm after an addition. There is no int8 kernel for it, so its vectors are not rounded."""
+    model = make_resnet32(0.9)
+    save_model(model, tmp_path / "m.onnx")
+    images = np.random.default_rng(0).standard_normal((4, 3, 32, 32)).astype(np.float32)
+    report = quantise_int8(tmp_path / "m.onnx", tmp_path / "q.onnx", images)
+    assert report.quantised_weights == 35  # 33 pruned convolutions, stem and head
+    quantised = load_model(tmp_path / "q.onnx")
+    before, after = dense_initializers(model), dense_initializers(quantised)
+    unfolded = [node for node in quantised.graph.node if node.op_type == "BatchNormalization"]
+    assert unfolded
+    for node in unfolded:
+        for name in node.input[1:]:
+            assert after[name].tobytes() == before[name].tobytes()
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_other_ways_to_find_ranges(tmp_path: Path, images: np.ndarray, method: str, make_small_net: Callable) -> None:
     save_model(make_small_net(0.5), tmp_path / "m.onnx")
