@@ -1,0 +1,131 @@
+"""Every method through the whole pipeline on real digits: train, prune, shrink or store, export, verify, benchmark, analyse."""
+
+import numpy as np
+import pytest
+
+from tdcompress.bench import budget
+from tdcompress.records import Report
+from tdcompress.report.dependence import read_dependence
+
+RECIPE = """
+name = "methods"
+seed = 1
+
+[data]
+name = "digits"
+
+[model]
+name = "digits_cnn"
+width = 6
+hidden = 12
+
+[sparsity]
+method = "none"
+
+[train]
+epochs = 1
+batch_size = 64
+optimizer = { name = "sgd", lr = 0.05, momentum = 0.9 }
+
+[prune]
+fraction = 0.5
+
+[bench]
+budget = "none"
+"""
+
+EVERY = """
+[sweep]
+
+[[sweep.case]]
+"sparsity.method" = "dropout"
+
+[[sweep.case]]
+"sparsity.method" = "l1"
+"sparsity.l1" = 0.01
+
+[[sweep.case]]
+"sparsity.method" = "targeted"
+"sparsity.granularity" = "unit"
+"sparsity.gamma" = 0.5
+"sparsity.l1" = 0.01
+
+[[sweep.case]]
+"sparsity.method" = "l0"
+"sparsity.granularity" = "unit"
+
+[[sweep.case]]
+"sparsity.method" = "variational"
+"sparsity.granularity" = "unit"
+
+[[sweep.case]]
+"sparsity.method" = "smallify"
+
+[[sweep.case]]
+"sparsity.method" = "random_prune"
+"sparsity.fraction" = 0.5
+"""
+
+ANALYSED = """
+[analyse]
+bins = 16
+
+[[sweep.case]]
+"sparsity.method" = "none"
+
+[[sweep.case]]
+"sparsity.method" = "targeted"
+"sparsity.gamma" = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory, run_text) -> Report:
+    short = budget.Budget(
+        name="quick",
+        processes=2,
+        minimum_pairs=3,
+        maximum_pairs=20,
+        seconds_per_file=0.05,
+        seconds_total=0.2,
+        warm_up_seconds=0.01,
+        single_calls=3,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": short})
+        finished, _ = run_text(RECIPE + EVERY, tmp_path_factory.mktemp("methods"), {"bench.budget": "quick"})
+    return finished.report
+
+
+def test_every_method_is_deployed(report: Report):
+    rows = {row.id: row for row in report.rows}
+    assert len(rows) == 7
+    assert {row.method for row in rows.values()} == {"dropout", "l1", "targeted", "l0", "variational", "smallify", "random_prune"}
+    for row in rows.values():
+        assert abs(row.accuracy_onnx - row.accuracy_masked) <= 2 / report.test_samples
+        assert (row.accuracy_shrunk is not None) == (row.granularity == "unit")
+        assert 0.45 < row.sparsity_prunable < 0.8
+        assert row.onnx_bytes < row.dense_onnx_bytes
+        assert len(row.latency) == 1
+
+
+def test_a_random_mask_loses_nothing_when_it_is_pruned(report: Report):
+    (row,) = [row for row in report.rows if row.method == "random_prune"]
+    assert row.accuracy_masked == row.accuracy_dense
+    assert row.accuracy_dense > 0.2
+
+
+def test_analysis_of_a_run(tmp_path, run_text):
+    finished, _ = run_text(RECIPE + ANALYSED, tmp_path)
+    none, targeted = read_dependence(finished.folder)
+    assert (none.method, targeted.method) == ("none", "targeted")
+    with np.load(finished.folder / "dependence.npz", allow_pickle=False) as archive:
+        for index, record in enumerate((none, targeted)):
+            corner = archive[str(index)][record.kept_bins :, record.kept_bins :].sum()
+            assert corner / 2 == pytest.approx(record.curvature_term, rel=1e-9)
+            assert record.samples == finished.report.test_samples
+            row = finished.report.rows[index]
+            assert record.accuracy_pruned == row.accuracy_masked
+            assert record.accuracy_unpruned == row.accuracy_dense
+    again, _ = run_text(RECIPE + ANALYSED, tmp_path)
+    assert again.made == 0
