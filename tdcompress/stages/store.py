@@ -9,7 +9,7 @@ from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import WEIGHTS, dense_network, measured_accuracy
 from tdcompress.storage.csr import load_dense, save_arrays
 
-VERSION = 1
+VERSION = 2
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> StoreRecord:

@@ -1,11 +1,11 @@
 """Sparse weights as scipy CSR in one .npz: bit-exact, smallest index types on disk, validated before any arithmetic.
 
-Each array of the file is ``<name>|<part>``: a matrix of (O, fan_in) rows has the parts data, indices, indptr and shape; what is not
-worth it (biases, affines, dense matrices) has the part dense. scipy's own ``save_npz`` holds one matrix and does not validate.
+Each array of the file is ``<name>|<part>``: a matrix of (O, fan_in) rows has the parts data, indices, indptr and shape; what is
+not worth it (biases, affines, dense matrices) has the part dense. scipy's own ``save_npz`` holds one matrix and does not validate.
 """
 
+import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ Array = NDArray[Any]
 MAX_BYTES = 8 << 30
 MAX_RATIO = 2000  # unpacked / packed: a 100 x larger share than the sparsest matrix worth storing
 _PARTS = {"dense"}, {"data", "indices", "indptr", "shape"}
+_KINDS = "fiub"
 _INDEX_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
 
 
@@ -35,12 +36,14 @@ def save_arrays(arrays: Mapping[str, Array], path: Path) -> int:
         Bytes on disk.
 
     Raises:
-        ModelError: an array whose values are not finite, or a name with a "|" in it.
+        ModelError: an array that is not of finite numbers, or a name with a "|" in it.
     """
     parts: dict[str, Array] = {}
     for name, array in arrays.items():
         if "|" in name:
             raise ModelError(f"{path}: the tensor name {name!r} has a '|' in it, which this format uses itself; rename it")
+        if array.dtype.kind not in _KINDS:
+            raise ModelError(f"{path}: tensor {name!r} is of type {array.dtype}, not of numbers or booleans")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ModelError(f"{path}: tensor {name!r} has values that are not finite; train it again")
         for part, values in _encode(array).items():
@@ -72,7 +75,7 @@ def load_dense(path: Path) -> dict[str, Array]:
 
 
 def _encode(array: Array) -> dict[str, Array]:
-    dense = {"dense": np.ascontiguousarray(array)}
+    dense = {"dense": np.asarray(array, order="C")}
     if array.dtype.kind != "f" or array.ndim < 2 or array.size == 0:
         return dense
     matrix = np.ascontiguousarray(array).reshape(array.shape[0], -1)
@@ -108,13 +111,18 @@ def _load(path: Path) -> dict[str, tuple[csr_array | Array, tuple[int, ...]]]:
             raise ModelError(f"{path}: array {key!r} is not of this format (name|part)")
         tensors.setdefault(name, {})[part] = array
     loaded: dict[str, tuple[csr_array | Array, tuple[int, ...]]] = {}
+    left = MAX_BYTES  # of all tensors together, dense
     for name, parts in tensors.items():
         if set(parts) not in _PARTS:
             raise ModelError(f"{path}: tensor {name!r} has the parts {sorted(parts)}, not those of this format")
         if "dense" in parts:
-            loaded[name] = parts["dense"], parts["dense"].shape
+            dense = parts["dense"]
+            if dense.dtype.kind not in _KINDS or (dense.dtype.kind == "f" and not np.isfinite(dense).all()):
+                raise ModelError(f"{path}: tensor {name!r}: not all of its values are finite numbers; the file is damaged")
+            loaded[name] = dense, dense.shape
         else:
-            loaded[name] = _check_csr(path, name, **parts)
+            loaded[name] = _check_csr(path, name, left, **parts)
+            left -= math.prod(loaded[name][1]) * parts["data"].itemsize
     return loaded
 
 
@@ -125,14 +133,23 @@ def _read_npz(path: Path) -> dict[str, Array]:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > min(MAX_BYTES, MAX_RATIO * packed):
             raise ModelError(f"{path}: unpacks to {unpacked} bytes from {packed}; refused as a decompression bomb")
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
-        raise ModelError(f"{path}: not a readable file of sparse weights ({error})") from None
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {key: arrays[key] for key in arrays.files}
+    except ModelError:
+        raise
+    except (
+        Exception
+    ) as error:  # a crafted header makes numpy and zipfile raise many types, MemoryError and SyntaxError among them
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{path}: not a readable file of sparse weights ({reason})") from None
+    for key, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise ModelError(f"{path}: {key!r} is not an array")
+    return found
 
 
 def _check_csr(
-    path: Path, name: str, data: Array, indices: Array, indptr: Array, shape: Array
+    path: Path, name: str, left: int, data: Array, indices: Array, indptr: Array, shape: Array
 ) -> tuple[csr_array, tuple[int, ...]]:
     def refuse(problem: str) -> ModelError:
         return ModelError(f"{path}: tensor {name!r}: {problem}; the file is damaged")
@@ -144,17 +161,15 @@ def _check_csr(
     sizes = tuple(int(size) for size in shape)
     if len(sizes) < 2 or min(sizes) < 1:
         raise refuse(f"shape {sizes}")
-    rows, columns = sizes[0], 1
-    for size in sizes[1:]:
-        columns *= size
-    if rows * columns * data.itemsize > MAX_BYTES:
-        raise refuse(f"shape {sizes} is too large")
+    rows, columns = sizes[0], math.prod(sizes[1:])
+    if rows * columns * data.itemsize > left:
+        raise refuse(f"shape {sizes} is too large: all tensors together may have {MAX_BYTES} bytes")
     starts = indptr.astype(np.int64)
     if len(starts) != rows + 1 or starts[0] != 0 or starts[-1] != len(data) or (np.diff(starts) < 0).any():
         raise refuse("indptr does not run from 0 to the number of values")
-    places = indices.astype(np.int64)
-    if len(places) != len(data) or (len(places) and int(places.max()) >= columns):
+    if len(indices) != len(data) or (len(indices) and int(indices.max()) >= columns):
         raise refuse("an index lies outside its row")
+    places = indices.astype(np.int64)
     first_of_row = np.zeros(len(places), dtype=bool)
     first_of_row[starts[:-1][starts[:-1] < len(places)]] = True
     if len(places) > 1 and not ((np.diff(places) > 0) | first_of_row[1:]).all():
