@@ -228,6 +228,18 @@ def _range(inputs: Inputs, node: Node, opset: int) -> Array:
     return np.arange(start, limit, delta, dtype=start.dtype)
 
 
+def _bit_shift(inputs: Inputs, node: Node, opset: int) -> Array:
+    a, b = _need(inputs, 0), _need(inputs, 1)
+    _cap(np.broadcast_shapes(a.shape, b.shape))
+    return np.asarray(np.right_shift(a, b) if node.attributes["direction"] == b"RIGHT" else np.left_shift(a, b))
+
+
+def _mod(inputs: Inputs, node: Node, opset: int) -> Array:
+    a, b = _need(inputs, 0), _need(inputs, 1)
+    _cap(np.broadcast_shapes(a.shape, b.shape))
+    return np.asarray(np.fmod(a, b) if node.attributes.get("fmod", 0) else np.mod(a, b))
+
+
 def _transpose(inputs: Inputs, node: Node, opset: int) -> Array:
     return np.transpose(_need(inputs, 0), node.attributes.get("perm"))
 
@@ -248,6 +260,9 @@ EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]
         "Abs": _unary(np.abs),
         "Add": _binary(np.add),
         "And": _binary(np.logical_and),
+        "BitShift": _bit_shift,
+        "BitwiseAnd": _binary(np.bitwise_and),
+        "BitwiseOr": _binary(np.bitwise_or),
         "Cast": _cast,
         "Ceil": _unary(np.ceil),
         "Concat": _concat,
@@ -271,8 +286,10 @@ EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]
         "LessOrEqual": _binary(np.less_equal),
         "Max": _binary(np.maximum),
         "Min": _binary(np.minimum),
+        "Mod": _mod,
         "Mul": _binary(np.multiply),
         "Neg": _unary(np.negative),
+        "NonZero": _unary(lambda x: np.array(np.nonzero(x), np.int64)),
         "Not": _unary(np.logical_not),
         "Or": _binary(np.logical_or),
         "Pow": _binary(lambda a, b: np.power(a, b).astype(a.dtype)),

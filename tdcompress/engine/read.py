@@ -201,12 +201,12 @@ def read_graph(source: Path | bytes) -> Graph:
             f"local function {model.functions[0].name!r} is not handled; inline functions first (onnx.inliner)"
         )
     nodes = tuple(_node(proto, index) for index, proto in enumerate(model.graph.node))
+    constants = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
+    constants.update({sparse.values.name: _to_dense(sparse) for sparse in model.graph.sparse_initializer})
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, DecodeError) as error:
         raise ModelError(f"the ONNX checker refuses the model: {' '.join(str(error).split())[:300]}") from error
-    constants = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
-    constants.update({sparse.values.name: _to_dense(sparse) for sparse in model.graph.sparse_initializer})
     inputs = tuple(_value(info) for info in model.graph.input if info.name not in constants)
     outputs = tuple(_value(info) for info in model.graph.output)
     return Graph(inputs=inputs, outputs=outputs, nodes=nodes, constants=constants, opset=opset)

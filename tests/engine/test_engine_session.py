@@ -1,0 +1,253 @@
+"""The session: formats, names, batches, threads, errors."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tdcompress.engine import Session
+from tdcompress.errors import ModelError, UnsupportedError, UserError
+from tdcompress.onnxfile.pack import pack_onnx
+
+RNG = np.random.default_rng(3)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def small(model) -> bytes:
+    """conv - relu - pool - flatten - gemm with 80 % zeros."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], name="gemm"),
+    ]
+    w, v = floats(8, 3, 3, 3), floats(8 * 36, 10)
+    w[RNG.random(w.shape) < 0.8] = 0
+    v[RNG.random(v.shape) < 0.8] = 0
+    return model(nodes, {"w": w, "v": v}, {"x": ["batch", 3, 12, 12]})
+
+
+def test_inputs_and_outputs_as_onnxruntime_gives_them(small):
+    session = Session(small)
+    (x,), (y,) = session.get_inputs(), session.get_outputs()
+    assert (x.name, x.shape, x.type) == ("x", ["batch", 3, 12, 12], "tensor(float)")
+    assert (y.name, y.type) == ("y", "tensor(float)")
+    assert session.run(["y"], {"x": floats(2, 3, 12, 12)})[0].shape == (2, 10)
+
+
+def test_from_a_path(small, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(small)
+    x = floats(1, 3, 12, 12)
+    np.testing.assert_array_equal(Session(tmp_path / "model.onnx").run(None, {"x": x})[0], Session(small).run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_every_batch_gives_what_single_images_give(small, threads):
+    session, x = Session(small, threads), floats(33, 3, 12, 12)
+    alone = np.concatenate([session.run(None, {"x": x[i : i + 1]})[0] for i in range(33)])
+    for batch in (1, 2, 7, 33):
+        np.testing.assert_array_equal(session.run(None, {"x": x[:batch]})[0], alone[:batch])
+
+
+def test_one_session_in_many_threads(small):
+    session, x = Session(small), floats(4, 3, 12, 12)
+    want, wrong = session.run(None, {"x": x})[0], []
+
+    def work() -> None:
+        for _ in range(50):
+            if not np.array_equal(session.run(None, {"x": x})[0], want):
+                wrong.append(1)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_results_do_not_share_memory(small):
+    session = Session(small)
+    first = session.run(None, {"x": floats(1, 3, 12, 12)})[0]
+    kept = first.copy()
+    session.run(None, {"x": floats(1, 3, 12, 12)})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_arrays_that_are_not_contiguous_or_read_only(small):
+    session, x = Session(small), floats(2, 3, 12, 12)
+    want = session.run(None, {"x": x})[0]
+    np.testing.assert_array_equal(session.run(None, {"x": np.asfortranarray(x)})[0], want)
+    x.flags.writeable = False
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], want)
+
+
+@pytest.mark.parametrize(
+    ("feed", "text"),
+    [
+        ({"z": (1, 3, 12, 12)}, "the model has"),
+        ({"x": (1, 3, 12)}, "shape"),
+        ({"x": (1, 3, 12, 13)}, "shape"),
+        ({"x": (0, 3, 12, 12)}, "batch"),
+        ({}, "the model has"),
+    ],
+)
+def test_wrong_feeds(small, feed, text):
+    with pytest.raises(UserError, match=text):
+        Session(small).run(None, {name: floats(*shape) for name, shape in feed.items()})
+
+
+def test_wrong_type_names_and_threads(small):
+    session = Session(small)
+    with pytest.raises(UserError, match="float64"):
+        session.run(None, {"x": floats(1, 3, 12, 12).astype(np.float64)})
+    with pytest.raises(UserError, match="no output 'z'"):
+        session.run(["z"], {"x": floats(1, 3, 12, 12)})
+    with pytest.raises(UserError, match="threads"):
+        Session(small, 0)
+    with pytest.raises(UnsupportedError, match="no 'mmx'"):
+        Session(small, isa="mmx")
+
+
+def sparse_copy(data: bytes) -> bytes:
+    """The same model with COO initializers."""
+    model = onnx.load_model_from_string(data)
+    for tensor in list(model.graph.initializer):
+        array = numpy_helper.to_array(tensor)
+        flat = np.flatnonzero(array)
+        values = numpy_helper.from_array(array.reshape(-1)[flat], tensor.name)
+        indices = numpy_helper.from_array(flat.astype(np.int64), f"{tensor.name}_indices")
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, array.shape))
+        model.graph.initializer.remove(tensor)
+    return model.SerializeToString()
+
+
+def test_sparse_initializers(small):
+    x = floats(2, 3, 12, 12)
+    np.testing.assert_array_equal(Session(sparse_copy(small)).run(None, {"x": x})[0], Session(small).run(None, {"x": x})[0])
+
+
+def gap_decoder(data: bytes) -> bytes:
+    """The same model with weights as uint8 gaps and values, decoded by standard operators."""
+    model = onnx.load_model_from_string(data)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    flat = np.concatenate([array.reshape(-1) for array in arrays.values()])
+    gaps, values, last = [], [], -1
+    for index in np.flatnonzero(flat):
+        gap = int(index) - last
+        while gap >= 255:
+            gaps.append(255)
+            gap -= 255
+        gaps.append(gap)
+        values.append(flat[index])
+        last = int(index)
+    constants = {
+        "gaps": np.array(gaps, np.uint8),
+        "values": np.concatenate(([0.0], values)).astype(np.float32),
+        "skip": np.array(255, np.int64),
+        "axis": np.array(0, np.int64),
+        "start": np.array(-1, np.int64),
+        "zeros": np.array([flat.size + 1], np.int64),
+        "last": np.array(flat.size, np.int64),
+        "sizes": np.array([array.size for array in arrays.values()] + [1], np.int64),
+    }
+    spec = [
+        ("Cast", ["gaps"], ["g"], {"to": TensorProto.INT64}),
+        ("Equal", ["g", "skip"], ["is_skip"], {}),
+        ("Not", ["is_skip"], ["is_value"], {}),
+        ("Cast", ["is_value"], ["one"], {"to": TensorProto.INT64}),
+        ("CumSum", ["one", "axis"], ["rank"], {}),
+        ("Gather", ["values", "rank"], ["picked"], {}),
+        ("CumSum", ["g", "axis"], ["sums"], {}),
+        ("Add", ["sums", "start"], ["positions"], {}),
+        ("Where", ["is_value", "positions", "last"], ["targets"], {}),
+        ("ConstantOfShape", ["zeros"], ["blank"], {}),
+        ("ScatterElements", ["blank", "targets", "picked"], ["flat"], {}),
+        ("Split", ["flat", "sizes"], [*(f"{name}_flat" for name in arrays), "rest"], {}),
+    ]
+    for name, array in arrays.items():
+        constants[f"{name}_shape"] = np.array(array.shape, np.int64)
+        spec.append(("Reshape", [f"{name}_flat", f"{name}_shape"], [name], {}))
+    nodes = [helper.make_node(op, inputs, outputs, **attributes) for op, inputs, outputs, attributes in spec]
+    old = list(model.graph.node)
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend([*nodes, *old])
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    return model.SerializeToString()
+
+
+def test_packed_weights_are_decoded_at_load(small, check):
+    x = floats(2, 3, 12, 12)
+    packed = gap_decoder(small)
+    np.testing.assert_array_equal(check(packed, {"x": x})[0], Session(small).run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("prefer", ["speed", "size"])
+def test_the_projects_own_packed_files(small, tmp_path, prefer):
+    (tmp_path / "dense.onnx").write_bytes(small)
+    pack_onnx(tmp_path / "dense.onnx", tmp_path / "packed.onnx", prefer=prefer)
+    x = floats(2, 3, 12, 12)
+    np.testing.assert_array_equal(Session(tmp_path / "packed.onnx").run(None, {"x": x})[0], Session(small).run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x07"])
+def test_files_that_are_no_models(content, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.onnx"):
+        Session(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ModelError, match="No such file"):
+        Session(tmp_path / "model.onnx")
+
+
+UNSUPPORTED = {
+    "Lrn": (helper.make_node("LRN", ["x"], ["y"], name="lrn", size=3), {}, "no operator LRN"),
+    "quantised": (helper.make_node("QuantizeLinear", ["x", "s"], ["y"], name="q"), {"s": np.float32(1)}, "quantised"),
+    "domain": (helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft"), {}, "com.microsoft"),
+    "batch axis": (helper.make_node("Transpose", ["x"], ["y"], name="t", perm=[1, 0, 2, 3]), {}, "batch"),
+    "batch reshape": (helper.make_node("Reshape", ["x", "s"], ["y"], name="r"), {"s": np.array([-1, 4])}, "batch"),
+    "batch mean": (helper.make_node("ReduceMean", ["x", "a"], ["y"]), {"a": np.array([0])}, "batch"),
+    "half": (helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT16), {}, "FLOAT16"),
+}
+
+
+@pytest.mark.parametrize("case", UNSUPPORTED)
+def test_unsupported_is_named(model, case):
+    node, constants, text = UNSUPPORTED[case]
+    with pytest.raises(UnsupportedError, match=text):
+        Session(model([node], constants, {"x": ["b", 3, 4, 4]}))
+
+
+def test_external_data_is_refused(small):
+    data = onnx.load_model_from_string(small)
+    tensor = data.graph.initializer[0]
+    onnx.external_data_helper.set_external_data(tensor, "/etc/passwd")
+    tensor.ClearField("raw_data")
+    with pytest.raises(UnsupportedError, match="another file"):
+        Session(data.SerializeToString())
+
+
+def test_weights_that_do_not_fit(model):
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv1")
+    data = onnx.load_model_from_string(model([node], {"w": floats(2, 3, 3, 3)}, {"x": ["b", 3, 8, 8]}))
+    data.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    with pytest.raises(ModelError, match="conv1"):
+        Session(data.SerializeToString())
+
+
+def test_a_decoder_that_would_fill_the_memory(model):
+    nodes = [helper.make_node("ConstantOfShape", ["n"], ["w"], name="bomb"), helper.make_node("Add", ["x", "w"], ["y"])]
+    with pytest.raises((ModelError, UnsupportedError), match="bomb"):
+        Session(model(nodes, {"n": np.array([2**20, 2**20])}, {"x": ["b", 4]}))
