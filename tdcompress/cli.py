@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"tdcompress: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -203,7 +206,7 @@ def inspect(args: argparse.Namespace) -> None:
 
     console = make_console()
     path = Path(args.path)
-    files = [path] if path.is_file() else run_files(args.artifacts / args.path)
+    files = [path] if path.is_file() else run_files(path if path.is_dir() else args.artifacts / args.path)
     for file in files:
         if args.backend == "engine":
             from tdcompress.engine import explain

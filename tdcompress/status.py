@@ -16,7 +16,7 @@ def run_table(root: Path, only: str | None = None) -> Table:
     Raises:
         UserError: the one run that is asked for is not there.
     """
-    folders = sorted(path.parent for path in root.glob("*/report.json"))
+    folders = sorted(path.parent for path in root.glob("[!.]*/report.json"))
     if only is not None:
         folders = [folder for folder in folders if folder.name == only]
         if not folders:

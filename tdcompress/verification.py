@@ -35,8 +35,11 @@ def verify_path(path: Path, say: Callable[[str], None] = lambda line: None) -> d
     say(f"{path}: hashing files")
     files = _manifest_files(path)
     check_files(path, files)
+    models = sorted(name for name in files if name.endswith(".onnx"))
+    if not models:
+        raise ArtifactError(f"{path / MANIFEST}: names no .onnx file; is {path} a run's folder?")
     reports = {}
-    for name in sorted(name for name in files if name.endswith(".onnx")):
+    for name in models:
         say(f"{path / name}: running samples")
         reports[name] = verify_with_samples(path / name)
     return reports

@@ -40,6 +40,7 @@ from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.stages.analyse import MATRIX
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.export import ONNX, SAMPLES
+from tdcompress.stages.folder import finished_report, refuse_another_recipe, renewed
 from tdcompress.stages.network import example_inputs, fresh_network, load_data
 from tdcompress.stages.plan import RowPlan, RunPlan, plan_run
 
@@ -108,7 +109,8 @@ def run_recipe(
         store.hashes.save()
         finished = None if runner.made or replace else finished_report(folder, plan.recipe_key)
         if finished is None:
-            finished = lay_out(plan, artifacts, folder)
+            with renewed(folder) as new:
+                finished = lay_out(plan, artifacts, new)
         return Finished(report=finished, folder=folder, made=runner.made)
 
 
@@ -137,47 +139,8 @@ def all_tasks(plan: RunPlan) -> list[Task]:
     return tasks + ([plan.bench] if plan.bench else [])
 
 
-def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
-    """Protect a finished run from a recipe of the same name.
-
-    Raises:
-        UserError: the folder holds a run of another resolved recipe.
-    """
-    if replace or not folder.exists():
-        return
-    try:
-        held = json.loads((folder / MANIFEST).read_text()).get("recipe_key")
-    except (OSError, ValueError):
-        if (folder / "report.json").exists():
-            held = None  # a finished run whose manifest is lost is still not ours to overwrite
-        else:
-            return
-    if held != recipe_key:
-        raise UserError(
-            f"{folder} holds the run of another recipe (or other settings) named {folder.name!r}; "
-            "give this one a name of its own with --set name=..., or replace the old one with --replace"
-        )
-
-
-def finished_report(folder: Path, recipe_key: str) -> Report | None:
-    """The report of a run folder that is complete and undamaged, else None."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        whole = all(sha256_file(folder / name) == digest for name, digest in manifest["files"].items())
-        if manifest["recipe_key"] == recipe_key and whole:
-            return decode(Report, json.loads((folder / "report.json").read_text()), "report.json")
-    except (OSError, ValueError, KeyError):
-        return None
-    return None
-
-
 def lay_out(plan: RunPlan, artifacts: Mapping[str, Artifact], folder: Path) -> Report:
-    """Write the run's folder: files to ship, report, resolved recipe, links; its manifest last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for path in folder.iterdir():  # what an earlier recipe of this name left
-        if path.is_file():
-            path.unlink()
+    """Write an empty folder full: files to ship, report, resolved recipe, links; its manifest last."""
     dense = artifacts[plan.dense.key]
     shipped = {"dense.onnx": dense, **{f"{row.id}.onnx": artifacts[row.export.key] for row in plan.rows}}
     report = make_report(plan, artifacts)
@@ -212,12 +175,13 @@ def _link(task: Task) -> str:
 
 
 def write_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
-    """Real inputs, and each file's outputs as torch computed them, for ``verify`` on the deployment machine."""
+    """Real inputs, and what each file has to give for them, for ``verify`` on the deployment machine; see ``stages.export``."""
     arrays: dict[str, np.ndarray] = {}
     for name, artifact in shipped.items():
         with np.load(artifact.file(SAMPLES), allow_pickle=False) as archive:
             arrays["input"] = archive["input"]
-            arrays[f"output/{name}"] = archive["output"]
+            if "output" in archive:
+                arrays[f"output/{name}"] = archive["output"]
     with published(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 

@@ -1,0 +1,92 @@
+"""A run's folder: whose it is, whether it is whole, and how a new one takes its place."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.errors import ArtifactError, UserError
+from tdcompress.files import fsync_folder
+from tdcompress.records import Report, decode
+
+REPORT = "report.json"
+
+
+def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
+    """Protect a finished run from a recipe of the same name, and what is no run from any.
+
+    Raises:
+        UserError: the folder holds a run of another resolved recipe, or something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    held = _recipe_key(folder)
+    if held is None:
+        raise UserError(f"{folder} is there and holds no run; give this one another name with --set name=..., or move it away")
+    if held != recipe_key and not replace:
+        raise UserError(
+            f"{folder} holds the run of another recipe (or other settings) named {folder.name!r}; "
+            "give this one a name of its own with --set name=..., or replace the old one with --replace"
+        )
+
+
+def finished_report(folder: Path, recipe_key: str) -> Report | None:
+    """The report of a run folder that is complete and undamaged, else None."""
+    manifest = _read_table(folder / MANIFEST)
+    if manifest.get("recipe_key") != recipe_key or not isinstance(manifest.get("files"), dict):
+        return None
+    try:
+        check_files(folder, manifest["files"])
+        return decode(Report, _read_table(folder / REPORT), REPORT)
+    except (ArtifactError, ValueError):
+        return None
+
+
+@contextmanager
+def renewed(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the run folder's place when the block is done; until then the old one is as it was.
+
+    Files of the old folder that its manifest does not name (a comparison, somebody's notes) are taken over.
+    """
+    new, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    fsync_folder(new)
+    if folder.exists():
+        _take_over(old, folder)  # what a run that was killed below left
+        folder.rename(old)
+    new.rename(folder)
+    fsync_folder(folder.parent)
+    _take_over(old, folder)
+
+
+def _take_over(old: Path, folder: Path) -> None:
+    if not old.exists():
+        return
+    files = _read_table(old / MANIFEST).get("files")
+    replaced = {MANIFEST, *(files if isinstance(files, dict) else ())}
+    for path in old.iterdir():
+        if path.name not in replaced and not (folder / path.name).exists():
+            path.rename(folder / path.name)
+    shutil.rmtree(old)
+
+
+def _recipe_key(folder: Path) -> str | None:
+    for name in (MANIFEST, REPORT):  # a run whose manifest is damaged is still a run of its recipe
+        key = _read_table(folder / name).get("recipe_key")
+        if isinstance(key, str):
+            return key
+    return None
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is missing or damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
