@@ -65,7 +65,10 @@ class SparseNet(nn.Module):
 
     @torch.no_grad()
     def plain(self) -> nn.Module:
-        """The ordinary network, holding the parameters that deployment runs with."""
+        """The ordinary network, holding from now on the parameters that deployment runs with.
+
+        Training is over then: gates and switches are multiplied in, and would be a second time if this wrapper ran again.
+        """
         params = self.parameters_by_name()
         for name, value in self.method.deployed(params).items():
             params[name].copy_(value)

@@ -17,9 +17,7 @@ def filter_rows(weight: Tensor, axis: int) -> Tensor:
     return weight.movedim(axis, 0).reshape(weight.shape[axis], -1)
 
 
-def lowest_weights(
-    scores: Tensor, axis: int, *, fraction: float | None = None, keep_per_filter: int | None = None
-) -> Tensor:
+def lowest_weights(scores: Tensor, axis: int, *, fraction: float | None = None, keep_per_filter: int | None = None) -> Tensor:
     """Select the lowest-scored weights within each filter (Equation 2; the complement of argmax-k).
 
     Args:
