@@ -1,7 +1,8 @@
 """Networks with random weights, pruned per filter, as ONNX files: what engine_latency.py times and the engine's tests run.
 
 Latency does not depend on the values of the weights that stay, only on where the zeros are, so no training is needed here.
-The networks are those of the papers: ResNet-32 (pre-activation, 1,857,498 parameters), LeNet-5 for CIFAR-10, VGG-16 for CIFAR-100.
+The networks are those of the papers: ResNet-32 (pre-activation, 1,857,498 parameters), LeNet-5 for CIFAR-10, VGG-16
+for CIFAR-100.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ class Builder:
         self.initializers: list[onnx.TensorProto] = []
 
     def constant(self, array: NDArray[np.generic]) -> str:
+        """An initializer; its name."""
         name = f"c{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def node(self, op: str, *inputs: str, **attributes: object) -> str:
+        """A node with one output; its name."""
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=f"{op.lower()}_{len(self.nodes)}", **attributes))
         return name
@@ -45,21 +48,25 @@ class Builder:
         return rows.reshape(shape)
 
     def conv(self, x: str, shape: tuple[int, ...], stride: int = 1, pad: int = 0, bias: bool = False, prune: bool = True) -> str:
+        """A convolution with weights of `shape` (O, I, kernel, kernel)."""
         inputs = [x, self.constant(self.weight(shape, prune))]
         if bias:
             inputs.append(self.constant(self.random.standard_normal(shape[0]).astype(np.float32) * np.float32(0.1)))
         return self.node("Conv", *inputs, kernel_shape=shape[2:], strides=[stride, stride], pads=[pad] * 4)
 
     def batch_norm(self, x: str, channels: int) -> str:
+        """Batch normalisation with random statistics."""
         draw = self.random.uniform
         parameters = [draw(0.5, 1.5, channels), draw(-0.2, 0.2, channels), draw(-0.2, 0.2, channels), draw(0.5, 1.5, channels)]
         return self.node("BatchNormalization", x, *(self.constant(p.astype(np.float32)) for p in parameters), epsilon=1e-3)
 
     def gemm(self, x: str, shape: tuple[int, int], prune: bool = True) -> str:
+        """A fully connected layer with weights of `shape` (outputs, features)."""
         bias = self.random.standard_normal(shape[0]).astype(np.float32) * np.float32(0.1)
         return self.node("Gemm", x, self.constant(self.weight(shape, prune)), self.constant(bias), transB=1)
 
     def model(self, output: str, input_shape: tuple[int, ...], outputs: int) -> bytes:
+        """The finished file: `output` becomes "logits"."""
         self.nodes[-1].output[0] = "logits"
         assert output == f"t{len(self.nodes) - 1}"
         graph = helper.make_graph(

@@ -1,7 +1,7 @@
 """A CPU engine that makes zeros fast: it runs ONNX files whose pruned weights are zeros, skipping them.
 
-`Session("model.onnx").run(None, {"input": x})` is the same call as onnxruntime's; `explain` says per layer which kernel runs and why.
-How it works: docs/engine.md.
+`Session("model.onnx").run(None, {"input": x})` is the same call as onnxruntime's; `explain` says per layer which
+kernel runs and why. How it works: docs/engine.md.
 """
 
 from tdcompress.engine.lowering import LayerRecord

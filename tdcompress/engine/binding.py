@@ -1,6 +1,7 @@
 """The C structures of csrc/tdc.h, field by field, and the calls into the library.
 
-Every field is 8 bytes wide, and the sizes are compared with the library's own when it is loaded, so the two cannot drift apart unseen.
+Every field is 8 bytes wide, and the sizes are compared with the library's own when it is loaded, so the two cannot
+drift apart unseen.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ LANES = 16
 
 DTYPES: Mapping[str, int] = MappingProxyType({"float32": 0, "uint8": 1, "int8": 2, "int32": 3, "int64": 4, "float64": 5})
 ACTIVATIONS: tuple[str, ...] = (
-    "none", "relu", "clip", "leaky", "hardsigmoid", "hardswish", "sigmoid", "tanh", "exp", "sqrt", "erf", "abs", "neg", "reciprocal", "log",
+    "none", "relu", "clip", "leaky", "hardsigmoid", "hardswish", "sigmoid", "tanh", "exp", "sqrt", "erf", "abs", "neg",
+    "reciprocal", "log",
 )  # fmt: skip
 BINARIES: tuple[str, ...] = ("add", "sub", "mul", "div", "max", "min", "pow")
 POOLS: tuple[str, ...] = ("max", "average", "average_padded")
@@ -77,8 +79,8 @@ class LinearOp(Structure):
     """tdc_linear."""
 
     _fields_ = [
-        ("input", Tensor), ("output", Tensor), ("kind", c_int64), ("tokens", c_int64), ("features", c_int64), ("outputs", c_int64),
-        ("weights", c_void_p), ("row_starts", c_void_p), ("columns16", c_void_p), ("columns32", c_void_p),
+        ("input", Tensor), ("output", Tensor), ("kind", c_int64), ("tokens", c_int64), ("features", c_int64),
+        ("outputs", c_int64), ("weights", c_void_p), ("row_starts", c_void_p), ("columns16", c_void_p), ("columns32", c_void_p),
         ("positions", c_void_p), ("step_counts", c_void_p), ("bias", c_void_p), ("act", Act),
     ]  # fmt: skip
 
@@ -123,7 +125,8 @@ class PoolOp(Structure):
     _fields_ = [
         ("input", Tensor), ("output", Tensor), ("scratch", Tensor), ("kind", c_int64),
         *((name, c_int64) for name in (
-            "kernel_y", "kernel_x", "stride_y", "stride_x", "pad_top", "pad_left", "pad_bottom", "pad_right", "dilation_y", "dilation_x",
+            "kernel_y", "kernel_x", "stride_y", "stride_x",
+            "pad_top", "pad_left", "pad_bottom", "pad_right", "dilation_y", "dilation_x",
         )),
     ]  # fmt: skip
 

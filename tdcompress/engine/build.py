@@ -1,8 +1,9 @@
 """Compile the kernels once per machine and load them.
 
-The C source is part of the package. At first use it is compiled with cc, gcc or clang, or with the `ziglang` wheel where no system
-compiler exists (`$CC` overrides the choice), into `$TDCOMPRESS_CACHE` or the user's cache folder, under a name that hashes source,
-compiler and flags. Publishing is atomic: whoever compiles at the same time ends with the same file. Nothing is compiled at installation.
+The C source is part of the package. At first use it is compiled with cc, gcc or clang, or with the `ziglang` wheel
+where no system compiler exists (`$CC` overrides the choice), into `$TDCOMPRESS_CACHE` or the user's cache folder,
+under a name that hashes source, compiler and flags. Publishing is atomic: whoever compiles at the same time ends with
+the same file. Nothing is compiled at installation.
 """
 
 from __future__ import annotations

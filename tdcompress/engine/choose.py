@@ -1,7 +1,7 @@
 """Which kernel runs a layer: a count of the work that each would do, in the measured cost of its inner loop.
 
-The sparse kernel pays per kept weight, the dense one per weight; per multiplication the dense kernel is cheaper because several filters
-share each loaded row. docs/engine.md has the measurements behind the constants.
+The sparse kernel pays per kept weight, the dense one per weight; per multiplication the dense kernel is cheaper
+because several filters share each loaded row. docs/engine.md has the measurements behind the constants.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROWS_DENSE_ADVANTAGE = 8.0
 LANES_DENSE_ADVANTAGE = 2.5
 """The same for fully connected layers with 16 outputs in the lanes, lanes that wait for the fullest included."""
 LANES_LARGEST = 1 << 18
-"""Most kept weights of the lanes kernel: its table takes twice the bytes per weight, which pays only while it stays in the cache."""
+"""Most kept weights of the lanes kernel: its table takes twice the bytes per weight, which pays only in the cache."""
 FILTER_OVERHEAD = 2.0
 """What finishing one filter costs in the sparse kernel, in kept weights."""
 

@@ -1,8 +1,8 @@
 """Operators evaluated on constants, with numpy, when a model is loaded.
 
 Two things need it: shape arithmetic of dynamic batches, and packed files, whose weights come out of a decoder made of standard
-operators (Cast, Equal, Not, Add, CumSum, Gather, Where, ScatterElements, Split, Reshape). A constant subgraph may hold any operator of
-this table; sizes are checked before memory is taken.
+operators (Cast, Equal, Not, Add, CumSum, Gather, Where, ScatterElements, Split, Reshape). A constant subgraph may
+hold any operator of this table; sizes are checked before memory is taken.
 """
 
 from __future__ import annotations
@@ -224,8 +224,9 @@ def _tile(inputs: Inputs, node: Node, opset: int) -> Array:
 
 def _range(inputs: Inputs, node: Node, opset: int) -> Array:
     start, limit, delta = (_need(inputs, i).reshape(()) for i in range(3))
-    _cap([max(0, math.ceil((float(limit) - float(start)) / float(delta)))])
-    return np.arange(start, limit, delta, dtype=start.dtype)
+    count = max(0, math.ceil((float(limit) - float(start)) / float(delta)))
+    _cap([count])
+    return np.asarray(start + np.arange(count).astype(start.dtype) * delta)
 
 
 def _bit_shift(inputs: Inputs, node: Node, opset: int) -> Array:

@@ -1,8 +1,9 @@
 """Joining steps so that each tensor is written once, in its final form.
 
-In this order: arithmetic with per-channel constants becomes Affine; Affine is folded into the convolution or fully connected layer before
-it (BatchNorm); activations join their producer; Add joins a convolution as residual, or joins two convolutions into one; the
-normalisation in front of a pre-activation unit becomes a second output of the convolution that makes its input.
+In this order: arithmetic with per-channel constants becomes Affine; Affine is folded into the convolution or fully
+connected layer before it (BatchNorm); activations join their producer; Add joins a convolution as residual, or joins
+two convolutions into one; the normalisation in front of a pre-activation unit becomes a second output of the
+convolution that makes its input.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _as_affine(step: Step, shapes: dict[str, Shape]) -> Step:
         "add": (one, constant),
         "sub": (-one, constant) if reverse else (one, -constant),
         "mul": (constant, zero),
-        "div": (1 / constant if constant.all() else one, zero),
+        "div": (np.float32(1) / constant if constant.all() else one, zero),
     }[step.kind]
     return Affine(name=step.name, output=step.output, x=x, scale=scale, shift=shift, act=step.act)
 
@@ -86,7 +87,8 @@ def _scaled(weight: Floats, scale: Floats) -> Floats:
 
 
 def _shifted(bias: Floats, affine: Affine) -> Floats:
-    assert affine.scale is not None and affine.shift is not None
+    assert affine.scale is not None
+    assert affine.shift is not None
     return (bias.astype(np.float64) * affine.scale + affine.shift).astype(np.float32)
 
 
@@ -186,7 +188,14 @@ class _Fusion:
             return False
         reader = self.only_reader(conv.output, readers)
         add = None if reader is None else self.steps[reader]
-        if reader is None or not isinstance(add, Binary) or add.kind != "add" or len(add.inputs) != 2 or add.a == add.b or not add.act.cheap:
+        if (
+            reader is None
+            or not isinstance(add, Binary)
+            or add.kind != "add"
+            or len(add.inputs) != 2
+            or add.a == add.b
+            or not add.act.cheap
+        ):
             return False
         other = add.inputs[1] if add.a == conv.output else add.inputs[0]
         if self.shapes[other] != self.shapes[conv.output]:

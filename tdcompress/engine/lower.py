@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from ctypes import c_int64
 from types import MappingProxyType
 from typing import Any
 
@@ -60,9 +61,9 @@ def _strides(shape: Sequence[int]) -> list[int]:
 
 def _dims(step: Step, values: Sequence[int]) -> Any:
     if len(values) > MAX_DIMS:
-        raise UnsupportedError(f"{step.name!r} works on {len(values)} axes; at most {MAX_DIMS} are handled: use the onnxruntime backend")
-    from ctypes import c_int64
-
+        raise UnsupportedError(
+            f"{step.name!r} works on {len(values)} axes; at most {MAX_DIMS} are handled: use the onnxruntime backend"
+        )
     return (c_int64 * MAX_DIMS)(*values)
 
 
@@ -87,7 +88,14 @@ def _linear(state: Lowering, step: Linear) -> None:
 
     def fill() -> LinearOp:
         return LinearOp(
-            input=x.tensor(), output=y.tensor(), tokens=tokens, features=features, outputs=outputs, bias=bias, act=act_structure(step.act), **fields
+            input=x.tensor(),
+            output=y.tensor(),
+            tokens=tokens,
+            features=features,
+            outputs=outputs,
+            bias=bias,
+            act=act_structure(step.act),
+            **fields,
         )
 
     state.call("linear", [x], [y], fill)
@@ -100,7 +108,9 @@ def _linear_tables(state: Lowering, weight: Floats, kernel: str) -> dict[str, in
         fields["weights"] = state.pointer(weight)
     elif kernel == "lanes":
         weights, positions, steps = lane_table(weight)
-        fields["weights"], fields["positions"], fields["step_counts"] = (state.pointer(array) for array in (weights, positions, steps))
+        fields["weights"], fields["positions"], fields["step_counts"] = (
+            state.pointer(array) for array in (weights, positions, steps)
+        )
     else:
         rows, columns = np.nonzero(weight)
         fields["weights"] = state.pointer(weight[rows, columns])
@@ -225,7 +235,16 @@ def _softmax(state: Lowering, step: Softmax) -> None:
     )
 
 
-def _strided(state: Lowering, step: Step, x: Place, y: Place, dims: Sequence[int], *, start: tuple[int, int], strides: tuple[Sequence[int], Sequence[int]]) -> None:
+def _strided(
+    state: Lowering,
+    step: Step,
+    x: Place,
+    y: Place,
+    dims: Sequence[int],
+    *,
+    start: tuple[int, int],
+    strides: tuple[Sequence[int], Sequence[int]],
+) -> None:
     """A strided copy; start and strides: of the input, of the output."""
     dims = list(dims) or [1]
     sizes, stride_in, stride_out = _dims(step, dims), _dims(step, strides[0] or [1]), _dims(step, strides[1] or [1])

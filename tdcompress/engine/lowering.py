@@ -1,7 +1,7 @@
 """The state while steps become kernel calls: where each tensor lies, and the calls so far.
 
-A tensor has one home, in the layout that its producer writes. A reader that needs another layout gets a copy, made once. Descriptors are
-filled in only after all buffers have their places.
+A tensor has one home, in the layout that its producer writes. A reader that needs another layout gets a copy, made
+once. Descriptors are filled in only after all buffers have their places.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class Call:
 class LayerRecord:
     """What `explain` tells of one layer.
 
-    layer: the ONNX node; op: conv or linear; shape of the weights; weights and zeros are counts; kernel: dense, sparse, rows or lanes; why: the reason.
+    layer: the ONNX node; op: conv or linear; shape of the weights; weights and zeros are counts; kernel: dense,
+    sparse, rows or lanes; why: the reason.
     """
 
     layer: str
@@ -119,7 +120,7 @@ class Lowering:
         return place
 
     def output_rows(self, name: str, like: Place | None = None) -> Place:
-        """The home of a tensor whose producer writes rows in any layout: what a convolution wants, else the layout of `like`, else plain."""
+        """The home of a tensor whose producer writes rows in any layout: as a convolution wants them, as `like`, or plain."""
         wanted = [layout for layout in self.wanted.get(name, ()) if name not in self.network.outputs]
         if wanted:
             layout = wanted[0]
@@ -129,7 +130,12 @@ class Lowering:
         elif like is not None and not like.layout.plain and name not in self.network.outputs:
             grid = like.layout
             layout = Layout(
-                channels=grid.channels, height=grid.height, width=grid.width, pitch=grid.pitch, segments=grid.segments, slots=grid.slots
+                channels=grid.channels,
+                height=grid.height,
+                width=grid.width,
+                pitch=grid.pitch,
+                segments=grid.segments,
+                slots=grid.slots,
             )
         else:
             return self.output_plain(name)
@@ -166,7 +172,7 @@ class Lowering:
         self.call("copy", [source], [target], lambda: CopyOp(input=source.tensor(), output=target.tensor()))
 
     def phases(self, name: str, strides: tuple[int, int], wanted: Layout) -> Place:
-        """A tensor split into stride_y * stride_x phases per channel, on the grid of `wanted`, so that a strided convolution reads whole rows."""
+        """A tensor split into stride_y * stride_x phases per channel, so that a strided convolution reads whole rows."""
         key = (name, strides, wanted)
         if key not in self.copies:
             for (other, other_strides, *rest), place in list(self.copies.items()):

@@ -30,9 +30,9 @@ class Use:
 def place_buffers(uses: Sequence[Use], *, guard: int) -> int:
     """Give every arena buffer its start and return the arena's size, both in elements.
 
-    Buffers that live at the same time (from their first writer to their last reader) get disjoint ranges: largest first, each at the lowest
-    address that is free for its whole life. `guard` elements are kept before and after everything, since displaced loads may look a little
-    outside a plane.
+    Buffers that live at the same time (from their first writer to their last reader) get disjoint ranges: largest
+    first, each at the lowest address that is free for its whole life. `guard` elements are kept before and after
+    everything, since displaced loads may look a little outside a plane.
     """
     lives: dict[Buffer, tuple[int, int]] = {}
     for index, use in enumerate(uses):

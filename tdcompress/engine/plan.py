@@ -66,10 +66,14 @@ def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
     for step in network.steps:
         LOWERINGS[type(step)](state, step)
     _export_outputs(state, network)
-    widest = max((call_buffer.layout.row_stride for call in state.calls for call_buffer in (*call.use.reads, *call.use.writes)), default=0)
+    widest = max(
+        (call_buffer.layout.row_stride for call in state.calls for call_buffer in (*call.use.reads, *call.use.writes)), default=0
+    )
     arena = place_buffers([call.use for call in state.calls], guard=2 * widest + 1024)
     if 4 * arena >= MAX_ARENA_BYTES:
-        raise UnsupportedError(f"one image needs {4 * arena} bytes of memory; less than {MAX_ARENA_BYTES} are handled: use the onnxruntime backend")
+        raise UnsupportedError(
+            f"one image needs {4 * arena} bytes of memory; less than {MAX_ARENA_BYTES} are handled: use the onnxruntime backend"
+        )
     ops = (Op * max(1, len(state.calls)))()
     for op, call in zip(ops, state.calls, strict=False):
         descriptor = call.fill()

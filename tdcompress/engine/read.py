@@ -1,7 +1,7 @@
 """An ONNX file as plain Python: nodes, constants, inputs and outputs, checked before anything is computed from it.
 
-Ordinary and sparse initializers become numpy arrays. Refused, by name: external data, foreign operator domains, functions, control flow
-(subgraphs) and quantised graphs.
+Ordinary and sparse initializers become numpy arrays. Refused, by name: external data, foreign operator domains,
+functions, control flow (subgraphs) and quantised graphs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ MAX_ELEMENTS = 1 << 30
 
 _QUANTISED = frozenset(
     {
-        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear",
+        "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
     }
 )  # fmt: skip
 
@@ -75,9 +76,7 @@ def to_array(tensor: onnx.TensorProto) -> Array:
         UnsupportedError: it lies in another file, or its type has no numpy counterpart.
     """
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise UnsupportedError(
-            f"tensor {tensor.name!r} lies in another file; load the model with onnx and save it as one file (save_as_external_data=False)"
-        )
+        raise UnsupportedError(f"tensor {tensor.name!r} lies in another file; load the model with onnx and save it as one file")
     _check_dims(tuple(tensor.dims), tensor.name)
     try:
         return np.asarray(onnx.numpy_helper.to_array(tensor))
@@ -107,7 +106,7 @@ def _to_dense(sparse: onnx.SparseTensorProto) -> Array:
             raise ModelError(f"sparse tensor {name!r}: an index is outside its shape {dims}; get the file again")
         indices = np.ravel_multi_index(tuple(indices.T), dims)
     size = int(np.prod(dims))
-    if indices.shape != values.shape or (indices.size and not (0 <= indices.min() and indices.max() < size)):
+    if indices.shape != values.shape or (indices.size and (indices.min() < 0 or indices.max() >= size)):
         raise ModelError(f"sparse tensor {name!r}: indices do not fit its shape {dims}; get the file again")
     dense = np.zeros(size, values.dtype)
     dense[indices] = values
@@ -143,7 +142,7 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
         )
     if proto.op_type in _QUANTISED:
         raise UnsupportedError(
-            f"the model is quantised ({proto.op_type} {name!r}); the engine runs float32 weights: give it the file before quantisation, "
+            f"the model is quantised ({proto.op_type} {name!r}); the engine runs float32: give it the file before quantisation, "
             "or use the onnxruntime backend"
         )
     attributes: dict[str, Any] = {}
@@ -163,11 +162,14 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
 
 
 def _parse(source: Path | bytes) -> onnx.ModelProto:
-    try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{source}: {error.strerror or error}") from error
-    where = "the given bytes" if isinstance(source, bytes) else str(source)
+    if isinstance(source, bytes):
+        where, data = "the given bytes", source
+    else:
+        where = str(source)
+        try:
+            data = source.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{where}: {error.strerror or error}") from error
     if not data:
         raise ModelError(f"{where}: empty, not an ONNX model")
     try:

@@ -29,7 +29,7 @@ _ONNX_TYPES = {"float32": "float", "float64": "double"}
 
 @dataclass(frozen=True, kw_only=True)
 class NodeArg:
-    """An input or output, as onnxruntime describes one: shape entries are numbers, names, or None; type is e.g. "tensor(float)"."""
+    """An input or output, as onnxruntime has it: shape entries are numbers, names, or None; type is e.g. "tensor(float)"."""
 
     name: str
     shape: list[int | str | None]
@@ -37,13 +37,15 @@ class NodeArg:
 
 
 def _node_arg(value: Value) -> NodeArg:
-    return NodeArg(name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})")
+    return NodeArg(
+        name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})"
+    )
 
 
 def _address(array: Array) -> int:
     """Where a contiguous, non-empty array lies; through the buffer protocol, several times quicker than array.ctypes.data."""
     try:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]  # an ndarray is a buffer
     except TypeError:  # a read-only array
         return int(array.ctypes.data)
 
@@ -103,7 +105,8 @@ class Session:
 
     Raises:
         ModelError: not an ONNX model, or a damaged one.
-        UnsupportedError: the model uses something that the engine does not have, or the engine cannot be compiled here; the message says
+        UnsupportedError: the model uses something that the engine does not have, or the engine cannot be compiled
+        here; the message says
             what, and what to do.
         UserError: `threads` is out of range.
     """
@@ -125,7 +128,7 @@ class Session:
                 raise UnsupportedError(f"input {value.name!r} is a scalar; inputs need a batch axis")
         batches = {value.shape[0] for value in self._graph.inputs if isinstance(value.shape[0], int)}
         if len(batches) > 1:
-            raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); the engine runs images one by one: use the onnxruntime backend")
+            raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); use the onnxruntime backend")
         self._batch: int | None = batches.pop() if batches else None
         self._inputs = [_node_arg(value) for value in self._graph.inputs]
         self._outputs = [_node_arg(value) for value in self._graph.outputs]
@@ -187,12 +190,37 @@ class Session:
             array = np.ascontiguousarray(feed[value.name])
             if array.dtype != value.dtype:
                 raise UserError(f"input {value.name!r} is {array.dtype}; the model takes {value.dtype}")
-            if array.ndim != len(value.shape) or any(isinstance(want, int) and want != got for want, got in zip(value.shape, array.shape, strict=True)):
+            if array.ndim != len(value.shape) or any(
+                isinstance(want, int) and want != got for want, got in zip(value.shape, array.shape, strict=True)
+            ):
                 raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; the model takes {list(value.shape)}")
             if array.shape[0] == 0 or array.shape[0] != len(feed[self._names[0]]) or 0 in array.shape:
-                raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; every input needs the same, non-empty batch")
+                raise UserError(
+                    f"input {value.name!r} has the shape {list(array.shape)}; every input needs the same, non-empty batch"
+                )
             arrays.append(array)
         return arrays
+
+    def _prepared(self, feed: Mapping[str, Array]) -> tuple[list[Array], _Program]:
+        """The arrays in the model's order, and the program for their shapes."""
+        # The usual call repeats shapes that have been checked; then only what may still differ is looked at.
+        try:
+            arrays = [feed[name] for name in self._names]
+            program = self._checked.get(tuple([array.shape for array in arrays])) if len(feed) == len(arrays) else None
+        except (KeyError, AttributeError, TypeError):
+            program = None
+        if program is not None:
+            for array, dtype in zip(arrays, self._dtypes, strict=True):
+                if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.c_contiguous:
+                    break
+            else:
+                return arrays, program
+        arrays = self._check(feed)
+        program = self._program(tuple(array.shape[1:] for array in arrays))
+        if len(self._checked) >= _SHAPES_REMEMBERED:
+            self._checked.clear()
+        self._checked[tuple(array.shape for array in arrays)] = program
+        return arrays, program
 
     def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
         """Run a batch.
@@ -208,16 +236,7 @@ class Session:
             UserError: names, types or shapes that do not fit the model.
             ModelError, UnsupportedError: a dynamic input size for which the model cannot be planned.
         """
-        arrays = [feed.get(name) for name in self._names]
-        shapes = tuple([array.shape if type(array) is np.ndarray else None for array in arrays])
-        # The usual call, again with shapes that have been checked: only what may differ is looked at.
-        program = self._checked.get(shapes) if len(feed) == len(arrays) else None
-        if program is None or not all(array.dtype == dtype and array.flags.c_contiguous for array, dtype in zip(arrays, self._dtypes, strict=True)):
-            arrays = self._check(feed)
-            program = self._program(tuple(array.shape[1:] for array in arrays))
-            if len(self._checked) >= _SHAPES_REMEMBERED:
-                self._checked.clear()
-            self._checked[tuple(array.shape for array in arrays)] = program
+        arrays, program = self._prepared(feed)
         results = program.run(self._run, arrays, len(arrays[0]))
         if output_names is None:
             return results

@@ -1,7 +1,8 @@
 """The planner's own operations: few, with every default resolved, on tensors of one image (the batch axis is gone).
 
-A network is a list of steps in an order in which it can run, and a shape per tensor name. ONNX operators become steps in translate*.py,
-fuse.py joins steps, lower*.py turns them into calls of kernels. Constants of a step are float32 numpy arrays.
+A network is a list of steps in an order in which it can run, and a shape per tensor name. ONNX operators become steps
+in translate*.py, fuse.py joins steps, lower*.py turns them into calls of kernels. Constants of a step are float32
+numpy arrays.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Linear(_OneInput):
 
 @dataclass(frozen=True, kw_only=True)
 class Affine(_OneInput):
-    """y[c, ...] = act(scale[c] * x[c, ...] + shift[c]) along the first axis of an image; scale and shift None: the activation alone."""
+    """y[c, ...] = act(scale[c] * x[c, ...] + shift[c]), c an image's first axis; scale and shift None: only the activation."""
 
     scale: Floats | None = None
     shift: Floats | None = None

@@ -1,7 +1,8 @@
-"""The tables that the convolution kernels walk: which input rows a filter reads, with which weight, and which lanes must be cleared.
+"""The tables that the convolution kernels walk: which input rows a filter reads, and with which weight.
 
-A tap is one weight position (source, channel, row dy, column dx). Taps with the same dx form a group. On a grid whose rows fill whole
-blocks the kernel loads aligned vectors and shifts a group's sums by dx once; on wider rows the displacement goes into the load address.
+A tap is one weight position (source, channel, row dy, column dx). Taps with the same dx form a group. On a grid whose
+rows fill whole blocks the kernel loads aligned vectors and shifts a group's sums by dx once; on wider rows the
+displacement goes into the load address.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LARGEST_BLOCK = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedSource:
-    """A source whose input has its place: `layout` after the split into phases, `start` in elements from the first source's input."""
+    """A source with its place: `layout` after the split into phases, `start` in elements from the first source's input."""
 
     weight: Floats
     layout: Layout
@@ -152,8 +153,8 @@ def sparse_table(taps: Taps, channel_offsets: Array) -> tuple[Array, Array]:
 def lane_table(weight: Floats) -> tuple[Floats, Array, Array]:
     """(weights, positions, step_counts) of the fully connected kernel that keeps 16 outputs in its lanes.
 
-    Outputs go in blocks of 16, features in blocks of 32. Per pair of blocks, as many steps as the fullest output has weights; a step is one
-    weight and one position (0..31) per lane, zero where a lane has no weight left.
+    Outputs go in blocks of 16, features in blocks of 32. Per pair of blocks, as many steps as the fullest output has
+    weights; a step is one weight and one position (0..31) per lane, zero where a lane has no weight left.
     """
     outputs, features = weight.shape
     tall, wide = -(-outputs // LANES), -(-features // (2 * LANES))

@@ -1,7 +1,8 @@
 """ONNX nodes to steps, for given input shapes: constants are folded, shapes inferred, the batch axis is taken away.
 
-Every kernel works on one image, so a tensor's first axis must be the batch from the input to the output. While shapes are inferred the
-batch is a large prime (or the size that the model fixes): a reshape that keeps it is recognised, one that mixes it with other axes is refused.
+Every kernel works on one image, so a tensor's first axis must be the batch from the input to the output. While shapes
+are inferred the batch is a large prime (or the size that the model fixes): a reshape that keeps it is recognised, one
+that mixes it with other axes is refused.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _reduce(state: Translation, node: Node, kind: str) -> None:
 
 
 def _prelu(state: Translation, node: Node) -> None:
-    """x < 0 ? slope * x : x, as max(x, 0) + slope * min(x, 0)."""
+    """PRelu as max(x, 0) + slope * min(x, 0)."""
     shape, slope, base = state.shape(node, 0), state.floats(node, 1), node.outputs[0]
     if np.broadcast_shapes(slope.shape, shape) != shape:
         raise UnsupportedError(f"{node.label}: a slope of shape {list(slope.shape)}; use the onnxruntime backend")
@@ -109,10 +109,13 @@ def _gelu(state: Translation, node: Node) -> None:
         raise UnsupportedError(f"{node.label}: approximate = tanh is not handled; use the onnxruntime backend")
     shape, x, base = state.shape(node, 0), node.inputs[0], node.outputs[0]
     state.add(
-        Binary(name=node.name, output=f"{base}/erf", kind="mul", a=x, b=np.float32([np.sqrt(0.5)]), act=Act(kind="erf")), shape
+        Binary(
+            name=node.name, output=f"{base}/erf", kind="mul", a=x, b=np.array([np.sqrt(0.5)], np.float32), act=Act(kind="erf")
+        ),
+        shape,
     )
-    state.add(Binary(name=node.name, output=f"{base}/gate", kind="add", a=f"{base}/erf", b=np.float32([1.0])), shape)
-    state.add(Binary(name=node.name, output=f"{base}/half", kind="mul", a=x, b=np.float32([0.5])), shape)
+    state.add(Binary(name=node.name, output=f"{base}/gate", kind="add", a=f"{base}/erf", b=np.array([1.0], np.float32)), shape)
+    state.add(Binary(name=node.name, output=f"{base}/half", kind="mul", a=x, b=np.array([0.5], np.float32)), shape)
     state.add(Binary(name=node.name, output=base, kind="mul", a=f"{base}/half", b=f"{base}/gate"), shape)
 
 

@@ -237,21 +237,20 @@ def _layer_norm(state: Translation, node: Node) -> None:
     axes = tuple(range(axis, len(shape)))
     reduced = (*shape[:axis], *([1] * len(axes)))
     x, base = node.inputs[0], f"{node.outputs[0]}/norm"
-    from_name = {"name": node.name}
-    state.add(Reduce(**from_name, output=f"{base}/mean", x=x, kind="mean", axes=axes), reduced)
-    state.add(Binary(**from_name, output=f"{base}/centred", kind="sub", a=x, b=f"{base}/mean"), shape)
-    state.add(Binary(**from_name, output=f"{base}/squared", kind="mul", a=f"{base}/centred", b=f"{base}/centred"), shape)
-    state.add(Reduce(**from_name, output=f"{base}/variance", x=f"{base}/squared", kind="mean", axes=axes), reduced)
+    state.add(Reduce(name=node.name, output=f"{base}/mean", x=x, kind="mean", axes=axes), reduced)
+    state.add(Binary(name=node.name, output=f"{base}/centred", kind="sub", a=x, b=f"{base}/mean"), shape)
+    state.add(Binary(name=node.name, output=f"{base}/squared", kind="mul", a=f"{base}/centred", b=f"{base}/centred"), shape)
+    state.add(Reduce(name=node.name, output=f"{base}/variance", x=f"{base}/squared", kind="mean", axes=axes), reduced)
     epsilon = np.full((1,) * len(shape), node.attributes.get("epsilon", 1e-5), np.float32)
     half = np.full((1,) * len(shape), 0.5, np.float32)
-    state.add(Binary(**from_name, output=f"{base}/shifted", kind="add", a=f"{base}/variance", b=epsilon), reduced)
-    state.add(Binary(**from_name, output=f"{base}/deviation", kind="pow", a=f"{base}/shifted", b=half), reduced)
-    state.add(Binary(**from_name, output=f"{base}/normal", kind="div", a=f"{base}/centred", b=f"{base}/deviation"), shape)
+    state.add(Binary(name=node.name, output=f"{base}/shifted", kind="add", a=f"{base}/variance", b=epsilon), reduced)
+    state.add(Binary(name=node.name, output=f"{base}/deviation", kind="pow", a=f"{base}/shifted", b=half), reduced)
+    state.add(Binary(name=node.name, output=f"{base}/normal", kind="div", a=f"{base}/centred", b=f"{base}/deviation"), shape)
     scale, shift = state.floats(node, 1), state.constant(node, 2)
     np.broadcast_shapes(scale.shape, shape)
-    state.add(Binary(**from_name, output=f"{base}/scaled", kind="mul", a=f"{base}/normal", b=scale), shape)
+    state.add(Binary(name=node.name, output=f"{base}/scaled", kind="mul", a=f"{base}/normal", b=scale), shape)
     zero = np.zeros(1, np.float32) if shift is None else np.asarray(shift, np.float32)
-    state.add(Binary(**from_name, output=node.outputs[0], kind="add", a=f"{base}/scaled", b=zero), shape)
+    state.add(Binary(name=node.name, output=node.outputs[0], kind="add", a=f"{base}/scaled", b=zero), shape)
 
 
 LAYERS: Mapping[str, Translator] = MappingProxyType(

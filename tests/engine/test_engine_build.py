@@ -41,7 +41,7 @@ def test_the_ziglang_wheel_is_the_last_choice(monkeypatch):
 def test_a_build_is_published_whole_and_portable_code_compiles(tmp_path):
     """The portable kernels alone, for a machine that no table names."""
     compiler = build.find_compiler()
-    if compiler is None or build.machine_name() in build.INSTRUCTION_SETS and build.machine_name() != "x86_64":
+    if compiler is None:
         pytest.skip("no compiler for this test")
     library = tmp_path / "cache" / "library.so"
     build.build(compiler, library, machine=build.machine_name(), extra=("-O0",))

@@ -68,7 +68,13 @@ def test_random_convolutions(model, check, case):
     if case["bias"]:
         constants["b"] = rng.standard_normal(case["filters"]).astype(np.float32)
     node = helper.make_node(
-        "Conv", ["x", *constants], ["y"], group=case["groups"], dilations=case["dilations"], pads=case["pads"], strides=case["strides"]
+        "Conv",
+        ["x", *constants],
+        ["y"],
+        group=case["groups"],
+        dilations=case["dilations"],
+        pads=case["pads"],
+        strides=case["strides"],
     )
     channels = case["groups"] * case["inner"]
     data = model([node], constants, {"x": ["b", channels, *case["size"]]})
@@ -146,7 +152,7 @@ def test_fused_residual_units(model, check, isa, stride, post_activation, size):
 
 
 def test_fusion_leaves_one_call_per_convolution(model):
-    """Normalisation, activation, shortcut and residual add no calls of their own: 3 joined convolutions, a copy in, a map, a copy out."""
+    """Normalisation, activation, shortcut and residual add no calls: a map in, three convolutions, a copy out."""
     nodes, constants = residual_unit(np.random.default_rng(0), stride=1, post_activation=False)
     session = Session(model(nodes, constants, {"x": ["b", 4, 16, 16]}))
     plan = next(iter(session._programs.values())).plan
@@ -170,7 +176,9 @@ def test_explain_tells_zeros_and_kernel(model):
 def test_not_a_number_stays_where_it_is(model, check):
     """Padding and masked lanes must not spread a NaN to where the convolution does not read it."""
     rng = np.random.default_rng(0)
-    data = model([conv_node(pads=[1, 1, 1, 1])], {"w": rng.standard_normal((3, 2, 3, 3)).astype(np.float32)}, {"x": ["b", 2, 6, 11]})
+    data = model(
+        [conv_node(pads=[1, 1, 1, 1])], {"w": rng.standard_normal((3, 2, 3, 3)).astype(np.float32)}, {"x": ["b", 2, 6, 11]}
+    )
     x = rng.standard_normal((1, 2, 6, 11)).astype(np.float32)
     x[0, 0, 2, 10] = np.nan
     check(data, {"x": x})

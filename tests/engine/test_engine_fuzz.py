@@ -47,7 +47,9 @@ def try_to_run(data: bytes) -> bool:
     """Whether it ran; anything but a typed error fails the test."""
     try:
         session = Session(data)
-        shapes = [[2 if isinstance(size, str) or size is None else size for size in value.shape] for value in session.get_inputs()]
+        shapes = [
+            [2 if isinstance(size, str) or size is None else size for size in value.shape] for value in session.get_inputs()
+        ]
         if any(np.prod(shape, dtype=float) > 1e6 for shape in shapes):
             return False
         feed = {value.name: np.ones(shape, np.float32) for value, shape in zip(session.get_inputs(), shapes, strict=True)}
@@ -62,7 +64,10 @@ def test_the_undamaged_network_runs(network, check):
 
 
 @settings(max_examples=300, derandomize=True, deadline=None)
-@given(changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6), cut=st.floats(0.3, 1.5))
+@given(
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+    cut=st.floats(0.3, 1.5),
+)
 def test_changed_bytes(network, changes, cut):
     data = bytearray(network)
     for position, value in changes:

@@ -169,7 +169,9 @@ def test_batch_norm_alone_and_after_gemm(model, check):
 
 
 def test_layer_norm(model, check):
-    data = model([one("LayerNormalization", "scale", "shift", axis=-1)], {"scale": floats(8), "shift": floats(8)}, {"x": ["b", 5, 8]})
+    data = model(
+        [one("LayerNormalization", "scale", "shift", axis=-1)], {"scale": floats(8), "shift": floats(8)}, {"x": ["b", 5, 8]}
+    )
     check(data, {"x": floats(2, 5, 8)})
 
 
@@ -184,7 +186,10 @@ SHAPES = {
         {"from": np.array([1, 0]), "to": np.array([3, 2**40]), "axes": np.array([1, 3]), "steps": np.array([1, 2])},
     ),
     "Pad": ([one("Pad", "pads", "value")], {"pads": np.array([0, 1, 0, 2, 0, 0, 3, 1]), "value": np.float32(0.5)}),
-    "Squeeze": ([helper.make_node("Unsqueeze", ["x", "a"], ["u"]), helper.make_node("Squeeze", ["u", "a"], ["y"])], {"a": np.array([2])}),
+    "Squeeze": (
+        [helper.make_node("Unsqueeze", ["x", "a"], ["u"]), helper.make_node("Squeeze", ["u", "a"], ["y"])],
+        {"a": np.array([2])},
+    ),
 }
 
 
