@@ -67,12 +67,10 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 def read_newest(folder: Path) -> Checkpoint | None:
     """The newest complete checkpoint by step number, or None where there is none.
 
-    Leftovers of a killed run are swept. A damaged checkpoint is reported as a warning of this module's logger, and the one
-    before it is used.
+    A damaged checkpoint is reported as a warning of this module's logger and removed, and the one before it is used.
     """
     if not folder.is_dir():
         return None
-    _sweep(folder)
     for step in _steps(folder):
         try:
             return _read(folder, step)
@@ -87,7 +85,18 @@ def discard(folder: Path) -> None:
     if folder.is_dir():
         for step in _steps(folder):
             _remove(folder, step)
-        _sweep(folder)
+        sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed run left: files that were never published, and tensors without a manifest."""
+    if not folder.is_dir():
+        return
+    complete = {f"step-{step:09d}.safetensors" for step in _steps(folder)}
+    for entry in folder.iterdir():
+        unpublished = entry.name.startswith(".step-") and entry.suffix == ".tmp"
+        if unpublished or (entry.suffix == ".safetensors" and entry.name not in complete):
+            entry.unlink()
 
 
 class _Damaged(Exception):
@@ -121,11 +130,3 @@ def _remove(folder: Path, step: int) -> None:
     # the manifest first: without it the rest is a leftover
     (folder / f"step-{step:09d}.json").unlink(missing_ok=True)
     (folder / f"step-{step:09d}.safetensors").unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    complete = {f"step-{step:09d}.safetensors" for step in _steps(folder)}
-    for entry in folder.iterdir():
-        unpublished = entry.name.startswith(".step-") and entry.suffix == ".tmp"
-        if unpublished or (entry.suffix == ".safetensors" and entry.name not in complete):
-            entry.unlink()

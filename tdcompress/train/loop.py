@@ -225,7 +225,9 @@ class _Run:
 
     def resume(self) -> None:
         """Take up the newest complete checkpoint."""
-        with self.world.first_goes_first():  # it sweeps the folder
+        with self.world.first_goes_first():
+            if self.world.first:  # alone: a later sweep would take away what the first process is writing by then
+                self.sweep()
             found = checkpoint.read_newest(self.folder / CHECKPOINTS)
         if found is None:
             return
@@ -237,6 +239,12 @@ class _Run:
         self.counters = Counters(**found.header["counters"])
         self.write_metrics()
         _log.info("going on after step %d of %d", self.counters.step, self.steps)
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        checkpoint.sweep(self.folder / CHECKPOINTS)
+        for leftover in self.folder.glob(f".{METRICS}.*.tmp"):
+            leftover.unlink()
 
     def result(self, resumed_from: int, stop_if_asked: Callable[[], None]) -> TrainResult:
         """The last epoch's line, and the sums."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdcompress.train.checkpoint import Checkpoint, discard, read_newest, write
+from tdcompress.train.checkpoint import Checkpoint, discard, read_newest, sweep, write
 
 
 def at(step: int) -> Checkpoint:
@@ -103,6 +103,8 @@ def test_leftovers_of_a_kill_are_swept_and_other_files_are_not(tmp_path: Path) -
     for name in ("step-000000002.safetensors", ".step-000000002.safetensors.ab12.tmp", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     assert_is(read_newest(tmp_path), 1)
+    sweep(tmp_path)
+    sweep(tmp_path / "absent")
     assert names(tmp_path) == ["notes.txt", "step-000000001.json", "step-000000001.safetensors"]
 
 

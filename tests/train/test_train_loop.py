@@ -128,11 +128,13 @@ def test_it_learns_and_tells_every_epoch(tmp_path: Path) -> None:
 def test_a_second_start_of_a_finished_training_does_nothing(tmp_path: Path) -> None:
     first, again = conv_net(), conv_net(seed=9)
     run(tmp_path, first)
+    (tmp_path / ".metrics.jsonl.ab12.tmp").write_text("what a killed run leaves")
     seen: list[Progress] = []
     result = run(tmp_path, again, progress=seen.append)
     assert result.resumed_from_step == result.steps == 18
     assert not seen
     assert same_bits(first, again)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["checkpoints", "metrics.jsonl"]
 
 
 def test_same_seed_same_bits_and_the_callers_randomness_is_untouched(tmp_path: Path) -> None:
