@@ -14,8 +14,8 @@ from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import MASKS, MODEL, dense_network, save_tensors, test_samples, train_samples
 from tdcompress.stages.prune import pruned_record
-from tdcompress.stages.train import progress_text
-from tdcompress.train.loop import METRICS, train
+from tdcompress.stages.train import keep_metrics, progress_text
+from tdcompress.train.loop import train
 from tdcompress.train.optim import LrSchedule
 
 VERSION = 1
@@ -43,5 +43,5 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneR
         keep=load_file(pruned.file(MASKS)),
     )
     save_tensors(net.model.state_dict(), work.folder / MODEL)
-    (scratch / METRICS).replace(work.folder / METRICS)
+    keep_metrics(work)
     return pruned_record(experiment, net.model, targets, device)

@@ -3,6 +3,7 @@
 import torch
 
 from tdcompress.artifacts import SCRATCH
+from tdcompress.files import write_text
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Workspace
 from tdcompress.records import TrainRecord
@@ -49,7 +50,7 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainR
     )
     save_tensors(net.model.state_dict(), work.folder / MODEL)
     save_tensors(net.method.state_dict(), work.folder / METHOD)
-    (scratch / METRICS).replace(work.folder / METRICS)
+    keep_metrics(work)
     return TrainRecord(
         method=settings.name,
         options=experiment.options,
@@ -60,6 +61,15 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainR
         images_per_second=round(result.images_per_second, 1),
         device=device_name(device),
     )
+
+
+def keep_metrics(work: Workspace) -> None:
+    """Take the epochs' lines out of the scratch folder; none were written where no epoch was trained."""
+    written = work.folder / SCRATCH / METRICS
+    if written.exists():
+        written.replace(work.folder / METRICS)
+    else:
+        write_text(work.folder / METRICS, "")
 
 
 def progress_text(now: Progress) -> str:

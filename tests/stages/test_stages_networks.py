@@ -1,0 +1,275 @@
+"""What each stage makes, on one short training of each kind; the tasks are made by the runner as a run makes them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tdcompress.artifacts import Store
+from tdcompress.errors import ModelError, RecipeError
+from tdcompress.pipeline import Runner
+from tdcompress.recipe import parse_recipe
+from tdcompress.stages.network import dense_network, deployed_network, example_inputs
+from tdcompress.stages.plan import plan_run
+
+RECIPE = """
+name = "short"
+
+[data]
+name = "digits"
+
+[model]
+name = "digits_cnn"
+width = 8
+hidden = 16
+
+[sparsity]
+method = "{method}"
+
+[train]
+epochs = 1
+batch_size = 32
+optimizer = {{ name = "sgd", lr = 0.05, momentum = 0.9 }}
+
+[prune]
+{prune}
+
+[bench]
+budget = "none"
+"""
+UNITS = {"sparsity.granularity": "unit", "sparsity.gamma": 0.5, "sparsity.alpha": 0.5}
+SAMPLES = 359
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory, make_recorder):
+    return Runner(store=Store(tmp_path_factory.mktemp("stages")), watcher=make_recorder(), facts={})
+
+
+@pytest.fixture(scope="module")
+def plan(runner):
+    def make(method="none", prune="fraction = 0.5", **changes):
+        text = RECIPE.format(method=method, prune=prune)
+        return plan_run(parse_recipe(text, "stages.toml", changes), CPU, runner.store.hashes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def row(plan):
+    return lambda *args, **changes: plan(*args, **changes).rows[0]
+
+
+def layers(artifact):
+    return {layer["name"]: (layer["total"], layer["kept"], layer["shape"]) for layer in artifact.record["layers"]}
+
+
+def network_of(row, artifact):
+    return dense_network(row.experiment, artifact)
+
+
+def outputs(network, experiment):
+    with torch.inference_mode():
+        return network(example_inputs(experiment, 50))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.29, 0.5, 0.9])
+def test_weights_are_pruned_by_the_share_of_each_filter(runner, row, fraction):
+    pruned = runner.ensure(row(prune=f"fraction = {fraction}").network)
+    shapes = {"conv1.weight": (8, 9), "conv2.weight": (16, 72), "conv3.weight": (16, 144), "hidden.weight": (16, 64)}
+    kept = {name: rows * (size - math.floor(fraction * size + 1e-9)) for name, (rows, size) in shapes.items()}
+    assert {name: count for name, (_, count, _) in layers(pruned).items()} == kept
+    total = sum(rows * size for rows, size in shapes.values())
+    assert pruned.record["sparsity_prunable"] == pytest.approx(1 - sum(kept.values()) / total)
+    record = pruned.record
+    assert record["sparsity_model"] == pytest.approx(1 - record["parameters_nonzero"] / record["parameters_total"])
+    model = load_file(pruned.file("model.safetensors"))
+    for name, mask in load_file(pruned.file("masks.safetensors")).items():
+        assert not model[name][~mask].any()
+
+
+def test_a_fixed_number_of_weights_is_kept_in_each_filter(runner, row):
+    pruned = runner.ensure(row(prune="keep_per_filter = 3").network)
+    assert {name: kept for name, (_, kept, _) in layers(pruned).items()} == {
+        "conv1.weight": 24, "conv2.weight": 48, "conv3.weight": 48, "hidden.weight": 48,
+    }  # fmt: skip
+
+
+def test_one_training_feeds_many_prunings(runner, row):
+    first, second = row(prune="fraction = 0.5"), row(prune="fraction = 0.25")
+    assert first.train.key == second.train.key
+    assert first.network.key != second.network.key
+    made = runner.made
+    runner.ensure(row(prune="fraction = 0.125").network)
+    assert runner.made == made + 1
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("none", {}),
+        ("none", {"prune.granularity": "unit"}),
+        ("targeted", UNITS),
+        ("targeted", {**UNITS, "prune.granularity": "weight"}),
+        ("targeted", {**UNITS, "sparsity.scope": "group"}),
+        ("targeted", {**UNITS, "prune.scope": "group", "prune.align": 4}),
+        ("targeted", {**UNITS, "prune.unit": "filter"}),
+        ("targeted", {"sparsity.keep_per_filter": 3, "sparsity.alpha": 0.5}),
+    ],
+    ids=str,
+)
+def test_masked_and_deployed_networks_are_the_same_network(runner, row, method, changes):
+    planned = row(method, "fraction = 0.6", **changes)
+    masked, deployed = runner.ensure(planned.network), runner.ensure(planned.deployed)
+    assert deployed.stage == ("shrink" if planned.experiment.granularity == "unit" else "store")
+    assert abs(masked.record["accuracy"] - deployed.record["accuracy"]) <= 2.001 / SAMPLES
+    before = outputs(network_of(planned, masked), planned.experiment)
+    after = outputs(deployed_network(planned.experiment, deployed), planned.experiment)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    if deployed.stage == "store":
+        state = deployed_network(planned.experiment, deployed).state_dict()
+        for name, value in network_of(planned, masked).state_dict().items():
+            assert value.shape == state[name].shape
+            assert value.numpy().tobytes() == state[name].numpy().tobytes()
+    else:
+        record = deployed.record
+        assert record["parameters_after"] < record["parameters_before"]
+        assert record["macs_after"] < record["macs_before"]
+        assert record["max_error"] <= 1e-10 * max(record["max_output"], 1.0)
+
+
+def test_units_are_pruned_by_layer_and_rounded_up_to_a_multiple(runner, row):
+    def kept(**changes):
+        planned = row("targeted", "fraction = 0.6", **{**UNITS, **changes})
+        state = network_of(planned, runner.ensure(planned.network)).state_dict()
+        names = ("conv1.weight", "conv2.weight", "conv3.weight", "hidden.weight")
+        return [int(state[name].flatten(1).any(1).sum()) for name in names]
+
+    assert kept() == [4, 7, 7, 7]  # n - floor(0.6 n)
+    assert kept(**{"prune.align": 4}) == [4, 8, 8, 8]
+
+
+def test_whole_units_take_their_affine_along_and_filters_do_not(runner, row):
+    for unit, affine_too in (("whole", True), ("filter", False)):
+        planned = row("targeted", "fraction = 0.6", **UNITS, **{"prune.unit": unit})
+        masks = load_file(runner.ensure(planned.network).file("masks.safetensors"))
+        assert ("norm1.bias" in masks) == affine_too
+
+
+def test_released_evaluation_prunes_every_candidate_of_the_training(runner, row):
+    def masks(prune, **changes):
+        planned = row("targeted", prune, **{"sparsity.gamma": 0.5, "sparsity.alpha": 0.5, **changes})
+        return load_file(runner.ensure(planned.network).file("masks.safetensors"))
+
+    released, plain = masks("fraction = 0.1", **{"prune.evaluation": "released"}), masks("fraction = 0.5")
+    assert all(torch.equal(released[name], plain[name]) for name in plain)
+    released, plain = masks("fraction = 0.75", **{"prune.evaluation": "released"}), masks("fraction = 0.75")
+    assert all(torch.equal(released[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("changes", [{}, {"prune.granularity": "unit"}], ids=str)
+def test_finetuning_changes_what_stays_and_no_zero(runner, row, changes):
+    planned = row(**changes, **{"finetune.epochs": 1, "finetune.lr": 0.01})
+    assert planned.network.stage == "finetune"
+    tuned = runner.ensure(planned.network)
+    pruned = runner.ensure(planned.network.inputs["network"])
+    before, after = (load_file(artifact.file("model.safetensors")) for artifact in (pruned, tuned))
+    for name, mask in load_file(pruned.file("masks.safetensors")).items():
+        assert not after[name][~mask].any()
+        assert after[name][mask].ne(before[name][mask]).float().mean() > 0.3
+    assert tuned.record["parameters_nonzero"] <= pruned.record["parameters_nonzero"]
+    assert len(tuned.file("metrics.jsonl").read_text().splitlines()) == 1
+    deployed = runner.ensure(planned.deployed)
+    assert abs(tuned.record["accuracy"] - deployed.record["accuracy"]) <= 2.001 / SAMPLES
+
+
+def test_metrics_are_kept_as_json_lines(runner, row):
+    trained = runner.ensure(row().train)
+    (line,) = map(json.loads, trained.file("metrics.jsonl").read_text().splitlines())
+    assert {"epoch", "step", "loss", "train_accuracy", "test_accuracy", "images_per_second"} <= set(line)
+    assert line["test_accuracy"] == trained.record["accuracy"]
+
+
+def test_training_starts_from_given_weights(runner, row, tmp_path):
+    trained = runner.ensure(row().train)
+    init = tmp_path / "init.safetensors"
+    init.write_bytes(trained.file("model.safetensors").read_bytes())
+    again = row(**{"model.init": str(init), "train.epochs": 0})
+    started = runner.ensure(again.train)
+    assert started.record["accuracy"] == trained.record["accuracy"]
+    assert started.file("model.safetensors").read_bytes() == trained.file("model.safetensors").read_bytes()
+    moved = tmp_path / "elsewhere.safetensors"
+    init.rename(moved)
+    assert row(**{"model.init": str(moved), "train.epochs": 0}).train.key == again.train.key  # by content, not by path
+    moved.write_bytes(b"other")
+    with pytest.raises(ModelError, match="does not hold the weights of this DigitsCnn"):
+        runner.ensure(row(**{"model.init": str(moved), "train.epochs": 0}).train)
+
+
+def test_a_sweep_over_seeds_names_its_rows_and_trains_each(plan):
+    found = plan(**{"sweep.seed": [0, 1]})
+    assert [row.id for row in found.rows] == ["none-seed0-0.5", "none-seed1-0.5"]
+    assert len({row.train.key for row in found.rows}) == 2
+    assert found.dense_train.key == found.rows[0].train.key
+
+
+def test_number_formats_are_rows_of_one_network(plan):
+    found = plan(**{"export.values": ["float32", "int8"]})
+    assert [(row.id, row.values) for row in found.rows] == [("none-0.5-float32", "float32"), ("none-0.5-int8", "int8")]
+    assert len({row.deployed.key for row in found.rows}) == 1
+    assert len({row.export.key for row in found.rows}) == 2
+
+
+def test_every_name_of_a_row_is_unique_and_can_name_a_file(plan):
+    found = plan(**{"sweep.prune.fraction": [0.1, 0.25], "sweep.prune.granularity": ["weight", "unit"], "sweep.seed": [0, 1]})
+    names = [row.id for row in found.rows]
+    assert len(set(names)) == 8
+    assert all("/" not in name and name == name.strip(". ") for name in names)
+
+
+def test_where_data_lies_and_what_is_measured_do_not_change_the_key_of_a_training(row):
+    assert row().train.key == row(**{"bench.budget": "quick", "export.pack": "never", "prune.fraction": 0.1}).train.key
+    for changes in ({"seed": 1}, {"train.epochs": 2}, {"model.width": 4}, {"data.crop_padding": 0}):
+        assert row(**changes).train.key != row().train.key
+
+
+def test_golden_keys_of_a_recipes_tasks(row):
+    """These change only when a stage's version is raised or a setting is added: old results are then made again."""
+    tasks = row("targeted", "fraction = 0.5", **{"sparsity.gamma": 0.5, "sparsity.alpha": 0.5})
+    assert {task.stage: task.key for task in (tasks.train, tasks.network, tasks.deployed, tasks.export)} == GOLDEN
+
+
+GOLDEN = {
+    "train": "0bff277e81bd276a",
+    "prune": "9dd3ba3f15fca394",
+    "store": "8b8b24a8cf8bd8cb",
+    "export": "92346b7dd010fad0",
+}
+
+
+@pytest.mark.parametrize(
+    ("prune", "changes", "said"),
+    [
+        ("keep_per_filter = 3", {"prune.granularity": "unit", "sparsity.gamma": 0.5}, "prune.keep_per_filter: it counts weights"),
+        ("fraction = 0.5", {"sparsity.schedule": "ramp", "sparsity.gamma": 0.5}, "sparsity.ramp_epochs"),
+    ],
+)
+def test_combinations_that_cannot_be_are_refused(plan, prune, changes, said):
+    with pytest.raises(RecipeError, match=said):
+        plan("targeted", prune, **changes)
+
+
+def test_masks_are_those_of_the_smallest_magnitudes(runner, row):
+    planned = row(prune="fraction = 0.5")
+    trained = load_file(runner.ensure(planned.train).file("model.safetensors"))
+    masks = load_file(runner.ensure(planned.network).file("masks.safetensors"))
+    for name, mask in masks.items():
+        rows = trained[name].flatten(1).abs().numpy()
+        dropped = np.argsort(rows, axis=1, kind="stable")[:, : rows.shape[1] // 2]
+        expected = np.ones(rows.shape, bool)
+        np.put_along_axis(expected, dropped, False, axis=1)
+        np.testing.assert_array_equal(mask.flatten(1).numpy(), expected)
