@@ -13,8 +13,8 @@ from tdcompress.errors import ModelError
 from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.demands import matrix_readers
-from tdcompress.shrink.propagate import channel_graph
-from tdcompress.shrink.trace import ExampleInputs, trace
+from tdcompress.shrink.propagate import network_graph
+from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.units import Slot, UnitGroup
 
 Scope = Literal["layer", "group"]
@@ -54,7 +54,7 @@ def unit_groups(
     """
     if scope not in ("layer", "group") or unit not in ("whole", "filter"):
         raise ModelError(f"scope is 'layer' or 'group' and unit 'whole' or 'filter', not {scope!r} and {unit!r}")
-    graph = channel_graph(trace(model, example_inputs))
+    _, graph = network_graph(model, example_inputs)
     for slot in weights:
         if slot.parameter not in graph.state:
             raise ModelError(f"{slot.parameter} is not used by {type(model).__name__}.forward, so that it cannot be pruned")

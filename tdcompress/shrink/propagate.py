@@ -1,19 +1,21 @@
 """Build the channel graph of a program: apply each operator's rule in order."""
 
+import contextlib
 import operator
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from tdcompress.errors import UnsupportedError
 from tdcompress.shrink import rules_attention, rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
 from tdcompress.shrink.cells import Signal, plain
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
 from tdcompress.shrink.rules import Result, Rule, base_name, bind, untracked
-from tdcompress.shrink.trace import Program, place
+from tdcompress.shrink.trace import ExampleInputs, Program, place, trace, unused
 
 RULES: Mapping[str, Rule] = {
     **rules_pointwise.RULES,
@@ -25,12 +27,43 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def channel_graph(program: Program) -> ChannelGraph:
+def network_graph(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Program, ChannelGraph]:
+    """Trace a network and build its channel graph.
+
+    Where evaluation leaves parameters out (auxiliary heads), training is followed as well, so that these layers go on fitting what they
+    read. If training cannot be traced, such layers may not fit after shrinking; evaluation is exact in any case.
+
+    Raises:
+        UnsupportedError: torch.export does not accept the network.
+    """
+    program = trace(model, example_inputs)
+    programs = [program]
+    if unused(model, program):
+        with contextlib.suppress(UnsupportedError):
+            programs.append(trace(model, example_inputs, training=True))
+    return program, channel_graph(*programs)
+
+
+def channel_graph(program: Program, *others: Program) -> ChannelGraph:
     """Follow channels, constants and sources from the inputs to the outputs of a program.
 
     The channels of what the network returns stay, as do those that reach an operator without a rule.
+
+    Args:
+        program: the forward pass.
+        others: further forward passes of the same network, which add their needs; ``signals`` are those of ``program``.
     """
-    graph = ChannelGraph(state=program.state)
+    graph = ChannelGraph(state={name: tensor for one in (*others, program) for name, tensor in one.state.items()})
+    for one in (*others, program):
+        graph.signals, graph.literal_nodes = {}, []
+        _follow_all(graph, one)
+    graph.pin_frozen()
+    _refuse_shared_folds(graph)
+    return graph
+
+
+def _follow_all(graph: ChannelGraph, program: Program) -> None:
+    """Apply the rules of one program."""
     for node in program.nodes:
         if node.op == "placeholder" and node.name not in program.tensors:
             value = node.meta.get("val")
@@ -43,9 +76,6 @@ def channel_graph(program: Program) -> ChannelGraph:
             graph.pin(signal.channel, "the network returns it")
     for name in program.state.keys() - program.narrowable:
         graph.frozen[name] = f"{name} is a literal tensor of the forward code"
-    graph.pin_frozen()
-    _refuse_shared_folds(graph)
-    return graph
 
 
 def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:

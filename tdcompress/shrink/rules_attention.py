@@ -51,6 +51,7 @@ def matmul(graph: ChannelGraph, call: Call) -> Result:
     heads = np.broadcast_to(_rows(left), (len(rows), 1))
     if a.tracked:
         graph.demands.append(Product(left=heads, used=np.ones(heads.shape, bool), right=rows, layer=call.layer))
+        graph.heads.append(np.concatenate([heads, rows], axis=1))
     elif len(rows) > 1:
         graph.pin(b.cells["channel"], f"{call.layer} multiplies it with a tensor of fixed size")
     zero = b.cells["known"] & (b.cells["value"] == 0)

@@ -90,7 +90,8 @@ def _apply(graph: ChannelGraph, call: Call, matrix: Matrix, *, axis: int, no_fol
         out["known"] &= shift.cells["known"]
         out["value"] += shift.cells["value"]
     out["value"][~out["known"]] = 0.0
-    graph.constant_units[matrix.parameter] = out["known"] & graph.constant_units.get(matrix.parameter, np.True_)
+    if matrix.out_axis == graph.matrices[matrix.parameter].out_axis:
+        graph.constant_units[matrix.parameter] = out["known"] & graph.constant_units.get(matrix.parameter, np.True_)
     return Signal(shape=call.shape, cells=along(out, axis, len(call.shape)))
 
 

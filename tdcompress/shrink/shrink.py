@@ -19,10 +19,10 @@ from tdcompress.shrink.decide import Decision, decide
 from tdcompress.shrink.demands import matrix_readers
 from tdcompress.shrink.kept import Kept, to_json
 from tdcompress.shrink.literals import depends_on_sizes, first_misfit
-from tdcompress.shrink.propagate import channel_graph
+from tdcompress.shrink.propagate import network_graph
 from tdcompress.shrink.report import ShrinkReport, layer_reports
 from tdcompress.shrink.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
-from tdcompress.shrink.trace import ExampleInputs, Program, trace
+from tdcompress.shrink.trace import ExampleInputs, Program
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,7 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
     flexible = replace(copy.deepcopy(model), attention)
-    program = trace(flexible, example_inputs)
-    graph = channel_graph(program)
+    program, graph = network_graph(flexible, example_inputs)
     plan, (max_error, max_output) = _certified_plan(model, flexible, example_inputs, program, graph)
     narrow = rebuild.narrow(model, to_json(plan.kept))
     exact = dict(plan.narrow.named_parameters())

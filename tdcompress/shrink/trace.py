@@ -49,8 +49,8 @@ def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
     return inputs
 
 
-def trace(model: nn.Module, example_inputs: ExampleInputs) -> Program:
-    """Export a copy of a network in eval mode and name its tensors.
+def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = False) -> Program:
+    """Export a copy of a network, in eval or train mode, and name its tensors.
 
     In-place operators on plain values are kept (the caller rebinds their target); where one writes into a view, or into a
     value that has views, the program is functionalised first.
@@ -58,9 +58,10 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Program:
     Raises:
         UnsupportedError: torch.export does not accept the network; the message is its own, in one line.
     """
-    model = copy.deepcopy(model).eval()
+    inputs = as_tuple(example_inputs)
+    model = copy.deepcopy(model).train(training)
     try:
-        exported = torch.export.export(model, as_tuple(example_inputs), strict=False)
+        exported = torch.export.export(model, inputs, strict=False)
         if _writes_into_views(exported.graph):
             exported = exported.run_decompositions({})
     except Exception as error:  # torch.export raises dozens of types, user code any
@@ -86,6 +87,13 @@ def trace(model: nn.Module, example_inputs: ExampleInputs) -> Program:
     # A functionalised program also returns what it mutates; those nodes count as outputs, which is safe.
     outputs = tuple(node for node in nodes[-1].all_input_nodes)
     return Program(nodes=nodes, tensors=tensors, state=state, narrowable=frozenset(narrowable), outputs=outputs)
+
+
+def unused(model: nn.Module, program: Program) -> list[str]:
+    """Parameters that the forward pass does not read: heads that only training has."""
+    first_name = _first_names(model)
+    used = {program.tensors[node.name] for node in program.nodes if node.name in program.tensors and node.users}
+    return [name for name, _ in model.named_parameters() if first_name[name] not in used]
 
 
 def place(node: fx.Node) -> str:
