@@ -4,7 +4,9 @@ The names below are the public interface. They are imported when they are first 
 ``pack_onnx``, ``unpack_onnx``, ``verify``, ``load_sparse``, ``engine``) works where torch is not installed.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,11 +40,10 @@ _HOME = {
     "prune": "tdcompress.interface",
     "run": "tdcompress.interface",
     "save_sparse": "tdcompress.interface",
-    "shrink": "tdcompress.shrink.shrink",
     "unpack_onnx": "tdcompress.onnxfile.pack",
 }
 
-__all__ = [*sorted(_HOME), "engine", "verify"]
+__all__ = [*sorted(_HOME), "engine", "shrink", "verify"]
 
 
 def __getattr__(name: str) -> Any:
@@ -53,3 +54,22 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'tdcompress' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Interface(ModuleType):
+    """The package, with ``shrink`` as the function also once the folder of that name was imported, which Python binds here."""
+
+    @property
+    def shrink(self) -> Any:
+        return import_module("tdcompress.shrink.shrink").shrink
+
+    @shrink.setter
+    def shrink(self, folder: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Interface

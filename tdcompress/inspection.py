@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tdcompress.engine.plan import LayerPlan
+from tdcompress.engine import LayerRecord
 from tdcompress.errors import UserError
 from tdcompress.onnxfile.reports import FileReport
 from tdcompress.report import text
@@ -60,7 +60,7 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
     return tensors, Table(title="", columns=(Column(title="the whole"), Column(title="")), rows=facts)
 
 
-def engine_table(path: Path, layers: Sequence[LayerPlan]) -> Table:
+def engine_table(path: Path, layers: Sequence[LayerRecord]) -> Table:
     """What the sparse engine would do with each layer, and why."""
     return Table(
         title=f"{path} in the engine",
@@ -71,5 +71,7 @@ def engine_table(path: Path, layers: Sequence[LayerPlan]) -> Table:
             Column(title="kernel"),
             Column(title="why"),
         ),
-        rows=tuple((layer.name, layer.op, text.percent(layer.zeros, 1), layer.kernel, layer.why) for layer in layers),
+        rows=tuple(
+            (layer.layer, layer.op, text.percent(layer.zeros / layer.weights, 1), layer.kernel, layer.why) for layer in layers
+        ),
     )

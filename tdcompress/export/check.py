@@ -49,6 +49,7 @@ def check_agreement(
     path: Path,
     *,
     batches: Sequence[int] = BATCHES,
+    name: str | None = None,
 ) -> Agreement:
     """Compare a file with the module it was exported from.
 
@@ -57,12 +58,14 @@ def check_agreement(
         inputs: samples (B, ...), repeated where a batch needs more.
         path: the ONNX file.
         batches: batch sizes.
+        name: what messages call the file; None = its own name.
 
     Raises:
         VerificationError: a difference above 1e-5 of the largest |output|, another argmax outside ties, a value that is not
             finite, or a run that fails.
     """
     training = model.training
+    name = name or path.name
     try:
         session = open_session(path)
         model.eval()
@@ -72,12 +75,12 @@ def check_agreement(
             with torch.inference_mode():
                 expected = model(*rows).detach().cpu().numpy()
             feed = {entry.name: row.cpu().numpy() for entry, row in zip(session.get_inputs(), rows, strict=True)}
-            error, output, _ = compare(session.run(None, feed)[0], expected, f"{path.name} at batch {batch}")
+            error, output, _ = compare(session.run(None, feed)[0], expected, f"{name} at batch {batch}")
             worst, largest = max(worst, error), max(largest, output)
     except VerificationError:
         raise
     except Exception as error:
-        raise VerificationError(f"{path.name}: cannot be compared with torch: {error}") from error
+        raise VerificationError(f"{name}: cannot be compared with torch: {' '.join(str(error).split())}") from error
     finally:
         model.train(training)
     return Agreement(max_error=worst, max_output=largest, batches=tuple(batches), samples=min(max(batches), len(inputs[0])))

@@ -75,7 +75,13 @@ def to_model_proto(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) 
     finally:
         model.train(training)
     assert program is not None
-    return strip(program.model_proto)
+    proto = strip(program.model_proto)
+    for value in proto.graph.input:  # the exporter's last resort is to take the example's sizes for constants
+        if not value.type.tensor_type.shape.dim[0].dim_param:
+            raise UnsupportedError(
+                f"{type(model).__name__} cannot be exported to ONNX with a free batch size: what it computes depends on the size"
+            )
+    return proto
 
 
 @contextmanager
@@ -131,4 +137,4 @@ def export_onnx(
         set_metadata(proto, metadata_strings(metadata))
     with published(Path(path)) as temporary:
         save_model(proto, temporary)
-        return check_agreement(model, inputs, temporary, batches=batches)
+        return check_agreement(model, inputs, temporary, batches=batches, name=Path(path).name)

@@ -1,0 +1,105 @@
+"""What the package promises of its parts: the deployment half works, and is imported, where torch is not installed."""
+
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tdcompress
+
+ROOT = Path(__file__).resolve().parent.parent
+WITHOUT_TORCH = ("artifacts", "pipeline", "recipe", "records", "errors", "files", "console", "cli", "status", "shipped")
+WITHOUT_TORCH += ("verification", "inspection", "report", "storage", "onnxfile", "engine", "bench")
+
+
+def modules(name):
+    """A module and, of a folder, all below it."""
+    path = ROOT / "tdcompress" / name
+    below = pkgutil.walk_packages([str(path)], f"tdcompress.{name}.") if path.is_dir() else ()
+    return [f"tdcompress.{name}", *(module.name for module in below)]
+
+
+def python(program, env, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False, env={**os.environ, **env}
+    )
+
+
+def test_the_deployment_half_imports_without_torch(without_torch):
+    names = [module for name in WITHOUT_TORCH for module in modules(name)]
+    assert len(names) > 80
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print(len(sys.argv) - 1, sorted({'torch', 'torchvision'} & set(sys.modules)))"
+    )
+    done = python(program, without_torch, *names)
+    assert done.stdout.strip() == f"{len(names)} []", done.stderr[-2000:]
+
+
+def test_the_block_hides_torch(without_torch):
+    done = python("import importlib.util; print(importlib.util.find_spec('torch')); import torch", without_torch)
+    assert done.stdout.strip() == "None"
+    assert "No module named 'torch'" in done.stderr
+
+
+def test_the_deployment_names_of_the_interface_work_without_torch(without_torch):
+    program = (
+        "import tdcompress as tdc\n"
+        "for name in ('benchmark', 'pack_onnx', 'unpack_onnx', 'verify', 'load_sparse', 'engine'): getattr(tdc, name)\n"
+        "print('ok')"
+    )
+    done = python(program, without_torch)
+    assert done.stdout.strip() == "ok", done.stderr[-2000:]
+
+
+def test_the_interface_is_lazy():
+    program = (
+        "import sys, tdcompress; print(sorted(name for name in sys.modules if name.split('.')[0] in ('torch', 'onnx', 'scipy')))"
+    )
+    assert python(program, {"PYTHONPATH": str(ROOT)}).stdout.strip() == "[]"
+
+
+def test_every_name_of_the_interface_is_there():
+    expected = {
+        "TargetedDropout", "benchmark", "build_model", "engine", "export_onnx", "load_sparse", "pack_onnx", "prune", "run",
+        "save_sparse", "shrink", "unpack_onnx", "verify",
+    }  # fmt: skip
+    assert expected <= set(dir(tdcompress))
+    assert all(getattr(tdcompress, name) is not None for name in expected)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tdcompress.nothing  # noqa: B018
+
+
+def test_shrink_stays_the_function_when_its_folder_is_imported():
+    from tdcompress.shrink.groups import unit_groups
+    from tdcompress.shrink.shrink import shrink
+
+    assert callable(unit_groups)
+    assert tdcompress.shrink is shrink
+    assert tdcompress.shrink is shrink
+
+
+def test_no_pickle_and_no_execution_of_text():
+    """Weights are safetensors or .npz without objects; CIFAR's own archives go through a restricted reader."""
+    allowed = {"data/cifar_archive.py": {"pickle"}}
+    found = {}
+    for path in (ROOT / "tdcompress").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        words = {
+            word
+            for word in ("pickle", "torch.save(", "torch.load(", "eval(compile", "exec(", "allow_pickle=True")
+            if _uses(text, word)
+        }
+        if words:
+            found[path.relative_to(ROOT / "tdcompress").as_posix()] = words
+    assert found == allowed
+
+
+def _uses(text, word):
+    if word == "pickle":
+        return "import pickle" in text or "from pickle" in text
+    return word in text

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from tdcompress.artifacts import HashMemory
+from tdcompress.errors import DataError, UserError
+from tdcompress.recipe import expand_sweep, load_recipe
+from tdcompress.shipped import copy_recipe, find_recipe, recipes_folder, shipped_recipes
+from tdcompress.stages.experiment import resolve
+from tdcompress.stages.plan import plan_run, row_ids
+
+
+def test_the_papers_settings_and_the_demo_are_shipped():
+    names = set(shipped_recipes())
+    assert {"digits", "cifar10_lenet5_weight", "cifar10_lenet5_unit", "cifar100_vgg16_unit"} <= names
+    assert {f"cifar10_resnet32_{kind}" for kind in ("weight", "unit", "ramping", "xtreme3")} <= names
+    assert all(sentence for sentence in shipped_recipes().values())
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_resolves_to_rows_with_names_of_their_own(name):
+    experiments = [resolve(variant) for variant in expand_sweep(load_recipe(find_recipe(Path(name))))]
+    assert len(set(row_ids(experiments))) == len(experiments)
+
+
+def test_every_recipe_has_a_run_folder_of_its_own():
+    names = [load_recipe(recipes_folder() / f"{name}.toml").name for name in shipped_recipes()]
+    assert len(set(names)) == len(names)
+
+
+def test_recipes_are_found_by_name_and_by_path(tmp_path):
+    assert find_recipe(Path("digits")) == recipes_folder() / "digits.toml"
+    assert find_recipe(Path("digits.toml")) == recipes_folder() / "digits.toml"
+    own = tmp_path / "own.toml"
+    own.write_text("")
+    assert find_recipe(own) == own
+    with pytest.raises(UserError, match="digit: no such recipe; did you mean 'digits'"):
+        find_recipe(Path("digit"))
+    with pytest.raises(UserError, match="no such recipe"):
+        find_recipe(tmp_path)
+
+
+def test_a_recipe_is_copied_once(tmp_path):
+    target = copy_recipe("digits", tmp_path)
+    assert target.read_bytes() == (recipes_folder() / "digits.toml").read_bytes()
+    with pytest.raises(UserError, match="is there already"):
+        copy_recipe("digits", tmp_path)
+    with pytest.raises(UserError, match="no shipped recipe; did you mean 'digits'"):
+        copy_recipe("digts", tmp_path)
+    with pytest.raises(UserError, match="no shipped recipe"):
+        copy_recipe("../pipelines/digits", tmp_path)
+
+
+def test_missing_data_is_told_before_anything_is_made(tmp_path):
+    recipe = load_recipe(find_recipe(Path("cifar10_lenet5_weight")), {"data.root": str(tmp_path / "nowhere")})
+    with pytest.raises(DataError, match="nowhere"):
+        plan_run(recipe, torch.device("cpu"), HashMemory(tmp_path / "hashes"))
