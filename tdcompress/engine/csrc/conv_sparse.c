@@ -34,6 +34,7 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
         UNROLL for (int j = 0; j < registers; j++) extra[s][j] = (vf){0};
     if (sets == 4) {
         for (; count >= 4; count -= 4, pair += 2) {
+            __builtin_prefetch(pair + 128); /* small planes: the table is larger than the tensors, and comes from far away */
             add_row(sum, registers, in, pair[0].offset[0], pair[0].weight[0]);
             add_row(extra[0], registers, in, pair[0].offset[1], pair[0].weight[1]);
             add_row(extra[1], registers, in, pair[1].offset[0], pair[1].weight[0]);

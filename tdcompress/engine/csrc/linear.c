@@ -39,6 +39,7 @@ static void dense(const tdc_linear *d, const float *x, float *y) {
         uint32_t i = d->row_starts[n];                                                                      \
         float s0 = 0, s1 = 0, s2 = 0, s3 = 0;                                                               \
         for (; i + 4 <= end; i += 4) {                                                                      \
+            __builtin_prefetch(d->weights + i + 512);                                                       \
             s0 += d->weights[i] * x[columns[i]];                                                            \
             s1 += d->weights[i + 1] * x[columns[i + 1]];                                                    \
             s2 += d->weights[i + 2] * x[columns[i + 2]];                                                    \
