@@ -1,5 +1,6 @@
 """Targeted dropout (section 4): drop at random among the weights or units that would be pruned first."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -16,7 +17,7 @@ PAPER_EPOCHS = 256  # the length of training that the papers' ramp of 49 + 49 ep
 
 
 class Targeted(Method):
-    """What both granularities share: dropped entries by parameter name, a straight mask in forward and backward.
+    """What both granularities share: a straight mask, the same in forward and backward.
 
     No 1/(1 - alpha) rescaling; the dense weights stay the trained parameters and can win their place back.
     """
@@ -25,10 +26,14 @@ class Targeted(Method):
         super().__init__(targets)
         self.settings = settings
         self.schedule = settings.make_schedule()
-        self.dropped: dict[str, Tensor] = {}
+        self.keep: dict[str, Tensor] = {}
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
-        return {name: params[name].masked_fill(dropped, 0.0) for name, dropped in self.dropped.items()}
+        return {name: params[name] * keep for name, keep in self.keep.items()}
+
+    def drop(self, params: Parameters, dropped: Mapping[str, Tensor]) -> None:
+        """Set the masks of this step: 1 where kept, of the parameters' type (masked_fill takes four times as long on a CPU)."""
+        self.keep = {name: (~entries).to(params[name].dtype) for name, entries in dropped.items()}
 
     def numbers(self, epoch: float) -> dict[str, float]:  # noqa: D102
         gamma, alpha = self.rates(epoch)
@@ -48,11 +53,13 @@ class TargetedWeights(Targeted):
 
     def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
         gamma, alpha = self.rates(step.epoch)
+        dropped = {}
         for slot in self.targets.weights:
             weight = params[slot.parameter]
             keep = self.kept(weight.numel() // weight.shape[slot.axis], step.epoch)
             candidates = lowest_weights(weight.detach().abs(), slot.axis, fraction=gamma, keep_per_filter=keep)
-            self.dropped[slot.parameter] = candidates.logical_and_(_chance(weight, alpha, generator))
+            dropped[slot.parameter] = candidates.logical_and_(_chance(weight, alpha, generator))
+        self.drop(params, dropped)
 
     def kept(self, fan_in: int, epoch: float) -> int | None:
         """Xtreme's weights of a filter that are no candidates at a moment of training; None without Xtreme.
@@ -72,7 +79,7 @@ class TargetedUnits(Targeted):
     def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
         gamma, alpha = self.rates(step.epoch)
         assert gamma is not None
-        self.dropped = {}
+        dropped: dict[str, Tensor] = {}
         for group in self.targets.groups:
             scores = unit_scores(params, group)
             candidates = lowest_units(scores, fraction=gamma)
@@ -81,7 +88,8 @@ class TargetedUnits(Targeted):
             for name, entries in widen(group, candidates, params).items():
                 if self.settings.draw == "weight":
                     entries = entries & _chance(params[name], alpha, generator)
-                merge_selected(self.dropped, name, entries)
+                merge_selected(dropped, name, entries)
+        self.drop(params, dropped)
 
 
 def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
