@@ -13,8 +13,8 @@ from tdcompress.errors import ModelError
 class NarrowAttention(nn.Module):
     """Multi-head attention with any number of heads, with the parameters and the call of nn.MultiheadAttention.
 
-    The number of heads follows from the weights: ``in_proj_weight`` is (3 * heads * head_dim, embed_dim). Where query, key and value are the
-    same tensor (self-attention) they are projected in one product, as the channel graph can follow.
+    The number of heads follows from the weights: ``in_proj_weight`` is (3 * heads * head_dim, embed_dim). Where query, key
+    and value are the same tensor (self-attention) they are projected in one product, as the channel graph can follow.
     """
 
     # nn.TransformerEncoderLayer asks for this before it takes a fused path that knows no narrow heads.
@@ -31,7 +31,8 @@ class NarrowAttention(nn.Module):
     @property
     def num_heads(self) -> int:
         """Heads that are there."""
-        return self.in_proj_weight.shape[0] // (3 * self.head_dim)
+        heads: int = self.in_proj_weight.shape[0] // (3 * self.head_dim)
+        return heads
 
     def forward(
         self,
@@ -51,7 +52,7 @@ class NarrowAttention(nn.Module):
             inputs = [item.unsqueeze(0) for item in inputs]
         elif not self.batch_first:
             inputs = [item.transpose(0, 1) for item in inputs]
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in self._project(inputs))
+        q, k, v = (torch.unflatten(part, -1, (-1, self.head_dim)).transpose(1, 2) for part in self._project(inputs))
         mask = _additive_mask(attn_mask, key_padding_mask, q, k)
         dropout = self.dropout if self.training else 0.0
         weights = None
@@ -82,7 +83,7 @@ def _additive_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, q:
     if attn_mask is not None:
         mask = _as_numbers(attn_mask, q.dtype)
         if mask.dim() == 3:  # (B * heads, L, S)
-            mask = mask.unflatten(0, (q.shape[0], -1))
+            mask = torch.unflatten(mask, 0, (q.shape[0], -1))
     if key_padding_mask is not None:
         padding = _as_numbers(key_padding_mask, q.dtype).reshape(-1, 1, 1, k.shape[2])
         mask = padding if mask is None else mask + padding
@@ -114,7 +115,7 @@ def replace(model: nn.Module, names: Iterable[str]) -> nn.Module:
         ModelError: a name that is no nn.MultiheadAttention.
     """
     for name in names:
-        full = model.get_submodule(name)
+        full = dict(model.named_modules()).get(name)
         if type(full) is not nn.MultiheadAttention:
             raise ModelError(f"kept_channels narrows the attention layer {name!r}, but here it is a {type(full).__name__}")
         if not name:

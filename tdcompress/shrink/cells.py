@@ -29,7 +29,8 @@ class Signal:
     Attributes:
         shape: of the tensor.
         cells: per element: ``channel`` (or NO_CHANNEL), ``known`` and ``value`` (a constant whatever the input),
-            ``unit`` (number of the only unit that the element is computed from, or MIXED). Each axis has length 1 or that of ``shape``.
+            ``unit`` (number of the only unit that the element is computed from, or MIXED). Each axis has length 1 or that of
+            ``shape``.
     """
 
     shape: tuple[int, ...]
@@ -112,7 +113,8 @@ def _runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[
     runs: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         size_left = size_right = 1
         while True:
             if size_left <= size_right and i < len(old) and (not left or size_left < size_right):
@@ -137,8 +139,8 @@ def channel_vector(cells: Cells, axis: int) -> tuple[Ids, Cells]:
     """Cells along one axis when the others are read together, as a convolution reads its pixels.
 
     Returns:
-        The channels as (other elements, n), to be unified along the first axis; and one cell per index of ``axis``, whose value is known
-        only where it is the same for all other elements, and whose source is kept only where it is the same.
+        The channels as (other elements, n), to be unified along the first axis; and one cell per index of ``axis``, whose
+        value is known only where it is the same for all other elements, and whose source is kept only where it is the same.
     """
     rows = np.moveaxis(cells, axis, -1).reshape(-1, cells.shape[axis])
     vector = rows[0].copy()

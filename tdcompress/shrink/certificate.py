@@ -28,7 +28,8 @@ def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs,
         max |masked - shrunk| and max |masked|.
 
     Raises:
-        VerificationError: outputs of different structure or shape, non-finite outputs, or a difference above 1e-10 * max |output|.
+        VerificationError: outputs of different structure or shape, non-finite outputs, or a difference above 1e-10 * max
+            |output|.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = tuple(

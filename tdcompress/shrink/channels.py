@@ -1,7 +1,7 @@
 """The channel graph: which channels are one, who reads them, what shapes allow, and what can never go.
 
-Rules fill it operator by operator; then ``roots`` numbers the classes of unified channels, and decide.py asks each reader and each
-constraint which classes must live. Both speak only of liveness, which only grows, so that asking in any order ends well.
+Rules fill it operator by operator; then ``roots`` numbers the classes of unified channels, and decide.py asks each reader
+and each constraint which classes must live. Both speak only of liveness, which only grows, so that asking in any order ends well.
 """
 
 from collections.abc import Iterator, Mapping
@@ -223,7 +223,7 @@ class ChannelGraph:
         return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
     def _slices(self) -> Iterator[Ids]:
-        """Blocks as rows: slices along the longest axis, which is the one that narrows (a shuffle's other axis is its group count)."""
+        """Blocks as rows: slices along the longest axis, the one that narrows (a shuffle's other axis is its group count)."""
         in_heads = np.unique(np.concatenate([lot.ravel() for lot in self.heads])) if self.heads else np.zeros(0, np.int64)
         for block in self.blocks:
             if not np.isin(block, in_heads).any():

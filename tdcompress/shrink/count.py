@@ -17,8 +17,8 @@ def parameters_and_macs(model: nn.Module, example_inputs: ExampleInputs) -> tupl
         example_inputs: inputs of any batch size; the first axis of the first one counts examples.
 
     Returns:
-        Number of parameters; number of multiply-accumulates of convolutions, matrix products and attention in eval mode (half of what
-        torch's FlopCounterMode counts, per example).
+        Number of parameters; number of multiply-accumulates of convolutions, matrix products and attention in eval mode
+        (half of what torch's FlopCounterMode counts, per example).
     """
     inputs = as_tuple(example_inputs)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -46,7 +46,9 @@ def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = ()) -> Decisio
 
     for ids, reason in (*graph.pins, *keep):
         mark(ids, reason)
-    tiers = [[d for d in reversed(graph.demands) if d.tier == tier] for tier in (NEED, EVEN, LAST)]  # results before inputs: few rounds
+    tiers = [
+        [d for d in reversed(graph.demands) if d.tier == tier] for tier in (NEED, EVEN, LAST)
+    ]  # results before inputs: few rounds
     tier = 0
     while tier < len(tiers):
         changed = False

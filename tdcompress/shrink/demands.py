@@ -174,7 +174,7 @@ class Product:
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
         left, right = now.of(self.left), now.of(self.right)
-        wanted = right.any(1)
+        wanted = np.asarray(right.any(1))
         yield self.left[wanted[:, None] & self.used & ~left], f"{self.layer} multiplies it"
         yield self.left[wanted & ~(left | self.used).any(1), -1], f"{self.layer} needs a channel in each head"
         yield self.right[left.any(1) & ~wanted, -1], f"{self.layer} needs a channel in each head"

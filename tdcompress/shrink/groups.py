@@ -32,14 +32,14 @@ def unit_groups(
 ) -> tuple[UnitGroup, ...]:
     """The groups of units of a network's prunable weights.
 
-    Scope "layer": one group per weight, whose unit u is row u. Tied to it are its bias and the affine of every BatchNorm that sees
-    these units alone (also behind activations, pooling or a concatenation), so that a unit that is zero stays zero.
+    Scope "layer": one group per weight, whose unit u is row u. Tied to it are its bias and the affine of every BatchNorm
+    that sees these units alone (also behind activations, pooling or a concatenation), so that a unit that is zero stays zero.
 
-    Scope "group": weights that write into the same channels (coupled by a residual sum, a product, a depthwise convolution) are one
-    group, whose unit is a channel, and so are channels that only go together (the channels of one group of a grouped convolution).
-    Tied is every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A stream can be removed only
-    if all its writers are prunable and nothing else holds its channels (a LayerNorm, the network's result); else its weights are grouped
-    as in scope "layer" and make no claim on the stream.
+    Scope "group": weights that write into the same channels (coupled by a residual sum, a product, a depthwise convolution)
+    are one group, whose unit is a channel, and so are channels that only go together (the channels of one group of a grouped
+    convolution). Tied is every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A
+    stream can be removed only if all its writers are prunable and nothing else holds its channels (a LayerNorm, the
+    network's result); else its weights are grouped as in scope "layer" and make no claim on the stream.
 
     Args:
         model: any module that torch.export accepts; not modified.
@@ -56,7 +56,7 @@ def unit_groups(
         raise ModelError(f"scope is 'layer' or 'group' and unit 'whole' or 'filter', not {scope!r} and {unit!r}")
     _, graph = network_graph(model, example_inputs)
     for slot in weights:
-        if slot.parameter not in graph.state:
+        if not any(slot.parameter in used for used in (graph.matrices, graph.raw, graph.frozen)):
             raise ModelError(f"{slot.parameter} is not used by {type(model).__name__}.forward, so that it cannot be pruned")
     layers = {slot.parameter: _layer_group(graph, slot, tie=unit == "whole") for slot in weights}
     if scope == "layer":
@@ -114,7 +114,7 @@ def _alone(graph: ChannelGraph, first_unit: int, size: int) -> Iterator[Slot]:
             continue
         positions = _positions(np.where(seen, index, -1), size)
         for name in (affine.weight, affine.bias):
-            yield Slot(parameter=name, positions=_simple(positions))
+            yield Slot(parameter=name, positions=_simple(positions, affine.units.size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +156,13 @@ def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot
     number = np.full(int(roots.max()) + 2, -1)  # class -> unit; the last entry serves elements without channel
     number[stream.classes] = np.arange(size)
     filters = tuple(
-        Slot(parameter=name, axis=slots[name].axis, positions=_simple(_positions(number[roots[graph.matrices[name].outputs]].ravel(), size)))
+        Slot(
+            parameter=name,
+            axis=slots[name].axis,
+            positions=_simple(
+                _positions(number[roots[graph.matrices[name].outputs]].ravel(), size), graph.matrices[name].outputs.size
+            ),
+        )
         for name in stream.weights
     )
     tied: list[Slot] = []
@@ -167,7 +173,7 @@ def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot
         axis = _unit_axis(units)
         if (units >= 0).any() and axis is not None:
             line = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)[:, 0]
-            tied.append(Slot(parameter=name, axis=axis, positions=_simple(_positions(line, size))))
+            tied.append(Slot(parameter=name, axis=axis, positions=_simple(_positions(line, size), line.size)))
     return UnitGroup(name=_layer(stream.weights[0]), size=size, filters=filters, tied=tuple(tied))
 
 
@@ -189,9 +195,9 @@ def _positions(units: Ids, size: int) -> Positions:
     return [tuple(own) for own in positions]
 
 
-def _simple(positions: Positions) -> tuple[tuple[int, ...], ...] | None:
-    """None where unit u has index u alone."""
-    return None if all(own == (index,) for index, own in enumerate(positions)) else tuple(positions)
+def _simple(positions: Positions, length: int) -> tuple[tuple[int, ...], ...] | None:
+    """None where unit u has index u alone, and the axis no other indices."""
+    return None if length == len(positions) and all(own == (index,) for index, own in enumerate(positions)) else tuple(positions)
 
 
 def _layer(parameter: str) -> str:

@@ -1,5 +1,6 @@
 """kept_channels.json: what stays of each tensor, as JSON values."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,12 @@ def to_json(kept: Kept) -> dict[str, Any]:
         name: {"shape": list(cut.shape), "keep": {str(axis): rows for axis, rows in cut.keep.items()}, "groups": cut.groups}
         for name, cut in kept.cuts.items()
     }
-    return {"format": FORMAT, "tensors": tensors, "new_biases": list(kept.new_biases), "narrow_attention": list(kept.narrow_attention)}
+    return {
+        "format": FORMAT,
+        "tensors": tensors,
+        "new_biases": list(kept.new_biases),
+        "narrow_attention": list(kept.narrow_attention),
+    }
 
 
 def from_json(values: Mapping[str, Any]) -> Kept:
@@ -60,11 +66,13 @@ def from_json(values: Mapping[str, Any]) -> Kept:
 
 
 def _check(name: str, cut: Cut) -> None:
+    if cut.groups < 1:
+        raise ModelError(f"kept_channels of {name} is damaged: {cut.groups} groups")
     for axis, rows in cut.keep.items():
         lists = rows if rows and isinstance(rows[0], list) else [rows]
         if not 0 <= axis < len(cut.shape) or len({len(row) for row in lists}) != 1:
             raise ModelError(f"kept_channels of {name} is damaged: axis {axis} does not fit shape {cut.shape}")
         for row in lists:
-            fits = all(isinstance(i, int) and 0 <= i < cut.shape[axis] for i in row)
-            if not row or not fits or sorted(set(row)) != row:
+            numbers = [i for i in row if isinstance(i, int) and 0 <= i < cut.shape[axis]]
+            if not row or numbers != row or any(a >= b for a, b in itertools.pairwise(numbers)):
                 raise ModelError(f"kept_channels of {name} is damaged: the indices of axis {axis} do not fit shape {cut.shape}")

@@ -5,6 +5,7 @@ import traceback
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.shrink.cells import Ids, Signal
@@ -26,8 +27,9 @@ def first_misfit(
 ) -> tuple[Ids, str] | None:
     """The channels at the first operator of the narrow network that does not come out as predicted, with the reason.
 
-    Both traces are compared operator by operator: the same operator, the predicted shape, and the same numbers as arguments where they
-    are not sizes. A forward pass that raises is blamed on the sized operator of the same source line, else on the last one before it.
+    Both traces are compared operator by operator: the same operator, the predicted shape, and the same numbers as arguments
+    where they are not sizes. A forward pass that raises is blamed on the sized operator of the same source line, else on the
+    last one before it.
 
     Returns:
         None when everything fits.
@@ -54,9 +56,8 @@ def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decisio
     values = actual.meta["val"]
     signals = (results,) if isinstance(results, Signal) else results
     values = (values,) if isinstance(values, torch.Tensor) else values
-    if isinstance(values, list | tuple):
-        if [predicted_shape(s, decision) for s in signals] != [tuple(v.shape) for v in values]:
-            return False
+    if isinstance(values, list | tuple) and [predicted_shape(s, decision) for s in signals] != [tuple(v.shape) for v in values]:
+        return False
     return _numbers(full) == _numbers(actual)
 
 
@@ -74,18 +75,16 @@ def predicted_shape(signal: Signal, decision: Decision) -> tuple[int, ...]:
 
 def _numbers(node: fx.Node) -> list[object]:
     """Arguments that are numbers but no sizes: scales, epsilons, strides, bounds of slices."""
-    if base_name(node.target) in SIZED or base_name(node.target) in ("group_norm", "layer_norm") or "conv" in base_name(node.target):
+    if (
+        base_name(node.target) in SIZED
+        or base_name(node.target) in ("group_norm", "layer_norm")
+        or "conv" in base_name(node.target)
+    ):
         return []
-    return [item for item in fx.node.map_aggregate((node.args, node.kwargs), _plain_number) if item is not None]
+    return [item for item in pytree.tree_leaves((node.args, node.kwargs)) if not isinstance(item, fx.Node)]
 
 
-def _plain_number(item: object) -> object:
-    return None if isinstance(item, fx.Node) else item
-
-
-def _blame_exception(
-    error: UnsupportedError, program: Program, graph: ChannelGraph, decision: Decision
-) -> tuple[Ids, str]:
+def _blame_exception(error: UnsupportedError, program: Program, graph: ChannelGraph, decision: Decision) -> tuple[Ids, str]:
     frames = traceback.extract_tb(error.__cause__.__traceback__) if error.__cause__ else []
     lines = {(frame.filename, frame.lineno) for frame in frames}
     nodes = list(program.calls())
@@ -108,9 +107,11 @@ def _blame(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decision: D
 
 
 def _same_line(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decision: Decision) -> Ids:
-    """Removed channels at every operator of the same source line: other layers of the same class, which have the same number in it."""
+    """Removed channels at every operator of the same source line: other layers of the same class have the same number."""
     line = source_line(node)
-    alike = [other for other in nodes if other is node or (other.target == node.target and line[0] and source_line(other) == line)]
+    alike = [
+        other for other in nodes if other is node or (other.target == node.target and line[0] and source_line(other) == line)
+    ]
     return np.concatenate([_channels(other, graph, decision) for other in alike])
 
 

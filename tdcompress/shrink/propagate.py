@@ -30,36 +30,51 @@ RULES: Mapping[str, Rule] = {
 def network_graph(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Program, ChannelGraph]:
     """Trace a network and build its channel graph.
 
-    Where evaluation leaves parameters out (auxiliary heads), training is followed as well, so that these layers go on fitting what they
-    read. If training cannot be traced, such layers may not fit after shrinking; evaluation is exact in any case.
+    Where evaluation leaves parameters out (auxiliary heads), training is followed as well, so that these layers go on
+    fitting what they read. If training cannot be traced, such layers may not fit after shrinking; evaluation is exact in any
+    case.
 
     Raises:
         UnsupportedError: torch.export does not accept the network.
     """
     program = trace(model, example_inputs)
-    programs = [program]
+    training = None
     if unused(model, program):
         with contextlib.suppress(UnsupportedError):
-            programs.append(trace(model, example_inputs, training=True))
-    return program, channel_graph(*programs)
+            training = trace(model, example_inputs, training=True)
+    return program, channel_graph(program, training)
 
 
-def channel_graph(program: Program, *others: Program) -> ChannelGraph:
+def channel_graph(program: Program, training: Program | None = None) -> ChannelGraph:
     """Follow channels, constants and sources from the inputs to the outputs of a program.
 
     The channels of what the network returns stay, as do those that reach an operator without a rule.
 
     Args:
-        program: the forward pass.
-        others: further forward passes of the same network, which add their needs; ``signals`` are those of ``program``.
+        program: the forward pass in eval mode.
+        training: the one in train mode, for the layers that ``program`` leaves out.
     """
-    graph = ChannelGraph(state={name: tensor for one in (*others, program) for name, tensor in one.state.items()})
-    for one in (*others, program):
-        graph.signals, graph.literal_nodes = {}, []
-        _follow_all(graph, one)
+    graph = ChannelGraph(state={**(training.state if training else {}), **program.state})
+    _follow_all(graph, program)
+    if training is not None:
+        _add_layers(graph, training)
     graph.pin_frozen()
     _refuse_shared_folds(graph)
     return graph
+
+
+def _add_layers(graph: ChannelGraph, training: Program) -> None:
+    """Follow training too; of what it demands, keep what concerns layers that evaluation does not have."""
+    evaluated, demands, affines = set(graph.matrices), graph.demands, graph.affines
+    signals, literal_nodes = graph.signals, graph.literal_nodes
+    graph.signals, graph.literal_nodes, graph.demands, graph.affines = {}, [], [], []
+    _follow_all(graph, training)
+    graph.demands = demands + [
+        demand for demand in graph.demands if not isinstance(demand, MatrixReader) or demand.matrix.parameter not in evaluated
+    ]
+    seen = {affine.weight for affine in affines}
+    graph.affines = affines + [affine for affine in graph.affines if affine.weight not in seen]
+    graph.signals, graph.literal_nodes = signals, literal_nodes
 
 
 def _follow_all(graph: ChannelGraph, program: Program) -> None:
@@ -95,10 +110,7 @@ def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:
     rule = RULES.get(base_name(node.target))
     if rule is None and torch.Tag.pointwise in node.target.tags:
         rule = rules_pointwise.pointwise
-    if rule is None or not call.tensors():
-        result = untracked(graph, call, "this operator is not handled")
-    else:
-        result = rule(graph, call)
+    result = rule(graph, call) if rule and call.tensors() else untracked(graph, call, "this operator is not handled")
     graph.signals[node.name] = result
     if node.target._schema.is_mutable and isinstance(node.args[0], fx.Node):
         graph.signals[node.args[0].name] = result  # in-place: later readers see the new value

@@ -15,7 +15,8 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
     """A narrow copy of a network, ready for ``load_state_dict`` of the shrunk weights.
 
     Args:
-        model: the network as its constructor makes it; not modified. Its weights, narrowed, are those of the copy until others are loaded.
+        model: the network as its constructor makes it; not modified. Its weights, narrowed, are those of the copy until
+            others are loaded.
         kept: ``Shrunk.kept``, or what was read from kept_channels.json.
 
     Raises:

@@ -16,7 +16,11 @@ def attention(graph: ChannelGraph, call: Call) -> Result:
     Channels of q and k stay with their head, since the default scale counts them.
     """
     q, k, v = (graph.signal(call[name]) for name in ("query", "key", "value"))
-    if call.arguments.get("enable_gqa") or len({len(x.shape) for x in (q, k, v)}) > 1 or any(x.cells.shape[-2] > 1 for x in (q, k, v)):
+    if (
+        call.arguments.get("enable_gqa")
+        or len({len(x.shape) for x in (q, k, v)}) > 1
+        or any(x.cells.shape[-2] > 1 for x in (q, k, v))
+    ):
         return untracked(graph, call, "this kind of attention is not handled")
     mask = call.arguments.get("attn_mask")
     if mask is not None:
@@ -32,7 +36,7 @@ def attention(graph: ChannelGraph, call: Call) -> Result:
 
 
 def matmul(graph: ChannelGraph, call: Call) -> Result:
-    """a (..., n, k) times b (..., k, m), both computed; channels may lie along k, along m, or along the axes before (heads)."""
+    """A (..., n, k) times b (..., k, m), both computed; channels may lie along k, along m, or along the axes before (heads)."""
     a, b = (graph.signal(item) for item in call.tensors()[:2])
     if len(a.shape) != len(b.shape) or len(a.shape) < 2 or not (a.tracked or b.tracked):
         return untracked(graph, call, "this kind of product is not handled")
@@ -64,7 +68,7 @@ def _contract(graph: ChannelGraph, call: Call, a: Cells, b: Cells) -> Signal:
     graph.unify(left, right, f"{call.layer} multiplies it with a tensor of fixed size")
     zero = (a["known"] & (a["value"] == 0)) | (b["known"] & (b["value"] == 0))
     queries = _rows(left)
-    cells = np.zeros(left.shape[:-1] + (1,), a.dtype)
+    cells = np.zeros((*left.shape[:-1], 1), a.dtype)
     cells["unit"] = -1
     cells["channel"] = graph.new_channels(*cells.shape) if len(queries) > 1 else -1
     if len(queries) > 1:

@@ -29,7 +29,7 @@ def _narrows_by_slices(graph: ChannelGraph, cells: Cells, call: Call) -> None:
 
 
 def permute(graph: ChannelGraph, call: Call) -> Result:
-    """permute."""
+    """Permute."""
     x = graph.signal(call["self"])
     return Signal(shape=call.shape, cells=x.cells.transpose([axis % len(x.shape) for axis in call["dims"]]))
 
@@ -114,7 +114,7 @@ def split(graph: ChannelGraph, call: Call) -> Result:
     for value, width in zip(values, widths, strict=True):
         cells = x.cells if x.cells.shape[axis] == 1 else x.cells.take(range(start, start + width), axis)
         start += width
-        results.append(Signal(shape=tuple(value.shape), cells=cells.take(0, axis) if unbind else cells))
+        results.append(Signal(shape=tuple(value.shape), cells=cells.squeeze(axis) if unbind else cells))
     if x.tracked and x.cells.shape[axis] > 1:
         graph.literal_nodes.append(call.node.name)
         if unbind:
@@ -148,8 +148,8 @@ def select(graph: ChannelGraph, call: Call) -> Result:
     axis = call["dim"] % len(x.shape)
     if x.cells.shape[axis] > 1 and x.tracked:
         graph.demands.append(Block(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
-    index = 0 if x.cells.shape[axis] == 1 else call["index"]
-    return Signal(shape=call.shape, cells=x.cells.take(index, axis))
+    index = 0 if x.cells.shape[axis] == 1 else call["index"] % x.shape[axis]
+    return Signal(shape=call.shape, cells=x.cells.take([index], axis).squeeze(axis))
 
 
 def index(graph: ChannelGraph, call: Call) -> Result:

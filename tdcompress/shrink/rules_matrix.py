@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tdcompress.shrink.cells import Signal, along, blank, channel_vector
 from tdcompress.shrink.channels import ChannelGraph, Flags, Matrix, Parameter
 from tdcompress.shrink.demands import AtLeastOne, Groups, MatrixReader
 from tdcompress.shrink.rules import Call, Result, Rule, untracked
+from tdcompress.shrink.taps import shifts, taps
 
 
 def linear(graph: ChannelGraph, call: Call) -> Result:
-    """y = x W^T + b over the last axis; W is (O, I)."""
+    """Y = x W^T + b over the last axis; W is (O, I)."""
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its weight is computed, not a parameter")
     matrix = graph.matrix(call["weight"])
@@ -67,14 +68,14 @@ def _apply(graph: ChannelGraph, call: Call, matrix: Matrix, *, axis: int, no_fol
     shape = matrix.inputs.shape
     graph.unify(rows, matrix.inputs.reshape(1, -1), f"the input of {layer} has a fixed size")
     vector = np.broadcast_to(vector, matrix.inputs.size).reshape(shape)
-    weight, used = _taps(graph, matrix)
+    weight = graph.state[matrix.parameter]
     bias = call["bias"]
     reader = MatrixReader(
         layer=layer,
         matrix=matrix,
         bias=bias.name if isinstance(bias, Parameter) else None,
         vector=vector,
-        used=used,
+        used=(taps(weight, matrix) != 0).any(-1).cpu().numpy(),
         no_fold=no_fold,
     )
     graph.demands.append(reader)
@@ -95,31 +96,14 @@ def _apply(graph: ChannelGraph, call: Call, matrix: Matrix, *, axis: int, no_fol
     return Signal(shape=call.shape, cells=along(out, axis, len(call.shape)))
 
 
-def _taps(graph: ChannelGraph, matrix: Matrix) -> tuple[torch.Tensor, Flags]:
-    """The weight as (groups, outputs, inputs, taps), and which of its (groups, outputs, inputs) are not all zero."""
-    weight = graph.state[matrix.parameter].detach()
-    groups, outputs = matrix.outputs.shape
-    inputs = matrix.inputs.shape[1]
-    if matrix.out_axis == 0:
-        weight = weight.reshape(groups, outputs, inputs, -1)
-    else:
-        weight = weight.reshape(groups, inputs, outputs, -1).transpose(1, 2)
-    return weight, (weight != 0).any(-1).cpu().numpy()
-
-
-def _constants(reader: MatrixReader, weight: torch.Tensor) -> tuple[Flags, NDArray[np.float64]]:
+def _constants(reader: MatrixReader, weight: Tensor) -> tuple[Flags, NDArray[np.float64]]:
     """Which outputs do not depend on the input, and their values without the bias."""
     unknown = ~reader.leaves
     if reader.matrix.groups == 1:
         known = ~reader.used[0][:, unknown[0]].any(1)[None]
     else:
         known = ~(reader.used & unknown[:, None, :]).any(-1)
-    values = np.zeros(known.shape)
-    shifted = reader.leaves & (reader.vector["value"] != 0)
-    for group in np.flatnonzero(shifted.any(1)):
-        columns = np.flatnonzero(shifted[group])
-        taps = weight[group][:, torch.from_numpy(columns).to(weight.device)].double().sum(-1).cpu().numpy()
-        values[group] = taps @ reader.vector["value"][group, columns]
+    values = shifts(weight, reader.matrix, reader.vector["value"], reader.leaves & (reader.vector["value"] != 0))
     return known.ravel(), values.ravel()
 
 

@@ -11,7 +11,7 @@ from tdcompress.shrink.rules import Call, Result, Rule, untracked
 
 
 def batch_norm(graph: ChannelGraph, call: Call) -> Result:
-    """y = (x - mean) / sqrt(var + eps) * weight + bias per channel of axis 1, with the stored statistics."""
+    """Y = (x - mean) / sqrt(var + eps) * weight + bias per channel of axis 1, with the stored statistics."""
     x = graph.signal(call["input"])
     if call["running_mean"] is None or call["running_var"] is None:
         return _self_normalised(graph, call, x)

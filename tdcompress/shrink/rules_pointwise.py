@@ -54,12 +54,15 @@ def _aligned(signal: Signal, ndim: int) -> Signal:
 def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: Call) -> Ids:
     """Channels of the result; what meets is unified.
 
-    An operand of real length 1 along every axis on which the result tells channels apart (a spatial gate (B, 1, H, W), one number for
-    all) is repeated over them: it has no part in them, and its own channels just stay. An operand without channels but of full length on
-    such an axis (the network's input, a literal tensor) keeps what it meets.
+    An operand of real length 1 along every axis on which the result tells channels apart (a spatial gate (B, 1, H, W), one
+    number for all) is repeated over them: it has no part in them, and its own channels just stay. An operand without
+    channels but of full length on such an axis (the network's input, a literal tensor) keeps what it meets.
 
     Args:
+        graph: takes the unions and pins.
+        operands: aligned to the result's axes.
         fixed: which operands are parameters; what is computed comes first.
+        call: the operator.
     """
     shape = np.broadcast_shapes(*(operand.cells.shape for operand in operands))
     result = np.full(shape, NO_CHANNEL, np.int64)
@@ -114,19 +117,17 @@ def functional(call: Call) -> torch._ops.OpOverload:
 
 
 # Elementwise, though torch does not tag them so.
-POINTWISE: Mapping[str, Rule] = {
-    name: pointwise
-    for name in (
-        "relu6", "hardtanh", "hardswish", "hardsigmoid", "silu", "mish", "gelu", "elu", "selu", "celu", "leaky_relu",
-        "softplus", "softsign", "hardshrink", "softshrink", "tanhshrink", "logsigmoid", "log_sigmoid", "sigmoid", "tanh", "square",
-        "type_as", "threshold", "clip", "multiply", "divide", "subtract", "true_divide", "rsub",
-    )
-}  # fmt: skip
-IDENTITY: Mapping[str, Rule] = {
-    name: identity
-    for name in (
-        "dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "contiguous", "clone", "detach", "alias", "lift_fresh_copy",
-        "lift_fresh", "to", "_to_copy",
-    )
-}  # fmt: skip
-RULES: Mapping[str, Rule] = {**POINTWISE, **IDENTITY, "prelu": prelu, "_prelu_kernel": prelu}
+_POINTWISE = """
+    relu6 hardtanh hardswish hardsigmoid silu mish gelu elu selu celu leaky_relu softplus softsign hardshrink softshrink
+    tanhshrink logsigmoid log_sigmoid sigmoid tanh square type_as threshold clip multiply divide subtract true_divide rsub
+"""
+_IDENTITY = """
+    dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy lift_fresh to
+    _to_copy
+"""
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_POINTWISE.split(), pointwise),
+    **dict.fromkeys(_IDENTITY.split(), identity),
+    "prelu": prelu,
+    "_prelu_kernel": prelu,
+}

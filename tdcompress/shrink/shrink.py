@@ -30,7 +30,8 @@ class Shrunk:
     """A shrunk network.
 
     Attributes:
-        model: an ordinary module of the same class, to train, compile, export or save; in the mode (train or eval) of the full one.
+        model: an ordinary module of the same class, to train, compile, export or save; in the mode (train or eval) of the
+            full one.
         kept: JSON values from which ``rebuild.narrow`` builds the same module from the plain one.
         report: what was removed, what stayed and why, and the certificate.
     """
@@ -55,8 +56,8 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
 
     Dead channels are found in the weights: a filter of zeros makes a constant, constants pass through bias, BatchNorm and
     activations, and a channel whose value is constant at all its readers goes: 0 costs nothing, another constant moves into the
-    readers' biases where that is exact. Everything is computed, and certified, in float64; the biases that took constants are then
-    rounded to the network's own precision.
+    readers' biases where that is exact. Everything is computed, and certified, in float64; the biases that took constants
+    are then rounded to the network's own precision.
 
     Args:
         model: any module that torch.export accepts; not modified.
@@ -130,7 +131,9 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]]) ->
             keep.append((constants, f"{reader.layer} has no bias that could take its constant"))
     new_biases = {r.matrix.parameter: f"{r.layer}.bias" for r in shifted if r.bias is None}
     found = cuts(graph, decision, _owned(model))
-    attention = tuple(name for name, module in model.named_modules() if isinstance(module, NarrowAttention) and _touches(found, name))
+    attention = tuple(
+        name for name, module in model.named_modules() if isinstance(module, NarrowAttention) and _touches(found, name)
+    )
     kept = Kept(cuts=found, new_biases=tuple(new_biases.values()), narrow_attention=attention)
     narrow = narrowed(copy.deepcopy(model).double(), kept.cuts, kept.new_biases)
     fold(narrow, graph, decision, new_biases)

@@ -1,17 +1,19 @@
-"""Make a module narrow: index its parameters and buffers, add the biases that folding needs, and set the sizes its layers report."""
+"""Make a module narrow: index its tensors, add the biases that folding needs, and set the sizes its layers report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError
-from tdcompress.sparsity.units import MATRIX_TYPES
 from tdcompress.shrink.channels import ChannelGraph, Matrix
 from tdcompress.shrink.decide import Decision
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
+from tdcompress.shrink.taps import shifts
+from tdcompress.sparsity.units import MATRIX_TYPES
 
 Rows = list[int] | list[list[int]]  # indices kept along an axis; for axis 1 of a grouped weight, one list per group
 
@@ -22,7 +24,8 @@ class Cut:
 
     Attributes:
         shape: of the tensor in the full network.
-        keep: axis -> kept indices; an axis that is not listed stays whole. Axis 1 of a grouped weight has one list for each group that stays.
+        keep: axis -> kept indices; an axis that is not listed stays whole. Axis 1 of a grouped weight has one list for each
+            group that stays.
         groups: number of groups that stay, of a grouped weight.
     """
 
@@ -109,8 +112,13 @@ def narrowed(model: nn.Module, cut: Mapping[str, Cut], new_biases: Sequence[str]
             if isinstance(module, nn.modules.conv._ConvNd) and attribute == "weight":
                 module.groups = part.groups
     for name in new_biases:
-        layer = model.get_submodule(name.rpartition(".")[0])
-        weight = layer.weight
+        try:
+            layer = model.get_submodule(name.rpartition(".")[0])
+        except AttributeError as error:
+            raise ModelError(
+                f"{type(model).__name__} has no layer for {name}: build the same network with the same arguments"
+            ) from error
+        weight = getattr(layer, "weight", None)
         assert isinstance(weight, Tensor)
         layer.bias = nn.Parameter(weight.new_zeros(_outputs(layer)), requires_grad=weight.requires_grad)
     for module in model.modules():
@@ -133,27 +141,19 @@ def fold(narrow: nn.Module, full: ChannelGraph, decision: Decision, new_biases: 
         if shift is not None:
             bias = parameters[reader.bias or new_biases[reader.matrix.parameter]]
             with torch.no_grad():
-                bias += torch.from_numpy(shift).to(bias)
+                bias.add_(torch.from_numpy(shift).to(bias))
 
 
-def folded(reader: MatrixReader, graph: ChannelGraph, decision: Decision) -> np.ndarray | None:
+def folded(reader: MatrixReader, graph: ChannelGraph, decision: Decision) -> NDArray[np.float64] | None:
     """What removed constants add to the outputs that stay, (outputs,); None where nothing does."""
     gone = ~decision.now.of(reader.matrix.inputs) & reader.leaves & (reader.vector["value"] != 0)
-    live = decision.now.of(reader.matrix.outputs)
-    if not (gone & live.any(1)[:, None] & (reader.used & live[:, :, None]).any(1)).any():
+    if not gone.any():
         return None
-    groups, inputs = gone.shape
-    weight = graph.state[reader.matrix.parameter].detach()
-    if reader.matrix.out_axis == 0:
-        weight = weight.reshape(groups, -1, inputs, weight[0, 0].numel())
-    else:
-        weight = weight.reshape(groups, inputs, -1, weight[0, 0].numel()).transpose(1, 2)
-    shift = np.zeros(live.shape)
-    for group in np.flatnonzero(gone.any(1)):
-        columns = np.flatnonzero(gone[group])
-        taps = weight[group][:, torch.from_numpy(columns).to(weight.device)].double().sum(-1).cpu().numpy()
-        shift[group] = taps @ reader.vector["value"][group, columns]
-    return np.asarray(shift[live])
+    live = decision.now.of(reader.matrix.outputs)
+    if not (reader.used & live[:, :, None] & gone[:, None, :]).any():
+        return None
+    weight = graph.state[reader.matrix.parameter]
+    return shifts(weight, reader.matrix, reader.vector["value"], gone)[live]
 
 
 def can_add_bias(model: nn.Module, parameter: str) -> bool:

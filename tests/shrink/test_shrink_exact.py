@@ -215,7 +215,7 @@ def test_what_torch_export_refuses_is_refused_with_its_reason():
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(UnsupportedError, match="torch.export cannot trace Branching"):
+    with pytest.raises(UnsupportedError, match=r"torch\.export cannot trace Branching"):
         shrink(Branching(), torch.randn(2, 3))
 
 

@@ -34,7 +34,11 @@ def alexnet() -> nn.Module:
     return model
 
 
-EFFICIENTNET = [MBConvConfig(1, 3, 1, 32, 16, 1, 1, 1), MBConvConfig(6, 3, 2, 16, 24, 2, 1, 1), MBConvConfig(6, 5, 2, 24, 40, 2, 1, 1)]
+EFFICIENTNET = [
+    MBConvConfig(1, 3, 1, 32, 16, 1, 1, 1),
+    MBConvConfig(6, 3, 2, 16, 24, 2, 1, 1),
+    MBConvConfig(6, 5, 2, 24, 40, 2, 1, 1),
+]
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "alexnet": (alexnet, 64),
     "vgg11_bn": (vgg11_bn, 32),
@@ -78,7 +82,7 @@ def test_family(name, scope, settle, prune):
     assert report.max_error <= 1e-10 * report.max_output
     assert report.parameters_after < report.parameters_before
     if scope == "group" and name not in ("shufflenet_v2_x0_5", "convnext_tiny", "vit_b_16", "swin_t"):
-        assert all(layer.dead_kept == 0 for layer in report.layers)
+        assert all(layer.dead_kept == 0 for layer in report.layers if not layer.name.startswith("aux"))  # these return logits too
     again = narrow(build(), shrunk.kept)
     again.load_state_dict(shrunk.model.state_dict())
     again.train()(x)  # an ordinary module: also what runs in training alone fits

@@ -1,4 +1,5 @@
-"""Random networks pruned at random: chains, branches, concatenations, residual sums, products and groups, each with its certificate."""
+"""Random networks pruned at random: chains, branches, concatenations, residual sums, products and groups, each with its
+certificate."""
 
 import torch
 from hypothesis import Phase, given, settings
@@ -25,8 +26,16 @@ class Block(nn.Module):
             "conv": lambda: [nn.Conv2d(width, width, 3, padding=1, bias=bias), nn.BatchNorm2d(width)],
             "wide": lambda: [nn.Conv2d(width, width + 2, 2 * padding + 1, padding=padding, bias=bias)],
             "branch": lambda: [nn.Conv2d(width, 3, 1, bias=bias)],
-            "residual": lambda: [nn.Conv2d(width, 5, 3, padding=1, bias=bias), nn.BatchNorm2d(5), nn.Conv2d(5, width, 1, bias=bias)],
-            "project": lambda: [nn.BatchNorm2d(width), nn.Conv2d(width, width, 1, bias=bias), nn.Conv2d(width, width, 1, bias=bias)],
+            "residual": lambda: [
+                nn.Conv2d(width, 5, 3, padding=1, bias=bias),
+                nn.BatchNorm2d(5),
+                nn.Conv2d(5, width, 1, bias=bias),
+            ],
+            "project": lambda: [
+                nn.BatchNorm2d(width),
+                nn.Conv2d(width, width, 1, bias=bias),
+                nn.Conv2d(width, width, 1, bias=bias),
+            ],
             "gate": lambda: [nn.Conv2d(width, 3, 1), nn.Conv2d(3, width, 1)],
             "depthwise": lambda: [nn.Conv2d(width, width, 3, padding=1, groups=width, bias=bias)],
             "grouped": lambda: [nn.Conv2d(width, width, 1, groups=2 if width % 2 == 0 else 1, bias=bias)],
@@ -73,7 +82,9 @@ class Network(nn.Module):
 
 networks = st.builds(
     Network,
-    st.lists(st.tuples(st.sampled_from(BLOCKS), st.sampled_from(ACTIVATIONS), st.integers(0, 1), st.booleans()), min_size=1, max_size=5),
+    st.lists(
+        st.tuples(st.sampled_from(BLOCKS), st.sampled_from(ACTIVATIONS), st.integers(0, 1), st.booleans()), min_size=1, max_size=5
+    ),
     st.booleans(),
 )
 
@@ -104,7 +115,9 @@ def test_random_networks_shrink_exactly_and_rebuild(network, fraction, scope, un
     assert shrunk.report.parameters_after <= shrunk.report.parameters_before + sum(
         item.units_after for item in shrunk.report.layers
     )
-    keeps_zero = all(block.kind not in ("norm", "gate") and not isinstance(block.activation, nn.Sigmoid) for block in network.blocks)
+    keeps_zero = all(
+        block.kind not in ("norm", "gate") and not isinstance(block.activation, nn.Sigmoid) for block in network.blocks
+    )
     if unit == "whole" and scope == "group" and keeps_zero:
         assert all(item.dead_kept == 0 for item in shrunk.report.layers)
     again = narrow(network, shrunk.kept)

@@ -1,0 +1,117 @@
+"""Which units go together: per layer with the BatchNorm that sees them alone, per stream with all its writers."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tdcompress.errors import ModelError
+from tdcompress.shrink.groups import unit_groups
+from tdcompress.sparsity.units import Slot, prunable_weights
+
+
+class PreActivation(nn.Module):
+    """A pre-activation block with a projection of the activated input, then concatenation with a branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.bn1, self.conv1 = nn.BatchNorm2d(4), nn.Conv2d(4, 6, 3, padding=1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(6), nn.Conv2d(6, 5, 3, padding=1)
+        self.shortcut = nn.Conv2d(4, 5, 1)
+        self.branch, self.bn3 = nn.Conv2d(5, 2, 1), nn.BatchNorm2d(7)
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn1(self.stem(x)).relu()
+        x = self.conv2(self.bn2(self.conv1(x)).relu()) + self.shortcut(x)
+        x = self.bn3(torch.cat([x, self.branch(x)], 1)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+X = torch.zeros(2, 3, 8, 8)
+
+
+def as_dict(groups):
+    return {group.name: group for group in groups}
+
+
+def test_layer_scope_ties_biases_and_the_batch_norm_that_sees_a_layer_alone():
+    model = PreActivation()
+    groups = as_dict(unit_groups(model, X, prunable_weights(model)))
+    assert list(groups) == ["stem", "conv1", "conv2", "shortcut", "branch"]
+    assert [slot.parameter for slot in groups["stem"].tied] == ["stem.bias", "bn1.weight", "bn1.bias"]
+    assert [slot.parameter for slot in groups["conv1"].tied] == ["bn2.weight", "bn2.bias"]
+    assert [slot.parameter for slot in groups["conv2"].tied] == ["conv2.bias"]  # bn3 sees the sum
+    # The branch is alone at the last two channels of bn3.
+    assert groups["branch"].tied[1] == Slot(parameter="bn3.weight", positions=((5,), (6,)))
+    assert groups["conv1"].size == 6
+    assert groups["conv1"].filters == (Slot(parameter="conv1.weight"),)
+
+
+def test_group_scope_joins_the_writers_of_a_stream_and_ties_its_batch_norm():
+    model = PreActivation()
+    groups = as_dict(unit_groups(model, X, prunable_weights(model), scope="group"))
+    assert list(groups) == ["stem", "conv1", "conv2", "branch"]
+    stream = groups["conv2"]
+    assert stream.size == 5
+    assert [slot.parameter for slot in stream.filters] == ["conv2.weight", "shortcut.weight"]
+    tied = {slot.parameter: slot for slot in stream.tied}
+    assert set(tied) == {"conv2.bias", "shortcut.bias", "bn3.weight", "bn3.bias"}
+    assert tied["bn3.weight"].positions == ((0,), (1,), (2,), (3,), (4,))
+
+
+def test_a_stream_with_an_unprunable_writer_is_not_claimed():
+    model = PreActivation()
+    weights = prunable_weights(model, exclude=("shortcut",))
+    groups = as_dict(unit_groups(model, X, weights, scope="group"))
+    assert [slot.parameter for slot in groups["conv2"].filters] == ["conv2.weight"]
+    assert [slot.parameter for slot in groups["conv2"].tied] == ["conv2.bias"]
+
+
+def test_filter_units_tie_nothing():
+    model = PreActivation()
+    for scope in ("layer", "group"):
+        assert all(group.tied == () for group in unit_groups(model, X, prunable_weights(model), scope=scope, unit="filter"))
+
+
+def test_depthwise_and_grouped_convolutions_in_group_scope():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.ReLU(),
+        nn.Conv2d(8, 12, 1, groups=4),
+        nn.Flatten(),
+        nn.Linear(432, 2),
+    )
+    groups = unit_groups(model, X, prunable_weights(model), scope="group")
+    # Two inputs and three outputs of each of the four groups of the last convolution are one unit.
+    assert [(group.name, group.size) for group in groups] == [("0", 4)]
+    filters = {slot.parameter: slot.positions for slot in groups[0].filters}
+    assert filters["1.weight"] == ((0, 1), (2, 3), (4, 5), (6, 7))
+    assert filters["3.weight"] == ((0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11))
+
+
+def test_transposed_convolution_counts_units_along_axis_1():
+    model = nn.Sequential(nn.ConvTranspose2d(3, 5, 2), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(405, 2))
+    group = unit_groups(model, X, prunable_weights(model))[0]
+    assert (group.size, group.filters[0].axis) == (5, 1)
+    assert [slot.parameter for slot in group.tied] == ["0.bias", "1.weight", "1.bias"]
+
+
+def test_a_weight_that_forward_never_reads_is_refused():
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.spare, self.head = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.used(x))
+
+    model = Spare()
+    with pytest.raises(ModelError, match=r"spare.weight is not used"):
+        unit_groups(model, torch.zeros(2, 3), prunable_weights(model))
+
+
+def test_unknown_scope_is_refused():
+    with pytest.raises(ModelError, match="scope"):
+        unit_groups(PreActivation(), X, (), scope="all")  # type: ignore[arg-type]
