@@ -202,25 +202,30 @@ def inspect(args: argparse.Namespace) -> None:
     """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run."""
     from tdcompress.console import make_console
     from tdcompress.inspection import engine_table, file_tables, run_files
+    from tdcompress.records import encode
     from tdcompress.report.terminal import render
 
     console = make_console()
     path = Path(args.path)
     files = [path] if path.is_file() else run_files(path if path.is_dir() else args.artifacts / args.path)
+    found: dict[str, Any] = {}
     for file in files:
         if args.backend == "engine":
             from tdcompress.engine import explain
 
-            console.print(render(engine_table(file, explain(file))))
-            continue
-        from tdcompress.onnxfile.inspect import inspect_onnx
+            layers = explain(file)
+            found[file.name] = encode(layers)
+            tables = [engine_table(file, layers)]
+        else:
+            from tdcompress.onnxfile.inspect import inspect_onnx
 
-        found = inspect_onnx(file)
-        if args.json:
-            print(json.dumps(found.to_json(), indent=1))
-            continue
-        for table in file_tables(file, found):
+            report = inspect_onnx(file)
+            found[file.name] = report.to_json()
+            tables = list(file_tables(file, report))
+        for table in () if args.json else tables:
             console.print(render(table))
+    if args.json:
+        print(json.dumps(found if path not in files else found[path.name], indent=1))
 
 
 def pack(args: argparse.Namespace) -> None:
