@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
+test: export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lint format clean
 
@@ -10,7 +11,7 @@ demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritt
 	$(BIN)/tdcompress run pipelines/digits.toml
 
 test: lint  ## format, lint, types, layers, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
