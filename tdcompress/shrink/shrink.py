@@ -135,7 +135,7 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]]) ->
         name for name, module in model.named_modules() if isinstance(module, NarrowAttention) and _touches(found, name)
     )
     kept = Kept(cuts=found, new_biases=tuple(new_biases.values()), narrow_attention=attention)
-    narrow = narrowed(copy.deepcopy(model).double(), kept.cuts, kept.new_biases)
+    narrow = narrowed(copy.deepcopy(model), kept.cuts, kept.new_biases).double()
     fold(narrow, graph, decision, new_biases)
     biases: Mapping[str, None] = dict.fromkeys(r.bias or new_biases[r.matrix.parameter] for r in shifted)
     return _Plan(decision=decision, kept=kept, narrow=narrow, folded_biases=tuple(biases))
