@@ -6,9 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tdcompress.errors import ModelError, TdcompressError, UserError
+
+if TYPE_CHECKING:
+    from tdcompress.onnxfile.reports import PackReport
 
 DEFAULT_ARTIFACTS = "artifacts"
 
@@ -177,14 +180,15 @@ def report(args: argparse.Namespace) -> None:
     console = make_console()
     folder = args.artifacts / args.run
     found = join_files(folder, args.bench) if args.bench else load_report(folder)
+    compared = compare_with(folder, found, args.compare) if args.compare else None
     if args.json:
         print((folder / "report.json").read_text(), end="")
         return
     console.print(render(summary(found)))
     for note in found.notes:
         console.print(note, style="bold", highlight=False)
-    if args.compare:
-        console.print(render_document(compare_with(folder, found, args.compare)))
+    if compared:
+        console.print(render_document(compared))
 
 
 def recipes(args: argparse.Namespace) -> None:
@@ -244,9 +248,9 @@ def unpack(args: argparse.Namespace) -> None:
     print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, from {args.source.stat().st_size:,}")
 
 
-def _say_packed(target: Path, done: Any) -> None:
-    share = done.packed_bytes / done.dense_bytes
-    print(f"wrote {target}: {done.packed_bytes:,} bytes, x{share:.3f} of the dense file's {done.dense_bytes:,}")
+def _say_packed(target: Path, done: "PackReport") -> None:
+    share = done.file_bytes / done.dense_bytes
+    print(f"wrote {target}: {done.file_bytes:,} bytes, x{share:.3f} of the dense file's {done.dense_bytes:,}")
 
 
 def verify(args: argparse.Namespace) -> None:

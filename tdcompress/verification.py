@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.artifacts import FORMAT, MANIFEST, check_files
 from tdcompress.errors import ArtifactError
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.verify import verify_onnx
 
-SAMPLES = "samples.npz"
+REPORT, SAMPLES = "report.json", "samples.npz"
 
 
 def verify_path(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, VerifyReport]:
@@ -35,6 +35,7 @@ def verify_path(path: Path, say: Callable[[str], None] = lambda line: None) -> d
     say(f"{path}: hashing files")
     files = _manifest_files(path)
     check_files(path, files)
+    _check_manifest(path)
     models = sorted(name for name in files if name.endswith(".onnx"))
     if not models:
         raise ArtifactError(f"{path / MANIFEST}: names no .onnx file; is {path} a run's folder?")
@@ -62,6 +63,18 @@ def _holds(samples: Path, output: str) -> bool:
             return output in archive.files
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"{samples}: not a readable file of samples ({error}); fetch the run's folder again") from None
+
+
+def _check_manifest(folder: Path) -> None:
+    """What the manifest says besides its files is in the report too, whose digest it holds."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    try:
+        report = json.loads((folder / REPORT).read_text())
+        same = all(manifest[key] == report[key] for key in ("run", "recipe_key"))
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same or manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not agree with {REPORT}); run the recipe again")
 
 
 def _manifest_files(folder: Path) -> dict[str, str]:

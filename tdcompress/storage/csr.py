@@ -1,7 +1,7 @@
 """Sparse weights as scipy CSR in one .npz: bit-exact, smallest index types on disk, validated before any arithmetic.
 
 Each array of the file is ``<name>|<part>``: a matrix of (O, fan_in) rows has the parts data, indices, indptr and shape; what is
-not worth it (biases, affines, dense matrices) has the part dense. scipy's own ``save_npz`` holds one matrix and does not validate.
+not worth it (biases, affines, dense matrices) has the part dense. scipy's ``save_npz`` holds one matrix and does not validate.
 """
 
 import math
@@ -53,13 +53,13 @@ def save_arrays(arrays: Mapping[str, Array], path: Path) -> int:
     return path.stat().st_size
 
 
-def load_sparse(path: Path) -> dict[str, csr_array | Array]:
+def load_sparse(path: str | Path) -> dict[str, csr_array | Array]:
     """Read weights: a CSR matrix of (O, fan_in) rows where one was stored, an array otherwise.
 
     Raises:
         ModelError: not such a file, or one whose content is not consistent.
     """
-    return {name: sparse for name, (sparse, _) in _load(path).items()}
+    return {name: sparse for name, (sparse, _) in _load(Path(path)).items()}
 
 
 def load_dense(path: Path) -> dict[str, Array]:

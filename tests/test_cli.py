@@ -1,0 +1,277 @@
+"""The verbs as people call them: exit codes, one clear line on stderr, and no torch where none is needed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tdcompress.cli import main
+from tdcompress.files import sha256_file
+from tdcompress.storage.csr import save_arrays
+
+RECIPE = """
+name = "x"
+[data]
+name = "digits"
+[model]
+name = "digits_cnn"
+[sparsity]
+method = "none"
+[prune]
+fraction = 0.5
+"""
+
+
+@pytest.fixture(autouse=True)
+def _leave_signals_alone(monkeypatch):
+    monkeypatch.setattr("tdcompress.console.Signals.listen", lambda self: None)
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch):
+    """Call a verb in an empty folder; gives its exit code, what it printed, and what it said on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def refused(call):
+    """A call that has to end with one line on stderr, after lines of progress at most, and exit code 2 unless told."""
+
+    def run(*arguments, code=2, after=None):
+        ended, out, err = call(*arguments)
+        assert (ended, out) == (code, ""), err
+        *progress, line = err.splitlines()
+        assert all(after and earlier.startswith(after) for earlier in progress), err
+        assert line.startswith("tdcompress: ")
+        return line.removeprefix("tdcompress: ")
+
+    return run
+
+
+@pytest.fixture
+def copied(tiny_root, tmp_path):
+    return Path(shutil.copytree(tiny_root, tmp_path / "artifacts"))
+
+
+NO_MODELS = {
+    "empty": b"",
+    "html": b"<!DOCTYPE html><html><body>404</body></html>",
+    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
+    "noise": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("content", NO_MODELS)
+def test_files_that_are_no_models(refused, tmp_path, tiny_run, content):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(NO_MODELS[content])
+    for verb in (["inspect", path], ["verify", path], ["pack", path, "o.onnx"], ["unpack", path, "o.onnx"]):
+        assert "m.onnx: " in refused(*verb)
+    assert "m.onnx" in refused("bench", path, "--baseline", tiny_run / "dense.onnx")
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_a_truncated_model(refused, tmp_path, tiny_run):
+    path = tmp_path / "m.onnx"
+    whole = (tiny_run / "dense.onnx").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    for verb in (["inspect", path], ["verify", path], ["pack", path, "o.onnx"]):
+        assert "m.onnx: " in refused(*verb)
+
+
+def test_missing_files_and_runs(refused, tmp_path, tiny_run):
+    assert "none.toml: no such recipe" in refused("run", "none.toml")
+    assert "did you mean 'digits'" in refused("run", "digit")
+    assert "none.onnx" in refused("verify", "none.onnx")
+    assert "none.onnx" in refused("inspect", "none.onnx")
+    assert "none.onnx" in refused("pack", "none.onnx", "o.onnx")
+    assert "none.onnx" in refused("unpack", "none.onnx", "o.onnx")
+    assert "name what the files are compared with" in refused("bench", "none.onnx")
+    assert "none.onnx" in refused("bench", "none.onnx", "--baseline", tiny_run / "dense.onnx")
+    assert "no such run" in refused("report", "none")
+    assert "no finished run of this name" in refused("status", "none")
+    assert "no shipped recipe" in refused("recipes", "--copy", "none")
+    assert "nowhere" in refused("run", "cifar10_lenet5_weight", "--set", f"data.root={tmp_path / 'nowhere'}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train.epochs", "--set train.epochs: write it as key=value"),
+        ("train.epoch=3", "--set train.epoch: train.epoch: unknown key; did you mean 'epochs'?"),
+        ("train.epochs=three", "--set train.epochs: train.epochs: int needed, not 'three'"),
+        ("name=../up", "--set name: name: '../up' cannot name the run's folder"),
+        ("sparsity.gamma=0.5", "--set sparsity.gamma: sparsity.gamma: unknown key"),
+    ],
+)
+def test_bad_sets(refused, tmp_path, text, said):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    assert refused("run", "r.toml", "--set", text).startswith(said)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "artifacts"] == []
+
+
+def test_bad_recipes_name_the_line(refused, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE.replace("fraction", "fracton"))
+    assert refused("run", "r.toml").startswith("r.toml, line 10: prune.fracton: unknown key; did you mean 'fraction'?")
+    (tmp_path / "r.toml").write_text("<!DOCTYPE html>")
+    assert refused("run", "r.toml").startswith("r.toml: not valid TOML")
+
+
+def test_a_gpu_that_is_not_there(refused, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (tmp_path / "r.toml").write_text(RECIPE)
+    assert refused("run", "r.toml", "--device", "cuda").startswith("--device cuda: torch finds no GPU here")
+
+
+def test_unknown_words_end_with_2(tmp_path, capsys):
+    for arguments in (["fly"], [], ["run", "digits", "--device", "tpu"], ["pack", "a"], ["bench", "a", "--budget", "huge"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert "error: " in capsys.readouterr().err
+
+
+def test_backends_and_providers_that_are_not_there(refused, tiny_run):
+    files = (tiny_run / "model.onnx", "--baseline", tiny_run / "dense.onnx")
+    assert "quantum" in refused("bench", *files, "--backend", "quantum", after="bench: ")
+    assert "NoneExecutionProvider" in refused("bench", *files, "--provider", "NoneExecutionProvider", after="bench: ")
+    assert "batch" in refused("bench", *files, "--batch", 0)
+    assert "threads" in refused("bench", *files, "--threads", -1)
+
+
+def test_a_folder_that_may_not_be_written(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "r.toml").write_text(RECIPE)
+    assert "file" in refused("run", "r.toml", "--artifacts", tmp_path / "file", code=1)
+
+
+def test_recipes_are_listed_and_copied(call, tmp_path):
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert any(line.startswith("digits ") and "no download" in line for line in out.splitlines())
+    assert call("recipes", "--copy", "digits")[:2] == (0, f"wrote {tmp_path / 'digits.toml'}\n")
+
+
+def test_status_of_runs_and_stages(call, copied):
+    code, out, _ = call("status", "--artifacts", copied)
+    assert code == 0
+    assert "tiny" in out
+    assert "complete" in out
+    (copied / "stages" / "train" / "0123.partial").mkdir()
+    (copied / "tiny" / "dense.onnx").write_bytes(b"")
+    code, out, _ = call("status", "tiny", "--artifacts", copied)
+    assert code == 0
+    assert "damaged" in out
+    _, out, _ = call("status", "--artifacts", copied)
+    assert [line.split() for line in out.splitlines() if line.startswith("train ")] == [["train", "2", "1", "0"]]
+    (copied / "tiny" / "report.json").write_text("{")
+    assert "damaged: report.json" in call("status", "--artifacts", copied)[1]
+    assert "none yet" in call("status", "--artifacts", copied / "nowhere")[1]
+
+
+def test_a_report_is_shown_again(call, copied):
+    code, out, _ = call("report", "tiny", "--artifacts", copied, "--json")
+    assert code == 0
+    assert json.loads(out)["run"] == "tiny"
+    code, out, _ = call("report", "tiny", "--artifacts", copied)
+    assert code == 0
+    assert "targeted-0.5" in out
+
+
+def test_bad_benchmarks_do_not_join(refused, copied, tmp_path):
+    before = {path.name: sha256_file(path) for path in (copied / "tiny").iterdir()}
+    for content in ("", "<html>", "[]", "3", "{}", '{"benchmark": 3}', '{"schema": 1, "benchmark": {"rows": []}}', "null"):
+        (tmp_path / "b.json").write_text(content)
+        refused("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "b.json")
+    refused("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "none.json")
+    refused("report", "tiny", "--artifacts", copied, "--compare", "no-such-table")
+    assert {path.name: sha256_file(path) for path in (copied / "tiny").iterdir()} == before
+    (copied / "tiny" / "report.json").write_text('{"run": 3}')
+    refused("report", "tiny", "--artifacts", copied, code=1)
+
+
+def test_inspect_as_json(call, tiny_root, tiny_run):
+    _, out, _ = call("inspect", tiny_run / "model.onnx", "--json")
+    assert json.loads(out)["opset"] == 20
+    _, out, _ = call("inspect", "tiny", "--artifacts", tiny_root, "--json")
+    assert set(json.loads(out)) == {path.name for path in tiny_run.glob("*.onnx")}
+
+
+def test_the_run_verb_says_which_training_parts_are_missing(command, without_torch, tmp_path):
+    done = command("run", "digits", "--artifacts", tmp_path, env=without_torch)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tdcompress: run needs torch, torchvision, ")
+    assert done.stderr.endswith("pip install 'tdcompress[train]'\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def deployed(command, without_torch, tmp_path):
+    """A verb on a machine without torch; it has to do its work."""
+
+    def run(*arguments):
+        done = command(*arguments, env=without_torch, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run
+
+
+def test_a_run_is_verified_without_torch(deployed, tiny_root):
+    out = deployed("verify", "tiny", "--artifacts", tiny_root)
+    lines = {line.split()[1].rstrip(":"): line for line in out.splitlines()}
+    assert set(lines) == {path.name for path in (tiny_root / "tiny").glob("*.onnx")}
+    assert all("16 samples" in line for name, line in lines.items() if "int8" not in name and name != "model.onnx")
+    assert "no samples to compare" in lines["none-0.5-int8.onnx"]
+
+
+def test_files_are_inspected_packed_and_unpacked_without_torch(deployed, tiny_run, tmp_path):
+    assert "conv1.weight" in deployed("inspect", tiny_run / "none-0.5-float32.onnx")
+    packed, plain = tmp_path / "packed.onnx", tmp_path / "plain.onnx"
+    assert "x0." in deployed("pack", tiny_run / "none-0.5-float32.onnx", packed, "--prefer", "size")
+    assert f"wrote {plain}" in deployed("unpack", packed, plain)
+    assert packed.stat().st_size < plain.stat().st_size
+    onnx.checker.check_model(onnx.load(plain))
+
+
+def test_what_another_machine_measured_joins_the_report_without_torch(deployed, copied, tmp_path):
+    run = copied / "tiny"
+    before = json.loads((run / "report.json").read_text())
+    out = deployed("bench", run / "model.onnx", run / "targeted-0.5.onnx", "--batch", 2, "--json", tmp_path / "here.json")
+    assert "batch 2, quick budget" in out
+    deployed("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "here.json")
+    after = json.loads((run / "report.json").read_text())
+    joined = {row["id"]: [latency for latency in row["latency"] if latency["batch"] == 2] for row in after["rows"]}
+    assert len(joined["targeted-0.5"]) == 1
+    assert len(joined[before["selected"]]) == 1
+    assert [row["latency"][0] for row in after["rows"]] == [row["latency"][0] for row in before["rows"]]
+    deployed("verify", "tiny", "--artifacts", copied)
+
+
+def test_sparse_weights_load_without_torch(without_torch, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    save_arrays({"w": np.eye(30, dtype=np.float32)}, tmp_path / "w.npz")
+    program = "import sys, tdcompress as tdc; print(tdc.load_sparse(sys.argv[1])['w'].nnz)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "w.npz")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **without_torch},
+    )
+    assert done.stdout.strip() == "30", done.stderr

@@ -1,0 +1,104 @@
+"""``verify`` as a library: what passes, and every way not to."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tdcompress.errors import ArtifactError, ModelError, VerificationError
+from tdcompress.files import sha256_file
+from tdcompress.verification import verify_path, verify_with_samples
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def rehash(run, **files):
+    """A manifest that is right for what is there: damage that only the outputs can tell."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = {name: sha256_file(run / name) for name in manifest["files"] if (run / name).is_file()} | files
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_run_passes_and_says_what_was_compared(run):
+    said = []
+    reports = verify_path(run, said.append)
+    assert set(reports) == {path.name for path in run.glob("*.onnx")}
+    assert reports["dense.onnx"].samples == 16
+    assert reports["dense.onnx"].max_error <= reports["dense.onnx"].tolerance
+    assert reports["none-0.5-float16.onnx"].samples == 16
+    assert reports["none-0.5-int8.onnx"].samples == 0
+    assert len(said) == 1 + len(reports)
+
+
+def test_one_file_is_compared_where_its_samples_lie_beside_it(run, tmp_path):
+    assert verify_path(run / "dense.onnx")["dense.onnx"].samples == 16
+    alone = Path(shutil.copy(run / "dense.onnx", tmp_path / "alone.onnx"))
+    assert verify_path(alone)["alone.onnx"].samples == 0
+
+
+def test_another_network_under_the_same_name_is_found_by_its_outputs(run):
+    shutil.copy(run / "targeted-0.5.onnx", run / "dense.onnx")
+    rehash(run)
+    with pytest.raises(VerificationError, match=r"dense\.onnx: outputs differ by"):
+        verify_path(run)
+
+
+def test_a_changed_weight_is_found_by_the_outputs(run):
+    model = onnx.load(run / "dense.onnx")
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, run / "dense.onnx")
+    with pytest.raises(VerificationError, match="outputs differ by"):
+        verify_with_samples(run / "dense.onnx")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda run: (run / "manifest.json").unlink(), "no such file.*is .* a run's folder"),
+        (lambda run: (run / "manifest.json").write_text("[]"), "not a readable manifest"),
+        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "does not agree with report.json"),
+        (lambda run: [path.unlink() for path in run.glob("*.onnx")] and rehash(run), r"names no \.onnx file"),
+        (lambda run: (run / "manifest.json").write_text('{"files": {"../x.onnx": "0"}}'), "outside its folder"),
+        (lambda run: (run / "dense.onnx").unlink(), r"dense\.onnx: is missing"),
+        (lambda run: (run / "samples.npz").write_bytes(b"no"), r"samples\.npz: is damaged"),
+    ],
+)
+def test_a_damaged_folder_is_refused(run, damage, said):
+    damage(run)
+    with pytest.raises(ArtifactError, match=said):
+        verify_path(run)
+
+
+def test_a_flipped_bit_is_found_in_every_shipped_file(run):
+    generator = np.random.default_rng(0)
+    for path in sorted(run.iterdir()):
+        whole = path.read_bytes()
+        for bit in generator.integers(0, 8 * len(whole), 200 if path.suffix == ".json" else 3):
+            flipped = bytearray(whole)
+            flipped[bit // 8] ^= 1 << (bit % 8)
+            path.write_bytes(bytes(flipped))
+            with pytest.raises(ArtifactError):
+                verify_path(run)
+        path.write_bytes(whole)
+    verify_path(run)
+
+
+def test_samples_that_cannot_be_read_are_a_failure_also_for_one_file(run):
+    (run / "samples.npz").write_bytes(b"no")
+    with pytest.raises(ArtifactError, match="not a readable file of samples"):
+        verify_path(run / "dense.onnx")
+
+
+def test_no_model_is_refused(tmp_path):
+    (tmp_path / "m.onnx").write_text("<html>")
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        verify_path(tmp_path / "m.onnx")
