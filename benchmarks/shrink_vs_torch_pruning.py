@@ -1,13 +1,16 @@
 """Our shrinking beside torch-pruning's DependencyGraph, on the same dead channels.
 
 For each network, a share of the units of every group is set to zero. Then each tool removes what it can: ours finds the zeros
-itself; torch-pruning is told, layer by layer, which filters are zero, and removes the group that its dependency graph couples to them.
-Scope "group" with unit "whole" is what both can do; with scope "layer" a stream has living writers beside dead ones, and with unit
-"filter" BatchNorm makes constants of the dead channels: torch-pruning removes both, and its outputs change.
+itself; torch-pruning is told, layer by layer, which filters are zero, and removes the group that its dependency graph
+couples to them. Scope "group" with unit "whole" is what both can do; with scope "layer" a stream has living writers beside
+dead ones, and with unit "filter" BatchNorm makes constants of the dead channels: torch-pruning removes both, and its outputs
+change.
 
-Prints one row for each network: parameters and multiply-accumulates left, max |difference| to the masked network in float64, seconds.
+Prints one row for each network: parameters and multiply-accumulates left, max |difference| to the masked network in float64,
+seconds.
 
-    python benchmarks/shrink_vs_torch_pruning.py [--networks resnet18 ...] [--fraction 0.5] [--scope group] [--unit whole] [--json FILE]
+    python benchmarks/shrink_vs_torch_pruning.py [--networks resnet18 ...] [--fraction 0.5] [--scope group] [--unit whole]
+    [--json FILE]
 
 Needs the package ``torch-pruning``.
 """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.channels import ChannelGraph, Flags
 from tdcompress.shrink.decide import Decision
 
 
@@ -55,15 +55,15 @@ class ShrinkReport:
 
 def layer_reports(graph: ChannelGraph, decision: Decision) -> tuple[LayerReport, ...]:
     """Units before and after, and the dead ones that stay, of every weight matrix."""
+    writers = _living_writers(graph, decision)
     reports = []
     for name, matrix in graph.matrices.items():
         live = decision.now.of(matrix.outputs).ravel()
-        constant = graph.constant_units.get(name, np.zeros(live.size, bool))
-        stays = matrix.outputs.ravel()[live & constant]
-        reasons = Counter(decision.reason(int(channel)) for channel in stays)
+        stays = matrix.outputs.ravel()[live & _constant(graph, name)]
+        reasons = Counter(_reason(decision, int(channel), writers, _layer(name)) for channel in stays)
         reports.append(
             LayerReport(
-                name=name.rpartition(".")[0] or name,
+                name=_layer(name),
                 units_before=live.size,
                 units_after=int(live.sum()),
                 dead_kept=stays.size,
@@ -71,3 +71,27 @@ def layer_reports(graph: ChannelGraph, decision: Decision) -> tuple[LayerReport,
             )
         )
     return tuple(reports)
+
+
+def _living_writers(graph: ChannelGraph, decision: Decision) -> dict[int, str]:
+    """Class -> the first layer with a unit in it that depends on the input."""
+    writers: dict[int, str] = {}
+    for name, matrix in graph.matrices.items():
+        for root in decision.now.roots[matrix.outputs.ravel()[~_constant(graph, name)]].tolist():
+            writers.setdefault(root, _layer(name))
+    return writers
+
+
+def _reason(decision: Decision, channel: int, writers: dict[int, str], layer: str) -> str:
+    """Why a dead unit stays: what holds its channel, and who else writes into it."""
+    other = writers.get(int(decision.now.roots[channel]))
+    shared = f"{other} writes into the same channel; " if other is not None and other != layer else ""
+    return shared + decision.reason(channel)
+
+
+def _constant(graph: ChannelGraph, name: str) -> Flags:
+    return graph.constant_units.get(name, np.zeros(graph.matrices[name].outputs.size, bool))
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0] or parameter
