@@ -48,7 +48,9 @@ def onnxruntime_session(model: bytes, threads: int):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def time_pairs(case: str, batch: int, threads: int, pairs: int, isa: str | None, clock: Callable[[], int]) -> dict[str, object]:
+def time_pairs(
+    case: str, batch: int, threads: int, pairs: int, isa: str | None, clock: Callable[[], int], warm: bool
+) -> dict[str, object]:
     """Runs in its own process: (engine ns, onnxruntime ns) of every pair."""
     from tdcompress.engine import Session
 
@@ -71,6 +73,8 @@ def time_pairs(case: str, batch: int, threads: int, pairs: int, isa: str | None,
         order = [0, 1]
         random.shuffle(order)
         for which in order:
+            if warm:
+                calls[which]()
             start = clock()
             calls[which]()
             pair[which] = clock() - start
@@ -124,13 +128,22 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--isa")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--warm", action="store_true", help="an untimed call before each timed one: repeated calls of one model")
     parser.add_argument("--memory", action="store_true", help="peak memory of fresh processes instead of latency")
     parser.add_argument("--child", choices=["pairs", "engine", "onnxruntime"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child == "pairs":
         print(
             json.dumps(
-                time_pairs(options.cases[0], options.batch, options.threads, options.pairs, options.isa, CLOCKS[options.clock])
+                time_pairs(
+                    options.cases[0],
+                    options.batch,
+                    options.threads,
+                    options.pairs,
+                    options.isa,
+                    CLOCKS[options.clock],
+                    options.warm,
+                )
             )
         )
         return
@@ -138,7 +151,8 @@ def main() -> None:
         print(peak_memory(options.cases[0], options.child))
         return
     print(
-        f"{platform.platform()}; Python {platform.python_version()}; numpy {np.__version__}; batch {options.batch}, threads {options.threads}"
+        f"{platform.platform()}; Python {platform.python_version()}; numpy {np.__version__}; "
+        f"batch {options.batch}, threads {options.threads}, {options.clock} time"
     )
     shared = [
         "--batch",
@@ -150,6 +164,8 @@ def main() -> None:
         "--clock",
         options.clock,
     ]
+    if options.warm:
+        shared.append("--warm")
     if options.isa:
         shared += ["--isa", options.isa]
     for case in options.cases:

@@ -19,6 +19,9 @@
 #define HIGH_HALF(x) ((int64_t)(int32_t)(x))
 #endif
 
+/* Pairs that are fetched ahead: the tables of a network are larger than the second-level cache. */
+#define AHEAD 128
+
 /* sum[] += one weight times its input row block. */
 INLINE void add_row(vf *sum, const int registers, const char *in, int64_t offset, float weight) {
     const float *row = (const float *)(in + offset);
@@ -34,7 +37,7 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
         UNROLL for (int j = 0; j < registers; j++) extra[s][j] = (vf){0};
     if (sets == 4) {
         for (; count >= 4; count -= 4, pair += 2) {
-            __builtin_prefetch(pair + 128); /* small planes: the table is larger than the tensors, and comes from far away */
+            __builtin_prefetch(pair + AHEAD);
             add_row(sum, registers, in, pair[0].offset[0], pair[0].weight[0]);
             add_row(extra[0], registers, in, pair[0].offset[1], pair[0].weight[1]);
             add_row(extra[1], registers, in, pair[1].offset[0], pair[1].weight[0]);
@@ -42,6 +45,7 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
         }
     }
     for (; count >= 2; count -= 2, pair++) {
+        __builtin_prefetch(pair + AHEAD);
         int64_t offsets; /* both at once */
         memcpy(&offsets, pair->offset, sizeof offsets);
         add_row(sum, registers, in, LOW_HALF(offsets), pair->weight[0]);
