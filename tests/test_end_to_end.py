@@ -313,7 +313,7 @@ def test_killed_runs_go_on_bit_exactly(tmp_path, run_text):
     for name in resumed.report.rows[0].__dataclass_fields__:
         if name not in times:
             assert getattr(resumed.report.rows[0], name) == getattr(whole.report.rows[0], name)
-    for name in ("dense.onnx", "model.onnx", "samples.npz"):
+    for name in ("dense.onnx", resumed.report.rows[0].onnx_file, "samples.npz"):
         assert sha256_file(root / "long" / name) == sha256_file(tmp_path / "whole" / "long" / name)
 
 
