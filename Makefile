@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 test: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format sanitize neon clean
 
 demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritten digits
 	$(BIN)/tdcompress run pipelines/digits.toml
@@ -22,6 +22,12 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+sanitize: $(VENV)/.dev  ## the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	PYTHON=$(abspath $(BIN)/python) sh tests/engine/sanitize.sh
+
+neon: $(VENV)/.dev  ## the engine's NEON build under qemu-user (needs qemu-user and the ziglang wheel)
+	PYTHON=$(abspath $(BIN)/python) sh tests/engine/neon.sh
 
 clean:
 	rm -rf $(VENV) build *.egg-info
