@@ -70,6 +70,7 @@ class TargetedDropout(SparseNet):
         l1: float = 0.0,
         seed: int = 0,
     ) -> None:
+        _check_granularity(granularity)
         settings = TargetedSettings(
             granularity=granularity,
             gamma=gamma,
@@ -162,9 +163,12 @@ def prune(
         Masks by parameter name; True = kept.
 
     Raises:
-        ValueError: fraction or keep_per_filter out of range, or both given.
+        ValueError: granularity, fraction, keep_per_filter or align out of range, or both shares given.
         ModelError: nothing to prune, or no ``example_inputs`` for units.
     """
+    _check_granularity(granularity)
+    if align < 1:
+        raise ValueError(f"align = {align}: at least 1")
     model = model.plain() if isinstance(model, SparseNet) else model
     params = {name: value.detach() for name, value in model.named_parameters()}
     if granularity == "weight":
@@ -177,6 +181,12 @@ def prune(
         masks = unit_masks(params, groups, fraction=fraction, align=align)
     apply_masks(model, masks)
     return masks
+
+
+def _check_granularity(granularity: str) -> None:
+    """Refuse a misspelt one, which would else choose the other silently."""
+    if granularity not in ("weight", "unit"):
+        raise ValueError(f"granularity is 'weight' or 'unit', not {granularity!r}")
 
 
 def save_sparse(model: nn.Module, path: str | Path) -> int:

@@ -40,9 +40,10 @@ def find_recipe(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    shipped = recipes_folder() / path.with_suffix(".toml")
-    if path.suffix in ("", ".toml") and shipped.is_file():
-        return shipped
+    if path.name and path.suffix in ("", ".toml"):  # "." and "/" have no name
+        shipped = recipes_folder() / path.with_suffix(".toml")
+        if shipped.is_file():
+            return shipped
     raise UserError(
         f"{path}: no such recipe{nearest(path.stem, tuple(shipped_recipes()))}; `tdcompress recipes` lists the shipped ones"
     )
