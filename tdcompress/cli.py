@@ -211,6 +211,8 @@ def inspect(args: argparse.Namespace) -> None:
 
     console = make_console()
     path = Path(args.path)
+    if path.suffix == ".onnx" and not path.exists():
+        raise ModelError(f"{path}: no such file")
     files = [path] if path.is_file() else run_files(path if path.is_dir() else args.artifacts / args.path)
     found: dict[str, Any] = {}
     for file in files:
@@ -266,7 +268,9 @@ def verify(args: argparse.Namespace) -> None:
         return
     for name, entry in found.items():
         compared = (
-            f"{entry.samples} samples, largest difference {entry.max_error:.2g}" if entry.samples else "no samples to compare"
+            f"{entry.samples} samples, largest difference {entry.max_error:.2g}"
+            if entry.samples
+            else "no outputs recorded to compare"
         )
         print(f"ok  {name}: valid, loads, {compared}")
 
@@ -283,6 +287,8 @@ def bench(args: argparse.Namespace) -> None:
     baseline = args.baseline or args.files[0].parent / "dense.onnx"
     if not baseline.is_file():
         raise UserError(f"{baseline}: no such file; name what the files are compared with: --baseline dense.onnx")
+    if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
+        raise UserError(f"--json {args.json}: not a file that can be written; name one in a folder that exists")
     quiet = make_console(stderr=True)
     found = benchmark(
         args.files,

@@ -193,8 +193,8 @@ class _Processes:
 def _check_counts(files: Sequence[Path], threads: int, batch: int) -> None:
     if not files:
         raise UserError("no file to benchmark; name at least one ONNX file")
-    if threads < 0:
-        raise UserError(f"threads is {threads}; give a positive number, or 0 for all cores")
+    if not 0 <= threads <= usable_cores():
+        raise UserError(f"threads is {threads}; give 1 to {usable_cores()} (the cores of this process), or 0 for all of them")
     if batch < 1:
         raise UserError(f"batch is {batch}; give a positive number")
 

@@ -31,12 +31,15 @@ def verify_onnx(
     Raises:
         ModelError: not a model, damaged, or a samples file that is malformed or does not fit the model.
         UnsupportedError: an operator, domain or operator set that is not known; or several inputs with samples.
-        VerificationError: onnxruntime does not load or run it, or outputs are not finite, differ by more than
+        VerificationError: a weight holds NaN, onnxruntime does not load or run it, or outputs are not finite, differ by more than
             1e-5 * max |output|, or have another argmax (samples whose two largest outputs tie are left out).
     """
     path = Path(path)
     model = load_model(path, external_data=external_data)
     weights = dense_initializers(model)
+    for name, weight in weights.items():
+        if weight.dtype.kind == "f" and np.isnan(weight).any():
+            raise VerificationError(f"{path}: weight {name!r} holds NaN; export the network again, from before it diverged")
     session = open_session(path)
     facts = {"file_bytes": path.stat().st_size, "opset": opset(model), "weights": len(weights)}
     if samples is None:

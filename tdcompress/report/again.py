@@ -46,7 +46,10 @@ def join_files(folder: Path, files: Sequence[Path]) -> Report:
             found = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: not readable as JSON ({error}); write it with `tdcompress bench --json`") from None
-        report = join_bench(report, found, digests)
+        try:
+            report = join_bench(report, found, digests)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
     written = write_report(report, folder)
     manifest = _manifest(folder)
     manifest["files"] |= {path.name: sha256_file(path) for path in written}

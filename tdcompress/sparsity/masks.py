@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from tdcompress.errors import ModelError
 from tdcompress.sparsity.select import bottom_k, pruned_count
 from tdcompress.sparsity.units import Slot, UnitGroup
 
@@ -107,7 +108,7 @@ def weight_masks(
     masks = {}
     for slot in weights:
         param = params[slot.parameter].detach()
-        score = (scores or {}).get(slot.parameter, param.abs())
+        score = _finite((scores or {}).get(slot.parameter, param.abs()), slot.parameter)
         masks[slot.parameter] = ~lowest_weights(score, slot.axis, fraction=fraction, keep_per_filter=keep_per_filter)
     return masks
 
@@ -124,10 +125,22 @@ def unit_masks(
     selected: dict[str, Tensor] = {}
     for group in groups:
         score = (scores or {}).get(group.name)
-        units = lowest_units(unit_scores(params, group) if score is None else score, fraction=fraction, align=align)
+        score = _finite(unit_scores(params, group) if score is None else score, group.name)
+        units = lowest_units(score, fraction=fraction, align=align)
         for name, entries in widen(group, units, params).items():
             merge_selected(selected, name, entries)
     return {name: (~entries).expand_as(params[name]).contiguous() for name, entries in selected.items()}
+
+
+def _finite(scores: Tensor, name: str) -> Tensor:
+    """The scores, if they can be ranked.
+
+    Raises:
+        ModelError: NaN or infinity.
+    """
+    if not bool(scores.isfinite().all()):
+        raise ModelError(f"{name} has weights that are NaN or infinite, which have no rank; train it again")
+    return scores
 
 
 @torch.no_grad()

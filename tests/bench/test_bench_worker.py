@@ -131,20 +131,20 @@ def test_a_worker_stopped_by_ctrl_c_keeps_the_exit_status(monkeypatch, make_mode
 def test_no_worker_outlives_whoever_waits_for_it(make_model, inputs_path, stop):
     job = pairs_job(make_model(), inputs_path, seconds=600.0, maximum=10**9)
     program = (
-        "import os, dataclasses\n"
+        "import os, dataclasses, signal\n"
         "from tdcompress.bench.job import PairsJob, PairsResult, Target\n"
         "from tdcompress.bench.launch import run_job\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
         f"run_job(dataclasses.replace({job!r}, parent=os.getpid()), PairsResult)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
-    try:
-        worker = wait_for(lambda: working_child(parent.pid))
-        parent.send_signal(stop)
-        complaint = parent.communicate(timeout=20)[1]
-        wait_for(lambda: not is_alive(worker))
-    finally:
-        parent.kill()
-        parent.wait()
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as parent:
+        try:
+            worker = wait_for(lambda: working_child(parent.pid))
+            parent.send_signal(stop)
+            complaint = parent.communicate(timeout=20)[1]
+            wait_for(lambda: not is_alive(worker))
+        finally:
+            parent.kill()
     if stop == signal.SIGINT:
         assert complaint.strip().endswith("KeyboardInterrupt")
 

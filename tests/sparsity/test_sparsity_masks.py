@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from tdcompress.errors import ModelError
 from tdcompress.sparsity.masks import (
     apply_masks,
     count_zeros,
@@ -197,3 +198,13 @@ def test_a_mask_for_no_parameter_is_an_error():
 def test_zeros_are_counted():
     assert count_zeros([torch.tensor([0.0, -0.0, 1.0]), torch.zeros(2, 2)]) == (6, 7)
     assert count_zeros([]) == (0, 0)
+
+
+def test_weights_that_have_no_rank_are_refused():
+    params = {"conv.weight": numbers(3, 2, 3, 3)}
+    params["conv.weight"][1, 0, 0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"conv\.weight has weights that are NaN"):
+        weight_masks(params, [Slot(parameter="conv.weight")], fraction=0.5)
+    group = UnitGroup(name="conv", size=3, filters=(Slot(parameter="conv.weight"),))
+    with pytest.raises(ModelError, match="conv has weights that are NaN"):
+        unit_masks(params, [group], fraction=0.5)
