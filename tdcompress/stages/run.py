@@ -324,8 +324,10 @@ def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> st
     else:
         share = shrunk.macs_after / shrunk.macs_before
         reason = f"removed units leave {share:.0%} of the multiply-accumulates"
-    for dead in shrunk.dead_but_kept if shrunk else ():
-        reason += f"; {dead.count} dead units of {dead.layer} stay: {dead.reason}"
+    if shrunk and shrunk.dead_but_kept:
+        count = sum(dead.count for dead in shrunk.dead_but_kept)
+        most = max(shrunk.dead_but_kept, key=lambda dead: dead.count)
+        reason += f"; {count} dead units stay, most of them in {most.layer} ({most.reason})"
     if row.values == "int8":
         reason += "; int8 arithmetic can be faster where the processor has instructions for it"
     if row.values == "float16":
