@@ -64,6 +64,7 @@ COLUMNS = (
     "ideal",
     "speed-up",
     "reached (95 %)",
+    "claim",
     "flags",
 )
 
@@ -135,8 +136,19 @@ def widths(report: ShrinkReport, layer: str) -> str:
     return "/".join(f"{low}" if low == high else f"{low}-{high}" for low, high in spans)
 
 
+def reached(case: Case, latency: Latency) -> tuple[float, float, float]:
+    """Speed-up / ideal speed-up: estimate, and the ends of its 95 % interval."""
+    share = case.macs_share
+    return share / latency.ratio_to_dense, share / latency.ratio_high, share / latency.ratio_low
+
+
+def verdict(low: float, high: float) -> str:
+    """Whether the interval of what was reached lies above the target, below it, or around it."""
+    return "reached" if low >= TARGET else "missed" if high < TARGET else "not decided"
+
+
 def table_row(case: Case, latency: Latency) -> tuple[str, ...]:
-    reached = [case.macs_share / ratio for ratio in (latency.ratio_to_dense, latency.ratio_high, latency.ratio_low)]
+    share, low, high = reached(case, latency)
     return (
         case.units,
         str(case.align),
@@ -147,7 +159,8 @@ def table_row(case: Case, latency: Latency) -> tuple[str, ...]:
         f"{latency.ratio_to_dense:.3f} ({latency.ratio_low:.3f} to {latency.ratio_high:.3f})",
         f"{1 / case.macs_share:.2f}x",
         f"{1 / latency.ratio_to_dense:.2f}x",
-        f"{reached[0]:.0%} ({reached[1]:.0%} to {reached[2]:.0%})",
+        f"{share:.0%} ({low:.0%} to {high:.0%})",
+        latency.claim,
         "; ".join(latency.flags) or "-",
     )
 
@@ -168,8 +181,8 @@ def print_report(report: BenchReport, cases: Sequence[Case]) -> None:
         print_row(table_row(case, latency))
     for case, latency in zip(cases, report.rows, strict=True):
         if case.units != "group" and case.kept_percent == 50:
-            reached = case.macs_share / latency.ratio_to_dense
-            print(f"target {TARGET:.0%} with {case.label}: {'reached' if reached >= TARGET else 'MISSED'}, {reached:.1%}")
+            share, low, high = reached(case, latency)
+            print(f"target {TARGET:.0%} with {case.label}: {share:.0%} ({low:.0%} to {high:.0%}), {verdict(low, high)}")
 
 
 def profile(path: Path, threads: int, batch: int) -> tuple[Counter[str], dict[str, float]]:
