@@ -1,8 +1,12 @@
+import importlib.util
+
 import numpy as np
+import pytest
 import torch
 
 from tdcompress.data.digits import DEVIATION, MEAN, DigitsSettings, stratified_sample
 from tdcompress.data.registry import DATASETS
+from tdcompress.errors import DataError
 
 # the images and the split of this release; a change here makes old results incomparable
 GOLDEN = "a65c258f2bc94681364cf683facb7209eeec12041a79876376639a178dfc8c4b"
@@ -28,8 +32,17 @@ def test_train_and_test_are_all_images_once():
 
     data = DigitsSettings().load()
     merged = torch.cat([data.train.pixels, data.test.pixels]).flatten(1).numpy()
-    original = load_digits().data.astype(np.uint8)
-    assert sorted(map(bytes, merged)) == sorted(map(bytes, original))
+    original = load_digits()
+    labels = torch.cat([data.train.labels, data.test.labels]).tolist()
+    pixels = original.data.astype(np.uint8)
+    assert sorted(zip(map(bytes, merged), labels, strict=True)) == sorted(zip(map(bytes, pixels), original.target, strict=True))
+
+
+@pytest.mark.parametrize("moved", [None, importlib.util.find_spec("json")], ids=["not installed", "laid out differently"])
+def test_a_package_without_its_digits_is_named(monkeypatch, moved):
+    monkeypatch.setattr("tdcompress.data.digits.find_spec", lambda name: moved)
+    with pytest.raises(DataError, match="pip install scikit-learn"):
+        DigitsSettings().content_hash()
 
 
 def test_stratified_sample_takes_a_rounded_share_of_each_class():
