@@ -4,7 +4,6 @@ import copy
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tdcompress.shrink.trace import ExampleInputs, as_tuple
 
@@ -23,6 +22,8 @@ def parameters_and_macs(model: nn.Module, example_inputs: ExampleInputs) -> tupl
     inputs = as_tuple(example_inputs)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     model = copy.deepcopy(model).eval()
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes 0.15 s
+
     counter = FlopCounterMode(display=False)
     # The fused transformer path has no formula; FlopCounterMode cannot see into it.
     fused = torch.backends.mha.get_fastpath_enabled()

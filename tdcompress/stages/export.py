@@ -17,7 +17,6 @@ from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.onnxfile.load import load_model, opset, save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.pack import pack_onnx
-from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.pipeline import Workspace
 from tdcompress.records import ExportRecord
 from tdcompress.sparsity.masks import count_zeros
@@ -119,6 +118,8 @@ def write_file(experiment: Experiment, proto: onnx.ModelProto, values: Values, p
     """Write the dense float32 file, then turn it into the format that is asked for."""
     save_model(proto, path)
     if values == "int8":
+        from tdcompress.onnxfile.quantise import quantise_int8  # onnxruntime's quantiser takes 0.2 s to import
+
         pixels = load_data(experiment.data).train.pixels[:CALIBRATION_SAMPLES]
         quantise_int8(path, path, prepare(pixels).numpy())
     elif pack or values == "float16":
