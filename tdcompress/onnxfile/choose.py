@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 
-def choose(own_bytes: Sequence[Mapping[str, int]], shared_bytes: Mapping[str, int]) -> list[str]:
+def choose(own_costs: Sequence[Mapping[str, float]], shared_costs: Mapping[str, float]) -> list[str]:
     """The cheapest encoding of every weight, decoders included.
 
     An encoding that nobody uses costs nothing; the first user pays for its decoder. There are few encodings, so every
@@ -12,22 +12,22 @@ def choose(own_bytes: Sequence[Mapping[str, int]], shared_bytes: Mapping[str, in
     encoding named first.
 
     Args:
-        own_bytes: per weight, encoding -> bytes that this weight adds; every weight names at least one encoding
-            whose decoder is free.
-        shared_bytes: encoding -> bytes of its decoder.
+        own_costs: per weight, encoding -> what this weight adds, in bytes that may be weighted; every weight names at least
+            one encoding whose decoder is free.
+        shared_costs: encoding -> what its decoder adds.
 
     Returns:
         One encoding per weight.
     """
-    free = [name for name, cost in shared_bytes.items() if cost == 0]
-    paid = [name for name, cost in shared_bytes.items() if cost > 0]
-    best: tuple[int, list[str]] | None = None
+    free = [name for name, cost in shared_costs.items() if cost == 0]
+    paid = [name for name, cost in shared_costs.items() if cost > 0]
+    best: tuple[float, list[str]] | None = None
     for count in range(len(paid) + 1):
         for extra in combinations(paid, count):
-            allowed = [name for name in shared_bytes if name in free or name in extra]
-            picks = [min((name for name in allowed if name in costs), key=costs.__getitem__) for costs in own_bytes]
-            total = sum(costs[pick] for costs, pick in zip(own_bytes, picks, strict=True))
-            total += sum(shared_bytes[name] for name in set(picks))
+            allowed = [name for name in shared_costs if name in free or name in extra]
+            picks = [min((name for name in allowed if name in costs), key=costs.__getitem__) for costs in own_costs]
+            total = sum(costs[pick] for costs, pick in zip(own_costs, picks, strict=True))
+            total += sum(shared_costs[name] for name in set(picks))
             if best is None or total < best[0]:
                 best = (total, picks)
     assert best is not None  # the empty set of paid decoders is always tried

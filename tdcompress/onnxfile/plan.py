@@ -1,5 +1,6 @@
 """Decide the encoding and the stored element type of each weight of one graph."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,11 +30,10 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prefer: Prefer) 
         by_type.setdefault(key, []).append(weight)
     planned: dict[Key, list[Weight]] = {}
     for key, members in by_type.items():
-        keys = {
-            name: replace(key, encoding=name) for name, encoding in ENCODINGS.items() if encoding.loads_fast or prefer == "size"
-        }
-        own = [_costs(weight, keys) for weight in members]
-        picks = choose(own, {name: shared_bytes(candidate) for name, candidate in keys.items()})
+        weight_of = {name: 1 + encoding.handicap if prefer == "speed" else 1.0 for name, encoding in ENCODINGS.items()}
+        keys = {name: replace(key, encoding=name) for name, factor in weight_of.items() if math.isfinite(factor)}
+        own = [{name: weight_of[name] * cost for name, cost in _costs(weight, keys).items()} for weight in members]
+        picks = choose(own, {name: weight_of[name] * shared_bytes(candidate) for name, candidate in keys.items()})
         for weight, pick in zip(members, picks, strict=True):
             planned.setdefault(keys[pick], []).append(weight)
     return planned

@@ -12,6 +12,7 @@ from tdcompress.onnxfile.encodings import ENCODINGS, frame
 from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight
 from tdcompress.onnxfile.encodings.bitmask import BITMASK
 from tdcompress.onnxfile.encodings.gap import GapCodec
+from tdcompress.onnxfile.encodings.step4 import STEP4
 from tdcompress.onnxfile.runtime import check_section
 from tdcompress.onnxfile.tensors import PACKABLE, bound_bytes, nonzero, position_bits
 
@@ -48,6 +49,18 @@ def test_gap4_codes_by_hand() -> None:
     assert (encoded.before, encoded.after) == (1, 15)
     assert GapCodec(4).encode(np.array([1, 17, 20, 21]), 30).after == 7
     assert GapCodec(4).decode(encoded.codes, 22).tolist() == [1, 17, 20, 21]
+
+
+def test_step4_codes_by_hand() -> None:
+    # 1: two places on; 17: 16 places on = a zero kept at 16, then 1; 20: three on
+    encoded = STEP4.codec.encode(np.array([1, 17, 20]), 21)
+    assert encoded.codes.tolist() == [0x21, 0xF3]  # codes 2, 15, 1, 3: an even number
+    assert (encoded.before, encoded.after, encoded.fillers.tolist()) == (1, 0, [16])
+    odd = STEP4.codec.encode(np.array([1, 17, 20, 21]), 22)
+    assert odd.codes.tolist() == [0x23, 0xF1, 0x11]  # codes 2, 15, 1 and 3, 1, 1
+    assert (odd.after, odd.fillers.tolist()) == (1, [16, 22])  # the last filler stands beyond the 22 elements
+    assert STEP4.codec.encode(np.array([1, 17, 20, 21]), 30).after == 0
+    assert STEP4.codec.decode(odd.codes, 22).tolist() == [1, 16, 17, 20, 21, 22]
 
 
 def test_bitmask_codes_by_hand() -> None:

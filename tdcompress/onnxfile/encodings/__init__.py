@@ -8,11 +8,13 @@ from tdcompress.onnxfile.encodings.coo import COO
 from tdcompress.onnxfile.encodings.dense import DENSE
 from tdcompress.onnxfile.encodings.gap4 import GAP4
 from tdcompress.onnxfile.encodings.gap8 import GAP8
+from tdcompress.onnxfile.encodings.step4 import STEP4
 
 ENCODINGS: Mapping[str, Encoding] = {
     "dense": DENSE,
     "sparse_initializer": COO,
     "gap8": GAP8,
     "gap4": GAP4,
+    "step4": STEP4,
     "bitmask": BITMASK,
 }

@@ -99,8 +99,8 @@ class Encoding(Protocol):
     """One way to keep weights. `write` and `read` are inverse to each other, bit for bit."""
 
     @property
-    def loads_fast(self) -> bool:
-        """Whether `prefer="speed"` may use it."""
+    def handicap(self) -> float:
+        """How much more its bytes count with `prefer="speed"`, because a runtime takes longer to load them."""
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         """Messages that make every weight known in the graph under its name.

@@ -3,6 +3,7 @@
 Its decoder works on every element, not on every value, so it loads more slowly than the gap encodings.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from tdcompress.onnxfile.tensors import Array
 
 
 class _BitmaskCodec:
+    zero_first = True
+
     def encode(self, positions: Positions, total: int) -> Encoded:
         bits = np.zeros(-(-total // 8) * 8, np.uint8)
         bits[positions] = 1
@@ -40,4 +43,4 @@ class _BitmaskCodec:
         }
 
 
-BITMASK = FrameEncoding(codec=_BitmaskCodec(), loads_fast=False)
+BITMASK = FrameEncoding(codec=_BitmaskCodec(), handicap=math.inf)

@@ -7,7 +7,7 @@ from tdcompress.onnxfile.tensors import from_array, to_array
 
 
 class _Dense:
-    loads_fast = True
+    handicap = 0.0
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         prefix = key.prefix if key.narrow else ""

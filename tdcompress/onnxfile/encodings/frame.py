@@ -9,7 +9,7 @@ call, and then neither packs weights for its kernels nor fuses BatchNorms (bench
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,21 +28,33 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """Codes, and how many places more than the weights they decode to, before the first and after the last weight."""
+    """What a codec made of positions.
+
+    Attributes:
+        codes: the bytes to keep.
+        before: how many places more than the weights the codes decode to, before the first weight.
+        after: the same, after the last.
+        fillers: positions of zeros that are kept like values, because the codes need a value there; empty for most codecs.
+    """
 
     codes: Codes
     before: int
     after: int
+    fillers: Positions = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 class Codec(Protocol):
     """Positions of the non-zero elements of a flat vector <-> a uint8 array, and the nodes that decode it."""
 
+    @property
+    def zero_first(self) -> bool:
+        """Whether `values` starts with one 0 more, so that "no value here" can be index 0 of it."""
+
     def encode(self, positions: Positions, total: int) -> Encoded:
         """Codes for increasing positions below `total`."""
 
     def decode(self, codes: Codes, total: int) -> Positions:
-        """The positions that codes stand for; increasing by construction, to be compared with `total` by the caller."""
+        """The positions, fillers included, that codes stand for; increasing, to be compared with their end by the caller."""
 
     def nodes(self, names: "Names", dtype: np.dtype[Any], length: int) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
         """Nodes from `names("codes")` and `names("values")` to `names("flat")`, and the constants that they need."""
@@ -69,13 +81,10 @@ class Names:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameEncoding:
-    """An encoding made of a codec.
-
-    `values` starts with one 0, so that "no value here" is index 0 of it.
-    """
+    """An encoding made of a codec."""
 
     codec: Codec
-    loads_fast: bool
+    handicap: float
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         """See `Encoding`."""
@@ -89,7 +98,9 @@ class FrameEncoding:
         flat = np.concatenate(ordered).astype(key.stored)
         positions = nonzero(flat)
         encoded = self.codec.encode(positions, total)
-        values = np.concatenate([np.zeros(1, key.stored), flat[positions]])
+        places = np.sort(np.concatenate([positions, encoded.fillers]))
+        flat = np.concatenate([flat, np.zeros(encoded.after, key.stored)])
+        values = np.concatenate([np.zeros(int(self.codec.zero_first), key.stored), flat[places]])
         nodes, constants = self.codec.nodes(names, key.dtype, encoded.before + total + encoded.after)
         constants |= {"codes": encoded.codes, "narrow" if key.narrow else "values": values}
         if key.narrow:
@@ -133,13 +144,24 @@ class FrameEncoding:
         sizes = [math.prod(shape) for _, shape in shapes]
         total = sum(sizes)
         room.take(total * key.dtype.itemsize, key.prefix)
+        lead = int(self.codec.zero_first)
         positions = self.codec.decode(codes, total)
-        if positions.size != values.size - 1 or (positions.size and positions[-1] >= total):
+        if positions.size != values.size - lead or (positions.size and positions[-1] > total):  # a last filler may be at total
             raise ModelError(f"packed weights at {key.prefix!r}: positions and values do not fit; the file is damaged")
-        flat = np.zeros(total, key.dtype)
-        flat[positions] = values[1:].astype(key.dtype)
-        pieces = np.split(flat, np.cumsum(sizes)[:-1])
+        flat = np.zeros(total + 1, key.dtype)
+        flat[positions] = values[lead:].astype(key.dtype)
+        pieces = np.split(flat[:total], np.cumsum(sizes)[:-1])
         return [Weight(name=name, array=piece.reshape(shape)) for (name, shape), piece in zip(shapes, pieces, strict=True)]
+
+
+def scatter(names: Names, dtype: np.dtype[Any], length: int, updates: str) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    """Nodes that put `updates` at "places" of `length` zeros, which is "flat"; and their constants."""
+    zero = helper.make_tensor("", helper.np_dtype_to_tensor_dtype(dtype), [1], bytes(dtype.itemsize), raw=True)
+    nodes = [
+        names.node("ConstantOfShape", "length", "zeros", value=zero),
+        names.node("ScatterElements", f"zeros places {updates}", "flat"),
+    ]
+    return nodes, {"length": np.array([length], np.int64)}
 
 
 def _by_row_shape(weights: Sequence[Weight]) -> dict[tuple[int, ...], list[Weight]]:

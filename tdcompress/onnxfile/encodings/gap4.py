@@ -1,6 +1,6 @@
 """gap4: half a byte a value says how many zeros come before it; 15 skips 15 zeros. Best from about 50 to 90 % zeros."""
 
 from tdcompress.onnxfile.encodings.frame import FrameEncoding
-from tdcompress.onnxfile.encodings.gap import GapCodec
+from tdcompress.onnxfile.encodings.gap import SKIPS_HANDICAP, GapCodec
 
-GAP4 = FrameEncoding(codec=GapCodec(4), loads_fast=True)
+GAP4 = FrameEncoding(codec=GapCodec(4), handicap=SKIPS_HANDICAP)

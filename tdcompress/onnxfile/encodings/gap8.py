@@ -1,6 +1,6 @@
 """gap8: one byte a value says how many zeros come before it; 255 skips 255 zeros. Best above about 85 % zeros."""
 
 from tdcompress.onnxfile.encodings.frame import FrameEncoding
-from tdcompress.onnxfile.encodings.gap import GapCodec
+from tdcompress.onnxfile.encodings.gap import SKIPS_HANDICAP, GapCodec
 
-GAP8 = FrameEncoding(codec=GapCodec(8), loads_fast=True)
+GAP8 = FrameEncoding(codec=GapCodec(8), handicap=SKIPS_HANDICAP)
