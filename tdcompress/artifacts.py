@@ -219,14 +219,38 @@ def hold(path: Path, what: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.read(descriptor, 500).decode(errors="replace") or "another process"
-            raise BusyError(f"{what} is in use by {owner}; wait for it, or stop it and run again") from None
+        # twice, because `holder` may look at this moment
+        if not (_locked(descriptor, fcntl.LOCK_EX) or _locked(descriptor, fcntl.LOCK_EX, after_seconds=0.1)):
+            raise BusyError(f"{what} is in use by {_owner(descriptor)}; wait for it, or stop it and run again")
         os.ftruncate(descriptor, 0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def holder(path: Path) -> str | None:
+    """Who owns a lock file now: "process 12 on host since ...", or None."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return None if _locked(descriptor, fcntl.LOCK_SH) else _owner(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, kind: int, after_seconds: float = 0.0) -> bool:
+    """Try to lock an open file, exclusively or shared."""
+    time.sleep(after_seconds)
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _owner(descriptor: int) -> str:
+    return os.read(descriptor, 500).decode(errors="replace") or "another process"

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 = done; 2 = what the user gave is wrong; 1 = a fault; 130 or 143 = interrupted, state saved.
     """
     args = make_parser().parse_args(argv)
+    args.command = shlex.join(["tdcompress", *(sys.argv[1:] if argv is None else argv)])
     # Where other processes want the cores too, OpenMP threads that spin while they wait make training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -134,6 +136,7 @@ def run(args: argparse.Namespace) -> None:
             watcher=watcher,
             should_stop=signals.asked,
             replace=args.replace,
+            command=args.command,
         )
     console.print(render(summary(done.report)))
     for note in done.report.notes:
@@ -160,14 +163,14 @@ def require_training_parts() -> None:
 
 
 def status(args: argparse.Namespace) -> None:
-    """``tdcompress status``: runs with their state, and unfinished or damaged stages."""
+    """``tdcompress status``: runs with their state, unfinished ones with what goes on with them, and stages."""
     from tdcompress.console import make_console
     from tdcompress.report.terminal import render
-    from tdcompress.status import run_table, stage_table
+    from tdcompress.status import status_tables
 
     console = make_console()
-    console.print(render(run_table(args.artifacts, args.run)))
-    console.print(render(stage_table(args.artifacts, args.run)))
+    for table in status_tables(args.artifacts, args.run):
+        console.print(render(table))
 
 
 def report(args: argparse.Namespace) -> None:

@@ -1,33 +1,90 @@
 """What runs there are and how far they are, read from their folders. Needs no torch."""
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import MANIFEST, check_files
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.report.tables import Column, Table
+from tdcompress.report.tables import Column, Table, numbered
+from tdcompress.unfinished import Unfinished, unfinished_runs
 
 
-def run_table(root: Path, only: str | None = None) -> Table:
-    """One line per run folder: its state, rows, selected row, and when it was made.
+def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
+    """All that ``status`` shows: finished runs, unfinished ones, and stages; each only where there is something to show.
 
     Raises:
         UserError: the one run that is asked for is not there.
     """
     folders = sorted(path.parent for path in root.glob("[!.]*/report.json"))
+    unfinished = unfinished_runs(root)
     if only is not None:
         folders = [folder for folder in folders if folder.name == only]
-        if not folders:
-            raise UserError(f"{root / only}: no finished run of this name; `tdcompress status` without a name lists all")
+        unfinished = [run for run in unfinished if run.intent.run == only]
+        if not folders and not unfinished:
+            raise UserError(f"{root / only}: no run of this name; `tdcompress status` without a name lists all")
+    tables = (
+        *((run_table(root, folders),) if folders or not unfinished else ()),
+        *((unfinished_table(unfinished, time.time()),) if unfinished else ()),
+        stage_table(root, only),
+    )
+    return tuple(table for table in tables if table.rows or table.notes)
+
+
+def run_table(root: Path, folders: Iterable[Path]) -> Table:
+    """One line per run folder: its state, rows, selected row, and when it was made."""
     columns = ("run", "state", "rows", "selected", "network", "created")
+    rows = tuple(_run_row(folder) for folder in folders)
     return Table(
         title=f"runs in {root}",
         columns=tuple(Column(title=title, align="right" if title == "rows" else "left") for title in columns),
-        rows=tuple(_run_row(folder) for folder in folders),
-        notes=() if folders else ("none yet: tdcompress run digits",),
+        rows=rows,
+        notes=() if rows else ("none yet: tdcompress run digits",),
     )
+
+
+def unfinished_table(runs: Iterable[Unfinished], now: float) -> Table:
+    """One line per run that is not finished: how far it is, and how it goes on.
+
+    Args:
+        runs: what is not finished.
+        now: seconds since the epoch.
+    """
+    runs = list(runs)
+    ways = {run.intent.run: _way_on(run) for run in runs}
+    numbers = numbered(ways.values())
+    columns = ("run", "tasks done", "last written", "state", "then")
+    return Table(
+        title="unfinished runs",
+        columns=tuple(Column(title=title, align="right" if title == "then" else "left") for title in columns),
+        rows=tuple(
+            (
+                run.intent.run,
+                f"{run.done} of {len(run.intent.tasks)}",
+                "nothing yet" if run.touched is None else ago(now - run.touched),
+                f"running: {run.owner}" if run.owner else "stopped",
+                numbers[ways[run.intent.run]],
+            )
+            for run in runs
+        ),
+        notes=tuple(note for note in numbers if note),
+    )
+
+
+def _way_on(run: Unfinished) -> str:
+    if run.owner:
+        return ""
+    return f"go on with: {run.intent.command} (or forget it: rm {run.path})"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in one unit: "40 s ago", "12 min ago", "3 h ago", "5 days ago"."""
+    for unit, length, until in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172800)):
+        if seconds < until:
+            return f"{max(0, seconds) / length:.0f} {unit} ago"
+    return f"{seconds / 86400:.0f} days ago"
 
 
 def _run_row(folder: Path) -> tuple[str, ...]:
@@ -51,7 +108,7 @@ def _state(folder: Path) -> str:
 
 
 def stage_table(root: Path, only: str | None = None) -> Table:
-    """Stages on disk by kind: done, unfinished (a killed run's; they are taken up again), and set aside as damaged."""
+    """Stages on disk by kind: done, unfinished (at work, or a killed run's to be taken up again), and set aside as damaged."""
     folders = list(_stages_of(root, only)) if only else [path for path in root.glob("stages/*/*") if path.is_dir()]
     counts: dict[str, list[int]] = {}
     for folder in folders:

@@ -99,7 +99,7 @@ def test_missing_files_and_runs(refused, tmp_path, tiny_run):
     assert "name what the files are compared with" in refused("bench", "none.onnx")
     assert "none.onnx" in refused("bench", "none.onnx", "--baseline", tiny_run / "dense.onnx")
     assert "no such run" in refused("report", "none")
-    assert "no finished run of this name" in refused("status", "none")
+    assert "no run of this name" in refused("status", "none")
     assert "no shipped recipe" in refused("recipes", "--copy", "none")
     assert "nowhere" in refused("run", "cifar10_lenet5_weight", "--set", f"data.root={tmp_path / 'nowhere'}")
 

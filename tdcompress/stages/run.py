@@ -43,6 +43,7 @@ from tdcompress.stages.export import ONNX, SAMPLES
 from tdcompress.stages.folder import finished_report, refuse_another_recipe, renewed
 from tdcompress.stages.network import example_inputs, fresh_network, load_data
 from tdcompress.stages.plan import RowPlan, RunPlan, plan_run
+from tdcompress.unfinished import announced, run_lock
 
 RECIPE, STAGES = "recipe.toml", "stages.json"
 PACKAGES = ("tdcompress", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy")
@@ -84,6 +85,7 @@ def run_recipe(
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     replace: bool = False,
+    command: str = "run its recipe again",
 ) -> Finished:
     """Run a recipe to its report; what is done already is not done again.
 
@@ -94,6 +96,7 @@ def run_recipe(
         watcher: told about each stage.
         should_stop: the number of a signal that asks the process to end, or None.
         replace: whether a run folder of another recipe with this name may be replaced.
+        command: what starts this run again, for ``tdcompress status``.
 
     Raises:
         UserError: the folder holds another recipe's run, and ``replace`` is false.
@@ -101,16 +104,19 @@ def run_recipe(
     """
     store = Store(root)
     folder = root / recipe.name
-    with hold(root / ".locks" / f"run-{recipe.name}", f"the run {recipe.name}"):
+    with hold(run_lock(root, recipe.name), f"the run {recipe.name}"):
         plan = plan_run(recipe, device, store.hashes)
+        store.hashes.save()
         refuse_another_recipe(folder, plan.recipe_key, replace)
         runner = Runner(store=store, watcher=watcher, facts=facts(), should_stop=should_stop)
-        artifacts = {task.key: runner.ensure(task) for task in all_tasks(plan)}
-        store.hashes.save()
-        finished = None if runner.made or replace else finished_report(folder, plan.recipe_key)
-        if finished is None:
-            with renewed(folder) as new:
-                finished = lay_out(plan, artifacts, new)
+        tasks = all_tasks(plan)
+        with announced(root, recipe.name, tasks, command):
+            artifacts = {task.key: runner.ensure(task) for task in tasks}
+            store.hashes.save()
+            finished = None if runner.made or replace else finished_report(folder, plan.recipe_key)
+            if finished is None:
+                with renewed(folder) as new:
+                    finished = lay_out(plan, artifacts, new)
         return Finished(report=finished, folder=folder, made=runner.made)
 
 
