@@ -1,0 +1,116 @@
+"""Runs that are not finished: what each set out to make is kept beside its lock until it is done, so that ``status`` can tell.
+
+``root/.locks/run-<name>.json`` is written when a run has been planned and removed when its folder is laid out. What is left is a
+run that goes on, or one that was stopped, killed, or ended with an error.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tdcompress.artifacts import holder
+from tdcompress.files import write_text
+from tdcompress.pipeline import Task
+from tdcompress.records import decode, encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intent:
+    """What a run set out to make.
+
+    Attributes:
+        run: its name.
+        command: what starts it again.
+        tasks: (stage, key) of all that it needs.
+    """
+
+    run: str
+    command: str
+    tasks: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """How far an unfinished run is.
+
+    Attributes:
+        done: tasks whose artefact is there.
+        touched: when anything of it was last written, in seconds since the epoch; None where there is nothing yet.
+        owner: the process that works on it now, or None.
+        path: the file that says so; without it the run is forgotten, and what it made stays.
+    """
+
+    intent: Intent
+    done: int
+    touched: float | None
+    owner: str | None
+    path: Path
+
+
+def run_lock(root: Path, name: str) -> Path:
+    """The lock file of a run."""
+    return root / ".locks" / f"run-{name}"
+
+
+@contextmanager
+def announced(root: Path, name: str, tasks: Sequence[Task], command: str) -> Iterator[None]:
+    """Keep what a run sets out to make until the block is done; a block that fails leaves it.
+
+    Args:
+        root: the artifacts folder.
+        name: the run's.
+        tasks: all whose result it needs; what these need is added.
+        command: what starts it again.
+    """
+    path = _intent_path(root, name)
+    needed = dict.fromkeys((task.stage, task.key) for task in _with_inputs(tasks))
+    write_text(path, json.dumps(encode(Intent(run=name, command=command, tasks=tuple(needed)))))
+    yield
+    path.unlink(missing_ok=True)
+
+
+def unfinished_runs(root: Path) -> list[Unfinished]:
+    """All of an artifacts folder, by name."""
+    found = []
+    for path in sorted((root / ".locks").glob("run-*.json")):
+        try:
+            intent = decode(Intent, json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue  # finished this moment, or of another version
+        found.append(_unfinished(root, intent, path))
+    return found
+
+
+def _unfinished(root: Path, intent: Intent, path: Path) -> Unfinished:
+    folders = [root / "stages" / stage / key for stage, key in intent.tasks]
+    done = [folder for folder in folders if folder.is_dir()]
+    partial = [folder.with_name(f"{folder.name}.partial") for folder in folders]
+    written = [*done, *(file for folder in partial if folder.is_dir() for file in (folder, *folder.rglob("*")))]
+    times = [time for file in written if (time := _modified(file)) is not None]
+    return Unfinished(
+        intent=intent,
+        done=len(done),
+        touched=max(times, default=None),
+        owner=holder(run_lock(root, intent.run)),
+        path=path,
+    )
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # a temporary file that is gone by now
+        return None
+
+
+def _with_inputs(tasks: Sequence[Task]) -> Iterator[Task]:
+    for task in tasks:
+        yield from _with_inputs(tuple(task.inputs.values()))
+        yield task
+
+
+def _intent_path(root: Path, name: str) -> Path:
+    lock = run_lock(root, name)
+    return lock.with_name(f"{lock.name}.json")

@@ -1,0 +1,95 @@
+"""What ``status`` says of runs that are not finished: how far they are, who works on them, and how they go on."""
+
+import json
+import re
+
+import pytest
+
+from tdcompress.artifacts import Store, hold, holder
+from tdcompress.errors import InterruptedRun, UserError, VerificationError
+from tdcompress.pipeline import Runner, Task
+from tdcompress.status import ago, status_tables
+from tdcompress.unfinished import announced, run_lock, unfinished_runs
+
+
+def write(workspace):
+    (workspace.folder / "out").write_text("x")
+    return {}
+
+
+def fail(workspace):
+    (workspace.folder / "half").write_text("x")
+    raise InterruptedRun("stopped", 15)
+
+
+def chain(last=write):
+    first = Task(stage="train", version=1, settings={}, work=write, title="train")
+    middle = Task(stage="prune", version=1, settings={}, inputs={"train": first}, work=write, title="prune")
+    return Task(stage="export", version=1, settings={}, inputs={"network": middle}, work=last, title="export")
+
+
+@pytest.fixture
+def start(tmp_path, make_recorder):
+    def run(task, name="mine", command="tdcompress run mine.toml --set a=1"):
+        runner = Runner(store=Store(tmp_path), watcher=make_recorder(), facts={})
+        with announced(tmp_path, name, [task], command):
+            runner.ensure(task)
+
+    return run
+
+
+def texts(tables):
+    return {table.title: (table.rows, table.notes) for table in tables}
+
+
+def test_a_stopped_run_says_how_far_it_is_and_how_it_goes_on(tmp_path, start):
+    with pytest.raises(InterruptedRun):
+        start(chain(fail))
+    (found,) = unfinished_runs(tmp_path)
+    assert (found.done, len(found.intent.tasks), found.owner) == (2, 3, None)
+    tables = texts(status_tables(tmp_path))
+    assert list(tables) == ["unfinished runs", "stages"]  # no line that says there are no runs
+    ((row,), (note,)) = tables["unfinished runs"]
+    assert (row[0], row[1], row[3], row[4]) == ("mine", "2 of 3", "stopped", "1")
+    assert re.fullmatch(r"\d+ s ago", row[2])
+    assert note.startswith("go on with: tdcompress run mine.toml --set a=1 (or forget it: rm ")
+    assert texts(status_tables(tmp_path, "mine")).keys() == {"unfinished runs"}
+    start(chain())
+    assert unfinished_runs(tmp_path) == []
+    assert "unfinished runs" not in texts(status_tables(tmp_path))
+    with pytest.raises(UserError, match="no run of this name"):
+        status_tables(tmp_path, "mine")
+
+
+def test_a_run_that_goes_on_names_its_process(tmp_path):
+    with hold(run_lock(tmp_path, "mine"), "it"), announced(tmp_path, "mine", [chain()], "c"):
+        ((row,), notes) = texts(status_tables(tmp_path))["unfinished runs"]
+        assert row[:3] == ("mine", "0 of 3", "nothing yet")
+        assert row[3].startswith("running: process ")
+        assert notes == ()
+
+
+def test_an_error_leaves_the_run_unfinished_and_a_file_of_another_version_is_passed_over(tmp_path):
+    with pytest.raises(VerificationError), announced(tmp_path, "mine", [], "c"):
+        raise VerificationError("differs")
+    assert [run.intent.run for run in unfinished_runs(tmp_path)] == ["mine"]
+    for content in ("", "[]", json.dumps({"run": "mine"})):
+        (tmp_path / ".locks" / "run-mine.json").write_text(content)
+        assert unfinished_runs(tmp_path) == []
+
+
+def test_a_look_at_a_lock_does_not_take_it(tmp_path):
+    assert holder(tmp_path / "none") is None
+    with hold(tmp_path / "lock", "it"):
+        assert str(holder(tmp_path / "lock")).startswith("process ")
+    assert holder(tmp_path / "lock") is None
+    with hold(tmp_path / "lock", "it"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-1, "0 s ago"), (59, "59 s ago"), (120, "2 min ago"), (7199, "120 min ago"), (7200, "2 h ago"), (172800, "2 days ago")],
+)
+def test_how_long_ago(seconds, said):
+    assert ago(seconds) == said
