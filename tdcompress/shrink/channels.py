@@ -75,7 +75,8 @@ class Liveness:
 Needs = Iterator[tuple[Ids, str]]
 
 
-NEED, EVEN, LAST = range(3)  # tiers of demands: what follows from other channels; what chooses some; what only forbids width 0
+# Tiers of demands: what follows from other channels; what chooses some; what only forbids width 0; what rounds widths up.
+NEED, EVEN, LAST, ALIGN = range(4)
 
 
 class Demand(Protocol):
@@ -87,7 +88,7 @@ class Demand(Protocol):
 
     @property
     def tier(self) -> int:
-        """NEED, EVEN or LAST."""
+        """NEED, EVEN, LAST or ALIGN."""
         ...
 
     def needs(self, now: Liveness) -> Needs:

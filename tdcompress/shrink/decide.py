@@ -1,12 +1,13 @@
 """Which channels live: the least set that holds the pins and satisfies every reader and constraint."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tdcompress.shrink.align import aligned
 from tdcompress.shrink.cells import Ids
-from tdcompress.shrink.channels import EVEN, LAST, NEED, ChannelGraph, Liveness
+from tdcompress.shrink.channels import EVEN, LAST, NEED, ChannelGraph, Demand, Flags, Liveness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,22 +17,25 @@ class Decision:
     Attributes:
         now: final liveness of every channel.
         reasons: class -> why it lives (the first reason found).
+        aligned: class -> whether it lives only so that widths are aligned.
     """
 
     now: Liveness
     reasons: Mapping[int, str]
+    aligned: Flags
 
     def reason(self, channel: int) -> str:
         """Why a channel stays."""
         return self.reasons[int(self.now.roots[channel])]
 
 
-def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = ()) -> Decision:
+def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = (), *, align: int = 1) -> Decision:
     """Mark what must live, from the network's results back to its inputs; the rest can be removed.
 
     Args:
         graph: of the network.
         keep: further channels that stay, each lot with the reason.
+        align: widths are rounded up to a multiple of this.
     """
     roots = graph.roots()
     now = Liveness(live=np.zeros(graph.channels, bool), roots=roots)
@@ -46,9 +50,18 @@ def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = ()) -> Decisio
 
     for ids, reason in (*graph.pins, *keep):
         mark(ids, reason)
-    tiers = [
+    tiers: list[list[Demand]] = [
         [d for d in reversed(graph.demands) if d.tier == tier] for tier in (NEED, EVEN, LAST)
     ]  # results before inputs: few rounds
+    _satisfy(tiers, now, mark)
+    needed = now.live.copy()
+    because = f"kept to align to {align}"  # also what channels need that are kept for it
+    _satisfy([*tiers, list(aligned(graph, roots, align))], now, lambda ids, _: mark(ids, because))
+    return Decision(now=now, reasons=reasons, aligned=now.live & ~needed)
+
+
+def _satisfy(tiers: Sequence[Sequence[Demand]], now: Liveness, mark: Callable[[Ids, str], bool]) -> None:
+    """Ask every demand until none needs more; the lower tiers first, and again whenever a higher one chose something."""
     tier = 0
     while tier < len(tiers):
         changed = False
@@ -58,4 +71,3 @@ def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = ()) -> Decisio
             if changed and tier > 0:
                 break  # what was chosen may need more; that comes first
         tier = 0 if changed else tier + 1
-    return Decision(now=now, reasons=reasons)

@@ -17,7 +17,7 @@ class LayerReport:
         name: of the layer.
         units_before: in the full network.
         units_after: in the shrunk one.
-        dead_kept: units that stay although they do not depend on the input.
+        dead_kept: units that stay although they do not depend on the input, or although nothing reads them, to align widths.
         reasons: why those stay: (reason, number of units).
     """
 
@@ -59,7 +59,8 @@ def layer_reports(graph: ChannelGraph, decision: Decision) -> tuple[LayerReport,
     reports = []
     for name, matrix in graph.matrices.items():
         live = decision.now.of(matrix.outputs).ravel()
-        stays = matrix.outputs.ravel()[live & _constant(graph, name)]
+        spare = decision.aligned[decision.now.roots[matrix.outputs.ravel()]]
+        stays = matrix.outputs.ravel()[spare | (live & _constant(graph, name))]
         reasons = Counter(_reason(decision, int(channel), writers, _layer(name)) for channel in stays)
         reports.append(
             LayerReport(
@@ -85,6 +86,8 @@ def _living_writers(graph: ChannelGraph, decision: Decision) -> dict[int, str]:
 def _reason(decision: Decision, channel: int, writers: dict[int, str], layer: str) -> str:
     """Why a dead unit stays: what holds its channel, and who else writes into it."""
     other = writers.get(int(decision.now.roots[channel]))
+    if decision.aligned[decision.now.roots[channel]]:
+        return decision.reason(channel)
     shared = f"{other} writes into the same channel; " if other is not None and other != layer else ""
     return shared + decision.reason(channel)
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from tdcompress.shrink.cells import Cells, Signal, along, channel_vector, forget
+from tdcompress.shrink.cells import Cells, Signal, channel_vector, forget
 from tdcompress.shrink.channels import ChannelGraph, constant
 from tdcompress.shrink.rules import Call, Result, Rule
 
@@ -121,4 +121,3 @@ RULES: Mapping[str, Rule] = {
     "pad": pad,
     "constant_pad_nd": pad,
 }
-_ = along

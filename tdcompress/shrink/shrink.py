@@ -51,7 +51,7 @@ class _Plan:
     folded_biases: tuple[str, ...]
 
 
-def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
+def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -> Shrunk:
     """Remove every channel that is constant, or that nobody reads, as far as that is exact.
 
     Dead channels are found in the weights: a filter of zeros makes a constant, constants pass through bias, BatchNorm and
@@ -62,16 +62,21 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
     Args:
         model: any module that torch.export accepts; not modified.
         example_inputs: tensor or tuple of tensors, any batch size.
+        align: of the channels that could go, keep so many that what each layer makes is a multiple of this wide, or as wide as
+            it was (and what it reads, if that was a multiple). onnxruntime computes convolutions in blocks of 16 channels.
 
     Raises:
+        ValueError: ``align`` below 1.
         UnsupportedError: torch.export does not accept the network.
         VerificationError: the certificate failed; nothing is returned.
     """
+    if align < 1:
+        raise ValueError(f"align = {align}: at least 1")
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
     flexible = replace(copy.deepcopy(model), attention)
     program, graph = network_graph(flexible, example_inputs)
-    plan, (max_error, max_output) = _certified_plan(model, flexible, example_inputs, program, graph)
+    plan, (max_error, max_output) = _certified_plan(model, flexible, example_inputs, program, graph, align)
     narrow = rebuild.narrow(model, to_json(plan.kept))
     exact = dict(plan.narrow.named_parameters())
     with torch.no_grad():
@@ -94,7 +99,7 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs) -> Shrunk:
 
 
 def _certified_plan(
-    model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph
+    model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph, align: int
 ) -> tuple[_Plan, tuple[float, float]]:
     """Plan, try, and keep what the forward code turns out to need, until the certificate holds.
 
@@ -103,7 +108,7 @@ def _certified_plan(
     """
     keep: list[tuple[Ids, str]] = []
     while True:
-        plan = _plan(flexible, graph, keep)
+        plan = _plan(flexible, graph, keep, align)
         misfit = None
         if depends_on_sizes(graph, plan.decision):
             misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision)
@@ -117,11 +122,11 @@ def _certified_plan(
         keep.append(misfit)
 
 
-def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]]) -> _Plan:
+def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]], align: int) -> _Plan:
     """Decide, and make the narrow network in float64."""
     readers = matrix_readers(graph)
     while True:
-        decision = decide(graph, keep)
+        decision = decide(graph, keep, align=align)
         shifted = [reader for reader in readers if folded(reader, graph, decision) is not None]
         stuck = [r for r in shifted if r.bias is None and not can_add_bias(model, r.matrix.parameter)]
         if not stuck:
