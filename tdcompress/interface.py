@@ -112,7 +112,7 @@ class TargetedDropout(SparseNet):
         device = next(self.model.parameters()).device
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(self.seed + self._index)
-        self.begin_step(Step(epoch=self._epoch, index=self._index), self._generator)
+        self.begin_step(Step(epoch=self._epoch), self._generator)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -21,12 +21,12 @@ class Step:
 
     Attributes:
         epoch: epochs done so far, with fraction: 0.0 at the first step, 1.5 in the middle of the second epoch.
-        index: optimizer steps done so far.
+        share: of the whole training done so far, 0..1.
         train_size: training samples, which the penalties of L0 and variational dropout are scaled by.
     """
 
     epoch: float = 0.0
-    index: int = 0
+    share: float = 0.0
     train_size: int = 1
 
 
@@ -35,7 +35,12 @@ class Method(nn.Module):
 
     The dense weights stay the trained parameters: ``effective`` is a pure function of them, applied with
     ``torch.func.functional_call``. The base class does nothing, which is the method "none".
+
+    Attributes:
+        lr_scale: learning rate of the method's own parameters, relative to the network's.
     """
+
+    lr_scale: float = 1.0
 
     def __init__(self, targets: Targets) -> None:
         super().__init__()
@@ -115,3 +120,20 @@ class MethodSettings(ABC):
             model: the network.
             seed: of what is drawn once: the first gates and switches, the mask of random pruning.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedMethodSettings(MethodSettings):
+    """What the methods that train parameters of their own beside the network's have in common.
+
+    Attributes:
+        lr_scale: learning rate of gates, variances or switches, relative to the network's. At 1, as in the released code, plain
+            SGD hardly moves those of L0 and variational dropout, whose costs are divided by the training samples.
+    """
+
+    lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.lr_scale < float("inf"):
+            raise ValueError(f"lr_scale: {self.lr_scale} is not above 0")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
+from tdcompress.methods.base import Method, Parameters, Step, TrainedMethodSettings
 from tdcompress.methods.gates import Gated, state_generator, state_name, unit_size
 from tdcompress.sparsity.units import Targets
 
@@ -50,6 +50,7 @@ class L0(Gated):
     def __init__(self, targets: Targets, model: nn.Module, settings: "L0Settings", seed: int) -> None:
         super().__init__(targets, settings.granularity)
         self.settings = settings
+        self.lr_scale = settings.lr_scale
         self.noise: dict[str, Tensor] = {}
         self.train_size = 1
         params = dict(model.named_parameters())
@@ -99,7 +100,7 @@ class L0(Gated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class L0Settings(MethodSettings):
+class L0Settings(TrainedMethodSettings):
     """``method = "l0"``.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Method, MethodSettings, Parameters
+from tdcompress.methods.base import Method, Parameters, TrainedMethodSettings
 from tdcompress.methods.gates import Gated, state_generator, state_name
 from tdcompress.sparsity.units import Targets
 
@@ -23,6 +23,7 @@ class Smallify(Gated):
     def __init__(self, targets: Targets, model: nn.Module, settings: "SmallifySettings", seed: int) -> None:
         super().__init__(targets, settings.granularity)
         self.settings = settings
+        self.lr_scale = settings.lr_scale
         params = dict(model.named_parameters())
         like = params[targets.weights[0].parameter]
         self.names = tuple(self.gate_shapes(params))
@@ -71,7 +72,7 @@ class Smallify(Gated):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallifySettings(MethodSettings):
+class SmallifySettings(TrainedMethodSettings):
     """``method = "smallify"``; |weight * switch| ranks what is pruned.
 
     Attributes:

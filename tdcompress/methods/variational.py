@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from tdcompress.errors import UnsupportedError
-from tdcompress.methods.base import Granularity, Method, MethodSettings, Parameters, Step
+from tdcompress.methods.base import Granularity, Method, Parameters, Step, TrainedMethodSettings
 from tdcompress.methods.gates import place, state_name, unit_size
 from tdcompress.sparsity.masks import filter_rows, merge_selected, widen
 from tdcompress.sparsity.units import MATRIX_TYPES, Targets, UnitGroup
@@ -39,6 +39,7 @@ class Variational(Method):
     def __init__(self, targets: Targets, model: nn.Module, settings: "VariationalSettings") -> None:
         super().__init__(targets)
         self.settings = settings
+        self.lr_scale = settings.lr_scale
         self.granularity: Granularity = settings.granularity
         self.step = Step()
         self.generator: torch.Generator | None = None
@@ -101,7 +102,7 @@ class Variational(Method):
 
     def kl_share(self) -> float:
         """The warm-up's factor in this step, 0..1."""
-        return min(1.0, self.step.index / self.settings.warmup_steps) if self.settings.warmup_steps else 1.0
+        return min(1.0, self.step.share / self.settings.warmup) if self.settings.warmup else 1.0
 
     def instrument(self, model: nn.Module, params: Parameters) -> list[RemovableHandle]:
         """Hooks that add the noise to the outputs of the prunable layers; between ``begin_step`` and ``end_step`` only."""
@@ -181,26 +182,26 @@ def _refuse_attention(model: nn.Module, targets: Targets) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VariationalSettings(MethodSettings):
+class VariationalSettings(TrainedMethodSettings):
     """``method = "variational"``; the largest alpha is pruned first. The papers train it without L2.
 
     Attributes:
         beta: the KL counts beta / (training samples).
-        warmup_steps: optimizer steps until it counts in full; for a shorter training than the papers' 100,000, shorten it.
+        warmup: share of the training until it counts in full. The released code's 50,000 steps are half of 256 epochs.
         threshold: what has log_alpha at or above this is zero in evaluation and deployment.
     """
 
     name: ClassVar[str] = "variational"
     beta: float = 0.01
-    warmup_steps: int = 50_000
+    warmup: float = 0.5
     threshold: float = 3.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.beta < math.inf:
             raise ValueError(f"beta: {self.beta} is not a cost of 0 or above")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps: {self.warmup_steps} is below 0")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup: {self.warmup} is not in 0..1")
         if not -LOG_ALPHA_LIMIT < self.threshold <= LOG_ALPHA_LIMIT:
             raise ValueError(f"threshold: {self.threshold} is not in -8 < threshold <= 8, where log_alpha lies")
 

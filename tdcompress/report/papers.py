@@ -24,6 +24,16 @@ _PROSE = {
     "resnet32 smallify (intrinsic)": ("resnet32", "smallify", False),
 }
 
+# What headings do not say where it is as published; anything else is a variant.
+_USUAL: Mapping[str, Any] = {
+    "rescale": False,
+    "draw": "unit",
+    "ranking": "magnitude",
+    "lr_scale": 1.0,
+    "initial_drop": 0.001,
+    "warmup": 0.5,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
@@ -134,9 +144,11 @@ def variant(row: Row, heading: Heading) -> str:
     """What a row's training does that its column's heading does not say."""
     unusual = []
     named = {*heading.parameters, "l1", "schedule"}
-    for key, usual in {"rescale": False, "draw": "unit", "ranking": "magnitude"}.items():
-        if row.options.get(key, usual) != usual:
+    for key, usual in _USUAL.items():
+        if key not in named and row.options.get(key, usual) != usual:
             unusual.append(f"{key} = {_word(row.options[key])}")
+    if heading.method == "variational" and row.options.get("beta", 0.01) != 0.01:  # a heading names only L0's
+        unusual.append(f"beta = {row.options['beta']:g}")
     if heading.method == "targeted":
         unusual += [f"{key} = {row.options[key]:g}" for key in ("gamma", "alpha") if key in row.options and key not in named]
     if "keep_per_filter" in row.options and "keep_per_filter" not in named:
@@ -153,7 +165,7 @@ def variant(row: Row, heading: Heading) -> str:
 
 
 def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def percentage_of(row: Row, values: Mapping[str, float], heading: Heading) -> str | None:

@@ -109,7 +109,7 @@ class _Run:
         self.steps = settings.epochs * self.steps_per_epoch
         self.counters = Counters()
         self.identity = _identity(settings, seed, len(data), keep)
-        self.optimizer = settings.optimizer.build(net)
+        self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
         self.resume()
         frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
         updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +72,17 @@ class OptimizerSettings:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: needs momentum above 0")
 
-    def build(self, net: nn.Module) -> torch.optim.Optimizer:
+    def build(self, net: nn.Module, method_lr_scale: float = 1.0) -> torch.optim.Optimizer:
         """The optimizer over all parameters of ``net`` that require a gradient.
 
-        The fused kernels are used: one call for all tensors, on CPU as on CUDA.
+        The fused kernels are used: one call for all tensors, on CPU as on CUDA. Each group says in ``lr_scale`` what its learning
+        rate is relative to the network's.
+
+        Args:
+            net: the network below "model.", and a method's own parameters.
+            method_lr_scale: of the method's own parameters.
         """
-        groups = parameter_groups(net, self.weight_decay)
+        groups = parameter_groups(net, self.weight_decay, method_lr_scale)
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum or 0.0, nesterov=self.nesterov or False, fused=True)
         kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
@@ -167,12 +172,20 @@ def decayed_parameters(net: nn.Module, prefix: str = "model.") -> dict[str, Tens
     }
 
 
-def parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Two groups: what is decayed and what is not."""
-    decayed = decayed_parameters(net)
-    rest = [p for name, p in net.named_parameters() if p.requires_grad and name not in decayed]
-    groups: list[dict[str, object]] = [{"params": list(decayed.values()), "weight_decay": weight_decay}]
-    return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
+def parameter_groups(
+    net: nn.Module, weight_decay: float, method_lr_scale: float = 1.0, prefix: str = "model."
+) -> list[dict[str, Any]]:
+    """The network's parameters that are decayed, those that are not, and the method's own; a group only where it has any."""
+    decayed = decayed_parameters(net, prefix)
+    rest = {name: p for name, p in net.named_parameters() if p.requires_grad and name not in decayed}
+    spared = [p for name, p in rest.items() if name.startswith(prefix)]
+    own = [p for name, p in rest.items() if not name.startswith(prefix)]
+    groups: list[dict[str, Any]] = [
+        {"params": list(decayed.values()), "weight_decay": weight_decay, "lr_scale": 1.0},
+        {"params": spared, "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": own, "weight_decay": 0.0, "lr_scale": method_lr_scale},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _require(holds: bool, key: str, value: object, allowed: str) -> None:

@@ -63,7 +63,7 @@ class Stepper:
             TrainingError: a loss or gradient is not finite; nothing was updated.
         """
         self._net.train()
-        moment = Step(epoch=epoch, index=step, train_size=len(self._data))
+        moment = Step(epoch=epoch, share=epoch / self._settings.epochs, train_size=len(self._data))
         self._net.begin_step(moment, self._drawing("method", step))
         pixels, labels = self._data.pixels[batch], self._data.labels[batch]
         if self._data.augment is not None:

@@ -83,7 +83,7 @@ class Updater:
 
         Args:
             measured: 1-d, on the network's device; the loss first. It comes to the host with the gradient's norm in one transfer.
-            lr: the learning rate of this step.
+            lr: the network's learning rate in this step; a group's is this times its ``lr_scale``.
             where: names the step in an error.
 
         Returns:
@@ -106,7 +106,7 @@ class Updater:
         if self._clip_norm is not None and norm_value > self._clip_norm:
             torch.nn.utils.clip_grads_with_norm_(list(self._trained.values()), self._clip_norm, norm)
         for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         self._optimizer.step()
         if self._frozen is not None:
             self._frozen.clear()

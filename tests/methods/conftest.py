@@ -86,7 +86,7 @@ def run_steps(images) -> Callable[..., list[float]]:
         losses = []
         net.train()
         for index in steps:
-            net.begin_step(Step(epoch=index / 4, index=index, train_size=12), generator)
+            net.begin_step(Step(epoch=index / 4, share=min(1.0, index / 8), train_size=12), generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 logits = net(pixels).float()
             loss, penalty = nn.functional.cross_entropy(logits, labels), net.penalty()

@@ -40,11 +40,11 @@ def test_kl_falls_to_zero_as_alpha_grows():
     assert 0 <= float(values[-1]) < 1e-3
 
 
-@pytest.mark.parametrize(("index", "share"), [(0, 0.0), (25_000, 0.5), (50_000, 1.0), (80_000, 1.0)])
+@pytest.mark.parametrize(("done", "share"), [(0.0, 0.0), (0.25, 0.5), (0.5, 1.0), (0.8, 1.0)])
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
-def test_penalty_and_its_warm_up(make_net, granularity: str, index: int, share: float):
+def test_penalty_and_its_warm_up(make_net, granularity: str, done: float, share: float):
     net = make_net("variational", granularity)
-    net.begin_step(Step(index=index, train_size=50_000), torch.Generator())
+    net.begin_step(Step(share=done, train_size=50_000), torch.Generator())
     params = net.parameters_by_name()
     log_alpha = net.method.log_alpha(params)
     sizes = {"conv": 27, "up": 24, "fc": 4}
@@ -134,7 +134,7 @@ def test_noise_has_the_mean_and_variance_that_noisy_weights_give(make, shape):
 
 
 def test_gradients_against_finite_differences(make_net, images):
-    net = make_net("variational", warmup_steps=0, beta=2.0).double()
+    net = make_net("variational", warmup=0.0, beta=2.0).double()
     net.train()
     net.model.bn.eval()
     with torch.no_grad():
@@ -196,7 +196,8 @@ def test_attention_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("options", "key"), [({"beta": -1.0}, "beta"), ({"warmup_steps": -1}, "warmup_steps"), ({"threshold": 9.0}, "threshold")]
+    ("options", "key"),
+    [({"beta": -1.0}, "beta"), ({"warmup": 1.5}, "warmup"), ({"lr_scale": 0.0}, "lr_scale"), ({"threshold": 9.0}, "threshold")],
 )
 def test_values_out_of_range_are_refused(options: dict, key: str):
     with pytest.raises(ValueError, match=f"^{key}: "):

@@ -14,6 +14,7 @@ from torch import nn
 
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
 from tdcompress.methods.base import Method
+from tdcompress.methods.l0 import L0Settings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets
@@ -204,6 +205,30 @@ def test_every_optimizer_resumes_exactly(tmp_path: Path, name: str) -> None:
     assert same_bits(*nets)
 
 
+def gated_net(seed: int = 0) -> SparseNet:
+    net = conv_net(seed)
+    settings = L0Settings(initial_drop=0.3, lr_scale=50.0)
+    return SparseNet(net.model, settings.build(net.method.targets, net.model, seed))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_methods_own_parameters_resume_exactly_at_their_own_rate(tmp_path: Path, name: str) -> None:
+    momentum = 0.9 if name == "sgd" else None
+    settings = TrainSettings(
+        epochs=2,
+        batch_size=16,
+        optimizer=OptimizerSettings(name=name, momentum=momentum),  # type: ignore[arg-type]
+        lr_schedule=LrSchedule(name="cosine", warmup_epochs=0.5),
+    )
+    nets = [gated_net(), gated_net(seed=3)]  # the second begins with other gates: the checkpoint has to replace them
+    run(tmp_path / "whole", nets[0], settings)
+    remaining = iter([None] * 4 + [signal.SIGINT])
+    with pytest.raises(InterruptedRun):
+        run(tmp_path / "parts", gated_net(), settings, should_stop=lambda: next(remaining))
+    run(tmp_path / "parts", nets[1], settings)
+    assert same_bits(*nets)
+
+
 def test_memory_order_of_the_weights_does_not_change_the_resumed_bits(tmp_path: Path) -> None:
     def channels_last() -> SparseNet:
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
@@ -298,16 +323,16 @@ def test_micro_batches_give_the_same_training(tmp_path: Path) -> None:
 
 def test_masks_are_drawn_once_a_step_whatever_the_micro_batches(tmp_path: Path) -> None:
     net = conv_net()
-    drawn: list[int] = []
+    drawn: list[float] = []
     begin = net.method.begin_step
 
     def counted(params: object, step: object, generator: object) -> None:
-        drawn.append(step.index)  # type: ignore[attr-defined]
+        drawn.append(step.share)  # type: ignore[attr-defined]
         begin(params, step, generator)  # type: ignore[arg-type]
 
     net.method.begin_step = counted  # type: ignore[method-assign, assignment]
     run(tmp_path, net, TrainSettings(epochs=1, batch_size=16, optimizer=SGD, accumulate=4))
-    assert drawn == [0, 1, 2, 3, 4, 5]
+    assert drawn == pytest.approx([index / 6 for index in range(6)])
 
 
 def test_one_step_by_hand(tmp_path: Path) -> None:

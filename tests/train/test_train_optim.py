@@ -93,8 +93,11 @@ def wrapped() -> nn.Module:
 def test_kernels_and_biases_are_decayed_and_nothing_else() -> None:
     net = wrapped()
     assert list(decayed_parameters(net)) == ["model.0.weight", "model.0.bias", "model.3.weight", "model.3.bias"]
-    groups = parameter_groups(net, 0.5)
-    assert [(len(group["params"]), group["weight_decay"]) for group in groups] == [(4, 0.5), (3, 0.0)]  # type: ignore[arg-type]
+    groups = parameter_groups(net, 0.5, method_lr_scale=9.0)
+    found = [(len(group["params"]), group["weight_decay"], group["lr_scale"]) for group in groups]
+    assert found == [(4, 0.5, 1.0), (2, 0.0, 1.0), (1, 0.0, 9.0)]
+    assert groups[2]["params"] == [net.gate]
+    assert [group["lr_scale"] for group in parameter_groups(nn.ModuleDict({"model": nn.Linear(2, 2)}), 0.5)] == [1.0]
 
 
 def test_the_optimizer_has_the_keys_that_were_written() -> None:
@@ -103,7 +106,7 @@ def test_the_optimizer_has_the_keys_that_were_written() -> None:
     assert type(built) is torch.optim.Adam
     defaults = built.defaults
     assert (defaults["lr"], defaults["betas"], defaults["eps"]) == (1e-4, (0.85, 0.997), 1e-6)
-    assert [group["weight_decay"] for group in built.param_groups] == [5e-4, 0.0]
+    assert [group["weight_decay"] for group in built.param_groups] == [5e-4, 0.0, 0.0]
 
     lenet = OptimizerSettings(name="sgd", lr=0.01, momentum=0.9, nesterov=True).build(wrapped())
     assert type(lenet) is torch.optim.SGD

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tdcompress.errors import TrainingError
+from tdcompress.train.optim import OptimizerSettings
 from tdcompress.train.update import FrozenZeros, Updater
 
 
@@ -19,7 +20,7 @@ class Two(nn.Module):
 def updater(
     net: Two, *, keep: list[bool] | None = None, clip_norm: float | None = None, momentum: float = 0.0
 ) -> tuple[Updater, torch.optim.SGD]:
-    optimizer = torch.optim.SGD(net.parameters(), lr=1.0, momentum=momentum)
+    optimizer = torch.optim.SGD([{"params": list(net.parameters()), "lr_scale": 1.0}], lr=1.0, momentum=momentum)
     frozen = None if keep is None else FrozenZeros({"w": net.model.w, "v": net.model.v}, {"w": torch.tensor(keep)})
     return Updater(net, optimizer, l2=0.0, clip_norm=clip_norm, frozen=frozen), optimizer
 
@@ -89,3 +90,16 @@ def test_what_is_not_finite_is_named_and_nothing_changes(loss: float, w: float, 
         update.apply(torch.tensor([loss]), 1.0, "step 4")
     assert net.model.w.tolist() == [1.0, 2.0]
     assert net.model.v.tolist() == [5.0]
+
+
+def test_a_methods_own_parameters_learn_at_their_own_rate() -> None:
+    """Gradient 1 everywhere, rate 0.5, scale 8: the network moves by 0.5, the gate by 4; a schedule counts for both."""
+    net = Two()
+    net.gate = nn.Parameter(torch.tensor([10.0]))
+    optimizer = OptimizerSettings(name="sgd", lr=0.5).build(net, method_lr_scale=8.0)
+    update = Updater(net, optimizer, l2=0.0, clip_norm=None, frozen=None)
+    for lr, expected in ((0.5, ([0.5, 1.5], 6.0)), (0.05, ([0.45, 1.45], 5.6))):
+        set_gradients(net, [1.0, 1.0], 1.0)
+        net.gate.grad = torch.tensor([1.0])
+        update.apply(torch.tensor([0.0]), lr, "a step")
+        assert (net.model.w.tolist(), float(net.gate.detach())) == (pytest.approx(expected[0]), pytest.approx(expected[1]))
