@@ -7,6 +7,7 @@ numpy arrays.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -36,16 +37,16 @@ NO_ACT = Act()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(ABC):
     """name: the ONNX node that messages and tables name; output: the tensor it makes."""
 
     name: str
     output: str
 
     @property
+    @abstractmethod
     def inputs(self) -> tuple[str, ...]:
         """The tensors it reads."""
-        raise NotImplementedError
 
     @property
     def outputs(self) -> tuple[str, ...]:
