@@ -33,7 +33,8 @@ def test_a_run_passes_and_says_what_was_compared(run):
     assert reports["dense.onnx"].samples == 16
     assert reports["dense.onnx"].max_error <= reports["dense.onnx"].tolerance
     assert reports["none-0.5-float16.onnx"].samples == 16
-    assert reports["none-0.5-int8.onnx"].samples == 0
+    assert reports["none-0.5-int8.onnx"].samples == 16
+    assert reports["none-0.5-int8.onnx"].tolerance == 4 / 128 * reports["none-0.5-int8.onnx"].max_output
     assert len(said) == 1 + len(reports)
 
 
@@ -47,6 +48,17 @@ def test_another_network_under_the_same_name_is_found_by_its_outputs(run):
     shutil.copy(run / "targeted-0.5.onnx", run / "dense.onnx")
     rehash(run)
     with pytest.raises(VerificationError, match=r"dense\.onnx: outputs differ by"):
+        verify_path(run)
+
+
+def test_a_changed_int8_file_is_found_too(run):
+    """Its tolerance is three thousand times wider, but no licence."""
+    model = onnx.load(run / "none-0.5-int8.onnx")
+    (scale,) = (tensor for tensor in model.graph.initializer if tensor.name == "input_scale")
+    scale.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(scale) / np.float32(2), scale.name))
+    onnx.save(model, run / "none-0.5-int8.onnx")
+    rehash(run)
+    with pytest.raises(VerificationError, match=r"none-0\.5-int8\.onnx: outputs differ by .* \(0\.031 of the largest\)"):
         verify_path(run)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -11,7 +12,9 @@ from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile import verify
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.pack import pack_model
-from tdcompress.onnxfile.verify import compare, verify_onnx
+from tdcompress.onnxfile.quantise import quantise_int8
+from tdcompress.onnxfile.runtime import open_session, run
+from tdcompress.onnxfile.verify import QUANTISED_TOLERANCE, compare, verify_onnx
 
 
 @pytest.fixture
@@ -139,3 +142,26 @@ def test_several_inputs_have_no_samples_format(tmp_path: Path, case: tuple) -> N
     save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
     with pytest.raises(UnsupportedError, match="this one has 2"):
         verify_onnx(tmp_path / "m.onnx", case[1])
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_quantised_files_are_allowed_a_few_steps(tmp_path: Path, case: tuple, make_small_net: Callable, pack: bool) -> None:
+    """Another implementation of the same arithmetic: the file computed in float, nothing fused, as other kernels would."""
+    _, samples, inputs, _ = case
+    path = tmp_path / "int8.onnx"
+    save_model(make_small_net(0.9), path)
+    quantise_int8(path, path, inputs, pack=pack)
+    elsewhere = run(open_session(path, ort.GraphOptimizationLevel.ORT_DISABLE_ALL), {"input": inputs})[0]
+    np.savez(samples, input=inputs, output=elsewhere)
+    report = verify_onnx(path, samples)
+    assert report.max_error <= report.tolerance == QUANTISED_TOLERANCE * report.max_output
+    step = 2 * np.abs(elsewhere).max() / 256
+    for steps, passes in [(2.0, True), (8.0, False)]:
+        wrong = elsewhere.copy()
+        wrong[2, wrong[2].argmin()] += steps * step
+        np.savez(samples, input=inputs, output=wrong)
+        if passes:
+            verify_onnx(path, samples)
+        else:
+            with pytest.raises(VerificationError, match="outputs differ by"):
+                verify_onnx(path, samples)
