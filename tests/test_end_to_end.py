@@ -20,6 +20,7 @@ from tdcompress.errors import UserError
 from tdcompress.files import sha256_file
 from tdcompress.recipe import parse_recipe
 from tdcompress.records import Report, decode
+from tdcompress.report.again import join_files
 from tdcompress.report.select import select_row
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -242,6 +243,30 @@ def test_a_damaged_run_folder_is_laid_out_again(copied, tiny_text, run_text, dam
         "manifest.json",
     }
     assert done.report == decode(Report, json.loads(after["report.json"]))
+
+
+def join_another_machine(folder):
+    """The run's own benchmark, as if another machine had measured it."""
+    (measured,) = (folder.parent / "stages" / "bench").glob("*/bench-*.json")
+    bench = json.loads(measured.read_text())
+    bench["benchmark"]["host"]["id"] = "elsewhere"
+    names = {sha256_file(folder / row): row for row in sorted(path.name for path in folder.glob("*-*.onnx"))}
+    for row in bench["benchmark"]["rows"]:
+        row.update(host="elsewhere", file=names[row["sha256"]])
+    (folder / "elsewhere.json").write_text(json.dumps(bench))
+    return join_files(folder, [folder / "elsewhere.json"])
+
+
+def test_what_another_machine_measured_stays_when_the_folder_is_laid_out_again(copied, tiny_text, run_text):
+    joined = join_another_machine(copied / "tiny")
+    assert {latency.host for row in joined.rows for latency in row.latency} == {"elsewhere", *joined.hosts}
+    damage_model(copied / "tiny")
+    again, watcher = run_text(tiny_text, copied)
+    assert watcher.made == []
+    assert again.report.rows == joined.rows
+    assert again.report.hosts == joined.hosts
+    kept, _ = run_text(tiny_text, copied)
+    assert kept.report == again.report
 
 
 def test_a_damaged_stage_is_made_again_with_the_same_content(copied, tiny_text, run_text):

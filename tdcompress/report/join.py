@@ -1,17 +1,17 @@
 """Latencies measured on another machine join a run's report."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tdcompress.errors import UserError
 from tdcompress.records import Report, Row, RowLatency, decode
+from tdcompress.report.tables import setting_of
 
 BENCH_SCHEMA = 1
 DENSE_FILE = "dense.onnx"
 SELECTED_FILE = "model.onnx"
 _HOW = "write it with `tdcompress bench ... --baseline dense.onnx --json FILE`"
-_SETTING = ("host", "backend", "provider", "threads", "batch")
 
 
 def join_bench(report: Report, bench_json: Mapping[str, Any], sha256: Mapping[str, str] | None = None) -> Report:
@@ -49,6 +49,28 @@ def join_bench(report: Report, bench_json: Mapping[str, Any], sha256: Mapping[st
         rows[row.id] = _with_latency(rows[row.id], latency)
     name = str(host.get("id"))
     return dataclasses.replace(report, rows=tuple(rows.values()), hosts={**report.hosts, name: host})
+
+
+def keep_joined(report: Report, earlier: Report, unchanged: Collection[str]) -> Report:
+    """Take over what an earlier report of the same run knew and this one does not: latencies of other machines and settings.
+
+    Args:
+        report: the new one.
+        earlier: the old one.
+        unchanged: names of the files that are the same, byte for byte; a latency belongs to a file and to the dense one.
+    """
+    if DENSE_FILE not in unchanged:
+        return report
+    before = {row.onnx_file: row for row in earlier.rows if row.onnx_file in unchanged}
+    rows = []
+    for row in report.rows:
+        known = {setting_of(latency) for latency in row.latency}
+        old = before[row.onnx_file].latency if row.onnx_file in before else ()
+        kept = tuple(latency for latency in old if setting_of(latency) not in known)
+        rows.append(dataclasses.replace(row, latency=(*row.latency, *kept)))
+    named = {latency.host for row in rows for latency in row.latency}
+    hosts = {name: facts for name, facts in earlier.hosts.items() if name in named}
+    return dataclasses.replace(report, rows=tuple(rows), hosts={**hosts, **report.hosts})
 
 
 def _part(value: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
@@ -98,8 +120,5 @@ def _check_file(measured: Mapping[str, Any], name: str, size_bytes: int, digests
 
 
 def _with_latency(row: Row, latency: RowLatency) -> Row:
-    def setting(other: RowLatency) -> tuple[Any, ...]:
-        return tuple(getattr(other, name) for name in _SETTING)
-
-    kept = tuple(other for other in row.latency if setting(other) != setting(latency))
+    kept = tuple(other for other in row.latency if setting_of(other) != setting_of(latency))
     return dataclasses.replace(row, latency=(*kept, latency))

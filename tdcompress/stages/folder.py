@@ -45,13 +45,31 @@ def finished_report(folder: Path, recipe_key: str) -> Report | None:
         return None
 
 
+def earlier_report(folder: Path, recipe_key: str) -> tuple[Report, dict[str, str]] | None:
+    """The report that a run's folder holds from the same recipe, and the sha256 of its files; other files may be damaged.
+
+    None where there is none, or where it cannot be trusted.
+    """
+    for place in (folder, _set_aside(folder)):
+        manifest = _read_table(place / MANIFEST)
+        files = manifest.get("files")
+        if manifest.get("recipe_key") != recipe_key or not isinstance(files, dict):
+            continue
+        try:
+            check_files(place, {REPORT: str(files.get(REPORT))})
+            return decode(Report, _read_table(place / REPORT), REPORT), files
+        except (ArtifactError, ValueError):
+            continue
+    return None
+
+
 @contextmanager
 def renewed(folder: Path) -> Iterator[Path]:
     """An empty folder that takes the run folder's place when the block is done; until then the old one is as it was.
 
     Files of the old folder that its manifest does not name (a comparison, somebody's notes) are taken over.
     """
-    new, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    new, old = folder.with_name(f".{folder.name}.partial"), _set_aside(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     yield new
@@ -62,6 +80,11 @@ def renewed(folder: Path) -> Iterator[Path]:
     new.rename(folder)
     fsync_folder(folder.parent)
     _take_over(old, folder)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Where the old folder is while the new one takes its place."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def _take_over(old: Path, folder: Path) -> None:

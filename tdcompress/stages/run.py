@@ -34,13 +34,14 @@ from tdcompress.records import (
     encode,
 )
 from tdcompress.report.dependence import write_dependence
+from tdcompress.report.join import keep_joined
 from tdcompress.report.select import select_row
 from tdcompress.report.write import write_report
 from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.stages.analyse import MATRIX
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.export import ONNX, SAMPLES
-from tdcompress.stages.folder import finished_report, refuse_another_recipe, renewed
+from tdcompress.stages.folder import earlier_report, finished_report, refuse_another_recipe, renewed
 from tdcompress.stages.network import example_inputs, fresh_network, load_data
 from tdcompress.stages.plan import RowPlan, RunPlan, plan_run
 from tdcompress.unfinished import announced, run_lock
@@ -115,8 +116,9 @@ def run_recipe(
             store.hashes.save()
             finished = None if runner.made or replace else finished_report(folder, plan.recipe_key)
             if finished is None:
+                earlier = earlier_report(folder, plan.recipe_key)
                 with renewed(folder) as new:
-                    finished = lay_out(plan, artifacts, new)
+                    finished = lay_out(plan, artifacts, new, earlier)
         return Finished(report=finished, folder=folder, made=runner.made)
 
 
@@ -145,8 +147,17 @@ def all_tasks(plan: RunPlan) -> list[Task]:
     return tasks + ([plan.bench] if plan.bench else [])
 
 
-def lay_out(plan: RunPlan, artifacts: Mapping[str, Artifact], folder: Path) -> Report:
-    """Write an empty folder full: files to ship, report, resolved recipe, links; its manifest last."""
+def lay_out(
+    plan: RunPlan, artifacts: Mapping[str, Artifact], folder: Path, earlier: tuple[Report, Mapping[str, str]] | None = None
+) -> Report:
+    """Write an empty folder full: files to ship, report, resolved recipe, links; its manifest last.
+
+    Args:
+        plan: the run.
+        artifacts: of all its tasks, by key.
+        folder: empty.
+        earlier: the same recipe's report and the sha256 of its files; latencies that were joined to it are kept.
+    """
     dense = artifacts[plan.dense.key]
     shipped = {"dense.onnx": dense, **{f"{row.id}.onnx": artifacts[row.export.key] for row in plan.rows}}
     report = make_report(plan, artifacts)
@@ -156,6 +167,9 @@ def lay_out(plan: RunPlan, artifacts: Mapping[str, Artifact], folder: Path) -> R
     for name, artifact in shipped.items():
         with published(folder / name) as temporary:
             shutil.copyfile(artifact.file(ONNX), temporary)
+    if earlier is not None:
+        before, digests = earlier
+        report = keep_joined(report, before, [name for name in shipped if sha256_file(folder / name) == digests.get(name)])
     write_samples(folder / SAMPLES, shipped)
     write_text(folder / RECIPE, tomli_w.dumps(resolved_values(plan)))
     links = {
@@ -186,8 +200,7 @@ def write_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
     for name, artifact in shipped.items():
         with np.load(artifact.file(SAMPLES), allow_pickle=False) as archive:
             arrays["input"] = archive["input"]
-            if "output" in archive:
-                arrays[f"output/{name}"] = archive["output"]
+            arrays[f"output/{name}"] = archive["output"]
     with published(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -334,6 +347,8 @@ def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> st
         count = sum(dead.count for dead in shrunk.dead_but_kept)
         most = max(shrunk.dead_but_kept, key=lambda dead: dead.count)
         reason += f"; {count} dead units stay, most of them in {most.layer} ({most.reason})"
+    if shrunk and shrunk.notes:
+        reason += f"; {'; '.join(shrunk.notes)}"
     if row.values == "int8":
         reason += "; int8 arithmetic can be faster where the processor has instructions for it"
     if row.values == "float16":

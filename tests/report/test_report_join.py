@@ -6,7 +6,7 @@ import pytest
 from tdcompress.bench.host import read_host
 from tdcompress.bench.report import BenchReport, Latency, Protocol
 from tdcompress.errors import UserError
-from tdcompress.report.join import join_bench
+from tdcompress.report.join import join_bench, keep_joined
 
 
 def latency(file, bytes_, ratio=1.0, **changes) -> Latency:
@@ -96,6 +96,19 @@ def test_measuring_again_replaces_and_another_setting_adds(small_report, targete
     more = join_bench(again, make_bench(latency(name, size, 0.7, threads=4)))
     assert [item.ratio_to_dense for item in again.rows[2].latency] == [0.53, 0.6]
     assert [(item.ratio_to_dense, item.threads) for item in more.rows[2].latency] == [(0.53, 1), (0.6, 1), (0.7, 4)]
+
+
+def test_a_report_made_again_keeps_what_other_machines_measured_of_the_same_files(small_report, targeted, make_bench):
+    name = targeted.onnx_file
+    joined = join_bench(small_report, make_bench(latency(name, targeted.onnx_bytes, 0.5)))
+    files = {"dense.onnx", *(row.onnx_file for row in small_report.rows)}
+    assert keep_joined(small_report, joined, files) == joined
+    measured_anew = dataclasses.replace(joined.rows[2].latency[0], ratio_to_dense=0.4)
+    rows = (*small_report.rows[:2], dataclasses.replace(targeted, latency=(measured_anew,)), *small_report.rows[3:])
+    new = dataclasses.replace(small_report, rows=rows)
+    assert [item.ratio_to_dense for item in keep_joined(new, joined, files).rows[2].latency] == [0.4, 0.5]
+    assert keep_joined(small_report, joined, files - {name}) == small_report
+    assert keep_joined(small_report, joined, files - {"dense.onnx"}) == small_report
 
 
 def test_the_dense_file_beside_itself_is_no_row(small_report, targeted, make_bench):
