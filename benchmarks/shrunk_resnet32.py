@@ -15,6 +15,9 @@ are listed for the three stages, 32, 64 and 128 when dense. Three choices of uni
     layer   scope "layer", all convolutions but the stem: a stream channel goes where all its writers happen to be pruned
     group   scope "group": inner and stream channels
 
+Each with two alignments, which mean pruning's and shrinking's: 1, or 16, where pruning rounds up what each layer keeps, and
+shrinking the widths that are left, so that a stream that lost one of 32 channels gets it back.
+
 Target: at least 85 % reached with half of the inner channels ("inner" and "layer", kept 50 %).
 
     python benchmarks/shrunk_resnet32.py                            # quick: a few minutes
@@ -112,7 +115,7 @@ def export_case(folder: Path, units: str, align: int, kept_percent: int) -> Case
     exclude = stream_writers(model) if units == "inner" else ()
     fraction = (100 - kept_percent) / 100
     tdc.prune(model, granularity="unit", fraction=fraction, example_inputs=x, exclude=exclude, scope=SCOPES[units], align=align)
-    shrunk = tdc.shrink(model, x)
+    shrunk = tdc.shrink(model, x, align=align)
     path = folder / f"{units}_align{align}_kept{kept_percent}.onnx"
     tdc.export_onnx(shrunk.model, x, path)
     return Case(units=units, align=align, kept_percent=kept_percent, path=path, report=shrunk.report)

@@ -71,6 +71,8 @@ class StageConsole:
         for shown in self.bars.task_ids:
             self.bars.remove_task(shown)
         self.console.print(f"[green]done[/]  {task.title:<58}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
+        for note in artifact.record.get("notes", ()):
+            self.console.print(f"[yellow]note[/]  {task.title}: {note}", highlight=False)
 
     def reused(self, task: Task, artifact: Artifact) -> None:
         """Say that a stage was there already."""

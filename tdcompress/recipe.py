@@ -19,9 +19,9 @@ from tdcompress.records import UnknownKeyError, decode
 T = TypeVar("T")
 Values = dict[str, Any]
 
-SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "export", "bench")
+SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "shrink", "export", "bench")
 # What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by.
-SWEPT = ("seed", "sparsity", "train", "prune", "finetune", "export.values", "export.pack", "export.prefer")
+SWEPT = ("seed", "sparsity", "train", "prune", "finetune", "shrink", "export.values", "export.pack", "export.prefer")
 TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", "analyse")
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')

@@ -187,7 +187,10 @@ class DeadUnits:
 
 @dataclass(frozen=True, kw_only=True)
 class ShrinkRecord:
-    """One shrink. MACs are multiply-accumulates of one sample; ``max_error`` is the float64 certificate's."""
+    """One shrink. MACs are multiply-accumulates of one sample; ``max_error`` is the float64 certificate's.
+
+    ``notes`` say what a person should know about it.
+    """
 
     parameters_before: int
     parameters_after: int
@@ -197,6 +200,7 @@ class ShrinkRecord:
     max_error: float
     max_output: float
     accuracy: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

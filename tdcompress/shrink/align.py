@@ -54,7 +54,7 @@ class Aligned:
         stays, most = int(live.any(1).sum()), int(live.sum(1).max())
         sizes = [(g * n, g, n) for g in range(stays, groups + 1) for n in range(max(most, 1), per_group + 1)]
         _, want_groups, want = min((s for s in sizes if s[0] % self.align == 0), default=(live.size, groups, per_group))
-        rows = live.any(1)
+        rows = np.array(live.any(1))
         rows[np.flatnonzero(~rows)[: want_groups - stays]] = True
         missing = want - live.sum(1, keepdims=True)
         return np.asarray(~live & rows[:, None] & (np.cumsum(~live, axis=1) <= missing))

@@ -9,7 +9,6 @@ of numpy, applied to the cells.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +155,6 @@ def along(vector: Cells, axis: int, ndim: int) -> Cells:
     return vector.reshape([-1 if a == axis % ndim else 1 for a in range(ndim)])
 
 
-def signal_from(node: Any, cells: Cells) -> Signal:
-    """A signal with the shape that the program recorded for a node's result."""
-    return Signal(shape=tuple(int(n) for n in node.meta["val"].shape), cells=cells)
+def signals_of(results: Signal | tuple[Signal, ...] | None) -> tuple[Signal, ...]:
+    """The results of an operator as a tuple; empty where nothing is known of it."""
+    return (results,) if isinstance(results, Signal) else results or ()

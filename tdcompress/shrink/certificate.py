@@ -1,6 +1,7 @@
 """Proof by computation that shrinking changed nothing: both networks in float64 on random inputs."""
 
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,22 @@ from tdcompress.shrink.trace import ExampleInputs, as_tuple
 TOLERANCE = 1e-10  # of the largest output; float64 rounding of deep networks stays near 1e-14
 
 
-def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs, *, seed: int = 0) -> tuple[float, float]:
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What the comparison measured.
+
+    Attributes:
+        max_error: max |masked - shrunk|.
+        max_output: max |masked|.
+        constant: whether the full network returned the same for two random inputs, so that the comparison proves little.
+    """
+
+    max_error: float
+    max_output: float
+    constant: bool
+
+
+def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs, *, seed: int = 0) -> Certificate:
     """Compare two networks in float64, eval mode, on standard normal inputs of the examples' shapes.
 
     Integer and boolean inputs (token numbers) are taken as they are. A bias that took a constant is exact in float64 only: a
@@ -24,18 +40,12 @@ def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs,
         example_inputs: tensor or tuple of tensors.
         seed: of the random inputs.
 
-    Returns:
-        max |masked - shrunk| and max |masked|.
-
     Raises:
         VerificationError: outputs of different structure or shape, non-finite outputs, or a difference above 1e-10 * max
             |output|.
     """
     generator = torch.Generator().manual_seed(seed)
-    inputs = tuple(
-        torch.randn(item.shape, generator=generator, dtype=torch.float64).to(item.device) if item.is_floating_point() else item
-        for item in as_tuple(example_inputs)
-    )
+    inputs = _random(example_inputs, generator)
     expected, actual = _outputs(masked, inputs), _outputs(shrunk, inputs)
     if [item.shape for item in expected] != [item.shape for item in actual]:
         raise VerificationError(
@@ -49,7 +59,24 @@ def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs,
             f"shrinking {type(masked).__name__} changed its outputs: max |difference| {max_error:.3g} at max |output|"
             f" {max_output:.3g} in float64; the limit is {TOLERANCE:g} of the output"
         )
-    return max_error, max_output
+    return Certificate(
+        max_error=max_error, max_output=max_output, constant=_is_constant(masked, example_inputs, expected, generator)
+    )
+
+
+def _random(example_inputs: ExampleInputs, generator: torch.Generator) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.randn(item.shape, generator=generator, dtype=torch.float64).to(item.device) if item.is_floating_point() else item
+        for item in as_tuple(example_inputs)
+    )
+
+
+def _is_constant(masked: nn.Module, example_inputs: ExampleInputs, first: list[Tensor], generator: torch.Generator) -> bool:
+    """Whether other inputs give the same; of inputs that are no numbers to draw, only zeros tell."""
+    if not any(item.is_floating_point() for item in as_tuple(example_inputs)):
+        return not any(bool(item.any()) for item in first)
+    second = _outputs(masked, _random(example_inputs, generator))
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tdcompress.shrink.cells import Cells, Ids
 from tdcompress.shrink.channels import EVEN, LAST, NEED, ChannelGraph, Flags, Liveness, Matrix, Needs
@@ -117,8 +116,7 @@ class EqualCounts:
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
-        gone = ~now.of(self.rows)
-        spare = _beyond(gone, min(int(gone.sum(1).min()), self.rows.shape[1] - 1))
+        spare = _uneven(~now.of(self.rows))
         if spare.any():
             yield self.rows[spare], f"the parts in {self.layer} must stay equally wide"
 
@@ -139,8 +137,7 @@ class Groups:
             return  # AtLeastOne keeps a channel first; then this is asked again
         reason = f"the groups of {self.layer} must stay equally wide"
         for gone, ids in ((gone_in, self.matrix.inputs), (gone_out, self.matrix.outputs)):
-            kept_rows = gone[stays]
-            spare = _beyond(kept_rows, min(int(kept_rows.sum(1).min()), gone.shape[1] - 1))
+            spare = _uneven(gone[stays])
             if spare.any():
                 yield ids[stays][spare], reason
 
@@ -180,7 +177,7 @@ class Product:
         yield self.right[left.any(1) & ~wanted, -1], f"{self.layer} needs a channel in each head"
 
 
-def _beyond(gone: Flags, count: int) -> Flags:
-    """Per row, the removed elements after the first ``count`` ones."""
-    order: NDArray[np.int64] = np.cumsum(gone, axis=1)
-    return np.asarray(gone & (order > count))
+def _uneven(gone: Flags) -> Flags:
+    """Per row, the removed elements beyond the number that every row loses; one of each row stays."""
+    count = min(int(gone.sum(1).min()), gone.shape[1] - 1)
+    return np.asarray(gone & (np.cumsum(gone, axis=1) > count))

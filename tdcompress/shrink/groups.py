@@ -77,21 +77,19 @@ def unit_groups(
 
 
 def _layer_group(graph: ChannelGraph, slot: Slot, *, tie: bool) -> UnitGroup:
-    """One weight: unit u is index u of its output axis."""
+    """One weight: unit u is index u of its output axis; of a grouped transposed convolution, all outputs of group u."""
     size = int(graph.state[slot.parameter].shape[slot.axis])
-    groups = 1
     matrix = graph.matrices.get(slot.parameter)
+    width = 1  # outputs of a unit
     if matrix is not None and matrix.out_axis == 1 and matrix.groups > 1:
-        groups = matrix.groups
-    if groups > 1:
-        raise ModelError(
-            f"{slot.parameter}: the filters of a grouped transposed convolution do not lie along one axis; exclude this layer"
-        )
+        # Its filters do not lie along one axis; its groups do, along axis 0, whose rows are the inputs group by group.
+        size, width = matrix.outputs.shape
+        slot = Slot(parameter=slot.parameter, axis=0, positions=_consecutive(size, matrix.inputs.shape[1]))
     tied: list[Slot] = []
     if tie and matrix is not None:
         tied = [
-            *(Slot(parameter=bias) for bias in _biases(graph, slot.parameter)),
-            *_alone(graph, matrix.first_unit, size),
+            *(Slot(parameter=bias, positions=_consecutive(size, width)) for bias in _biases(graph, slot.parameter)),
+            *_alone(graph, matrix.first_unit, size, width),
         ]
     return UnitGroup(name=_layer(slot.parameter), size=size, filters=(slot,), tied=tuple(tied))
 
@@ -105,10 +103,10 @@ def _biases(graph: ChannelGraph, weight: str) -> Iterator[str]:
     return (bias for bias, owners in users.items() if owners == {weight})
 
 
-def _alone(graph: ChannelGraph, first_unit: int, size: int) -> Iterator[Slot]:
-    """The affine of each BatchNorm at the channels that see one unit of a weight alone."""
+def _alone(graph: ChannelGraph, first_unit: int, size: int, width: int) -> Iterator[Slot]:
+    """The affine of each BatchNorm at the channels that see one unit (``width`` outputs) of a weight alone."""
     for affine in graph.affines:
-        index = affine.units - first_unit
+        index = (affine.units - first_unit) // width
         seen = (affine.units >= 0) & (index >= 0) & (index < size)
         if not seen.any():
             continue
@@ -184,6 +182,11 @@ def _unit_axis(units: Ids) -> int | None:
         if (lines == lines[:, :1]).all():
             return axis
     return None
+
+
+def _consecutive(size: int, width: int) -> tuple[tuple[int, ...], ...] | None:
+    """Unit u has ``width`` indices, after those of the units before it; None for one index each."""
+    return None if width == 1 else tuple(tuple(range(u * width, (u + 1) * width)) for u in range(size))
 
 
 def _positions(units: Ids, size: int) -> Positions:

@@ -8,11 +8,11 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from tdcompress.errors import UnsupportedError, VerificationError
-from tdcompress.shrink.cells import Ids, Signal
+from tdcompress.shrink.cells import Ids, Signal, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.decide import Decision
 from tdcompress.shrink.rules import base_name
-from tdcompress.shrink.trace import ExampleInputs, Program, place, source_line, trace
+from tdcompress.shrink.trace import ExampleInputs, Program, as_tuple, place, source_line, trace
 
 SIZED = frozenset({"view", "reshape", "_unsafe_view", "unflatten", "expand", "split", "split_with_sizes", "chunk", "unbind"})
 
@@ -37,7 +37,7 @@ def first_misfit(
     Raises:
         VerificationError: the narrow network does not run, and no removed channel can be blamed for it.
     """
-    doubled = tuple(i.double() if i.is_floating_point() else i for i in _inputs(example_inputs))
+    doubled = tuple(i.double() if i.is_floating_point() else i for i in as_tuple(example_inputs))
     try:
         narrow_nodes = list(trace(narrow, doubled).calls())
     except UnsupportedError as error:
@@ -52,9 +52,8 @@ def first_misfit(
 
 
 def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decision) -> bool:
-    results = graph.signals[full.name]
+    signals = signals_of(graph.signals[full.name])
     values = actual.meta["val"]
-    signals = (results,) if isinstance(results, Signal) else results
     values = (values,) if isinstance(values, torch.Tensor) else values
     if isinstance(values, list | tuple) and [predicted_shape(s, decision) for s in signals] != [tuple(v.shape) for v in values]:
         return False
@@ -123,15 +122,10 @@ def _channels(node: fx.Node, graph: ChannelGraph, decision: Decision) -> Ids:
     """Removed channels of an operator's operands and results."""
     found = []
     for source in (node, *node.all_input_nodes):
-        results = graph.signals.get(source.name)
-        for signal in (results,) if isinstance(results, Signal) else results or ():
+        for signal in signals_of(graph.signals.get(source.name)):
             found.append(signal.channel[~decision.now.of(signal.channel)])
     return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
 
 def _loses(results: Signal | tuple[Signal, ...], decision: Decision) -> bool:
-    return any(not decision.now.of(s.channel).all() for s in ((results,) if isinstance(results, Signal) else results))
-
-
-def _inputs(example_inputs: ExampleInputs) -> tuple[torch.Tensor, ...]:
-    return (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    return any(not decision.now.of(s.channel).all() for s in signals_of(results))

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from tdcompress.errors import UnsupportedError
 from tdcompress.shrink import rules_attention, rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
-from tdcompress.shrink.cells import Signal, plain
+from tdcompress.shrink.cells import plain, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
 from tdcompress.shrink.rules import Result, Rule, base_name, bind, untracked
@@ -86,8 +86,7 @@ def _follow_all(graph: ChannelGraph, program: Program) -> None:
         elif node.op == "call_function":
             _follow(graph, node, program)
     for node in program.outputs:
-        results = graph.signals.get(node.name)
-        for signal in (results,) if isinstance(results, Signal) else results or ():
+        for signal in signals_of(graph.signals.get(node.name)):
             graph.pin(signal.channel, "the network returns it")
     for name in program.state.keys() - program.narrowable:
         graph.frozen[name] = f"{name} is a literal tensor of the forward code"
@@ -122,8 +121,7 @@ def _foreign(graph: ChannelGraph, node: fx.Node, program: Program) -> Result:
     for source in node.all_input_nodes:
         if source.name in program.tensors:
             graph.frozen[program.tensors[source.name]] = reason
-        results = graph.signals.get(source.name)
-        for signal in (results,) if isinstance(results, Signal) else results or ():
+        for signal in signals_of(graph.signals.get(source.name)):
             graph.pin(signal.channel, reason)
     value = node.meta.get("val")
     if isinstance(value, list | tuple):

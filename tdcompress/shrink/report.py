@@ -41,6 +41,7 @@ class ShrinkReport:
         folded_biases: layers whose bias took constants of removed channels.
         max_error: certificate: max |masked - shrunk| in float64.
         max_output: certificate: max |masked|.
+        notes: what a person should know about this shrinking.
     """
 
     layers: tuple[LayerReport, ...]
@@ -51,6 +52,7 @@ class ShrinkReport:
     folded_biases: tuple[str, ...]
     max_error: float
     max_output: float
+    notes: tuple[str, ...] = ()
 
 
 def layer_reports(graph: ChannelGraph, decision: Decision) -> tuple[LayerReport, ...]:

@@ -12,7 +12,7 @@ from tdcompress.errors import VerificationError
 from tdcompress.shrink import rebuild
 from tdcompress.shrink.attention import NarrowAttention, replace, replaceable
 from tdcompress.shrink.cells import Ids
-from tdcompress.shrink.certificate import certify
+from tdcompress.shrink.certificate import Certificate, certify
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.shrink.decide import Decision, decide
@@ -23,6 +23,8 @@ from tdcompress.shrink.propagate import network_graph
 from tdcompress.shrink.report import ShrinkReport, layer_reports
 from tdcompress.shrink.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
 from tdcompress.shrink.trace import ExampleInputs, Program
+
+CONSTANT = "the network returns the same whatever its input is, so that the certificate proves little: too many units are dead"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
     attention = replaceable(model)
     flexible = replace(copy.deepcopy(model), attention)
     program, graph = network_graph(flexible, example_inputs)
-    plan, (max_error, max_output) = _certified_plan(model, flexible, example_inputs, program, graph, align)
+    plan, certificate = _certified_plan(model, flexible, example_inputs, program, graph, align)
     narrow = rebuild.narrow(model, to_json(plan.kept))
     exact = dict(plan.narrow.named_parameters())
     with torch.no_grad():
@@ -92,15 +94,16 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
         macs_before=macs_before,
         macs_after=macs_after,
         folded_biases=plan.folded_biases,
-        max_error=max_error,
-        max_output=max_output,
+        max_error=certificate.max_error,
+        max_output=certificate.max_output,
+        notes=(CONSTANT,) if certificate.constant else (),
     )
     return Shrunk(model=narrow, kept=to_json(plan.kept), report=report)
 
 
 def _certified_plan(
     model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph, align: int
-) -> tuple[_Plan, tuple[float, float]]:
+) -> tuple[_Plan, Certificate]:
     """Plan, try, and keep what the forward code turns out to need, until the certificate holds.
 
     A network whose forward code spells sizes out is traced again after narrowing; the first operator that does not come out as

@@ -9,6 +9,7 @@ from tdcompress.data.registry import DATASETS
 from tdcompress.errors import UserError
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.registry import METHODS
+from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.models.base import ModelSettings
 from tdcompress.models.registry import settings_type
 from tdcompress.recipe import Recipe
@@ -48,6 +49,22 @@ class PruneSettings:
             raise ValueError(f"fraction: {self.fraction} is out of range, 0 <= fraction < 1")
         if self.keep_per_filter is not None and self.keep_per_filter < 1:
             raise ValueError(f"keep_per_filter: {self.keep_per_filter} is out of range, 1 or more")
+        if self.align < 1:
+            raise ValueError(f"align: {self.align} is out of range, 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkSettings:
+    """The [shrink] table: how a network that lost units is made smaller.
+
+    Attributes:
+        align: of the channels that could go, so many stay that widths are multiples of this, or what they were; onnxruntime
+            computes channels in blocks of 16.
+    """
+
+    align: int = 1
+
+    def __post_init__(self) -> None:
         if self.align < 1:
             raise ValueError(f"align: {self.align} is out of range, 1 or more")
 
@@ -175,6 +192,7 @@ class Experiment:
     train: TrainSettings
     prune: PruneSettings
     finetune: FinetuneSettings
+    shrink: ShrinkSettings
     export: ExportSettings
     bench: BenchSettings
     analyse: AnalyseSettings | None = None
@@ -224,6 +242,7 @@ def resolve(recipe: Recipe) -> Experiment:
         train=train,
         prune=prune,
         finetune=recipe.bind(FinetuneSettings, "finetune"),
+        shrink=recipe.bind(ShrinkSettings, "shrink"),
         export=recipe.bind(ExportSettings, "export"),
         bench=recipe.bind(BenchSettings, "bench"),
         analyse=recipe.bind(AnalyseSettings, "analyse") if "analyse" in recipe.values else None,
@@ -233,7 +252,21 @@ def resolve(recipe: Recipe) -> Experiment:
     if experiment.granularity == "unit" and prune.keep_per_filter is not None:
         problem = 'prune.keep_per_filter: it counts weights of a filter; with granularity = "unit" give fraction'
         raise recipe.source.error("prune.keep_per_filter", problem)
+    if prune.evaluation == "released" and (reason := _no_candidates(experiment)):
+        raise recipe.source.error("prune.evaluation", f'prune.evaluation: "released" prunes {reason}; take "plain"')
     return experiment
+
+
+def _no_candidates(experiment: Experiment) -> str | None:
+    """Why a training's candidates cannot be pruned as the released code's evaluation does, or None where they can."""
+    method = experiment.method
+    if not isinstance(method, TargetedSettings) or method.gamma is None:
+        return f"the training's candidates, its bottom gamma share, and this {method.name} has no gamma"
+    if experiment.prune.fraction is None:
+        return "the larger one of fraction and gamma, and keep_per_filter is no share"
+    if experiment.granularity != method.granularity:
+        return f"the training's candidates, which are {method.granularity}s, and here {experiment.granularity}s are pruned"
+    return None
 
 
 def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], dict[str, Any], str | None]:

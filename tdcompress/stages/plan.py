@@ -107,7 +107,7 @@ def describe(experiment: Experiment, data_key: str) -> dict[str, Any]:
         "data": _data(experiment.data, data_key),
         "model": _model(experiment),
         "method": {"name": experiment.method.name, **encode(experiment.method)},
-        **{key: encode(getattr(experiment, key)) for key in ("train", "prune", "finetune", "export", "bench")},
+        **{key: encode(getattr(experiment, key)) for key in ("train", "prune", "finetune", "shrink", "export", "bench")},
         **({"analyse": encode(experiment.analyse)} if experiment.analyse else {}),
     }
 
@@ -180,7 +180,7 @@ class _Tasks:
         return Task(
             stage=name,
             version=stage.VERSION,
-            settings={},
+            settings=self.described["shrink"] if name == "shrink" else {},
             inputs={"network": self.network()},
             work=partial(stage.run, self.experiment, self.device),
             title=f"{name} {method_label(self.experiment)} {share_label(self.experiment)}",
@@ -272,6 +272,7 @@ def _traits(experiment: Experiment) -> dict[str, Any]:
         "scope": experiment.scope,
         "unit": prune.unit or method.unit,
         "align": prune.align,
+        "shrink-align": experiment.shrink.align,
         "evaluation": prune.evaluation,
         "model": experiment.model_name,
         "epochs": experiment.train.epochs,

@@ -17,7 +17,7 @@ VERSION = 2
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> ShrinkRecord:
     """Remove dead units, keep what is needed to rebuild the narrow network, measure it."""
     model = dense_network(experiment, work.inputs["network"])
-    shrunk = shrink(model, example_inputs(experiment))
+    shrunk = shrink(model, example_inputs(experiment), align=experiment.shrink.align)
     write_text(work.folder / KEPT, json.dumps(shrunk.kept, sort_keys=True))
     save_tensors(shrunk.model.state_dict(), work.folder / MODEL)
     report = shrunk.report
@@ -31,5 +31,6 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> Shrink
         ),
         max_error=report.max_error,
         max_output=report.max_output,
+        notes=report.notes,
         accuracy=measured_accuracy(experiment, shrunk.model, device),
     )

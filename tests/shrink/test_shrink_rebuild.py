@@ -73,7 +73,7 @@ def test_a_damaged_description_is_refused(shrunk, damage):
 def test_the_certificate_fails_on_any_difference():
     model = network().eval()
     x = torch.randn(2, 3, 8, 8)
-    assert certify(model, copy.deepcopy(model), x)[0] == 0
+    assert certify(model, copy.deepcopy(model), x).max_error == 0
     other = copy.deepcopy(model)
     with torch.no_grad():
         other[5].bias[0] += 1e-6
