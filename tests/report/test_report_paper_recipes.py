@@ -16,6 +16,7 @@ TABLES = [path for path in RECIPES if path.stem not in ("dependence", "workshop3
 # recipes that are not meant to run every column of their table
 SEARCHES = ("l0_beta", "smallify_lambda", "xtreme_resnet32", "xtreme_resnet18", "ramping_resnet32")
 RELEASED = ("workshop3_released", "arxiv2_released")
+RIVALS = ("workshop3_lenet5_rivals_weight", "workshop3_lenet5_rivals_unit")  # two columns, trained as the papers did not
 NOT_BUILT = {"arxiv-5a", "arxiv-5b"}  # the Transformer
 
 
@@ -98,9 +99,14 @@ def test_a_recipe_runs_every_cell_of_its_table(path: Path):
             found = {percentage_of(each, values, read) for each in own}
             missing += [f"{heading} at {percentage} %" for percentage in values if percentage not in found]
             stated = [variant(each, read) for each in own if not heading.startswith(("ramping", "resnet"))]
+            if path.stem in RIVALS:
+                assert all("lr_scale = " in each for each in stated), (heading, stated)
+                continue
             assert set(stated) <= {"evaluation = released" if path.stem in RELEASED else ""}, (heading, stated)
         if path.stem in RELEASED:
             missing = [cell for cell in missing if cell.startswith("targeted")]
+        if path.stem in RIVALS:
+            missing = [cell for cell in missing if cell.startswith(("l0(0.1)", "variational"))]
         assert not missing or path.stem in SEARCHES, missing
 
 
