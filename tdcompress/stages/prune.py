@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tdcompress.artifacts import Artifact
+from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Workspace
 from tdcompress.records import PruneRecord
@@ -57,8 +58,11 @@ def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch
     weights = prunable_weights(model, method.exclude)
     params = {name: value.detach() for name, value in model.named_parameters()}
     fraction = prune.fraction
-    if prune.evaluation == "released" and fraction is not None:
-        fraction = max(fraction, getattr(method, "gamma", None) or 0.0)
+    if prune.evaluation == "released":  # `resolve` has seen to it that there are both shares
+        assert isinstance(method, TargetedSettings)
+        assert method.gamma is not None
+        assert fraction is not None
+        fraction = max(fraction, method.gamma)
     if experiment.granularity == "weight":
         own = scores if method.granularity == "weight" else {}
         masks = weight_masks(params, weights, scores=own, fraction=fraction, keep_per_filter=prune.keep_per_filter)

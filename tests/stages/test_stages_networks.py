@@ -41,6 +41,7 @@ optimizer = {{ name = "sgd", lr = 0.05, momentum = 0.9 }}
 budget = "none"
 """
 UNITS = {"sparsity.granularity": "unit", "sparsity.gamma": 0.5, "sparsity.alpha": 0.5}
+RELEASED = 'fraction = 0.5\nevaluation = "released"'
 SAMPLES = 359
 CPU = torch.device("cpu")
 
@@ -247,7 +248,7 @@ GOLDEN = {
     "train": "0bff277e81bd276a",
     "prune": "9dd3ba3f15fca394",
     "store": "8b8b24a8cf8bd8cb",
-    "export": "92346b7dd010fad0",
+    "export": "a242c75a301ec58b",
 }
 
 
@@ -256,11 +257,19 @@ GOLDEN = {
     [
         ("keep_per_filter = 3", {"prune.granularity": "unit", "sparsity.gamma": 0.5}, "prune.keep_per_filter: it counts weights"),
         ("fraction = 0.5", {"sparsity.schedule": "ramp", "sparsity.gamma": 0.5}, "sparsity.ramp_epochs"),
+        (RELEASED, {"sparsity.keep_per_filter": 3}, "prune.evaluation: .*this targeted has no gamma"),
+        (RELEASED, {"sparsity.gamma": 0.5, "prune.granularity": "unit"}, "which are weights, and here units are pruned"),
+        ("keep_per_filter = 3", {"sparsity.gamma": 0.5, "prune.evaluation": "released"}, "keep_per_filter is no share"),
     ],
 )
 def test_combinations_that_cannot_be_are_refused(plan, prune, changes, said):
     with pytest.raises(RecipeError, match=said):
         plan("targeted", prune, **changes)
+
+
+def test_released_evaluation_is_refused_for_methods_without_candidates(plan):
+    with pytest.raises(RecipeError, match=r'line \d+: prune\.evaluation: .* this dropout has no gamma; take "plain"'):
+        plan("dropout", RELEASED)
 
 
 def test_masks_are_those_of_the_smallest_magnitudes(runner, row):
