@@ -159,7 +159,7 @@ def require_training_parts() -> None:
         if not find_spec(name)
     ]
     if missing:
-        raise UserError(f"run needs {', '.join(missing)}: pip install 'tdcompress[train]'")
+        raise UserError(f"run needs {', '.join(missing)}: pip install '.[train]' in tdcompress's checkout")
 
 
 def status(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tdcompress.bench.backends import check_backend
 from tdcompress.bench.backends.base import CPU_PROVIDER
 from tdcompress.bench.budget import Budget, find_budget
 from tdcompress.bench.host import read_host, usable_cores
@@ -74,6 +75,8 @@ def benchmark(
     started = time.monotonic()
     plan = find_budget(budget)
     _check_counts(files, threads, batch)
+    for name in (backend, baseline_backend):
+        check_backend(name)
     setting = Setting(threads=threads or usable_cores(), batch=batch, usable_cores=usable_cores())
     dense = Subject(file=read_model_file(Path(baseline)), backend=baseline_backend, provider=provider)
     asked = [Subject(file=read_model_file(Path(path)), backend=backend, provider=provider) for path in files]

@@ -19,12 +19,21 @@ BACKENDS: Mapping[str, type[Backend]] = {
 }
 
 
+def check_backend(name: str) -> None:
+    """Refuse a name that is none of a backend's; whether it is installed, the process that runs it finds out.
+
+    Raises:
+        UnsupportedError: the name is unknown.
+    """
+    if name not in BACKENDS:
+        raise UnsupportedError(f"backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
+
+
 def create_backend(name: str, provider: str, threads: int) -> Backend:
     """The backend of that name, checked to be installed.
 
     Raises:
         UnsupportedError: the name is unknown, or the runtime or provider is not installed.
     """
-    if name not in BACKENDS:
-        raise UnsupportedError(f"backend {name!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    check_backend(name)
     return BACKENDS[name](provider, threads)
