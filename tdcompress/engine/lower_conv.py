@@ -75,14 +75,25 @@ def _choose(step: Conv, state: Lowering) -> Choice:
     return choice
 
 
-def _output(state: Lowering, name: str, grid: Layout) -> Place:
-    """The home of a convolution's output: its grid, with the halos that its readers on the same grid want."""
+def _output(state: Lowering, name: str, grid: Layout, over: Place | None = None) -> Place:
+    """The home of a convolution's output: its grid, with the halos that its readers on the same grid want.
+
+    over: memory that nobody needs any more once its element was read; taken if it has the same layout, which keeps
+    the arena small (memory that was not in the cache costs more than the arithmetic of a sparse layer).
+    """
     layout = grid
     for wanted in state.wanted.get(name, ()):
         if wanted.same_grid(grid):
             layout = layout.with_halo(wanted.halo_top, wanted.halo_bottom)
-    state.homes[name] = state.new(layout)
+    state.homes[name] = over if over is not None and over.layout == layout == over.buffer.layout else state.new(layout)
     return state.homes[name]
+
+
+def _reusable(state: Lowering, step: Conv, inputs: list[Place], residual: Place | None) -> Place | None:
+    """The residual's memory, if the convolution itself does not read it and is its last reader."""
+    if residual is None or any(place.buffer is residual.buffer for place in inputs):
+        return None
+    return residual if state.dies_with(residual, step) else None
 
 
 def _groups(state: Lowering, taps: Taps) -> object:
@@ -103,7 +114,7 @@ def lower_conv(state: Lowering, step: Conv) -> None:
     ]
     residual = state.grid(step.residual, grid) if step.residual else None
     choice = _choose(step, state)
-    output = _output(state, step.output, grid) if step.keep_output else None
+    output = _output(state, step.output, grid, _reusable(state, step, inputs, residual)) if step.keep_output else None
     second = _output(state, step.second.output, grid) if step.second else None
     bias = state.pointer(step.bias)
     scale2, shift2 = (state.pointer(step.second.scale), state.pointer(step.second.shift)) if step.second else (None, None)

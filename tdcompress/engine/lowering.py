@@ -17,7 +17,7 @@ from tdcompress.engine.binding import ACTIVATIONS, DTYPES, Act, CopyOp, Instruct
 from tdcompress.engine.layout import Layout, plain
 from tdcompress.engine.memory import Buffer, Use
 from tdcompress.engine.steps import Act as StepAct
-from tdcompress.engine.steps import Network, Shape
+from tdcompress.engine.steps import Network, Shape, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +98,16 @@ class Lowering:
         array = np.ascontiguousarray(array)
         self.kept.append(array)
         return int(array.ctypes.data)
+
+    def dies_with(self, place: Place, step: Step) -> bool:
+        """Whether `step`, which reads `place`, is the last to need its memory, so that it may write there what it makes."""
+        if place.buffer.space != 0:
+            return False
+        names = {name for name, home in self.homes.items() if home.buffer is place.buffer}
+        names.update(str(key[0]) for key, copy in self.copies.items() if copy.buffer is place.buffer)
+        steps = self.network.steps
+        later = steps[next(index for index, other in enumerate(steps) if other is step) + 1 :]
+        return not names & {*self.network.outputs, *(name for other in later for name in other.inputs)}
 
     def call(self, kind: str, reads: Sequence[Place], writes: Sequence[Place], fill: Callable[[], ctypes.Structure]) -> None:
         """Append a call."""

@@ -58,24 +58,32 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
 
 /* Shift the lanes of a group's sums by its displacement, clear masked lanes. */
 #if VL == 16
-INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase) {
-    const uint16_t *bits = g->bits + phase;
+/* `period`: masks repeat after so many vectors. Rows of one or two vectors, the usual ones, need two mask registers and not one per vector. */
+INLINE void displace_masked(vf *sum, const int n, int64_t shift, const uint16_t *bits, const int period) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const vf zero = {0};
-    if (g->shift < 0) {
-        const __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)g->shift + LANES));
+    if (shift < 0) {
+        const __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)shift + LANES));
         UNROLL for (int j = n - 1; j >= 0; j--)
-            sum[j] = (vf)_mm512_maskz_permutex2var_ps(bits[j], (__m512)(j > 0 ? sum[j - 1] : zero), index, (__m512)sum[j]);
-    } else if (g->shift > 0) {
-        const __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)g->shift));
+            sum[j] = (vf)_mm512_maskz_permutex2var_ps(bits[j % period], (__m512)(j > 0 ? sum[j - 1] : zero), index, (__m512)sum[j]);
+    } else if (shift > 0) {
+        const __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)shift));
         UNROLL for (int j = 0; j < n; j++)
-            sum[j] = (vf)_mm512_maskz_permutex2var_ps(bits[j], (__m512)sum[j], index, (__m512)(j + 1 < n ? sum[j + 1] : zero));
+            sum[j] = (vf)_mm512_maskz_permutex2var_ps(bits[j % period], (__m512)sum[j], index, (__m512)(j + 1 < n ? sum[j + 1] : zero));
     } else {
-        UNROLL for (int j = 0; j < n; j++) sum[j] = (vf)_mm512_maskz_mov_ps(bits[j], (__m512)sum[j]);
+        UNROLL for (int j = 0; j < n; j++) sum[j] = (vf)_mm512_maskz_mov_ps(bits[j % period], (__m512)sum[j]);
     }
 }
+
+INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase, int64_t row_vectors) {
+    if (row_vectors <= 2)
+        displace_masked(sum, n, g->shift, g->bits + phase, 2);
+    else
+        displace_masked(sum, n, g->shift, g->bits + phase, MAX_BLOCK);
+}
 #else
-INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase) {
+INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase, int64_t row_vectors) {
+    (void)row_vectors;
     float line[LANES + MAX_BLOCK * LANES + LANES] __attribute__((aligned(64)));
     const int32_t *masks = g->lanes + phase * LANES;
     if (g->shift != 0) {
@@ -97,8 +105,12 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
     for (int64_t f = 0; f < c->filters; f++) {
         vf total[MAX_BLOCK * PARTS];
         UNROLL for (int j = 0; j < n * PARTS; j++) total[j] = (vf){0};
-        for (int64_t g = 0; g < c->group_count; g++) {
-            const uint32_t entries = *count++;
+        /* The first group's sums need no other register: there is nothing to add them to. */
+        accumulate(total, n, sets, in, pair, count[0]);
+        pair += (count[0] + 1) / 2;
+        if (c->groups[0].bits != NULL) displace(total, n, &c->groups[0], phase, c->row_vectors);
+        for (int64_t g = 1; g < c->group_count; g++) {
+            const uint32_t entries = count[g];
             if (entries == 0) continue;
             if (c->groups[g].bits == NULL) {
                 accumulate(total, n, sets, in, pair, entries);
@@ -106,11 +118,12 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
                 vf sum[MAX_BLOCK * PARTS];
                 UNROLL for (int j = 0; j < n * PARTS; j++) sum[j] = (vf){0};
                 accumulate(sum, n, sets, in, pair, entries);
-                displace(sum, n, &c->groups[g], phase);
+                displace(sum, n, &c->groups[g], phase, c->row_vectors);
                 UNROLL for (int j = 0; j < n * PARTS; j++) total[j] += sum[j];
             }
             pair += (entries + 1) / 2;
         }
+        count += c->group_count;
         finish_block(run, f, start, total, n);
     }
 }

@@ -92,11 +92,41 @@ static void split_row(float *to, int64_t stride, const float *from, int64_t widt
     }
 }
 
+#if VL == 16
+/* Planes of 16 columns to phases of 8 columns in two segments: output vector r holds rows r and r + rows, so each pair of input rows
+ * makes one vector per phase. Rows outside the image are zero (close_planes repeats that for slots beyond the output's height). */
+static void split_segments(const tdc_split *d, float *target, const float *source) {
+    const tdc_tensor *in = &d->input, *out = &d->output;
+    const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odds = _mm512_add_epi32(evens, _mm512_set1_epi32(1));
+    for (int64_t c = 0; c < in->channels; c++) {
+        const float *plane = source + c * in->plane_stride;
+        for (int64_t p = 0; p < d->stride_y; p++) {
+            float *to = target + (c * d->stride_y + p) * 2 * out->plane_stride;
+            for (int64_t r = 0; r < out->rows; r++, to += out->row_stride) {
+                const int64_t upper = r * d->stride_y + p, lower = (r + out->rows) * d->stride_y + p;
+                const __m512 a = upper < in->height ? _mm512_loadu_ps(plane + upper * in->row_stride) : _mm512_setzero_ps();
+                const __m512 b = lower < in->height ? _mm512_loadu_ps(plane + lower * in->row_stride) : _mm512_setzero_ps();
+                _mm512_storeu_ps(to, _mm512_permutex2var_ps(a, evens, b));
+                _mm512_storeu_ps(to + out->plane_stride, _mm512_permutex2var_ps(a, odds, b));
+            }
+        }
+    }
+}
+#endif
+
 void KERNEL(split)(const void *descriptor, const tdc_context *context) {
     const tdc_split *d = descriptor;
     const tdc_tensor *in = &d->input, *out = &d->output;
     const float *source = tensor_base(in, context);
     float *target = tensor_base(out, context);
+#if VL == 16
+    if (d->stride_x == 2 && in->segments == 1 && in->width == LANES && out->segments == 2) {
+        split_segments(d, target, source);
+        close_planes(out, target);
+        return;
+    }
+#endif
     for (int64_t c = 0; c < in->channels; c++) {
         for (int64_t y = 0; y < out->height; y++) {
             for (int64_t p = 0; p < d->stride_y; p++) {

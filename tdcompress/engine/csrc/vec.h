@@ -47,8 +47,13 @@ INLINE void v_store(float *p, vf x) { *(vfu *)p = (vfu)x; }
 INLINE vf v_set(float x) { return x - (vf){0}; }
 INLINE vf v_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 /* Comparisons keep NaN: max(NaN, b) = NaN, as the ONNX reference has it. */
+#if VL == 16 /* one instruction, which gives its second operand when either is NaN */
+INLINE vf v_max(vf x, vf bound) { return (vf)_mm512_max_ps((__m512)bound, (__m512)x); }
+INLINE vf v_min(vf x, vf bound) { return (vf)_mm512_min_ps((__m512)bound, (__m512)x); }
+#else
 INLINE vf v_max(vf x, vf bound) { return v_select((vi)(x < bound), bound, x); }
 INLINE vf v_min(vf x, vf bound) { return v_select((vi)(x > bound), bound, x); }
+#endif
 
 /* The row accessor of tdc_tensor. */
 INLINE int64_t row_offset(const tdc_tensor *t, int64_t channel, int64_t y) {
