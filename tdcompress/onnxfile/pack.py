@@ -20,6 +20,7 @@ from tdcompress.onnxfile.plan import Rounding, plan
 from tdcompress.onnxfile.prepare import prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
 from tdcompress.onnxfile.runtime import check_section, output_difference
+from tdcompress.onnxfile.strip import undocumented
 from tdcompress.onnxfile.weights import StoredWeight, densified, is_packed, stored_weights
 
 
@@ -31,7 +32,7 @@ def pack_onnx(
     *,
     external_data: bool = False,
 ) -> PackReport:
-    """Write `src` again, every weight in the encoding that takes the fewest bytes.
+    """Write `src` again, every weight in the encoding that takes the fewest bytes, without exporters' documentation.
 
     Args:
         src: any ONNX file with zeros in its weights; a packed one is unpacked first.
@@ -61,7 +62,7 @@ def pack_model(
     """As `pack_onnx`, on a model in memory; the source is not changed."""
     if values not in ("float32", "float16") or prefer not in ("speed", "size"):
         raise UnsupportedError(f"values {values!r} or prefer {prefer!r}: not one of float32, float16 / speed, size")
-    dense, negative_zeros = prepared(densified(source))
+    dense, negative_zeros = prepared(undocumented(densified(source)))
     packed = onnx.ModelProto()
     packed.CopyFrom(dense)
     weights = stored_weights(dense)

@@ -14,29 +14,16 @@ from tdcompress.onnxfile.load import STANDARD
 _FLUSHED: Mapping[int, type[np.floating[Any]]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
 
-def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without what running does not need; it computes the same.
-
-    Gone are doc strings, metadata below the model's own, unused domains, attributes that equal their operator's default,
-    and inferred shapes; denormal weights are zero.
+def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without doc strings, metadata below the model's own (stack traces of exporters) and inferred shapes.
 
     The model's own `metadata_props` stay. Inferred shapes (`value_info`) stay where operators outside the standard set
     are used, since not every reader can infer those again.
     """
-    return strip_counted(model)[0]
-
-
-def strip_counted(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
-    """As `strip`, with the number of weights that were denormal (on many CPUs x10 to x100 slower) and are zero now."""
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
     slim.ClearField("doc_string")
-    domains = {node.domain for node in every_node(slim)}
-    standard_only = domains <= set(STANDARD)
-    imported = [entry for entry in slim.opset_import if entry.domain in {*STANDARD, *domains}]
-    del slim.opset_import[:]
-    slim.opset_import.extend(imported)
-    versions = {"" if entry.domain in STANDARD else entry.domain: entry.version for entry in imported}
+    standard_only = {node.domain for node in every_node(slim)} <= set(STANDARD)
     for function in slim.functions:
         _bare(function)
         del function.value_info[:]
@@ -44,20 +31,35 @@ def strip_counted(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
         _bare(node)
         for attribute in node.attribute:
             attribute.ClearField("doc_string")
-        _drop_defaults(node, versions)
-    flushed = 0
     for _, graph in graphs(slim):
         _bare(graph)
-        for value in (*graph.input, *graph.output, *graph.value_info):
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
             _bare(value)
         for sparse in graph.sparse_initializer:
             _bare(sparse.values)
         if standard_only:
             del graph.value_info[:]
+    return slim
+
+
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without what running does not need; it computes the same.
+
+    Besides what `undocumented` removes, unused domains and attributes that equal their operator's default are gone, and
+    denormal weights (on many CPUs x10 to x100 slower) are zero.
+    """
+    slim = undocumented(model)
+    used = {*STANDARD, *(node.domain for node in every_node(slim))}
+    imported = [entry for entry in slim.opset_import if entry.domain in used]
+    del slim.opset_import[:]
+    slim.opset_import.extend(imported)
+    versions = {"" if entry.domain in STANDARD else entry.domain: entry.version for entry in imported}
+    for node in every_node(slim):
+        _drop_defaults(node, versions)
+    for _, graph in graphs(slim):
         for tensor in graph.initializer:
-            _bare(tensor)
-            flushed += _flush(tensor)
-    return slim, flushed
+            _flush(tensor)
+    return slim
 
 
 def _bare(message: Any) -> None:
@@ -79,14 +81,12 @@ def _drop_defaults(node: onnx.NodeProto, versions: Mapping[str, int]) -> None:
             del node.attribute[place]
 
 
-def _flush(tensor: onnx.TensorProto) -> int:
-    """Make the denormal values of a float initializer +0, in place; returns how many."""
+def _flush(tensor: onnx.TensorProto) -> None:
+    """Make the denormal values of a float initializer +0, in place."""
     dtype = _FLUSHED.get(tensor.data_type)
     if dtype is None:
-        return 0
+        return
     values = numpy_helper.to_array(tensor)
     denormal = (values != 0) & (np.abs(values) < np.finfo(dtype).smallest_normal)
-    count = int(np.count_nonzero(denormal))
-    if count:
+    if denormal.any():
         tensor.CopyFrom(numpy_helper.from_array(np.where(denormal, dtype(0), values), tensor.name))
-    return count
