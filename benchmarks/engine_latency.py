@@ -4,13 +4,15 @@ Every process builds both sessions and times pairs in random order (AB or BA); t
 processes of the median pair ratio, with a 95 % interval from a bootstrap over processes and blocks of ten pairs.
 "x4.8" means: the dense network's time under onnxruntime divided by 4.8. Outputs are compared before anything is timed.
 `--clock cpu` counts the process's processor time instead of wall time: on a machine that other programs use at the same
-time, wall time favours whichever call is too short to be interrupted. Results: docs/engine.md.
+time, wall time favours whichever call is too short to be interrupted. `--table` runs every row of the table in
+docs/engine.md and prints it as Markdown; `--reference openvino` (or openvino-fp32) takes OpenVINO instead of onnxruntime.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import resource
@@ -48,23 +50,49 @@ def onnxruntime_session(model: bytes, threads: int):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def onnxruntime_call(model: bytes, threads: int, feed: dict[str, np.ndarray]) -> Callable[[], object]:
+    session = onnxruntime_session(model, threads)
+    return lambda: session.run(None, feed)
+
+
+def openvino_call(model: bytes, threads: int, feed: dict[str, np.ndarray], precision: str | None) -> Callable[[], object]:
+    """One stream; precision None: the machine's own choice, bf16 where it has AMX."""
+    import openvino
+
+    core = openvino.Core()
+    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads)}
+    if precision:
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    network = core.read_model(model)
+    network.reshape({name: list(array.shape) for name, array in feed.items()})
+    compiled = core.compile_model(network, "CPU", settings)
+    print(
+        f"openvino {openvino.__version__}, {compiled.get_property('INFERENCE_PRECISION_HINT').get_type_name()}", file=sys.stderr
+    )
+    request = compiled.create_infer_request()
+    return lambda: request.infer(feed)
+
+
+REFERENCES: dict[str, Callable[[bytes, int, dict[str, np.ndarray]], Callable[[], object]]] = {
+    "onnxruntime": onnxruntime_call,
+    "openvino": lambda model, threads, feed: openvino_call(model, threads, feed, None),
+    "openvino-fp32": lambda model, threads, feed: openvino_call(model, threads, feed, "f32"),
+}
+
+
 def time_pairs(
-    case: str, batch: int, threads: int, pairs: int, isa: str | None, clock: Callable[[], int], warm: bool
+    case: str, batch: int, threads: int, pairs: int, isa: str | None, clock: Callable[[], int], warm: bool, reference: str
 ) -> dict[str, object]:
-    """Runs in its own process: (engine ns, onnxruntime ns) of every pair."""
+    """Runs in its own process: (engine ns, reference ns) of every pair."""
     from tdcompress.engine import Session
 
     pruned, dense = build(case)
     x = np.random.default_rng(0).standard_normal((batch, *SHAPE)).astype(np.float32)
     feed = {"input": x}
-    engine, same, reference = (
-        Session(pruned, threads, isa=isa),
-        onnxruntime_session(pruned, 1),
-        onnxruntime_session(dense, threads),
-    )
+    engine, same = Session(pruned, threads, isa=isa), onnxruntime_session(pruned, 1)
     got, want = engine.run(None, feed)[0], same.run(None, feed)[0]
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max(), "the outputs differ"
-    calls = (lambda: engine.run(None, feed), lambda: reference.run(None, feed))
+    calls = (lambda: engine.run(None, feed), REFERENCES[reference](dense, threads, feed))
     for call in calls * 10:
         call()
     samples = []
@@ -117,14 +145,40 @@ def child(arguments: list[str]) -> str:
     return done.stdout
 
 
+TABLE = [
+    *((f"resnet32@{zeros}", 1, 1) for zeros in ("0.0", "0.5", "0.75", "0.9", "0.95", "0.99")),
+    ("resnet32/0.1", 1, 1),
+    ("lenet5@0.9", 1, 1),
+    ("vgg16@0.0", 1, 1),
+    ("vgg16@0.9", 1, 1),
+    *((f"resnet32@{zeros}", 32, 2) for zeros in ("0.5", "0.75", "0.9", "0.95", "0.99")),
+]
+"""(case, batch, threads) of every row of the table in docs/engine.md."""
+
+
+def measure(case: str, batch: int, threads: int, options: argparse.Namespace) -> str:
+    """One row of a Markdown table, from fresh processes."""
+    arguments = [case, "--child", "pairs", "--batch", str(batch), "--threads", str(threads), "--pairs", str(options.pairs)]
+    arguments += ["--clock", options.clock, "--reference", options.reference]
+    arguments += (["--warm"] if options.warm else []) + (["--isa", options.isa] if options.isa else [])
+    results = [json.loads(child(arguments)) for _ in range(options.processes)]
+    processes = [np.array(result["samples"], float) for result in results]
+    ratio, low, high = estimate(processes)
+    engine, reference = (float(np.median(np.concatenate([samples[:, i] for samples in processes]))) / 1e3 for i in (0, 1))
+    kept = sum(results[0]["memory"].values()) / 1e6
+    return (
+        f"| {case} | {batch} | {threads} | x{ratio:.2f} [{low:.2f}, {high:.2f}] | {engine:.0f} | {reference:.0f} | {kept:.2f} |"
+    )
+
+
 def main() -> None:
-    zeros = ("0.0", "0.5", "0.75", "0.9", "0.95", "0.99")
-    cases = [*(f"resnet32@{z}" for z in zeros), "resnet32/0.1", "lenet5@0.9", "vgg16@0.9"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", default=cases)
+    parser.add_argument("cases", nargs="*", help="resnet32@0.9, resnet32/0.1 (inner channels a tenth), lenet5@..., vgg16@...")
+    parser.add_argument("--table", action="store_true", help="every row of the table in docs/engine.md")
+    parser.add_argument("--reference", choices=list(REFERENCES), default="onnxruntime")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--pairs", type=int, default=80)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--isa")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
@@ -132,57 +186,36 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory of fresh processes instead of latency")
     parser.add_argument("--child", choices=["pairs", "engine", "onnxruntime"], help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.table == bool(options.cases):
+        parser.error("name cases, or give --table")
     if options.child == "pairs":
-        print(
-            json.dumps(
-                time_pairs(
-                    options.cases[0],
-                    options.batch,
-                    options.threads,
-                    options.pairs,
-                    options.isa,
-                    CLOCKS[options.clock],
-                    options.warm,
-                )
-            )
+        samples = time_pairs(
+            options.cases[0],
+            options.batch,
+            options.threads,
+            options.pairs,
+            options.isa,
+            CLOCKS[options.clock],
+            options.warm,
+            options.reference,
         )
+        print(json.dumps(samples))
         return
     if options.child:
         print(peak_memory(options.cases[0], options.child))
         return
-    print(
-        f"{platform.platform()}; Python {platform.python_version()}; numpy {np.__version__}; "
-        f"batch {options.batch}, threads {options.threads}, {options.clock} time"
-    )
-    shared = [
-        "--batch",
-        str(options.batch),
-        "--threads",
-        str(options.threads),
-        "--pairs",
-        str(options.pairs),
-        "--clock",
-        options.clock,
-    ]
-    if options.warm:
-        shared.append("--warm")
-    if options.isa:
-        shared += ["--isa", options.isa]
-    for case in options.cases:
-        if options.memory:
+    rows = TABLE if options.table else [(case, options.batch, options.threads) for case in options.cases]
+    if options.memory:
+        for case in dict.fromkeys(case for case, _, _ in rows):
             engine, reference = (int(child([case, "--child", backend])) for backend in ("engine", "onnxruntime"))
-            print(f"{case}: peak {engine / 1e6:.0f} MB, onnxruntime (dense) {reference / 1e6:.0f} MB")
-            continue
-        results = [json.loads(child([case, "--child", "pairs", *shared])) for _ in range(options.processes)]
-        processes = [np.array(result["samples"], float) for result in results]
-        ratio, low, high = estimate(processes)
-        engine, reference = (float(np.median(np.concatenate([samples[:, i] for samples in processes]))) / 1e3 for i in (0, 1))
-        kept = sum(results[0]["memory"].values())
-        print(
-            f"{case}: x{ratio:.2f} [{low:.2f}, {high:.2f}]; engine {engine:.1f} us, onnxruntime {reference:.1f} us; "
-            f"arena + tables {kept / 1e6:.2f} MB; {results[0]['isa']}",
-            flush=True,
-        )
+            print(f"{case}: peak {engine / 1e6:.0f} MB, onnxruntime (dense) {reference / 1e6:.0f} MB", flush=True)
+        return
+    print(f"{platform.platform()}; Python {platform.python_version()}; numpy {np.__version__}; {options.clock} time; ", end="")
+    print(f"{options.processes} processes x {options.pairs} pairs; load {os.getloadavg()[0]:.1f}\n")
+    print(f"| case | batch | threads | faster than {options.reference}, dense | engine us | reference us | arena + tables MB |")
+    print("|---|---|---|---|---|---|---|")
+    for case, batch, threads in rows:
+        print(measure(case, batch, threads, options), flush=True)
 
 
 if __name__ == "__main__":
