@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdcompress.errors import ModelError, TdcompressError, UserError
+from tdcompress.errors import InterruptedRun, ModelError, TdcompressError, UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tdcompress.console import Signals
     from tdcompress.onnxfile.reports import PackReport
 
 DEFAULT_ARTIFACTS = "artifacts"
@@ -53,8 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=function)
         return sub
 
-    sub = verb("run", run, "run a recipe to its report; what is done already is not done again")
-    sub.add_argument("recipe", type=Path, help="a .toml file, or the name of a shipped recipe")
+    sub = verb("run", run, "run recipes to their reports; what is done already is not done again")
+    text = "a .toml file or a folder of them, or the name of a shipped recipe or folder, such as digits or paper"
+    sub.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE", help=text)
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: --set train.epochs=1")
     _add_artifacts(sub)
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
@@ -115,19 +119,47 @@ def _add_artifacts(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """``tdcompress run``: see ``stages.run.run_recipe``."""
-    from tdcompress.console import Signals, StageConsole, make_console
+    """``tdcompress run``: one recipe after the other; one that fails does not keep the next from running.
+
+    Raises:
+        UserError: of several recipes some could not be run as they are, for want of data for example.
+        TdcompressError: of several recipes some failed otherwise. What a single recipe raises is raised as it is.
+    """
+    from tdcompress.console import Signals, make_console
+    from tdcompress.shipped import find_recipes
+
+    paths = [path for given in args.recipes for path in find_recipes(given)]
+    signals, console = Signals(), make_console()
+    signals.listen()
+    failed: dict[str, TdcompressError] = {}
+    for path in paths:
+        if len(paths) > 1:
+            console.print(f"{path.stem} ({paths.index(path) + 1} of {len(paths)})", style="bold", highlight=False)
+        try:
+            run_one(path, args, signals, console)
+        except InterruptedRun:
+            raise
+        except TdcompressError as error:
+            if len(paths) == 1:
+                raise
+            print(f"tdcompress: {path.stem}: {error}", file=sys.stderr)
+            failed[path.stem] = error
+    if failed:
+        kind = UserError if all(isinstance(error, UserError) for error in failed.values()) else TdcompressError
+        raise kind(f"{len(failed)} of {len(paths)} recipes failed, the others are done: {', '.join(failed)}")
+
+
+def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
+    """One recipe, and what it came to: see ``stages.run.run_recipe``."""
+    from tdcompress.console import StageConsole
     from tdcompress.recipe import load_recipe, parse_override
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
-    from tdcompress.shipped import find_recipe
 
-    recipe = load_recipe(find_recipe(args.recipe), dict(parse_override(text) for text in args.set))
+    recipe = load_recipe(path, dict(parse_override(text) for text in args.set))
     require_training_parts()
     from tdcompress.stages.run import find_device, run_recipe
 
-    signals, console = Signals(), make_console()
-    signals.listen()
     with StageConsole(console) as watcher:
         done = run_recipe(
             recipe,

@@ -49,6 +49,23 @@ def find_recipe(path: Path) -> Path:
     )
 
 
+def find_recipes(path: Path) -> list[Path]:
+    """The files of a recipe, or of a folder of recipes, given by path or by the name of a shipped one.
+
+    Raises:
+        UserError: neither, or a folder without any.
+    """
+    if path.is_file():
+        return [path]
+    for folder in (path, recipes_folder() / path):
+        if folder.is_dir():
+            found = sorted(folder.glob("*.toml"))
+            if not found:
+                raise UserError(f"{folder}: a folder without recipes (*.toml)")
+            return found
+    return [find_recipe(path)]
+
+
 def copy_recipe(name: str, folder: Path) -> Path:
     """Copy a shipped recipe into a folder.
 

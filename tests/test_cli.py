@@ -135,6 +135,30 @@ def test_a_gpu_that_is_not_there(refused, tmp_path, monkeypatch):
     assert refused("run", "r.toml", "--device", "cuda").startswith("--device cuda: torch finds no GPU here")
 
 
+def test_one_recipe_that_fails_does_not_keep_the_others_from_running(call, tmp_path):
+    short = RECIPE.replace("[prune]", "[train]\nepochs = 0\n[bench]\nbudget = 'none'\n[prune]")
+    for name in ("first", "second", "third"):
+        (tmp_path / f"{name}.toml").write_text(short.replace('"x"', f'"{name}"'))
+    (tmp_path / "second.toml").write_text(RECIPE.replace("digits", "cifar10", 1).replace("[model]", 'root = "nowhere"\n[model]'))
+    code, out, err = call("run", ".", "--device", "cpu")
+    assert code == 2
+    assert [(tmp_path / "artifacts" / name / "report.json").exists() for name in ("first", "second", "third")] == [1, 0, 1]
+    told = [line for line in err.splitlines() if line.startswith("tdcompress: ")]
+    assert told[0].startswith("tdcompress: second: ")
+    assert "nowhere" in told[0]
+    assert told[1] == "tdcompress: 1 of 3 recipes failed, the others are done: second"
+    assert "third (3 of 3)" in out
+    code, out, _ = call("run", "first.toml", "third.toml", "--device", "cpu")
+    assert (code, out.count("nothing was run")) == (0, 2)
+
+
+def test_several_processes_are_refused_before_anything_is_written(refused, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "r.toml").write_text(RECIPE)
+    assert refused("run", "r.toml").startswith("started as several processes (torchrun), but a recipe runs in one")
+    assert not (tmp_path / "artifacts").exists()
+
+
 def test_unknown_words_end_with_2(tmp_path, capsys):
     for arguments in (["fly"], [], ["run", "digits", "--device", "tpu"], ["pack", "a"], ["bench", "a", "--budget", "huge"]):
         with pytest.raises(SystemExit) as ended:

@@ -6,7 +6,7 @@ import torch
 from tdcompress.artifacts import HashMemory
 from tdcompress.errors import DataError, UserError
 from tdcompress.recipe import expand_sweep, load_recipe
-from tdcompress.shipped import copy_recipe, find_recipe, recipes_folder, shipped_recipes
+from tdcompress.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
 from tdcompress.stages.experiment import resolve
 from tdcompress.stages.plan import plan_run, row_ids
 
@@ -39,6 +39,18 @@ def test_recipes_are_found_by_name_and_by_path(tmp_path):
         find_recipe(Path("digit"))
     with pytest.raises(UserError, match="no such recipe"):
         find_recipe(tmp_path)
+
+
+def test_a_folder_means_all_its_recipes(tmp_path):
+    assert find_recipes(Path("paper")) == sorted((recipes_folder() / "paper").glob("*.toml"))
+    assert find_recipes(Path("digits")) == [recipes_folder() / "digits.toml"]
+    with pytest.raises(UserError, match="a folder without recipes"):
+        find_recipes(tmp_path)
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.toml").write_text("")
+    assert find_recipes(tmp_path) == [tmp_path / "a.toml", tmp_path / "b.toml"]
+    with pytest.raises(UserError, match="no such recipe"):
+        find_recipes(tmp_path / "c")
 
 
 def test_a_recipe_is_copied_once(tmp_path):
