@@ -312,12 +312,12 @@ def verify(args: argparse.Namespace) -> None:
 
 def bench(args: argparse.Namespace) -> None:
     """``tdcompress bench``."""
-    from rich.table import Table
-
     from tdcompress.bench.benchmark import benchmark
-    from tdcompress.bench.table import latency_table
+    from tdcompress.bench.table import COSTS, TIMES, costs_table, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
+    from tdcompress.report.tables import Column, Table
+    from tdcompress.report.terminal import render
 
     baseline = args.baseline or args.files[0].parent / "dense.onnx"
     if not baseline.is_file():
@@ -337,16 +337,15 @@ def bench(args: argparse.Namespace) -> None:
     )
     if args.json:
         write_text(args.json, found.to_json())
-    columns, rows = latency_table(found)
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
     console = make_console()
     console.print(
         f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {args.batch}, {args.budget} budget",
         highlight=False,
     )
-    console.print(table)
+    rows, notes = times_table(found)
+    for titles, cells, below in ((TIMES, rows, notes), (COSTS, costs_table(found), ())):
+        columns = (Column(title=titles[0]), *(Column(title=title, align="right") for title in titles[1:]))
+        console.print(render(Table(title="", columns=columns, rows=tuple(cells), notes=below)))
 
 
 if __name__ == "__main__":

@@ -1,28 +1,51 @@
-"""A benchmark as a terminal table: column names and rows of strings, nothing printed."""
+"""A benchmark as terminal tables: column names and rows of strings, nothing printed. Two, because one is too wide to read."""
+
+from collections.abc import Callable
 
 from tdcompress.bench.report import BenchReport, Latency
 
-COLUMNS = (
-    "file",
-    "KiB",
-    "gzip KiB",
-    "p50 ms",
-    "p90 ms",
-    "p99 ms",
-    "time / dense",
-    "95 % interval",
-    "claim",
-    "load ms",
-    "peak MiB",
-    "flags",
-)
+TIMES = ("file", "time / dense", "95 % interval", "claim", "p50 ms", "p90 ms", "p99 ms", "notes")
+COSTS = ("file", "KiB", "gzip KiB", "load ms", "peak MiB")
 CONTROL = "dense against itself"
 
+Rows = list[tuple[str, ...]]
 
-def latency_table(report: BenchReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Column names and rows: the control first, then the files in the order asked for."""
-    control = _row(CONTROL, report.control)
-    return COLUMNS, [control, *(_row(latency.file, latency) for latency in report.rows)]
+
+def times_table(report: BenchReport) -> tuple[Rows, tuple[str, ...]]:
+    """Rows under `TIMES`, the control first, then the files in the order asked for; and the notes that cells name by number."""
+    notes: dict[str, int] = {}
+
+    def cells(latency: Latency) -> tuple[str, ...]:
+        for flag in latency.flags:
+            notes.setdefault(flag, len(notes) + 1)
+        return (
+            f"{latency.ratio_to_dense:.3f}",
+            f"{latency.ratio_low:.3f} .. {latency.ratio_high:.3f}",
+            latency.claim,
+            format_ms(latency.p50_ns),
+            format_ms(latency.p90_ns),
+            format_ms(latency.p99_ns),
+            " ".join(str(notes[flag]) for flag in latency.flags),
+        )
+
+    return _rows(report, cells), tuple(notes)
+
+
+def costs_table(report: BenchReport) -> Rows:
+    """Rows under `COSTS`, in the same order."""
+    return _rows(
+        report,
+        lambda latency: (
+            f"{latency.bytes / 1024:.1f}",
+            f"{latency.gzip_bytes / 1024:.1f}",
+            format_ms(latency.load_ns),
+            f"{latency.peak_rss_bytes / 2**20:.0f}",
+        ),
+    )
+
+
+def _rows(report: BenchReport, cells: Callable[[Latency], tuple[str, ...]]) -> Rows:
+    return [(CONTROL, *cells(report.control)), *((latency.file, *cells(latency)) for latency in report.rows)]
 
 
 def format_ms(nanoseconds: int | None) -> str:
@@ -32,20 +55,3 @@ def format_ms(nanoseconds: int | None) -> str:
     milliseconds = nanoseconds / 1e6
     digits = 4 if milliseconds < 0.1 else 3 if milliseconds < 1 else 2 if milliseconds < 10 else 1
     return f"{milliseconds:.{digits}f}"
-
-
-def _row(name: str, latency: Latency) -> tuple[str, ...]:
-    return (
-        name,
-        f"{latency.bytes / 1024:.1f}",
-        f"{latency.gzip_bytes / 1024:.1f}",
-        format_ms(latency.p50_ns),
-        format_ms(latency.p90_ns),
-        format_ms(latency.p99_ns),
-        f"{latency.ratio_to_dense:.3f}",
-        f"{latency.ratio_low:.3f} .. {latency.ratio_high:.3f}",
-        latency.claim,
-        format_ms(latency.load_ns),
-        f"{latency.peak_rss_bytes / 2**20:.0f}",
-        "; ".join(latency.flags) or "-",
-    )

@@ -10,7 +10,7 @@ from tdcompress.bench.modelfile import read_model_file
 from tdcompress.bench.report import BenchReport, Protocol, Samples
 from tdcompress.bench.statistics import Ratio
 from tdcompress.bench.summary import Setting, Subject, compare, summarise, within_process_spread
-from tdcompress.bench.table import COLUMNS, format_ms, latency_table
+from tdcompress.bench.table import COSTS, TIMES, costs_table, format_ms, times_table
 from tdcompress.errors import ArtifactError
 
 SAME = Ratio(value=1.0, low=0.99, high=1.01)
@@ -153,12 +153,13 @@ def test_damaged_json_is_refused_by_file_and_field(report, damage, message):
     assert "results.json" in str(caught.value)
 
 
-def test_table_has_the_control_first_and_a_cell_for_every_column(report):
-    columns, rows = latency_table(report)
-    assert columns == COLUMNS
-    assert [len(cells) for cells in rows] == [len(COLUMNS)] * 2
-    assert rows[0][0] == "dense against itself"
-    cells = dict(zip(columns, rows[1], strict=True))
+def test_tables_have_the_control_first_and_a_cell_for_every_column(report):
+    times, notes = times_table(report)
+    costs = costs_table(report)
+    assert [len(cells) for cells in times] == [len(TIMES)] * 2
+    assert [len(cells) for cells in costs] == [len(COSTS)] * 2
+    assert times[0][0] == costs[0][0] == "dense against itself"
+    cells = {**dict(zip(TIMES, times[1], strict=True)), **dict(zip(COSTS, costs[1], strict=True))}
     assert cells["file"] == "dense.onnx"
     assert cells["p50 ms"] == "0.100"
     assert cells["p99 ms"] == "-"
@@ -166,6 +167,9 @@ def test_table_has_the_control_first_and_a_cell_for_every_column(report):
     assert cells["95 % interval"] == "0.490 .. 0.510"
     assert cells["claim"] == "faster"
     assert cells["peak MiB"] == "64"
+    flags = report.rows[0].flags
+    assert [notes[int(number) - 1] for number in cells["notes"].split()] == list(flags)
+    assert len(notes) == len(set(notes))
 
 
 @pytest.mark.parametrize(
