@@ -1,6 +1,7 @@
 """A whole run: plan a recipe, make its tasks, and lay out the folder that people read and ship from."""
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -100,9 +101,14 @@ def run_recipe(
         command: what starts this run again, for ``tdcompress status``.
 
     Raises:
-        UserError: the folder holds another recipe's run, and ``replace`` is false.
+        UserError: the folder holds another recipe's run, and ``replace`` is false; or several processes run this.
         BusyError: another process works in the run's folder.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "started as several processes (torchrun), but a recipe runs in one: start tdcompress itself; "
+            "for several GPUs call train inside `joined` (tdcompress.train.distributed) in a script of your own"
+        )
     store = Store(root)
     folder = root / recipe.name
     with hold(run_lock(root, recipe.name), f"the run {recipe.name}"):
