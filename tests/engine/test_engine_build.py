@@ -66,3 +66,28 @@ def test_the_cache_folder(monkeypatch, tmp_path):
 def test_no_torch_is_imported():
     code = "import sys; sys.modules['torch'] = None; import tdcompress.engine"
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+
+
+def test_processes_that_build_at_the_same_time_end_with_one_whole_library(tmp_path):
+    """Each compiles in a folder of its own and renames; whoever is last replaces a library by an equal one."""
+    if build.find_compiler() is None:
+        pytest.skip("no compiler for this test")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom tdcompress.engine import build\n"
+        "build.build(build.find_compiler(), Path(sys.argv[1]), machine='portable', extra=('-O0',))"
+    )
+    library = tmp_path / "cache" / "library.so"
+    builders = [subprocess.Popen([sys.executable, "-c", code, str(library)]) for _ in range(3)]
+    assert [builder.wait(timeout=300) for builder in builders] == [0, 0, 0]
+    assert [path.name for path in library.parent.iterdir()] == ["library.so"]
+
+
+def test_a_library_that_another_process_is_replacing_can_be_loaded(tmp_path):
+    """A rename never shows a part of a file: a library that was opened before stays whole."""
+    if build.find_compiler() is None:
+        pytest.skip("no compiler for this test")
+    library = tmp_path / "library.so"
+    build.build(build.find_compiler(), library, machine=build.machine_name(), extra=("-O0",))
+    loaded = ctypes.CDLL(str(library))
+    build.build(build.find_compiler(), library, machine=build.machine_name(), extra=("-O0",))
+    assert loaded.tdc_sizeof(0) == ctypes.sizeof(OPERATIONS["conv_sparse"][1])

@@ -182,3 +182,52 @@ def test_not_a_number_stays_where_it_is(model, check):
     x = rng.standard_normal((1, 2, 6, 11)).astype(np.float32)
     x[0, 0, 2, 10] = np.nan
     check(data, {"x": x})
+
+
+def residual_chain(model, size: int, *, read_again: bool) -> bytes:
+    """stem, then two units r -> conv(relu(conv(r))) + r; with read_again the stem's output is added to the end once more."""
+    rng = np.random.default_rng(size)
+    weights = {f"w{i}": rng.standard_normal((12, 3 if i == 0 else 12, 3, 3)).astype(np.float32) for i in range(5)}
+    for name, weight in weights.items():
+        if name != "w0":
+            weight[rng.random(weight.shape) < 0.9] = 0
+    nodes = [helper.make_node("Conv", ["x", "w0"], ["r0"], pads=[1] * 4)]
+    for unit in range(2):
+        a, b, c = (f"{name}{unit}" for name in "abc")
+        nodes += [
+            helper.make_node("Conv", [f"r{unit}", f"w{2 * unit + 1}"], [a], pads=[1] * 4),
+            helper.make_node("Relu", [a], [b]),
+            helper.make_node("Conv", [b, f"w{2 * unit + 2}"], [c], pads=[1] * 4),
+            helper.make_node("Add", [c, f"r{unit}"], [f"r{unit + 1}"]),
+        ]
+    nodes.append(helper.make_node("Add", ["r2", "r0"], ["y"]) if read_again else helper.make_node("Relu", ["r2"], ["y"]))
+    return model(nodes, weights, {"x": ["b", 3, size, size]})
+
+
+@pytest.mark.parametrize("size", [7, 8, 16, 20])
+@pytest.mark.parametrize("read_again", [False, True])
+def test_a_residual_is_overwritten_only_when_nobody_reads_it_again(model, check, isa, size, read_again):
+    data = residual_chain(model, size, read_again=read_again)
+    x = np.random.default_rng(0).standard_normal((2, 3, size, size)).astype(np.float32)
+    check(data, {"x": x}, isa=isa)
+    if read_again:
+        assert (
+            Session(data).memory_bytes()["arena"] > Session(residual_chain(model, size, read_again=False)).memory_bytes()["arena"]
+        )
+
+
+@pytest.mark.parametrize("height", [13, 15, 16])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+def test_strides_from_16_columns_to_8(model, check, isa, height, kernel, zeros):
+    rng = np.random.default_rng(height)
+    w = rng.standard_normal((6, 4, kernel, kernel)).astype(np.float32)
+    w[rng.random(w.shape) < zeros] = 0
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["c"], strides=[2, 2], pads=[kernel // 2] * 4),
+        helper.make_node("Conv", ["c", "v"], ["y"], pads=[2] * 4),
+    ]
+    v = rng.standard_normal((5, 6, 5, 5)).astype(np.float32)
+    x = rng.standard_normal((2, 4, height, 16)).astype(np.float32)
+    check(model(nodes, {"w": w, "v": v}, {"x": ["b", 4, height, 16]}), {"x": x}, isa=isa)
