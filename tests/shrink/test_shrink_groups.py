@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import tdcompress as tdc
 from tdcompress.errors import ModelError
 from tdcompress.shrink.groups import unit_groups
 from tdcompress.sparsity.units import Slot, prunable_weights
@@ -115,3 +116,26 @@ def test_a_weight_that_forward_never_reads_is_refused():
 def test_unknown_scope_is_refused():
     with pytest.raises(ModelError, match="scope"):
         unit_groups(PreActivation(), X, (), scope="all")  # type: ignore[arg-type]
+
+
+def test_the_units_of_a_grouped_transposed_convolution_are_its_groups():
+    model = nn.Sequential(nn.ConvTranspose2d(6, 12, 2, groups=3), nn.BatchNorm2d(12), nn.Flatten(), nn.Linear(972, 2))
+    group = unit_groups(model, torch.zeros(2, 6, 8, 8), prunable_weights(model))[0]
+    assert (group.size, group.filters) == (3, (Slot(parameter="0.weight", positions=((0, 1), (2, 3), (4, 5))),))
+    fours = ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11))
+    assert group.tied == tuple(Slot(parameter=name, positions=fours) for name in ("0.bias", "1.weight", "1.bias"))
+    depthwise = nn.Sequential(nn.ConvTranspose2d(3, 3, 2, groups=3), nn.Flatten(), nn.Linear(243, 2))
+    (group,) = unit_groups(depthwise, X, prunable_weights(depthwise))
+    assert (group.size, group.filters, group.tied) == (3, (Slot(parameter="0.weight"),), (Slot(parameter="0.bias"),))
+
+
+def test_a_network_with_grouped_transposed_convolutions_is_pruned_and_shrunk():
+    for scope in ("layer", "group"):
+        model = nn.Sequential(
+            nn.Conv2d(3, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 12, 2, groups=3), nn.ReLU(), nn.Flatten(), nn.Linear(972, 2)
+        )
+        tdc.prune(model, granularity="unit", fraction=0.34, example_inputs=X, scope=scope)
+        shrunk = tdc.shrink(model, X)
+        assert (shrunk.model[2].groups, shrunk.model[2].out_channels) == (2, 8)
+        assert shrunk.report.max_output > 0
+        assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
