@@ -16,7 +16,10 @@ KNOWN_DOMAINS = frozenset({*STANDARD, "ai.onnx.ml", "com.microsoft"})  # what on
 _NOT_A_MODEL = {
     b"version https://git-lfs": "it is a git-LFS pointer; run `git lfs pull`",
     b"<": "it looks like a web page; download the file itself",
-    b"PK": "it is a zip archive; unpack it first",
+    b"PK": "it is a zip archive (unpack it first) or a torch checkpoint (export the network to ONNX instead)",
+    b"\x80": "it is a pickle, perhaps an old torch checkpoint; export the network to ONNX instead",
+    b"\x89HDF": "it is an HDF5 file; export the network to ONNX instead",
+    b"\x1f\x8b": "it is gzipped; unpack it first",
 }
 
 
