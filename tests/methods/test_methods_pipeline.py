@@ -1,9 +1,13 @@
 """Every method through the whole pipeline on real digits: train, prune, shrink or store, export, verify, benchmark, analyse."""
 
+import itertools
+import json
+
 import numpy as np
 import pytest
 
 from tdcompress.bench import budget
+from tdcompress.methods.registry import METHODS
 from tdcompress.records import Report
 from tdcompress.report.dependence import read_dependence
 
@@ -34,37 +38,23 @@ fraction = 0.5
 budget = "none"
 """
 
-EVERY = """
-[sweep]
-
-[[sweep.case]]
-"sparsity.method" = "dropout"
-
-[[sweep.case]]
-"sparsity.method" = "l1"
-"sparsity.l1" = 0.01
-
-[[sweep.case]]
-"sparsity.method" = "targeted"
-"sparsity.granularity" = "unit"
-"sparsity.gamma" = 0.5
-"sparsity.l1" = 0.01
-
-[[sweep.case]]
-"sparsity.method" = "l0"
-"sparsity.granularity" = "unit"
-
-[[sweep.case]]
-"sparsity.method" = "variational"
-"sparsity.granularity" = "unit"
-
-[[sweep.case]]
-"sparsity.method" = "smallify"
-
-[[sweep.case]]
-"sparsity.method" = "random_prune"
-"sparsity.fraction" = 0.5
-"""
+CASES: tuple[dict[str, object], ...] = (
+    *({"granularity": granularity, **case} for granularity in ("weight", "unit") for case in (
+        {"method": "dropout"},
+        {"method": "targeted", "gamma": 0.5, "l1": 0.01},
+        {"method": "l1", "l1": 0.01},
+        {"method": "l0", "initial_drop": 0.5, "lr_scale": 10.0},
+        {"method": "variational", "lr_scale": 10.0},
+        {"method": "smallify"},
+        {"method": "random_prune", "fraction": 0.5},
+    )),
+    {"method": "targeted", "gamma": 0.5, "alpha": 0.9, "schedule": "ramp", "ramp_scale": True},
+    {"method": "targeted", "keep_per_filter": 3, "alpha": 0.9},
+    {"method": "targeted", "granularity": "unit", "gamma": 0.5, "alpha": 0.4, "draw": "weight"},
+)  # fmt: skip
+EVERY = "[sweep]\n" + "".join(
+    "[[sweep.case]]\n" + "".join(f'"sparsity.{key}" = {json.dumps(value)}\n' for key, value in case.items()) for case in CASES
+)
 
 ANALYSED = """
 [analyse]
@@ -97,10 +87,12 @@ def report(tmp_path_factory, run_text) -> Report:
     return finished.report
 
 
-def test_every_method_is_deployed(report: Report):
+def test_every_method_is_deployed_in_both_granularities(report: Report):
     rows = {row.id: row for row in report.rows}
-    assert len(rows) == 7
-    assert {row.method for row in rows.values()} == {"dropout", "l1", "targeted", "l0", "variational", "smallify", "random_prune"}
+    assert len(rows) == len(CASES)
+    assert {(row.method, row.granularity) for row in rows.values()} == set(
+        itertools.product(set(METHODS) - {"none"}, ("weight", "unit"))
+    )
     for row in rows.values():
         assert abs(row.accuracy_onnx - row.accuracy_masked) <= 2 / report.test_samples
         assert (row.accuracy_shrunk is not None) == (row.granularity == "unit")
@@ -110,9 +102,10 @@ def test_every_method_is_deployed(report: Report):
 
 
 def test_a_random_mask_loses_nothing_when_it_is_pruned(report: Report):
-    (row,) = [row for row in report.rows if row.method == "random_prune"]
-    assert row.accuracy_masked == row.accuracy_dense
-    assert row.accuracy_dense > 0.2
+    rows = [row for row in report.rows if row.method == "random_prune"]
+    assert [row.granularity for row in rows] == ["weight", "unit"]
+    assert all(row.accuracy_masked == row.accuracy_dense for row in rows)
+    assert rows[0].accuracy_dense > 0.2
 
 
 def test_analysis_of_a_run(tmp_path, run_text):
