@@ -8,7 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,11 +132,10 @@ def run_text(make_recorder: Callable[[], Recorder]) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory: pytest.TempPathFactory, run_text: Callable[..., Any]) -> Path:
-    """The artifacts folder of one tiny run, benchmark included. Not to be changed: copy it first."""
+def short_benchmarks() -> Callable[[], AbstractContextManager[None]]:
+    """``with short_benchmarks():`` the quick budget measures next to nothing: for tests of what is done with the numbers."""
     from tdcompress.bench import budget
 
-    root = tmp_path_factory.mktemp("tiny") / "artifacts"
     short = budget.Budget(
         name="quick",
         processes=2,
@@ -146,8 +146,21 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory, run_text: Callable[..., 
         warm_up_seconds=0.02,
         single_calls=5,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": short})
+
+    @contextmanager
+    def shortened() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": short})
+            yield
+
+    return shortened
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory, run_text: Callable[..., Any], short_benchmarks: Any) -> Path:
+    """The artifacts folder of one tiny run, benchmark included. Not to be changed: copy it first."""
+    root = tmp_path_factory.mktemp("tiny") / "artifacts"
+    with short_benchmarks():
         run_text(TINY, root)
     return root
 

@@ -170,6 +170,20 @@ class FileDataSettings(DataSettings):
         """``root`` as a path, with ~ expanded."""
         return Path(self.root).expanduser()
 
+    def missing(self, title: str, path: Path, layout: str, url: str) -> DataError:
+        """What is said of a published data set's file that is not there.
+
+        Args:
+            title: the set's name for people.
+            path: the file.
+            layout: the folder that ``root`` has to hold.
+            url: where it comes from.
+        """
+        return DataError(
+            f"{title}: {path} is missing; set data.root to the folder that holds {layout}/, or data.download = true to fetch it, "
+            f"or put {url} there, unpacked or not"
+        )
+
 
 def sha256_of_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hex."""

@@ -39,10 +39,7 @@ class CifarSettings(FileDataSettings):
             fetch_archive(self.url, self.root_folder(), self.archive_md5, self.title)
         for path in paths:
             if not path.is_file():
-                raise DataError(
-                    f"{self.title}: {path} is missing; set data.root to the folder that holds {self.folder}/, or "
-                    f"data.download = true to fetch it, or unpack {self.url} there"
-                )
+                raise self.missing(self.title, path, self.folder, self.url)
         return paths
 
     def load(self) -> Dataset:  # noqa: D102

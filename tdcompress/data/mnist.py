@@ -46,10 +46,7 @@ class IdxSettings(FileDataSettings):
         for path in (plain, packed):
             if path.is_file():
                 return path
-        raise DataError(
-            f"{self.title}: {plain} is missing; set data.root to the folder that holds {self.folder}/raw/, or "
-            f"data.download = true to fetch it, or put {self.url}{name}.gz there"
-        )
+        raise self.missing(self.title, plain, f"{self.folder}/raw", f"{self.url}{name}.gz")
 
     def load(self) -> Dataset:  # noqa: D102
         train_pixels, train_labels, test_pixels, test_labels = self.files()

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from tdcompress.bench import budget
 from tdcompress.methods.registry import METHODS
 from tdcompress.records import Report
 from tdcompress.report.dependence import read_dependence
@@ -70,19 +69,8 @@ bins = 16
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, run_text) -> Report:
-    short = budget.Budget(
-        name="quick",
-        processes=2,
-        minimum_pairs=3,
-        maximum_pairs=20,
-        seconds_per_file=0.05,
-        seconds_total=0.2,
-        warm_up_seconds=0.01,
-        single_calls=3,
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": short})
+def report(tmp_path_factory, run_text, short_benchmarks) -> Report:
+    with short_benchmarks():
         finished, _ = run_text(RECIPE + EVERY, tmp_path_factory.mktemp("methods"), {"bench.budget": "quick"})
     return finished.report
 
