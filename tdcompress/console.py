@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from tdcompress.artifacts import Artifact
 from tdcompress.pipeline import Task
+from tdcompress.report import text
 
 _PLAIN_SECONDS = 15.0
 
@@ -70,13 +71,13 @@ class StageConsole:
         """Say what a stage made."""
         for shown in self.bars.task_ids:
             self.bars.remove_task(shown)
-        self.console.print(f"[green]done[/]  {task.title:<58}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
+        self.console.print(f"[green]done[/]  {_title(task):<58}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
         for note in artifact.record.get("notes", ()):
             self.console.print(f"[yellow]note[/]  {task.title}: {note}", highlight=False)
 
     def reused(self, task: Task, artifact: Artifact) -> None:
         """Say that a stage was there already."""
-        self.console.print(f"[dim]kept  {task.title:<58}{_result(artifact.record)}[/]", highlight=False)
+        self.console.print(f"[dim]kept  {_title(task):<58}{_result(artifact.record)}[/]", highlight=False)
 
 
 class StageProgress:
@@ -95,11 +96,15 @@ class StageProgress:
             self.owner.console.print(f"...   {self.title}  {share}  {text}", highlight=False, soft_wrap=True)
 
 
+def _title(task: Task) -> str:
+    return text.shorten(task.title, 57)
+
+
 def _result(record: Any) -> str:
     if "accuracy" not in record:
         return ""
     size = record.get("onnx_bytes") or record.get("stored_bytes")
-    return f"{record['accuracy']:7.2%}" + (f"{size / 1024:9.1f} KiB" if size else "")
+    return f"{record['accuracy']:7.2%}" + (f"{text.size(size):>13}" if size else "")
 
 
 def make_console(*, stderr: bool = False) -> Console:
