@@ -45,6 +45,7 @@ def test_dense_accuracy_is_the_plain_networks(make_row):
     better = make_row("targeted", 0.5, 0.9, accuracy_dense=0.95)
     assert dense_accuracy([*plain, better]) == 0.9 * 0.5 + 0.8 * 0.5
     assert dense_accuracy([better]) == 0.95
+    assert dense_accuracy([dataclasses.replace(better, accuracy_dense=0.7), better]) == 0.7  # dense.onnx is of the first row
     assert mean_accuracy([*plain[:1], better]) == (0.5 + 0.9) / 2
 
 
