@@ -186,11 +186,22 @@ class DeadUnits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerUnits:
+    """Units of one layer in the full network and in the shrunk one."""
+
+    name: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShrinkRecord:
     """One shrink. MACs are multiply-accumulates of one sample; ``max_error`` is the float64 certificate's.
 
     ``notes`` say what a person should know about it.
     """
+
+    layers: tuple[LayerUnits, ...]
 
     parameters_before: int
     parameters_after: int
@@ -308,6 +319,7 @@ class Row:
         trained_granularity: what was dropped in training where it is not what was pruned, else None.
         unit: what a pruned unit is.
         evaluation: "released" = all candidates of the training were pruned too.
+        shrunk: what shrinking did, layer by layer; the counts of parameters and zeros are of the network before.
     """
 
     id: str
@@ -343,6 +355,7 @@ class Row:
     trained_granularity: Literal["weight", "unit"] | None = None
     unit: Literal["whole", "filter"] = "whole"
     evaluation: Literal["plain", "released"] = "plain"
+    shrunk: ShrinkRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

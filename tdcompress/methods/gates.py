@@ -37,21 +37,21 @@ def place(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor
         A tensor that broadcasts to ``param``: its size along the slot's axis, 1 along the others.
     """
     if slot.positions is not None:
-        index = torch.tensor(slot.positions, device=values.device)  # (O, n)
+        units, indices = slot.owners()
         line = values.new_full((param.shape[slot.axis],), absent)
-        values = line.index_put((index.flatten(),), values.repeat_interleave(index.shape[1]))
+        values = line.index_put((torch.tensor(indices, device=values.device),), values[units])
     shape = [1] * param.ndim
     shape[slot.axis] = -1
     return values.view(shape)
 
 
 def unit_size(group: UnitGroup, params: Parameters) -> int:
-    """How many filter weights one unit of a group has."""
+    """How many filter weights one unit of a group has; the largest number where units differ."""
     return sum(params[slot.parameter].numel() // params[slot.parameter].shape[slot.axis] * _width(slot) for slot in group.filters)
 
 
 def _width(slot: Slot) -> int:
-    return 1 if slot.positions is None else len(slot.positions[0])
+    return 1 if slot.positions is None else max(len(own) for own in slot.positions)
 
 
 class Gated(Method):

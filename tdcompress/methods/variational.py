@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from tdcompress.errors import UnsupportedError
 from tdcompress.methods.base import Granularity, Method, Parameters, Step, TrainedMethodSettings
 from tdcompress.methods.gates import place, state_name, unit_size
-from tdcompress.sparsity.masks import filter_rows, merge_selected, widen
-from tdcompress.sparsity.units import MATRIX_TYPES, Targets, UnitGroup
+from tdcompress.sparsity.masks import merge_selected, unit_squares, widen
+from tdcompress.sparsity.units import MATRIX_TYPES, Targets
 
 INITIAL_LOG_SIGMA2 = -10.0
 LOG_ALPHA_LIMIT = 8.0
@@ -60,7 +60,7 @@ class Variational(Method):
         if self.granularity == "weight":
             squares = {name: params[name].square() for name in self.names}
         else:
-            squares = {group.name: _mean_square(params, group, self.sizes[group.name]) for group in self.targets.groups}
+            squares = {group.name: unit_squares(params, group) / self.sizes[group.name] for group in self.targets.groups}
         return {
             name: self.get_parameter(state_name("log_sigma2", name)) - (square + _TINY).log() for name, square in squares.items()
         }
@@ -160,15 +160,6 @@ def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[
         for module in model.modules()
         if isinstance(module, MATRIX_TYPES) and id(module.weight) in by_identity
     ]
-
-
-def _mean_square(params: Parameters, group: UnitGroup, size: int) -> Tensor:
-    """Mean w^2 over all filter weights of each unit, (O,)."""
-    squares = []
-    for slot in group.filters:
-        line = filter_rows(params[slot.parameter], slot.axis).square().sum(1)
-        squares.append(line if slot.positions is None else line[torch.tensor(slot.positions, device=line.device)].sum(1))
-    return torch.stack(squares).sum(0) / size
 
 
 def _refuse_attention(model: nn.Module, targets: Targets) -> None:

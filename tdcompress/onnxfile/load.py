@@ -44,8 +44,8 @@ def load_model(path: str | Path, *, external_data: bool = False) -> onnx.ModelPr
     if outside:
         if not external_data:
             raise ModelError(
-                f"{path}: weight {outside[0].name!r} is kept in another file; allow external data to read it, "
-                "or save the model as one file"
+                f"{path}: weight {outside[0].name!r} is kept in another file; allow external data to read it (--external-data, "
+                "in Python external_data=True), or save the model as one file"
             )
         _read_external(path, outside)
     try:

@@ -1,6 +1,7 @@
 """The tables behind the summary: accuracy through each artefact, sizes, latencies of one host, trainings."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tdcompress.records import Report, Row
 from tdcompress.report import text
@@ -38,9 +39,22 @@ def accuracies(report: Report) -> Table:
 
 
 def sizes(report: Report) -> Table:
-    """Zeros, parameters, multiply-accumulates and bytes; the bound is an ideal code of the kept weights and their positions."""
+    """Zeros and parameters as pruned; parameters in the file, multiply-accumulates and bytes as deployed.
+
+    The bound is an ideal code of the kept weights and their positions.
+    """
     stored = any(row.stored_bytes is not None for row in report.rows)
-    titles = ["zeros of prunable, %", "zeros of all, %", "non-zero", "parameters", "MACs", "ONNX", "bound", "ONNX / bound"]
+    titles = [
+        "zeros of prunable, %",
+        "zeros of all, %",
+        "non-zero",
+        "parameters",
+        "in the file",
+        "MACs",
+        "ONNX",
+        "bound",
+        "ONNX / bound",
+    ]
     lines = [(row.id, *_size_cells(row), *([_stored(row)] if stored else [])) for row in report.rows]
     return Table(
         title="Size",
@@ -59,6 +73,7 @@ def _size_cells(row: Row) -> tuple[str, ...]:
         text.percent(row.sparsity_model),
         f"{row.parameters_nonzero:,}",
         f"{row.parameters_total:,}",
+        f"{row.shrunk.parameters_after if row.shrunk else row.parameters_total:,}",
         f"{row.macs:,}",
         text.size(row.onnx_bytes),
         text.size(row.bound_bytes),
@@ -96,7 +111,7 @@ def latencies(report: Report, host: str) -> Table:
 def trainings(report: Report) -> Table:
     """What was trained, once each: many rows come from one training."""
     lines: dict[tuple[str, ...], None] = {}
-    for series in group(report.rows):
+    for series in group(replace(row, values="float32") for row in report.rows):  # one training, whatever its files hold
         for row in series.rows:
             line = (
                 series.label,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tdcompress.records import Report
-from tdcompress.report import details, text
+from tdcompress.report import details, shrinking, text
 from tdcompress.report.headline import sentences
 from tdcompress.report.tables import Table, highlighted, latency_under, main_setting, summary
 
@@ -86,6 +86,7 @@ def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block
         *extra,
         figures.get("bytes"),
         *((details.sizes(report),) if report.rows else ()),
+        *shrinking.tables(report),
         figures.get("latency") if measured else None,
         *_hosts(report),
         *((details.accuracies(report), details.trainings(report)) if report.rows else ()),

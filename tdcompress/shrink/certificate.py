@@ -52,6 +52,11 @@ def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs,
             f"the shrunk network returns {[tuple(item.shape) for item in actual]},"
             f" the full one {[tuple(item.shape) for item in expected]}"
         )
+    if not all(bool(item.isfinite().all()) for item in expected):
+        raise VerificationError(
+            f"{type(masked).__name__} itself returns NaN or infinity on standard normal inputs, before anything is removed,"
+            " so that no shrinking can be verified; look for NaN weights"
+        )
     max_error = max((float((a - b).abs().max()) for a, b in zip(expected, actual, strict=True) if a.numel()), default=0.0)
     max_output = max((float(a.abs().max()) for a in expected if a.numel()), default=0.0)
     if not max_error <= TOLERANCE * max_output:  # also when either is NaN

@@ -54,17 +54,21 @@ def lowest_units(scores: Tensor, *, fraction: float, align: int = 1) -> Tensor:
 
 def unit_scores(params: Mapping[str, Tensor], group: UnitGroup) -> Tensor:
     """L2 norm of each unit over all its filters (Equation 1), (O,)."""
-    squares = [_per_unit(params[slot.parameter].detach(), slot, group.size).square().sum(1) for slot in group.filters]
-    return torch.stack(squares).sum(0).sqrt()
+    return unit_squares({slot.parameter: params[slot.parameter].detach() for slot in group.filters}, group).sqrt()
+
+
+def unit_squares(params: Mapping[str, Tensor], group: UnitGroup) -> Tensor:
+    """Sum of w^2 over all filters of each unit, (O,); differentiable."""
+    return torch.stack([_per_unit(params[slot.parameter], slot, group.size) for slot in group.filters]).sum(0)
 
 
 def _per_unit(param: Tensor, slot: Slot, size: int) -> Tensor:
-    """The entries of each unit as rows, (O, n)."""
-    rows = filter_rows(param, slot.axis)
+    """Sum of w^2 over the entries of each unit in one parameter, (O,)."""
+    line = filter_rows(param, slot.axis).square().sum(1)
     if slot.positions is None:
-        return rows
-    index = torch.tensor(slot.positions, device=param.device)
-    return rows[index].reshape(size, -1)
+        return line
+    units, indices = slot.owners()
+    return line.new_zeros(size).index_add(0, torch.tensor(units, device=line.device), line[indices])
 
 
 def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -84,7 +88,8 @@ def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> d
         line = selected
         if slot.positions is not None:
             line = torch.zeros(param.shape[slot.axis], dtype=torch.bool, device=selected.device)
-            line[torch.tensor(slot.positions, device=selected.device)[selected].flatten()] = True
+            units, indices = slot.owners()
+            line[indices] = selected[units]
         shape = [1] * param.ndim
         shape[slot.axis] = -1
         merge_selected(widened, slot.parameter, line.view(shape))

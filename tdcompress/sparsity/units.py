@@ -18,12 +18,17 @@ class Slot:
     Attributes:
         parameter: the parameter's qualified name, as in ``model.named_parameters()``.
         axis: the axis that units are counted along.
-        positions: for each unit the indices along ``axis`` that are its own; None = unit u has index u alone.
+        positions: for each unit the indices along ``axis`` that are its own, possibly none; None = unit u has index u alone.
     """
 
     parameter: str
     axis: int = 0
     positions: tuple[tuple[int, ...], ...] | None = None
+
+    def owners(self) -> tuple[list[int], list[int]]:
+        """Units, and the indices along ``axis`` that belong to them, where ``positions`` lists them."""
+        pairs = [(unit, index) for unit, own in enumerate(self.positions or ()) for index in own]
+        return [unit for unit, _ in pairs], [index for _, index in pairs]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from tdcompress.pipeline import Workspace
 from tdcompress.records import AnalysisRecord, TrainRecord, decode
 from tdcompress.sparsity.masks import apply_masks
 from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.network import measured_accuracy, test_samples
-from tdcompress.stages.prune import make_masks, trained_network
+from tdcompress.stages.network import measured_accuracy, test_samples, trained_network
+from tdcompress.stages.prune import make_masks
 
 VERSION = 1
 MATRIX = "matrix.npy"

@@ -14,6 +14,7 @@ from tdcompress.data.base import Dataset, DataSettings
 from tdcompress.errors import ModelError
 from tdcompress.files import published
 from tdcompress.methods.base import MethodSettings
+from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.registry import instantiate
 from tdcompress.records import LayerCount
 from tdcompress.shrink.groups import unit_groups
@@ -94,8 +95,19 @@ def dense_network(experiment: Experiment, artifact: Artifact) -> nn.Module:
     return model.eval()
 
 
+def trained_network(experiment: Experiment, trained: Artifact) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network as its training deploys it, unpruned, and the method's own scores."""
+    model = dense_network(experiment, trained)
+    settings = experiment.method
+    trained_on = find_targets(experiment, model, settings, units=settings.granularity == "unit")
+    net = SparseNet(model, settings.build(trained_on, model), l1=settings.l1)
+    net.method.load_state_dict(load_file(trained.file(METHOD)))
+    scores = net.method.scores(net.parameters_by_name())
+    return net.plain(), scores
+
+
 def deployed_network(experiment: Experiment, artifact: Artifact) -> nn.Module:
-    """The network as an artefact holds it: dense, stored as sparse weights, or shrunk; on the CPU in eval mode."""
+    """The network as an artefact deploys it: trained, stored as sparse weights, or shrunk; on the CPU in eval mode."""
     if artifact.stage == "store":
         model = fresh_network(experiment)
         arrays = load_dense(artifact.file(WEIGHTS))
@@ -105,6 +117,8 @@ def deployed_network(experiment: Experiment, artifact: Artifact) -> nn.Module:
         model = narrow(fresh_network(experiment), json.loads(artifact.file(KEPT).read_text()))
         load_weights(model, artifact.file(MODEL))
         return model.eval()
+    if artifact.stage == "train":
+        return trained_network(experiment, artifact)[0]
     return dense_network(experiment, artifact)
 
 

@@ -1,12 +1,9 @@
 """Stage "prune": a trained network -> the same network with exact zeros, and its masks."""
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from tdcompress.artifacts import Artifact
 from tdcompress.methods.targeted import TargetedSettings
-from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Workspace
 from tdcompress.records import PruneRecord
 from tdcompress.shrink.groups import unit_groups
@@ -15,14 +12,12 @@ from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import (
     MASKS,
-    METHOD,
     MODEL,
     count_layers,
-    dense_network,
     example_inputs,
-    find_targets,
     measured_accuracy,
     save_tensors,
+    trained_network,
 )
 
 VERSION = 1
@@ -36,17 +31,6 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneR
     save_tensors(dict(masks), work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)
     return pruned_record(experiment, model, targets, device)
-
-
-def trained_network(experiment: Experiment, trained: Artifact) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """The network as its training deploys it, unpruned, and the method's own scores."""
-    model = dense_network(experiment, trained)
-    settings = experiment.method
-    trained_on = find_targets(experiment, model, settings, units=settings.granularity == "unit")
-    net = SparseNet(model, settings.build(trained_on, model), l1=settings.l1)
-    net.method.load_state_dict(load_file(trained.file(METHOD)))
-    scores = net.method.scores(net.parameters_by_name())
-    return net.plain(), scores
 
 
 def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch.Tensor]) -> tuple[Targets, Masks]:

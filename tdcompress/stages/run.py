@@ -337,6 +337,7 @@ def make_row(
         trained_granularity=None if experiment.method.granularity == experiment.granularity else experiment.method.granularity,
         unit=experiment.prune.unit or experiment.method.unit,
         evaluation=experiment.prune.evaluation,
+        shrunk=shrunk,
     )
 
 

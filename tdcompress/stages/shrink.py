@@ -6,12 +6,12 @@ import torch
 
 from tdcompress.files import write_text
 from tdcompress.pipeline import Workspace
-from tdcompress.records import DeadUnits, ShrinkRecord
+from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
 from tdcompress.shrink.shrink import shrink
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import KEPT, MODEL, dense_network, example_inputs, measured_accuracy, save_tensors
 
-VERSION = 2
+VERSION = 3
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> ShrinkRecord:
@@ -22,6 +22,7 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> Shrink
     save_tensors(shrunk.model.state_dict(), work.folder / MODEL)
     report = shrunk.report
     return ShrinkRecord(
+        layers=tuple(LayerUnits(name=layer.name, before=layer.units_before, after=layer.units_after) for layer in report.layers),
         parameters_before=report.parameters_before,
         parameters_after=report.parameters_after,
         macs_before=report.macs_before,

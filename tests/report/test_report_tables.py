@@ -79,7 +79,8 @@ def test_accuracies_count_the_samples_that_forms_differ_by(make_row, make_report
 def test_sizes_by_hand(make_row, make_report):
     row = make_row("none", 0.5, 0.9, onnx_bytes=2048, bound_bytes=1024.0, stored_bytes=None)
     table = details.sizes(make_report((row,)))
-    assert table.rows == (("none-0.5", "50.00", "49.33", "45,200", "89,200", "1,250,000", "2.0 KiB", "1.0 KiB", "2.00"),)
+    counts = ("50.00", "49.33", "45,200", "89,200", "89,200", "1,250,000")
+    assert table.rows == (("none-0.5", *counts, "2.0 KiB", "1.0 KiB", "2.00"),)
 
 
 def test_latencies_of_a_host_hold_that_host_alone(report):

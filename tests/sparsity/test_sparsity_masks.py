@@ -102,6 +102,16 @@ def test_positions_say_which_indices_are_a_units():
     assert masks["bn"].tolist() == [False, True, False, True, False, True]
 
 
+def test_units_need_not_have_as_many_entries_each():
+    """Of three units the first has rows 0 and 2, the second none, the third row 1: as in a stream that not all writers fill."""
+    params = {"w": torch.tensor([[3.0], [1.0], [4.0]]), "v": torch.tensor([[0.0], [2.0], [0.0]])}
+    group = UnitGroup(name="g", size=3, filters=(Slot(parameter="w", positions=((0, 2), (), (1,))), Slot(parameter="v")), tied=())
+    assert unit_scores(params, group).tolist() == [5.0, 2.0, 1.0]
+    widened = widen(group, torch.tensor([True, False, False]), params)
+    assert widened["w"].flatten().tolist() == [True, False, True]
+    assert unit_masks(params, (group,), fraction=0.4)["w"].flatten().tolist() == [True, False, True]
+
+
 def test_widen_covers_the_filter_and_what_is_tied_to_it():
     params = {"conv.weight": numbers(2, 3, 3, 3), "conv.bias": numbers(2), "up.weight": numbers(4, 2, 2, 2)}
     group = UnitGroup(

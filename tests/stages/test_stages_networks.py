@@ -225,6 +225,16 @@ def test_number_formats_are_rows_of_one_network(plan):
     assert len({row.export.key for row in found.rows}) == 2
 
 
+def test_a_training_with_gates_is_exported_with_its_gates(runner, plan):
+    """Without an untargeted training the dense file is that of the first training, as it is deployed."""
+    found = plan("l0", **{"sparsity.initial_drop": 0.5})
+    trained = runner.ensure(found.dense_train)
+    assert runner.ensure(found.dense).record["accuracy"] == pytest.approx(trained.record["accuracy"], abs=2.1 / SAMPLES)
+    deployed, raw = deployed_network(found.rows[0].experiment, trained), network_of(found.rows[0], trained)
+    ratio = (deployed.state_dict()["conv1.weight"] / raw.state_dict()["conv1.weight"]).nan_to_num()
+    assert 0 < ratio.min() < ratio.max() < 1
+
+
 def test_every_name_of_a_row_is_unique_and_can_name_a_file(plan):
     found = plan(**{"sweep.prune.fraction": [0.1, 0.25], "sweep.prune.granularity": ["weight", "unit"], "sweep.seed": [0, 1]})
     names = [row.id for row in found.rows]

@@ -1,0 +1,72 @@
+"""What shrinking did: each shrunk row with its certificate, and one row layer by layer."""
+
+from tdcompress.records import DeadUnits, Report, Row, ShrinkRecord
+from tdcompress.report.tables import Column, Table, highlighted
+
+
+def tables(report: Report) -> tuple[Table, ...]:
+    """Nothing where no row was shrunk; every row's layers are in report.json."""
+    shrunk = [row for row in report.rows if row.shrunk is not None and row.values == "float32"]
+    if not shrunk:
+        return ()
+    return (_rows(report, shrunk), *_layers(_shown(report, shrunk)))
+
+
+def _rows(report: Report, shrunk: list[Row]) -> Table:
+    lines = [(row.id, *_cells(row.shrunk)) for row in shrunk if row.shrunk]
+    index = highlighted(report)
+    selected = None if index is None else report.rows[index].id
+    return Table(
+        title="Shrinking",
+        columns=(
+            Column(title="row"),
+            Column(title="parameters", align="right"),
+            Column(title="MACs", align="right"),
+            Column(title="dead but kept", align="right"),
+            Column(title="certificate: difference", align="right"),
+            Column(title="of a largest output", align="right"),
+        ),
+        rows=tuple(lines),
+        highlight=next((place for place, line in enumerate(lines) if line[0] == selected), None),
+    )
+
+
+def _cells(shrink: ShrinkRecord) -> tuple[str, ...]:
+    return (
+        f"{shrink.parameters_before:,} -> {shrink.parameters_after:,}",
+        f"{shrink.macs_before:,} -> {shrink.macs_after:,}",
+        str(sum(dead.count for dead in shrink.dead_but_kept)),
+        f"{shrink.max_error:.1e}",
+        f"{shrink.max_output:.3g}",
+    )
+
+
+def _shown(report: Report, shrunk: list[Row]) -> Row:
+    """The selected row if it was shrunk, else the one with the fewest parameters."""
+    selected = [row for row in shrunk if row.id == report.selected]
+    return (selected or sorted(shrunk, key=lambda row: row.shrunk.parameters_after if row.shrunk else 0))[0]
+
+
+def _layers(row: Row) -> tuple[Table, ...]:
+    if row.shrunk is None or not row.shrunk.layers:
+        return ()
+    shrink = row.shrunk
+    return (
+        Table(
+            title=f"Layers of {row.id}",
+            columns=(
+                Column(title="layer"),
+                Column(title="units before", align="right"),
+                Column(title="after", align="right"),
+                Column(title="dead but kept"),
+            ),
+            rows=tuple(
+                (layer.name, str(layer.before), str(layer.after), _dead(layer.name, shrink.dead_but_kept))
+                for layer in shrink.layers
+            ),
+        ),
+    )
+
+
+def _dead(layer: str, dead: tuple[DeadUnits, ...]) -> str:
+    return "; ".join(f"{units.count}: {units.reason}" for units in dead if units.layer == layer) or "-"

@@ -1,0 +1,43 @@
+"""What a report says about shrinking: every shrunk row with its certificate, one row layer by layer."""
+
+from dataclasses import replace
+
+from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
+from tdcompress.report.shrinking import tables
+
+NARROW = ShrinkRecord(
+    layers=(LayerUnits(name="stem", before=4, after=3), LayerUnits(name="conv1", before=5, after=4)),
+    parameters_before=1400,
+    parameters_after=247,
+    macs_before=20_000,
+    macs_after=9_000,
+    dead_but_kept=(DeadUnits(layer="conv1", count=1, reason="it pads with zeros"),),
+    max_error=4e-16,
+    max_output=2.5,
+    accuracy=0.9,
+)
+
+
+def test_a_report_without_shrunk_rows_has_no_table(make_row, make_report):
+    assert tables(make_report((make_row("none", 0.5, 0.9),))) == ()
+
+
+def test_every_shrunk_row_has_a_line_and_the_selected_one_its_layers(make_row, make_report):
+    wide = replace(NARROW, parameters_after=800, layers=(LayerUnits(name="stem", before=4, after=4),), dead_but_kept=())
+    first = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=wide)
+    second = make_row("targeted", 0.8, 0.9, granularity="unit", shrunk=NARROW)
+    narrowest = tables(make_report((first, second)))
+    selected = tables(make_report((first, second), selected=first.id))
+    rows, layers = narrowest
+    assert rows.rows[1] == (second.id, "1,400 -> 247", "20,000 -> 9,000", "1", "4.0e-16", "2.5")
+    assert rows.highlight is None
+    assert layers.title == f"Layers of {second.id}"
+    assert layers.rows == (("stem", "4", "3", "-"), ("conv1", "5", "4", "1: it pads with zeros"))
+    assert selected[0].highlight == 0
+    assert selected[1].rows == (("stem", "4", "4", "-"),)
+
+
+def test_files_of_other_number_formats_repeat_nothing(make_row, make_report):
+    row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW)
+    both = tables(make_report((row, replace(row, id="int8", values="int8"))))
+    assert [line[0] for line in both[0].rows] == [row.id]
