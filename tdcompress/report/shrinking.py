@@ -33,8 +33,8 @@ def _rows(report: Report, shrunk: list[Row]) -> Table:
 
 def _cells(shrink: ShrinkRecord) -> tuple[str, ...]:
     return (
-        f"{shrink.parameters_before:,} -> {shrink.parameters_after:,}",
-        f"{shrink.macs_before:,} -> {shrink.macs_after:,}",
+        f"{shrink.parameters_before:,} → {shrink.parameters_after:,}",
+        f"{shrink.macs_before:,} → {shrink.macs_after:,}",
         str(sum(dead.count for dead in shrink.dead_but_kept)),
         f"{shrink.max_error:.1e}",
         f"{shrink.max_output:.3g}",

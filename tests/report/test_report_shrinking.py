@@ -29,7 +29,7 @@ def test_every_shrunk_row_has_a_line_and_the_selected_one_its_layers(make_row, m
     narrowest = tables(make_report((first, second)))
     selected = tables(make_report((first, second), selected=first.id))
     rows, layers = narrowest
-    assert rows.rows[1] == (second.id, "1,400 -> 247", "20,000 -> 9,000", "1", "4.0e-16", "2.5")
+    assert rows.rows[1] == (second.id, "1,400 → 247", "20,000 → 9,000", "1", "4.0e-16", "2.5")
     assert rows.highlight is None
     assert layers.title == f"Layers of {second.id}"
     assert layers.rows == (("stem", "4", "3", "-"), ("conv1", "5", "4", "1: it pads with zeros"))
