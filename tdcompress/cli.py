@@ -75,8 +75,11 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print report.json")
     _add_artifacts(sub)
 
-    sub = verb("recipes", recipes, "the shipped recipes")
-    sub.add_argument("--copy", metavar="NAME", help="copy one into this folder")
+    sub = verb("recipes", recipes, "the shipped recipes, and what a recipe can say")
+    chosen = sub.add_mutually_exclusive_group()
+    chosen.add_argument("--copy", metavar="NAME", help="copy one into this folder")
+    chosen.add_argument("--keys", action="store_true", help="every key with its values, default and meaning")
+    chosen.add_argument("--write-keys", type=Path, metavar="FILE.md", help="the same as markdown")
 
     sub = verb("inspect", inspect, "what is in an ONNX file, tensor by tensor; or what the rows of a run are")
     sub.add_argument("path", help="FILE.onnx, or a run")
@@ -191,7 +194,7 @@ def require_training_parts() -> None:
         if not find_spec(name)
     ]
     if missing:
-        raise UserError(f"run needs {', '.join(missing)}: pip install '.[train]' in tdcompress's checkout")
+        raise UserError(f"this needs {', '.join(missing)}: pip install '.[train]' in tdcompress's checkout")
 
 
 def status(args: argparse.Namespace) -> None:
@@ -227,14 +230,32 @@ def report(args: argparse.Namespace) -> None:
 
 
 def recipes(args: argparse.Namespace) -> None:
-    """``tdcompress recipes``: list the shipped recipes, or copy one."""
+    """``tdcompress recipes``: list the shipped recipes, copy one, or say what a recipe can say."""
     from tdcompress.shipped import copy_recipe, shipped_recipes
 
+    if args.keys or args.write_keys:
+        _say_keys(args.write_keys)
+        return
     if args.copy:
         print(f"wrote {copy_recipe(args.copy, Path.cwd())}")
         return
     for name, sentence in shipped_recipes().items():
         print(f"{name:<36}{sentence}")
+
+
+def _say_keys(target: Path | None) -> None:
+    from tdcompress.console import make_console
+    from tdcompress.files import write_text
+    from tdcompress.report import markdown, terminal
+
+    require_training_parts()  # which own most of the keys
+    from tdcompress.stages.keys import keys_document
+
+    if target is None:
+        make_console().print(terminal.render_document(keys_document()))
+        return
+    write_text(target, markdown.render_document(keys_document()))
+    print(f"wrote {target}")
 
 
 def inspect(args: argparse.Namespace) -> None:

@@ -236,7 +236,7 @@ def test_inspect_as_json(call, tiny_root, tiny_run):
 def test_the_run_verb_says_which_training_parts_are_missing(command, without_torch, tmp_path):
     done = command("run", "digits", "--artifacts", tmp_path, env=without_torch)
     assert done.returncode == 2
-    assert done.stderr.startswith("tdcompress: run needs torch, torchvision, ")
+    assert done.stderr.startswith("tdcompress: this needs torch, torchvision, ")
     assert done.stderr.endswith("pip install '.[train]' in tdcompress's checkout\n")
     assert done.stderr.count("\n") == 1
 

@@ -1,0 +1,205 @@
+"""Every key of a recipe with its values, default and meaning, read from the settings dataclasses that own them.
+
+The dataclasses' docstrings are the only place where a key is explained; what people read cannot fall behind the code.
+"""
+
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+from tdcompress.data.registry import DATASETS
+from tdcompress.methods.registry import METHODS
+from tdcompress.models.registry import MODELS
+from tdcompress.recipe import SECTIONS, SWEPT
+from tdcompress.report.document import Block, Document, Items, Paragraph, Section
+from tdcompress.report.tables import Column, Table
+from tdcompress.stages.experiment import (
+    AnalyseSettings,
+    BenchSettings,
+    ExportSettings,
+    FinetuneSettings,
+    PruneSettings,
+    ShrinkSettings,
+)
+from tdcompress.train.settings import TrainSettings
+
+# The tables that one dataclass owns, and those whose further keys depend on the name that one key gives.
+PLAIN: Mapping[str, type] = {
+    "train": TrainSettings,
+    "prune": PruneSettings,
+    "finetune": FinetuneSettings,
+    "shrink": ShrinkSettings,
+    "export": ExportSettings,
+    "bench": BenchSettings,
+    "analyse": AnalyseSettings,
+}
+NAMED: Mapping[str, tuple[str, Mapping[str, type]]] = {
+    "data": ("name", DATASETS),
+    "model": ("name", MODELS),
+    "sparsity": ("method", METHODS),
+}
+
+_TYPES: Mapping[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+_ENTRY = re.compile(r"^    (\w+): ", flags=re.MULTILINE)
+COLUMNS = tuple(Column(title=title) for title in ("key", "value", "default", "for", "meaning"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One key of a recipe.
+
+    Attributes:
+        path: dotted, below its table: "optimizer.lr".
+        values: what it may be, in words.
+        default: as TOML; "needed" where there is none, empty where it stays open.
+        meaning: from the docstring.
+    """
+
+    path: str
+    values: str
+    default: str
+    meaning: str
+
+
+def keys_of(settings: type, prefix: str = "") -> list[Key]:
+    """The keys that a settings dataclass owns, those of nested dataclasses below their own."""
+    hints, meanings = typing.get_type_hints(settings), meanings_of(settings)
+    found: list[Key] = []
+    for field in dataclasses.fields(settings):
+        kind, path = hints[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            found += keys_of(kind, f"{path}.")
+        else:
+            found.append(Key(path=path, values=in_words(kind), default=_default(field), meaning=meanings.get(field.name, "")))
+    return found
+
+
+def meanings_of(settings: type) -> dict[str, str]:
+    """Key -> its text under "Attributes:" in the docstring of the class or, for what it inherits, of the class it is from."""
+    found: dict[str, str] = {}
+    for owner in reversed(settings.__mro__):
+        _, _, attributes = inspect.cleandoc(owner.__doc__ or "").partition("Attributes:\n")
+        parts = _ENTRY.split(attributes)
+        found |= {name: " ".join(text.split()).replace("``", "") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return found
+
+
+def in_words(kind: Any) -> str:
+    """A type as a recipe's author reads it: ``tuple[int, ...] | None`` is "list of whole numbers"."""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return " or ".join(f'"{option}"' for option in options)
+    if origin in (Union, types.UnionType):
+        return " or ".join(in_words(option) for option in options if option is not types.NoneType)
+    if origin is tuple and options[-1] is Ellipsis:
+        return f"list of {in_words(options[0])}{'s' if options[0] in (int, float) else ''}"
+    if origin is tuple:
+        return f"list of {len(options)} {in_words(options[0])}s"
+    return _TYPES[kind]
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    if field.default is not dataclasses.MISSING:
+        return _toml(field.default)
+    return "needed" if field.default_factory is dataclasses.MISSING else _toml(field.default_factory())
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+def table_of(section: str) -> Table:
+    """The keys of one of a recipe's tables; "for" says which names own a key that not all own."""
+    if section in PLAIN:
+        own = ((key.path, key.values, key.default, "", key.meaning) for key in keys_of(PLAIN[section]))
+        return Table(title="", columns=COLUMNS, rows=tuple(own))
+    chooser, registry = NAMED[section]
+    names = " or ".join(f'"{name}"' for name in registry)
+    first = (chooser, names, "needed", "", _CHOOSERS[section])
+    return Table(title="", columns=COLUMNS, rows=(first, *_FURTHER.get(section, ()), *_named_rows(registry)))
+
+
+def _named_rows(registry: Mapping[str, type]) -> Iterator[tuple[str, ...]]:
+    """Keys of equal path and meaning are one row, whoever owns them; different defaults stand beside their owners."""
+    owners: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for name, settings in registry.items():
+        for key in keys_of(settings):
+            owners.setdefault((key.path, key.values, key.meaning), {}).setdefault(key.default, []).append(name)
+    for (path, values, meaning), defaults in owners.items():
+        named = [name for names in defaults.values() for name in names]
+        default = "; ".join(f"{value}: {', '.join(names)}" if len(defaults) > 1 else value for value, names in defaults.items())
+        yield path, values, default, "" if len(named) == len(registry) else ", ".join(named), meaning
+
+
+_CHOOSERS: Mapping[str, str] = {
+    "data": "the data set",
+    "model": 'the network; or "torchvision/" and the name of one of its classifiers; or a name that an installed package offers '
+    "under the entry point tdcompress.models",
+    "sparsity": "the training method",
+}
+
+_FURTHER: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "model": (("init", "text", "", "", "a safetensors file that the weights start from"),),
+}
+_TOP = Table(
+    title="",
+    columns=COLUMNS,
+    rows=(
+        ("name", "text", "needed", "", "the run's folder: letters, digits, - and _"),
+        ("seed", "whole number", "0", "", "of every random generator"),
+    ),
+)
+_SWEEP: tuple[Block, ...] = (
+    Section(title="[sweep]"),
+    Paragraph(
+        text="Every combination becomes a row of the report; what does not depend on a key is computed once. Keys are written "
+        "with their table, in quotation marks."
+    ),
+    Items(
+        items=(
+            'a list of values: "prune.fraction" = [0.0, 0.5, 0.9]',
+            "alternatives that set several keys, crossed with the lists: a [[sweep.case]] table each",
+            f"what rows may differ in: {', '.join(SWEPT)}, or a key below one of them",
+        )
+    ),
+    Section(title="Changing a key for one run"),
+    Paragraph(
+        text="tdcompress run RECIPE --set train.epochs=1 --set 'sweep.prune.fraction=[0.5, 0.9]'. A value is read as TOML, "
+        "and as text where it is none."
+    ),
+)
+
+
+def keys_document() -> Document:
+    """What a recipe can say, all of it."""
+    blocks: list[Block] = [_TOP]
+    for section in (*SECTIONS, "analyse"):
+        blocks.append(Section(title=f"[{section}]"))
+        if section in PLAIN and (about := _about(PLAIN[section])):
+            blocks.append(Paragraph(text=about))
+        blocks.append(table_of(section))
+    return Document(
+        title="What a recipe can say",
+        subtitle="A recipe is a TOML file with a table for each step. [data], [model], [sparsity] and [prune] are needed, the "
+        "others may be left out. Where a meaning speaks of None, the key is left out. An unknown key or a wrong value is an error that "
+        "names the line.",
+        blocks=(*blocks, *_SWEEP),
+    )
+
+
+def _about(settings: type) -> str:
+    """What the first paragraph of a docstring says after "The [prune] table: "."""
+    paragraph = " ".join(inspect.cleandoc(settings.__doc__ or "").split("\n\n")[0].split())
+    _, _, told = paragraph.partition(" table: ")
+    return told[:1].upper() + told[1:]
