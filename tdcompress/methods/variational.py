@@ -145,7 +145,8 @@ class _Noise:
         self.measuring = True
         variance: Tensor = functional_call(module, swapped, (inputs[0].square(), *inputs[1:]), keywords)
         self.measuring = False
-        deviation = (variance.float().clamp(min=0.0) + _TINY).sqrt()  # fast convolutions may end a little below 0
+        variance = variance.to(torch.promote_types(variance.dtype, torch.float32))  # under autocast it comes in bfloat16
+        deviation = (variance.clamp(min=0.0) + _TINY).sqrt()  # fast convolutions may end a little below 0
         # drawn as one line of memory and laid out like the layer's output: three times as quick on a CPU in channels_last
         line = torch.randn(deviation.numel(), generator=self.generator, device=deviation.device)
         noise = line.as_strided(deviation.shape, deviation.stride())

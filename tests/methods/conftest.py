@@ -78,6 +78,31 @@ def images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture
+def check_gradients() -> Callable[..., int]:
+    """Compare every few entries of gradients with central differences, in float64; returns how many."""
+
+    def check(
+        loss: Callable[[], torch.Tensor], parameters: dict[str, torch.Tensor], *, every: int = 7, step: float = 1e-6
+    ) -> int:
+        slopes = torch.autograd.grad(loss(), list(parameters.values()))
+        checked = 0
+        for (name, parameter), slope in zip(parameters.items(), slopes, strict=True):
+            entries = parameter.data.view(-1)
+            for index in range(0, len(entries), every):
+                value, ends = float(entries[index]), []
+                for shifted in (value + step, value - step):
+                    entries[index] = shifted
+                    ends.append(float(loss().detach()))
+                entries[index] = value
+                difference = (ends[0] - ends[1]) / (2 * step)
+                assert float(slope.view(-1)[index]) == pytest.approx(difference, rel=1e-5, abs=1e-7), (name, index)
+                checked += 1
+        return checked
+
+    return check
+
+
+@pytest.fixture
 def run_steps(images) -> Callable[..., list[float]]:
     """Optimizer steps as the training loop makes them; returns the losses."""
 

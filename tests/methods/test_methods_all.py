@@ -38,6 +38,33 @@ def test_trains(make_net, run_steps, name: str, granularity: str, bf16: bool):
     assert all(math.isfinite(value) for value in net.method.numbers(1.0).values())
 
 
+# where gates are neither surely open nor surely closed, noise is felt, and costs are as large as the loss
+UNDECIDED = {
+    "l0": {"beta": 0.3, "initial_drop": 0.5},
+    "smallify": {"strength": 0.05},
+    "variational": {"beta": 0.3, "warmup": 0.0},
+}
+
+
+@pytest.mark.parametrize(("name", "granularity"), EVERY)
+def test_gradients_against_finite_differences(make_net, images, check_gradients, name: str, granularity: str):
+    """Of the loss and the penalties together, L1 among them, in the network's parameters and the method's own."""
+    net = make_net(name, granularity, l1=0.3, **UNDECIDED.get(name, {})).double().train()
+    net.model.bn.eval()  # so that a loss leaves nothing behind
+    with torch.no_grad():
+        for key, parameter in net.method.named_parameters():
+            parameter.add_(6.0 if key.startswith("log_sigma2") else 0.0)
+
+    def loss() -> torch.Tensor:
+        net.begin_step(Step(train_size=12), torch.Generator().manual_seed(3))
+        return nn.functional.cross_entropy(net(images[0].double()), images[1]) + net.penalty()
+
+    assert check_gradients(loss, dict(net.named_parameters())) > 40
+    if net.method.penalty(net.parameters_by_name()) is not None:
+        own = {key: parameter for key, parameter in net.named_parameters() if key.startswith("method.")}
+        assert check_gradients(net.penalty, own, every=3) > 5
+
+
 @pytest.mark.parametrize(("name", "granularity"), EVERY)
 def test_resumes_exactly(make_net, run_steps, name: str, granularity: str):
     whole, generator = make_net(name, granularity), torch.Generator().manual_seed(1)

@@ -68,34 +68,6 @@ def test_gates_start_near_the_logit_of_the_initial_drop_rate(make_net):
     assert not torch.equal(logits, make_net("l0", seed=1, initial_drop=0.2).method.log_alpha("conv.weight"))
 
 
-def test_gradients_against_finite_differences(make_net, images):
-    net = make_net("l0", beta=3.0).double()
-    net.train()
-    net.begin_step(Step(train_size=10), torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        for parameter in net.method.parameters():
-            parameter.sub_(6.0)  # where gates are neither surely open nor surely closed
-    net.model.bn.eval()
-
-    def loss() -> torch.Tensor:
-        return net(images[0].double()).square().mean() + net.penalty()
-
-    loss().backward()
-    checked = 0
-    for name in ("conv.weight", "fc.weight"):
-        logits = net.method.log_alpha(name)
-        for index in range(0, logits.numel(), 7):
-            flat, step = logits.data.view(-1), 1e-6
-            flat[index] += step
-            above = float(loss().detach())
-            flat[index] -= 2 * step
-            below = float(loss().detach())
-            flat[index] += step
-            assert float(logits.grad.view(-1)[index]) == pytest.approx((above - below) / (2 * step), abs=1e-7)
-            checked += 1
-    assert checked > 20
-
-
 def test_a_units_gate_multiplies_all_that_is_tied_to_it(make_net):
     net = make_net("l0", "unit")
     with torch.no_grad():
