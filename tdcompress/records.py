@@ -215,6 +215,16 @@ class ShrinkRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneRecord:
+    """A shrunk network that trained on. ``accuracy`` (0..1) is its own, on the test set."""
+
+    epochs: int
+    accuracy: float
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnalysisRecord:
     """What pruning a trained network is expected to do to the loss, to second order (section 5.1).
 
@@ -312,7 +322,10 @@ class Row:
     Attributes:
         id: short and unique in the run: "targeted-0.9".
         options: the method's own parameters.
+        epochs: of the training and of fine-tuning.
         accuracy_dense: of the same training, unpruned.
+        accuracy_masked: pruned, and fine-tuned where that comes before shrinking.
+        accuracy_finetuned: of a shrunk network that trained on; None where none did.
         values: number format of the file's weights.
         selectable: whether it may become ``model.onnx``.
         why: what can make this row faster than the dense file, or why nothing can.
@@ -320,6 +333,8 @@ class Row:
         unit: what a pruned unit is.
         evaluation: "released" = all candidates of the training were pruned too.
         shrunk: what shrinking did, layer by layer; the counts of parameters and zeros are of the network before.
+        finetune_epochs: those of ``epochs`` that came after pruning or shrinking.
+        finetune_after: after which of them; None where there was no fine-tuning.
     """
 
     id: str
@@ -356,6 +371,9 @@ class Row:
     unit: Literal["whole", "filter"] = "whole"
     evaluation: Literal["plain", "released"] = "plain"
     shrunk: ShrinkRecord | None = None
+    accuracy_finetuned: float | None = None
+    finetune_epochs: int = 0
+    finetune_after: Literal["prune", "shrink"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,19 +10,19 @@ from tdcompress.report.tables import Column, Table, highlighted, numbered
 
 
 def accuracies(report: Report) -> Table:
-    """Accuracy of each form of each row, measured through that form, and how many test samples they differ by."""
+    """Accuracy of each form of each row, measured through that form, and how many test samples forms of one network differ by."""
     forms: dict[str, Callable[[Row], float | None]] = {
         "masked": lambda row: row.accuracy_masked,
         "shrunk": lambda row: row.accuracy_shrunk,
         "stored": lambda row: row.accuracy_stored,
+        "fine-tuned": lambda row: row.accuracy_finetuned,
         "ONNX": lambda row: row.accuracy_onnx,
     }
     used = {name: read for name, read in forms.items() if any(read(row) is not None for row in report.rows)}
     lines = []
     for row in report.rows:
         values = [read(row) for read in used.values()]
-        known = [value for value in values if value is not None]
-        apart = round((max(known) - min(known)) * report.test_samples)
+        apart = round(max(map(_spread, _same_network(row))) * report.test_samples)
         cells = ["-" if value is None else text.percent(value) for value in values]
         lines.append((row.id, text.percent(row.accuracy_dense), *cells, str(apart)))
     return Table(
@@ -36,6 +36,19 @@ def accuracies(report: Report) -> Table:
         rows=tuple(lines),
         highlight=highlighted(report),
     )
+
+
+def _same_network(row: Row) -> tuple[tuple[float | None, ...], ...]:
+    """The accuracies of a row that are of one network in several forms; fine-tuning after shrinking makes another one."""
+    full = (row.accuracy_masked, row.accuracy_shrunk, row.accuracy_stored)
+    if row.accuracy_finetuned is None:
+        return ((*full, row.accuracy_onnx),)
+    return (full, (row.accuracy_finetuned, row.accuracy_onnx))
+
+
+def _spread(accuracies: tuple[float | None, ...]) -> float:
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
+    return max(known) - min(known)
 
 
 def sizes(report: Report) -> Table:

@@ -161,6 +161,8 @@ def variant(row: Row, heading: Heading) -> str:
         unusual.append("whole units")
     if row.evaluation != "plain":
         unusual.append(f"evaluation = {row.evaluation}")
+    if row.finetune_after is not None:
+        unusual.append(f"fine-tuned after {row.finetune_after}")
     return ", ".join(unusual)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tdcompress.records import Row
 
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
+_AFTER = {"prune": "fine-tuned after pruning", "shrink": "fine-tuned after shrinking"}
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "lambda", "rate", "keep_per_filter")
 
 
@@ -76,6 +77,7 @@ def _shared(row: Row) -> dict[str, Any]:
         "unit": "filter alone" if row.unit == "filter" else "",
         "evaluation": "released evaluation" if row.evaluation == "released" else "",
         "epochs": f"{row.epochs} epochs",
+        "fine-tuned": _AFTER.get(row.finetune_after or "", ""),
         "values": row.values if row.values != "float32" else "",
     }
 

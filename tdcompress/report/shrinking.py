@@ -3,6 +3,8 @@
 from tdcompress.records import DeadUnits, Report, Row, ShrinkRecord
 from tdcompress.report.tables import Column, Table, highlighted
 
+TRAINED_ON = "The certificate is of shrinking; fine-tuning after it changed the weights."
+
 
 def tables(report: Report) -> tuple[Table, ...]:
     """Nothing where no row was shrunk; every row's layers are in report.json."""
@@ -13,7 +15,8 @@ def tables(report: Report) -> tuple[Table, ...]:
 
 
 def _rows(report: Report, shrunk: list[Row]) -> Table:
-    lines = [(row.id, *_cells(row.shrunk)) for row in shrunk if row.shrunk]
+    tuned = any(row.finetune_after == "shrink" for row in shrunk)
+    lines = [(row.id, *_cells(row.shrunk), *([_fine_tuning(row)] if tuned else [])) for row in shrunk if row.shrunk]
     index = highlighted(report)
     selected = None if index is None else report.rows[index].id
     return Table(
@@ -25,8 +28,10 @@ def _rows(report: Report, shrunk: list[Row]) -> Table:
             Column(title="dead but kept", align="right"),
             Column(title="certificate: difference", align="right"),
             Column(title="of a largest output", align="right"),
+            *([Column(title="then fine-tuned", align="right")] if tuned else []),
         ),
         rows=tuple(lines),
+        notes=(TRAINED_ON,) if tuned else (),
         highlight=next((place for place, line in enumerate(lines) if line[0] == selected), None),
     )
 
@@ -39,6 +44,10 @@ def _cells(shrink: ShrinkRecord) -> tuple[str, ...]:
         f"{shrink.max_error:.1e}",
         f"{shrink.max_output:.3g}",
     )
+
+
+def _fine_tuning(row: Row) -> str:
+    return "-" if row.finetune_after != "shrink" else f"{row.finetune_epochs} epoch{'s' * (row.finetune_epochs != 1)}"
 
 
 def _shown(report: Report, shrunk: list[Row]) -> Row:

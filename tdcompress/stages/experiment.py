@@ -29,6 +29,7 @@ class PruneSettings:
         granularity: None = the training's.
         scope: None = the training's.
         unit: None = the training's.
+        exclude: names of layers that stay dense, besides those that the model declares; None = the training's.
         align: kept units are rounded up to a multiple of this; onnxruntime computes channels in blocks of 16.
         evaluation: "plain", or "released": as the released code evaluates, all candidates of the training (the bottom gamma
             share) are pruned too.
@@ -39,6 +40,7 @@ class PruneSettings:
     granularity: Granularity | None = None
     scope: Literal["layer", "group"] | None = None
     unit: Literal["whole", "filter"] | None = None
+    exclude: tuple[str, ...] | None = None
     align: int = 1
     evaluation: Literal["plain", "released"] = "plain"
 
@@ -71,15 +73,18 @@ class ShrinkSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-    """The [finetune] table: training goes on after pruning, with the masks frozen. What is None is as in [train].
+    """The [finetune] table: training goes on after pruning or shrinking. What is None is as in [train].
 
     Attributes:
         epochs: 0 = no fine-tuning.
         lr: learning rate, constant.
+        after: "prune": the full network with its masks frozen, so that zeros stay zeros and shrinking comes last; or, for units,
+            "shrink": every weight of the narrow network; shrinking is certified before that.
     """
 
     epochs: int = 0
     lr: float | None = None
+    after: Literal["prune", "shrink"] = "prune"
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -208,6 +213,15 @@ class Experiment:
         return self.prune.scope or self.method.scope
 
     @property
+    def exclude(self) -> tuple[str, ...]:
+        """Layers that are not pruned, besides those that the model declares."""
+        return self.method.exclude if self.prune.exclude is None else self.prune.exclude
+
+    def trains_on(self, after: Literal["prune", "shrink"]) -> bool:
+        """Whether there is a fine-tuning after this stage."""
+        return self.finetune.epochs > 0 and self.finetune.after == after
+
+    @property
     def options(self) -> dict[str, Any]:
         """The method's own keys, without those that all methods have; the L1 strength where there is one."""
         shared = {field.name for field in fields(MethodSettings)}
@@ -252,6 +266,9 @@ def resolve(recipe: Recipe) -> Experiment:
     if experiment.granularity == "unit" and prune.keep_per_filter is not None:
         problem = 'prune.keep_per_filter: it counts weights of a filter; with granularity = "unit" give fraction'
         raise recipe.source.error("prune.keep_per_filter", problem)
+    if experiment.granularity == "weight" and experiment.finetune.after == "shrink":
+        problem = 'finetune.after: weights are pruned here, and only units are shrunk; "prune" trains on with the zeros frozen'
+        raise recipe.source.error("finetune.after", problem)
     if prune.evaluation == "released" and (reason := _no_candidates(experiment)):
         raise recipe.source.error("prune.evaluation", f'prune.evaluation: "released" prunes {reason}; take "plain"')
     return experiment

@@ -100,9 +100,7 @@ def file_facts(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
     """Metadata that a deployer needs to feed the file, to read its output, and to know what it is."""
     data = load_data(experiment.data)
     params = dict(network.named_parameters())
-    prunable_zeros, prunable = count_zeros(
-        params[slot.parameter] for slot in prunable_weights(network, experiment.method.exclude)
-    )
+    prunable_zeros, prunable = count_zeros(params[slot.parameter] for slot in prunable_weights(network, experiment.exclude))
     zeros, total = count_zeros(params.values())
     return {
         "model": experiment.model_name,

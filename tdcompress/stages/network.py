@@ -95,6 +95,13 @@ def dense_network(experiment: Experiment, artifact: Artifact) -> nn.Module:
     return model.eval()
 
 
+def narrow_network(experiment: Experiment, artifact: Artifact) -> nn.Module:
+    """The network of a shrinking, or of a fine-tuning after it, on the CPU in eval mode."""
+    model = narrow(fresh_network(experiment), json.loads(artifact.file(KEPT).read_text()))
+    load_weights(model, artifact.file(MODEL))
+    return model.eval()
+
+
 def trained_network(experiment: Experiment, trained: Artifact) -> tuple[nn.Module, dict[str, Tensor]]:
     """The network as its training deploys it, unpruned, and the method's own scores."""
     model = dense_network(experiment, trained)
@@ -107,16 +114,14 @@ def trained_network(experiment: Experiment, trained: Artifact) -> tuple[nn.Modul
 
 
 def deployed_network(experiment: Experiment, artifact: Artifact) -> nn.Module:
-    """The network as an artefact deploys it: trained, stored as sparse weights, or shrunk; on the CPU in eval mode."""
+    """The network as an artefact deploys it: trained, stored as sparse weights, or narrow; on the CPU in eval mode."""
     if artifact.stage == "store":
         model = fresh_network(experiment)
         arrays = load_dense(artifact.file(WEIGHTS))
         model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         return model.eval()
-    if artifact.stage == "shrink":
-        model = narrow(fresh_network(experiment), json.loads(artifact.file(KEPT).read_text()))
-        load_weights(model, artifact.file(MODEL))
-        return model.eval()
+    if KEPT in artifact.files:
+        return narrow_network(experiment, artifact)
     if artifact.stage == "train":
         return trained_network(experiment, artifact)[0]
     return dense_network(experiment, artifact)

@@ -1,7 +1,7 @@
 """A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,14 @@ import torch
 from tdcompress.artifacts import HashMemory, content_key
 from tdcompress.bench.host import read_host
 from tdcompress.data.base import DataSettings
-from tdcompress.pipeline import Task
+from tdcompress.errors import ModelError
+from tdcompress.pipeline import Task, Workspace
 from tdcompress.recipe import Recipe, expand_sweep
 from tdcompress.records import encode
+from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
 from tdcompress.stages.experiment import Experiment, Values, resolve
+from tdcompress.stages.network import fresh_network
 
 _WHERE_NOT_WHAT = ("root", "download")  # keys that say where data lies; the content's hash says what it is
 
@@ -27,8 +30,9 @@ class RowPlan:
 
     Attributes:
         id: short and unique in the run.
-        network: the last task whose network is dense in shape: prune, or finetune.
-        deployed: shrink, or store.
+        network: the last task whose network has its full shape: prune, or finetune.
+        compact: shrink, or store.
+        deployed: what is exported: ``compact``, or finetune after shrink.
     """
 
     id: str
@@ -36,6 +40,7 @@ class RowPlan:
     values: Values
     train: Task
     network: Task
+    compact: Task
     deployed: Task
     export: Task
 
@@ -77,6 +82,8 @@ def plan_run(recipe: Recipe, device: torch.device, hashes: HashMemory) -> RunPla
     """
     variants = expand_sweep(recipe)
     experiments = tuple(resolve(variant) for variant in variants)
+    for variant, experiment in zip(variants, experiments, strict=True):
+        _check_excluded(variant, experiment)
     data_keys = {settings: settings.content_hash(hashes.sha256) for settings in {e.data for e in experiments}}
     recipe_key = content_key([describe(experiment, data_keys[experiment.data]) for experiment in experiments])
     tasks = [_Tasks(experiment, device, data_keys[experiment.data]) for experiment in experiments]
@@ -98,6 +105,17 @@ def plan_run(recipe: Recipe, device: torch.device, hashes: HashMemory) -> RunPla
         bench=_bench_task(experiments[0], dense, rows),
         analyses=tuple(task.analysis() for task in tasks if task.experiment.analyse),
     )
+
+
+def _check_excluded(recipe: Recipe, experiment: Experiment) -> None:
+    """Refuse a layer in prune.exclude that the network does not have, before it is trained."""
+    if experiment.prune.exclude is None:
+        return
+    model = fresh_network(experiment)
+    try:
+        prunable_weights(model, experiment.prune.exclude)
+    except ModelError as error:
+        raise recipe.source.error("prune.exclude", f"prune.exclude: {error}") from None
 
 
 def describe(experiment: Experiment, data_key: str) -> dict[str, Any]:
@@ -142,7 +160,7 @@ class _Tasks:
 
     def network(self) -> Task:
         experiment = self.experiment
-        resolved = {"granularity": experiment.granularity, "scope": experiment.scope}
+        resolved = {"granularity": experiment.granularity, "scope": experiment.scope, "exclude": experiment.exclude}
         unit = experiment.prune.unit or experiment.method.unit
         pruned = Task(
             stage="prune",
@@ -152,15 +170,16 @@ class _Tasks:
             work=partial(prune.run, experiment, self.device),
             title=f"prune {method_label(experiment)} {share_label(experiment)}",
         )
-        if not experiment.finetune.epochs:
-            return pruned
+        return self.finetune(pruned, finetune.run) if experiment.trains_on("prune") else pruned
+
+    def finetune(self, network: Task, run: Callable[[Experiment, torch.device, Workspace], Any]) -> Task:
         return Task(
             stage="finetune",
             version=finetune.VERSION,
             settings=self.described["finetune"],
-            inputs={"network": pruned},
-            work=partial(finetune.run, experiment, self.device),
-            title=f"fine-tune {method_label(experiment)} {share_label(experiment)}",
+            inputs={"network": network},
+            work=partial(run, self.experiment, self.device),
+            title=f"fine-tune {method_label(self.experiment)} {share_label(self.experiment)}",
         )
 
     def analysis(self) -> Task:
@@ -174,7 +193,7 @@ class _Tasks:
             title=f"analyse {method_label(self.experiment)} {share_label(self.experiment)}",
         )
 
-    def deployed(self) -> Task:
+    def compact(self) -> Task:
         stage = shrink if self.experiment.granularity == "unit" else store
         name = "shrink" if self.experiment.granularity == "unit" else "store"
         return Task(
@@ -201,7 +220,8 @@ class _Tasks:
         return self.export(self.train(), "float32", False, f"export dense {self.experiment.model_name}")
 
     def row(self, name: str, values: Values) -> RowPlan:
-        deployed = self.deployed()
+        compact = self.compact()
+        deployed = self.finetune(compact, finetune.run_narrow) if self.experiment.trains_on("shrink") else compact
         pack = self.experiment.export.pack == "auto" and self.experiment.granularity == "weight"
         return RowPlan(
             id=name,
@@ -209,6 +229,7 @@ class _Tasks:
             values=values,
             train=self.train(),
             network=self.network(),
+            compact=compact,
             deployed=deployed,
             export=self.export(deployed, values, pack, f"export {name}"),
         )
@@ -271,15 +292,23 @@ def _traits(experiment: Experiment) -> dict[str, Any]:
         else f"on-{method.granularity}s",
         "scope": experiment.scope,
         "unit": prune.unit or method.unit,
+        "exclude": _spared(experiment.exclude),
         "align": prune.align,
         "shrink-align": experiment.shrink.align,
         "evaluation": prune.evaluation,
         "model": experiment.model_name,
         "epochs": experiment.train.epochs,
         "finetune": experiment.finetune.epochs,
+        "finetune-after": f"after-{experiment.finetune.after}" if experiment.finetune.epochs else "",
         "seed": experiment.seed,
     }
     return traits | {key: value for key, value in experiment.options.items() if isinstance(value, str | int | float)}
+
+
+def _spared(exclude: Sequence[str]) -> str:
+    """Layers that stay dense, in a row's name: by name where these are short."""
+    names = "-".join(exclude)
+    return "" if not exclude else f"without-{names}" if len(names) <= 40 else f"without-{len(exclude)}-layers"
 
 
 def _word(key: str, value: Any) -> str:

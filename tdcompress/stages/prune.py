@@ -15,12 +15,13 @@ from tdcompress.stages.network import (
     MODEL,
     count_layers,
     example_inputs,
+    find_targets,
     measured_accuracy,
     save_tensors,
     trained_network,
 )
 
-VERSION = 1
+VERSION = 2
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneRecord:
@@ -36,10 +37,10 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneR
 def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch.Tensor]) -> tuple[Targets, Masks]:
     """Targets and masks of the recipe's pruning.
 
-    The method's own scores rank what it was trained on; another granularity or scope is ranked by magnitude.
+    The method's own scores rank the weights and the groups of units that it was trained on; others are ranked by magnitude.
     """
     prune, method = experiment.prune, experiment.method
-    weights = prunable_weights(model, method.exclude)
+    weights = prunable_weights(model, experiment.exclude)
     params = {name: value.detach() for name, value in model.named_parameters()}
     fraction = prune.fraction
     if prune.evaluation == "released":  # `resolve` has seen to it that there are both shares
@@ -54,8 +55,11 @@ def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch
     assert fraction is not None
     unit = prune.unit or method.unit
     groups = unit_groups(model, example_inputs(experiment), weights, scope=experiment.scope, unit=unit)
-    same = method.granularity == "unit" and experiment.scope == method.scope
-    masks = unit_masks(params, groups, scores=scores if same else {}, fraction=fraction, align=prune.align)
+    own = {}
+    if scores and method.granularity == "unit":
+        trained = {group.filters for group in find_targets(experiment, model, method, units=True).groups}
+        own = {group.name: scores[group.name] for group in groups if group.name in scores and group.filters in trained}
+    masks = unit_masks(params, groups, scores=own, fraction=fraction, align=prune.align)
     return Targets(weights=weights, groups=groups), masks
 
 

@@ -24,6 +24,7 @@ from tdcompress.records import (
     AnalysisRecord,
     BenchRecord,
     ExportRecord,
+    FinetuneRecord,
     PruneRecord,
     Report,
     Row,
@@ -148,7 +149,7 @@ def all_tasks(plan: RunPlan) -> list[Task]:
     """Every task whose result the report needs, trainings first."""
     rows = plan.rows
     tasks = [*(row.train for row in rows), plan.dense_train, plan.dense]
-    tasks += [task for row in rows for task in (row.network, row.deployed, row.export)]
+    tasks += [task for row in rows for task in (row.network, row.compact, row.deployed, row.export)]
     tasks += plan.analyses
     return tasks + ([plan.bench] if plan.bench else [])
 
@@ -179,7 +180,8 @@ def lay_out(
     write_samples(folder / SAMPLES, shipped)
     write_text(folder / RECIPE, tomli_w.dumps(resolved_values(plan)))
     links = {
-        row.id: {task.stage: _link(task) for task in (row.train, row.network, row.deployed, row.export)} for row in plan.rows
+        row.id: {task.stage: _link(task) for task in (row.train, row.network, row.compact, row.deployed, row.export)}
+        for row in plan.rows
     }
     links["dense"] = {"train": _link(plan.dense_train), "export": _link(plan.dense)}
     links |= {"bench": {"bench": _link(plan.bench)}} if plan.bench else {}
@@ -249,8 +251,9 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact]) -> Report:
             row,
             record(TrainRecord, row.train),
             record(PruneRecord, row.network),
-            record(ShrinkRecord, row.deployed) if row.deployed.stage == "shrink" else record(StoreRecord, row.deployed),
+            record(ShrinkRecord, row.compact) if row.compact.stage == "shrink" else record(StoreRecord, row.compact),
             record(ExportRecord, row.export),
+            tuned=record(FinetuneRecord, row.deployed) if row.deployed is not row.compact else None,
             dense=dense,
             macs=macs[row.experiment.model_name],
             latency=bench.rows.get(row.id, ()),
@@ -292,17 +295,19 @@ def make_row(
     row: RowPlan,
     trained: TrainRecord,
     pruned: PruneRecord,
-    deployed: ShrinkRecord | StoreRecord,
+    compact: ShrinkRecord | StoreRecord,
     exported: ExportRecord,
     *,
+    tuned: FinetuneRecord | None,
     dense: ExportRecord,
     macs: int,
     latency: tuple[RowLatency, ...],
 ) -> Row:
     """One row from the records of its stages."""
     experiment = row.experiment
-    shrunk = deployed if isinstance(deployed, ShrinkRecord) else None
-    stored = deployed if isinstance(deployed, StoreRecord) else None
+    shrunk = compact if isinstance(compact, ShrinkRecord) else None
+    stored = compact if isinstance(compact, StoreRecord) else None
+    finetune = experiment.finetune
     return Row(
         id=row.id,
         method=experiment.method.name,
@@ -312,7 +317,7 @@ def make_row(
         keep_per_filter=experiment.prune.keep_per_filter,
         scope=experiment.scope,
         seed=experiment.seed,
-        epochs=trained.epochs + experiment.finetune.epochs,
+        epochs=trained.epochs + finetune.epochs,
         train_seconds=trained.seconds,
         device=trained.device,
         accuracy_dense=trained.accuracy,
@@ -338,6 +343,9 @@ def make_row(
         unit=experiment.prune.unit or experiment.method.unit,
         evaluation=experiment.prune.evaluation,
         shrunk=shrunk,
+        accuracy_finetuned=tuned.accuracy if tuned else None,
+        finetune_epochs=finetune.epochs,
+        finetune_after=finetune.after if finetune.epochs else None,
     )
 
 

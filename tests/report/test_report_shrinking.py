@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
-from tdcompress.report.shrinking import tables
+from tdcompress.report.details import accuracies
+from tdcompress.report.shrinking import TRAINED_ON, tables
 
 NARROW = ShrinkRecord(
     layers=(LayerUnits(name="stem", before=4, after=3), LayerUnits(name="conv1", before=5, after=4)),
@@ -41,3 +42,22 @@ def test_files_of_other_number_formats_repeat_nothing(make_row, make_report):
     row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW)
     both = tables(make_report((row, replace(row, id="int8", values="int8"))))
     assert [line[0] for line in both[0].rows] == [row.id]
+
+
+def test_rows_that_trained_on_say_that_the_certificate_is_from_before(make_row, make_report):
+    row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW)
+    tuned = replace(row, id="tuned", finetune_after="shrink", finetune_epochs=3, accuracy_finetuned=0.93)
+    table = tables(make_report((row, tuned)))[0]
+    assert [column.title for column in table.columns][-1] == "then fine-tuned"
+    assert [line[-1] for line in table.rows] == ["-", "3 epochs"]
+    assert table.notes == (TRAINED_ON,)
+    assert len(tables(make_report((row,)))[0].columns) == len(table.columns) - 1
+
+
+def test_accuracies_before_and_after_fine_tuning_are_of_two_networks(make_row, make_report):
+    row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW)
+    row = replace(row, accuracy_masked=0.5, accuracy_shrunk=0.5, accuracy_finetuned=0.9, accuracy_onnx=0.9)
+    table = accuracies(make_report((row,)))
+    (line,) = table.rows
+    assert dict(zip((column.title for column in table.columns), line, strict=True))["fine-tuned, %"] == "90.00"
+    assert line[-1] == "0"

@@ -256,9 +256,9 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 GOLDEN = {
     "train": "0bff277e81bd276a",
-    "prune": "9dd3ba3f15fca394",
-    "store": "8b8b24a8cf8bd8cb",
-    "export": "a242c75a301ec58b",
+    "prune": "1cbeaced9ad1692f",
+    "store": "733d453b6a2f1bb1",
+    "export": "0e8b384c23d06da0",
 }
 
 

@@ -1,14 +1,19 @@
-"""The [shrink] table: from the recipe to the narrow network and back from disk."""
+"""From the recipe to the narrow network and back from disk: alignment, fine-tuning after shrinking, layers that stay dense."""
+
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tdcompress.artifacts import Store
-from tdcompress.errors import RecipeError
+from tdcompress.errors import InterruptedRun, RecipeError
 from tdcompress.pipeline import Runner
 from tdcompress.recipe import parse_recipe
-from tdcompress.stages.network import deployed_network
+from tdcompress.stages.network import deployed_network, fresh_network, measured_accuracy
 from tdcompress.stages.plan import plan_run
+from tdcompress.stages.prune import make_masks
+from tdcompress.verification import verify_path
 
 RECIPE = """
 name = "aligned"
@@ -27,7 +32,8 @@ granularity = "unit"
 
 [train]
 epochs = 0
-optimizer = { name = "sgd", lr = 0.05 }
+batch_size = 16
+optimizer = { name = "sgd", lr = 0.05, momentum = 0.9 }
 
 [prune]
 fraction = 0.6
@@ -38,6 +44,8 @@ align = 1
 [bench]
 budget = "none"
 """
+CPU = torch.device("cpu")
+TIMES = {"seconds": None, "images_per_second": None}
 WEIGHTS = ("conv1.weight", "conv2.weight", "conv3.weight", "hidden.weight")
 
 
@@ -47,7 +55,7 @@ def runner(tmp_path_factory, make_recorder):
 
 
 def plan(runner, **changes):
-    return plan_run(parse_recipe(RECIPE, "shrink.toml", changes), torch.device("cpu"), runner.store.hashes)
+    return plan_run(parse_recipe(RECIPE, "shrink.toml", changes), CPU, runner.store.hashes)
 
 
 def test_align_is_a_setting_of_the_stage(runner):
@@ -73,3 +81,106 @@ def test_alignments_can_be_swept_and_name_their_rows(runner):
 def test_an_alignment_below_one_is_refused(runner):
     with pytest.raises(RecipeError, match=r"shrink\.align: 0 is out of range"):
         plan(runner, **{"shrink.align": 0})
+
+
+def test_a_shrunk_network_trains_on_as_a_stage_of_its_own(runner):
+    (row,) = plan(runner, **{"finetune.epochs": 2, "finetune.after": "shrink"}).rows
+    assert (row.network.stage, row.compact.stage, row.deployed.stage) == ("prune", "shrink", "finetune")
+    assert row.deployed.inputs == {"network": row.compact}
+    shrunk, tuned = runner.ensure(row.compact), runner.ensure(row.deployed)
+    assert shrunk.key == plan(runner).rows[0].deployed.key  # shared with rows that do not train on
+    before, after = load_file(shrunk.file("model.safetensors")), load_file(tuned.file("model.safetensors"))
+    assert {name: value.shape for name, value in before.items()} == {name: value.shape for name, value in after.items()}
+    assert all(after[name].ne(before[name]).float().mean() > 0.9 for name in WEIGHTS)
+    assert tuned.file("kept_channels.json").read_bytes() == shrunk.file("kept_channels.json").read_bytes()
+    assert len(tuned.file("metrics.jsonl").read_text().splitlines()) == 2
+    assert tuned.record["epochs"] == 2
+    assert tuned.record["accuracy"] > shrunk.record["accuracy"] + 0.2  # this one was never trained before
+    network = deployed_network(row.experiment, tuned)  # from the plain constructor and kept_channels.json
+    assert [network.state_dict()[name].shape[0] for name in WEIGHTS] == [4, 7, 7, 7]
+    assert measured_accuracy(row.experiment, network, CPU) == tuned.record["accuracy"]
+
+
+def test_fine_tuning_after_shrinking_goes_on_bit_exactly_where_it_was_stopped(runner, make_recorder, tmp_path):
+    (row,) = plan(runner, **{"finetune.epochs": 2, "finetune.after": "shrink"}).rows
+    whole = runner.ensure(row.deployed)
+    store = Store(tmp_path)
+    signals = iter([None] * 100 + [15])
+    with pytest.raises(InterruptedRun, match="stopped after step") as stopped:
+        Runner(store=store, watcher=make_recorder(), facts={}, should_stop=lambda: next(signals, None)).ensure(row.deployed)
+    assert stopped.value.exit_code == 143
+    assert not store.find("finetune", row.deployed.key)
+    again = make_recorder()
+    resumed = Runner(store=store, watcher=again, facts={}).ensure(row.deployed)
+    assert again.made == ["finetune"]
+    assert again.kept[-1] == "shrink"
+    assert resumed.files["model.safetensors"] == whole.files["model.safetensors"]
+    assert {**resumed.record, **TIMES} == {**whole.record, **TIMES}
+
+
+def test_a_run_says_that_the_certificate_is_from_before_the_fine_tuning(run_text, tmp_path):
+    changes = {"sweep.finetune.epochs": [0, 1], "finetune.after": "shrink", "finetune.lr": 0.05}
+    finished, watcher = run_text(RECIPE, tmp_path, changes)
+    assert sorted(watcher.made) == ["export", "export", "export", "finetune", "prune", "shrink", "train"]
+    plain, tuned = finished.report.rows
+    assert (plain.id, tuned.id) == ("none-finetune0-0.6", "none-finetune1-after-shrink-0.6")
+    assert (plain.finetune_after, plain.accuracy_finetuned, tuned.finetune_after) == (None, None, "shrink")
+    assert plain.shrunk == tuned.shrunk
+    assert tuned.accuracy_masked == plain.accuracy_masked
+    assert tuned.accuracy_onnx == pytest.approx(tuned.accuracy_finetuned, abs=2.001 / 359)
+    assert tuned.epochs == tuned.finetune_epochs == 1
+    markdown = (finished.folder / "report.md").read_text()
+    assert "The certificate is of shrinking; fine-tuning after it changed the weights." in markdown
+    assert "| then fine-tuned |" in markdown
+    links = json.loads((finished.folder / "stages.json").read_text())
+    assert set(links[tuned.id]) == {"train", "prune", "shrink", "finetune", "export"}
+    _, second = run_text(RECIPE, tmp_path, changes)
+    assert second.made == []
+    assert verify_path(finished.folder)
+
+
+def test_weights_are_not_shrunk_so_they_do_not_train_on_after_it(runner):
+    changes = {"sparsity.granularity": "weight", "finetune.epochs": 1, "finetune.after": "shrink"}
+    with pytest.raises(RecipeError, match=r"finetune\.after: weights are pruned here, and only units are shrunk"):
+        plan(runner, **changes)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_excluded_layers_stay_dense_though_they_were_trained_on(runner, granularity):
+    changes = {"sparsity.granularity": granularity, "prune.exclude": ["conv2", "hidden"]}
+    (row,), (all_of_them,) = plan(runner, **changes).rows, plan(runner, **{"sparsity.granularity": granularity}).rows
+    assert row.train.key == all_of_them.train.key
+    assert row.network.key != all_of_them.network.key
+    state = load_file(runner.ensure(row.network).file("model.safetensors"))
+    full = {name: bool((state[name] != 0).all()) for name in WEIGHTS}
+    assert full == {"conv1.weight": False, "conv2.weight": True, "conv3.weight": False, "hidden.weight": True}
+
+
+def test_excluded_layers_are_known_before_anything_is_trained(runner):
+    with pytest.raises(RecipeError, match=r"prune\.exclude: exclude = 'conv9' names no convolution or linear layer of DigitsCnn"):
+        plan(runner, **{"prune.exclude": ["conv9"]})
+    short, many = (plan(runner, **{"sweep.prune.exclude": [[], names]}).rows[1].id for names in (["conv1"], ["conv1"] * 9))
+    assert (short, many) == ("none-without-conv1-0.6", "none-without-9-layers-0.6")
+
+
+def test_the_trainings_exclude_holds_unless_pruning_has_its_own(runner):
+    def zeros(**changes):
+        (row,) = plan(runner, **{"sparsity.exclude": ["conv2"], **changes}).rows
+        state = load_file(runner.ensure(row.network).file("model.safetensors"))
+        return [name for name in WEIGHTS if not state[name].all()]
+
+    assert zeros() == ["conv1.weight", "conv3.weight", "hidden.weight"]
+    assert zeros(**{"prune.exclude": []}) == list(WEIGHTS)
+
+
+def test_the_methods_scores_rank_the_groups_that_it_was_trained_on(runner):
+    def kept(**changes):
+        (row,) = plan(runner, **{"sparsity.method": "l0", **changes}).rows
+        model = fresh_network(row.experiment)
+        _, masks = make_masks(row.experiment, model, {"conv1": torch.arange(8.0), "conv2": torch.arange(16.0)})
+        return {name: masks[f"{name}.weight"].flatten(1).any(1).nonzero().ravel().tolist() for name in ("conv1", "conv2")}
+
+    own = {"conv1": list(range(4, 8)), "conv2": list(range(9, 16))}
+    assert kept() == kept(**{"prune.exclude": ["hidden"]}) == kept(**{"prune.scope": "group"}) == own
+    assert kept(**{"sparsity.exclude": ["conv2"], "prune.exclude": []})["conv1"] == own["conv1"]
+    assert kept(**{"sparsity.exclude": ["conv2"], "prune.exclude": []})["conv2"] != own["conv2"]  # by magnitude
