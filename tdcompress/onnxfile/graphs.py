@@ -1,7 +1,7 @@
 """Walk a model: its graphs (subgraphs of If, Loop, Scan included), nodes and tensors."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
@@ -16,6 +16,14 @@ def every_node(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     yield from _nodes_below(model.graph.node)
     for function in model.functions:
         yield from _nodes_below(function.node)
+
+
+def node_lists(model: onnx.ModelProto) -> Iterator[tuple[str, Sequence[onnx.NodeProto]]]:
+    """Nodes by where their names hold: of every graph as in `graphs`, then of every function as ("function()/", nodes)."""
+    for path, graph in graphs(model):
+        yield path, graph.node
+    for function in model.functions:
+        yield f"{function.name}()/", list(_nodes_below(function.node))
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

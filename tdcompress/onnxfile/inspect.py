@@ -4,33 +4,37 @@ import gzip
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from tdcompress.onnxfile.cost import own_bytes
 from tdcompress.onnxfile.graphs import graphs
-from tdcompress.onnxfile.load import load_model, opset, serialised
+from tdcompress.onnxfile.load import in_file, load_model, opset, serialised
 from tdcompress.onnxfile.metadata import get_metadata
 from tdcompress.onnxfile.reports import FileReport, TensorReport, ValueReport
-from tdcompress.onnxfile.tensors import PACKABLE, bound_bytes
-from tdcompress.onnxfile.weights import StoredWeight, sections, stored_weights
-
-_PARAMETERS = frozenset(PACKABLE.values())
+from tdcompress.onnxfile.tensors import bound_bytes, count_zeros, is_parameter, message_bytes, value_bytes
+from tdcompress.onnxfile.weights import StoredWeight, constant_weights, sections, stored_weights
 
 
 def inspect_onnx(path: str | Path, *, external_data: bool = False) -> FileReport:
-    """Describe an ONNX file, packed or not.
+    """Describe an ONNX file, packed or not; with external data, as the one file that it would be with everything inside.
+
+    Args:
+        path: the file.
+        external_data: accept weights in files beside it.
 
     Raises:
         ModelError: not a model, or damaged.
+        UnsupportedError: an operator, domain or operator set that is not known.
     """
-    return inspect_model(load_model(path, external_data=external_data))
+    model = load_model(path, external_data=external_data)
+    with in_file(path):
+        return inspect_model(model)
 
 
 def inspect_model(model: onnx.ModelProto) -> FileReport:
     """Describe a model as `save_model` would write it."""
     data = serialised(model)
-    weights = stored_weights(model)
+    weights = [*stored_weights(model), *constant_weights(model)]
     tensors = tuple(describe(weight) for weight in weights)
     operators: Counter[str] = Counter()
     decoder_bytes = 0
@@ -38,9 +42,9 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
         operators.update(node.op_type for node in graph.node)
         for key, section in sections(graph).items():
             operators.subtract(node.op_type for node in section.nodes)
-            own = sum(_file_bytes(weight) for weight in weights if weight.key == key)
+            own = sum(_file_bytes(weight) for weight in weights if weight.message is None and weight.key == key)
             decoder_bytes += section.n_bytes() - own
-    parameters = [tensor for tensor in tensors if np.dtype(tensor.dtype) in _PARAMETERS]
+    parameters = [tensor for weight, tensor in zip(weights, tensors, strict=True) if is_parameter(weight.key.dtype)]
     return FileReport(
         file_bytes=len(data),
         gzip_bytes=len(gzip.compress(data, 6, mtime=0)),
@@ -62,8 +66,8 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
 def describe(weight: StoredWeight) -> TensorReport:
     """One weight of a file."""
     array, key = weight.array, weight.key
-    zeros = int(np.count_nonzero(array == 0)) if array.dtype.kind in "fiub" else 0
-    kept = array.size - zeros if key.dtype in _PARAMETERS else array.size
+    zeros = count_zeros(array)
+    kept = array.size - zeros if is_parameter(key.dtype) else array.size
     return TensorReport(
         name=weight.full_name,
         shape=array.shape,
@@ -73,12 +77,14 @@ def describe(weight: StoredWeight) -> TensorReport:
         zeros=zeros,
         encoding=key.encoding,
         file_bytes=_file_bytes(weight),
-        bound_bytes=bound_bytes(array.size, kept, key.stored.itemsize),
+        bound_bytes=bound_bytes(array.size, kept, value_bytes(key.stored)),
     )
 
 
 def _file_bytes(weight: StoredWeight) -> int:
-    """What the file would lose without this weight, if another one with rows of the same shape stays."""
+    """What the file would lose without this weight; of a section, if another one with rows of the same shape stays."""
+    if weight.message is not None:
+        return message_bytes([weight.message])
     return own_bytes(weight, weight.key, beside=(1, *weight.array.shape[1:]))
 
 

@@ -1,13 +1,14 @@
 """Read an ONNX file that nobody vouched for; write one that is complete or not there at all."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from tdcompress import files
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile.graphs import all_tensors, every_node
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit for one message
@@ -55,6 +56,24 @@ def load_model(path: str | Path, *, external_data: bool = False) -> onnx.ModelPr
     return model
 
 
+@contextmanager
+def in_file(path: str | Path) -> Iterator[None]:
+    """Put the file's name in front of what turns out to be wrong with a model that was loaded from it."""
+    try:
+        yield
+    except (ModelError, UnsupportedError, VerificationError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def infers_strictly(model: onnx.ModelProto) -> bool:
+    """Whether onnx.checker accepts the model with `full_check`: every shape and type can be inferred and agrees with its use."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
+
+
 def save_model(model: onnx.ModelProto, path: str | Path) -> int:
     """Publish a model as one file: a temporary name in the same folder, fsync, rename. The same model gives the same bytes.
 
@@ -90,6 +109,8 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder, not an ONNX file")
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     size = path.stat().st_size
@@ -171,8 +192,8 @@ def _read_external(path: Path, tensors: list[onnx.TensorProto]) -> None:
         with source.open("rb") as stream:
             stream.seek(offset)
             tensor.raw_data = stream.read(length)
-        tensor.data_location = onnx.TensorProto.DEFAULT
-        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
 
 
 def _first_line(error: Exception) -> str:

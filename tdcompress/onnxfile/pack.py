@@ -7,21 +7,22 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx
+from onnx import helper
 
-from tdcompress.errors import UnsupportedError
+from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Key, Section, Weight
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
-from tdcompress.onnxfile.load import load_model, save_model
-from tdcompress.onnxfile.plan import Rounding, plan
-from tdcompress.onnxfile.prepare import prepared, unpackable
+from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, save_model
+from tdcompress.onnxfile.plan import Rounding, byte_prices, plan
+from tdcompress.onnxfile.prepare import not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
 from tdcompress.onnxfile.runtime import check_section, output_difference
 from tdcompress.onnxfile.strip import undocumented
-from tdcompress.onnxfile.weights import StoredWeight, densified, is_packed, stored_weights
+from tdcompress.onnxfile.tensors import PACKABLE, count_zeros, is_parameter
+from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights
 
 
 def pack_onnx(
@@ -48,10 +49,12 @@ def pack_onnx(
     Raises:
         ModelError: `src` is not a model, or damaged.
         UnsupportedError: `src` needs something that is not handled; the message names it.
-        VerificationError: the packed weights do not decode to the source's; nothing was written.
+        VerificationError: the packed weights do not decode to the source's, or onnx.checker accepts the source with
+            `full_check` but not the packed file; nothing was written.
     """
     source = load_model(src, external_data=external_data)
-    packed, report = pack_model(source, values, prefer)
+    with in_file(src):
+        packed, report = pack_model(source, values, prefer)
     save_model(packed, dst)
     return report
 
@@ -65,14 +68,17 @@ def pack_model(
     dense, negative_zeros = prepared(undocumented(densified(source)))
     packed = onnx.ModelProto()
     packed.CopyFrom(dense)
+    strict = infers_strictly(dense)
+    prices = byte_prices(prefer, strict)
     weights = stored_weights(dense)
     kept_dense: dict[str, str] = {}
+    kept_dense |= {weight.full_name: _why_constant(weight) for weight in constant_weights(dense) if _has_zeros(weight)}
     rounding = Rounding()
     for number, (path, graph) in enumerate(graphs(packed)):
         fixed = unpackable(graph)
         here = {weight.name: weight for weight in weights if weight.key.graph == number}
         kept_dense |= {path + name: reason for name, reason in fixed.items() if _has_zeros(here[name])}
-        planned = plan([weight for name, weight in here.items() if name not in fixed], number, values, prefer)
+        planned = plan([weight for name, weight in here.items() if name not in fixed], number, values, prices)
         for key, members in planned.items():
             for weight in members:
                 if key.narrow:
@@ -83,6 +89,8 @@ def pack_model(
     else:
         _drop_labels(packed)
     onnx.checker.check_model(packed)
+    if strict and not infers_strictly(packed):
+        raise VerificationError("the source passes onnx.checker's full check, the packed model does not; nothing was written")
     report = inspect_model(packed)
     return packed, PackReport(
         source_bytes=source.ByteSize(),
@@ -104,12 +112,20 @@ def pack_model(
 def unpack_onnx(src: str | Path, dst: str | Path, *, external_data: bool = False) -> UnpackReport:
     """Write `src` again with every weight an ordinary initializer of the same name and value, bit for bit.
 
+    Args:
+        src: a packed file, or any other ONNX file.
+        dst: the dense file; may be `src`.
+        external_data: accept weights in files beside `src`.
+
     Raises:
         ModelError: `src` is not a model, or damaged.
+        UnsupportedError: an operator, domain or operator set that is not known.
     """
     source = load_model(src, external_data=external_data)
-    restored = sum(is_packed(weight.key) for weight in stored_weights(source))
-    n_bytes = save_model(densified(source), dst)
+    with in_file(src):
+        restored = sum(is_packed(weight.key) for weight in stored_weights(source))
+        dense = densified(source)
+    n_bytes = save_model(dense, dst)
     return UnpackReport(source_bytes=source.ByteSize(), file_bytes=n_bytes, restored=restored)
 
 
@@ -141,4 +157,10 @@ def _drop_labels(model: onnx.ModelProto) -> None:
 
 
 def _has_zeros(weight: StoredWeight) -> bool:
-    return weight.array.dtype.kind == "f" and bool(np.any(weight.array == 0))
+    return weight.array.size > 1 and is_parameter(weight.array.dtype) and count_zeros(weight.array) > 0
+
+
+def _why_constant(weight: StoredWeight) -> str:
+    """The reason why a weight is still in a Constant node: in graphs, those of packed element types became initializers."""
+    data_type = helper.np_dtype_to_tensor_dtype(weight.array.dtype)
+    return "it is in a function, where packing does not reach" if data_type in PACKABLE else not_packed(data_type)

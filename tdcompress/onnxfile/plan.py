@@ -16,7 +16,22 @@ from tdcompress.onnxfile.tensors import Array
 _FLOAT32, _FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 
 
-def plan(weights: Sequence[Weight], graph: int, values: Values, prefer: Prefer) -> dict[Key, list[Weight]]:
+def byte_prices(prefer: Prefer, strict: bool) -> dict[str, float]:
+    """Encodings that may be used -> what a byte of it counts.
+
+    Args:
+        prefer: "speed" adds what an encoding's slower loading is worth, and leaves out what loads too slowly.
+        strict: only encodings that pass onnx's strict shape inference.
+    """
+    prices = {
+        name: 1 + encoding.handicap if prefer == "speed" else 1.0
+        for name, encoding in ENCODINGS.items()
+        if encoding.infers or not strict
+    }
+    return {name: price for name, price in prices.items() if math.isfinite(price)}
+
+
+def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[str, float]) -> dict[Key, list[Weight]]:
     """Key -> the weights to be written so, in their order; with values="float16", rounded ones.
 
     Every set of weights with the same element types shares decoders, so these are decided together.
@@ -30,10 +45,9 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prefer: Prefer) 
         by_type.setdefault(key, []).append(weight)
     planned: dict[Key, list[Weight]] = {}
     for key, members in by_type.items():
-        weight_of = {name: 1 + encoding.handicap if prefer == "speed" else 1.0 for name, encoding in ENCODINGS.items()}
-        keys = {name: replace(key, encoding=name) for name, factor in weight_of.items() if math.isfinite(factor)}
-        own = [{name: weight_of[name] * cost for name, cost in _costs(weight, keys).items()} for weight in members]
-        picks = choose(own, {name: weight_of[name] * shared_bytes(candidate) for name, candidate in keys.items()})
+        keys = {name: replace(key, encoding=name) for name in prices}
+        own = [{name: prices[name] * cost for name, cost in _costs(weight, keys).items()} for weight in members]
+        picks = choose(own, {name: price * shared_bytes(keys[name]) for name, price in prices.items()})
         for weight, pick in zip(members, picks, strict=True):
             planned.setdefault(keys[pick], []).append(weight)
     return planned

@@ -8,10 +8,10 @@ from tdcompress.errors import UnsupportedError
 from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import opset
 from tdcompress.onnxfile.tensors import PACKABLE, from_array, to_array
+from tdcompress.onnxfile.weights import constant_tensor
 
 LOWEST_OPSET = 13  # Split takes its sizes as an input since then
 _LOWEST_IR = 7  # the file format that opset 13 came with
-_SMALLEST = 32  # elements; fewer cannot pay for their own node
 
 
 def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
@@ -50,10 +50,15 @@ def unpackable(graph: onnx.GraphProto) -> dict[str, str]:
         elif tensor.name in outputs:
             reasons[tensor.name] = "it is also an output"
         elif tensor.data_type not in PACKABLE:
-            reasons[tensor.name] = f"element type {onnx.TensorProto.DataType.Name(tensor.data_type)} is not packed"
+            reasons[tensor.name] = not_packed(tensor.data_type)
         elif 0 in tensor.dims or not tensor.dims:
             reasons[tensor.name] = "it is a scalar or empty"
     return reasons
+
+
+def not_packed(data_type: int) -> str:
+    """The reason why weights of an element type stay as they are."""
+    return f"element type {onnx.TensorProto.DataType.Name(data_type)} is not packed"
 
 
 def _unlist_initializers(graph: onnx.GraphProto) -> None:
@@ -78,14 +83,11 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _lift_constants(graph: onnx.GraphProto) -> None:
     for number in range(len(graph.node) - 1, -1, -1):
-        node = graph.node[number]
-        if node.op_type != "Constant" or not node.attribute or node.attribute[0].name != "value":
-            continue
-        tensor = node.attribute[0].t
-        if tensor.data_type in PACKABLE and np.prod(tensor.dims, dtype=float) >= _SMALLEST:
+        tensor = constant_tensor(graph.node[number])
+        if tensor is not None and tensor.data_type in PACKABLE:
             lifted = graph.initializer.add()
             lifted.CopyFrom(tensor)
-            lifted.name = node.output[0]
+            lifted.name = graph.node[number].output[0]
             del graph.node[number]
 
 

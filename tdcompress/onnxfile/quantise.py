@@ -19,7 +19,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.onnxfile.load import load_model, save_model
+from tdcompress.onnxfile.load import in_file, load_model, save_model
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.prepare import prepared
@@ -67,18 +67,19 @@ def quantise_int8(
         VerificationError: onnxruntime does not run the result, or packed weights do not decode.
     """
     source = load_model(src)
-    dense = prepared(densified(source))[0]
-    batches = _batches(dense, calibration)
-    folded, quantised = _quantised(dense, batches, method, reduce_range)
-    quantised.ClearField("metadata_props")  # the quantiser's own remarks
-    set_metadata(quantised, get_metadata(source))
-    if pack:
-        quantised = pack_model(quantised, prefer=prefer)[0]
-    before = {weight.name + _SUFFIX: weight.array for weight in stored_weights(folded)}
-    weights = [w for w in stored_weights(quantised) if w.array.dtype == np.int8 and w.name in before]
-    if not weights:
-        raise UnsupportedError(f"{src}: nothing in it can be quantised to int8")
-    error = _output_error(dense, quantised, batches)
+    with in_file(src):
+        dense = prepared(densified(source))[0]
+        batches = _batches(dense, calibration)
+        folded, quantised = _quantised(dense, batches, method, reduce_range)
+        quantised.ClearField("metadata_props")  # the quantiser's own remarks
+        set_metadata(quantised, get_metadata(source))
+        if pack:
+            quantised = pack_model(quantised, prefer=prefer)[0]
+        before = {weight.name + _SUFFIX: weight.array for weight in stored_weights(folded)}
+        weights = [w for w in stored_weights(quantised) if w.array.dtype == np.int8 and w.name in before]
+        if not weights:
+            raise UnsupportedError("nothing in it can be quantised to int8")
+        error = _output_error(dense, quantised, batches)
     return QuantiseReport(
         source_bytes=source.ByteSize(),
         file_bytes=save_model(quantised, dst),

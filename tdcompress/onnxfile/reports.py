@@ -33,13 +33,13 @@ class TensorReport(_Json):
     """One weight of a file.
 
     Attributes:
-        name: value name; in a subgraph "node.attribute/name".
+        name: value name; in a subgraph "node.attribute/name", in a function "function()/name".
         shape: as the network sees it.
         dtype: element type that the network sees.
         stored: element type of the values in the file.
         elements: number of elements.
-        zeros: how many of them are zero.
-        encoding: name of the encoding.
+        zeros: how many of them are 0 or -0.
+        encoding: name of the encoding; "constant" = in a Constant node.
         file_bytes: what this weight adds to the file, without the decoder it shares with others.
         bound_bytes: value bits + n H(p) position bits, or dense where that is less.
     """
@@ -76,7 +76,7 @@ class FileReport(_Json):
         graph_bytes: the rest: nodes, names, inputs and outputs, metadata.
         opset: of the standard domain.
         ir_version: of the file format.
-        parameters: elements of all float and 8-bit weights.
+        parameters: elements of all weights that are floats or integers of at most 8 bits.
         zeros: zeros among them.
         operators: operator name -> number of nodes, decoders not counted.
         metadata: the model's metadata.
@@ -116,7 +116,7 @@ class PackReport(_Json):
     """What packing did.
 
     Attributes:
-        source_bytes: bytes of the input file (without external data).
+        source_bytes: bytes of the input as one file, external data included.
         dense_bytes: bytes of the same model with every weight dense.
         file_bytes: bytes of the packed file.
         bound_bytes: the file's bound (see FileReport).
@@ -149,7 +149,13 @@ class PackReport(_Json):
 
 @dataclass(frozen=True, kw_only=True)
 class UnpackReport(_Json):
-    """What unpacking did: bytes before and after, and how many weights became ordinary initializers."""
+    """What unpacking did.
+
+    Attributes:
+        source_bytes: bytes of the input as one file, external data included.
+        file_bytes: bytes of the dense file.
+        restored: how many weights became ordinary initializers.
+    """
 
     source_bytes: int
     file_bytes: int
@@ -187,7 +193,7 @@ class QuantiseReport(_Json):
 
     Attributes:
         source_bytes: bytes of the input file.
-        file_bytes: bytes of the quantised file.
+        file_bytes: bytes of the int8 file.
         packed: whether int8 weights are packed (only where that makes the file smaller).
         calibration_samples: samples that the activation ranges come from.
         quantised_weights: number of int8 weights.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import Message
 from onnx import numpy_helper
 
 from tdcompress.onnxfile.graphs import every_node, graphs
@@ -13,30 +14,24 @@ from tdcompress.onnxfile.load import STANDARD
 # float16 is left alone: its denormals are ordinary small weights, and CPUs widen it before they compute.
 _FLUSHED: Mapping[int, type[np.floating[Any]]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
+_EXPORTERS = ("pkg.torch.", "pkg.onnxscript.")  # how torch's exporters begin the keys of their own metadata
+
 
 def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without doc strings, metadata below the model's own (stack traces of exporters) and inferred shapes.
+    """A copy without doc strings, what exporters note about themselves (stack traces, signatures) and inferred shapes.
 
-    The model's own `metadata_props` stay. Inferred shapes (`value_info`) stay where operators outside the standard set
-    are used, since not every reader can infer those again.
+    The model's own `metadata_props` stay, but for those that torch's exporters name as theirs. Inferred shapes (`value_info`)
+    stay where operators outside the standard set are used, since not every reader can infer those again.
     """
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
-    slim.ClearField("doc_string")
     standard_only = {node.domain for node in every_node(slim)} <= set(STANDARD)
+    own = [entry for entry in slim.metadata_props if not entry.key.startswith(_EXPORTERS)]
+    _silence(slim)
+    slim.metadata_props.extend(own)
     for function in slim.functions:
-        _bare(function)
         del function.value_info[:]
-    for node in every_node(slim):
-        _bare(node)
-        for attribute in node.attribute:
-            attribute.ClearField("doc_string")
     for _, graph in graphs(slim):
-        _bare(graph)
-        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-            _bare(value)
-        for sparse in graph.sparse_initializer:
-            _bare(sparse.values)
         if standard_only:
             del graph.value_info[:]
     return slim
@@ -62,10 +57,14 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
-def _bare(message: Any) -> None:
-    message.ClearField("doc_string")  # assigning "" would write an empty string, 2 bytes each
-    if "metadata_props" in message.DESCRIPTOR.fields_by_name:
-        message.ClearField("metadata_props")
+def _silence(message: Message) -> None:
+    """Clear doc strings and metadata of a message and of every message in it."""
+    for field, value in message.ListFields():
+        if field.name in ("doc_string", "metadata_props"):
+            message.ClearField(field.name)  # assigning "" would write an empty string, 2 bytes each
+        elif field.type == field.TYPE_MESSAGE:
+            for inner in [value] if isinstance(value, Message) else value:
+                _silence(inner)
 
 
 def _drop_defaults(node: onnx.NodeProto, versions: Mapping[str, int]) -> None:

@@ -24,6 +24,9 @@ PACKABLE: Mapping[int, np.dtype[Any]] = {
 }
 
 
+_BITS = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2}  # these take a byte each in numpy only
+
+
 def to_array(tensor: onnx.TensorProto) -> Array:
     """The values of a dense tensor.
 
@@ -43,6 +46,21 @@ def from_array(array: Array, name: str) -> onnx.TensorProto:
     return numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 
+def is_parameter(dtype: np.dtype[Any]) -> bool:
+    """Whether weights are of this element type: floats of any width, and integers of at most 8 bits, but no shapes or indices."""
+    return dtype.kind in "fV" or (dtype.kind in "iu" and dtype.itemsize == 1)  # V: what numpy itself does not know, as bfloat16
+
+
+def count_zeros(array: Array) -> int:
+    """How many elements are 0 or -0; none where the elements are not numbers."""
+    return int(np.count_nonzero(array == 0)) if array.dtype.kind in "fiubV" else 0
+
+
+def value_bytes(dtype: np.dtype[Any]) -> float:
+    """Bytes of an element in a file; half a byte for a 4-bit one."""
+    return _BITS.get(dtype.name, 8 * dtype.itemsize) / 8
+
+
 def nonzero(array: Array) -> npt.NDArray[np.int64]:
     """Flat positions of the elements that are not zero bit for bit; -0.0 is kept as a value, NaN too."""
     bits = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
@@ -60,9 +78,15 @@ def position_bits(total: int, kept: int) -> float:
     return total * (-p * math.log2(p) - (1 - p) * math.log2(1 - p))
 
 
-def bound_bytes(total: int, kept: int, value_bytes: int) -> float:
-    """Lower bound of a weight's bytes: value bits + n * H(p) position bits, or dense where that is less."""
-    return min(float(total * value_bytes), kept * value_bytes + position_bits(total, kept) / 8)
+def bound_bytes(total: int, kept: int, per_value: float) -> float:
+    """Lower bound of a weight's bytes: value bits + n * H(p) position bits, or dense where that is less.
+
+    Args:
+        total: elements.
+        kept: elements that are not zero.
+        per_value: bytes of one.
+    """
+    return min(total * per_value, kept * per_value + position_bits(total, kept) / 8)
 
 
 def message_bytes(messages: Iterable[Message]) -> int:

@@ -9,11 +9,11 @@ import onnxruntime as ort
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile.graphs import every_node
-from tdcompress.onnxfile.load import load_model, opset
+from tdcompress.onnxfile.load import in_file, load_model, opset
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.runtime import open_session, run
 from tdcompress.onnxfile.tensors import Array
-from tdcompress.onnxfile.weights import dense_initializers
+from tdcompress.onnxfile.weights import constant_weights, stored_weights
 
 RELATIVE_TOLERANCE = 1e-5  # of the largest |output|, float32
 # Of the largest |output| of an 8-bit file: four steps of an output from -max to max. Kernels may round what lies between two
@@ -44,16 +44,18 @@ def verify_onnx(
     """
     path = Path(path)
     model = load_model(path, external_data=external_data)
-    weights = dense_initializers(model)
-    for name, weight in weights.items():
-        if weight.dtype.kind == "f" and np.isnan(weight).any():
-            raise VerificationError(f"{path}: weight {name!r} holds NaN; export the network again, from before it diverged")
-    session = open_session(path)
+    with in_file(path):
+        weights = [*stored_weights(model), *constant_weights(model)]
+        for weight in weights:
+            if weight.array.dtype.kind == "f" and np.isnan(weight.array).any():
+                raise VerificationError(f"weight {weight.full_name!r} holds NaN; export the network from before it diverged")
+        session = open_session(path)
     facts = {"file_bytes": path.stat().st_size, "opset": opset(model), "weights": len(weights)}
     if samples is None:
         return VerifyReport(**facts, samples=0, max_error=0.0, max_output=0.0, tolerance=0.0, ties=0)
     inputs, expected = read_samples(Path(samples), output)
-    outputs = _run_in_batches(path, session, inputs)
+    with in_file(path):
+        outputs = _run_in_batches(session, inputs)
     relative = QUANTISED_TOLERANCE if is_quantised(model) else RELATIVE_TOLERANCE
     max_error, max_output, ties = compare(outputs, expected, str(path), relative)
     return VerifyReport(
@@ -132,13 +134,13 @@ def read_samples(path: Path, output: str = "output") -> tuple[Array, Array]:
     return inputs, outputs
 
 
-def _run_in_batches(path: Path, session: ort.InferenceSession, inputs: Array) -> Array:
+def _run_in_batches(session: ort.InferenceSession, inputs: Array) -> Array:
     values = session.get_inputs()
     if len(values) != 1:
-        raise UnsupportedError(f"{path}: samples are for models of one input; this one has {len(values)}")
+        raise UnsupportedError(f"samples are for models of one input; this one has {len(values)}")
     size = values[0].shape[0] if values[0].shape else None
     batch = size if isinstance(size, int) else len(inputs)
     if batch < 1 or len(inputs) % batch:
-        raise ModelError(f"{path}: takes batches of {size}; {len(inputs)} samples do not divide into these")
+        raise ModelError(f"the model takes batches of {size}; {len(inputs)} samples do not divide into these")
     pieces = [run(session, {values[0].name: inputs[start : start + batch]})[0] for start in range(0, len(inputs), batch)]
     return np.concatenate(pieces)

@@ -3,18 +3,22 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
+from google.protobuf.message import Message
 
 from tdcompress.errors import ModelError
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import RESERVED, Key, Room, Section, Weight
 from tdcompress.onnxfile.encodings.coo import decode_coo
-from tdcompress.onnxfile.graphs import graphs
+from tdcompress.onnxfile.graphs import graphs, node_lists
+from tdcompress.onnxfile.load import STANDARD
 from tdcompress.onnxfile.tensors import Array, from_array, to_array
 
 # A file may unpack to this much: 99.9 % zeros in float32 is a ratio near 700; small files get a floor.
 UNPACKED_FLOOR_BYTES = 64 * 2**20
 UNPACKED_RATIO = 1024
+SMALLEST_CONSTANT = 32  # elements; Constant nodes with fewer hold axes and the like, and cannot pay for a node of their own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,10 +28,12 @@ class StoredWeight(Weight):
     Attributes:
         key: encoding, element types seen and stored, number of the graph.
         path: of the graph; "" is the main one.
+        message: what holds this weight alone; None where its section holds several.
     """
 
     key: Key
     path: str
+    message: Message | None
 
     @property
     def full_name(self) -> str:
@@ -52,6 +58,28 @@ def stored_weights(model: onnx.ModelProto) -> list[StoredWeight]:
     """
     room = _room(model)
     return [weight for number, (path, graph) in enumerate(graphs(model)) for weight in _read_graph(graph, number, path, room)]
+
+
+def constant_weights(model: onnx.ModelProto) -> list[StoredWeight]:
+    """Weights in Constant nodes, of graphs and of the model's own functions: some exporters write them so.
+
+    Raises:
+        ModelError: shape and data of one do not fit together.
+    """
+    return [
+        _alone("constant", node.output[0], to_array(tensor), node, number, path)
+        for number, (path, nodes) in enumerate(node_lists(model))
+        for node in nodes
+        if (tensor := constant_tensor(node)) is not None
+    ]
+
+
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node holds, if that is large enough to be a weight."""
+    if node.op_type != "Constant" or node.domain not in STANDARD:
+        return None
+    held = (attribute.t for attribute in node.attribute if attribute.name == "value")
+    return next((tensor for tensor in held if np.prod(tensor.dims, dtype=float) >= SMALLEST_CONSTANT), None)
 
 
 def densified(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -82,21 +110,22 @@ def _room(model: onnx.ModelProto) -> Room:
 
 def _read_graph(graph: onnx.GraphProto, number: int, path: str, room: Room) -> list[StoredWeight]:
     """The weights of one graph, without those of its subgraphs; `number` is its place in the order of `graphs`."""
-
-    def standard(encoding: str, name: str, array: Array) -> StoredWeight:
-        key = Key(graph=number, encoding=encoding, dtype=array.dtype, stored=array.dtype)
-        return StoredWeight(name=name, array=array, key=key, path=path)
-
-    found = [standard("dense", t.name, to_array(t)) for t in graph.initializer if not t.name.startswith(RESERVED)]
+    found = [_alone("dense", t.name, to_array(t), t, number, path) for t in graph.initializer if not t.name.startswith(RESERVED)]
     for sparse in graph.sparse_initializer:
-        if not sparse.values.name.startswith(RESERVED):
-            found.append(standard("sparse_initializer", sparse.values.name, decode_coo(sparse, room)))
+        name = sparse.values.name
+        if not name.startswith(RESERVED):
+            found.append(_alone("sparse_initializer", name, decode_coo(sparse, room), sparse, number, path))
     for key, section in sections(graph).items():
         if key.graph != number:
             raise ModelError(f"packed weights at {key.prefix!r} are in the wrong graph; was the file edited?")
         for weight in _read_section(key, section, room):
-            found.append(StoredWeight(name=weight.name, array=weight.array, key=key, path=path))
+            found.append(StoredWeight(name=weight.name, array=weight.array, key=key, path=path, message=None))
     return found
+
+
+def _alone(encoding: str, name: str, array: Array, message: Message, graph: int, path: str) -> StoredWeight:
+    key = Key(graph=graph, encoding=encoding, dtype=array.dtype, stored=array.dtype)
+    return StoredWeight(name=name, array=array, key=key, path=path, message=message)
 
 
 def sections(graph: onnx.GraphProto) -> dict[Key, Section]:
@@ -129,10 +158,14 @@ def _reserved_name(node: onnx.NodeProto) -> str | None:
 
 def _read_section(key: Key, section: Section, room: Room) -> list[Weight]:
     """Decode a section, then write it again: only what comes out identical was made by `write` and means what we read."""
+    what = f"packed weights at {key.prefix!r} ({_members(section)})"
     encoding = ENCODINGS.get(key.encoding)
     if encoding is None:
-        raise ModelError(f"packed weights at {key.prefix!r} are of an encoding that this version does not know")
-    weights = encoding.read(section, key, room)
+        raise ModelError(f"{what} are of an encoding that this version does not know")
+    try:
+        weights = encoding.read(section, key, room)
+    except ModelError as error:
+        raise ModelError(f"{what}: {error}") from error
     again = encoding.write(weights, key)
     same = (
         _canonical(section.initializers) == _canonical(again.initializers)
@@ -140,8 +173,15 @@ def _read_section(key: Key, section: Section, room: Room) -> list[Weight]:
         and _canonical(section.nodes) == _canonical(again.nodes)
     )
     if not same:
-        raise ModelError(f"packed weights at {key.prefix!r} are not as this format writes them; was the file edited?")
+        raise ModelError(f"{what} are not as this format writes them; was the file edited?")
     return weights
+
+
+def _members(section: Section) -> str:
+    """The weights that a section makes known, as far as its nodes tell: the first two by name."""
+    names = [name for node in section.nodes for name in node.output if not name.startswith(RESERVED)]
+    named = ", ".join(names[:2]) or "no weight is read from them"
+    return f"{named} and {len(names) - 2} more" if len(names) > 2 else named
 
 
 def _canonical(messages: Iterable[onnx.TensorProto | onnx.SparseTensorProto | onnx.NodeProto]) -> list[bytes]:

@@ -208,6 +208,20 @@ def test_nothing_is_written_when_the_source_is_damaged(packed: onnx.ModelProto, 
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
 
 
+@pytest.mark.parametrize("do", [inspect_onnx, verify_onnx, pack_onnx, unpack_onnx])
+def test_messages_name_file_weights_and_cause(do: Callable, packed: onnx.ModelProto, tmp_path) -> None:
+    codes = numpy_helper.to_array(tensor(packed, "codes"))
+    put(packed, "codes", codes[:-1])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(packed.SerializeToString())
+    with pytest.raises(ModelError) as caught:
+        do(path, tmp_path / "out.onnx") if do in (pack_onnx, unpack_onnx) else do(path)
+    assert str(caught.value) == (
+        f"{path}: packed weights at 'tdc1.0.gap8.f4.' (conv1.weight, conv2.weight and 1 more): "
+        "positions and values do not fit; the file is damaged"
+    )
+
+
 def test_labels_of_other_tools_do_not_matter(packed: onnx.ModelProto) -> None:
     before = {name: array.tobytes() for name, array in dense_initializers(packed).items()}
     for number, node in enumerate(packed.graph.node):

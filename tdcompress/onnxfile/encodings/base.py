@@ -102,6 +102,10 @@ class Encoding(Protocol):
     def handicap(self) -> float:
         """How much more its bytes count with `prefer="speed"`, because a runtime takes longer to load them."""
 
+    @property
+    def infers(self) -> bool:
+        """Whether onnx can infer shapes and types from it, as `onnx.checker` does with `full_check`."""
+
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         """Messages that make every weight known in the graph under its name.
 

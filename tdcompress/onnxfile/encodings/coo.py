@@ -1,6 +1,7 @@
 """ONNX's own sparse initializer: values and int64 flat positions (COO). It has no decoder, so it fits small weights.
 
-onnxruntime refuses indices narrower than int64 at 16 bits and onnx.checker at 32, so a position costs 8 bytes.
+onnxruntime refuses indices narrower than int64 at 16 bits and onnx.checker at 32, so a position costs 8 bytes. To onnx's strict
+shape inference it is of type sparse_tensor, which no operator reads, though runtimes do: where that matters it is not used.
 """
 
 import math
@@ -41,6 +42,7 @@ def decode_coo(sparse: onnx.SparseTensorProto, room: Room) -> Array:
 
 class _Coo:
     handicap = 0.0
+    infers = False
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         prefix = key.prefix if key.narrow else ""

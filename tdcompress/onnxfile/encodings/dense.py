@@ -8,6 +8,7 @@ from tdcompress.onnxfile.tensors import from_array, to_array
 
 class _Dense:
     handicap = 0.0
+    infers = True
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         prefix = key.prefix if key.narrow else ""

@@ -85,6 +85,7 @@ class FrameEncoding:
 
     codec: Codec
     handicap: float
+    infers = True
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         """See `Encoding`."""
@@ -127,7 +128,7 @@ class FrameEncoding:
         def constant(name: str, dtype: np.dtype[Any]) -> Array:
             array = to_array(tensors[name])
             if array.dtype != dtype:
-                raise ModelError(f"{name!r} is of type {array.dtype}, not {dtype}; the file is damaged")
+                raise ModelError(f"{name} is of type {array.dtype}, not {dtype}; the file is damaged")
             return array
 
         def integers(name: str) -> list[int]:
@@ -138,16 +139,16 @@ class FrameEncoding:
             codes = constant(names("codes"), np.dtype(np.uint8))
             values = constant(names("narrow" if key.narrow else "values"), key.stored).reshape(-1)
         except (KeyError, IndexError, ValueError) as error:
-            raise ModelError(f"packed weights at {key.prefix!r} lack a part ({error}); the file is damaged") from error
+            raise ModelError(f"they lack a part ({error}); the file is damaged") from error
         if not shapes or any(size <= 0 for _, shape in shapes for size in shape):
-            raise ModelError(f"packed weights at {key.prefix!r} have no valid shapes; the file is damaged")
+            raise ModelError("they have no valid shapes; the file is damaged")
         sizes = [math.prod(shape) for _, shape in shapes]
         total = sum(sizes)
         room.take(total * key.dtype.itemsize, key.prefix)
         lead = int(self.codec.zero_first)
         positions = self.codec.decode(codes, total)
         if positions.size != values.size - lead or (positions.size and positions[-1] > total):  # a last filler may be at total
-            raise ModelError(f"packed weights at {key.prefix!r}: positions and values do not fit; the file is damaged")
+            raise ModelError("positions and values do not fit; the file is damaged")
         flat = np.zeros(total + 1, key.dtype)
         flat[positions] = values[lead:].astype(key.dtype)
         pieces = np.split(flat[:total], np.cumsum(sizes)[:-1])
