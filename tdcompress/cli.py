@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tdcompress.console import Signals
-    from tdcompress.onnxfile.reports import PackReport
 
 DEFAULT_ARTIFACTS = "artifacts"
 
@@ -87,6 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--backend", choices=["onnxruntime", "engine"], default="onnxruntime", help="engine: what it would do with each layer"
     )
     sub.add_argument("--json", action="store_true")
+    _add_external_data(sub)
     _add_artifacts(sub)
 
     sub = verb("pack", pack, "write an ONNX file again without its zeros: plain standard operators, as fast as before")
@@ -94,15 +94,17 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("target", type=Path, metavar="OUT.onnx")
     sub.add_argument("--values", choices=["float32", "float16"], default="float32")
     sub.add_argument("--prefer", choices=["speed", "size"], default="speed", help="of loading")
-    sub.add_argument("--external-data", action="store_true", help="accept weights in files beside IN.onnx")
+    _add_external_data(sub)
 
     sub = verb("unpack", unpack, "write a packed ONNX file with dense weights again")
     sub.add_argument("source", type=Path, metavar="IN.onnx")
     sub.add_argument("target", type=Path, metavar="OUT.onnx")
+    _add_external_data(sub)
 
     sub = verb("verify", verify, "check an ONNX file or a run's folder: damage, validity, and its outputs on real samples")
     sub.add_argument("path", type=Path)
     sub.add_argument("--json", action="store_true")
+    _add_external_data(sub)
     _add_artifacts(sub)
 
     sub = verb("bench", bench, "time ONNX files on this machine against a baseline")
@@ -119,6 +121,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_artifacts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifacts", type=Path, default=Path(DEFAULT_ARTIFACTS), metavar="DIR", help="where runs are kept")
+
+
+def _add_external_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--external-data", action="store_true", help="accept weights in files beside the ONNX file")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -281,7 +287,7 @@ def inspect(args: argparse.Namespace) -> None:
         else:
             from tdcompress.onnxfile.inspect import inspect_onnx
 
-            report = inspect_onnx(file)
+            report = inspect_onnx(file, external_data=args.external_data)
             found[file.name] = report.to_json()
             tables = list(file_tables(file, report))
         for table in () if args.json else tables:
@@ -292,23 +298,22 @@ def inspect(args: argparse.Namespace) -> None:
 
 def pack(args: argparse.Namespace) -> None:
     """``tdcompress pack``."""
+    from tdcompress.inspection import packing_lines
     from tdcompress.onnxfile.pack import pack_onnx
 
     done = pack_onnx(args.source, args.target, values=args.values, prefer=args.prefer, external_data=args.external_data)
-    _say_packed(args.target, done)
+    share = done.file_bytes / done.dense_bytes
+    print(f"wrote {args.target}: {done.file_bytes:,} bytes, x{share:.3f} of the dense file's {done.dense_bytes:,}")
+    for line in packing_lines(done):
+        print(line)
 
 
 def unpack(args: argparse.Namespace) -> None:
     """``tdcompress unpack``."""
     from tdcompress.onnxfile.pack import unpack_onnx
 
-    unpack_onnx(args.source, args.target)
-    print(f"wrote {args.target}: {args.target.stat().st_size:,} bytes, from {args.source.stat().st_size:,}")
-
-
-def _say_packed(target: Path, done: "PackReport") -> None:
-    share = done.file_bytes / done.dense_bytes
-    print(f"wrote {target}: {done.file_bytes:,} bytes, x{share:.3f} of the dense file's {done.dense_bytes:,}")
+    done = unpack_onnx(args.source, args.target, external_data=args.external_data)
+    print(f"wrote {args.target}: {done.file_bytes:,} bytes, from {done.source_bytes:,}; {done.restored} weights are dense again")
 
 
 def verify(args: argparse.Namespace) -> None:
@@ -318,7 +323,7 @@ def verify(args: argparse.Namespace) -> None:
     path = args.path if args.path.exists() else args.artifacts / args.path
     if not path.exists():
         raise ModelError(f"{args.path}: no such file or run")
-    found = verify_path(path, say=lambda line: print(line, file=sys.stderr))
+    found = verify_path(path, say=lambda line: print(line, file=sys.stderr), external_data=args.external_data)
     if args.json:
         print(json.dumps({name: entry.to_json() for name, entry in found.items()}, indent=1))
         return

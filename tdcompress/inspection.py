@@ -1,13 +1,15 @@
-"""ONNX files as tables: tensor by tensor, and layer by layer as the engine sees them."""
+"""ONNX files as people read them: tensor by tensor, layer by layer as the engine sees them, and what packing did."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tdcompress.engine import LayerRecord
 from tdcompress.errors import UserError
-from tdcompress.onnxfile.reports import FileReport
+from tdcompress.onnxfile.reports import FileReport, PackReport
 from tdcompress.report import text
 from tdcompress.report.tables import Column, Table
+
+_SHARES = ("accuracy", "sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
 
 
 def run_files(folder: Path) -> list[Path]:
@@ -18,7 +20,8 @@ def run_files(folder: Path) -> list[Path]:
     """
     files = sorted(folder.glob("*.onnx"))
     if not files:
-        raise UserError(f"{folder}: neither an ONNX file nor a run with some; `tdcompress status` lists the runs")
+        found = "a folder without ONNX files" if folder.is_dir() else "no such file or run"
+        raise UserError(f"{folder}: {found}; name an ONNX file, or a run that `tdcompress status` lists")
     return files
 
 
@@ -55,9 +58,32 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
         ("outputs", ", ".join(f"{value.name} {value.dtype} {list(value.shape)}" for value in report.outputs)),
         ("opset", str(report.opset)),
         ("operators", ", ".join(f"{name} {count}" for name, count in sorted(report.operators.items()))),
-        *sorted((name, value[:200]) for name, value in report.metadata.items()),
+        *sorted((name, _readable(name, value)) for name, value in report.metadata.items()),
     )
     return tensors, Table(title="", columns=(Column(title="the whole"), Column(title="")), rows=facts)
+
+
+def _readable(name: str, value: str) -> str:
+    """A metadata value; shares with two decimals."""
+    try:
+        return f"{text.percent(float(value))} %" if name in _SHARES else value[:200]
+    except ValueError:
+        return value[:200]
+
+
+def packing_lines(report: PackReport) -> Iterator[str]:
+    """What packing changed, and what it left alone though there are zeros in it."""
+    if report.values == "float16":
+        outputs = "not measured: no inputs could be made up" if report.output_error is None else f"{report.output_error:.2g}"
+        yield (
+            f"float16: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, "
+            f"{report.underflows:,} became zero; largest error of an output on random inputs, of the largest output: {outputs}"
+        )
+    if report.negative_zeros:
+        yield f"{report.negative_zeros:,} weights that were -0.0 are +0.0"
+    for reason in sorted(set(report.kept_dense.values())):
+        names = [name for name, why in report.kept_dense.items() if why == reason]
+        yield f"with zeros, but kept dense because {reason}: {', '.join(names[:3])}" + " ..." * (len(names) > 3)
 
 
 def engine_table(path: Path, layers: Sequence[LayerRecord]) -> Table:

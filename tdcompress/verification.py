@@ -15,12 +15,15 @@ from tdcompress.onnxfile.verify import verify_onnx
 REPORT, SAMPLES = "report.json", "samples.npz"
 
 
-def verify_path(path: Path, say: Callable[[str], None] = lambda line: None) -> dict[str, VerifyReport]:
+def verify_path(
+    path: Path, say: Callable[[str], None] = lambda line: None, *, external_data: bool = False
+) -> dict[str, VerifyReport]:
     """Verify a file, or a run folder: every file against the manifest, every ONNX file, and its outputs on real samples.
 
     Args:
         path: an .onnx file (with samples.npz beside it, the outputs are compared too), or a folder of ``tdcompress run``.
         say: gets a line for each step.
+        external_data: accept weights in files beside an .onnx file; a run's files have none.
 
     Returns:
         A report for each ONNX file; it is there only if the file passed.
@@ -31,9 +34,9 @@ def verify_path(path: Path, say: Callable[[str], None] = lambda line: None) -> d
         VerificationError: a model that does not give the recorded outputs.
     """
     if not path.is_dir():
-        return {path.name: verify_with_samples(path)}
-    say(f"{path}: hashing files")
+        return {path.name: verify_with_samples(path, external_data=external_data)}
     files = _manifest_files(path)
+    say(f"{path}: hashing files")
     check_files(path, files)
     _check_manifest(path)
     models = sorted(name for name in files if name.endswith(".onnx"))
@@ -46,13 +49,13 @@ def verify_path(path: Path, say: Callable[[str], None] = lambda line: None) -> d
     return reports
 
 
-def verify_with_samples(path: Path) -> VerifyReport:
+def verify_with_samples(path: Path, *, external_data: bool = False) -> VerifyReport:
     """Verify an ONNX file, on the samples beside it where they are recorded for it."""
     samples = path.parent / SAMPLES
     output = f"output/{path.name}"
     if _holds(samples, output):
-        return verify_onnx(path, samples, output=output)
-    return verify_onnx(path)
+        return verify_onnx(path, samples, output=output, external_data=external_data)
+    return verify_onnx(path, external_data=external_data)
 
 
 def _holds(samples: Path, output: str) -> bool:

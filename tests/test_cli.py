@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from tdcompress.cli import main
 from tdcompress.files import sha256_file
@@ -267,6 +268,37 @@ def test_files_are_inspected_packed_and_unpacked_without_torch(deployed, tiny_ru
     assert f"wrote {plain}" in deployed("unpack", packed, plain)
     assert packed.stat().st_size < plain.stat().st_size
     onnx.checker.check_model(onnx.load(plain))
+
+
+def test_external_data_is_read_only_where_it_is_allowed(refused, call, tiny_run, tmp_path):
+    model = onnx.load(tiny_run / "dense.onnx")
+    one, two, plain = (tmp_path / name for name in ("one.onnx", "two.onnx", "plain.onnx"))
+    onnx.save_model(model, one, save_as_external_data=True, location="one.data", size_threshold=0)
+    for verb in (["inspect", one], ["verify", one], ["pack", one, two], ["unpack", one, two]):
+        assert "--external-data" in refused(*verb)
+        assert not two.exists()
+    for verb in (["inspect", one], ["verify", one], ["unpack", one, plain], ["pack", one, two]):
+        call(*verb, "--external-data")
+    assert onnx.load(plain) == onnx.load(tiny_run / "dense.onnx")
+
+
+def test_packing_says_what_it_rounded_and_left_alone(call, tiny_run, tmp_path):
+    model = onnx.load(tiny_run / "none-0.5-float32.onnx")
+    model.graph.initializer.append(helper.make_tensor("half", onnx.TensorProto.BFLOAT16, [64], [0.0, 1.0] * 32))
+    onnx.save(model, tmp_path / "m.onnx")
+    _, out, _ = call("pack", tmp_path / "m.onnx", tmp_path / "p.onnx", "--values", "float16")
+    wrote, rounded, left = out.splitlines()
+    assert wrote.startswith(f"wrote {tmp_path / 'p.onnx'}: ")
+    assert rounded.startswith("float16: weights differ by at most 0.000")
+    assert left == "with zeros, but kept dense because element type BFLOAT16 is not packed: half"
+
+
+def test_a_folder_named_like_a_file(refused, tmp_path):
+    (tmp_path / "m.onnx").mkdir()
+    assert "m.onnx: a folder without ONNX files" in refused("inspect", tmp_path / "m.onnx")
+    for verb in ("pack", "unpack"):
+        assert "m.onnx: is a folder, not an ONNX file" in refused(verb, tmp_path / "m.onnx", tmp_path / "p.onnx")
+    assert "is a run's folder?" in refused("verify", tmp_path / "m.onnx", code=1)
 
 
 def test_what_another_machine_measured_joins_the_report_without_torch(deployed, copied, tmp_path):

@@ -12,12 +12,17 @@ Rows = list[tuple[str, ...]]
 
 
 def times_table(report: BenchReport) -> tuple[Rows, tuple[str, ...]]:
-    """Rows under `TIMES`, the control first, then the files in the order asked for; and the notes that cells name by number."""
+    """Rows under `TIMES`, the control first, then the files in the order asked for; and the notes that cells name by number.
+
+    A file of which nothing is claimed has the reason among its notes.
+    """
     notes: dict[str, int] = {}
 
     def cells(latency: Latency) -> tuple[str, ...]:
-        for flag in latency.flags:
-            notes.setdefault(flag, len(notes) + 1)
+        unclaimed = latency.claim == "none" and latency is not report.control
+        said = (*latency.flags, f"no claim: {latency.claim_reason}") if unclaimed else latency.flags
+        for note in said:
+            notes.setdefault(note, len(notes) + 1)
         return (
             f"{latency.ratio_to_dense:.3f}",
             f"{latency.ratio_low:.3f} .. {latency.ratio_high:.3f}",
@@ -25,7 +30,7 @@ def times_table(report: BenchReport) -> tuple[Rows, tuple[str, ...]]:
             format_ms(latency.p50_ns),
             format_ms(latency.p90_ns),
             format_ms(latency.p99_ns),
-            " ".join(str(notes[flag]) for flag in latency.flags),
+            " ".join(str(notes[note]) for note in said),
         )
 
     return _rows(report, cells), tuple(notes)

@@ -172,6 +172,14 @@ def test_tables_have_the_control_first_and_a_cell_for_every_column(report):
     assert len(notes) == len(set(notes))
 
 
+def test_a_row_without_a_claim_says_why(report):
+    reason = "the 95 % interval [0.980, 1.020] contains 1"
+    same = dataclasses.replace(report.rows[0], claim="none", claim_reason=reason)
+    times, notes = times_table(dataclasses.replace(report, rows=(same,)))
+    assert f"no claim: {reason}" in [notes[int(number) - 1] for number in times[1][-1].split()]
+    assert not any(report.control.claim_reason in note for note in notes)  # nothing is to be claimed of dense against itself
+
+
 @pytest.mark.parametrize(
     ("nanoseconds", "text"), [(None, "-"), (9_234, "0.0092"), (512_345, "0.512"), (5_123_456, "5.12"), (51_234_567, "51.2")]
 )

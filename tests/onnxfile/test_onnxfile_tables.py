@@ -1,17 +1,23 @@
-"""The tables that ``inspect`` prints: every weight with its shape, zeros, encoding, bytes and bound; and the whole."""
+"""What ``inspect`` and ``pack`` print: each weight with shape, zeros, encoding, bytes and bound; the whole; what was left alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
-from tdcompress.inspection import file_tables
+from tdcompress.inspection import file_tables, packing_lines
 from tdcompress.onnxfile.inspect import inspect_model
+from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.pack import pack_model
 
 
 def test_every_weight_and_the_whole(make_small_net: Callable[..., onnx.ModelProto]) -> None:
-    report = inspect_model(pack_model(make_small_net(0.9))[0])
+    model = make_small_net(0.9)
+    set_metadata(model, {"accuracy": "0.9814814814814815", "classes": "[0.9814814814814815]", "sparsity_model": "unknown"})
+    report = inspect_model(pack_model(model)[0])
     tensors, whole = file_tables(Path("m.onnx"), report)
     assert [column.title for column in tensors.columns] == ["tensor", "shape", "zeros", "encoding", "bytes", "bound"]
     assert len(tensors.rows) == len(report.tensors)
@@ -23,3 +29,19 @@ def test_every_weight_and_the_whole(make_small_net: Callable[..., onnx.ModelProt
     assert facts["file"] == f"{report.file_bytes:,} bytes, {report.gzip_bytes:,} gzipped"
     assert facts["bound of the weights"].startswith(f"{report.bound_bytes:,.0f} bytes")
     assert facts["operators"].startswith("BatchNormalization 2, Conv 2, ")
+    assert (facts["accuracy"], facts["classes"], facts["sparsity_model"]) == ("98.15 %", "[0.9814814814814815]", "unknown")
+
+
+def test_packing_in_words(make_small_net: Callable[..., onnx.ModelProto]) -> None:
+    model = make_small_net(0.9)
+    assert list(packing_lines(pack_model(model)[1])) == []
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "conv2.weight")
+    array = numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(np.where(array == 0, np.float32(-0.0), array), weight.name))
+    report = pack_model(model, values="float16")[1]
+    rounded, negative = packing_lines(report)
+    assert rounded.startswith(f"float16: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, ")
+    assert rounded.endswith(f": {report.output_error:.2g}")
+    assert negative == f"{32 * 129:,} weights that were -0.0 are +0.0"
+    (left,) = packing_lines(replace(report, values="float32", negative_zeros=0, kept_dense=dict.fromkeys("abcd", "of a whim")))
+    assert left == "with zeros, but kept dense because of a whim: a, b, c ..."
