@@ -298,7 +298,7 @@ def test_a_folder_named_like_a_file(refused, tmp_path):
     assert "m.onnx: a folder without ONNX files" in refused("inspect", tmp_path / "m.onnx")
     for verb in ("pack", "unpack"):
         assert "m.onnx: is a folder, not an ONNX file" in refused(verb, tmp_path / "m.onnx", tmp_path / "p.onnx")
-    assert "is a run's folder?" in refused("verify", tmp_path / "m.onnx", code=1)
+    assert "m.onnx a run's folder?" in refused("verify", tmp_path / "m.onnx", code=1)
 
 
 def test_what_another_machine_measured_joins_the_report_without_torch(deployed, copied, tmp_path):

@@ -26,7 +26,7 @@ from tdcompress.stages.network import EVALUATION_BATCH, deployed_network, load_d
 
 Prepare = Callable[[Tensor], Tensor]
 
-VERSION = 3
+VERSION = 4
 ONNX, SAMPLES = "model.onnx", "samples.npz"
 CHECKED_SAMPLES = 64
 SHIPPED_SAMPLES = 16

@@ -40,6 +40,30 @@ def test_bytes_are_near_the_bound_on_resnet32(make_resnet32: Make, sparsity: flo
         by_hand += array.size * (p * 32 + entropy) / 8
     assert report.bound_bytes == pytest.approx(by_hand, rel=1e-9)
     assert arrays(packed) == arrays(model)
+    assert {node.domain for node in packed.graph.node} == {""}  # nothing but standard operators
+    assert packed.opset_import == model.opset_import
+    assert infers_strictly(packed)
+
+
+@pytest.mark.parametrize("zeros", [0.01, 0.03, 0.06, 0.2, 0.4, 0.6, 0.8, 0.95, 0.995])
+def test_no_single_encoding_is_smaller(make_small_net: Make, zeros: float) -> None:
+    """Below the break-even that encoding is dense, and the file is left as it is."""
+    dense = make_small_net(0.0)
+    random = np.random.default_rng(0)
+    for tensor in dense.graph.initializer:
+        if len(tensor.dims) > 1:
+            array = numpy_helper.to_array(tensor)
+            kept = np.where(random.random(array.shape) < zeros, np.float32(0), array)
+            tensor.CopyFrom(numpy_helper.from_array(kept, tensor.name))
+    weights = [weight for weight in stored_weights(dense) if weight.array.ndim > 1]
+    without = dense.ByteSize() - ENCODINGS["dense"].write(weights, weights[0].key).n_bytes()
+    report = pack_model(dense, prefer="size")[1]
+    for name, encoding in ENCODINGS.items():
+        if encoding.infers:
+            alone = without + encoding.write(weights, replace(weights[0].key, encoding=name)).n_bytes()
+            assert report.file_bytes <= alone + 2, name  # a length of one byte more
+    assert (set(report.encodings) == {"dense"}) == (zeros < 0.1)
+    assert report.file_bytes <= report.dense_bytes
 
 
 @pytest.mark.parametrize("level", ["basic", "extended", "layout", "all"])
@@ -126,7 +150,7 @@ def test_without_zeros_everything_stays_dense(make_small_net: Make) -> None:
     assert packed.SerializeToString(deterministic=True) == dense.SerializeToString(deterministic=True)
 
 
-def test_float16_values(make_resnet32: Make, run_model: Callable) -> None:
+def test_float16_values(make_resnet32: Make, run_model: Callable, optimised_graph: Callable) -> None:
     dense = make_resnet32(0.9)
     packed, report = pack_model(dense, values="float16")
     exact, rounded = dense_initializers(dense), dense_initializers(packed)
@@ -143,6 +167,8 @@ def test_float16_values(make_resnet32: Make, run_model: Callable) -> None:
     assert report.output_error is not None
     assert 0 < report.output_error < 5e-3
     assert report.file_bytes < 0.62 * pack_model(dense)[1].file_bytes
+    assert optimised_graph(packed, "all") == optimised_graph(densified(packed), "all")
+    assert infers_strictly(packed)
 
 
 def test_float16_leaves_what_it_cannot_hold(make_small_net: Make) -> None:

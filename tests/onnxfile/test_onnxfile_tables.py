@@ -1,4 +1,4 @@
-"""What ``inspect`` and ``pack`` print: each weight with shape, zeros, encoding, bytes and bound; the whole; what was left alone."""
+"""What ``inspect`` and ``pack`` print: each weight with zeros, encoding, bytes and bound; the whole; what was left alone."""
 
 from collections.abc import Callable
 from dataclasses import replace
