@@ -9,7 +9,7 @@ from tdcompress.errors import UserError
 from tdcompress.records import Report, Row
 from tdcompress.report.document import Block, Items, Paragraph, Section
 from tdcompress.report.papers import PublishedTable, matches, percentage_of, read_heading, variant
-from tdcompress.report.tables import Column, Table
+from tdcompress.report.tables import Table, numbers, texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def cells_table(comparison: Comparison) -> Table:
     by_percentage = [{cell.percentage: cell for cell in column.cells} for column in comparison.columns]
     return Table(
         title="",
-        columns=(Column(title="%", align="right"), *(Column(title=_title(each), align="right") for each in comparison.columns)),
+        columns=numbers("%", *(_title(each) for each in comparison.columns)),
         rows=tuple(
             (percentage, *(cell_text(cells[percentage]) if percentage in cells else "" for cells in by_percentage))
             for percentage in percentages
@@ -178,10 +178,9 @@ def cell_text(cell: Cell) -> str:
 
 def trainings_table(comparison: Comparison) -> Table:
     """Seeds, epochs, hardware and seconds behind each column."""
-    texts, numbers = ("training", "seeds", "device"), ("epochs", "seconds of one")
     return Table(
         title="",
-        columns=(*(Column(title=title) for title in texts), *(Column(title=title, align="right") for title in numbers)),
+        columns=(*texts("training", "seeds", "device"), *numbers("epochs", "seconds of one")),
         rows=tuple(
             (_title(each), _list(each.seeds), each.device, str(each.epochs), f"{each.train_seconds:.0f}")
             for each in comparison.columns

@@ -14,7 +14,7 @@ from tdcompress.records import AnalysisRecord, decode, encode
 from tdcompress.report import canvas, colours, markdown
 from tdcompress.report.document import Block, Document, Figure, Items, Paragraph
 from tdcompress.report.papers import matches, published_table, read_heading
-from tdcompress.report.tables import Column, Table
+from tdcompress.report.tables import Table, numbers, texts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -99,10 +99,9 @@ def label(record: AnalysisRecord) -> str:
 
 
 def _beside_published(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float] | None]]) -> Table:
-    titles = ("|delta E|", "unpruned, %", "pruned, %", "seed", "epochs", "seconds")
     return Table(
         title="",
-        columns=(Column(title="training"), *(Column(title=title, align="right") for title in titles)),
+        columns=(*texts("training"), *numbers("|delta E|", "unpruned, %", "pruned, %", "seed", "epochs", "seconds")),
         rows=tuple(
             (
                 name,
@@ -124,10 +123,9 @@ def _beside(ours: float, theirs: float | None, form: str) -> str:
 
 
 def _terms(records: Sequence[AnalysisRecord]) -> Table:
-    titles = ("-gradient . d", "1/2 d' H d", "their sum", "measured change of the loss")
     return Table(
         title="",
-        columns=(Column(title="training"), *(Column(title=title, align="right") for title in titles)),
+        columns=(*texts("training"), *numbers("-gradient . d", "1/2 d' H d", "their sum", "measured change of the loss")),
         rows=tuple(
             (
                 label(record),

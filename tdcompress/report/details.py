@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from tdcompress.records import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import group
-from tdcompress.report.tables import Column, Table, highlighted, numbered
+from tdcompress.report.series import group, training_of
+from tdcompress.report.tables import Table, line_of, numbered, numbers, texts
 
 
 def accuracies(report: Report) -> Table:
@@ -27,14 +27,9 @@ def accuracies(report: Report) -> Table:
         lines.append((row.id, text.percent(row.accuracy_dense), *cells, str(apart)))
     return Table(
         title="Accuracy through each artefact",
-        columns=(
-            Column(title="row"),
-            Column(title="unpruned, %", align="right"),
-            *(Column(title=f"{name}, %", align="right") for name in used),
-            Column(title="samples apart", align="right"),
-        ),
+        columns=(*texts("row"), *numbers("unpruned, %", *(f"{name}, %" for name in used), "samples apart")),
         rows=tuple(lines),
-        highlight=highlighted(report),
+        highlight=line_of(report.selected, lines),
     )
 
 
@@ -71,12 +66,9 @@ def sizes(report: Report) -> Table:
     lines = [(row.id, *_size_cells(row), *([_stored(row)] if stored else [])) for row in report.rows]
     return Table(
         title="Size",
-        columns=(
-            Column(title="row"),
-            *(Column(title=title, align="right") for title in (*titles, *(["scipy CSR"] if stored else []))),
-        ),
+        columns=(*texts("row"), *numbers(*titles, *(["scipy CSR"] if stored else []))),
         rows=tuple(lines),
-        highlight=highlighted(report),
+        highlight=line_of(report.selected, lines),
     )
 
 
@@ -101,30 +93,24 @@ def _stored(row: Row) -> str:
 def latencies(report: Report, host: str) -> Table:
     """Every latency measured on one host, with the reason for its claim."""
     found = [(row, latency) for row in report.rows for latency in row.latency if latency.host == host]
-    numbers = numbered(latency.reason for _, latency in found)
-    chosen = (index for index, (row, _) in enumerate(found) if row.id == report.selected)
+    reasons = numbered(latency.reason for _, latency in found)
+    lines = [
+        (row.id, text.setting(latency), text.duration(latency.p50_ns), text.latency(latency), reasons[latency.reason])
+        for row, latency in found
+    ]
     return Table(
         title=f"Latency on {host}",
-        columns=(
-            Column(title="row"),
-            Column(title="run by"),
-            Column(title="median", align="right"),
-            Column(title="time / dense time [95 %]"),
-            Column(title="because", align="right"),
-        ),
-        rows=tuple(
-            (row.id, text.setting(latency), text.duration(latency.p50_ns), text.latency(latency), numbers[latency.reason])
-            for row, latency in found
-        ),
-        highlight=next(chosen, None),
-        notes=tuple(note for note in numbers if note),
+        columns=(*texts("row", "run by"), *numbers("median"), *texts("time / dense time [95 %]"), *numbers("because")),
+        rows=tuple(lines),
+        highlight=line_of(report.selected, lines),
+        notes=tuple(note for note in reasons if note),
     )
 
 
 def trainings(report: Report) -> Table:
     """What was trained, once each: many rows come from one training."""
-    lines: dict[tuple[str, ...], None] = {}
-    for series in group(replace(row, values="float32") for row in report.rows):  # one training, whatever its files hold
+    lines: dict[tuple[object, ...], tuple[str, ...]] = {}
+    for series in group(replace(row, values="float32") for row in report.rows):
         for row in series.rows:
             line = (
                 series.label,
@@ -134,16 +120,14 @@ def trainings(report: Report) -> Table:
                 row.device,
                 text.percent(row.accuracy_dense),
             )
-            lines[line] = None
+            lines.setdefault(training_of(row), line)
     return Table(
         title="Trainings",
         columns=(
-            Column(title="method"),
-            Column(title="seed", align="right"),
-            Column(title="epochs", align="right"),
-            Column(title="seconds", align="right"),
-            Column(title="device"),
-            Column(title="unpruned accuracy, %", align="right"),
+            *texts("method"),
+            *numbers("seed", "epochs", "seconds"),
+            *texts("device"),
+            *numbers("unpruned accuracy, %"),
         ),
-        rows=tuple(lines),
+        rows=tuple(lines.values()),
     )

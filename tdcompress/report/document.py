@@ -7,7 +7,7 @@ from typing import Any
 from tdcompress.records import Report
 from tdcompress.report import details, shrinking, text
 from tdcompress.report.headline import sentences
-from tdcompress.report.tables import Table, highlighted, latency_under, main_setting, summary
+from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +103,9 @@ def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block
 
 def _chosen(report: Report) -> Facts | None:
     """The figures of model.onnx."""
-    index = highlighted(report)
-    if index is None:
+    row = selected_row(report)
+    if row is None:
         return None
-    row = report.rows[index]
     facts = [
         ("model.onnx", row.id),
         ("accuracy", f"{text.percent(row.accuracy_onnx)} %"),

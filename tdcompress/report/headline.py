@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tdcompress.records import Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import Series, dense_accuracy, group, mean_accuracy, pruned_share
-from tdcompress.report.tables import highlighted
+from tdcompress.report.tables import selected_row
 
 # The share spoken of is the largest one at which some network stays within this of the dense one.
 HEADLINE_DROP = 0.02
@@ -16,12 +16,12 @@ def sentences(report: Report) -> tuple[str, ...]:
     """What was kept at which pruned share, what was chosen, and what may be said about latency."""
     if not report.rows:
         return ("No network was deployed.",)
-    chosen = highlighted(report)
+    chosen = selected_row(report)
     told = list(_accuracy(report.rows, report.test_samples))
     if chosen is None:
         told.append("No row became model.onnx.")
     else:
-        told += [_selection(report.rows[chosen]), *_latency(report.rows[chosen])]
+        told += [_selection(chosen), *_latency(chosen)]
     return tuple(told)
 
 

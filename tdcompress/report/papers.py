@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tdcompress.errors import UserError
 from tdcompress.records import AnalysisRecord, Row, decode
+from tdcompress.report.series import WITHOUT_GRANULARITY
 
 _FORM = re.compile(r"(?P<method>[a-z0-9_]+?)(?:\((?P<parameters>[^)]*)\))?(?:\+l1\((?P<l1>[^)]+)\))?")
 _ASSIGNMENT = re.compile(r"(?:(?P<key>\w+)=)?(?P<value>[^,]+)(?:,|$)")
@@ -153,7 +154,7 @@ def variant(row: Row, heading: Heading) -> str:
         unusual += [f"{key} = {row.options[key]:g}" for key in ("gamma", "alpha") if key in row.options and key not in named]
     if "keep_per_filter" in row.options and "keep_per_filter" not in named:
         unusual.append(f"keep_per_filter = {row.options['keep_per_filter']}")
-    if row.trained_granularity is not None and row.method not in ("none", "l1"):  # which know no granularity
+    if row.trained_granularity is not None and row.method not in WITHOUT_GRANULARITY:
         unusual.append(f"trained on {row.trained_granularity}s")
     if row.scope != "layer":
         unusual.append(f"scope = {row.scope}")

@@ -10,6 +10,7 @@ from tdcompress.records import Row
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
 _AFTER = {"prune": "fine-tuned after pruning", "shrink": "fine-tuned after shrinking"}
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "lambda", "rate", "keep_per_filter")
+WITHOUT_GRANULARITY = ("none", "l1")  # methods that train alike, whatever is pruned afterwards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,14 @@ class Series:
 def pruned_share(row: Row) -> float:
     """Share (0..1) of the prunable weights or units that was to be pruned; measured zeros where a count per filter was kept."""
     return row.sparsity_prunable if row.fraction is None else row.fraction
+
+
+def training_of(row: Row) -> tuple[object, ...]:
+    """What tells trainings apart: rows that agree in it are prunings, evaluations and files of one training."""
+    granularity = "weight" if row.method in WITHOUT_GRANULARITY else row.trained_granularity or row.granularity
+    units = (row.scope, row.unit) if granularity == "unit" else ()
+    options = json.dumps(row.options, sort_keys=True)
+    return row.method, options, granularity, *units, row.seed, row.epochs, row.device, row.train_seconds
 
 
 def mean_accuracy(rows: Sequence[Row]) -> float:
@@ -68,7 +77,7 @@ def group(rows: Iterable[Row]) -> tuple[Series, ...]:
 
 def _shared(row: Row) -> dict[str, Any]:
     """What all rows of a series have in common, beside the method; the empty word where it is as usual."""
-    mismatched = row.method != "none" and row.trained_granularity is not None
+    mismatched = row.method not in WITHOUT_GRANULARITY and row.trained_granularity is not None
     return {
         "options": row.options,
         "granularity": f"{row.granularity}s",

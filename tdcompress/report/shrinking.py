@@ -1,7 +1,7 @@
 """What shrinking did: each shrunk row with its certificate, and one row layer by layer."""
 
 from tdcompress.records import DeadUnits, Report, Row, ShrinkRecord
-from tdcompress.report.tables import Column, Table, highlighted
+from tdcompress.report.tables import Table, line_of, numbers, texts
 
 TRAINED_ON = "The certificate is of shrinking; fine-tuning after it changed the weights."
 
@@ -17,22 +17,13 @@ def tables(report: Report) -> tuple[Table, ...]:
 def _rows(report: Report, shrunk: list[Row]) -> Table:
     tuned = any(row.finetune_after == "shrink" for row in shrunk)
     lines = [(row.id, *_cells(row.shrunk), *([_fine_tuning(row)] if tuned else [])) for row in shrunk if row.shrunk]
-    index = highlighted(report)
-    selected = None if index is None else report.rows[index].id
+    titles = ("parameters", "MACs", "dead but kept", "certificate: difference", "of a largest output")
     return Table(
         title="Shrinking",
-        columns=(
-            Column(title="row"),
-            Column(title="parameters", align="right"),
-            Column(title="MACs", align="right"),
-            Column(title="dead but kept", align="right"),
-            Column(title="certificate: difference", align="right"),
-            Column(title="of a largest output", align="right"),
-            *([Column(title="then fine-tuned", align="right")] if tuned else []),
-        ),
+        columns=(*texts("row"), *numbers(*titles, *(["then fine-tuned"] if tuned else []))),
         rows=tuple(lines),
         notes=(TRAINED_ON,) if tuned else (),
-        highlight=next((place for place, line in enumerate(lines) if line[0] == selected), None),
+        highlight=line_of(report.selected, lines),
     )
 
 
@@ -63,12 +54,7 @@ def _layers(row: Row) -> tuple[Table, ...]:
     return (
         Table(
             title=f"Layers of {row.id}",
-            columns=(
-                Column(title="layer"),
-                Column(title="units before", align="right"),
-                Column(title="after", align="right"),
-                Column(title="dead but kept"),
-            ),
+            columns=(*texts("layer"), *numbers("units before", "after"), *texts("dead but kept")),
             rows=tuple(
                 (layer.name, str(layer.before), str(layer.after), _dead(layer.name, shrink.dead_but_kept))
                 for layer in shrink.layers

@@ -1,6 +1,6 @@
 """The one table model that every renderer draws, and the summary: the table that a run ends with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,16 @@ class Column:
 
     title: str
     align: Literal["left", "right"] = "left"
+
+
+def texts(*titles: str) -> tuple[Column, ...]:
+    """Columns of words."""
+    return tuple(Column(title=title) for title in titles)
+
+
+def numbers(*titles: str) -> tuple[Column, ...]:
+    """Columns of numbers."""
+    return tuple(Column(title=title, align="right") for title in titles)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +86,14 @@ def main_setting(rows: Iterable[Row]) -> Setting | None:
     return max(counts, key=lambda setting: counts[setting], default=None)
 
 
-def highlighted(report: Report) -> int | None:
-    """Index of the row that became model.onnx."""
-    return next((index for index, row in enumerate(report.rows) if row.id == report.selected), None)
+def selected_row(report: Report) -> Row | None:
+    """The row that became model.onnx."""
+    return next((row for row in report.rows if row.id == report.selected), None)
+
+
+def line_of(row_id: str | None, lines: Sequence[Sequence[str]]) -> int | None:
+    """Index of the first line that begins with a row's id, to be set off."""
+    return next((index for index, line in enumerate(lines) if line[0] == row_id), None)
 
 
 def numbered(notes: Iterable[str]) -> dict[str, str]:
@@ -90,18 +105,8 @@ def numbered(notes: Iterable[str]) -> dict[str, str]:
 def summary(report: Report) -> Table:
     """Accuracy of each deployed file, its bytes, its latency, and why it can or cannot be faster than the dense one."""
     setting = main_setting(report.rows)
-    columns = [
-        Column(title="row"),
-        Column(title="pruned"),
-        Column(title="accuracy, %", align="right"),
-        Column(title="file", align="right"),
-        Column(title="of dense", align="right"),
-    ]
-    if setting is not None:
-        columns.append(Column(title="time / dense time [95 %]"))
-    columns.append(Column(title="why", align="right"))
-    numbers = numbered(row.why for row in report.rows)
-
+    times = () if setting is None else ("time / dense time [95 %]",)
+    reasons = numbered(row.why for row in report.rows)
     lines = []
     for row in report.rows:
         line = [
@@ -114,11 +119,11 @@ def summary(report: Report) -> Table:
         if setting is not None:
             latency = latency_under(row, setting)
             line.append("not measured" if latency is None else text.latency(latency))
-        lines.append((*line, numbers[row.why]))
+        lines.append((*line, reasons[row.why]))
     return Table(
         title="What each row is worth",
-        columns=tuple(columns),
+        columns=(*texts("row", "pruned"), *numbers("accuracy, %", "file", "of dense"), *texts(*times), *numbers("why")),
         rows=tuple(lines),
-        highlight=highlighted(report),
-        notes=tuple(note for note in numbers if note),
+        highlight=line_of(report.selected, lines),
+        notes=tuple(note for note in reasons if note),
     )

@@ -97,6 +97,24 @@ def test_one_training_is_told_once(report):
     assert [line[0] for line in details.trainings(report).rows] == ["none", "dropout (rate 0.594)", "targeted (γ 0.9, α 0.66)"]
 
 
+def test_what_was_pruned_differently_is_still_one_training(make_row, make_report):
+    rows = [
+        make_row("none", 0.5, 0.9, id="a"),
+        make_row("none", 0.5, 0.9, id="b", granularity="unit", scope="group", trained_granularity="weight"),
+        make_row("targeted", 0.5, 0.9, id="c"),
+        make_row("targeted", 0.5, 0.9, id="d", granularity="unit", unit="filter", trained_granularity="weight"),
+        make_row("targeted", 0.5, 0.9, id="e", evaluation="released"),
+        make_row("targeted", 0.5, 0.9, id="f", values="int8"),
+    ]
+    assert [line[0].split()[0] for line in details.trainings(make_report(tuple(rows))).rows] == ["none", "targeted"]
+    others = [
+        make_row("targeted", 0.5, 0.9, id="g", granularity="unit"),
+        make_row("targeted", 0.5, 0.9, id="h", granularity="unit", scope="group"),
+        make_row("targeted", 0.5, 0.9, id="i", seed=1),
+    ]
+    assert len(details.trainings(make_report((*rows, *others))).rows) == 5
+
+
 def test_terminal_shows_every_cell_and_reads_no_markup(small_report):
     table = summary(small_report)
     hostile = Table(title="[bold]t[/bold]", columns=(Column(title="[red]c"),), rows=(("[/] [0.52, 0.55]",),), notes=("[x]",))
