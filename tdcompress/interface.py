@@ -16,13 +16,13 @@ from tdcompress.recipe import load_recipe
 from tdcompress.records import Report
 from tdcompress.shipped import find_recipe
 from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.schedule import Ramp
-from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights
+from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module
 from tdcompress.stages.run import find_device, run_recipe
 from tdcompress.storage.csr import save_arrays
 
-Examples = Tensor | Sequence[Tensor]
 Scope = Literal["layer", "group"]
 Unit = Literal["whole", "filter"]
 
@@ -63,7 +63,7 @@ class TargetedDropout(SparseNet):
         alpha: float = 0.5,
         schedule: Ramp | None = None,
         exclude: Sequence[str] = (),
-        example_inputs: Examples | None = None,
+        example_inputs: ExampleInputs | None = None,
         scope: Scope = "layer",
         unit: Unit = "whole",
         draw: Literal["unit", "weight"] = "unit",
@@ -121,7 +121,7 @@ class TargetedDropout(SparseNet):
 
 
 def find_groups(
-    model: nn.Module, example_inputs: Examples | None, exclude: Sequence[str], scope: Scope, unit: Unit
+    model: nn.Module, example_inputs: ExampleInputs | None, exclude: Sequence[str], scope: Scope, unit: Unit
 ) -> tuple[UnitGroup, ...]:
     """The units of a network.
 
@@ -130,8 +130,7 @@ def find_groups(
     """
     if example_inputs is None:
         raise ModelError("units: give example_inputs (a batch as the network takes it), so that the network can be traced")
-    inputs = example_inputs if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    return unit_groups(model, inputs, prunable_weights(model, exclude), scope=scope, unit=unit)
+    return unit_groups(model, example_inputs, prunable_weights(model, exclude), scope=scope, unit=unit)
 
 
 def prune(
@@ -140,7 +139,7 @@ def prune(
     granularity: Granularity = "weight",
     fraction: float | None = None,
     keep_per_filter: int | None = None,
-    example_inputs: Examples | None = None,
+    example_inputs: ExampleInputs | None = None,
     exclude: Sequence[str] = (),
     scope: Scope = "layer",
     unit: Unit = "whole",
@@ -164,11 +163,12 @@ def prune(
 
     Raises:
         ValueError: granularity, fraction, keep_per_filter or align out of range, or both shares given.
-        ModelError: nothing to prune, or no ``example_inputs`` for units.
+        ModelError: no module, nothing to prune, or no ``example_inputs`` for units.
     """
     _check_granularity(granularity)
     if align < 1:
         raise ValueError(f"align = {align}: at least 1")
+    require_module(model)
     model = model.plain() if isinstance(model, SparseNet) else model
     params = {name: value.detach() for name, value in model.named_parameters()}
     if granularity == "weight":

@@ -27,9 +27,15 @@ class Parameter:
     name: str
 
 
+def layer_name(parameter: str) -> str:
+    """What a weight's layer is called: its module, or the parameter itself where it stands alone ("block.mix")."""
+    module, _, name = parameter.rpartition(".")
+    return module if module and name.endswith("weight") else parameter
+
+
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """A weight that makes channels and reads others: convolution, linear layer, transposed convolution, embedding.
+    """A weight that makes channels and reads others: of a convolution, a linear layer, an embedding, or a parameter by itself.
 
     Attributes:
         parameter: qualified name.
@@ -75,8 +81,9 @@ class Liveness:
 Needs = Iterator[tuple[Ids, str]]
 
 
-# Tiers of demands: what follows from other channels; what chooses some; what only forbids width 0; what rounds widths up.
-NEED, EVEN, LAST, ALIGN = range(4)
+# Tiers of demands: who uses a value; what follows from that in a shape; what chooses some; what only forbids width 0; what rounds
+# widths up.
+READ, SHAPE, EVEN, LAST, ALIGN = range(5)
 
 
 class Demand(Protocol):
@@ -88,7 +95,7 @@ class Demand(Protocol):
 
     @property
     def tier(self) -> int:
-        """NEED, EVEN, LAST or ALIGN."""
+        """READ, SHAPE, EVEN, LAST or ALIGN."""
         ...
 
     def needs(self, now: Liveness) -> Needs:
@@ -106,7 +113,8 @@ class ChannelGraph:
         raw: tensors that are read element by element, by name.
         matrices: weights, by name.
         demands: readers and constraints, in the order of the program.
-        pins: channels that can never go, with the reason.
+        pins: channels that can never go because something uses them, with the reason.
+        holds: channels that can never go because a shape is fixed, with the reason.
         affines: BatchNorms.
         couplings: rows of channels that have to go together for a shape to narrow: advice for grouping.
         heads: the same for the channels of attention heads; where these apply, ``blocks`` do not.
@@ -122,6 +130,7 @@ class ChannelGraph:
     matrices: dict[str, Matrix] = field(default_factory=dict)
     demands: list[Demand] = field(default_factory=list)
     pins: list[tuple[Ids, str]] = field(default_factory=list)
+    holds: list[tuple[Ids, str]] = field(default_factory=list)
     affines: list[Affine] = field(default_factory=list)
     couplings: list[Ids] = field(default_factory=list)
     heads: list[Ids] = field(default_factory=list)
@@ -140,20 +149,22 @@ class ChannelGraph:
         return np.arange(self.channels - count, self.channels, dtype=np.int64).reshape(shape)
 
     def unify(self, left: Ids, right: Ids, reason: str) -> None:
-        """Make channels one, element by element; a channel that meets an element without one can never go (``reason``)."""
+        """Make channels one, element by element; a channel that meets an element without one is held (``reason``)."""
         left, right = np.broadcast_arrays(left, right)
         differ = left != right
         left, right = left[differ], right[differ]
         bare = (left < 0) | (right < 0)
-        self.pin(np.maximum(left[bare], right[bare]), reason)
+        self.hold(np.maximum(left[bare], right[bare]), reason)
         if not bare.all():
             self._edges.append((left[~bare], right[~bare]))
 
     def pin(self, ids: Ids, reason: str) -> None:
-        """Keep channels whatever happens."""
-        ids = np.unique(ids[ids >= 0])
-        if ids.size:
-            self.pins.append((ids, reason))
+        """Keep channels whatever happens, since something uses them."""
+        _note(self.pins, ids, reason)
+
+    def hold(self, ids: Ids, reason: str) -> None:
+        """Keep channels whatever happens, though nothing may use them: a shape is fixed."""
+        _note(self.holds, ids, reason)
 
     def signal(self, argument: Signal | Parameter) -> Signal:
         """An operand read element by element. Elements of a floating-point parameter get channels of their own."""
@@ -230,6 +241,12 @@ class ChannelGraph:
             if not np.isin(block, in_heads).any():
                 longest = int(np.argmax(block.shape))
                 yield np.moveaxis(block, longest, 0).reshape(block.shape[longest], -1)
+
+
+def _note(lots: list[tuple[Ids, str]], ids: Ids, reason: str) -> None:
+    ids = np.unique(ids[ids >= 0])
+    if ids.size:
+        lots.append((ids, reason))
 
 
 def constant(cells: Cells, value: NDArray[np.float64], known: Flags) -> Cells:

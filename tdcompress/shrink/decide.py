@@ -7,7 +7,7 @@ import numpy as np
 
 from tdcompress.shrink.align import aligned
 from tdcompress.shrink.cells import Ids
-from tdcompress.shrink.channels import EVEN, LAST, NEED, ChannelGraph, Demand, Flags, Liveness
+from tdcompress.shrink.channels import EVEN, LAST, READ, SHAPE, ChannelGraph, Demand, Flags, Liveness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +17,12 @@ class Decision:
     Attributes:
         now: final liveness of every channel.
         reasons: class -> why it lives (the first reason found).
-        aligned: class -> whether it lives only so that widths are aligned.
+        read: class -> whether anything uses its values; the others live for the sake of shapes.
     """
 
     now: Liveness
     reasons: Mapping[int, str]
-    aligned: Flags
+    read: Flags
 
     def reason(self, channel: int) -> str:
         """Why a channel stays."""
@@ -48,16 +48,19 @@ def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = (), *, align: 
         reasons.update((int(root), reason) for root in fresh)
         return bool(fresh.size)
 
-    for ids, reason in (*graph.pins, *keep):
-        mark(ids, reason)
     tiers: list[list[Demand]] = [
-        [d for d in reversed(graph.demands) if d.tier == tier] for tier in (NEED, EVEN, LAST)
+        [d for d in reversed(graph.demands) if d.tier == tier] for tier in (READ, SHAPE, EVEN, LAST)
     ]  # results before inputs: few rounds
+    for ids, reason in graph.pins:
+        mark(ids, reason)
+    _satisfy(tiers[:1], now, mark)
+    read = now.live.copy()
+    for ids, reason in (*graph.holds, *keep):
+        mark(ids, reason)
     _satisfy(tiers, now, mark)
-    needed = now.live.copy()
     because = f"kept to align to {align}"  # also what channels need that are kept for it
     _satisfy([*tiers, list(aligned(graph, roots, align))], now, lambda ids, _: mark(ids, because))
-    return Decision(now=now, reasons=reasons, aligned=now.live & ~needed)
+    return Decision(now=now, reasons=reasons, read=read)
 
 
 def _satisfy(tiers: Sequence[Sequence[Demand]], now: Liveness, mark: Callable[[Ids, str], bool]) -> None:
@@ -68,6 +71,6 @@ def _satisfy(tiers: Sequence[Sequence[Demand]], now: Liveness, mark: Callable[[I
         for demand in tiers[tier]:
             for ids, reason in demand.needs(now):
                 changed |= mark(ids, reason)
-            if changed and tier > 0:
+            if changed and tier > SHAPE:
                 break  # what was chosen may need more; that comes first
         tier = 0 if changed else tier + 1

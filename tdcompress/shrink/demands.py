@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from tdcompress.shrink.cells import Cells, Ids
-from tdcompress.shrink.channels import EVEN, LAST, NEED, ChannelGraph, Flags, Liveness, Matrix, Needs
+from tdcompress.shrink.channels import EVEN, LAST, READ, SHAPE, ChannelGraph, Flags, Liveness, Matrix, Needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class MatrixReader:
     vector: Cells
     used: Flags
     no_fold: str
-    tier: ClassVar[int] = NEED
+    tier: ClassVar[int] = READ
 
     @property
     def leaves(self) -> Flags:
@@ -85,7 +85,7 @@ class Block:
     ids: Ids
     layer: str
     fixed_axes: tuple[int, ...] = ()
-    tier: ClassVar[int] = NEED
+    tier: ClassVar[int] = SHAPE
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
@@ -148,7 +148,7 @@ class AllOrNone:
 
     rows: Ids
     layer: str
-    tier: ClassVar[int] = NEED
+    tier: ClassVar[int] = READ
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
@@ -166,7 +166,7 @@ class Product:
     used: Flags  # (rows, channels multiplied): whether the product is not always 0
     right: Ids  # (rows, channels of the result)
     layer: str
-    tier: ClassVar[int] = NEED
+    tier: ClassVar[int] = READ
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""

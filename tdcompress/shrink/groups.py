@@ -11,7 +11,7 @@ from torch import nn
 
 from tdcompress.errors import ModelError
 from tdcompress.shrink.cells import Ids
-from tdcompress.shrink.channels import ChannelGraph
+from tdcompress.shrink.channels import ChannelGraph, layer_name
 from tdcompress.shrink.demands import matrix_readers
 from tdcompress.shrink.propagate import network_graph
 from tdcompress.shrink.trace import ExampleInputs
@@ -91,7 +91,7 @@ def _layer_group(graph: ChannelGraph, slot: Slot, *, tie: bool) -> UnitGroup:
             *(Slot(parameter=bias, positions=_consecutive(size, width)) for bias in _biases(graph, slot.parameter)),
             *_alone(graph, matrix.first_unit, size, width),
         ]
-    return UnitGroup(name=_layer(slot.parameter), size=size, filters=(slot,), tied=tuple(tied))
+    return UnitGroup(name=layer_name(slot.parameter), size=size, filters=(slot,), tied=tuple(tied))
 
 
 def _biases(graph: ChannelGraph, weight: str) -> Iterator[str]:
@@ -133,7 +133,8 @@ def _streams(graph: ChannelGraph, prunable: Sequence[str]) -> dict[str, _Stream]
     columns = np.concatenate(classes) + len(names)
     size = len(names) + int(roots.max()) + 1
     label = connected_components(coo_array((np.ones(rows.size, np.int8), (rows, columns)), shape=(size, size)), directed=False)[1]
-    held = np.unique(np.concatenate([roots[ids] for ids, _ in graph.pins])) if graph.pins else np.zeros(0, np.int64)
+    stay = [roots[ids] for ids, _ in (*graph.pins, *graph.holds)]
+    held = np.unique(np.concatenate(stay)) if stay else np.zeros(0, np.int64)
     streams = {}
     for component in dict.fromkeys(label[: len(names)].tolist()):
         members = [index for index in range(len(names)) if label[index] == component]
@@ -172,7 +173,7 @@ def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot
         if (units >= 0).any() and axis is not None:
             line = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)[:, 0]
             tied.append(Slot(parameter=name, axis=axis, positions=_simple(_positions(line, size), line.size)))
-    return UnitGroup(name=_layer(stream.weights[0]), size=size, filters=filters, tied=tuple(tied))
+    return UnitGroup(name=layer_name(stream.weights[0]), size=size, filters=filters, tied=tuple(tied))
 
 
 def _unit_axis(units: Ids) -> int | None:
@@ -201,7 +202,3 @@ def _positions(units: Ids, size: int) -> Positions:
 def _simple(positions: Positions, length: int) -> tuple[tuple[int, ...], ...] | None:
     """None where unit u has index u alone, and the axis no other indices."""
     return None if length == len(positions) and all(own == (index,) for index, own in enumerate(positions)) else tuple(positions)
-
-
-def _layer(parameter: str) -> str:
-    return parameter.rpartition(".")[0] or parameter

@@ -9,6 +9,7 @@ from torch import nn
 from tdcompress.shrink.attention import replace
 from tdcompress.shrink.kept import from_json
 from tdcompress.shrink.surgery import narrowed
+from tdcompress.sparsity.units import require_module
 
 
 def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
@@ -20,8 +21,9 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
         kept: ``Shrunk.kept``, or what was read from kept_channels.json.
 
     Raises:
-        ModelError: a damaged description, or one of another network.
+        ModelError: no module, a damaged description, or one of another network.
     """
+    require_module(model)
     description = from_json(kept)
     model = replace(copy.deepcopy(model), description.narrow_attention)
     return narrowed(model, description.cuts, description.new_biases)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tdcompress.shrink.channels import ChannelGraph, Flags
+from tdcompress.shrink.channels import ChannelGraph, Flags, layer_name
 from tdcompress.shrink.decide import Decision
 
 
@@ -17,7 +17,7 @@ class LayerReport:
         name: of the layer.
         units_before: in the full network.
         units_after: in the shrunk one.
-        dead_kept: units that stay although they do not depend on the input, or although nothing reads them, to align widths.
+        dead_kept: units that stay although they do not depend on the input, or although nothing uses what they compute.
         reasons: why those stay: (reason, number of units).
     """
 
@@ -54,19 +54,39 @@ class ShrinkReport:
     max_output: float
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """A table for people: the layers, the sums, the certificate."""
+        head = ("layer", "units", "dead but kept")
+        rows = [head, *(_line(layer) for layer in self.layers)]
+        names, units = (max(len(row[column]) for row in rows) for column in (0, 1))
+        return "\n".join(
+            (
+                *(f"{name:<{names}}  {width:<{units}}  {dead}".rstrip() for name, width, dead in rows),
+                f"parameters {self.parameters_before:,} -> {self.parameters_after:,}, "
+                f"multiply-accumulates {self.macs_before:,} -> {self.macs_after:,}",
+                f"certificate: outputs up to {self.max_output:.3g} differ by at most {self.max_error:.1e} in float64",
+                *self.notes,
+            )
+        )
+
+
+def _line(layer: LayerReport) -> tuple[str, str, str]:
+    reasons = "; ".join(f"{count}: {reason}" for reason, count in layer.reasons)
+    return layer.name, f"{layer.units_before} -> {layer.units_after}", reasons
+
 
 def layer_reports(graph: ChannelGraph, decision: Decision) -> tuple[LayerReport, ...]:
     """Units before and after, and the dead ones that stay, of every weight matrix."""
     writers = _living_writers(graph, decision)
     reports = []
     for name, matrix in graph.matrices.items():
-        live = decision.now.of(matrix.outputs).ravel()
-        spare = decision.aligned[decision.now.roots[matrix.outputs.ravel()]]
-        stays = matrix.outputs.ravel()[spare | (live & _constant(graph, name))]
-        reasons = Counter(_reason(decision, int(channel), writers, _layer(name)) for channel in stays)
+        outputs = matrix.outputs.ravel()
+        live, unread = decision.now.of(outputs), ~decision.read[decision.now.roots[outputs]]
+        stays = outputs[live & (unread | _constant(graph, name))]
+        reasons = Counter(_reason(decision, int(channel), writers, layer_name(name)) for channel in stays)
         reports.append(
             LayerReport(
-                name=_layer(name),
+                name=layer_name(name),
                 units_before=live.size,
                 units_after=int(live.sum()),
                 dead_kept=stays.size,
@@ -81,22 +101,19 @@ def _living_writers(graph: ChannelGraph, decision: Decision) -> dict[int, str]:
     writers: dict[int, str] = {}
     for name, matrix in graph.matrices.items():
         for root in decision.now.roots[matrix.outputs.ravel()[~_constant(graph, name)]].tolist():
-            writers.setdefault(root, _layer(name))
+            writers.setdefault(root, layer_name(name))
     return writers
 
 
 def _reason(decision: Decision, channel: int, writers: dict[int, str], layer: str) -> str:
-    """Why a dead unit stays: what holds its channel, and who else writes into it."""
-    other = writers.get(int(decision.now.roots[channel]))
-    if decision.aligned[decision.now.roots[channel]]:
+    """Why a dead unit stays: what holds its channel; and who else writes into it, where that is why it is read."""
+    root = int(decision.now.roots[channel])
+    if not decision.read[root]:
         return decision.reason(channel)
+    other = writers.get(root)
     shared = f"{other} writes into the same channel; " if other is not None and other != layer else ""
     return shared + decision.reason(channel)
 
 
 def _constant(graph: ChannelGraph, name: str) -> Flags:
     return graph.constant_units.get(name, np.zeros(graph.matrices[name].outputs.size, bool))
-
-
-def _layer(parameter: str) -> str:
-    return parameter.rpartition(".")[0] or parameter

@@ -57,7 +57,7 @@ def matmul(graph: ChannelGraph, call: Call) -> Result:
         graph.demands.append(Product(left=heads, used=np.ones(heads.shape, bool), right=rows, layer=call.layer))
         graph.heads.append(np.concatenate([heads, rows], axis=1))
     elif len(rows) > 1:
-        graph.pin(b.cells["channel"], f"{call.layer} multiplies it with a tensor of fixed size")
+        graph.hold(b.cells["channel"], f"{call.layer} multiplies it with a tensor of fixed size")
     zero = b.cells["known"] & (b.cells["value"] == 0)
     return Signal(shape=call.shape, cells=forget(constant(b.cells, b.cells["value"], zero), unit=True))
 
@@ -84,7 +84,7 @@ def _keep_masked_heads(graph: ChannelGraph, call: Call, operands: tuple[Signal, 
     for x in operands:
         lead = len(mask.shape) - len(x.shape)
         if any(x.cells.shape[axis] > 1 and axis + lead >= 0 and mask.shape[axis + lead] > 1 for axis in range(len(x.shape) - 2)):
-            graph.pin(x.channel, f"{call.layer} has a mask for each head")
+            graph.hold(x.channel, f"{call.layer} has a mask for each head")
 
 
 def _rows(ids: Ids) -> Ids:
@@ -94,5 +94,5 @@ def _rows(ids: Ids) -> Ids:
 
 RULES: Mapping[str, Rule] = {
     "scaled_dot_product_attention": attention,
-    **dict.fromkeys(("matmul", "bmm"), matmul),
+    "bmm": matmul,
 }

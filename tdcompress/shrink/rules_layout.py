@@ -125,7 +125,7 @@ def split(graph: ChannelGraph, call: Call) -> Result:
                 rows = np.stack([piece[index] for piece in pieces])
                 graph.demands.append(EqualCounts(rows=rows, layer=call.layer))
         else:
-            graph.pin(x.channel, f"{call.layer} splits it into parts of fixed, different sizes")
+            graph.hold(x.channel, f"{call.layer} splits it into parts of fixed, different sizes")
     return tuple(results)
 
 
@@ -138,7 +138,7 @@ def slice_axis(graph: ChannelGraph, call: Call) -> Result:
     start, end, step = (call.arguments.get(key) for key in ("start", "end", "step"))
     cells = x.cells.take(range(x.shape[axis])[start:end:step], axis)
     if cells.shape != x.cells.shape and x.tracked:
-        graph.pin(x.channel, f"{call.layer} cuts a slice with fixed bounds")
+        graph.hold(x.channel, f"{call.layer} cuts a slice with fixed bounds")
     return Signal(shape=call.shape, cells=cells)
 
 

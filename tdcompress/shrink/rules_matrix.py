@@ -1,4 +1,4 @@
-"""Layers with a weight matrix: linear, convolution, transposed convolution, embedding. They end channels and make new ones."""
+"""What has a weight matrix: linear layers, convolutions, embeddings, products with a parameter. Channels end, new ones begin."""
 
 from collections.abc import Mapping
 
@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tdcompress.shrink.cells import Signal, along, blank, channel_vector
-from tdcompress.shrink.channels import ChannelGraph, Flags, Matrix, Parameter
+from tdcompress.shrink.channels import ChannelGraph, Flags, Matrix, Parameter, layer_name
 from tdcompress.shrink.demands import AtLeastOne, Groups, MatrixReader
 from tdcompress.shrink.rules import Call, Result, Rule, untracked
+from tdcompress.shrink.rules_attention import matmul
 from tdcompress.shrink.taps import shifts, taps
 
 
@@ -18,7 +19,15 @@ def linear(graph: ChannelGraph, call: Call) -> Result:
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its weight is computed, not a parameter")
     matrix = graph.matrix(call["weight"])
-    return _apply(graph, call, matrix, axis=-1, no_fold="")
+    return _apply(graph, call, matrix, call["input"], call["bias"], axis=-1)
+
+
+def product(graph: ChannelGraph, call: Call) -> Result:
+    """Y = x W over the last axis, W a parameter (I, O) by itself; products of computed tensors are attention's."""
+    x, weight = call.tensors()
+    if not isinstance(weight, Parameter) or graph.state[weight.name].ndim != 2:
+        return matmul(graph, call)
+    return _apply(graph, call, graph.matrix(weight, out_axis=1), x, None, axis=-1)
 
 
 def convolution(graph: ChannelGraph, call: Call) -> Result:
@@ -31,7 +40,8 @@ def convolution(graph: ChannelGraph, call: Call) -> Result:
     padded = padding == "same" and max(weight.shape[2:]) > 1 if isinstance(padding, str) else any(padding)
     if matrix.groups > 1:
         _tie_depthwise(graph, matrix, call)
-    return _apply(graph, call, matrix, axis=1 - weight.ndim, no_fold="it pads with zeros" if padded else "")
+    no_fold = "it pads with zeros" if padded else ""
+    return _apply(graph, call, matrix, call["input"], call["bias"], axis=1 - weight.ndim, no_fold=no_fold)
 
 
 def transposed_convolution(graph: ChannelGraph, call: Call) -> Result:
@@ -43,7 +53,8 @@ def transposed_convolution(graph: ChannelGraph, call: Call) -> Result:
     uniform = max(weight.shape[2:]) == 1 and max(call["stride"]) == 1 and not any(call["padding"])
     if matrix.groups > 1:
         _tie_depthwise(graph, matrix, call)
-    return _apply(graph, call, matrix, axis=1 - weight.ndim, no_fold="" if uniform else "its taps differ between pixels")
+    no_fold = "" if uniform else "its taps differ between pixels"
+    return _apply(graph, call, matrix, call["input"], call["bias"], axis=1 - weight.ndim, no_fold=no_fold)
 
 
 def embedding(graph: ChannelGraph, call: Call) -> Result:
@@ -51,7 +62,7 @@ def embedding(graph: ChannelGraph, call: Call) -> Result:
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its table is computed, not a parameter")
     matrix = graph.matrix(call["weight"], out_axis=1)
-    graph.pin(matrix.inputs, f"{call.layer} looks rows up by number")
+    graph.hold(matrix.inputs, f"{call.layer} looks rows up by number")
     vector = blank((matrix.outputs.size,))
     vector["channel"] = matrix.outputs.ravel()
     vector["unit"] = matrix.first_unit + np.arange(vector.size)
@@ -60,16 +71,24 @@ def embedding(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=along(vector, -1, len(call.shape)))
 
 
-def _apply(graph: ChannelGraph, call: Call, matrix: Matrix, *, axis: int, no_fold: str) -> Signal:
+def _apply(
+    graph: ChannelGraph,
+    call: Call,
+    matrix: Matrix,
+    operand: Signal | Parameter,
+    bias: Signal | Parameter | None,
+    *,
+    axis: int,
+    no_fold: str = "",
+) -> Signal:
     """Read the channels of ``axis``, make the outputs' channels, and compute the outputs that are constant."""
-    x = graph.signal(call["input"])
-    layer = matrix.parameter.rpartition(".")[0] or call.layer
+    x = graph.signal(operand)
+    layer = layer_name(matrix.parameter)
     rows, vector = channel_vector(x.cells, axis)
     shape = matrix.inputs.shape
     graph.unify(rows, matrix.inputs.reshape(1, -1), f"the input of {layer} has a fixed size")
     vector = np.broadcast_to(vector, matrix.inputs.size).reshape(shape)
     weight = graph.state[matrix.parameter]
-    bias = call["bias"]
     reader = MatrixReader(
         layer=layer,
         matrix=matrix,
@@ -113,7 +132,7 @@ def _tie_depthwise(graph: ChannelGraph, matrix: Matrix, call: Call) -> None:
         graph.unify(matrix.inputs[:, :1], matrix.outputs, call.layer)
         graph.unify(matrix.inputs[:, :1], matrix.inputs, call.layer)
         return
-    graph.demands.append(Groups(matrix=matrix, layer=matrix.parameter.rpartition(".")[0]))
+    graph.demands.append(Groups(matrix=matrix, layer=layer_name(matrix.parameter)))
     graph.couplings.append(np.concatenate([matrix.inputs, matrix.outputs], axis=1))
 
 
@@ -122,4 +141,5 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), transposed_convolution),
     "embedding": embedding,
+    **dict.fromkeys(("matmul", "mm"), product),
 }

@@ -38,7 +38,7 @@ def prelu(graph: ChannelGraph, call: Call) -> Signal:
     if slopes.size > 1:
         graph.unify(cells["channel"], slopes["channel"], f"{call.layer} has one slope per channel")
     else:
-        graph.pin(slopes["channel"], f"{call.layer} has one slope for all channels")
+        graph.hold(slopes["channel"], f"{call.layer} has one slope for all channels")
     value = np.where(cells["value"] > 0, cells["value"], cells["value"] * slopes["value"])
     cells = cells.copy()
     cells["value"] = np.where(cells["known"], value, 0.0)
@@ -72,7 +72,7 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
         if not operand.tracked:
             continue
         if told_apart and all(operand.shape[axis] == 1 for axis in told_apart):
-            graph.pin(operand.channel, f"{call.layer} repeats it over other channels")
+            graph.hold(operand.channel, f"{call.layer} repeats it over other channels")
             continue
         theirs = np.broadcast_to(operand.channel, shape)
         both = (result >= 0) & (theirs >= 0)
@@ -82,7 +82,7 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
     for operand in operands:
         if any(operand.shape[axis] > 1 for axis in told_apart):
             bare = np.broadcast_to(operand.channel, shape) < 0
-            graph.pin(result[bare], f"{call.layer} combines it with a tensor of fixed size")
+            graph.hold(result[bare], f"{call.layer} combines it with a tensor of fixed size")
     return result
 
 

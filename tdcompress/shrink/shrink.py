@@ -23,6 +23,7 @@ from tdcompress.shrink.propagate import network_graph
 from tdcompress.shrink.report import ShrinkReport, layer_reports
 from tdcompress.shrink.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
 from tdcompress.shrink.trace import ExampleInputs, Program
+from tdcompress.sparsity.units import require_module
 
 CONSTANT = "the network returns the same whatever its input is, so that the certificate proves little: too many units are dead"
 
@@ -69,11 +70,13 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
 
     Raises:
         ValueError: ``align`` below 1.
+        ModelError: ``model`` is no module, or ``example_inputs`` no tensors.
         UnsupportedError: torch.export does not accept the network.
         VerificationError: the certificate failed; nothing is returned.
     """
     if align < 1:
         raise ValueError(f"align = {align}: at least 1")
+    require_module(model)
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
     flexible = replace(copy.deepcopy(model), attention)

@@ -1,7 +1,10 @@
 """A network as a list of aten operators: torch.export in eval mode, with the names of its parameters."""
 
+import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +13,9 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.sparsity.units import require_module
 
-ExampleInputs = Tensor | tuple[Tensor, ...]
+ExampleInputs = Tensor | Sequence[Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +45,12 @@ def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
     """The positional inputs of a network.
 
     Raises:
-        ModelError: something that is neither a tensor nor a tuple of tensors.
+        ModelError: something that is neither a tensor nor a sequence of tensors.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    if not inputs or not all(isinstance(item, Tensor) for item in inputs):
+    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
+    if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(item, Tensor) for item in inputs):
         raise ModelError("example_inputs must be a tensor or a tuple of tensors")
-    return inputs
+    return tuple(inputs)
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = False) -> Program:
@@ -56,14 +60,17 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
     value that has views, the program is functionalised first.
 
     Raises:
+        ModelError: no network, or no example inputs.
         UnsupportedError: torch.export does not accept the network; the message is its own, in one line.
     """
+    require_module(model)
     inputs = as_tuple(example_inputs)
     model = copy.deepcopy(model).train(training)
     try:
-        exported = torch.export.export(model, inputs, strict=False)
-        if _writes_into_views(exported.graph):
-            exported = exported.run_decompositions({})
+        with _quiet():
+            exported = torch.export.export(model, inputs, strict=False)
+            if _writes_into_views(exported.graph):
+                exported = exported.run_decompositions({})
     except Exception as error:  # torch.export raises dozens of types, user code any
         raise UnsupportedError(
             f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: {_one_line(error)}"
@@ -113,6 +120,21 @@ def source_line(node: fx.Node) -> tuple[str, int]:
         return "", 0
     file, _, rest = frames[-1][len('File "') :].partition('", line ')
     return file, int(rest.split(",")[0])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's log lines and dumps of graphs from the user, in the whole process; what counts is in the exception.
+
+    A trial that fails is part of finding sizes written as numbers, and torch.export tells each in dozens of lines.
+    """
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:

@@ -69,6 +69,17 @@ def output_axis(module: nn.Module) -> int:
     return 1 if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) else 0
 
 
+def require_module(model: object) -> None:
+    """Refuse what is no network before anything is asked of it.
+
+    Raises:
+        ModelError: not an nn.Module.
+    """
+    if not isinstance(model, nn.Module):
+        given = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise ModelError(f"the model has to be a torch.nn.Module, and is {given}")
+
+
 def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slot, ...]:
     """The weight matrices that a method may touch, in the order of the network's modules.
 
@@ -81,8 +92,10 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
         exclude: further module names ("features.0", or "features" for all below it) that must stay dense.
 
     Raises:
-        ModelError: a name that matches no convolution or linear layer, or a network without any prunable one.
+        ModelError: a name that matches no convolution or linear layer, a network without any prunable one, or a layer whose
+            weight is computed from other parameters.
     """
+    require_module(model)
     matrices = {name: module for name, module in model.named_modules() if isinstance(module, MATRIX_TYPES)}
     if not matrices:
         raise ModelError(f"{type(model).__name__} has no convolution or linear layer: nothing can be pruned")
@@ -101,6 +114,11 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
     for name, module in matrices.items():
         if any(_is_below(name, prefix) for prefix in spared) or id(module.weight) in seen:
             continue
+        if "weight" not in dict(module.named_parameters(recurse=False)):
+            raise ModelError(
+                f"the weight of {name or type(model).__name__} is computed from other parameters (weight_norm, ...), so "
+                f"that zeros in it would not last; remove the parametrization first, or leave the layer out: exclude = [{name!r}]"
+            )
         seen.add(id(module.weight))  # a tied weight is one weight
         slots.append(Slot(parameter=f"{name}.weight" if name else "weight", axis=output_axis(module)))
     if not slots:

@@ -1,10 +1,13 @@
 """Small networks with hand-computed results: which channels go, what is folded, what stays and why."""
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.shrink.rebuild import narrow
 from tdcompress.shrink.shrink import shrink
 
 
@@ -195,6 +198,96 @@ def test_an_unknown_operator_keeps_what_reaches_it_and_names_itself():
     assert layer(shrunk, "b").reasons[0][0].startswith("sort in ")
 
 
+class Mixing(nn.Module):
+    """A product with a parameter that no layer owns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.mix, self.b = nn.Linear(4, 8), nn.Parameter(torch.randn(8, 6)), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b((self.a(x).relu() @ self.mix).relu())
+
+
+def test_a_parameter_by_itself_is_narrowed_like_a_layer():
+    model = Mixing()
+    zero(model.a, [0, 1])
+    with torch.no_grad():
+        model.mix[:, 0] = 0
+        model.b.weight[:, 1] = 0  # nobody reads column 1
+    shrunk = shrink(model, torch.randn(5, 4))
+    assert shrunk.model.mix.shape == (6, 4)
+    assert layer(shrunk, "mix").units_after == 4
+    assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
+
+
+def test_a_constant_that_a_parameter_by_itself_would_have_to_take_stays():
+    model = Mixing()
+    zero(model.a, [3], bias=0.5)
+    shrunk = shrink(model, torch.randn(5, 4))
+    assert layer(shrunk, "a").reasons == (("mix has no bias that could take its constant", 1),)
+
+
+def test_living_units_that_nobody_reads_are_told_where_a_shape_keeps_them():
+    class Shapes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d, self.e = (nn.Linear(4, n) for n in (6, 6, 8, 4, 3))
+            self.head = nn.Linear(6 + 3 + 4 + 4 + 3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a = self.a(x).view(-1, 6)  # a size written as a number
+            b = self.b(x)[:, :3]  # bounds written as numbers
+            left, right = self.c(x).chunk(2, 1)
+            return self.head(torch.cat([a, b, left * 1.5, right + self.d(x), self.e(x) + x[:, :3]], 1))
+
+    model = Shapes()
+    with torch.no_grad():
+        # Columns: a 0..5, b 6..8, left 9..12, right 13..16, e 17..19.
+        model.head.weight[:, [0, 1, 9, 17]] = 0
+    shrunk = shrink(model, torch.randn(5, 4))
+    kept = {item.name: item.reasons for item in shrunk.report.layers}
+    assert shrunk.report.layers[0].units_after == 6
+    ((reason, count),) = kept["a"]
+    assert (reason.startswith("view in "), reason.endswith("has a size written as a number"), count) == (True, True, 2)
+    assert [(count, "slice with fixed bounds" in reason) for reason, count in kept["b"]] == [(3, True)]
+    assert [(count, "must stay equally wide" in reason) for reason, count in kept["c"]] == [(1, True)]
+    assert [(count, "combines it with a tensor of fixed size" in reason) for reason, count in kept["e"]] == [(1, True)]
+    assert kept["d"] == kept["head"] == ()
+
+
+def test_a_report_is_printed_as_a_table():
+    model = SquarePixels()
+    zero(model.conv2, [1, 2])
+    text = str(shrink(model, torch.randn(2, 1, 28, 28)).report).splitlines()
+    assert text[0] == "layer  units     dead but kept"
+    assert text[1] == "conv1  6 -> 6"
+    assert text[2].startswith("conv2  8 -> 8    2: view in ")
+    assert text[-2].startswith("parameters 4,154 -> 4,154, multiply-accumulates ")
+    assert text[-1].startswith("certificate: outputs up to ")
+
+
+@pytest.mark.parametrize("model", ["x", nn.Linear, None])
+def test_what_is_no_network_is_refused(model):
+    with pytest.raises(ModelError, match=r"the model has to be a torch\.nn\.Module, and is "):
+        shrink(model, torch.zeros(1, 2))
+    with pytest.raises(ModelError, match=r"the model has to be a torch\.nn\.Module, and is "):
+        narrow(model, {})
+
+
+def test_torchs_own_dumps_and_log_lines_do_not_reach_the_user(capfd):
+    class Branching(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UnsupportedError):
+        shrink(Branching(), torch.randn(2, 3))
+    zero((model := SquarePixels()).conv2, [1])
+    shrink(model, torch.randn(2, 1, 28, 28))  # whose trial with a channel less fails
+    assert capfd.readouterr() == ("", "")
+    assert logging.root.manager.disable == 0
+
+
 def test_literal_slices_keep_their_channels():
     class Sliced(nn.Module):
         def __init__(self) -> None:
@@ -220,8 +313,9 @@ def test_what_torch_export_refuses_is_refused_with_its_reason():
 
 
 def test_example_inputs_must_be_tensors():
-    with pytest.raises(ModelError, match="example_inputs"):
-        shrink(Lenet5(), [])  # type: ignore[arg-type]
+    for wrong in ([], 5, "x", [1]):
+        with pytest.raises(ModelError, match="example_inputs must be"):
+            shrink(Lenet5(), wrong)  # type: ignore[arg-type]
 
 
 def test_the_input_keeps_its_weights_mode_and_gradients():
