@@ -9,7 +9,7 @@ from tdcompress.records import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
-from tdcompress.report.series import Series, dense_accuracy, group, mean_accuracy, pruned_share
+from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
 from tdcompress.report.spacing import spread
 
 if TYPE_CHECKING:
@@ -22,32 +22,46 @@ NAME_LENGTH_AT_MOST = 28
 LINE_HEIGHT = 0.062  # of a line of text, in heights of the axes
 
 
+def has_lines(rows: Sequence[Row]) -> bool:
+    """Whether most networks were pruned at several shares; else a plot by rows tells more (`row_plots.plot_accuracy`)."""
+    series, _ = networks(rows)
+    return 2 * sum(len({pruned_share(row) for row in line.rows}) > 1 for line in series) >= len(series)
+
+
 def figure(report: Report) -> Figure:
     """What the plot shows, in words."""
+    series, narrower = networks(report.rows)
     ends = "; ".join(
         f"{line.label} {text.percent(line.rows[-1].accuracy_onnx)} % at {text.short_percent(pruned_share(line.rows[-1]))} pruned"
-        for line in group(report.rows)
+        for line in series
     )
     scale = "Equal steps to the right halve what is kept. " if _by_kept(report.rows) else ""
+    formats = " and ".join(dict.fromkeys(row.values for rows in narrower.values() for row in rows))
+    hollow = f"Hollow: the same networks in {formats}. " if formats else ""
     return Figure(
         name="accuracy",
         alt=f"Accuracy against pruned share. {ends}.",
-        caption=f"Accuracy of the deployed files against what was pruned. {scale}Dotted: the unpruned network.",
+        caption=f"Accuracy of the deployed files against what was pruned. {scale}{hollow}Dotted: the unpruned network.",
     )
 
 
 def plot(report: Report) -> "Canvas":
-    """Draw it; with several seeds a line is their mean, and each seed a faint dot."""
-    series = group(report.rows)
+    """Draw it; with several seeds a line is their mean, and each seed a faint dot.
+
+    Number formats of one network nearly coincide: the line is float32, or the first format there is, and others are hollow dots.
+    """
+    series, narrower = networks(report.rows)
     styles = colours.styles(series)
     direct = len(series) <= NAMED_LINES_AT_MOST and all(len(line.detail) <= NAME_LENGTH_AT_MOST for line in series)
     columns = 2 if all(len(line.label) <= 40 for line in series) else 1
-    drawing, (axes,) = canvas(3.7 if direct else 3.6 + 0.21 * math.ceil(len(series) / columns))
+    drawing, (axes,) = canvas(3.7 if direct else 3.6 + 0.21 * math.ceil((len(series) + 1) / columns))
     place = _place(report.rows)
     names = [_draw_line(axes, line, style, place) for line, style in zip(series, styles, strict=True)]
+    for line, style in zip(series, styles, strict=True):
+        _draw_narrower(axes, [other for row in line.rows for other in narrower[row.id]], style, place)
     _share_ticks(axes, report.rows, place)
     dense = 100 * dense_accuracy(report.rows)
-    axes.axhline(dense, color=colours.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1)
+    axes.axhline(dense, color=colours.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1, label=f"dense {dense:.2f}")
     names.append(_Name(words="", detail=f"dense {dense:.2f}", colour=colours.MUTED, x=axes.get_xlim()[1], y=dense))
     axes.grid(axis="y")
     axes.tick_params(length=0)
@@ -93,6 +107,12 @@ def _draw_line(axes: "Axes", line: Series, style: colours.Style, place: Callable
         dots = [(place(pruned_share(row)), 100 * row.accuracy_onnx) for row in line.rows]
         axes.plot(*zip(*dots, strict=True), ".", color=style.colour, alpha=0.45, markersize=5, zorder=2)
     return _Name(words=line.method, detail=line.detail, colour=style.colour, x=xs[-1], y=means[-1])
+
+
+def _draw_narrower(axes: "Axes", rows: Sequence[Row], style: colours.Style, place: Callable[[float], float]) -> None:
+    if rows:
+        dots = [(place(pruned_share(row)), 100 * row.accuracy_onnx) for row in rows]
+        axes.plot(*zip(*dots, strict=True), "o", color="none", markeredgecolor=style.colour, markersize=9, zorder=2)
 
 
 def _by_kept(rows: Sequence[Row]) -> bool:

@@ -21,7 +21,9 @@ def draw(report: Report) -> tuple[Drawing, ...]:
     """All plots that the report has numbers for; none without matplotlib (`canvas.available`)."""
     if not canvas.available() or not report.rows:
         return ()
-    plots = [(accuracy_plot.figure(report), accuracy_plot.plot), (row_plots.BYTES, row_plots.plot_bytes)]
+    lines = accuracy_plot.has_lines(report.rows)
+    accuracy = (accuracy_plot.figure(report), accuracy_plot.plot) if lines else (row_plots.ACCURACY, row_plots.plot_accuracy)
+    plots = [accuracy, (row_plots.BYTES, row_plots.plot_bytes)]
     if any(row.latency for row in report.rows):
         plots.append((row_plots.LATENCY, row_plots.plot_latency))
     drawings = []

@@ -1,4 +1,4 @@
-"""Plots that have a line for each row of the report: bytes beside their bound, latency with its interval."""
+"""Plots that have a line for each row of the report: accuracy, bytes beside their bound, latency with its interval."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from tdcompress.records import Report, Row, RowLatency
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
-from tdcompress.report.series import group
+from tdcompress.report.series import dense_accuracy, networks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 ROW_INCHES = 0.27
 NAME_LENGTH_AT_MOST = 32
+ACCURACY = Figure(
+    name="accuracy",
+    alt="Accuracy of each row's deployed file beside the unpruned network's.",
+    caption="Accuracy of the deployed files, and how many points they lie above or below the unpruned network, which is dotted.",
+)
 BYTES = Figure(
     name="bytes",
     alt="Bytes of each row's ONNX file beside the information bound of its weights and the dense file.",
@@ -30,6 +35,28 @@ LATENCY = Figure(
 )
 _RATIO_TICKS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20)
 _SIZE_TICKS = tuple(float(base * 1024**power) for power in range(4) for base in (1, 4, 16, 64, 256))
+
+
+def plot_accuracy(report: Report) -> "Canvas":
+    """Each row's accuracy, and its difference to the unpruned network: for runs whose networks are no lines."""
+    rows = report.rows
+    drawing, (axes,) = canvas(0.9 + ROW_INCHES * len(rows))
+    colour_of = _row_colours(rows)
+    dense, values = 100 * dense_accuracy(rows), [100 * row.accuracy_onnx for row in rows]
+    low, high = min(dense, *values), max(dense, *values)
+    margin = max(0.04 * (high - low), 0.5)
+    axes.set_xlim(low - margin, high + margin)
+    axes.axvline(dense, color=colours.MUTED, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
+    for level, (row, value) in enumerate(zip(rows, values, strict=True)):
+        colour = colour_of[row.id]
+        axes.plot([dense, value], [level, level], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
+        axes.plot(value, level, "o", color=colour, markersize=6, zorder=4)
+        beside(axes, level, f"{value:.2f} % · {value - dense:+.2f}", color=colour, fontsize=8.5)
+    _row_axis(axes, rows, report.selected)
+    axes.set_xlabel("accuracy, %")
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x")
+    return drawing
 
 
 def plot_bytes(report: Report) -> "Canvas":
@@ -79,8 +106,14 @@ def plot_latency(report: Report) -> "Canvas":
 
 
 def _row_colours(rows: Sequence[Row]) -> dict[str, str]:
-    series = group(rows)
-    return {row.id: style.colour for line, style in zip(series, colours.styles(series), strict=True) for row in line.rows}
+    """By row id: one colour for a series, whatever number format a file holds."""
+    series, narrower = networks(rows)
+    return {
+        same.id: style.colour
+        for line, style in zip(series, colours.styles(series), strict=True)
+        for row in line.rows
+        for same in (row, *narrower[row.id])
+    }
 
 
 def _panels(report: Report) -> list[tuple[str, list[tuple[Row, RowLatency]]]]:

@@ -1,7 +1,7 @@
 """Rows that differ only in how much was pruned form one series: one line of the accuracy plot, one name in the headline."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,20 @@ def group(rows: Iterable[Row]) -> tuple[Series, ...]:
         )
         for group in groups
     )
+
+
+def networks(rows: Iterable[Row]) -> tuple[tuple[Series, ...], Mapping[str, tuple[Row, ...]]]:
+    """`group` with one file of each network, in float32 where there is such a file.
+
+    Returns:
+        The series, and for each row in them, by its id, the same network in other number formats.
+    """
+    files: dict[str, list[Row]] = {}
+    for row in rows:
+        network = [row.method, _shared(row) | {"values": ""}, row.fraction, row.keep_per_filter, row.seed]
+        files.setdefault(json.dumps(network, sort_keys=True), []).append(row)
+    ordered = [sorted(same, key=lambda row: row.values != "float32") for same in files.values()]
+    return group(first for first, *_ in ordered), {first.id: tuple(others) for first, *others in ordered}
 
 
 def _shared(row: Row) -> dict[str, Any]:
