@@ -7,6 +7,7 @@ from typing import Any
 from tdcompress.records import Report
 from tdcompress.report import details, shrinking, text
 from tdcompress.report.headline import sentences
+from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
 
 
@@ -54,6 +55,8 @@ class Figure:
     alt: str
     caption: str
 
+
+_HOST_FACTS_FIRST = ("cpu", "cores", "memory_bytes", "os", "versions")
 
 Block = Paragraph | Section | Items | Facts | Figure | Table
 
@@ -135,7 +138,8 @@ def _hosts(report: Report) -> list[Block]:
     blocks: list[Block] = []
     for host in hosts:
         blocks.append(details.latencies(report, host))
-        facts = tuple(_fact(name, value) for name, value in report.hosts.get(host, {}).items() if name != "id")
+        known = in_order(report.hosts.get(host, {}), _HOST_FACTS_FIRST)
+        facts = tuple(_fact(name, value) for name, value in known if name != "id")
         if facts:
             blocks.append(Facts(facts=facts))
     return blocks
@@ -149,7 +153,7 @@ def _fact(name: str, value: Any) -> tuple[str, str]:
 
 def _words(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_words(item)}" for key, item in in_order(value, ()))
     if isinstance(value, list | tuple):
         return ", ".join(_words(item) for item in value) or "none"
     return "unknown" if value is None else str(value)

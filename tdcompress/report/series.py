@@ -108,11 +108,16 @@ def _shared(row: Row) -> dict[str, Any]:
 def _detail(row: Row, siblings: list[Row], varying: set[str]) -> str:
     """Rates always; other options where the method's own series differ; the rest where the report's series differ."""
     parts = []
-    for key, value in row.options.items():
+    for key, value in in_order(row.options, _ALWAYS_SHOWN):
         if key in _ALWAYS_SHOWN or any(_word(other.options.get(key)) != _word(value) for other in siblings):
             parts.append(f"{_SYMBOLS.get(key, key.replace('_', ' '))} {_word(value)}")
     parts += [value for key, value in _shared(row).items() if value and key in varying and key != "options"]
     return ", ".join(parts)
+
+
+def in_order(values: Mapping[str, Any], first: Sequence[str]) -> list[tuple[str, Any]]:
+    """Items in an order that a round trip through JSON cannot change: some keys first, the others by name."""
+    return sorted(values.items(), key=lambda item: (first.index(item[0]) if item[0] in first else len(first), item[0]))
 
 
 def _word(value: Any) -> str:

@@ -29,7 +29,7 @@ def test_what_varies_is_named_and_what_does_not_is_not(make_row):
         "γ 0.9, α 0.66, schedule constant, weights, trained by unit",
         "γ 0.9, α 0.66, schedule constant, weights, int8",
         "γ 0.9, α 0.66, schedule constant, weights, released evaluation",
-        "γ 0.99, α 0.9, schedule ramp, ramp epochs 49+49, weights",
+        "γ 0.99, α 0.9, ramp epochs 49+49, schedule ramp, weights",
     ]
 
 

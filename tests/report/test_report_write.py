@@ -34,6 +34,16 @@ def test_the_same_report_gives_the_same_bytes(small_report, tmp_path):
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_a_report_read_back_is_written_in_the_same_words(report, tmp_path):
+    """Keys are sorted in report.json, so no text may depend on the order in which options or facts were given."""
+    backwards = [dataclasses.replace(row, options=dict(reversed(row.options.items()))) for row in report.rows]
+    hosts = {name: dict(reversed(facts.items())) for name, facts in report.hosts.items()}
+    given = dataclasses.replace(report, rows=tuple(backwards), hosts=hosts)
+    again = decode(Report, json.loads(to_json(given)), "report.json")
+    first, second = (write_report(each, tmp_path / name) for name, each in (("a", given), ("b", again)))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
 def test_json_is_sorted_and_refuses_what_json_has_no_word_for(small_report):
     text = to_json(small_report)
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
