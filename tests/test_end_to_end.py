@@ -18,6 +18,7 @@ import pytest
 from tdcompress.artifacts import hold
 from tdcompress.errors import UserError
 from tdcompress.files import sha256_file
+from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.recipe import parse_recipe
 from tdcompress.records import Report, decode
 from tdcompress.report.again import join_files
@@ -159,6 +160,19 @@ def test_a_rounded_file_that_loses_too_much_is_never_selected(report):
         chosen, _ = select_row(spoiled, max_accuracy_drop=0.5, smallest="onnx_bytes", reference_accuracy=0.7)
         assert chosen is not None
         assert next(row for row in spoiled if row.id == chosen).values != worse
+
+
+def test_packing_is_left_out_of_every_format_when_the_recipe_says_never(copied, tiny_text, run_text):
+    changes = {"name": "plain", "export.pack": "never", "bench.budget": "none"}
+    done, _ = run_text(tiny_text, copied, changes)
+    assert {row.values for row in done.report.rows} == {"float32", "float16", "int8"}
+    for row in done.report.rows:
+        assert set(inspect_onnx(done.folder / row.onnx_file).encodings) == {"dense"}
+
+
+def test_every_file_passes_onnxs_full_check(tiny_run):
+    for path in tiny_run.glob("*.onnx"):
+        onnx.checker.check_model(onnx.load(path), full_check=True)
 
 
 def test_samples_are_real_inputs_with_torchs_outputs(tiny_run, report):

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdcompress.errors import VerificationError
+from tdcompress.onnxfile.load import in_file
+from tdcompress.onnxfile.runtime import open_session
 from tdcompress.onnxfile.verify import compare
 
 BATCHES = (1, 7, 64)
@@ -33,16 +34,6 @@ class Agreement:
     samples: int
 
 
-def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU; 0 threads = onnxruntime's own choice."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # nothing is timed here; leave the cores to others
-    if threads:
-        options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 def check_agreement(
     model: nn.Module,
     inputs: Sequence[Tensor],
@@ -62,12 +53,13 @@ def check_agreement(
 
     Raises:
         VerificationError: a difference above 1e-5 of the largest |output|, another argmax outside ties, a value that is not
-            finite, or a run that fails.
+            finite, or a file that does not load or run.
     """
     training = model.training
     name = name or path.name
+    with in_file(name):
+        session = open_session(path, threads=0)
     try:
-        session = open_session(path)
         model.eval()
         worst, largest = 0.0, 0.0
         for batch in batches:
@@ -94,7 +86,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path) -> None:
-        self._session = open_session(path)
+        self._session = open_session(path, threads=0)
         self._name = self._session.get_inputs()[0].name
 
     def __call__(self, inputs: Tensor) -> NDArray[np.float32]:

@@ -52,7 +52,7 @@ def load_model(path: str | Path, *, external_data: bool = False) -> onnx.ModelPr
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"{path}: not a valid ONNX model: {first_line(error)}") from error
     return model
 
 
@@ -196,5 +196,6 @@ def _read_external(path: Path, tensors: list[onnx.TensorProto]) -> None:
         tensor.ClearField("external_data")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of onnx or onnxruntime says before it goes into detail; its type where it says nothing."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -3,7 +3,6 @@
 The packed file is plain ONNX: standard operators that a runtime folds into ordinary weights when it loads the file.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, save_
 from tdcompress.onnxfile.plan import Rounding, byte_prices, plan
 from tdcompress.onnxfile.prepare import not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
-from tdcompress.onnxfile.runtime import check_section, output_difference
+from tdcompress.onnxfile.runtime import check_section, open_session, output_error, random_inputs
 from tdcompress.onnxfile.strip import undocumented
 from tdcompress.onnxfile.tensors import PACKABLE, count_zeros, is_parameter
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights
@@ -31,6 +30,7 @@ def pack_onnx(
     values: Values = "float32",
     prefer: Prefer = "speed",
     *,
+    sparse: bool = True,
     external_data: bool = False,
 ) -> PackReport:
     """Write `src` again, every weight in the encoding that takes the fewest bytes, without exporters' documentation.
@@ -41,6 +41,7 @@ def pack_onnx(
         values: "float32" keeps every value bit for bit (a weight -0.0 becomes +0.0); "float16" rounds float32 weight
             matrices to half precision and reports the error; vectors (biases, BatchNorm) stay as they are.
         prefer: "size" also allows encodings that load more slowly.
+        sparse: False keeps zeros where they are and only rounds values.
         external_data: accept weights in files beside `src`.
 
     Returns:
@@ -54,13 +55,13 @@ def pack_onnx(
     """
     source = load_model(src, external_data=external_data)
     with in_file(src):
-        packed, report = pack_model(source, values, prefer)
+        packed, report = pack_model(source, values, prefer, sparse=sparse)
     save_model(packed, dst)
     return report
 
 
 def pack_model(
-    source: onnx.ModelProto, values: Values = "float32", prefer: Prefer = "speed"
+    source: onnx.ModelProto, values: Values = "float32", prefer: Prefer = "speed", *, sparse: bool = True
 ) -> tuple[onnx.ModelProto, PackReport]:
     """As `pack_onnx`, on a model in memory; the source is not changed."""
     if values not in ("float32", "float16") or prefer not in ("speed", "size"):
@@ -69,7 +70,7 @@ def pack_model(
     packed = onnx.ModelProto()
     packed.CopyFrom(dense)
     strict = infers_strictly(dense)
-    prices = byte_prices(prefer, strict)
+    prices = byte_prices(prefer, strict) if sparse else {"dense": 1.0}
     weights = stored_weights(dense)
     kept_dense: dict[str, str] = {}
     kept_dense |= {weight.full_name: _why_constant(weight) for weight in constant_weights(dense) if _has_zeros(weight)}
@@ -99,13 +100,13 @@ def pack_model(
         bound_bytes=report.bound_bytes,
         values=values,
         prefer=prefer,
-        encodings=dict(sorted(Counter(tensor.encoding for tensor in report.tensors).items())),
+        encodings=report.encodings,
         tensors=report.tensors,
         kept_dense=kept_dense,
         negative_zeros=negative_zeros,
         weight_error=rounding.error,
         underflows=rounding.underflows,
-        output_error=output_difference(dense, packed) if values == "float16" else 0.0,
+        output_error=_output_error(dense, packed) if values == "float16" else 0.0,
     )
 
 
@@ -154,6 +155,13 @@ def _drop_labels(model: onnx.ModelProto) -> None:
     for node in every_node(model):
         if not any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             node.ClearField("name")
+
+
+def _output_error(dense: onnx.ModelProto, packed: onnx.ModelProto) -> float | None:
+    """See `PackReport`."""
+    session = open_session(dense)
+    inputs = random_inputs(session, batch=4, seed=0)
+    return None if inputs is None else output_error(session, open_session(packed), [inputs])
 
 
 def _has_zeros(weight: StoredWeight) -> bool:

@@ -24,7 +24,7 @@ from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.prepare import prepared
 from tdcompress.onnxfile.reports import Prefer, QuantiseReport
-from tdcompress.onnxfile.runtime import open_session, run
+from tdcompress.onnxfile.runtime import open_session, output_error
 from tdcompress.onnxfile.strip import strip
 from tdcompress.onnxfile.tensors import Array
 from tdcompress.onnxfile.weights import densified, is_packed, stored_weights
@@ -79,7 +79,7 @@ def quantise_int8(
         weights = [w for w in stored_weights(quantised) if w.array.dtype == np.int8 and w.name in before]
         if not weights:
             raise UnsupportedError("nothing in it can be quantised to int8")
-        error = _output_error(dense, quantised, batches)
+        error = output_error(open_session(dense), open_session(quantised), batches)
     return QuantiseReport(
         source_bytes=source.ByteSize(),
         file_bytes=save_model(quantised, dst),
@@ -163,14 +163,3 @@ def _batches(model: onnx.ModelProto, calibration: Array) -> list[dict[str, Array
     if count % batch:  # the histograms of the quantiser need batches of one size
         raise ModelError(f"the model takes batches of {batch}; {count} calibration samples do not divide into these")
     return [{values[0].name: calibration[start : start + batch]} for start in range(0, count, batch)]
-
-
-def _output_error(exact: onnx.ModelProto, other: onnx.ModelProto, batches: list[dict[str, Array]]) -> float:
-    """Largest |difference| / max |output| of the first output."""
-    first, second = open_session(exact), open_session(other)
-    difference = largest = 0.0
-    for inputs in batches:
-        wanted, given = run(first, inputs)[0].astype(np.float64), run(second, inputs)[0]
-        difference = max(difference, float(np.abs(wanted - given).max()))
-        largest = max(largest, float(np.abs(wanted).max()))
-    return difference / largest if largest else difference

@@ -1,5 +1,6 @@
 """Frozen results of this folder, each with a JSON round trip."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -99,6 +100,11 @@ class FileReport(_Json):
     inputs: tuple[ValueReport, ...]
     outputs: tuple[ValueReport, ...]
     tensors: tuple[TensorReport, ...]
+
+    @property
+    def encodings(self) -> dict[str, int]:
+        """Encoding -> number of weights, by name."""
+        return dict(sorted(Counter(tensor.encoding for tensor in self.tensors).items()))
 
     @property
     def sparsity(self) -> float:

@@ -31,8 +31,8 @@ def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
     slim.metadata_props.extend(own)
     for function in slim.functions:
         del function.value_info[:]
-    for _, graph in graphs(slim):
-        if standard_only:
+    if standard_only:
+        for _, graph in graphs(slim):
             del graph.value_info[:]
     return slim
 

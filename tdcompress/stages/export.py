@@ -14,7 +14,7 @@ from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.to_onnx import FromPixels, metadata_strings, to_model_proto
 from tdcompress.files import published
 from tdcompress.onnxfile.inspect import inspect_onnx
-from tdcompress.onnxfile.load import load_model, opset, save_model
+from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.pack import pack_onnx
 from tdcompress.pipeline import Workspace
@@ -70,11 +70,11 @@ def run(experiment: Experiment, values: Values, pack: bool, recipe_key: str, wor
     write_samples(work.folder / SAMPLES, values, samples, expected, given)
     report = inspect_onnx(path)
     return ExportRecord(
-        opset=opset(load_model(path)),
+        opset=report.opset,
         values=values,
-        onnx_bytes=path.stat().st_size,
+        onnx_bytes=report.file_bytes,
         bound_bytes=report.bound_bytes,
-        encodings=_encoding_counts(report),
+        encodings=report.encodings,
         max_error=error,
         max_output=largest,
         samples=len(samples),
@@ -119,9 +119,9 @@ def write_file(experiment: Experiment, proto: onnx.ModelProto, values: Values, p
         from tdcompress.onnxfile.quantise import quantise_int8  # onnxruntime's quantiser takes 0.2 s to import
 
         pixels = load_data(experiment.data).train.pixels[:CALIBRATION_SAMPLES]
-        quantise_int8(path, path, prepare(pixels).numpy())
+        quantise_int8(path, path, prepare(pixels).numpy(), pack=pack, prefer=experiment.export.prefer)
     elif pack or values == "float16":
-        pack_onnx(path, path, values=values, prefer=experiment.export.prefer)
+        pack_onnx(path, path, values=values, prefer=experiment.export.prefer, sparse=pack)
 
 
 def rounding_error(path: Path, given: np.ndarray, expected: np.ndarray) -> float:
@@ -175,10 +175,3 @@ def check_accuracy(path: Path, onnx_correct: int, torch_accuracy: float, samples
     torch_correct = round(torch_accuracy * samples)
     if abs(onnx_correct - torch_correct) > 2:
         raise VerificationError(f"{path.name}: {onnx_correct} test samples right under onnxruntime, {torch_correct} in torch")
-
-
-def _encoding_counts(report: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for tensor in report.tensors:
-        counts[tensor.encoding] = counts.get(tensor.encoding, 0) + 1
-    return counts

@@ -171,6 +171,16 @@ def test_float16_values(make_resnet32: Make, run_model: Callable, optimised_grap
     assert infers_strictly(packed)
 
 
+def test_rounding_alone_leaves_zeros_where_they_are(make_small_net: Make) -> None:
+    dense = make_small_net(0.9)
+    rounded, report = pack_model(dense, values="float16", sparse=False)
+    assert set(report.encodings) == {"dense"}
+    assert {tensor.stored for tensor in report.tensors if len(tensor.shape) > 1} == {"float16"}
+    assert arrays(rounded) == arrays(pack_model(dense, values="float16")[0])
+    same, report = pack_model(dense, sparse=False)
+    assert same.SerializeToString(deterministic=True) == dense.SerializeToString(deterministic=True)
+
+
 def test_float16_leaves_what_it_cannot_hold(make_small_net: Make) -> None:
     dense = make_small_net(0.5)
     (tensor,) = (t for t in dense.graph.initializer if t.name == "conv2.weight")

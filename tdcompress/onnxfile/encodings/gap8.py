@@ -1,4 +1,4 @@
-"""gap8: one byte a value says how many zeros come before it; 255 skips 255 zeros. Best above about 85 % zeros."""
+"""gap8: one byte a value says how many zeros come before it; 255 skips 255 zeros. Best above about 96 % zeros."""
 
 from tdcompress.onnxfile.encodings.frame import FrameEncoding
 from tdcompress.onnxfile.encodings.gap import SKIPS_HANDICAP, GapCodec
