@@ -144,6 +144,7 @@ def comparison_blocks(comparison: Comparison) -> tuple[Block, ...]:
     if comparison.columns:
         blocks += [cells_table(comparison), trainings_table(comparison)]
         blocks.append(Items(items=tuple(large_differences(column) for column in comparison.columns)))
+        blocks += [Items(items=items)] if (items := nearest_variants(comparison)) else []
     notes = [*comparison.remarks]
     if comparison.not_run:
         notes.append(f"Not run: {'; '.join(comparison.not_run)}.")
@@ -197,6 +198,30 @@ def large_differences(column: ComparedColumn, threshold: float = 2.0) -> str:
     most, where = max(known, key=lambda pair: abs(pair[0]))
     counts = f"{len(far)} of {len(known)} cells differ by more than {threshold:g} points"
     return f"{_title(column)}: {counts}, most at {where} %: {most:+.2f}."
+
+
+def nearest_variants(comparison: Comparison) -> tuple[str, ...]:
+    """Which way comes nearest where a published column was run in several: by the mean distance over the cells that all have."""
+    told = []
+    for heading in dict.fromkeys(column.heading for column in comparison.columns):
+        variants = [column for column in comparison.columns if column.heading == heading]
+        shared = set.intersection(*({cell.percentage for cell in column.cells if cell.ours} for column in variants))
+        if len(variants) < 2 or not shared:
+            continue
+        means = {_way(column): _mean_distance(column, shared) for column in variants}
+        first, *others = sorted(means, key=means.__getitem__)
+        rest = "; ".join(f"{way} by {means[way]:.2f}" for way in others)
+        cells = f"{len(shared)} cell{'s' * (len(shared) != 1)}"
+        told.append(f"{heading}: nearest to theirs is {first}, off by {means[first]:.2f} points on average over {cells}; {rest}.")
+    return tuple(told)
+
+
+def _way(column: ComparedColumn) -> str:
+    return f"{column.variant or 'as published'}, {column.epochs} epochs"
+
+
+def _mean_distance(column: ComparedColumn, percentages: set[str]) -> float:
+    return fmean(abs(cell.difference) for cell in column.cells if cell.percentage in percentages and cell.difference is not None)
 
 
 def _title(column: ComparedColumn) -> str:
