@@ -69,7 +69,7 @@ class ConvOp(Structure):
 
     _fields_ = [
         ("input", Tensor), ("epilogue", Epilogue), ("filters", c_int64), ("vectors", c_int64), ("row_vectors", c_int64),
-        ("group_count", c_int64), ("groups", POINTER(Group)), ("pairs", c_void_p), ("counts", c_void_p),
+        ("group_count", c_int64), ("groups", POINTER(Group)), ("pairs", c_void_p), ("rows", c_void_p),
         ("offsets", c_void_p), ("group_counts", c_void_p), ("weights", c_void_p),
         ("taps", c_int64), ("sets", c_int64), ("blocks_per_set", c_int64), ("filters_per_set", c_int64),
     ]  # fmt: skip
@@ -220,7 +220,7 @@ class Job(Structure):
     """tdc_job."""
 
     _fields_ = [
-        *((name, c_int64) for name in ("isa", "op_count", "space_count", "threads", "batch")),
+        *((name, c_int64) for name in ("isa", "op_count", "space_count", "threads", "batch", "arena_bytes")),
         *((name, c_void_p) for name in ("ops", "spaces", "arenas")),
     ]  # fmt: skip
 
@@ -253,7 +253,7 @@ class Library:
         library.tdc_sizeof.argtypes, library.tdc_sizeof.restype = [c_int64], c_int64
         library.tdc_isa_at.argtypes, library.tdc_isa_at.restype = [c_int64], POINTER(_Isa)
         self.run = library.tdc_run
-        self.run.argtypes = [c_void_p]
+        self.run.argtypes = [c_void_p, c_void_p]
         self.run.restype = c_int64
         for name, (code, structure) in OPERATIONS.items():
             if library.tdc_sizeof(code) != ctypes.sizeof(structure):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 
 import numpy as np
@@ -101,8 +102,7 @@ def _groups(state: Lowering, taps: Taps) -> object:
     for structure, group in zip(array, taps.groups, strict=False):
         structure.shift = group.shift
         structure.bits, structure.lanes = state.pointer(group.bits), state.pointer(group.lanes)
-    state.kept.append(array)
-    return array
+    return ctypes.cast(state.pool.array(np.frombuffer(bytes(array), np.uint8)), ctypes.POINTER(GroupStructure))
 
 
 def lower_conv(state: Lowering, step: Conv) -> None:
@@ -116,11 +116,11 @@ def lower_conv(state: Lowering, step: Conv) -> None:
     choice = _choose(step, state)
     output = _output(state, step.output, grid, _reusable(state, step, inputs, residual)) if step.keep_output else None
     second = _output(state, step.second.output, grid) if step.second else None
-    bias = state.pointer(step.bias)
-    scale2, shift2 = (state.pointer(step.second.scale), state.pointer(step.second.shift)) if step.second else (None, None)
 
     def fill() -> ConvOp:
-        epilogue = Epilogue(bias=bias, scale2=scale2, shift2=shift2, act=act_structure(step.act))
+        epilogue = Epilogue(bias=state.pointer(step.bias), act=act_structure(step.act))
+        if step.second:
+            epilogue.scale2, epilogue.shift2 = state.pointer(step.second.scale), state.pointer(step.second.shift)
         epilogue.act2 = act_structure(step.second.act if step.second else NO_ACT)
         for name, place in (("residual", residual), ("output", output), ("output2", second)):
             if place is not None:
@@ -156,10 +156,10 @@ def _fill_tables(state: Lowering, step: Conv, op: ConvOp, inputs: list[Place], g
     planes_per_group = inner * first.strides[0] * first.strides[1]
     group = np.arange(filters) // (filters // first.groups)
     channel_offsets = 4 * group * planes_per_group * first.layout.plane_stride
-    op.group_count, op.groups = len(taps.groups), _groups(state, taps)
+    op.group_count, op.groups = max(1, len(taps.groups)), _groups(state, taps)
     if choice.kernel == "sparse":
-        pairs, counts = sparse_table(taps, channel_offsets)
-        op.pairs, op.counts = state.pointer(pairs), state.pointer(counts)
+        pairs, rows = sparse_table(taps, channel_offsets)
+        op.rows, op.pairs = state.pointer(rows), state.pointer(pairs)
         return
     block = state.isa.dense_filters
     offsets, group_counts, weights = dense_table(taps, channel_offsets, sets=first.groups, block=block)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from tdcompress.engine.binding import ACTIVATIONS, DTYPES, Act, CopyOp, InstructionSet, SplitOp, Tensor
 from tdcompress.engine.layout import Layout, plain
 from tdcompress.engine.memory import Buffer, Use
+from tdcompress.engine.pool import Pool
+from tdcompress.engine.read import Array
 from tdcompress.engine.steps import Act as StepAct
 from tdcompress.engine.steps import Network, Shape, Step
 
@@ -84,20 +83,16 @@ class Lowering:
     homes: dict[str, Place] = field(default_factory=dict)
     copies: dict[tuple[object, ...], Place] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
-    kept: list[Any] = field(default_factory=list)
+    pool: Pool = field(default_factory=Pool)
     records: list[LayerRecord] = field(default_factory=list)
 
     def shape(self, name: str) -> Shape:
         """Of a tensor, for one image."""
         return self.network.shapes[name]
 
-    def pointer(self, array: np.ndarray[Any, Any] | None) -> int | None:
-        """The address of a constant array, which is kept alive with the plan."""
-        if array is None:
-            return None
-        array = np.ascontiguousarray(array)
-        self.kept.append(array)
-        return int(array.ctypes.data)
+    def pointer(self, array: Array | None) -> int | None:
+        """The address of a constant array in the plan's own memory."""
+        return None if array is None else self.pool.array(array)
 
     def dies_with(self, place: Place, step: Step) -> bool:
         """Whether `step`, which reads `place`, is the last to need its memory, so that it may write there what it makes."""

@@ -14,7 +14,7 @@ from tdcompress.engine.lower import LOWERINGS
 from tdcompress.engine.lower_conv import wanted_layouts
 from tdcompress.engine.lowering import LayerRecord, Lowering, Place
 from tdcompress.engine.memory import Buffer, place_buffers
-from tdcompress.engine.read import Graph
+from tdcompress.engine.read import Array, Graph
 from tdcompress.engine.steps import Network, Shape
 from tdcompress.engine.translate import translate
 from tdcompress.errors import UnsupportedError
@@ -25,7 +25,10 @@ MAX_ARENA_BYTES = 1 << 31
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A program for one set of input shapes. arena_elements: float32 numbers that one image in flight needs."""
+    """A program for one set of input shapes.
+
+    arena_elements: float32 numbers that one image in flight needs; blocks: the memory that holds descriptors and tables.
+    """
 
     ops: Any
     op_count: int
@@ -33,7 +36,7 @@ class Plan:
     table_bytes: int
     output_shapes: tuple[Shape, ...]
     records: tuple[LayerRecord, ...]
-    kept: tuple[Any, ...]
+    blocks: tuple[Array, ...]
 
 
 def _import_inputs(state: Lowering, network: Network) -> None:
@@ -76,15 +79,16 @@ def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
         )
     ops = (Op * max(1, len(state.calls)))()
     for op, call in zip(ops, state.calls, strict=False):
+        op.kind, structure = OPERATIONS[call.kind]
+        op.descriptor = state.pool.reserve(ctypes.sizeof(structure))  # first, then what it points to
         descriptor = call.fill()
-        state.kept.append(descriptor)
-        op.kind, op.descriptor = OPERATIONS[call.kind][0], ctypes.addressof(descriptor)
+        ctypes.memmove(op.descriptor, ctypes.addressof(descriptor), ctypes.sizeof(structure))
     return Plan(
         ops=ops,
         op_count=len(state.calls),
         arena_elements=arena,
-        table_bytes=sum(int(getattr(array, "nbytes", 0)) for array in state.kept),
+        table_bytes=state.pool.nbytes,
         output_shapes=tuple(network.shapes[name] for name in network.outputs),
         records=tuple(state.records),
-        kept=tuple(state.kept),
+        blocks=tuple(state.pool.blocks),
     )

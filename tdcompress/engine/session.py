@@ -59,6 +59,7 @@ class _Runner:
             op_count=plan.op_count,
             space_count=len(self.spaces),
             threads=threads,
+            arena_bytes=4 * plan.arena_elements,
             ops=ctypes.addressof(plan.ops),
             spaces=ctypes.addressof(self.spaces),
             arenas=ctypes.addressof(self.arenas),
@@ -86,22 +87,23 @@ class _Program:
         self._arguments = (plan, isa, threads, inputs)
         self._free = [_Runner(*self._arguments)]
 
-    def run(self, function: Callable[[int], int], arrays: Sequence[Array]) -> list[Array]:
+    def run(self, function: Callable[[int, int], int], arrays: Sequence[Array], batch: int) -> list[Array]:
         try:
             runner = self._free.pop()
         except IndexError:
             runner = _Runner(*self._arguments)
-        batch = len(arrays[0])
         if runner.batch != batch:
             runner.resize(self.plan, batch)
-        held = []
-        for index, array in enumerate(arrays, start=1):
-            try:
-                runner.spaces[index] = _addressof(_from_buffer(array))
-            except TypeError:  # read-only, or not contiguous
-                held.append(contiguous := np.ascontiguousarray(array))
-                runner.spaces[index] = contiguous.ctypes.data
-        status = function(runner.address)
+        try:
+            first = _addressof(_from_buffer(arrays[0]))
+            for index in range(1, len(arrays)):
+                runner.spaces[1 + index] = _addressof(_from_buffer(arrays[index]))
+        except TypeError:  # read-only, or not contiguous
+            arrays = [np.ascontiguousarray(array) for array in arrays]
+            first = arrays[0].ctypes.data
+            for index in range(1, len(arrays)):
+                runner.spaces[1 + index] = arrays[index].ctypes.data
+        status = function(runner.address, first)
         results = [array.copy() for array in runner.results]
         self._free.append(runner)
         if status != 0:
@@ -215,18 +217,18 @@ class Session:
             arrays.append(array)
         return arrays
 
-    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], _Program]:
-        """The arrays in the model's order, and the program for their shapes."""
+    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], _Program, int]:
+        """The arrays in the model's order, the program for their shapes, and the batch size."""
         latest, single = self._latest, self._single
         # The usual call: one input, of the shape that was checked last.
         if latest is not None and single is not None and len(feed) == 1:
             array = feed.get(single[0])
             if type(array) is np.ndarray and array.dtype is single[1] and array.shape == latest[0]:
-                return (array,), latest[1]
+                return (array,), latest[1], latest[0][0]
         arrays = self._check(feed)
         program = self._program(tuple(array.shape[1:] for array in arrays))
         self._latest = (arrays[0].shape, program)
-        return arrays, program
+        return arrays, program, arrays[0].shape[0]
 
     def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
         """Run a batch.
@@ -242,8 +244,8 @@ class Session:
             UserError: names, types or shapes that do not fit the model.
             ModelError, UnsupportedError: a dynamic input size for which the model cannot be planned.
         """
-        arrays, program = self._prepared(feed)
-        results = program.run(self._run, arrays)
+        arrays, program, batch = self._prepared(feed)
+        results = program.run(self._run, arrays, batch)
         if output_names is None:
             return results
         unknown = [name for name in output_names if name not in self._output_names]

@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "ben
 from conftest import TOLERANCE, make_model, run_reference  # noqa: E402
 from engine_networks import lenet5, resnet32  # noqa: E402
 
-from tdcompress.engine.binding import InstructionSet  # noqa: E402
+from tdcompress.engine.binding import OPERATIONS, ConvOp, Group, InstructionSet  # noqa: E402
 from tdcompress.engine.plan import Plan, make_plan  # noqa: E402
 from tdcompress.engine.read import read_graph  # noqa: E402
 
@@ -28,25 +28,41 @@ NEON = InstructionSet(index=0, name="neon", max_block=4, dense_filters=4, linear
 
 
 def write_plan(plan: Plan, inputs: list[np.ndarray], output_bytes: list[int], path: Path) -> None:
-    """The file that cross_main.c reads; every 8-byte word of a structure that is the address of another blob is listed."""
-    kept = [*plan.kept, plan.ops]
-    addresses = [int(item.ctypes.data) if isinstance(item, np.ndarray) else ctypes.addressof(item) for item in kept]
-    index = {address: number for number, address in enumerate(addresses)}
+    """The file that cross_main.c reads: memory blocks, and the words in them that are addresses in one of them."""
+    starts = [int(block.ctypes.data) for block in plan.blocks]
+
+    def place(address: int) -> tuple[int, int] | None:
+        """(block, bytes from its start) of an address."""
+        for number, (start, block) in enumerate(zip(starts, plan.blocks, strict=True)):
+            if start <= address < start + block.nbytes:
+                return number, address - start
+        return None
+
+    fixes: dict[int, list[int]] = {number: [] for number in range(len(plan.blocks) + 1)}
+
+    def fix(number: int, start: int, data: bytes) -> None:
+        """Note the addresses among the words of a structure that lies `start` bytes into block `number`."""
+        for word, value in enumerate(struct.unpack(f"<{len(data) // 8}q", data)):
+            if target := place(value):
+                fixes[number] += [start + 8 * word, *target]
+
+    fix(len(plan.blocks), 0, bytes(plan.ops))
+    kinds = [structure for _, structure in OPERATIONS.values()]
+    for op in plan.ops[: plan.op_count]:
+        descriptor = kinds[op.kind].from_address(op.descriptor)
+        fix(*place(op.descriptor), bytes(descriptor))
+        if isinstance(descriptor, ConvOp) and descriptor.group_count:
+            groups = ctypes.addressof(descriptor.groups.contents)
+            fix(*place(groups), ctypes.string_at(groups, descriptor.group_count * ctypes.sizeof(Group)))
     with path.open("wb") as file:
-        header = [len(kept), len(kept) - 1, plan.op_count, plan.arena_elements, len(inputs[0]), len(inputs), len(output_bytes)]
-        numbers = [*header, *(array.nbytes for array in inputs), *output_bytes]
+        numbers = [len(plan.blocks) + 1, plan.op_count, plan.arena_elements, len(inputs[0]), len(inputs), len(output_bytes)]
+        numbers += [*(array.nbytes for array in inputs), *output_bytes]
         file.write(struct.pack(f"<{len(numbers)}q", *numbers))
         for array in inputs:
             file.write(array.tobytes())
-        for item in kept:
-            if isinstance(item, np.ndarray):
-                data, fixes = item.tobytes(), []
-            else:
-                data = bytes(item)
-                words = struct.unpack(f"<{len(data) // 8}q", data)
-                fixes = [part for word, value in enumerate(words) if value in index for part in (word, index[value])]
-            data += b"\0" * (-len(data) % 8)
-            file.write(struct.pack("<q", len(data)) + data + struct.pack(f"<{1 + len(fixes)}q", len(fixes) // 2, *fixes))
+        for number, data in enumerate([*(block.tobytes() for block in plan.blocks), bytes(plan.ops)]):
+            file.write(struct.pack("<q", len(data)) + data)
+            file.write(struct.pack(f"<{1 + len(fixes[number])}q", len(fixes[number]) // 3, *fixes[number]))
 
 
 def cases() -> dict[str, tuple[bytes, tuple[int, ...]]]:

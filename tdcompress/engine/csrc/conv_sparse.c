@@ -100,9 +100,10 @@ INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase, in
 INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input, int64_t start, const int n, const int sets) {
     const char *in = (const char *)(input + start * LANES);
     const tdc_pair *pair = c->pairs;
-    const uint32_t *count = c->counts;
+    const uint32_t *row = c->rows;
     const int64_t phase = start % c->row_vectors;
-    for (int64_t f = 0; f < c->filters; f++) {
+    for (int64_t f = 0; f < c->filters; f++, row += 1 + c->group_count) {
+        const uint32_t filter = row[0], *count = row + 1;
         vf total[MAX_BLOCK * PARTS];
         UNROLL for (int j = 0; j < n * PARTS; j++) total[j] = (vf){0};
         /* The first group's sums need no other register: there is nothing to add them to. */
@@ -123,8 +124,7 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
             }
             pair += (entries + 1) / 2;
         }
-        count += c->group_count;
-        finish_block(run, f, start, total, n);
+        finish_block(run, filter, start, total, n);
     }
 }
 

@@ -86,9 +86,9 @@ typedef struct {
     int64_t filters, vectors, row_vectors;
     int64_t group_count;
     const tdc_group *groups;
-    /* sparse kernel: pairs filter after filter, group after group; counts[filter][group] in kept weights */
+    /* sparse kernel: pairs filter after filter, group after group; rows[i] = a filter's number, then its kept weights in each group */
     const tdc_pair *pairs;
-    const uint32_t *counts;
+    const uint32_t *rows;
     /* dense kernel: blocks of filters that read the same rows; offsets[set][k] in bytes, group_counts[set][group],
      * weights[block][k][DENSE_FILTERS] */
     const int32_t *offsets;
@@ -228,11 +228,11 @@ typedef struct {
 
 typedef void (*tdc_kernel)(const void *descriptor, const tdc_context *context);
 
-/* Everything about one call of tdc_run; made once, only `batch` and the addresses in `spaces` change. */
+/* Everything about one call of tdc_run but the first input; made once, only `batch` and the addresses in `spaces` change. */
 typedef struct {
-    int64_t isa, op_count, space_count, threads, batch;
+    int64_t isa, op_count, space_count, threads, batch, arena_bytes;
     const tdc_op *ops;
-    void *const *spaces; /* entry 0 is not used: each thread puts its arena there */
+    void *const *spaces; /* entries 0 and 1 are not used: each thread puts its arena and the first input there */
     void *const *arenas; /* one per thread */
 } tdc_job;
 

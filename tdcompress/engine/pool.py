@@ -1,0 +1,56 @@
+"""Memory of descriptors and tables: side by side, in the order in which the calls read them.
+
+A call that follows another program's finds its tables in main memory. Neighbours then come with fewer page-table walks,
+and while one kernel runs, the start of the next one's stretch can be fetched (csrc/run.c).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from tdcompress.engine.read import Array
+
+BLOCK_BYTES = 1 << 20
+"""Memory is taken in blocks of this size; larger arrays stay where they are."""
+_LINE_BYTES = 64
+_SHARED_BYTES = 4096
+
+
+class Pool:
+    """What a plan's kernels read besides tensors. `blocks` are to be kept alive as long as the plan."""
+
+    def __init__(self) -> None:
+        self.blocks: list[Array] = []
+        self._current: Array = np.empty(0, np.uint8)
+        self._shared: dict[bytes, int] = {}
+        self.nbytes = 0
+
+    def reserve(self, nbytes: int) -> int:
+        """The address of zeroed memory of whole cache lines."""
+        size = -(-max(1, nbytes) // _LINE_BYTES) * _LINE_BYTES
+        self.nbytes += nbytes
+        if size > len(self._current):
+            block = np.zeros(max(BLOCK_BYTES, size) + _LINE_BYTES, np.uint8)
+            self.blocks.append(block)
+            self._current = block[-block.ctypes.data % _LINE_BYTES :]
+        address = int(self._current.ctypes.data)
+        self._current = self._current[size:]
+        return address
+
+    def array(self, array: Array) -> int:
+        """The address of a constant array; equal small arrays (the masks of all layers of one size) share theirs."""
+        array = np.ascontiguousarray(array)
+        if array.nbytes > BLOCK_BYTES:
+            self.blocks.append(array)
+            self.nbytes += array.nbytes
+            return int(array.ctypes.data)
+        data = array.tobytes()
+        if data in self._shared:
+            return self._shared[data]
+        address = self.reserve(len(data))
+        ctypes.memmove(address, data, len(data))
+        if len(data) <= _SHARED_BYTES:
+            self._shared[data] = address
+        return address
