@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
-from tdcompress.methods.gates import Gated
+from tdcompress.methods.gates import Gated, shapes
 from tdcompress.sparsity.units import Targets
 
 
@@ -26,8 +26,8 @@ class Dropout(Gated):
     def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
         alpha = self.settings.alpha
         value = 1 / (1 - alpha) if self.settings.rescale else 1.0
-        for name, shape in self.gate_shapes(params).items():
-            like = next(iter(params.values()))
+        like = next(iter(params.values()))
+        for name, shape in shapes(self.targets, self.granularity, params).items():
             dropped = torch.rand(shape, generator=generator, device=like.device) < alpha
             self.kept[name] = like.new_full((), value).expand(shape).masked_fill(dropped, 0.0)
 

@@ -1,4 +1,4 @@
-"""Numbers that multiply single weights or whole units: what dropout, L0 and Smallify share."""
+"""Numbers that belong to single weights or whole units: what the methods with gates, noise or masks of their own share."""
 
 import hashlib
 from collections.abc import Mapping
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tdcompress.methods.base import Granularity, Method, Parameters
-from tdcompress.sparsity.units import Slot, Targets, UnitGroup
+from tdcompress.sparsity.masks import merge_selected, widen
+from tdcompress.sparsity.units import Slot, Targets
 
 
 def state_name(kind: str, name: str) -> str:
@@ -45,13 +46,46 @@ def place(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor
     return values.view(shape)
 
 
-def unit_size(group: UnitGroup, params: Parameters) -> int:
-    """How many filter weights one unit of a group has; the largest number where units differ."""
-    return sum(params[slot.parameter].numel() // params[slot.parameter].shape[slot.axis] * _width(slot) for slot in group.filters)
+def shapes(targets: Targets, granularity: Granularity, params: Parameters) -> dict[str, torch.Size]:
+    """Shape of one number for each prunable weight, by parameter name, or for each unit, (O,) by group name."""
+    if granularity == "weight":
+        return {slot.parameter: params[slot.parameter].shape for slot in targets.weights}
+    return {group.name: torch.Size([group.size]) for group in targets.groups}
+
+
+def weights_behind(targets: Targets, granularity: Granularity, params: Parameters) -> dict[str, int]:
+    """How many weights each of these numbers stands for: one, or all of a unit's (the largest unit's, where they differ)."""
+    if granularity == "weight":
+        return {slot.parameter: 1 for slot in targets.weights}
+    return {group.name: sum(_fan_in(slot, params) for slot in group.filters) for group in targets.groups}
+
+
+def _fan_in(slot: Slot, params: Parameters) -> int:
+    """Weights of one unit in one of its filters' parameters."""
+    weight = params[slot.parameter]
+    return weight.numel() // weight.shape[slot.axis] * _width(slot)
 
 
 def _width(slot: Slot) -> int:
     return 1 if slot.positions is None else max(len(own) for own in slot.positions)
+
+
+def without(params: Parameters, targets: Targets, granularity: Granularity, removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters that lose something, with +0.0 there; differentiable in what stays.
+
+    Args:
+        params: by name.
+        targets: whose units are meant.
+        granularity: what is removed.
+        removed: bool, True = removed: by parameter name (of its shape), or (O,) by group name.
+    """
+    entries = dict(removed)
+    if granularity == "unit":
+        entries = {}
+        for group in targets.groups:
+            for name, selected in widen(group, removed[group.name], params).items():
+                merge_selected(entries, name, selected)
+    return {name: params[name].masked_fill(selected, 0.0) for name, selected in entries.items()}
 
 
 class Gated(Method):
@@ -65,12 +99,6 @@ class Gated(Method):
     def __init__(self, targets: Targets, granularity: Granularity) -> None:
         super().__init__(targets)
         self.granularity = granularity
-
-    def gate_shapes(self, params: Parameters) -> dict[str, torch.Size]:
-        """Shape of each gate tensor, by parameter name for weights, by group name for units."""
-        if self.granularity == "weight":
-            return {slot.parameter: params[slot.parameter].shape for slot in self.targets.weights}
-        return {group.name: torch.Size([group.size]) for group in self.targets.groups}
 
     def gated(self, params: Parameters, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The parameters times their gates, differentiable in both; no gates at all change nothing."""

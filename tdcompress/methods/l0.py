@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, Parameters, Step, TrainedMethodSettings
-from tdcompress.methods.gates import Gated, state_generator, state_name, unit_size
+from tdcompress.methods.gates import Gated, shapes, state_generator, state_name, weights_behind
 from tdcompress.sparsity.units import Targets
 
 TEMPERATURE = 2 / 3
@@ -55,11 +55,11 @@ class L0(Gated):
         self.train_size = 1
         params = dict(model.named_parameters())
         like = params[targets.weights[0].parameter]
-        self.sizes = {group.name: unit_size(group, params) for group in targets.groups}
+        self.weights = weights_behind(targets, self.granularity, params)
         start = math.log((1 - settings.initial_drop) / settings.initial_drop)
-        self.names = tuple(self.gate_shapes(params))
+        self.names = tuple(self.weights)
         generator = state_generator(seed)
-        for name, shape in self.gate_shapes(params).items():
+        for name, shape in shapes(targets, self.granularity, params).items():
             logits = start + INITIAL_SPREAD * torch.randn(shape, generator=generator)
             self.register_parameter(state_name("log_alpha", name), nn.Parameter(logits.to(like)))
 
@@ -81,7 +81,7 @@ class L0(Gated):
         return self.gated_exactly(params, {name: estimated_gate(self.log_alpha(name)) for name in self.names})
 
     def penalty(self, params: Parameters) -> Tensor | None:  # noqa: D102
-        costs = [open_chance(self.log_alpha(name)).sum() * self._weight(name) for name in self.names]
+        costs = [open_chance(self.log_alpha(name)).sum() * self.weights[name] for name in self.names]
         return torch.stack(costs).sum() * (self.settings.beta / self.train_size)
 
     def scores(self, params: Parameters) -> dict[str, Tensor]:
@@ -92,11 +92,8 @@ class L0(Gated):
 
     def numbers(self, epoch: float) -> dict[str, float]:
         """The share of gates that are open at test time."""
-        counts = [(estimated_gate(self.log_alpha(name).detach()) > 0, self._weight(name)) for name in self.names]
+        counts = [(estimated_gate(self.log_alpha(name).detach()) > 0, self.weights[name]) for name in self.names]
         return {"open": sum(int(is_open.sum()) * n for is_open, n in counts) / sum(is_open.numel() * n for is_open, n in counts)}
-
-    def _weight(self, name: str) -> int:
-        return 1 if self.granularity == "weight" else self.sizes[name]
 
 
 @dataclass(frozen=True, kw_only=True)

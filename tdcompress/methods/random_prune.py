@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Granularity, Method, MethodSettings, Parameters
-from tdcompress.methods.gates import state_generator, state_name
-from tdcompress.sparsity.masks import lowest_units, lowest_weights, merge_selected, unit_scores, widen
+from tdcompress.methods.gates import state_generator, state_name, without
+from tdcompress.sparsity.masks import lowest_units, lowest_weights, unit_scores
 from tdcompress.sparsity.units import Targets
 
 
@@ -38,13 +38,7 @@ class RandomPrune(Method):
         return self.get_buffer(state_name("pruned", name))
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
-        if self.granularity == "weight":
-            return {name: params[name].masked_fill(self.pruned(name), 0.0) for name in self.names}
-        zeroed: dict[str, Tensor] = {}
-        for group in self.targets.groups:
-            for name, entries in widen(group, self.pruned(group.name), params).items():
-                merge_selected(zeroed, name, entries)
-        return {name: params[name].masked_fill(entries, 0.0) for name, entries in zeroed.items()}
+        return without(params, self.targets, self.granularity, {name: self.pruned(name) for name in self.names})
 
     def deployed(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
         return self.effective(params)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, Parameters, TrainedMethodSettings
-from tdcompress.methods.gates import Gated, state_generator, state_name
+from tdcompress.methods.gates import Gated, shapes, state_generator, state_name
 from tdcompress.sparsity.units import Targets
 
 
@@ -26,9 +26,10 @@ class Smallify(Gated):
         self.lr_scale = settings.lr_scale
         params = dict(model.named_parameters())
         like = params[targets.weights[0].parameter]
-        self.names = tuple(self.gate_shapes(params))
+        gates = shapes(targets, self.granularity, params)
+        self.names = tuple(gates)
         generator = state_generator(seed)
-        for name, shape in self.gate_shapes(params).items():
+        for name, shape in gates.items():
             switch = torch.rand(shape, generator=generator).to(like)
             self.register_parameter(state_name("switch", name), nn.Parameter(switch))
             self.register_buffer(state_name("mean_sign", name), switch.sign())

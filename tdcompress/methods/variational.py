@@ -1,7 +1,7 @@
 """Variational dropout that sparsifies (Molchanov, Ashukha and Vetrov 2017, arXiv 1701.05369)."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,8 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from tdcompress.errors import UnsupportedError
 from tdcompress.methods.base import Granularity, Method, Parameters, Step, TrainedMethodSettings
-from tdcompress.methods.gates import place, state_name, unit_size
-from tdcompress.sparsity.masks import merge_selected, unit_squares, widen
+from tdcompress.methods.gates import place, shapes, state_name, weights_behind, without
+from tdcompress.sparsity.masks import unit_squares
 from tdcompress.sparsity.units import MATRIX_TYPES, Targets
 
 INITIAL_LOG_SIGMA2 = -10.0
@@ -46,12 +46,9 @@ class Variational(Method):
         _refuse_attention(model, targets)
         params = dict(model.named_parameters())
         like = params[targets.weights[0].parameter]
-        self.sizes = {group.name: unit_size(group, params) for group in targets.groups}
-        shapes: Mapping[str, Any] = {slot.parameter: params[slot.parameter].shape for slot in targets.weights}
-        if self.granularity == "unit":
-            shapes = {group.name: (group.size,) for group in targets.groups}
-        self.names = tuple(shapes)
-        for name, shape in shapes.items():
+        self.weights = weights_behind(targets, self.granularity, params)
+        self.names = tuple(self.weights)
+        for name, shape in shapes(targets, self.granularity, params).items():
             start = torch.full(shape, INITIAL_LOG_SIGMA2).to(like)
             self.register_parameter(state_name("log_sigma2", name), nn.Parameter(start))
 
@@ -60,7 +57,7 @@ class Variational(Method):
         if self.granularity == "weight":
             squares = {name: params[name].square() for name in self.names}
         else:
-            squares = {group.name: unit_squares(params, group) / self.sizes[group.name] for group in self.targets.groups}
+            squares = {group.name: unit_squares(params, group) / self.weights[group.name] for group in self.targets.groups}
         return {
             name: self.get_parameter(state_name("log_sigma2", name)) - (square + _TINY).log() for name, square in squares.items()
         }
@@ -77,20 +74,13 @@ class Variational(Method):
 
     def penalty(self, params: Parameters) -> Tensor | None:
         """The KL times beta / (training samples), and a warm-up factor that rises linearly from 0."""
-        weights = {name: 1 if self.granularity == "weight" else self.sizes[name] for name in self.names}
-        terms = [kl_divergence(value).sum() * weights[name] for name, value in self.log_alpha(params).items()]
+        terms = [kl_divergence(value).sum() * self.weights[name] for name, value in self.log_alpha(params).items()]
         return torch.stack(terms).sum() * (self.kl_share() * self.settings.beta / self.step.train_size)
 
     def deployed(self, params: Parameters) -> dict[str, Tensor]:
         """Zero where log_alpha has reached the threshold."""
         noise = {name: value.detach() >= self.settings.threshold for name, value in self.log_alpha(params).items()}
-        if self.granularity == "weight":
-            return {name: params[name].masked_fill(entries, 0.0) for name, entries in noise.items()}
-        zeroed: dict[str, Tensor] = {}
-        for group in self.targets.groups:
-            for name, entries in widen(group, noise[group.name], params).items():
-                merge_selected(zeroed, name, entries)
-        return {name: params[name].masked_fill(entries, 0.0) for name, entries in zeroed.items()}
+        return without(params, self.targets, self.granularity, noise)
 
     def scores(self, params: Parameters) -> dict[str, Tensor]:
         """Minus log_alpha: the largest is pruned first. Not clipped, which keeps its order and has no ties."""
