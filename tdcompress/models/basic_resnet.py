@@ -1,10 +1,13 @@
 """Residual networks as first published (He et al., 2015): the norm after each convolution, ReLU after the sum."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tdcompress.models.stages import residual_stages
 
 Shortcut = Literal["pad", "projection"]
 
@@ -73,18 +76,10 @@ class BasicResNet(nn.Module):
         self.stem = nn.Conv2d(channels, filters[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(filters[0])
         self.relu = nn.ReLU()
-        stages: list[nn.Module] = []
-        inputs = filters[0]
-        for stage, outputs in enumerate(filters):
-            members: list[nn.Module] = []
-            for unit in range(units):
-                members.append(BasicUnit(inputs, outputs, 2 if stage > 0 and unit == 0 else 1, shortcut))
-                inputs = outputs
-            stages.append(nn.Sequential(*members))
-        self.stages = nn.Sequential(*stages)
+        self.stages = residual_stages(filters[0], filters, units, partial(BasicUnit, shortcut=shortcut))
         self.mean = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.head = nn.Linear(inputs, classes)
+        self.head = nn.Linear(filters[-1], classes)
         self.unprunable = ("head",) if prune_stem else ("stem", "head")
 
     def forward(self, x_BCHW: Tensor) -> Tensor:  # noqa: D102

@@ -1,8 +1,11 @@
 """Residual networks with the norm and ReLU before each convolution (He et al., 2016, "Identity mappings")."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
+
+from tdcompress.models.stages import residual_stages
 
 
 class PreActivationUnit(nn.Module):
@@ -68,21 +71,13 @@ class PreActivationResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, stem_filters, stem_kernel, padding=stem_kernel // 2, bias=False)
-        stages: list[nn.Module] = []
-        inputs = stem_filters
-        for stage, outputs in enumerate(filters):
-            members: list[nn.Module] = []
-            for unit in range(units):
-                stride = 2 if stage > 0 and unit == 0 else 1
-                members.append(PreActivationUnit(inputs, outputs, stride, norm_momentum, norm_epsilon))
-                inputs = outputs
-            stages.append(nn.Sequential(*members))
-        self.stages = nn.Sequential(*stages)
-        self.norm = nn.BatchNorm2d(inputs, eps=norm_epsilon, momentum=norm_momentum)
+        unit = partial(PreActivationUnit, norm_momentum=norm_momentum, norm_epsilon=norm_epsilon)
+        self.stages = residual_stages(stem_filters, filters, units, unit)
+        self.norm = nn.BatchNorm2d(filters[-1], eps=norm_epsilon, momentum=norm_momentum)
         self.relu = nn.ReLU()
         self.mean = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.head = nn.Linear(inputs, classes)
+        self.head = nn.Linear(filters[-1], classes)
         self.unprunable = ("head",) if prune_stem else ("stem", "head")
 
     def forward(self, x_BCHW: Tensor) -> Tensor:  # noqa: D102

@@ -45,7 +45,11 @@ class TorchvisionSettings(ModelSettings):
         return model
 
     def spared(self, model: nn.Module, classes: int) -> tuple[str, ...]:
-        """The modules that stay dense: the head, which is the last matrix in every classifier of torchvision."""
+        """The modules that stay dense: the head, which is the last matrix in every classifier of torchvision.
+
+        Raises:
+            ModelError: the last matrix gives no logits, so that it is no head.
+        """
         name, head = [(name, module) for name, module in model.named_modules() if isinstance(module, MATRIX_TYPES)][-1]
         outputs = head.out_features if isinstance(head, nn.Linear) else head.out_channels
         if outputs != classes:
