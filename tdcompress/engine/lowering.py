@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tdcompress.engine.binding import ACTIVATIONS, DTYPES, Act, CopyOp, InstructionSet, SplitOp, Tensor
 from tdcompress.engine.layout import Layout, plain
@@ -125,7 +125,7 @@ class Lowering:
         return place
 
     def output_rows(self, name: str, like: Place | None = None) -> Place:
-        """The home of a tensor whose producer writes rows in any layout: as a convolution wants them, as `like`, or plain."""
+        """The home of a tensor written by rows in any layout: as a convolution wants it, on the grid of `like`, or plain."""
         wanted = [layout for layout in self.wanted.get(name, ()) if name not in self.network.outputs]
         if wanted:
             layout = wanted[0]
@@ -133,15 +133,8 @@ class Lowering:
                 if other.same_grid(layout):
                     layout = layout.with_halo(other.halo_top, other.halo_bottom)
         elif like is not None and not like.layout.plain and name not in self.network.outputs:
-            grid = like.layout
-            layout = Layout(
-                channels=grid.channels,
-                height=grid.height,
-                width=grid.width,
-                pitch=grid.pitch,
-                segments=grid.segments,
-                slots=grid.slots,
-            )
+            # The grid is `like`'s, the number of channels the tensor's own: Concat makes more of them than its first part has.
+            layout = replace(like.layout, channels=self.shape(name)[0], halo_top=0, halo_bottom=0)
         else:
             return self.output_plain(name)
         self.homes[name] = self.new(layout)

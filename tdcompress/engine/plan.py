@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
+from tdcompress.engine.bounds import check_call
 from tdcompress.engine.fuse import fuse
 from tdcompress.engine.layout import plain
 from tdcompress.engine.lower import LOWERINGS
@@ -82,6 +83,7 @@ def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
         op.kind, structure = OPERATIONS[call.kind]
         op.descriptor = state.pool.reserve(ctypes.sizeof(structure))  # first, then what it points to
         descriptor = call.fill()
+        check_call(call.kind, descriptor, call.use)
         ctypes.memmove(op.descriptor, ctypes.addressof(descriptor), ctypes.sizeof(structure))
     return Plan(
         ops=ops,

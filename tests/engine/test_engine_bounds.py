@@ -17,9 +17,9 @@ from tdcompress.engine.memory import Buffer, Use
 from tdcompress.errors import TdcompressError
 
 
-def place(*shape: int) -> Place:
+def place(start: int, *shape: int) -> Place:
     layout = plain(shape)
-    return Place(buffer=Buffer(layout=layout, start=64), layout=layout)
+    return Place(buffer=Buffer(layout=layout, start=start), layout=layout)
 
 
 def copy_of(source: Tensor, target: Tensor) -> CopyOp:
@@ -31,7 +31,7 @@ def test_every_kernel_is_looked_at():
 
 
 def test_tensors_that_fit_pass_and_others_do_not():
-    small, large = place(3, 4, 5), place(4, 4, 5)
+    small, large = place(64, 3, 4, 5), place(128, 4, 4, 5)
     use = Use(reads=(small.buffer,), writes=(large.buffer,))
     inside = large.tensor()
     inside.channels = 3
@@ -46,7 +46,7 @@ def test_tensors_that_fit_pass_and_others_do_not():
 
 
 def test_a_strided_walk_over_the_edge():
-    x, y = place(4, 5), place(5, 4)
+    x, y = place(64, 4, 5), place(128, 5, 4)
     use = Use(reads=(x.buffer,), writes=(y.buffer,))
     op = PermuteOp(input=x.tensor(), output=y.tensor(), ndim=2)
     op.dims[:2], op.stride_in[:2], op.stride_out[:2] = [5, 4], [1, 5], [4, 1]
