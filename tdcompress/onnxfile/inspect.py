@@ -42,7 +42,7 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
         operators.update(node.op_type for node in graph.node)
         for key, section in sections(graph).items():
             operators.subtract(node.op_type for node in section.nodes)
-            own = sum(_file_bytes(weight) for weight in weights if weight.message is None and weight.key == key)
+            own = sum(_file_bytes(weight) for weight in weights if weight.key == key)
             decoder_bytes += section.n_bytes() - own
     parameters = [tensor for weight, tensor in zip(weights, tensors, strict=True) if is_parameter(weight.key.dtype)]
     return FileReport(

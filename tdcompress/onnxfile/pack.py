@@ -72,8 +72,7 @@ def pack_model(
     strict = infers_strictly(dense)
     prices = byte_prices(prefer, strict) if sparse else {"dense": 1.0}
     weights = stored_weights(dense)
-    kept_dense: dict[str, str] = {}
-    kept_dense |= {weight.full_name: _why_constant(weight) for weight in constant_weights(dense) if _has_zeros(weight)}
+    kept_dense = {weight.full_name: _why_constant(weight) for weight in constant_weights(dense) if _has_zeros(weight)}
     rounding = Rounding()
     for number, (path, graph) in enumerate(graphs(packed)):
         fixed = unpackable(graph)

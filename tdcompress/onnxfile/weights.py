@@ -26,8 +26,8 @@ class StoredWeight(Weight):
     """A weight and how it was found in the file.
 
     Attributes:
-        key: encoding, element types seen and stored, number of the graph.
-        path: of the graph; "" is the main one.
+        key: encoding ("constant" is none of `ENCODINGS`), element types seen and stored, number of the graph or function.
+        path: of the graph, "" is the main one; or of the function.
         message: what holds this weight alone; None where its section holds several.
     """
 

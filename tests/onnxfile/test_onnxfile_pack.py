@@ -327,6 +327,17 @@ def test_older_exporters(source: dict, run_model: Callable) -> None:
     np.testing.assert_allclose(run_model(packed, batch)[0], wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("opset", range(9, 24))
+def test_every_opset(opset: int, run_model: Callable) -> None:
+    dense = matmul(opset=opset)
+    packed, report = pack_model(dense)
+    assert report.encodings == {"gap8": 1}
+    assert {entry.version for entry in packed.opset_import} == {max(13, opset)}
+    assert infers_strictly(packed)
+    batch = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    assert run_model(packed, batch)[0].tobytes() == run_model(dense, batch)[0].tobytes()
+
+
 def test_an_overridable_weight_stays_dense() -> None:
     packed, report = pack_model(matmul(listed=True))
     assert report.encodings == {"dense": 1}
