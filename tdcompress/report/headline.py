@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tdcompress.records import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import Series, dense_accuracy, group, mean_accuracy, pruned_share
+from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
 from tdcompress.report.tables import selected_row
 
 # The share spoken of is the largest one at which some network stays within this of the dense one.
@@ -26,7 +26,7 @@ def sentences(report: Report) -> tuple[str, ...]:
 
 
 def _accuracy(rows: Sequence[Row], test_samples: int) -> tuple[str, ...]:
-    series = group(rows)
+    series, _ = networks(rows)  # number formats of one network would fill the list
     dense = dense_accuracy(rows)
     at = _telling_share(series, dense)
     if at is None:

@@ -55,6 +55,12 @@ def test_a_long_list_keeps_the_worst(make_row, make_report):
     assert "γ 0.7)" not in first
 
 
+def test_number_formats_of_a_network_are_told_once_by_float32(make_row, make_report):
+    rows = [make_row("targeted", 0.9, accuracy, id=v, values=v) for v, accuracy in (("int8", 0.95), ("float32", 0.98))]
+    first, *_ = sentences(make_report((*rows, make_row("none", 0.9, 0.5, values="int8"))))
+    assert first == "At 90 % pruned: targeted (γ 0.9, α 0.66) 98.00 %, none (int8) 50.00 %; dense 98.61 %."
+
+
 def test_several_seeds_are_averaged(make_row, make_report):
     rows = tuple(make_row("targeted", 0.9, accuracy, id=str(seed), seed=seed) for seed, accuracy in enumerate((0.97, 0.98)))
     assert "targeted (γ 0.9, α 0.66) 97.50 %" in sentences(make_report(rows))[0]
