@@ -74,11 +74,14 @@ def _readable(name: str, value: str) -> str:
 def packing_lines(report: PackReport) -> Iterator[str]:
     """What packing changed, and what it left alone though there are zeros in it."""
     if report.values == "float16":
-        outputs = "not measured: no inputs could be made up" if report.output_error is None else f"{report.output_error:.2g}"
         yield (
             f"float16: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, "
-            f"{report.underflows:,} became zero; largest error of an output on random inputs, of the largest output: {outputs}"
+            f"{report.underflows:,} became zero"
         )
+        if report.output_error is None:
+            yield "float16: outputs were not compared, since inputs of free sizes cannot be made up"
+        else:
+            yield f"float16: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
     if report.negative_zeros:
         yield f"{report.negative_zeros:,} weights that were -0.0 are +0.0"
     for reason in sorted(set(report.kept_dense.values())):

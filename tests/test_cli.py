@@ -287,9 +287,10 @@ def test_packing_says_what_it_rounded_and_left_alone(call, tiny_run, tmp_path):
     model.graph.initializer.append(helper.make_tensor("half", onnx.TensorProto.BFLOAT16, [64], [0.0, 1.0] * 32))
     onnx.save(model, tmp_path / "m.onnx")
     _, out, _ = call("pack", tmp_path / "m.onnx", tmp_path / "p.onnx", "--values", "float16")
-    wrote, rounded, left = out.splitlines()
+    wrote, rounded, outputs, left = out.splitlines()
     assert wrote.startswith(f"wrote {tmp_path / 'p.onnx'}: ")
     assert rounded.startswith("float16: weights differ by at most 0.000")
+    assert outputs.startswith("float16: outputs on random inputs differ by at most ")
     assert left == "with zeros, but kept dense because element type BFLOAT16 is not packed: half"
 
 

@@ -39,9 +39,10 @@ def test_packing_in_words(make_small_net: Callable[..., onnx.ModelProto]) -> Non
     array = numpy_helper.to_array(weight)
     weight.CopyFrom(numpy_helper.from_array(np.where(array == 0, np.float32(-0.0), array), weight.name))
     report = pack_model(model, values="float16")[1]
-    rounded, negative = packing_lines(report)
+    rounded, outputs, negative = packing_lines(report)
     assert rounded.startswith(f"float16: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, ")
-    assert rounded.endswith(f": {report.output_error:.2g}")
+    assert outputs == f"float16: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
+    assert "were not compared" in list(packing_lines(replace(report, output_error=None)))[1]
     assert negative == f"{32 * 129:,} weights that were -0.0 are +0.0"
     (left,) = packing_lines(replace(report, values="float32", negative_zeros=0, kept_dense=dict.fromkeys("abcd", "of a whim")))
     assert left == "with zeros, but kept dense because of a whim: a, b, c ..."
