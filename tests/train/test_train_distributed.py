@@ -16,78 +16,54 @@ from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets
 from tdcompress.train.distributed import World, joined
-from tdcompress.train.loop import TrainData, TrainResult, TrainSettings, train
+from tdcompress.train.loop import TrainResult, TrainSettings, train
 from tdcompress.train.optim import OptimizerSettings
 
 PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_train_distributed as t
-t.in_one_of_two(Path({folder!r}))
+import conftest, test_train_distributed
+test_train_distributed.in_one_of_two(conftest, Path({folder!r}))
 """
 SETTINGS = TrainSettings(
     epochs=3, batch_size=24, accumulate=2, optimizer=OptimizerSettings(lr=0.1, momentum=0.9), clip_norm=1.0, l2=1e-3
 )
 
 
-class Scale(nn.Module):
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels.permute(0, 3, 1, 2).float() / 255
-
-
-def brighten(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return pixels // 2 + torch.randint(0, 100, (len(pixels), 1, 1, 1), generator=generator, dtype=torch.uint8)
-
-
-def images(count: int, seed: int) -> TrainData:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 2, (count,), generator=generator)
-    pixels = torch.randint(0, 160, (count, 6, 6, 1), generator=generator)
-    pixels[:, :3] += 90 * labels[:, None, None, None]
-    return TrainData(pixels=pixels.to(torch.uint8), labels=labels, preprocess=Scale(), augment=brighten)
-
-
 def network() -> SparseNet:
-    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 8), nn.ReLU(), nn.Linear(8, 2))
     for index, parameter in enumerate(model.parameters()):
         nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(index))
     targets = Targets(weights=(Slot(parameter="0.weight"), Slot(parameter="3.weight")))
     return SparseNet(model, TargetedSettings(gamma=0.5, alpha=0.5).build(targets, model))
 
 
-def start(net: SparseNet, folder: Path, device: torch.device, stops: dict[int, int] | None = None) -> TrainResult:
+def start(small, net: SparseNet, folder: Path, device: torch.device, stops: dict[int, int] | None = None) -> TrainResult:
     calls = iter(range(1000))
-    return train(
-        net,
-        images(100, 0),
-        images(31, 1),
-        SETTINGS,
-        seed=3,
-        device=device,
-        folder=folder,
-        should_stop=lambda: (stops or {}).get(next(calls)),
-    )
+    data, test = small.images(100), small.images(31, seed=1)
+    arguments = {"seed": 3, "device": device, "folder": folder}
+    return train(net, data, test, SETTINGS, **arguments, should_stop=lambda: (stops or {}).get(next(calls)))
 
 
-def in_one_of_two(folder: Path) -> None:
+def in_one_of_two(small, folder: Path) -> None:
     """What each process runs: stopped by a signal that only the second one gets, then again to the end."""
     with joined("cpu") as device:
         world = World.current()
         assert world.size == 2
         with pytest.raises(InterruptedRun) as stop:
-            start(network(), folder, device, {4: 15} if world.rank == 1 else None)
+            start(small, network(), folder, device, {4: 15} if world.rank == 1 else None)
         assert stop.value.exit_code == 143
         net = network()
-        result = start(net, folder, device)
+        result = start(small, net, folder, device)
         assert result.resumed_from_step == 4
         facts = {"test_accuracy": result.test_accuracy, "weights": [p.tolist() for p in net.model.parameters()]}
         (folder / f"rank{world.rank}.json").write_text(json.dumps(facts))
 
 
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+def test_two_processes_train_what_one_trains(small, tmp_path: Path) -> None:
     alone = network()
-    result = start(alone, tmp_path / "one", torch.device("cpu"))
+    result = start(small, alone, tmp_path / "one", torch.device("cpu"))
     folder = tmp_path / "two"
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tests=str(Path(__file__).parent), folder=str(folder)))
