@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import MethodSettings, Step
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup, prunable_weights
@@ -61,11 +61,21 @@ def targets() -> Targets:
     return Targets(weights=prunable_weights(toy()), groups=GROUPS)
 
 
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[..., MethodSettings]:
+    """A method's settings by name, with values for the keys that have no default."""
+
+    def make(name: str, granularity: str = "weight", **options: object) -> MethodSettings:
+        return METHODS[name](granularity=granularity, **(NEEDED.get(name, {}) | options))
+
+    return make
+
+
 @pytest.fixture
-def make_net(targets: Targets) -> Callable[..., SparseNet]:
+def make_net(targets: Targets, make_settings) -> Callable[..., SparseNet]:
     def make(name: str, granularity: str = "weight", *, seed: int = 0, **options: object) -> SparseNet:
         model = toy()
-        settings = METHODS[name](granularity=granularity, **(NEEDED.get(name, {}) | options))
+        settings = make_settings(name, granularity, **options)
         return SparseNet(model, settings.build(targets, model, seed), l1=settings.l1)
 
     return make

@@ -179,12 +179,11 @@ class Recurrent(nn.Module):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_tied_weight_is_dropped_alike_in_both_places(name: str):
-    options = {"targeted": {"gamma": 0.5}, "random_prune": {"fraction": 0.5}, "l1": {"l1": 0.1}}.get(name, {})
+def test_a_tied_weight_is_dropped_alike_in_both_places(make_settings, name: str):
     model = Recurrent()
     targets = Targets(weights=prunable_weights(model))
     assert targets.weights == (Slot(parameter="first.weight"),)
-    net = SparseNet(model, METHODS[name](**options).build(targets, model))
+    net = SparseNet(model, make_settings(name).build(targets, model))
     net.train()
     net.begin_step(Step(train_size=5), torch.Generator().manual_seed(0))
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))

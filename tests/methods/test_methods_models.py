@@ -20,7 +20,6 @@ from tdcompress.shrink.groups import unit_groups
 from tdcompress.sparsity.masks import apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.units import Targets, prunable_weights
 
-NEEDED = {"targeted": {"gamma": 0.5}, "random_prune": {"fraction": 0.5}, "l1": {"l1": 0.1}}
 CLASSES = 4
 Image = tuple[int, int, int]
 
@@ -79,10 +78,10 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, Targets, torch.T
 
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_and_pruning(network: tuple[nn.Module, Targets, torch.Tensor], name: str, granularity: str):
+def test_a_step_and_pruning(make_settings, network: tuple[nn.Module, Targets, torch.Tensor], name: str, granularity: str):
     fresh, targets, images = network
     model = copy.deepcopy(fresh)
-    settings = METHODS[name](granularity=granularity, **NEEDED.get(name, {}))  # type: ignore[arg-type]
+    settings = make_settings(name, granularity)
     net = SparseNet(model, settings.build(targets, model), l1=settings.l1)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     net.train()

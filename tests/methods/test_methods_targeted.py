@@ -124,8 +124,9 @@ def test_a_ramp_that_does_not_fit_is_refused_or_scaled():
     assert ramp.for_training(98) is ramp
     with pytest.raises(ValueError, match=r"^ramp_epochs: the ramp takes 98 epochs, the training has 97"):
         ramp.for_training(97)
-    scaled = TargetedSettings(gamma=0.9, schedule="ramp", ramp_scale=True).for_training(64)
-    assert scaled.ramp_epochs == (12.25, 12.25)
+    scaled = TargetedSettings(gamma=0.9, schedule="ramp", ramp_scale=True)
+    assert scaled.for_training(64).ramp_epochs == (12.25, 12.25)
+    assert scaled.for_training(0).make_schedule().length > 0  # an untrained network has a ramp too, if never used
     assert TargetedSettings(gamma=0.9).for_training(1).ramp_epochs == (49.0, 49.0)
 
 
