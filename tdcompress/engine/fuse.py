@@ -9,7 +9,7 @@ convolution that makes its input.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,12 +42,15 @@ def _as_affine(step: Step, shapes: dict[str, Shape]) -> Step:
         return step
     one, zero = np.ones_like(constant), np.zeros_like(constant)
     reverse = not isinstance(step.a, str)
-    scale, shift = {
-        "add": (one, constant),
-        "sub": (-one, constant) if reverse else (one, -constant),
-        "mul": (constant, zero),
-        "div": (np.float32(1) / constant if constant.all() else one, zero),
-    }[step.kind]
+    with np.errstate(over="ignore", divide="ignore"):
+        scale, shift = {
+            "add": (one, constant),
+            "sub": (-one, constant) if reverse else (one, -constant),
+            "mul": (constant, zero),
+            "div": (np.float32(1) / constant if constant.all() else one, zero),
+        }[step.kind]
+    if not np.isfinite(scale).all() or (np.abs(scale[scale != 0]) < _LEAST).any():
+        return step  # 1 / constant is too large or too small for float32
     return Affine(name=step.name, output=step.output, x=x, scale=scale, shift=shift, act=step.act)
 
 
@@ -82,14 +85,28 @@ def _rename(step: Step, renamed: dict[str, str]) -> Step:
     return replace(step, **changes)  # type: ignore[arg-type]
 
 
-def _scaled(weight: Floats, scale: Floats) -> Floats:
-    return (weight.astype(np.float64) * scale.reshape(-1, *([1] * (weight.ndim - 1)))).astype(np.float32)
+_LEAST = np.finfo(np.float32).tiny
+"""The smallest number that float32 holds in full precision."""
 
 
-def _shifted(bias: Floats, affine: Affine) -> Floats:
+def _scaled(weight: Floats, scale: Floats) -> Floats | None:
+    """Weight (O, ...) times scale (O,), or None if float32 cannot hold that, though it may hold what a run computes with both."""
+    product = weight.astype(np.float64) * scale.reshape(-1, *([1] * (weight.ndim - 1)))
+    with np.errstate(over="ignore", under="ignore"):
+        folded = product.astype(np.float32)
+    largest = np.abs(product).reshape(len(product), -1).max(axis=1, initial=0)
+    return None if not np.isfinite(folded).all() or ((largest > 0) & (largest < _LEAST)).any() else folded
+
+
+def _folded(weights: Sequence[Floats], bias: Floats, affine: Affine) -> tuple[list[Floats], Floats] | None:
+    """Weights and bias of one step that also does what `affine` does."""
     assert affine.scale is not None
     assert affine.shift is not None
-    return (bias.astype(np.float64) * affine.scale + affine.shift).astype(np.float32)
+    scaled = [_scaled(weight, affine.scale) for weight in weights]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        shifted = (bias.astype(np.float64) * affine.scale + affine.shift).astype(np.float32)
+    kept = [weight for weight in scaled if weight is not None]
+    return (kept, shifted) if len(kept) == len(weights) and np.isfinite(shifted).all() else None
 
 
 def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
@@ -105,29 +122,23 @@ def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
     ):
         if second.scale is None:
             return replace(first, output=second.output, act=second.act)
-        sources = tuple(replace(source, weight=_scaled(source.weight, second.scale)) for source in first.sources)
-        return replace(first, output=second.output, sources=sources, bias=_shifted(first.bias, second), act=second.act)
+        folded = _folded([source.weight for source in first.sources], first.bias, second)
+        if folded is None:
+            return None
+        sources = tuple(replace(source, weight=weight) for source, weight in zip(first.sources, folded[0], strict=True))
+        return replace(first, output=second.output, sources=sources, bias=folded[1], act=second.act)
     if isinstance(first, Linear) and first.act == NO_ACT and second.act.cheap:
         if second.scale is None:
             return replace(first, output=second.output, act=second.act)
-        if len(shapes[first.output]) == 1:
-            return replace(
-                first,
-                output=second.output,
-                weight=_scaled(first.weight, second.scale),
-                bias=_shifted(first.bias, second),
-                act=second.act,
-            )
+        folded = _folded([first.weight], first.bias, second) if len(shapes[first.output]) == 1 else None
+        if folded is not None:
+            return replace(first, output=second.output, weight=folded[0][0], bias=folded[1], act=second.act)
     if isinstance(first, Affine) and first.act == NO_ACT and first.scale is not None and first.shift is not None:
         if second.scale is None:
             return replace(first, output=second.output, act=second.act)
-        return replace(
-            first,
-            output=second.output,
-            scale=_scaled(first.scale, second.scale),
-            shift=_shifted(first.shift, second),
-            act=second.act,
-        )
+        folded = _folded([first.scale], first.shift, second)
+        if folded is not None:
+            return replace(first, output=second.output, scale=folded[0][0], shift=folded[1], act=second.act)
     if isinstance(first, Binary) and first.act == NO_ACT and second.scale is None:
         return replace(first, output=second.output, act=second.act)
     return None

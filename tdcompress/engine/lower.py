@@ -37,6 +37,7 @@ from tdcompress.engine.steps import (
     Affine,
     Binary,
     Concat,
+    Constant,
     Conv,
     Floats,
     Linear,
@@ -313,6 +314,10 @@ def _concat_channels(state: Lowering, x: Place, y: Place, first: int) -> None:
     state.call("copy", [x], [y], fill)
 
 
+def _constant(state: Lowering, step: Constant) -> None:
+    state.constant(step.output, step.value)
+
+
 def _view(state: Lowering, step: View) -> None:
     place = state.plain(step.x)
     state.homes[step.output] = Place(buffer=place.buffer, layout=plain(state.shape(step.output)))
@@ -345,6 +350,7 @@ LOWERINGS: Mapping[type[Step], Callable[[Lowering, Any], None]] = MappingProxyTy
         Affine: _affine,
         Binary: _binary,
         Concat: _concat,
+        Constant: _constant,
         Conv: lower_conv,
         Linear: _linear,
         MatMul: _matmul,

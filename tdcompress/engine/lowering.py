@@ -32,7 +32,7 @@ class Place:
         return Tensor(
             space=self.buffer.space,
             offset=self.buffer.start + layout.first,
-            image_stride=self.buffer.layout.size if self.buffer.space else 0,
+            image_stride=self.buffer.layout.size if self.buffer.space and not self.buffer.constant else 0,
             dtype=DTYPES[self.buffer.dtype],
             channels=layout.channels,
             height=layout.height,
@@ -85,6 +85,7 @@ class Lowering:
     calls: list[Call] = field(default_factory=list)
     pool: Pool = field(default_factory=Pool)
     records: list[LayerRecord] = field(default_factory=list)
+    constants: list[Array] = field(default_factory=list)
 
     def shape(self, name: str) -> Shape:
         """Of a tensor, for one image."""
@@ -112,6 +113,14 @@ class Lowering:
     def new(self, layout: Layout) -> Place:
         """Fresh memory in the arena."""
         return Place(buffer=Buffer(layout=layout), layout=layout)
+
+    def constant(self, name: str, value: Array) -> None:
+        """Give a tensor that is the same for every image its home, in the space behind those of inputs and outputs."""
+        layout = plain(self.shape(name))
+        start = sum(array.size for array in self.constants)
+        space = 1 + len(self.network.inputs) + len(self.network.outputs)
+        self.constants.append(value.reshape(-1))
+        self.homes[name] = Place(buffer=Buffer(layout=layout, space=space, start=start, constant=True), layout=layout)
 
     def output_plain(self, name: str) -> Place:
         """The home of a tensor whose producer writes plain: the caller's array if the tensor is an output of the model."""

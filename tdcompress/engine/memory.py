@@ -11,12 +11,16 @@ from tdcompress.engine.layout import Layout
 
 @dataclass(eq=False, kw_only=True)
 class Buffer:
-    """Memory of one tensor: in the arena (space 0; `start` is set by place_buffers), or an array of the caller (space k > 0)."""
+    """Memory of one tensor: in the arena (space 0; `start` is set by place_buffers), or an array of the caller (space k > 0).
+
+    constant: the same for every image, in the plan's array of constants.
+    """
 
     layout: Layout
     space: int = 0
     dtype: str = "float32"
     start: int = 0
+    constant: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

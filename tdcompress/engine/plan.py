@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
 from tdcompress.engine.bounds import check_call
 from tdcompress.engine.fuse import fuse
@@ -28,12 +30,14 @@ MAX_ARENA_BYTES = 1 << 31
 class Plan:
     """A program for one set of input shapes.
 
-    arena_elements: float32 numbers that one image in flight needs; blocks: the memory that holds descriptors and tables.
+    arena_elements: float32 numbers that one image in flight needs; constants: the address of tensors that every image shares;
+    blocks: the memory that holds them, descriptors and tables.
     """
 
     ops: Any
     op_count: int
     arena_elements: int
+    constants: int
     table_bytes: int
     output_shapes: tuple[Shape, ...]
     records: tuple[LayerRecord, ...]
@@ -89,6 +93,7 @@ def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
         ops=ops,
         op_count=len(state.calls),
         arena_elements=arena,
+        constants=state.pool.array(np.concatenate(state.constants)) if state.constants else 0,
         table_bytes=state.pool.nbytes,
         output_shapes=tuple(network.shapes[name] for name in network.outputs),
         records=tuple(state.records),

@@ -52,7 +52,8 @@ class _Runner:
         start = -(-self.memory.ctypes.data // _ARENA_ALIGNMENT) * _ARENA_ALIGNMENT
         self.arenas = (ctypes.c_void_p * threads)(*(start + i * stride for i in range(threads)))
         self.inputs = inputs
-        self.spaces = (ctypes.c_void_p * (1 + inputs + len(plan.output_shapes)))()
+        self.spaces = (ctypes.c_void_p * (2 + inputs + len(plan.output_shapes)))()  # arena, inputs, outputs, constants
+        self.spaces[len(self.spaces) - 1] = plan.constants
         self.results: list[Array] = []
         self.job = Job(
             isa=isa,

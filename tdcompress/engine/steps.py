@@ -176,7 +176,7 @@ class Permute(_OneInput):
 
 @dataclass(frozen=True, kw_only=True)
 class Take(_OneInput):
-    """y = x[slices]; steps are positive."""
+    """y = x[slices]; a step may be negative."""
 
     slices: tuple[slice, ...]
 
@@ -200,6 +200,18 @@ class Concat(Step):
     def inputs(self) -> tuple[str, ...]:
         """The parts."""
         return self.parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Step):
+    """The same numbers for every image, where an operator wants a tensor."""
+
+    value: Floats
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

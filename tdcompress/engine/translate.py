@@ -2,7 +2,7 @@
 
 Every kernel works on one image, so a tensor's first axis must be the batch from the input to the output. While shapes
 are inferred the batch is a large prime (or the size that the model fixes): a reshape that keeps it is recognised, one
-that mixes it with other axes is refused.
+that mixes it with other axes is refused, and so is arithmetic with it (provenance.py).
 """
 
 from __future__ import annotations
@@ -14,29 +14,74 @@ from types import MappingProxyType
 import numpy as np
 
 from tdcompress.engine.constants import evaluate
-from tdcompress.engine.read import Array, Graph, Node
-from tdcompress.engine.steps import Network, Shape
+from tdcompress.engine.provenance import DERIVED, IS_BATCH, marks_of_shape, places_depend, trace
+from tdcompress.engine.read import Graph, Node
+from tdcompress.engine.steps import Constant, Network, Shape
 from tdcompress.engine.translate_arithmetic import ARITHMETIC
 from tdcompress.engine.translate_layers import LAYERS
 from tdcompress.engine.translate_shapes import SHAPES
 from tdcompress.engine.translation import Translation, Translator
 from tdcompress.errors import ModelError, UnsupportedError
 
-BATCH = 1_000_003
-"""Stands for an unknown batch size."""
-
 TRANSLATORS: Mapping[str, Translator] = MappingProxyType({**LAYERS, **ARITHMETIC, **SHAPES})
 """Every operator that the engine runs."""
 
 
-def _shape_constant(state: Translation, node: Node) -> Array | None:
-    """Shape and Size of a computed tensor are known without computing it."""
-    if node.op not in ("Shape", "Size"):
-        return None
-    full = (state.batch, *state.shape(node, 0))
-    if node.op == "Size":
-        return np.asarray(math.prod(full), np.int64)
-    return np.asarray(full[node.attributes.get("start", 0) : node.attributes.get("end", len(full))], np.int64)
+def _shape_of(state: Translation, node: Node) -> None:
+    """Shape and Size are known without computing the tensor."""
+    name = node.inputs[0]
+    if name in state.constants:
+        full, marks = state.constants[name].shape, None
+    else:
+        full = (state.batch, *state.shape(node, 0))
+        marks = None if state.batch_known else marks_of_shape(len(full))
+    part = slice(node.attributes.get("start", 0), node.attributes.get("end", len(full)))
+    if node.op == "Shape":
+        state.keep(node.outputs[0], np.asarray(full[part], np.int64), None if marks is None else marks[part])
+    else:
+        whole = None if marks is None else np.asarray(IS_BATCH if math.prod(full[1:]) == 1 else DERIVED, np.int8)
+        state.keep(node.outputs[0], np.asarray(math.prod(full), np.int64), whole)
+
+
+def _fold(state: Translation, node: Node) -> None:
+    """A node whose inputs are all constants."""
+    inputs = [state.constants[name] if name else None for name in node.inputs]
+    if not any(name in state.marks for name in node.inputs):
+        for name, array in zip(node.outputs, evaluate(node, inputs, state.opset), strict=True):
+            if name:
+                state.keep(name, array)
+        return
+    marks = [state.marks.get(name) for name in node.inputs]
+    if node.op == "ConstantOfShape" or (node.op == "Expand" and marks[1] is not None):
+        _same_for_every_image(state, node)
+        return
+    if places_depend(node, marks):
+        state.refuse_batch(node, next(i for i, mark in enumerate(marks) if i > 0 and mark is not None))
+    results = evaluate(node, inputs, state.opset)
+    found = trace(
+        node, inputs, marks, results, batch=state.batch, evaluate=lambda node, inputs: evaluate(node, inputs, state.opset)
+    )
+    for name, array, mark in zip(node.outputs, results, found, strict=True):
+        if name:
+            state.keep(name, array, mark)
+
+
+def _same_for_every_image(state: Translation, node: Node) -> None:
+    """A constant expanded to the batch: a computed tensor of one image."""
+    where = 0 if node.op == "ConstantOfShape" else 1
+    target, marks = state.marked_constant(node, where)
+    if target is None or marks is None or target.ndim != 1 or marks[0] != IS_BATCH or marks[1:].any():
+        state.refuse_batch(node, where)
+    inputs = [target[1:]]
+    if node.op == "Expand":
+        data = state.constant(node, 0)
+        if data is None or data.ndim > len(target) or (data.ndim == len(target) and data.shape[0] != 1):
+            state.refuse_batch(node, where)
+        inputs.insert(0, data[0] if data.ndim == len(target) else data)
+    value = evaluate(node, inputs, state.opset)[0]
+    if value.dtype != np.float32:
+        state.refuse_batch(node, where)
+    state.add(Constant(name=node.name, output=node.outputs[0], value=value), value.shape)
 
 
 def translate(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None) -> Network:
@@ -51,12 +96,12 @@ def translate(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
         UnsupportedError: an operator, or a use of one, that the engine does not have; the message names it.
         ModelError: shapes or attributes that do not fit.
     """
-    state = Translation(graph, BATCH if batch is None else batch)
+    state = Translation(graph, batch)
     state.shapes.update(input_shapes)
     state.casts.update(value.name for value in graph.inputs if value.dtype != np.float32)
     for node in graph.nodes:
         try:
-            _translate_node(state, node)
+            translate_node(state, node)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
             raise ModelError(f"{node.label} has inputs or attributes that do not fit: {error}") from error
     for value in graph.outputs:
@@ -64,25 +109,24 @@ def translate(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
             raise UnsupportedError(f"output {value.name!r} is a constant; remove it from the model's outputs")
         if value.name not in state.shapes:
             raise ModelError(f"output {value.name!r} is not computed by any node")
+        if value.dtype != np.float32 or value.name in state.casts:
+            raise UnsupportedError(
+                f"output {value.name!r} is {value.dtype}; the engine gives float32: use the onnxruntime backend for this model"
+            )
     return Network(
         steps=tuple(state.steps),
         shapes=state.shapes,
         inputs={value.name: value.dtype for value in graph.inputs},
-        outputs=tuple(value.name for value in graph.outputs),
+        outputs=tuple(dict.fromkeys(value.name for value in graph.outputs)),
     )
 
 
-def _translate_node(state: Translation, node: Node) -> None:
-    shape = _shape_constant(state, node) if node.op in ("Shape", "Size") and node.inputs[0] not in state.constants else None
-    if shape is not None:
-        state.constants[node.outputs[0]] = shape
-    elif node.op in ("Shape", "Size"):
-        array = state.constants[node.inputs[0]]
-        full = np.asarray(array.shape, np.int64)[node.attributes.get("start", 0) : node.attributes.get("end", array.ndim)]
-        state.constants[node.outputs[0]] = np.asarray(array.size, np.int64) if node.op == "Size" else full
+def translate_node(state: Translation, node: Node) -> None:
+    """Fold a node, or append its steps."""
+    if node.op in ("Shape", "Size"):
+        _shape_of(state, node)
     elif all(not name or name in state.constants for name in node.inputs):
-        results = evaluate(node, [state.constants[name] if name else None for name in node.inputs], state.opset)
-        state.constants.update({name: array for name, array in zip(node.outputs, results, strict=True) if name})
+        _fold(state, node)
     elif node.op not in TRANSLATORS:
         raise UnsupportedError(
             f"the engine has no operator {node.op} ({node.name!r}); use the onnxruntime backend for this model"

@@ -61,6 +61,10 @@ def _binary(state: Translation, node: Node, kind: str) -> None:
             raise UnsupportedError(
                 f"{node.label}: a constant of shape {list(array.shape)} reaches the batch axis; use the onnxruntime backend"
             )
+        if kind == "div" and index == 1 and ((array != 0) & (np.abs(array) < np.finfo(np.float32).tiny)).any():
+            raise UnsupportedError(
+                f"{node.label} divides by a subnormal number, which the engine takes for zero; use the onnxruntime backend"
+            )
         operands.append(array)
         shapes.append(array.shape)
     if len(set(ranks)) > 1:
@@ -82,7 +86,7 @@ def _reduce(state: Translation, node: Node, kind: str) -> None:
     image_axes = tuple(sorted({state.axis(node, axis, len(shape) + 1) for axis in axes}))
     kept = tuple(1 if i in image_axes else size for i, size in enumerate(shape))
     if not node.attributes.get("keepdims", 1):
-        reduced = f"{node.outputs[0]}/kept"
+        reduced = state.own_name(node, "kept")
         state.add(Reduce(name=node.name, output=reduced, x=node.inputs[0], kind=kind, axes=image_axes), kept)
         state.add(
             View(name=node.name, output=node.outputs[0], x=reduced), [size for i, size in enumerate(shape) if i not in image_axes]
@@ -93,30 +97,27 @@ def _reduce(state: Translation, node: Node, kind: str) -> None:
 
 def _prelu(state: Translation, node: Node) -> None:
     """PRelu as max(x, 0) + slope * min(x, 0)."""
-    shape, slope, base = state.shape(node, 0), state.floats(node, 1), node.outputs[0]
+    shape, slope, x = state.shape(node, 0), state.floats(node, 1), node.inputs[0]
     if np.broadcast_shapes(slope.shape, shape) != shape:
         raise UnsupportedError(f"{node.label}: a slope of shape {list(slope.shape)}; use the onnxruntime backend")
-    x = node.inputs[0]
-    state.add(Affine(name=node.name, output=f"{base}/positive", x=x, act=Act(kind="relu")), shape)
-    state.add(Affine(name=node.name, output=f"{base}/negative", x=x, act=Act(kind="clip", a=-np.inf, b=0.0)), shape)
-    state.add(Binary(name=node.name, output=f"{base}/scaled", kind="mul", a=f"{base}/negative", b=slope), shape)
-    state.add(Binary(name=node.name, output=base, kind="add", a=f"{base}/positive", b=f"{base}/scaled"), shape)
+    positive, negative, scaled = (state.own_name(node, purpose) for purpose in ("positive", "negative", "scaled"))
+    state.add(Affine(name=node.name, output=positive, x=x, act=Act(kind="relu")), shape)
+    state.add(Affine(name=node.name, output=negative, x=x, act=Act(kind="clip", a=-np.inf, b=0.0)), shape)
+    state.add(Binary(name=node.name, output=scaled, kind="mul", a=negative, b=slope), shape)
+    state.add(Binary(name=node.name, output=node.outputs[0], kind="add", a=positive, b=scaled), shape)
 
 
 def _gelu(state: Translation, node: Node) -> None:
     """0.5 x (1 + erf(x / sqrt 2))."""
     if node.attributes.get("approximate", b"none") != b"none":
         raise UnsupportedError(f"{node.label}: approximate = tanh is not handled; use the onnxruntime backend")
-    shape, x, base = state.shape(node, 0), node.inputs[0], node.outputs[0]
-    state.add(
-        Binary(
-            name=node.name, output=f"{base}/erf", kind="mul", a=x, b=np.array([np.sqrt(0.5)], np.float32), act=Act(kind="erf")
-        ),
-        shape,
-    )
-    state.add(Binary(name=node.name, output=f"{base}/gate", kind="add", a=f"{base}/erf", b=np.array([1.0], np.float32)), shape)
-    state.add(Binary(name=node.name, output=f"{base}/half", kind="mul", a=x, b=np.array([0.5], np.float32)), shape)
-    state.add(Binary(name=node.name, output=base, kind="mul", a=f"{base}/half", b=f"{base}/gate"), shape)
+    shape, x = state.shape(node, 0), node.inputs[0]
+    erf, gate, half = (state.own_name(node, purpose) for purpose in ("erf", "gate", "half"))
+    root, one, factor = (np.array([value], np.float32) for value in (np.sqrt(0.5), 1.0, 0.5))
+    state.add(Binary(name=node.name, output=erf, kind="mul", a=x, b=root, act=Act(kind="erf")), shape)
+    state.add(Binary(name=node.name, output=gate, kind="add", a=erf, b=one), shape)
+    state.add(Binary(name=node.name, output=half, kind="mul", a=x, b=factor), shape)
+    state.add(Binary(name=node.name, output=node.outputs[0], kind="mul", a=half, b=gate), shape)
 
 
 ARITHMETIC: Mapping[str, Translator] = MappingProxyType(

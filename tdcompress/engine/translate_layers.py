@@ -9,7 +9,22 @@ from types import MappingProxyType
 import numpy as np
 
 from tdcompress.engine.read import Node
-from tdcompress.engine.steps import Affine, Binary, Conv, Floats, Linear, MatMul, Pool, Reduce, Softmax, Source, View
+from tdcompress.engine.steps import (
+    NO_ACT,
+    Act,
+    Affine,
+    Binary,
+    Conv,
+    Floats,
+    Linear,
+    MatMul,
+    Pool,
+    Reduce,
+    Shape,
+    Softmax,
+    Source,
+    View,
+)
 from tdcompress.engine.translation import Translation, Translator
 from tdcompress.errors import ModelError, UnsupportedError
 
@@ -64,7 +79,7 @@ def _planes(state: Translation, node: Node) -> tuple[str, tuple[int, int, int], 
         raise UnsupportedError(
             f"{node.label}: an input of rank {len(shape) + 1}; one and two spatial axes are handled: use the onnxruntime backend"
         )
-    rows = f"{node.outputs[0]}/rows"
+    rows = state.own_name(node, "rows")
     state.add(View(name=node.name, output=rows, x=node.inputs[0]), (shape[0], 1, shape[1]))
     return rows, (shape[0], 1, shape[1]), True
 
@@ -97,7 +112,7 @@ def _conv(state: Translation, node: Node) -> None:
         dilations=(dilations[0], dilations[1]),
         groups=groups,
     )
-    target = f"{node.outputs[0]}/rows" + "/out" if flat else node.outputs[0]
+    target = state.own_name(node, "out") if flat else node.outputs[0]
     state.add(
         Conv(name=node.name, output=target, sources=(source,), bias=_vector(node, bias, filters)),
         (filters, *out),
@@ -139,7 +154,9 @@ def _gemm(state: Translation, node: Node) -> None:
 def _matmul(state: Translation, node: Node) -> None:
     if state.is_constant(node, 1):
         shape, weight = state.shape(node, 0), state.floats(node, 1)
-        if weight.ndim == 2 and shape and weight.shape[0] == shape[-1] and 0 not in weight.shape:
+        if weight.ndim == 2:
+            if not shape or weight.shape[0] != shape[-1] or 0 in weight.shape:
+                raise ModelError(f"{node.label}: weights {list(weight.shape)} for {list(shape)} per image")
             step = Linear(
                 name=node.name,
                 output=node.outputs[0],
@@ -149,13 +166,26 @@ def _matmul(state: Translation, node: Node) -> None:
             )
             state.add(step, (*shape[:-1], weight.shape[1]))
             return
-        raise UnsupportedError(f"{node.label}: constant weights of shape {list(weight.shape)}; use the onnxruntime backend")
-    a, b = state.shape(node, 0), state.shape(node, 1)
+    constant = next((i for i in range(2) if state.is_constant(node, i)), None)
+    shapes = [
+        _shape_of_operand(state, node, i, state.shape(node, 1 - i)) if i == constant else state.shape(node, i) for i in range(2)
+    ]
+    a, b = shapes
     if len(a) < 2 or len(a) != len(b) or a[:-2] != b[:-2]:
         raise UnsupportedError(f"{node.label}: operands of {list(a)} and {list(b)} per image; use the onnxruntime backend")
     if a[-1] != b[-2]:
         raise ModelError(f"{node.label}: {a[-1]} columns times {b[-2]} rows")
-    state.add(MatMul(name=node.name, output=node.outputs[0], a=node.inputs[0], b=node.inputs[1]), (*a[:-1], b[-1]))
+    names = [state.tensor(node, i, shapes[i]) for i in range(2)]
+    state.add(MatMul(name=node.name, output=node.outputs[0], a=names[0], b=names[1]), (*a[:-1], b[-1]))
+
+
+def _shape_of_operand(state: Translation, node: Node, index: int, other: Shape) -> Shape:
+    """Of a constant operand of MatMul, per image: its matrices, repeated for the leading axes of the `other` operand."""
+    shape = state.floats(node, index).shape
+    if len(shape) < 2 or len(other) < 2 or (len(shape) > len(other) and shape[0] != 1) or len(shape) > len(other) + 1:
+        raise UnsupportedError(f"{node.label}: a constant of shape {list(shape)}; use the onnxruntime backend")
+    leading = shape[-len(other) : -2] if len(shape) > len(other) else shape[:-2]
+    return (*np.broadcast_shapes(other[:-2], leading), *shape[-2:])
 
 
 def _batch_norm(state: Translation, node: Node) -> None:
@@ -188,7 +218,7 @@ def _pool(state: Translation, node: Node) -> None:
     if any(pads[i] >= (kernel[i % 2] - 1) * dilations[i % 2] + 1 for i in range(4)):
         raise ModelError(f"{node.label}: padding {pads} is not smaller than the window")
     kind = "max" if node.op == "MaxPool" else "average_padded" if node.attributes.get("count_include_pad", 0) else "average"
-    target = f"{node.outputs[0]}/pooled" if flat else node.outputs[0]
+    target = state.own_name(node, "pooled") if flat else node.outputs[0]
     state.add(
         Pool(
             name=node.name,
@@ -225,10 +255,10 @@ def _softmax(state: Translation, node: Node) -> None:
         return
     # Before opset 13: over all axes from `axis` on.
     axis = state.axis(node, int(node.attributes.get("axis", 1)), rank)
-    flat = f"{node.outputs[0]}/flat"
+    flat, normal = state.own_name(node, "flat"), state.own_name(node, "softmax")
     state.add(View(name=node.name, output=flat, x=node.inputs[0]), (*shape[:axis], math.prod(shape[axis:])))
-    state.add(Softmax(name=node.name, output=f"{flat}/softmax", x=flat, axis=axis, logarithm=logarithm), state.shapes[flat])
-    state.add(View(name=node.name, output=node.outputs[0], x=f"{flat}/softmax"), shape)
+    state.add(Softmax(name=node.name, output=normal, x=flat, axis=axis, logarithm=logarithm), state.shapes[flat])
+    state.add(View(name=node.name, output=node.outputs[0], x=normal), shape)
 
 
 def _layer_norm(state: Translation, node: Node) -> None:
@@ -236,21 +266,28 @@ def _layer_norm(state: Translation, node: Node) -> None:
     axis = state.axis(node, int(node.attributes.get("axis", -1)), len(shape) + 1)
     axes = tuple(range(axis, len(shape)))
     reduced = (*shape[:axis], *([1] * len(axes)))
-    x, base = node.inputs[0], f"{node.outputs[0]}/norm"
-    state.add(Reduce(name=node.name, output=f"{base}/mean", x=x, kind="mean", axes=axes), reduced)
-    state.add(Binary(name=node.name, output=f"{base}/centred", kind="sub", a=x, b=f"{base}/mean"), shape)
-    state.add(Binary(name=node.name, output=f"{base}/squared", kind="mul", a=f"{base}/centred", b=f"{base}/centred"), shape)
-    state.add(Reduce(name=node.name, output=f"{base}/variance", x=f"{base}/squared", kind="mean", axes=axes), reduced)
+
+    def mean(x: str, purpose: str) -> str:
+        name = state.own_name(node, purpose)
+        state.add(Reduce(name=node.name, output=name, x=x, kind="mean", axes=axes), reduced)
+        return name
+
+    def binary(kind: str, a: str, b: str | Floats, purpose: str, *, act: Act = NO_ACT) -> str:
+        name = state.own_name(node, purpose) if purpose else node.outputs[0]
+        state.add(Binary(name=node.name, output=name, kind=kind, a=a, b=b, act=act), state.shapes[a])
+        return name
+
+    x = node.inputs[0]
+    centred = binary("sub", x, mean(x, "mean"), "centred")
+    # The mean was rounded to float32: where all numbers of a row are nearly equal that error is as large as their spread.
+    exact = binary("sub", centred, mean(centred, "rest"), "exact")
+    variance = mean(binary("mul", exact, exact, "squared"), "variance")
     epsilon = np.full((1,) * len(shape), node.attributes.get("epsilon", 1e-5), np.float32)
-    half = np.full((1,) * len(shape), 0.5, np.float32)
-    state.add(Binary(name=node.name, output=f"{base}/shifted", kind="add", a=f"{base}/variance", b=epsilon), reduced)
-    state.add(Binary(name=node.name, output=f"{base}/deviation", kind="pow", a=f"{base}/shifted", b=half), reduced)
-    state.add(Binary(name=node.name, output=f"{base}/normal", kind="div", a=f"{base}/centred", b=f"{base}/deviation"), shape)
+    deviation = binary("add", variance, epsilon, "deviation", act=Act(kind="sqrt"))
     scale, shift = state.floats(node, 1), state.constant(node, 2)
     np.broadcast_shapes(scale.shape, shape)
-    state.add(Binary(name=node.name, output=f"{base}/scaled", kind="mul", a=f"{base}/normal", b=scale), shape)
-    zero = np.zeros(1, np.float32) if shift is None else np.asarray(shift, np.float32)
-    state.add(Binary(name=node.name, output=node.outputs[0], kind="add", a=f"{base}/scaled", b=zero), shape)
+    scaled = binary("mul", binary("div", exact, deviation, "normal"), scale, "scaled")
+    binary("add", scaled, np.zeros(1, np.float32) if shift is None else np.asarray(shift, np.float32), "")
 
 
 LAYERS: Mapping[str, Translator] = MappingProxyType(

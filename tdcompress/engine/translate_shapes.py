@@ -10,10 +10,13 @@ import numpy as np
 import onnx
 
 from tdcompress.engine.constants import axes_of, reshape_target, slices, split_sizes
+from tdcompress.engine.provenance import DERIVED
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Concat, Pad, Permute, Take, View
 from tdcompress.engine.translation import Translation, Translator
 from tdcompress.errors import ModelError, UnsupportedError
+
+_MOST_EDGES = 256
 
 
 def _view(state: Translation, node: Node, full: Sequence[int]) -> None:
@@ -26,9 +29,11 @@ def _view(state: Translation, node: Node, full: Sequence[int]) -> None:
 
 
 def _reshape(state: Translation, node: Node) -> None:
-    target = state.constant(node, 1)
+    target, marks = state.marked_constant(node, 1)
     if target is None:
         raise ModelError(f"{node.label}: no shape")
+    if marks is not None and (marks.ndim != 1 or marks[0] == DERIVED or marks[1:].any()):
+        state.refuse_batch(node, 1)
     full = (state.batch, *state.shape(node, 0))
     _view(state, node, reshape_target(full, target.reshape(-1).tolist(), bool(node.attributes.get("allowzero", 0))))
 
@@ -44,6 +49,11 @@ def _squeeze(state: Translation, node: Node) -> None:
     shape = state.shape(node, 0)
     axes = axes_of([None, state.constant(node, 1)], node, 1)
     if axes is None:
+        if not state.batch_known or state.batch == 1:
+            raise UnsupportedError(
+                f"{node.label} has no axes, so it removes the batch of a single image too; name the axes, or use the onnxruntime "
+                "backend"
+            )
         gone = {i for i, size in enumerate(shape) if size == 1}
     else:
         gone = {state.axis(node, axis, len(shape) + 1) for axis in axes}
@@ -100,13 +110,14 @@ def _transpose(state: Translation, node: Node) -> None:
 
 
 def _concat(state: Translation, node: Node) -> None:
-    shapes = [state.shape(node, i) for i in range(len(node.inputs))]
+    parts = tuple(state.tensor(node, i) for i in range(len(node.inputs)))
+    shapes = [state.shapes[part] if part in state.shapes else state.shape(node, i) for i, part in enumerate(parts)]
     axis = state.axis(node, int(node.attributes["axis"]), len(shapes[0]) + 1)
     if any(s[:axis] != shapes[0][:axis] or s[axis + 1 :] != shapes[0][axis + 1 :] or len(s) != len(shapes[0]) for s in shapes):
         raise ModelError(f"{node.label}: parts of {[list(s) for s in shapes]} along axis {axis + 1}")
     full = list(shapes[0])
     full[axis] = sum(s[axis] for s in shapes)
-    state.add(Concat(name=node.name, output=node.outputs[0], parts=node.inputs, axis=axis), full)
+    state.add(Concat(name=node.name, output=node.outputs[0], parts=parts, axis=axis), full)
 
 
 def _split(state: Translation, node: Node) -> None:
@@ -125,38 +136,84 @@ def _split(state: Translation, node: Node) -> None:
 
 def _slice(state: Translation, node: Node) -> None:
     full = (state.batch, *state.shape(node, 0))
-    inputs = [None, *(state.constant(node, i) for i in range(1, 5))]
-    taken = slices(full, inputs, node)
+    ends, marks = state.marked_constant(node, 2)  # x[:batch], and so all of it, is what some exporters write
+    axes = state.constant(node, 3)
+    if marks is not None and ((marks == DERIVED).any() or any(axes is None or axes[i] != 0 for i in np.flatnonzero(marks))):
+        state.refuse_batch(node, 2)
+    taken = slices(full, [None, state.constant(node, 1), ends, axes, state.constant(node, 4)], node)
     if taken[0] != slice(0, state.batch, 1):
         raise UnsupportedError(f"{node.label} takes a part of the batch; use the onnxruntime backend")
-    if any(part.step < 0 for part in taken):
-        raise UnsupportedError(f"{node.label}: a negative step; use the onnxruntime backend")
     shape = [len(range(size)[part]) for size, part in zip(full, taken, strict=True)]
     state.add(Take(name=node.name, output=node.outputs[0], x=node.inputs[0], slices=taken[1:]), shape[1:])
 
 
-def _pad(state: Translation, node: Node) -> None:
-    shape = state.shape(node, 0)
-    rank = len(shape) + 1
-    if node.attributes.get("mode", b"constant") != b"constant":
-        raise UnsupportedError(
-            f"{node.label}: mode {node.attributes['mode'].decode(errors='replace')}; use the onnxruntime backend"
-        )
-    given = state.constant(node, 1)
+def _pads(state: Translation, node: Node) -> tuple[list[int], list[int]]:
+    """Elements before and after each axis of an image."""
+    rank = len(state.shape(node, 0)) + 1
+    given, axes = state.constant(node, 1), state.constant(node, 3)
     if given is None:
         raise ModelError(f"{node.label}: no pads")
-    pads, value, axes = [int(pad) for pad in given.reshape(-1)], state.constant(node, 2), state.constant(node, 3)
+    pads = [int(pad) for pad in given.reshape(-1)]
     before, after = [0] * rank, [0] * rank
     chosen = range(rank) if axes is None else [range(rank)[int(axis)] for axis in axes.reshape(-1)]
     for i, axis in enumerate(chosen):
         before[axis], after[axis] = pads[i], pads[len(chosen) + i]
     if before[0] or after[0]:
         raise UnsupportedError(f"{node.label} pads the batch; use the onnxruntime backend")
-    if min(pads, default=0) < 0:
-        raise UnsupportedError(f"{node.label}: negative pads; use the onnxruntime backend")
+    return before[1:], after[1:]
+
+
+def _pad(state: Translation, node: Node) -> None:
+    before, after = _pads(state, node)
+    mode = node.attributes.get("mode", b"constant")
+    if mode in (b"reflect", b"edge"):
+        _pad_from_image(state, node, before, after, mode)
+        return
+    if mode != b"constant":
+        raise UnsupportedError(f"{node.label}: mode {mode.decode(errors='replace')}; use the onnxruntime backend")
+    x, shape = node.inputs[0], state.shape(node, 0)
+    if min(*before, *after, 0) < 0:  # a negative pad takes away
+        part = tuple(slice(max(0, -b), size - max(0, -a), 1) for size, b, a in zip(shape, before, after, strict=True))
+        x, shape = state.own_name(node, "rest"), tuple(p.stop - p.start for p in part)
+        state.add(Take(name=node.name, output=x, x=node.inputs[0], slices=part), shape)
+        before, after = [max(0, b) for b in before], [max(0, a) for a in after]
+    value = state.constant(node, 2)
     fill = 0.0 if value is None else float(np.asarray(value).reshape(()))
-    step = Pad(name=node.name, output=node.outputs[0], x=node.inputs[0], before=tuple(before[1:]), value=fill)
-    state.add(step, [size + b + a for size, b, a in zip(shape, before[1:], after[1:], strict=True)])
+    step = Pad(name=node.name, output=node.outputs[0], x=x, before=tuple(before), value=fill)
+    state.add(step, [size + b + a for size, b, a in zip(shape, before, after, strict=True)])
+
+
+def _pad_from_image(state: Translation, node: Node, before: Sequence[int], after: Sequence[int], mode: bytes) -> None:
+    """Padding with the image's own numbers, axis by axis: its edge again and again, or what lies behind the edge, mirrored."""
+    x, shape = node.inputs[0], list(state.shape(node, 0))
+    for axis, (front, back) in enumerate(zip(before, after, strict=True)):
+        size = shape[axis]
+        if min(front, back) < 0 or (mode == b"reflect" and max(front, back) >= size) or front + back > _MOST_EDGES:
+            raise UnsupportedError(f"{node.label}: pads {front} and {back} of an axis of {size}; use the onnxruntime backend")
+        if not front and not back:
+            continue
+
+        def take(part: slice, axis: int = axis, x: str = x) -> str:
+            name = state.own_name(node, "taken")
+            slices = tuple(part if i == axis else slice(0, n, 1) for i, n in enumerate(shape))
+            state.add(
+                Take(name=node.name, output=name, x=x, slices=slices),
+                [len(range(n)[s]) for n, s in zip(shape, slices, strict=True)],
+            )
+            return name
+
+        if mode == b"edge":
+            ahead = [take(slice(0, 1, 1))] * front
+            behind = [take(slice(size - 1, size, 1))] * back
+        else:
+            ahead = [take(slice(front, 0, -1))] if front else []
+            stop = size - 2 - back
+            behind = [take(slice(size - 2, None if stop < 0 else stop, -1))] if back else []
+        joined = state.own_name(node, "padded")
+        shape[axis] += front + back
+        state.add(Concat(name=node.name, output=joined, parts=(*ahead, x, *behind), axis=axis), shape)
+        x = joined
+    state.add(View(name=node.name, output=node.outputs[0], x=x), shape)
 
 
 SHAPES: Mapping[str, Translator] = MappingProxyType(

@@ -1,0 +1,109 @@
+"""Which numbers of a folded constant come from the batch size, while that size is not known.
+
+A dynamic batch is a large prime while shapes are inferred, so whatever is computed from it is a number that no call
+has. Such numbers may say where the batch axis goes (the first size of a reshape) and nothing else: as data, as another size
+or as a bound they are refused by name. A mark per element says what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdcompress.engine.read import Array, Node
+
+FREE, IS_BATCH, DERIVED = 0, 1, 2
+"""A mark: independent of the batch size; the batch size itself; computed from it in another way."""
+
+Marks = NDArray[np.int8]
+Evaluate = Callable[[Node, Sequence[Array | None]], tuple[Array, ...]]
+
+_MOVES = frozenset(
+    {
+        "Cast", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "Identity",
+        "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+_COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_KEEPING = frozenset({"Add", "Div", "Mul", "Sub"})
+
+
+def marks_of_shape(rank: int) -> Marks:
+    """Of the full shape of a computed tensor: the batch comes first."""
+    return np.array([IS_BATCH, *[FREE] * (rank - 1)], np.int8)
+
+
+def trace(
+    node: Node,
+    inputs: Sequence[Array | None],
+    marks: Sequence[Marks | None],
+    outputs: Sequence[Array],
+    *,
+    batch: int,
+    evaluate: Evaluate,
+) -> tuple[Marks, ...]:
+    """The marks of the outputs of a node that was folded.
+
+    Args:
+        node: the node.
+        inputs: its constants, None where one is absent.
+        marks: per input, None where every element is FREE.
+        outputs: what it gave.
+        batch: the number that stands for the batch size.
+        evaluate: folds a node; data that is moved has its marks moved by the same operator.
+    """
+    if node.op in _MOVES:
+        found = _moved(node, inputs, marks, evaluate)
+    elif node.op == "Where" and marks[0] is None:
+        condition, a, b = inputs[0], *(_or_free(inputs[i], marks[i]) for i in (1, 2))
+        found = (np.where(np.asarray(condition), a, b).astype(np.int8),)
+    else:
+        found = tuple(_combined(node, inputs, marks, output, batch) for output in outputs)
+    # A cast, or the like, that changes the number leaves something that is not the batch size any more.
+    return tuple(
+        np.where((mark == IS_BATCH) & (output != batch), DERIVED, np.broadcast_to(mark, output.shape)).astype(np.int8)
+        for mark, output in zip(found, outputs, strict=True)
+    )
+
+
+def _or_free(array: Array | None, marks: Marks | None) -> Marks:
+    return np.zeros(np.shape(np.asarray(array)), np.int8) if marks is None else marks
+
+
+def places_depend(node: Node, marks: Sequence[Marks | None]) -> bool:
+    """Whether the batch size decides which numbers a moving operator takes, or how many of them."""
+    return node.op in _MOVES and any(mark is not None for mark in marks[_data_inputs(node) :])
+
+
+def _data_inputs(node: Node) -> int:
+    return len(node.inputs) if node.op == "Concat" else 1
+
+
+def _moved(node: Node, inputs: Sequence[Array | None], marks: Sequence[Marks | None], evaluate: Evaluate) -> tuple[Marks, ...]:
+    if node.op in ("Cast", "Identity"):
+        return (_or_free(inputs[0], marks[0]),)
+    data = _data_inputs(node)
+    replaced = [_or_free(array, mark) for array, mark in zip(inputs[:data], marks[:data], strict=True)]
+    return tuple(array.astype(np.int8) for array in evaluate(node, [*replaced, *inputs[data:]]))
+
+
+def _combined(node: Node, inputs: Sequence[Array | None], marks: Sequence[Marks | None], output: Array, batch: int) -> Marks:
+    touched = [_or_free(array, mark) for array, mark in zip(inputs, marks, strict=True) if array is not None]
+    try:
+        worst = np.broadcast_to(np.maximum.reduce(np.broadcast_arrays(*touched)), output.shape)
+    except ValueError:  # no elementwise operator
+        return np.full(output.shape, DERIVED, np.int8)
+    result = np.where(worst == FREE, FREE, DERIVED).astype(np.int8)
+    if len(inputs) != 2:
+        return result
+    (a, b), (mark_a, mark_b) = (np.broadcast_arrays(*(np.asarray(array) for array in inputs))), np.broadcast_arrays(*touched)
+    one_sided = ((mark_a == IS_BATCH) & (mark_b == FREE)) | ((mark_a == FREE) & (mark_b == IS_BATCH))
+    if node.op in _COMPARISONS:  # every batch size is larger than such a number
+        result[one_sided & (np.where(mark_a == IS_BATCH, b, a) <= 0)] = FREE
+    elif node.op in _KEEPING and np.issubdtype(output.dtype, np.integer):  # times 1, plus 0
+        result[one_sided & (mark_a == IS_BATCH) & (output == batch)] = IS_BATCH
+        if node.op in ("Add", "Mul"):
+            result[one_sided & (output == batch)] = IS_BATCH
+    return result
