@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from tdcompress.records import Report
 from tdcompress.report import accuracy_plot, canvas, colours, row_plots
@@ -28,7 +29,7 @@ def draw(report: Report) -> tuple[Drawing, ...]:
         plots.append((row_plots.LATENCY, row_plots.plot_latency))
     drawings = []
     for figure, plot in plots:
-        svg, png = canvas.render(figure.name, lambda plot=plot: plot(report))  # type: ignore[misc]
+        svg, png = canvas.render(figure.name, partial(plot, report))
         drawings.append(Drawing(figure=figure, svg=svg, png=png))
     return tuple(drawings)
 
