@@ -16,7 +16,7 @@ class Decision:
 
     Attributes:
         now: final liveness of every channel.
-        reasons: class -> why it lives (the first reason found).
+        reasons: class -> why it lives: what fixes it, or else the first reader found.
         read: class -> whether anything uses its values; the others live for the sake of shapes.
     """
 
@@ -45,17 +45,24 @@ def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = (), *, align: 
         classes = np.unique(roots[ids[ids >= 0]])
         fresh = classes[~now.live[classes]]
         now.live[fresh] = True
-        reasons.update((int(root), reason) for root in fresh)
+        explain(fresh, reason)
         return bool(fresh.size)
+
+    def explain(classes: Ids, reason: str) -> None:
+        for root in classes.tolist():
+            reasons.setdefault(root, reason)
 
     tiers: list[list[Demand]] = [
         [d for d in reversed(graph.demands) if d.tier == tier] for tier in (READ, SHAPE, EVEN, LAST)
     ]  # results before inputs: few rounds
+    fixed = (*graph.holds, *keep)
     for ids, reason in graph.pins:
         mark(ids, reason)
+    for ids, reason in fixed:
+        explain(roots[ids], reason)
     _satisfy(tiers[:1], now, mark)
     read = now.live.copy()
-    for ids, reason in (*graph.holds, *keep):
+    for ids, reason in fixed:
         mark(ids, reason)
     _satisfy(tiers, now, mark)
     because = f"kept to align to {align}"  # also what channels need that are kept for it

@@ -1,5 +1,6 @@
 """What is dropped, pruned and removed together: the units of a network, found through its channel graph."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from tdcompress.errors import ModelError
+from tdcompress.shrink.attention import replace, replaceable
 from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.channels import ChannelGraph, layer_name
 from tdcompress.shrink.demands import matrix_readers
@@ -39,7 +41,8 @@ def unit_groups(
     are one group, whose unit is a channel, and so are channels that only go together (the channels of one group of a grouped
     convolution). Tied is every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A
     stream can be removed only if all its writers are prunable and nothing else holds its channels (a LayerNorm, the
-    network's result); else its weights are grouped as in scope "layer" and make no claim on the stream.
+    network's result); else its weights are grouped as in scope "layer" and make no claim on the stream. The heads of an
+    nn.MultiheadAttention whose ``out_proj`` is prunable are units too.
 
     Args:
         model: any module that torch.export accepts; not modified.
@@ -54,6 +57,11 @@ def unit_groups(
     """
     if scope not in ("layer", "group") or unit not in ("whole", "filter"):
         raise ModelError(f"scope is 'layer' or 'group' and unit 'whole' or 'filter', not {scope!r} and {unit!r}")
+    attention: list[Slot] = []
+    if scope == "group":
+        names = replaceable(model)
+        model = replace(copy.deepcopy(model), names)  # in whose place heads can be told apart
+        attention = list(_projections(names, weights))
     _, graph = network_graph(model, example_inputs)
     for slot in weights:
         if not any(slot.parameter in used for used in (graph.matrices, graph.raw, graph.frozen)):
@@ -61,19 +69,29 @@ def unit_groups(
     layers = {slot.parameter: _layer_group(graph, slot, tie=unit == "whole") for slot in weights}
     if scope == "layer":
         return tuple(layers.values())
-    streams = _streams(graph, [slot.parameter for slot in weights])
+    slots = {slot.parameter: slot for slot in (*weights, *attention)}
+    streams = _streams(graph, list(slots))
     groups: list[UnitGroup] = []
     done: set[str] = set()
-    for slot in weights:
-        if slot.parameter in done:
+    for parameter in slots:
+        if parameter in done:
             continue
-        stream = streams.get(slot.parameter)
-        if stream is None:
-            groups.append(layers[slot.parameter])
-        else:
-            groups.append(_stream_group(graph, stream, {s.parameter: s for s in weights}, tie=unit == "whole"))
+        stream = streams.get(parameter)
+        if stream is not None:
+            groups.append(_stream_group(graph, stream, slots, tie=unit == "whole"))
             done.update(stream.weights)
+        elif parameter in layers:
+            groups.append(layers[parameter])
     return tuple(groups)
+
+
+def _projections(attention: Sequence[str], weights: Sequence[Slot]) -> Iterator[Slot]:
+    """The joint projections of those attention layers whose output projection is prunable."""
+    prunable = {slot.parameter for slot in weights}
+    for name in attention:
+        prefix = f"{name}." if name else ""
+        if f"{prefix}out_proj.weight" in prunable:
+            yield Slot(parameter=f"{prefix}in_proj_weight")
 
 
 def _layer_group(graph: ChannelGraph, slot: Slot, *, tie: bool) -> UnitGroup:

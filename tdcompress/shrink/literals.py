@@ -11,10 +11,8 @@ from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.shrink.cells import Ids, Signal, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.decide import Decision
-from tdcompress.shrink.rules import base_name
+from tdcompress.shrink.rules import SIZED, base_name
 from tdcompress.shrink.trace import ExampleInputs, Program, as_tuple, place, source_line, trace
-
-SIZED = frozenset({"view", "reshape", "_unsafe_view", "unflatten", "expand", "split", "split_with_sizes", "chunk", "unbind"})
 
 
 def depends_on_sizes(graph: ChannelGraph, decision: Decision) -> bool:

@@ -47,6 +47,10 @@ class Call:
         return found
 
 
+# Operators that are given sizes or numbers of parts, which the forward code may spell out.
+_SIZED = "view reshape _unsafe_view unflatten expand broadcast_to split split_with_sizes chunk tensor_split unbind"
+SIZED = frozenset(_SIZED.split())
+
 Result = Signal | tuple[Signal, ...]
 Rule = Callable[[ChannelGraph, Call], Result]
 

@@ -7,7 +7,7 @@ import numpy as np
 from tdcompress.shrink.cells import Cells, Signal, expand, forget, reshape
 from tdcompress.shrink.channels import ChannelGraph, Parameter
 from tdcompress.shrink.demands import Block, EqualCounts
-from tdcompress.shrink.rules import Call, Result, Rule, untracked
+from tdcompress.shrink.rules import SIZED, Call, Result, Rule, base_name, untracked
 
 
 def view(graph: ChannelGraph, call: Call) -> Result:
@@ -15,9 +15,14 @@ def view(graph: ChannelGraph, call: Call) -> Result:
     x = graph.signal(call.tensors()[0])
     cells = reshape(x.cells, x.shape, call.shape)
     _narrows_by_slices(graph, cells, call)
-    if x.tracked:
-        graph.literal_nodes.append(call.node.name)
+    _note_sizes(graph, call, x)
     return Signal(shape=call.shape, cells=cells)
+
+
+def _note_sizes(graph: ChannelGraph, call: Call, x: Signal) -> None:
+    """Remember an operator whose sizes may be numbers; flatten and squeeze are only told axes."""
+    if x.tracked and base_name(call.node.target) in SIZED:
+        graph.literal_nodes.append(call.node.name)
 
 
 def _narrows_by_slices(graph: ChannelGraph, cells: Cells, call: Call) -> None:
@@ -48,8 +53,7 @@ def expand_to(graph: ChannelGraph, call: Call) -> Result:
     """expand, expand_as: axes of length 1 repeat."""
     x = graph.signal(call["self"])
     missing = len(call.shape) - len(x.shape)
-    if x.tracked:
-        graph.literal_nodes.append(call.node.name)
+    _note_sizes(graph, call, x)
     return Signal(shape=call.shape, cells=x.cells.reshape((1,) * missing + x.cells.shape))
 
 
@@ -116,7 +120,7 @@ def split(graph: ChannelGraph, call: Call) -> Result:
         start += width
         results.append(Signal(shape=tuple(value.shape), cells=cells.squeeze(axis) if unbind else cells))
     if x.tracked and x.cells.shape[axis] > 1:
-        graph.literal_nodes.append(call.node.name)
+        _note_sizes(graph, call, x)
         if unbind:
             graph.demands.append(Block(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
         elif len(set(widths)) == 1:

@@ -181,6 +181,22 @@ def test_a_literal_view_keeps_its_channels_with_the_reason_and_the_rest_shrinks(
     assert "view" in reason
 
 
+def test_an_axis_that_squeeze_would_take_along_stays():
+    class Squeezed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 8), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.a(x).squeeze())  # with one channel left this would be (B,)
+
+    model = Squeezed()
+    zero(model.a, [0, 1, 2])
+    shrunk = shrink(model, torch.randn(3, 3, 8, 8))
+    assert shrunk.model(torch.randn(3, 3, 8, 8)).shape == (3, 2)
+    assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
+
+
 def test_an_unknown_operator_keeps_what_reaches_it_and_names_itself():
     class Sorted(nn.Module):
         def __init__(self) -> None:

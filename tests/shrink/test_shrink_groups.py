@@ -126,6 +126,30 @@ def test_a_weight_that_is_computed_is_refused_and_can_be_excluded(granularity):
     assert shrunk.report.layers[0].units_after == (2 if granularity == "unit" else 4)
 
 
+def test_the_heads_of_multi_head_attention_are_units_in_group_scope():
+    torch.manual_seed(0)
+    model = nn.TransformerEncoderLayer(8, 4, 12, batch_first=True, dropout=0.0)
+    x = torch.randn(2, 5, 8)
+    groups = as_dict(unit_groups(model, x, prunable_weights(model), scope="group"))
+    heads = groups["self_attn"]
+    assert (heads.size, groups["linear1"].size) == (4, 12)
+    assert heads.filters == (
+        Slot(
+            parameter="self_attn.in_proj_weight", positions=tuple((a, a + 1, a + 8, a + 9, a + 16, a + 17) for a in (0, 2, 4, 6))
+        ),
+    )
+    assert [slot.parameter for slot in heads.tied] == ["self_attn.in_proj_bias"]
+    assert "self_attn" not in as_dict(unit_groups(model, x, prunable_weights(model), scope="layer"))
+    assert "self_attn" not in as_dict(unit_groups(model, x, prunable_weights(model, ["self_attn"]), scope="group"))
+    tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x, scope="group", exclude=["self_attn.out_proj"])
+    assert model.self_attn.in_proj_weight.all()
+    tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x, scope="group")
+    shrunk = tdc.shrink(model, x)
+    assert shrunk.model.self_attn.num_heads == 2
+    assert shrunk.model.linear1.out_features == 6
+    assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
+
+
 def test_unknown_scope_is_refused():
     with pytest.raises(ModelError, match="scope"):
         unit_groups(PreActivation(), X, (), scope="all")  # type: ignore[arg-type]

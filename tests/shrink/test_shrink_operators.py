@@ -222,6 +222,29 @@ def test_in_place_writes_into_views_and_raw_parameters():
     certified(shrunk)
 
 
+def test_a_head_that_only_training_has_goes_on_fitting_what_it_reads():
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 1)
+            self.head, self.aux = nn.Linear(5, 2), nn.Sequential(nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(64, 2))
+
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            x = self.a(x).relu()
+            logits = self.head(self.b(x).mean((2, 3)))
+            return (logits, self.aux(x)) if self.training else logits
+
+    model = Auxiliary()
+    zero(model.a, [0, 3])
+    zero(model.aux[0], [1])
+    x = torch.randn(2, 3, 4, 4)
+    shrunk = shrink(model, x)
+    certified(shrunk)
+    assert (shrunk.model.b.in_channels, shrunk.model.aux[0].in_channels, shrunk.model.aux[0].out_channels) == (4, 4, 3)
+    expected, found = model.train()(x)[1], shrunk.model.train()(x)[1]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_prelu_instance_norm_and_pixel_shuffle():
     class Mixed(nn.Module):
         def __init__(self) -> None:
