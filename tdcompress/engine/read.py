@@ -1,11 +1,12 @@
 """An ONNX file as plain Python: nodes, constants, inputs and outputs, checked before anything is computed from it.
 
-Ordinary and sparse initializers become numpy arrays. Refused, by name: external data, foreign operator domains,
-functions, control flow (subgraphs) and quantised graphs.
+Ordinary and sparse initializers become numpy arrays; weights in files beside the model are read by onnxfile. Refused, by
+name: foreign operator domains, functions, control flow (subgraphs) and quantised graphs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,15 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.onnxfile.load import load_model
 
 Array = NDArray[Any]
 
 OLDEST_OPSET, NEWEST_OPSET = 11, 26
-MAX_ELEMENTS = 1 << 30
+MAX_ELEMENTS = 1 << 28
 """The largest tensor that is taken, in elements: a damaged or hostile file must not exhaust memory."""
+MAX_CONSTANT_BYTES = 1 << 32
+"""Of all constants together, folded ones included."""
 
 _QUANTISED = frozenset(
     {
@@ -76,7 +80,7 @@ def to_array(tensor: onnx.TensorProto) -> Array:
         UnsupportedError: it lies in another file, or its type has no numpy counterpart.
     """
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise UnsupportedError(f"tensor {tensor.name!r} lies in another file; load the model with onnx and save it as one file")
+        raise UnsupportedError(f"tensor {tensor.name!r} lies in another file, which bytes do not say; give the model's path")
     _check_dims(tuple(tensor.dims), tensor.name)
     try:
         return np.asarray(onnx.numpy_helper.to_array(tensor))
@@ -111,6 +115,16 @@ def _to_dense(sparse: onnx.SparseTensorProto) -> Array:
     dense = np.zeros(size, values.dtype)
     dense[indices] = values
     return dense.reshape(dims)
+
+
+def _check_size(model: onnx.ModelProto) -> None:
+    """Sparse initializers are small in the file and may be anything in memory."""
+    elements = sum(math.prod(sparse.dims) for sparse in model.graph.sparse_initializer)
+    if elements > MAX_CONSTANT_BYTES // 4:
+        raise UnsupportedError(
+            f"the sparse initializers have {elements} elements; at most {MAX_CONSTANT_BYTES // 4} are handled: use the "
+            "onnxruntime backend"
+        )
 
 
 def _value(info: onnx.ValueInfoProto) -> Value:
@@ -161,54 +175,54 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
     return Node(op=proto.op_type, name=name, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes)
 
 
-def _parse(source: Path | bytes) -> onnx.ModelProto:
-    if isinstance(source, bytes):
-        where, data = "the given bytes", source
-    else:
-        where = str(source)
-        try:
-            data = source.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{where}: {error.strerror or error}") from error
+def _parse(data: bytes) -> onnx.ModelProto:
     if not data:
-        raise ModelError(f"{where}: empty, not an ONNX model")
+        raise ModelError("the given bytes are empty, not an ONNX model")
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{where}: not an ONNX model ({error})") from error
+        raise ModelError(f"the given bytes are not an ONNX model ({error})") from error
     if not model.graph.node or not model.opset_import:
-        raise ModelError(f"{where}: not an ONNX model (no nodes)")
+        raise ModelError("the given bytes are not an ONNX model (no nodes)")
     return model
+
+
+def _check_model(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError, RuntimeError, DecodeError) as error:
+        raise ModelError(f"the ONNX checker refuses the model: {' '.join(str(error).split())[:300]}") from error
 
 
 def read_graph(source: Path | bytes) -> Graph:
     """Read and check a model.
 
     Args:
-        source: a path, or the file's bytes.
+        source: a path, or the file's bytes. With a path, weights in files beside it are read too, if they lie in the same folder
+            or below; bytes have no folder.
 
     Raises:
         ModelError: not an ONNX model, or a damaged one.
         UnsupportedError: well-formed, with something that the engine does not do; the message names it.
     """
-    model = _parse(source)
+    model = _parse(source) if isinstance(source, bytes) else load_model(source, external_data=True)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0))
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise UnsupportedError(
-            f"opset {opset} is not handled ({OLDEST_OPSET} to {NEWEST_OPSET} are); export the model again with one of those"
+            f"opset {opset} is not handled ({OLDEST_OPSET} to {NEWEST_OPSET} are); export the model again with one of those, or "
+            "use the onnxruntime backend"
         )
     if model.functions:
         raise UnsupportedError(
             f"local function {model.functions[0].name!r} is not handled; inline functions first (onnx.inliner)"
         )
     nodes = tuple(_node(proto, index) for index, proto in enumerate(model.graph.node))
+    _check_size(model)
     constants = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
     constants.update({sparse.values.name: _to_dense(sparse) for sparse in model.graph.sparse_initializer})
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError, RuntimeError, DecodeError) as error:
-        raise ModelError(f"the ONNX checker refuses the model: {' '.join(str(error).split())[:300]}") from error
+    if isinstance(source, bytes):  # load_model has checked a file
+        _check_model(model)
     inputs = tuple(_value(info) for info in model.graph.input if info.name not in constants)
     outputs = tuple(_value(info) for info in model.graph.output)
     return Graph(inputs=inputs, outputs=outputs, nodes=nodes, constants=constants, opset=opset)

@@ -22,6 +22,7 @@ from tdcompress.errors import TdcompressError, UnsupportedError, UserError
 MAX_THREADS = 256
 _PLANS_KEPT = 8
 _ARENA_ALIGNMENT = 4096
+_MOST_ARRAYS = 60
 # Through the buffer protocol an array's address is found several times quicker than with array.ctypes.data.
 _addressof = ctypes.addressof
 _from_buffer: Callable[[Array], ctypes.c_char] = ctypes.c_char.from_buffer  # type: ignore[assignment]  # an ndarray is a buffer
@@ -116,33 +117,48 @@ class Session:
     """A loaded model.
 
     Args:
-        source: path of an ONNX file (ordinary, with sparse initializers, or packed), or its bytes.
+        source: path of an ONNX file (ordinary, with sparse initializers, or packed), or its bytes. Weights in files beside it
+            are read, if they lie in its folder or below.
         threads: images of a batch run in this many threads; one image runs in one thread.
         isa: an instruction set ("avx512", "avx2", "neon", "scalar") instead of the best that the machine has.
+        providers: None; there is only the CPU.
 
     Raises:
         ModelError: not an ONNX model, or a damaged one.
         UnsupportedError: the model uses something that the engine does not have, or the engine cannot be compiled
-        here; the message says
-            what, and what to do.
-        UserError: `threads` is out of range.
+            here; the message says what, and what to do.
+        UserError: an argument is no path, or out of range.
     """
 
-    def __init__(self, source: str | PathLike[str] | bytes, threads: int = 1, *, isa: str | None = None) -> None:
-        if not 1 <= threads <= MAX_THREADS:
-            raise UserError(f"threads = {threads}; it must be from 1 to {MAX_THREADS}")
+    def __init__(
+        self, source: str | PathLike[str] | bytes, threads: int = 1, *, isa: str | None = None, providers: None = None
+    ) -> None:
+        if not isinstance(threads, int | np.integer) or not 1 <= threads <= MAX_THREADS:
+            raise UserError(f"threads = {threads!r}; it must be a whole number from 1 to {MAX_THREADS}")
+        if not isinstance(source, str | PathLike | bytes):
+            raise UserError(f"a model is given as a path or as bytes, not as {type(source).__name__}")
+        if providers is not None:
+            raise UnsupportedError(f"providers = {providers!r}: the engine has none to choose from; leave it out")
         self._library = library()
         self._isa = self._library.instruction_set(isa)
         self._run = self._library.run
-        self._threads = threads
+        self._threads = int(threads)
         self._graph: Graph = read_graph(source if isinstance(source, bytes) else Path(source))
         if not self._graph.inputs:
             raise UnsupportedError("the model has no inputs; its outputs are constants")
         for value in self._graph.inputs:
             if value.dtype.name not in DTYPES:
-                raise UnsupportedError(f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled")
+                raise UnsupportedError(
+                    f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled: use the onnxruntime backend"
+                )
             if not value.shape:
-                raise UnsupportedError(f"input {value.name!r} is a scalar; inputs need a batch axis")
+                raise UnsupportedError(
+                    f"input {value.name!r} is a scalar; inputs need a batch axis: use the onnxruntime backend for this model"
+                )
+        if len(self._graph.inputs) + len(self._graph.outputs) > _MOST_ARRAYS:
+            raise UnsupportedError(
+                f"the model has more than {_MOST_ARRAYS} inputs and outputs; use the onnxruntime backend for this model"
+            )
         batches = {value.shape[0] for value in self._graph.inputs if isinstance(value.shape[0], int)}
         if len(batches) > 1:
             raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); use the onnxruntime backend")
@@ -151,6 +167,8 @@ class Session:
         self._outputs = [_node_arg(value) for value in self._graph.outputs]
         self._names = tuple(value.name for value in self._graph.inputs)
         self._output_names = tuple(value.name for value in self._graph.outputs)
+        computed = tuple(dict.fromkeys(self._output_names))  # an output that is listed twice is computed once
+        self._slots = {name: computed.index(name) for name in self._output_names}
         self._single = (self._names[0], self._graph.inputs[0].dtype) if len(self._names) == 1 else None
         self._latest: tuple[Shape, _Program] | None = None
         self._lock = threading.Lock()
@@ -176,8 +194,14 @@ class Session:
         with self._lock:
             program = self._programs.get(shapes)
             if program is None:
-                plan = make_plan(self._graph, dict(zip(self._names, shapes, strict=True)), self._batch, self._isa)
-                program = self._programs[shapes] = _Program(plan, self._isa.index, self._threads, len(self._names))
+                try:
+                    plan = make_plan(self._graph, dict(zip(self._names, shapes, strict=True)), self._batch, self._isa)
+                    program = _Program(plan, self._isa.index, self._threads, len(self._names))
+                except MemoryError as error:
+                    raise TdcompressError(
+                        f"engine: not enough memory to plan the model for {self._threads} threads ({error}); use fewer threads"
+                    ) from error
+                self._programs[shapes] = program
                 while len(self._programs) > _PLANS_KEPT:
                     self._programs.popitem(last=False)
             return program
@@ -186,11 +210,35 @@ class Session:
         """One record per convolution and fully connected layer of the last plan: zeros, kernel, why.
 
         Raises:
-            UnsupportedError: the input's size is dynamic and no image has been run yet.
+            UnsupportedError: the input's size is dynamic and nothing has been run or planned yet.
         """
         if not self._programs:
-            raise UnsupportedError("the model's input size is dynamic: run one image first")
+            named = "; ".join(f"{value.name!r} {list(value.shape)}" for value in self._graph.inputs)
+            raise UnsupportedError(
+                f"the model's input size is dynamic ({named}) and kernels are chosen by size: give one (`tdcompress inspect "
+                "--shape`, in Python Session.plan), or run one image first"
+            )
         return next(reversed(self._programs.values())).plan.records
+
+    def plan(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Make the program for input shapes that the model leaves open, before the first image of that size.
+
+        Args:
+            shapes: input name -> shape with the batch, whose size does not matter.
+
+        Raises:
+            UserError: names or shapes that do not fit the model.
+            ModelError, UnsupportedError: the model cannot be planned for them.
+        """
+        if shapes.keys() != set(self._names):
+            raise UserError(f"shapes of {sorted(shapes)} were given; the model has {sorted(self._names)}")
+        for value in self._graph.inputs:
+            given = tuple(shapes[value.name])
+            if len(given) != len(value.shape) or any(
+                got < 1 or (isinstance(want, int) and want != got) for want, got in zip(value.shape[1:], given[1:], strict=True)
+            ):
+                raise UserError(f"input {value.name!r} cannot have the shape {list(given)}; the model takes {list(value.shape)}")
+        self._program(tuple(tuple(int(size) for size in shapes[name][1:]) for name in self._names))
 
     def memory_bytes(self) -> Mapping[str, int]:
         """Bytes of the last plan: `arena` (all threads) and `tables` (weights, offsets, masks)."""
@@ -200,9 +248,11 @@ class Session:
         return {"arena": 4 * program.plan.arena_elements * self._threads, "tables": program.plan.table_bytes}
 
     def _check(self, feed: Mapping[str, Array]) -> list[Array]:
+        if not isinstance(feed, Mapping):
+            raise UserError(f"inputs are given as {{name: array}}, not as {type(feed).__name__}")
         if feed.keys() != set(self._names):
             raise UserError(f"inputs {sorted(map(str, feed))} were given; the model has {sorted(self._names)}")
-        arrays = []
+        arrays: list[Array] = []
         for value in self._graph.inputs:
             array = np.asarray(feed[value.name])
             if array.dtype != value.dtype:
@@ -211,7 +261,7 @@ class Session:
                 isinstance(want, int) and want != got for want, got in zip(value.shape, array.shape, strict=True)
             ):
                 raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; the model takes {list(value.shape)}")
-            if array.shape[0] == 0 or array.shape[0] != len(feed[self._names[0]]) or 0 in array.shape:
+            if 0 in array.shape or (arrays and array.shape[0] != arrays[0].shape[0]):
                 raise UserError(
                     f"input {value.name!r} has the shape {list(array.shape)}; every input needs the same, non-empty batch"
                 )
@@ -222,7 +272,7 @@ class Session:
         """The arrays in the model's order, the program for their shapes, and the batch size."""
         latest, single = self._latest, self._single
         # The usual call: one input, of the shape that was checked last.
-        if latest is not None and single is not None and len(feed) == 1:
+        if latest is not None and single is not None and type(feed) is dict and len(feed) == 1:
             array = feed.get(single[0])
             if type(array) is np.ndarray and array.dtype is single[1] and array.shape == latest[0]:
                 return (array,), latest[1], latest[0][0]
@@ -231,12 +281,13 @@ class Session:
         self._latest = (arrays[0].shape, program)
         return arrays, program, arrays[0].shape[0]
 
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array], run_options: None = None) -> list[Array]:
         """Run a batch.
 
         Args:
-            output_names: which outputs to return, None for all.
+            output_names: which outputs to return, None or none for all.
             feed: input name -> array (B, ...) of the model's type.
+            run_options: None; there are no options.
 
         Returns:
             One float32 array (B, ...) per output.
@@ -244,24 +295,47 @@ class Session:
         Raises:
             UserError: names, types or shapes that do not fit the model.
             ModelError, UnsupportedError: a dynamic input size for which the model cannot be planned.
+            TdcompressError: not enough memory.
         """
+        if run_options is not None:
+            raise UnsupportedError("run options are not handled; leave them out")
         arrays, program, batch = self._prepared(feed)
-        results = program.run(self._run, arrays, batch)
-        if output_names is None:
-            return results
-        unknown = [name for name in output_names if name not in self._output_names]
-        if unknown:
-            raise UserError(f"the model has no output {unknown[0]!r}; it has {', '.join(self._output_names)}")
-        return [results[self._output_names.index(name)] for name in output_names]
+        try:
+            results = program.run(self._run, arrays, batch)
+        except MemoryError as error:
+            raise TdcompressError(f"engine: not enough memory for a batch of {batch} ({error}); use a smaller one") from error
+        if not output_names:
+            if len(results) == len(self._output_names):
+                return results
+            output_names = self._output_names
+        return self._selected(results, output_names)
+
+    def _selected(self, results: Sequence[Array], names: Sequence[str]) -> list[Array]:
+        """The results in the order of `names`, each array once: no two results share memory."""
+        unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in self._slots]
+        if unknown or isinstance(names, str):
+            raise UserError(f"outputs are given as a list of names of {', '.join(self._output_names)}, not as {names!r}")
+        slots = [self._slots[name] for name in names]
+        return [results[slot] if slot not in slots[:place] else results[slot].copy() for place, slot in enumerate(slots)]
 
 
-def explain(source: str | PathLike[str] | bytes, *, isa: str | None = None) -> tuple[LayerRecord, ...]:
+def explain(
+    source: str | PathLike[str] | bytes, *, isa: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[LayerRecord, ...]:
     """Per convolution and fully connected layer: zeros, the kernel that was chosen, and why.
 
+    Args:
+        source: as Session takes it.
+        isa: as Session takes it.
+        shapes: input name -> shape with the batch, for models that leave other sizes open.
+
     Raises:
-        ModelError, UnsupportedError: as Session does; also for a model whose input size is dynamic.
+        ModelError, UnsupportedError, UserError: as Session and Session.plan do.
     """
-    return Session(source, isa=isa).layers()
+    session = Session(source, isa=isa)
+    if shapes is not None:
+        session.plan(shapes)
+    return session.layers()
 
 
 def unavailable_reason() -> str | None:

@@ -10,14 +10,12 @@ from typing import NoReturn, TypeAlias
 import numpy as np
 
 from tdcompress.engine.provenance import Marks
-from tdcompress.engine.read import MAX_ELEMENTS, Array, Graph, Node
+from tdcompress.engine.read import MAX_CONSTANT_BYTES, MAX_ELEMENTS, Array, Graph, Node
 from tdcompress.engine.steps import Constant, Floats, Shape, Step
 from tdcompress.errors import ModelError, UnsupportedError
 
 UNKNOWN_BATCH = 1_000_003
 """Stands for an unknown batch size: a prime, so that a reshape that mixes the batch with another axis is noticed."""
-MAX_CONSTANT_BYTES = 1 << 32
-"""Of all constants together, folded ones included: a damaged or hostile file must not exhaust memory."""
 
 
 class Translation:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tdcompress.engine import Session
+from tdcompress.engine import Session, explain, translation
 from tdcompress.errors import ModelError, UnsupportedError, UserError
 from tdcompress.onnxfile.pack import pack_onnx
 
@@ -110,7 +111,7 @@ def test_wrong_type_names_and_threads(small):
     session = Session(small)
     with pytest.raises(UserError, match="float64"):
         session.run(None, {"x": floats(1, 3, 12, 12).astype(np.float64)})
-    with pytest.raises(UserError, match="no output 'z'"):
+    with pytest.raises(UserError, match="names of y, not as"):
         session.run(["z"], {"x": floats(1, 3, 12, 12)})
     with pytest.raises(UserError, match="threads"):
         Session(small, 0)
@@ -208,7 +209,7 @@ def test_files_that_are_no_models(content, tmp_path):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(ModelError, match="No such file"):
+    with pytest.raises(ModelError, match="no such file"):
         Session(tmp_path / "model.onnx")
 
 
@@ -251,3 +252,123 @@ def test_a_decoder_that_would_fill_the_memory(model):
     nodes = [helper.make_node("ConstantOfShape", ["n"], ["w"], name="bomb"), helper.make_node("Add", ["x", "w"], ["y"])]
     with pytest.raises((ModelError, UnsupportedError), match="bomb"):
         Session(model(nodes, {"n": np.array([2**20, 2**20])}, {"x": ["b", 4]}))
+
+
+def test_an_output_that_is_listed_twice_or_is_an_input(model):
+    data = model([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": ["b", 5]}, ["y", "x", "y"])
+    x = floats(3, 5)
+    got = Session(data).run(None, {"x": x})
+    for array, want in zip(got, [np.maximum(x, 0), x, np.maximum(x, 0)], strict=True):
+        np.testing.assert_array_equal(array, want)
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(got) for b in got[:i])
+
+
+def test_no_names_means_every_output_and_a_name_may_come_twice(small):
+    session, x = Session(small), floats(2, 3, 12, 12)
+    want = session.run(None, {"x": x})
+    assert len(session.run([], {"x": x})) == len(want)
+    first, second = session.run(["y", "y"], {"x": x}, None)
+    np.testing.assert_array_equal(first, second)
+    assert not np.shares_memory(first, second)
+
+
+@pytest.mark.parametrize("threads", [2.5, "2", None, 257])
+def test_threads_that_are_no_number(small, threads):
+    with pytest.raises(UserError, match="threads"):
+        Session(small, threads)
+
+
+@pytest.mark.parametrize("source", [None, 5, bytearray(b"model")])
+def test_sources_that_are_no_path(source):
+    with pytest.raises(UserError, match="path"):
+        Session(source)
+
+
+def test_what_onnxruntime_takes_and_the_engine_does_not(small):
+    x = floats(1, 3, 12, 12)
+    with pytest.raises(UnsupportedError, match="providers"):
+        Session(small, providers=["CPUExecutionProvider"])
+    session = Session(small, providers=None)
+    with pytest.raises(UnsupportedError, match="run options"):
+        session.run(None, {"x": x}, object())
+    for feed in (x, None, [("x", x)]):
+        with pytest.raises(UserError, match="name: array"):
+            session.run(None, feed)
+    with pytest.raises(UserError, match="list of names"):
+        session.run("y", {"x": x})
+
+
+def test_outputs_of_other_types_are_refused(model):
+    data = onnx.load_model_from_string(
+        model([helper.make_node("Identity", ["x"], ["y"])], {}, {"x": ["b", 4]}, dtype=TensorProto.UINT8)
+    )
+    data.graph.output[0].type.tensor_type.elem_type = TensorProto.UINT8
+    with pytest.raises(UnsupportedError, match="output 'y' is uint8"):
+        Session(data.SerializeToString())
+
+
+def test_a_model_of_open_size_is_planned_for_given_shapes(model):
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")]
+    data = model(nodes, {"w": floats(4, 3, 3, 3)}, {"x": ["b", 3, "h", "w_"]})
+    session = Session(data)
+    with pytest.raises(UnsupportedError, match=r"'x' \['b', 3, 'h', 'w_'\].*--shape"):
+        session.layers()
+    session.plan({"x": [1, 3, 20, 24]})
+    assert [layer.layer for layer in session.layers()] == ["conv"]
+    assert explain(data, shapes={"x": [1, 3, 20, 24]}) == session.layers()
+    assert session.run(None, {"x": floats(2, 3, 20, 24)})[0].shape == (2, 4, 18, 22)
+    for wrong in ([1, 4, 20, 24], [1, 3, 20], [1, 3, 20, 0]):
+        with pytest.raises(UserError, match="cannot have the shape"):
+            session.plan({"x": wrong})
+    with pytest.raises(UserError, match="shapes of"):
+        session.plan({"z": [1, 3, 20, 24]})
+
+
+def external_copy(data: bytes, folder: Path) -> Path:
+    """The same model with its weights in a file beside it, as torch's exporter writes it."""
+    path = folder / "model.onnx"
+    onnx.save(onnx.load_model_from_string(data), path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    return path
+
+
+def test_weights_in_a_file_beside_the_model(small, tmp_path):
+    path, x = external_copy(small, tmp_path), floats(2, 3, 12, 12)
+    assert (tmp_path / "model.onnx.data").stat().st_size > 1000
+    np.testing.assert_array_equal(Session(path).run(None, {"x": x})[0], Session(small).run(None, {"x": x})[0])
+    assert explain(path) == explain(small)
+
+
+def test_weights_outside_the_folder_are_not_read(small, tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    path = external_copy(small, inner)
+    (inner / "model.onnx.data").rename(tmp_path / "secret")
+    with pytest.raises(ModelError, match="not a file beside the model"):
+        Session(path)
+    (inner / "model.onnx.data").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelError, match="not a file beside the model"):
+        Session(path)
+    (inner / "model.onnx.data").unlink()
+    (inner / "model.onnx.data").write_bytes((tmp_path / "secret").read_bytes()[:-1])
+    with pytest.raises(ModelError, match="truncated"):
+        Session(path)
+
+
+def test_constants_that_would_fill_the_memory_together(model, monkeypatch):
+    monkeypatch.setattr(translation, "MAX_CONSTANT_BYTES", 1 << 20)
+    nodes = [helper.make_node("ConstantOfShape", ["n"], [f"c{i}"]) for i in range(9)]
+    data = model([*nodes, helper.make_node("Add", ["x", "c0"], ["y"])], {"n": np.array([1 << 15])}, {"x": ["b", 1]})
+    with pytest.raises(UnsupportedError, match=r"1048576 bytes \(at 'c7'\)"):
+        Session(data)
+
+
+def test_sparse_initializers_that_would_fill_the_memory_together(model):
+    data = onnx.load_model_from_string(model([helper.make_node("Add", ["x", "w0"], ["y"])], {}, {"x": ["b", 4]}))
+    for i in range(5):
+        values, indices = (
+            numpy_helper.from_array(np.ones(1, np.float32), f"w{i}"),
+            numpy_helper.from_array(np.array([0]), f"i{i}"),
+        )
+        data.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 28]))
+    with pytest.raises(UnsupportedError, match="sparse initializers"):
+        Session(data.SerializeToString())
