@@ -155,7 +155,8 @@ def run(args: argparse.Namespace) -> None:
             failed[path.stem] = error
     if failed:
         kind = UserError if all(isinstance(error, UserError) for error in failed.values()) else TdcompressError
-        raise kind(f"{len(failed)} of {len(paths)} recipes failed, the others are done: {', '.join(failed)}")
+        others = "" if len(failed) == len(paths) else "; the others are done"
+        raise kind(f"{len(failed)} of {len(paths)} recipes failed: {', '.join(failed)}{others}")
 
 
 def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
@@ -246,7 +247,7 @@ def recipes(args: argparse.Namespace) -> None:
         print(f"wrote {copy_recipe(args.copy, Path.cwd())}")
         return
     for name, sentence in shipped_recipes().items():
-        print(f"{name:<36}{sentence}")
+        print(f"{name:<40}  {sentence}")
 
 
 def _say_keys(target: Path | None) -> None:

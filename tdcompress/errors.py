@@ -3,6 +3,9 @@
 A message is one line that says what is wrong, where (file, field, layer) and what to do next.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class TdcompressError(Exception):
     """A fault: something that should have worked did not. Exit code 1."""
@@ -59,3 +62,14 @@ class InterruptedRun(TdcompressError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for the end of a message: "; did you mean 'gamma'?", or nothing where no known word is near.
+
+    Up to three known words that contain the misspelt one come before words that are merely alike.
+    """
+    known = list(known)
+    containing = [name for name in known if word and word in name]
+    near = containing if 0 < len(containing) <= 3 else difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -4,7 +4,6 @@ A table is bound to the settings dataclass of the component that owns it (``bind
 out of range is a ``RecipeError`` that says file, line, key and, for a misspelt key, the nearest valid one.
 """
 
-import difflib
 import itertools
 import re
 import tomllib
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tdcompress.errors import RecipeError
+from tdcompress.errors import RecipeError, did_you_mean
 from tdcompress.records import UnknownKeyError, decode
 
 T = TypeVar("T")
@@ -108,8 +107,7 @@ class Recipe:
 def nearest(path: str, known: Sequence[str]) -> str:
     """A hint: the known word nearest to the last part of a path, and all known words where they are few."""
     word = path.rsplit(".", 1)[-1]
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(word, known)
     return f"{hint} (valid: {', '.join(known)})" if len(known) <= 24 else hint
 
 

@@ -335,6 +335,7 @@ class Row:
         shrunk: what shrinking did, layer by layer; the counts of parameters and zeros are of the network before.
         finetune_epochs: those of ``epochs`` that came after pruning or shrinking.
         finetune_after: after which of them; None where there was no fine-tuning.
+        differs: settings in which the run's rows differ and that nothing above tells: dotted key of the recipe -> value.
     """
 
     id: str
@@ -374,6 +375,7 @@ class Row:
     accuracy_finetuned: float | None = None
     finetune_epochs: int = 0
     finetune_after: Literal["prune", "shrink"] | None = None
+    differs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +387,7 @@ class Report:
         selected: id of the row that became model.onnx, or None with the reason in ``notes``.
         hosts: facts of each host that latencies were measured on, by its id.
         versions: python, torch, onnx, onnxruntime, ...
-        device: what trained the networks.
+        model_options: the network's own keys that are not at their defaults.
         test_samples: size of the test set that every accuracy was measured on.
     """
 
@@ -402,3 +404,4 @@ class Report:
     notes: tuple[str, ...]
     hosts: dict[str, dict[str, Any]]
     versions: dict[str, str]
+    model_options: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -4,8 +4,7 @@ import shutil
 import sysconfig
 from pathlib import Path
 
-from tdcompress.errors import UserError
-from tdcompress.recipe import nearest
+from tdcompress.errors import UserError, did_you_mean
 
 
 def recipes_folder() -> Path:
@@ -44,9 +43,8 @@ def find_recipe(path: Path) -> Path:
         shipped = recipes_folder() / path.with_suffix(".toml")
         if shipped.is_file():
             return shipped
-    raise UserError(
-        f"{path}: no such recipe{nearest(path.stem, tuple(shipped_recipes()))}; `tdcompress recipes` lists the shipped ones"
-    )
+    known = {name: None for shipped in shipped_recipes() for name in (*Path(shipped).parts[:-1], shipped)}
+    raise UserError(f"{path}: no such recipe{did_you_mean(path.stem, known)}; `tdcompress recipes` lists the shipped ones")
 
 
 def find_recipes(path: Path) -> list[Path]:
@@ -74,7 +72,7 @@ def copy_recipe(name: str, folder: Path) -> Path:
     """
     known = shipped_recipes()
     if name not in known:
-        raise UserError(f"{name}: no shipped recipe{nearest(name, tuple(known))}")
+        raise UserError(f"{name}: no shipped recipe{did_you_mean(name, known)}")
     target = folder / f"{Path(name).name}.toml"
     if target.exists():
         raise UserError(f"{target}: is there already; remove it, or copy to another folder")

@@ -147,7 +147,7 @@ def test_one_recipe_that_fails_does_not_keep_the_others_from_running(call, tmp_p
     told = [line for line in err.splitlines() if line.startswith("tdcompress: ")]
     assert told[0].startswith("tdcompress: second: ")
     assert "nowhere" in told[0]
-    assert told[1] == "tdcompress: 1 of 3 recipes failed, the others are done: second"
+    assert told[1] == "tdcompress: 1 of 3 recipes failed: second; the others are done"
     assert "third (3 of 3)" in out
     code, out, _ = call("run", "first.toml", "third.toml", "--device", "cpu")
     assert (code, out.count("nothing was run")) == (0, 2)

@@ -8,7 +8,8 @@ from tdcompress.errors import DataError, UserError
 from tdcompress.recipe import expand_sweep, load_recipe
 from tdcompress.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
 from tdcompress.stages.experiment import resolve
-from tdcompress.stages.plan import plan_run, row_ids
+from tdcompress.stages.names import row_ids
+from tdcompress.stages.plan import plan_run
 
 
 def test_the_papers_settings_and_the_demo_are_shipped():

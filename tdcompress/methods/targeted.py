@@ -153,7 +153,7 @@ class TargetedSettings(MethodSettings):
                 f"ramp_epochs: the ramp takes {sum(self.ramp_epochs):g} epochs, the training has {epochs}; "
                 "shorten it, or set ramp_scale = true"
             )
-        factor = epochs / PAPER_EPOCHS
+        factor = max(epochs, 1) / PAPER_EPOCHS  # without any training the ramp's length does not matter, but it has to have one
         first, second = self.ramp_epochs
         return replace(self, ramp_epochs=(first * factor, second * factor))
 

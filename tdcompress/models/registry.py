@@ -1,13 +1,12 @@
 """The networks that a recipe can name, and how one is built from its name."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 
 import torch
 from torch import nn
 
-from tdcompress.errors import UserError
+from tdcompress.errors import UserError, did_you_mean
 from tdcompress.models.base import Image, ModelSettings
 from tdcompress.models.cifar_resnet import CifarResNet20Settings, CifarResNet32Settings, CifarResNet56Settings
 from tdcompress.models.digits_cnn import DigitsCnnSettings
@@ -59,11 +58,11 @@ def settings_type(name: str) -> type[ModelSettings]:
         architecture = name.removeprefix(PREFIX)
         if architecture in (known := architectures()):
             return torchvision_settings_type(architecture)
-        raise UserError(f"torchvision has no classifier {architecture!r}{_nearest(architecture, known)}")
+        raise UserError(f"torchvision has no classifier {architecture!r}{did_you_mean(architecture, known)}")
     if name in (users := user_names()):
         return user_settings_type(name)
     known = [*MODELS, *users]
-    raise UserError(f"no model {name!r}{_nearest(name, known)}; there are {', '.join(known)}, and {PREFIX}<classifier>")
+    raise UserError(f"no model {name!r}{did_you_mean(name, known)} (there are {', '.join(known)}, and {PREFIX}<classifier>)")
 
 
 def instantiate(settings: ModelSettings, *, classes: int, image: Image, seed: int) -> nn.Module:
@@ -96,14 +95,9 @@ def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: in
     for key in options:
         if key not in known:
             owned = f"it has {', '.join(known)}" if known else "it has no keys of its own"
-            raise UserError(f"model {name} has no key {key!r}{_nearest(key, known)}; {owned}")
+            raise UserError(f"model {name} has no key {key!r}{did_you_mean(key, known)} ({owned})")
     try:
         settings = kind(**options)
     except ValueError as error:
         raise UserError(f"model {name}: {error}") from error
     return instantiate(settings, classes=classes, image=image, seed=seed)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -65,7 +65,7 @@ def compare_with(folder: Path, report: Report, table_id: str) -> Document:
     """
     table = published_table(table_id)
     if table_id == dependence.TABLE:
-        blocks = dependence.comparison(dependence.read_dependence(folder))
+        blocks = dependence.comparison(dependence.read_dependence(folder), report)
     else:
         blocks = comparison_blocks(compare(table, report))
     document = Document(title=f"{report.run} beside {table_id}", subtitle=f"{report.model} on {report.data}", blocks=blocks)

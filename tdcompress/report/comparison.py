@@ -1,14 +1,16 @@
 """A run's accuracies beside a published table: ours, theirs and the difference in each cell."""
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 from tdcompress.errors import UserError
 from tdcompress.records import Report, Row
 from tdcompress.report.document import Block, Items, Paragraph, Section
-from tdcompress.report.papers import PublishedTable, matches, percentage_of, read_heading, variant
+from tdcompress.report.papers import Heading, PublishedTable, matches, percentage_of, read_heading, variant, word
 from tdcompress.report.tables import Table, numbers, texts
 
 
@@ -84,56 +86,82 @@ def compare(table: PublishedTable, report: Report) -> Comparison:
         raise UserError(f"table {table.id} is of {table.model}, run {report.run!r} of {report.model}: nothing can be compared")
     if not re.match(r"(top-1|test) accuracy", table.metric):
         raise UserError(f"table {table.id} gives {table.metric}, run {report.run!r} accuracies: nothing can be compared")
-    remarks = []
-    if report.data != table.dataset:
-        remarks.append(f"Ours is trained on {report.data}, theirs on {table.dataset}: not the same task.")
     columns: list[ComparedColumn] = []
     not_run: list[str] = []
     used: set[str] = set()
     for text, values in table.columns.items():
         heading = read_heading(text)
-        found: dict[tuple[str, int, str], dict[str, list[Row]]] = {}
+        places = {
+            row.id: percentage
+            for row in report.rows
+            if row.granularity == table.granularity
+            and matches(heading, row, report.model)
+            and (percentage := percentage_of(row, values, heading)) is not None
+        }
+        used |= places.keys()
+        kinds: dict[str, list[Row]] = {}
         for row in report.rows:
-            percentage = percentage_of(row, values, heading)
-            if percentage is None or row.granularity != table.granularity or not matches(heading, row, report.model):
-                continue
-            used.add(row.id)
-            by_percentage = found.setdefault((variant(row, heading), row.epochs, row.device), {})
-            by_percentage.setdefault(percentage, []).append(row)
-        columns += [_column(table, text, *kind, rows) for kind, rows in found.items()]
-        if not found:
+            if row.id in places:
+                kinds.setdefault(json.dumps(settings_of(row), sort_keys=True), []).append(row)
+        groups = list(kinds.values())
+        columns += [
+            _column(table, text, rows, unusual, places) for rows, unusual in zip(groups, variants(groups, heading), strict=True)
+        ]
+        if not groups:
             not_run.append(text)
     foreign = tuple(row.id for row in report.rows if row.id not in used)
-    return Comparison(table=table, columns=tuple(columns), not_run=tuple(not_run), foreign=foreign, remarks=tuple(remarks))
+    remarks = tuple(differing_tasks(report, table.dataset))
+    return Comparison(table=table, columns=tuple(columns), not_run=tuple(not_run), foreign=foreign, remarks=remarks)
 
 
-def _column(
-    table: PublishedTable, heading: str, unusual: str, epochs: int, device: str, rows: Mapping[str, list[Row]]
-) -> ComparedColumn:
+def differing_tasks(report: Report, dataset: str) -> Iterator[str]:
+    """What makes a run another task than the published one: its data, and the size of its network."""
+    if report.data != dataset:
+        yield f"Ours is trained on {report.data}, theirs on {dataset}: not the same task."
+    if report.model_options:
+        options = ", ".join(f"{key} = {word(value)}" for key, value in report.model_options.items())
+        yield f"Ours is {report.model} with {options}: not the published network."
+
+
+def settings_of(row: Row) -> dict[str, Any]:
+    """What rows of one column share: all that training, pruning and fine-tuning depend on, but the seed and the pruned share."""
+    own = {key: value for key, value in row.options.items() if (row.method, key) != ("random_prune", "fraction")}
+    further = (row.epochs, row.device, row.trained_granularity, row.scope, row.unit, row.evaluation, row.finetune_after)
+    names = ("epochs", "device", "trained on", "scope", "unit", "evaluation", "fine-tuned after")
+    return {**own, **row.differs, **dict(zip(names, further, strict=True))}
+
+
+def variants(groups: Sequence[Sequence[Row]], heading: Heading) -> list[str]:
+    """What each group of rows under one heading does that the heading does not say; no two of them alike."""
+    told = [variant(rows[0], heading) for rows in groups]
+    settings = [settings_of(rows[0]) for rows in groups]
+    titles = []
+    for own, unusual in zip(settings, told, strict=True):
+        same = [other for other, name in zip(settings, told, strict=True) if name == unusual]
+        differing = [key for key in own if key not in ("epochs", "device") and any(other.get(key) != own[key] for other in same)]
+        titles.append(", ".join([unusual] * bool(unusual) + [f"{key} = {word(own[key])}" for key in differing]))
+    return titles
+
+
+def _column(table: PublishedTable, heading: str, rows: Sequence[Row], unusual: str, places: Mapping[str, str]) -> ComparedColumn:
     sd = table.sd.get(heading, {})
-    seconds = {row.seed: row.train_seconds for row in _flat(rows.values())}
-    cells = tuple(
-        Cell(percentage=percentage, ours=_by_seed(rows.get(percentage, [])), theirs=theirs, their_sd=sd.get(percentage))
-        for percentage, theirs in table.columns[heading].items()
-    )
+    seconds = {row.seed: row.train_seconds for row in rows}
+
+    def cell(percentage: str, theirs: float) -> Cell:
+        # number formats of one network share its accuracy
+        ours = {row.seed: 100 * row.accuracy_masked for row in rows if places[row.id] == percentage}
+        values = tuple(accuracy for _, accuracy in sorted(ours.items()))
+        return Cell(percentage=percentage, ours=values, theirs=theirs, their_sd=sd.get(percentage))
+
     return ComparedColumn(
         heading=heading,
         variant=unusual,
-        cells=cells,
+        cells=tuple(cell(percentage, theirs) for percentage, theirs in table.columns[heading].items()),
         seeds=tuple(sorted(seconds)),
-        epochs=epochs,
-        device=device,
+        epochs=rows[0].epochs,
+        device=rows[0].device,
         train_seconds=fmean(seconds.values()),
     )
-
-
-def _flat(groups: Iterable[list[Row]]) -> list[Row]:
-    return [row for group in groups for row in group]
-
-
-def _by_seed(rows: Iterable[Row]) -> tuple[float, ...]:
-    """Percent for each seed; number formats of one network share its accuracy."""
-    return tuple(100 * accuracy for _, accuracy in sorted({row.seed: row.accuracy_masked for row in rows}.items()))
 
 
 def comparison_blocks(comparison: Comparison) -> tuple[Block, ...]:

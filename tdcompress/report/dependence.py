@@ -10,8 +10,9 @@ import numpy as np
 
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import write_bytes
-from tdcompress.records import AnalysisRecord, decode, encode
+from tdcompress.records import AnalysisRecord, Report, decode, encode
 from tdcompress.report import canvas, colours, markdown
+from tdcompress.report.comparison import differing_tasks
 from tdcompress.report.document import Block, Document, Figure, Items, Paragraph
 from tdcompress.report.papers import matches, published_table, read_heading
 from tdcompress.report.tables import Table, numbers, texts
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 TABLE = "arxiv-1"
+MODEL, FRACTION = "mlp", 0.75  # what Table 1 is of
 RECORDS, MATRICES, DOCUMENT = "dependence.json", "dependence.npz", "dependence.md"
 FIGURE = Figure(
     name="dependence",
@@ -30,22 +32,22 @@ FIGURE = Figure(
 )
 
 
-def write_dependence(folder: Path, records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray], model: str) -> None:
+def write_dependence(folder: Path, records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray], report: Report) -> None:
     """Write the analysis of a run beside its report: table, pictures, records and matrices.
 
     Args:
         folder: the run's folder.
         records: one per network.
         matrices: (bins, bins) each, in the same order.
-        model: the network's name.
+        report: the run's.
     """
     drawn = canvas.available()
     if drawn:
         svg, png = canvas.render(FIGURE.name, lambda: plot(records, matrices))
         write_bytes(folder / f"{FIGURE.name}.svg", svg.encode())
         write_bytes(folder / f"{FIGURE.name}.png", png)
-    blocks = (*comparison(records), *((FIGURE,) if drawn else ()))
-    write_bytes(folder / DOCUMENT, markdown.render_document(document(blocks, model)).encode())
+    blocks = (*comparison(records, report), *((FIGURE,) if drawn else ()))
+    write_bytes(folder / DOCUMENT, markdown.render_document(document(blocks, report.model)).encode())
     packed = io.BytesIO()
     arrays: dict[str, Any] = {str(index): matrix for index, matrix in enumerate(matrices)}
     np.savez_compressed(packed, allow_pickle=False, **arrays)
@@ -74,28 +76,37 @@ def document(blocks: Sequence[Block], model: str) -> Document:
     return Document(title=f"Dependence on the pruned weights, beside {TABLE}", subtitle=model, blocks=tuple(blocks))
 
 
-def comparison(records: Sequence[AnalysisRecord]) -> tuple[Block, ...]:
-    """|delta E| and accuracies beside Table 1, and the terms that they are made of."""
+def comparison(records: Sequence[AnalysisRecord], report: Report) -> tuple[Block, ...]:
+    """|delta E| and accuracies beside Table 1, and the terms that they are made of.
+
+    Args:
+        records: one per network; those that are pruned at another share than the published ones stand by themselves.
+        report: the run's, which says what was trained on what.
+    """
     published = published_table(TABLE)
     used, beside = set(), []
     for text, theirs in published.columns.items():
         heading = read_heading(text)
         for index, record in enumerate(records):
-            if matches(heading, record, ""):
+            if record.fraction == FRACTION and matches(heading, record, ""):
                 used.add(index)
                 beside.append((text, record, theirs))
     others = [(label(record), record, None) for index, record in enumerate(records) if index not in used]
     samples = " and ".join(sorted({f"{record.samples:,}" for record in records}))
     intro = f"{published.source}: {published.metric}. {published.note}. Ours is over {samples} test samples, in float64."
-    notes = [f"Not run: {text}." for text in published.columns if text not in [name for name, _, _ in beside]]
-    blocks: list[Block] = [Paragraph(text=intro), _beside_published([*beside, *others]), _terms(records), *_ratio(beside)]
+    remarks = [f"Ours is {report.model}, theirs a {published.model}."] if report.model != MODEL else []
+    remarks += differing_tasks(report, published.dataset)
+    notes = [*remarks, *(f"Not run: {text}." for text in published.columns if text not in [name for name, _, _ in beside])]
+    ratio = () if remarks else _ratio(beside)
+    blocks: list[Block] = [Paragraph(text=intro), _beside_published([*beside, *others]), _terms(records), *ratio]
     return (*blocks, Items(items=tuple(notes))) if notes else tuple(blocks)
 
 
 def label(record: AnalysisRecord) -> str:
-    """A training as the papers write it: "targeted(alpha=0.5,gamma=0.75)"."""
+    """A training as the papers write it, "targeted(alpha=0.5,gamma=0.75)", with the pruned share where it is not theirs."""
     inside = ",".join(f"{key}={value:g}" for key, value in sorted(record.options.items()) if isinstance(value, float))
-    return f"{record.method}({inside})" if inside else record.method
+    share = "" if record.fraction == FRACTION else f", {record.fraction:.4g} pruned"
+    return (f"{record.method}({inside})" if inside else record.method) + share
 
 
 def _beside_published(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float] | None]]) -> Table:

@@ -1,6 +1,5 @@
 """The papers' published tables, and which of a run's rows belongs to which of their columns."""
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from tdcompress.errors import UserError
+from tdcompress.errors import UserError, did_you_mean
 from tdcompress.records import AnalysisRecord, Row, decode
 from tdcompress.report.series import WITHOUT_GRANULARITY
 
@@ -95,9 +94,7 @@ def published_table(table_id: str) -> PublishedTable:
     tables = published_tables()
     if table_id in tables:
         return tables[table_id]
-    near = difflib.get_close_matches(table_id, tables, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"no published table {table_id!r}{hint} (there are {', '.join(tables)})")
+    raise UserError(f"no published table {table_id!r}{did_you_mean(table_id, tables)} (there are {', '.join(tables)})")
 
 
 def read_heading(text: str) -> Heading:
@@ -147,7 +144,7 @@ def variant(row: Row, heading: Heading) -> str:
     named = {*heading.parameters, "l1", "schedule"}
     for key, usual in _USUAL.items():
         if key not in named and row.options.get(key, usual) != usual:
-            unusual.append(f"{key} = {_word(row.options[key])}")
+            unusual.append(f"{key} = {word(row.options[key])}")
     if heading.method == "variational" and row.options.get("beta", 0.01) != 0.01:  # a heading names only L0's
         unusual.append(f"beta = {row.options['beta']:g}")
     if heading.method == "targeted":
@@ -167,14 +164,19 @@ def variant(row: Row, heading: Heading) -> str:
     return ", ".join(unusual)
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A setting's value as a heading shows it."""
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def percentage_of(row: Row, values: Mapping[str, float], heading: Heading) -> str | None:
     """The table's row that a network belongs to."""
     if heading.xtreme:
-        return next(iter(values)) if row.keep_per_filter is not None else None
+        return (
+            next(iter(values))
+            if row.keep_per_filter is not None and row.keep_per_filter == row.options["keep_per_filter"]
+            else None
+        )
     if heading.method == "smallify" and heading.model is not None:  # the sparsity that it ends with by itself
         return next(iter(values)) if row.fraction == 0 else None
     if row.fraction is None:

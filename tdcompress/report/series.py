@@ -42,7 +42,9 @@ def training_of(row: Row) -> tuple[object, ...]:
     """What tells trainings apart: rows that agree in it are prunings, evaluations and files of one training."""
     granularity = "weight" if row.method in WITHOUT_GRANULARITY else row.trained_granularity or row.granularity
     units = (row.scope, row.unit) if granularity == "unit" else ()
-    options = json.dumps(row.options, sort_keys=True)
+    options = json.dumps(
+        [row.options, {key: row.differs[key] for key in row.differs if key.startswith("train.")}], sort_keys=True
+    )
     return row.method, options, granularity, *units, row.seed, row.epochs, row.device, row.train_seconds
 
 
@@ -64,7 +66,7 @@ def group(rows: Iterable[Row]) -> tuple[Series, ...]:
         members.setdefault(json.dumps([row.method, _shared(row)], sort_keys=True), []).append(row)
     groups = list(members.values())
     shared = [_shared(group[0]) for group in groups]
-    varying = {key for setting in shared for key in setting if any(other[key] != setting[key] for other in shared)}
+    varying = {key for setting in shared for key in setting if any(other.get(key) != setting[key] for other in shared)}
     return tuple(
         Series(
             method=group[0].method,
@@ -102,6 +104,7 @@ def _shared(row: Row) -> dict[str, Any]:
         "epochs": f"{row.epochs} epochs",
         "fine-tuned": _AFTER.get(row.finetune_after or "", ""),
         "values": row.values if row.values != "float32" else "",
+        **{key: f"{key.rpartition('.')[2].replace('_', ' ')} {_word(value)}" for key, value in in_order(row.differs, ())},
     }
 
 

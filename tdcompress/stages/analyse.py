@@ -8,7 +8,6 @@ import torch
 from tdcompress.analysis.curvature import Batches
 from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
-from tdcompress.errors import UnsupportedError
 from tdcompress.files import published
 from tdcompress.pipeline import Workspace
 from tdcompress.records import AnalysisRecord, TrainRecord, decode
@@ -22,16 +21,10 @@ MATRIX = "matrix.npy"
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> AnalysisRecord:
-    """Derive the test loss twice at the trained weights, in float64.
-
-    Raises:
-        UnsupportedError: units are pruned; the papers' analysis is of weights.
-    """
+    """Derive the test loss twice at the trained weights, in float64."""
     analyse, fraction = experiment.analyse, experiment.prune.fraction
     assert analyse is not None
     assert fraction is not None
-    if experiment.granularity != "weight":
-        raise UnsupportedError('[analyse] is of single weights: set prune.granularity = "weight"')
     trained = decode(TrainRecord, work.inputs["train"].record, "train")
     model, scores = trained_network(experiment, work.inputs["train"])
     _, masks = make_masks(experiment, model, scores)

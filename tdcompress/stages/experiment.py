@@ -263,6 +263,8 @@ def resolve(recipe: Recipe) -> Experiment:
     )
     if experiment.analyse is not None and prune.fraction is None:
         raise recipe.source.error("prune", "prune.fraction: [analyse] needs the share that is pruned")
+    if experiment.analyse is not None and experiment.granularity == "unit":
+        raise recipe.source.error("prune.granularity", 'prune.granularity: [analyse] is of single weights; set "weight"')
     if experiment.granularity == "unit" and prune.keep_per_filter is not None:
         problem = 'prune.keep_per_filter: it counts weights of a filter; with granularity = "unit" give fraction'
         raise recipe.source.error("prune.keep_per_filter", problem)

@@ -1,8 +1,8 @@
 """A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tdcompress.records import encode
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
 from tdcompress.stages.experiment import Experiment, Values, resolve
+from tdcompress.stages.names import differences, method_label, row_ids, share_label
 from tdcompress.stages.network import fresh_network
 
 _WHERE_NOT_WHAT = ("root", "download")  # keys that say where data lies; the content's hash says what it is
@@ -32,6 +33,7 @@ class RowPlan:
         id: short and unique in the run.
         network: the last task whose network has its full shape: prune, or finetune.
         compact: shrink, or store.
+        differs: see ``Row``.
         deployed: what is exported: ``compact``, or finetune after shrink.
     """
 
@@ -43,6 +45,7 @@ class RowPlan:
     compact: Task
     deployed: Task
     export: Task
+    differs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +90,10 @@ def plan_run(recipe: Recipe, device: torch.device, hashes: HashMemory) -> RunPla
     data_keys = {settings: settings.content_hash(hashes.sha256) for settings in {e.data for e in experiments}}
     recipe_key = content_key([describe(experiment, data_keys[experiment.data]) for experiment in experiments])
     tasks = [_Tasks(experiment, device, data_keys[experiment.data]) for experiment in experiments]
-    ids = row_ids(experiments)
     baseline = next((task for task in tasks if task.experiment.method.name == "none"), tasks[0])
     rows = tuple(
-        task.row(name if len(task.experiment.export.values) == 1 else f"{name}-{values}", values)
-        for name, task in zip(ids, tasks, strict=True)
+        task.row(name if len(task.experiment.export.values) == 1 else f"{name}-{values}", values, differs)
+        for name, task, differs in zip(row_ids(experiments), tasks, differences(experiments), strict=True)
         for values in task.experiment.export.values
     )
     dense = baseline.dense()
@@ -160,12 +162,10 @@ class _Tasks:
 
     def network(self) -> Task:
         experiment = self.experiment
-        resolved = {"granularity": experiment.granularity, "scope": experiment.scope, "exclude": experiment.exclude}
-        unit = experiment.prune.unit or experiment.method.unit
         pruned = Task(
             stage="prune",
             version=prune.VERSION,
-            settings={**self.described["prune"], **resolved, "unit": unit},
+            settings=self.pruning(),
             inputs={"train": self.train()},
             work=partial(prune.run, experiment, self.device),
             title=f"prune {method_label(experiment)} {share_label(experiment)}",
@@ -182,12 +182,17 @@ class _Tasks:
             title=f"fine-tune {method_label(self.experiment)} {share_label(self.experiment)}",
         )
 
+    def pruning(self) -> dict[str, Any]:
+        """What is pruned, with what [prune] takes over from the training."""
+        experiment = self.experiment
+        resolved = {"granularity": experiment.granularity, "scope": experiment.scope, "exclude": experiment.exclude}
+        return {**self.described["prune"], **resolved, "unit": experiment.prune.unit or experiment.method.unit}
+
     def analysis(self) -> Task:
-        prune = self.experiment.prune
         return Task(
             stage="analyse",
             version=analyse.VERSION,
-            settings={**self.described["analyse"], "fraction": prune.fraction, "evaluation": prune.evaluation},
+            settings={**self.described["analyse"], "prune": self.pruning()},
             inputs={"train": self.train()},
             work=partial(analyse.run, self.experiment, self.device),
             title=f"analyse {method_label(self.experiment)} {share_label(self.experiment)}",
@@ -219,7 +224,7 @@ class _Tasks:
     def dense(self) -> Task:
         return self.export(self.train(), "float32", False, f"export dense {self.experiment.model_name}")
 
-    def row(self, name: str, values: Values) -> RowPlan:
+    def row(self, name: str, values: Values, differs: Mapping[str, Any]) -> RowPlan:
         compact = self.compact()
         deployed = self.finetune(compact, finetune.run_narrow) if self.experiment.trains_on("shrink") else compact
         pack = self.experiment.export.pack == "auto" and self.experiment.granularity == "weight"
@@ -232,6 +237,7 @@ class _Tasks:
             compact=compact,
             deployed=deployed,
             export=self.export(deployed, values, pack, f"export {name}"),
+            differs=differs,
         )
 
 
@@ -248,69 +254,3 @@ def _bench_task(experiment: Experiment, dense: Task, rows: Sequence[RowPlan]) ->
         work=partial(bench.run, settings, experiment.seed),
         title=f"bench {len(rows)} files",
     )
-
-
-def method_label(experiment: Experiment) -> str:
-    """How people and the papers write a method: "targeted(alpha=0.66,gamma=0.75)"."""
-    defaults = {field.name: field.default for field in fields(experiment.method) if field.default is not MISSING}
-    headline = experiment.method.headline
-    told = {k: v for k, v in experiment.options.items() if k in headline or v != encode(defaults.get(k))}
-    inside = ",".join(f"{key}={value}" for key, value in sorted(told.items()))
-    return f"{experiment.method.name}({inside})" if inside else experiment.method.name
-
-
-def share_label(experiment: Experiment) -> str:
-    """The pruned share: "0.9", or "keep3" for Xtreme."""
-    keep = experiment.prune.keep_per_filter
-    return f"keep{keep}" if keep is not None else f"{experiment.prune.fraction:g}"
-
-
-def row_ids(experiments: Sequence[Experiment]) -> list[str]:
-    """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
-    traits = [_traits(experiment) for experiment in experiments]
-    ids = []
-    for experiment, trait in zip(experiments, traits, strict=True):
-        same = [t for e, t in zip(experiments, traits, strict=True) if e.method.name == experiment.method.name]
-        telling = [key for key in trait if len({str(other.get(key)) for other in same}) > 1]
-        words = [word for key in telling if (word := _word(key, trait[key]))]
-        ids.append("-".join([experiment.method.name, *words, share_label(experiment)]).replace("/", "_"))
-    seen: dict[str, int] = {}
-    unique = []
-    for name in ids:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return unique
-
-
-def _traits(experiment: Experiment) -> dict[str, Any]:
-    """What can tell rows of one method apart, besides the pruned share."""
-    prune, method = experiment.prune, experiment.method
-    traits = {
-        "granularity": experiment.granularity,
-        "trained on": ""
-        if method.name == "none" or method.granularity == experiment.granularity
-        else f"on-{method.granularity}s",
-        "scope": experiment.scope,
-        "unit": prune.unit or method.unit,
-        "exclude": _spared(experiment.exclude),
-        "align": prune.align,
-        "shrink-align": experiment.shrink.align,
-        "evaluation": prune.evaluation,
-        "model": experiment.model_name,
-        "epochs": experiment.train.epochs,
-        "finetune": experiment.finetune.epochs,
-        "finetune-after": f"after-{experiment.finetune.after}" if experiment.finetune.epochs else "",
-        "seed": experiment.seed,
-    }
-    return traits | {key: value for key, value in experiment.options.items() if isinstance(value, str | int | float)}
-
-
-def _spared(exclude: Sequence[str]) -> str:
-    """Layers that stay dense, in a row's name: by name where these are short."""
-    names = "-".join(exclude)
-    return "" if not exclude else f"without-{names}" if len(names) <= 40 else f"without-{len(exclude)}-layers"
-
-
-def _word(key: str, value: Any) -> str:
-    """A trait in a row's name: words speak for themselves, numbers need their key."""
-    return str(value) if isinstance(value, str) else f"{key}{value:g}"

@@ -3,6 +3,7 @@
 import torch
 
 from tdcompress.artifacts import SCRATCH
+from tdcompress.bench.host import read_host
 from tdcompress.files import write_text
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Workspace
@@ -78,5 +79,8 @@ def progress_text(now: Progress) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls the device: "cpu", or the GPU's name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    """What a person calls the device: the GPU's name, or the processor's with the threads that were used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{read_host().cpu}, {threads} thread{'s' * (threads != 1)}"

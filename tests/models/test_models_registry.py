@@ -31,14 +31,14 @@ def test_the_seed_decides_the_weights_and_torchs_generator_stays():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet23", {}, r"no model 'resnet23' \(did you mean 'resnet"),
-        ("torchvision/resnet19", {}, r"torchvision has no classifier 'resnet19' \(did you mean 'resnet1"),
+        ("resnet23", {}, r"no model 'resnet23'; did you mean 'resnet"),
+        ("torchvision/resnet19", {}, r"torchvision has no classifier 'resnet19'; did you mean 'resnet1"),
         (
             "wide_resnet",
             {"widht": 2},
-            r"model wide_resnet has no key 'widht' \(did you mean 'width'\?\); it has depth, width, prune_stem",
+            r"model wide_resnet has no key 'widht'; did you mean 'width'\? \(it has depth, width, prune_stem\)",
         ),
-        ("lenet5", {"width": 2}, r"model lenet5 has no key 'width'; it has no keys of its own"),
+        ("lenet5", {"width": 2}, r"model lenet5 has no key 'width' \(it has no keys of its own\)"),
         ("mlp", {"hidden": 0}, r"model mlp: hidden: number of units, 1 or more, not 0"),
     ],
 )
@@ -133,7 +133,7 @@ def test_an_entry_points_parameters_are_its_keys(installed):
     model = build_model("tiny", classes=3, image=(1, 2, 2), width=6)
     assert model[1].weight.shape == (6, 4)
     assert [slot.parameter for slot in prunable_weights(model)] == ["1.weight"]
-    with pytest.raises(UserError, match=r"model tiny has no key 'with' \(did you mean 'width'"):
+    with pytest.raises(UserError, match=r"model tiny has no key 'with'; did you mean 'width'"):
         build_model("tiny", classes=3, **{"with": 6})
 
 

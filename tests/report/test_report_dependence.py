@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.records import AnalysisRecord, encode
+from tdcompress.records import AnalysisRecord, Report, encode
 from tdcompress.report.dependence import comparison, document, label, read_dependence, write_dependence
 from tdcompress.report.markdown import render_document
 
@@ -30,8 +31,24 @@ def record(method: str = "none", **changes) -> AnalysisRecord:
     return AnalysisRecord(**(fields | changes))
 
 
-def rendered(*records: AnalysisRecord) -> str:
-    return render_document(document(comparison(records), "mlp"))
+REPORT = Report(
+    run="r",
+    created="2026-01-01T00:00:00+00:00",
+    recipe_key="0" * 16,
+    data="cifar10",
+    model="mlp",
+    classes=("a", "b"),
+    test_samples=10_000,
+    rows=(),
+    selected=None,
+    notes=(),
+    hosts={},
+    versions={},
+)
+
+
+def rendered(*records: AnalysisRecord, report: Report = REPORT) -> str:
+    return render_document(document(comparison(records, report), "mlp"))
 
 
 def test_the_estimate_is_the_absolute_sum():
@@ -57,6 +74,20 @@ def test_what_was_not_run_is_said_and_what_the_table_has_not_stands_without_thei
     assert "| targeted(alpha=0.5,gamma=0.5) | 0.1 | 38.10 | 25.00 |" in text
 
 
+def test_another_share_stands_without_theirs():
+    text = rendered(record(), record(fraction=0.5))
+    assert "| none | 0.1 (0.1207) |" in text
+    assert "| none, 0.5 pruned | 0.1 | 38.10 | 25.00 |" in text
+
+
+def test_another_task_is_said_and_no_ratio_claimed():
+    digits = replace(REPORT, data="digits", model="mlp", model_options={"hidden": 40})
+    text = rendered(record(), record("targeted", gradient_term=0.0, curvature_term=0.0125), report=digits)
+    assert "Ours is trained on digits, theirs on cifar10: not the same task." in text
+    assert "Ours is mlp with hidden = 40: not the published network." in text
+    assert "times as large" not in text
+
+
 def test_labels():
     assert label(record()) == "none"
     assert label(record("targeted")) == "targeted(alpha=0.5,gamma=0.75)"
@@ -65,7 +96,7 @@ def test_labels():
 def test_written_and_read_back(tmp_path):
     matrices = [np.diag([4.0, -1.0, 0.5, 0.0]), np.zeros((4, 4))]
     records = (record(), record("targeted"))
-    write_dependence(tmp_path, records, matrices, "mlp")
+    write_dependence(tmp_path, records, matrices, REPORT)
     assert read_dependence(tmp_path) == records
     with np.load(tmp_path / "dependence.npz", allow_pickle=False) as archive:
         assert all((archive[str(index)] == matrix).all() for index, matrix in enumerate(matrices))
@@ -73,7 +104,7 @@ def test_written_and_read_back(tmp_path):
     assert "![" in (tmp_path / "dependence.md").read_text()
     assert json.loads((tmp_path / "dependence.json").read_text()) == [encode(each) for each in records]
     first = (tmp_path / "dependence.svg").read_bytes()
-    write_dependence(tmp_path, records, matrices, "mlp")
+    write_dependence(tmp_path, records, matrices, REPORT)
     assert (tmp_path / "dependence.svg").read_bytes() == first
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from decimal import Decimal
 from importlib import resources
 
@@ -96,7 +97,7 @@ def test_published_values_are_those_of_the_papers():
 
 
 def test_unknown_table_names_the_nearest():
-    with pytest.raises(UserError, match=r"no published table 'workshop-3'; did you mean 'workshop-3[ab]'\?"):
+    with pytest.raises(UserError, match=r"no published table 'workshop-3'; did you mean 'workshop-3a' or 'workshop-3b'\?"):
         published_table("workshop-3")
 
 
@@ -223,6 +224,41 @@ def test_variants_stand_in_columns_of_their_own():
     rows = [row("dropout", 0.0, 0.6, options={"alpha": 0.25, "rescale": rescale}, id=str(rescale)) for rescale in (False, True)]
     columns = compare(published_table("workshop-3a"), report(*rows)).columns
     assert [column.variant for column in columns] == ["", "rescale = true"]
+
+
+def test_trainings_that_differ_in_anything_stand_in_columns_of_their_own():
+    """Same seed, same share: one cell would hold only the last of them."""
+    rows = [row("none", 0.0, lr, id=str(lr), differs={"train.optimizer.lr": lr, "train.l2": 0.1}) for lr in (0.01, 0.1)]
+    comparison = compare(published_table("workshop-3a"), report(*rows))
+    assert [column.variant for column in comparison.columns] == ["train.optimizer.lr = 0.01", "train.optimizer.lr = 0.1"]
+    assert [column.cells[0].ours for column in comparison.columns] == [(1.0,), (10.0,)]
+    assert comparison.foreign == ()
+
+
+def test_options_that_a_heading_does_not_know_tell_columns_apart():
+    rows = [row("smallify", 0.0, 0.5, id=str(strength), options={"strength": strength}) for strength in (1e-3, 1e-5)]
+    comparison = compare(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
+    assert [column.variant for column in comparison.columns] == ["strength = 0.001", "strength = 1e-05"]
+
+
+def test_a_training_and_a_longer_one_of_fine_tuning_are_not_the_same_column():
+    tuned = row("none", 0.0, 0.7, id="tuned", epochs=20, finetune_epochs=8, finetune_after="prune")
+    columns = compare(published_table("workshop-3a"), report(row("none", 0.0, 0.6), tuned)).columns
+    assert [column.variant for column in columns] == ["", "fine-tuned after prune"]
+
+
+def test_xtreme_is_pruned_to_the_count_that_it_was_trained_with():
+    options = {"keep_per_filter": 3, "alpha": 0.99, "schedule": "ramp"}
+    rows = [row("targeted", None, 0.8, id=str(kept), options=options, keep_per_filter=kept) for kept in (3, 8)]
+    comparison = compare(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
+    assert comparison.foreign == ("8",)
+
+
+def test_a_network_of_another_size_is_remarked():
+    narrow = replace(report(row("none", 0.0, 0.6), model="wide_resnet"), model_options={"depth": 10, "width": 1})
+    assert compare(published_table("arxiv-4"), narrow).remarks == (
+        "Ours is wide_resnet with depth = 10, width = 1: not the published network.",
+    )
 
 
 def test_of_several_ways_to_run_a_column_the_nearest_is_told():

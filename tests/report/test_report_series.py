@@ -1,7 +1,7 @@
 import dataclasses
 
 from tdcompress.report.colours import PALETTE, PLAIN, styles
-from tdcompress.report.series import dense_accuracy, group, mean_accuracy, pruned_share
+from tdcompress.report.series import dense_accuracy, group, mean_accuracy, pruned_share, training_of
 
 
 def test_rows_group_by_everything_but_fraction_and_seed(report):
@@ -31,6 +31,15 @@ def test_what_varies_is_named_and_what_does_not_is_not(make_row):
         "γ 0.9, α 0.66, schedule constant, weights, released evaluation",
         "γ 0.99, α 0.9, ramp epochs 49+49, schedule ramp, weights",
     ]
+
+
+def test_swept_settings_of_training_and_pruning_make_series_of_their_own(make_row):
+    row = make_row("none", 0.5, 0.9)
+    rates = [dataclasses.replace(row, differs={"train.optimizer.lr": rate, "prune.align": 16}) for rate in (0.1, 0.02)]
+    assert [line.label for line in group(rates)] == ["none (lr 0.1)", "none (lr 0.02)"]
+    assert [line.label for line in group([rates[0], row])] == ["none (align 16, lr 0.1)", "none"]
+    assert len({training_of(each) for each in rates}) == 2
+    assert training_of(dataclasses.replace(row, differs={"prune.align": 16})) == training_of(row)
 
 
 def test_rows_stand_by_pruned_share(make_row):

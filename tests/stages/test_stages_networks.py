@@ -258,7 +258,7 @@ GOLDEN = {
     "train": "0bff277e81bd276a",
     "prune": "1cbeaced9ad1692f",
     "store": "733d453b6a2f1bb1",
-    "export": "0e8b384c23d06da0",
+    "export": "6241588d13d30098",
 }
 
 

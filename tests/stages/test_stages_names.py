@@ -1,0 +1,57 @@
+"""Rows of one run are told apart by what differs between them, and by nothing else."""
+
+from tdcompress.recipe import expand_sweep, parse_recipe
+from tdcompress.stages.experiment import Experiment, resolve
+from tdcompress.stages.names import differences, method_label, row_ids
+
+RECIPE = """
+name = "names"
+[data]
+name = "digits"
+[model]
+name = "digits_cnn"
+[sparsity]
+method = "none"
+[prune]
+fraction = 0.5
+"""
+
+
+def experiments(sweep: str) -> list[Experiment]:
+    return [resolve(variant) for variant in expand_sweep(parse_recipe(RECIPE + sweep))]
+
+
+def test_what_differs_is_told_by_its_dotted_key() -> None:
+    both = experiments('[sweep]\n"train.optimizer.lr" = [0.01, 0.1]\n"prune.fraction" = [0.5, 0.9]')
+    assert differences(both) == [{"train.optimizer.lr": lr} for lr in (0.01, 0.01, 0.1, 0.1)]
+    assert row_ids(both) == ["none-lr0.01-0.5", "none-lr0.01-0.9", "none-lr0.1-0.5", "none-lr0.1-0.9"]
+
+
+def test_what_a_row_says_elsewhere_is_no_difference() -> None:
+    rows = experiments('[sweep]\nseed = [0, 1]\n"train.epochs" = [1, 2]\n"prune.granularity" = ["weight", "unit"]')
+    assert differences(rows) == [{}] * 8
+    assert row_ids(rows)[0] == "none-weight-epochs1-seed0-0.5"
+
+
+def test_defaults_that_are_off_say_nothing_and_names_that_end_in_a_digit_keep_off_their_numbers() -> None:
+    rows = experiments(
+        '[[sweep.case]]\n"sparsity.method" = "targeted"\n"sparsity.gamma" = 0.75\n"sparsity.alpha" = 0.66\n"sparsity.l1" = 0.1\n'
+        '[[sweep.case]]\n"sparsity.method" = "targeted"\n"sparsity.gamma" = 0.75\n"sparsity.schedule" = "ramp"\n'
+        '"sparsity.alpha" = 0.66\n"sparsity.ramp_scale" = true\n'
+    )
+    assert row_ids(rows) == ["targeted-l1_0.1-0.5", "targeted-ramp-ramp_scale-0.5"]
+    assert method_label(rows[0]) == "targeted(alpha=0.66,gamma=0.75,l1=0.1)"
+
+
+def test_lists_switches_and_excluded_layers() -> None:
+    rows = experiments(
+        '[[sweep.case]]\n"train.channels_last" = true\n[[sweep.case]]\n"train.channels_last" = false\n'
+        '"prune.exclude" = ["conv2"]\n'
+        '[[sweep.case]]\n"train.lr_schedule" = { name = "piecewise", milestones = [1, 2], factors = [0.1, 0.01] }\n'
+    )
+    assert row_ids(rows) == [
+        "none-constant-channels_last-0.5",
+        "none-without-conv2-constant-0.5",
+        "none-piecewise-channels_last-0.5",
+    ]
+    assert differences(rows)[1]["prune.exclude"] == ["conv2"]

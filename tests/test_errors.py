@@ -1,0 +1,19 @@
+import pytest
+
+from tdcompress.errors import did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("gama", "; did you mean 'gamma'?"),
+        ("resnet20", "; did you mean 'cifar_resnet20'?"),  # not the merely similar resnet50
+        ("3", "; did you mean 'table-3a' or 'table-3b'?"),
+        ("e", "; did you mean 'e'?"),
+        ("completely else", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_known_words(word: str, hint: str) -> None:
+    known = ("gamma", "resnet50", "cifar_resnet20", "table-3a", "table-3b", "e", "eager", "eerie", "ever")
+    assert did_you_mean(word, known) == hint
