@@ -16,7 +16,8 @@ from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.channels import ChannelGraph, layer_name
 from tdcompress.shrink.demands import matrix_readers
 from tdcompress.shrink.propagate import network_graph
-from tdcompress.shrink.trace import ExampleInputs
+from tdcompress.shrink.trace import ExampleInputs, Program
+from tdcompress.shrink.trial import spelled_out
 from tdcompress.sparsity.units import Slot, UnitGroup
 
 Scope = Literal["layer", "group"]
@@ -41,7 +42,8 @@ def unit_groups(
     are one group, whose unit is a channel, and so are channels that only go together (the channels of one group of a grouped
     convolution). Tied is every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A
     stream can be removed only if all its writers are prunable and nothing else holds its channels (a LayerNorm, the
-    network's result); else its weights are grouped as in scope "layer" and make no claim on the stream. The heads of an
+    network's result); else its weights are grouped as in scope "layer" and make no claim on the stream. Units that a size
+    written as a number would keep (a literal number of heads) are left out. The heads of an
     nn.MultiheadAttention whose ``out_proj`` is prunable are units too.
 
     Args:
@@ -52,7 +54,7 @@ def unit_groups(
         unit: "whole" as above; "filter": nothing is tied (the papers' "biases are not removed").
 
     Raises:
-        ModelError: a weight that the network does not use.
+        ModelError: a weight that the network does not use, or no unit that could leave.
         UnsupportedError: torch.export does not accept the network.
     """
     if scope not in ("layer", "group") or unit not in ("whole", "filter"):
@@ -62,7 +64,7 @@ def unit_groups(
         names = replaceable(model)
         model = replace(copy.deepcopy(model), names)  # in whose place heads can be told apart
         attention = list(_projections(names, weights))
-    _, graph = network_graph(model, example_inputs)
+    program, graph = network_graph(model, example_inputs)
     for slot in weights:
         if not any(slot.parameter in used for used in (graph.matrices, graph.raw, graph.frozen)):
             raise ModelError(f"{slot.parameter} is not used by {type(model).__name__}.forward, so that it cannot be pruned")
@@ -71,10 +73,11 @@ def unit_groups(
         return tuple(layers.values())
     slots = {slot.parameter: slot for slot in (*weights, *attention)}
     streams = _streams(graph, list(slots))
+    fixed = _fixed(streams, model, example_inputs, program, graph)
     groups: list[UnitGroup] = []
     done: set[str] = set()
     for parameter in slots:
-        if parameter in done:
+        if parameter in done or parameter in fixed:
             continue
         stream = streams.get(parameter)
         if stream is not None:
@@ -82,6 +85,8 @@ def unit_groups(
             done.update(stream.weights)
         elif parameter in layers:
             groups.append(layers[parameter])
+    if not groups:
+        raise ModelError(f"{type(model).__name__}.forward has its sizes as numbers: no unit could leave; use scope 'layer'")
     return tuple(groups)
 
 
@@ -133,7 +138,7 @@ def _alone(graph: ChannelGraph, first_unit: int, size: int, width: int) -> Itera
             yield Slot(parameter=name, positions=_simple(positions, affine.units.size))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Stream:
     """Weights that write into the same channels, and those channels' classes in the order of their first writer."""
 
@@ -164,6 +169,17 @@ def _streams(graph: ChannelGraph, prunable: Sequence[str]) -> dict[str, _Stream]
             stream = _Stream(weights=weights, classes=np.array(ordered, np.int64))
             streams.update(dict.fromkeys(weights, stream))
     return streams
+
+
+def _fixed(
+    streams: Mapping[str, _Stream], model: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph
+) -> set[str]:
+    """The weights whose streams cannot lose a unit, because the forward code has their size as a number."""
+    distinct = [stream for stream in dict.fromkeys(streams.values()) if stream.classes.size > 1]
+    roots = graph.roots(coupled=True)
+    units = [np.flatnonzero(roots == stream.classes[-1]) for stream in distinct]
+    held = spelled_out(model, example_inputs, program, graph, units)
+    return {name for stream, stuck in zip(distinct, held, strict=True) if stuck for name in stream.weights}
 
 
 def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot], *, tie: bool) -> UnitGroup:

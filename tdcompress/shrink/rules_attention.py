@@ -26,12 +26,12 @@ def attention(graph: ChannelGraph, call: Call) -> Result:
     if mask is not None:
         _keep_masked_heads(graph, call, (q, k, v), graph.signal(mask))
     graph.unify(q.channel, k.channel, f"{call.layer} compares it with a tensor of fixed size")
-    queries, values = _rows(q.channel), _rows(v.channel)
-    queries, values = (np.broadcast_to(x, (max(len(queries), len(values)), x.shape[1])) for x in (queries, values))
+    rows = [_rows(x.channel) for x in (q, k, v)]
+    queries, keys, values = (np.broadcast_to(x, (max(map(len, rows)), x.shape[1])) for x in rows)
     if len(values) > 1 or (values >= 0).any():
         graph.demands.append(Product(left=queries, used=np.ones(queries.shape, bool), right=values, layer=call.layer))
         if (queries >= 0).all() and (values >= 0).all():
-            graph.heads.append(np.concatenate([queries, values], axis=1))
+            graph.heads.append(np.concatenate([queries, keys, values], axis=1))
     return Signal(shape=call.shape, cells=forget(v.cells, unit=True))
 
 
@@ -72,7 +72,7 @@ def _contract(graph: ChannelGraph, call: Call, a: Cells, b: Cells) -> Signal:
     cells["unit"] = -1
     cells["channel"] = graph.new_channels(*cells.shape) if len(queries) > 1 else -1
     if len(queries) > 1:
-        graph.heads.append(np.concatenate([queries, _rows(cells["channel"])], axis=1))
+        graph.heads.append(np.concatenate([queries, _rows(right), _rows(cells["channel"])], axis=1))
     used = ~np.broadcast_to(zero, left.shape).reshape(queries.shape)
     graph.demands.append(Product(left=queries, used=used, right=_rows(cells["channel"]), layer=call.layer))
     return Signal(shape=call.shape, cells=cells)

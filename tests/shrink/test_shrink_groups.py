@@ -150,6 +150,32 @@ def test_the_heads_of_multi_head_attention_are_units_in_group_scope():
     assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
 
 
+class LiteralHeads(nn.Module):
+    """Attention whose number of heads follows from the weights, or is a number."""
+
+    def __init__(self, literal: bool) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.out, self.head = nn.Linear(6, 8), nn.Linear(8, 24), nn.Linear(8, 7), nn.Linear(7, 2)
+        self.heads = 2 if literal else -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.stem(x).relu()).unflatten(-1, (3, self.heads, 4)).permute(2, 0, 3, 1, 4)
+        mixed = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.head(self.out(mixed.transpose(1, 2).flatten(2)).relu())
+
+
+def test_units_that_a_literal_number_would_keep_are_not_offered_in_group_scope():
+    x = torch.randn(2, 5, 6)
+    sizes = {}
+    for literal in (True, False):
+        groups = unit_groups(model := LiteralHeads(literal), x, prunable_weights(model), scope="group")
+        sizes[literal] = {group.name: group.size for group in groups}
+    assert sizes == {True: {"stem": 8, "out": 7}, False: {"stem": 8, "qkv": 2, "out": 7}}
+    model = LiteralHeads(True)
+    with pytest.raises(ModelError, match="no unit could leave; use scope 'layer'"):
+        unit_groups(model, x, prunable_weights(model, ["stem", "out"]), scope="group")
+
+
 def test_unknown_scope_is_refused():
     with pytest.raises(ModelError, match="scope"):
         unit_groups(PreActivation(), X, (), scope="all")  # type: ignore[arg-type]

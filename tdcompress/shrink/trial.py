@@ -1,0 +1,49 @@
+"""Which streams cannot lose a unit because the forward code spells their size out: found by taking one unit of each."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from tdcompress.errors import VerificationError
+from tdcompress.shrink.cells import Ids
+from tdcompress.shrink.channels import READ, ChannelGraph
+from tdcompress.shrink.decide import decide
+from tdcompress.shrink.literals import depends_on_sizes, first_misfit
+from tdcompress.shrink.surgery import cuts, narrowed
+from tdcompress.shrink.trace import ExampleInputs, Program
+
+
+def spelled_out(
+    model: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph, units: Sequence[Ids]
+) -> list[bool]:
+    """Say of each unit whether a size written as a number would keep it.
+
+    The narrow network is traced, as shrinking does; where no removed channel meets an operator with sizes, nothing is.
+
+    Args:
+        model: the network that ``program`` was traced from; not modified.
+        example_inputs: of the network.
+        program: the network's operators.
+        graph: its channels.
+        units: channels that would leave together, one lot for each stream.
+    """
+    roots = graph.roots()
+    shapes = replace(graph, pins=[], demands=[demand for demand in graph.demands if demand.tier != READ])
+    stuck = [False] * len(units)
+    while not all(stuck):
+        gone = np.isin(roots, roots[np.concatenate([ids for ids, held in zip(units, stuck, strict=True) if not held])])
+        decision = decide(shapes, [(np.flatnonzero(~gone), "not in this trial")])
+        if not depends_on_sizes(graph, decision):
+            break
+        narrow = narrowed(copy.deepcopy(model), cuts(graph, decision, program.narrowable), ()).double()
+        try:
+            misfit = first_misfit(narrow, example_inputs, program, graph, decision)
+        except VerificationError:  # not for want of a size; shrinking will say what it is
+            break
+        if misfit is None:
+            break
+        stuck = [held or bool(np.isin(roots[ids], roots[misfit[0]]).any()) for ids, held in zip(units, stuck, strict=True)]
+    return stuck
