@@ -163,6 +163,7 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
     """One recipe, and what it came to: see ``stages.run.run_recipe``."""
     from tdcompress.console import StageConsole
     from tdcompress.recipe import load_recipe, parse_override
+    from tdcompress.report import shrinking
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
 
@@ -181,6 +182,8 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
             command=args.command,
         )
     console.print(render(summary(done.report)))
+    for table in shrinking.tables(done.report)[:1]:  # its rows; `report` shows the layers too
+        console.print(render(table))
     for note in done.report.notes:
         console.print(note, style="bold", highlight=False)
     said = "everything was there already; nothing was run" if not done.made else f"{done.made} stages were run"
@@ -218,6 +221,7 @@ def status(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace) -> None:
     """``tdcompress report``: a finished run's report, with what other machines measured."""
     from tdcompress.console import make_console
+    from tdcompress.report import shrinking
     from tdcompress.report.again import compare_with, join_files, load_report
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render, render_document
@@ -229,7 +233,8 @@ def report(args: argparse.Namespace) -> None:
     if args.json:
         print((folder / "report.json").read_text(), end="")
         return
-    console.print(render(summary(found)))
+    for table in (summary(found), *shrinking.tables(found)):
+        console.print(render(table))
     for note in found.notes:
         console.print(note, style="bold", highlight=False)
     if compared:
@@ -343,7 +348,7 @@ def bench(args: argparse.Namespace) -> None:
     from tdcompress.bench.table import COSTS, TIMES, costs_table, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
-    from tdcompress.report.tables import Column, Table
+    from tdcompress.report.tables import Table, numbers, texts
     from tdcompress.report.terminal import render
 
     baseline = args.baseline or args.files[0].parent / "dense.onnx"
@@ -371,7 +376,7 @@ def bench(args: argparse.Namespace) -> None:
     )
     rows, notes = times_table(found)
     for titles, cells, below in ((TIMES, rows, notes), (COSTS, costs_table(found), ())):
-        columns = (Column(title=titles[0]), *(Column(title=title, align="right") for title in titles[1:]))
+        columns = (*texts(titles[0]), *numbers(*titles[1:]))
         console.print(render(Table(title="", columns=columns, rows=tuple(cells), notes=below)))
 
 

@@ -7,7 +7,7 @@ from tdcompress.engine import LayerRecord
 from tdcompress.errors import UserError
 from tdcompress.onnxfile.reports import FileReport, PackReport
 from tdcompress.report import text
-from tdcompress.report.tables import Column, Table
+from tdcompress.report.tables import Table, numbers, texts
 
 _SHARES = ("accuracy", "sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
 
@@ -29,14 +29,7 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
     """Every weight of a file, and the file as a whole."""
     tensors = Table(
         title=str(path),
-        columns=(
-            Column(title="tensor"),
-            Column(title="shape"),
-            Column(title="zeros", align="right"),
-            Column(title="encoding"),
-            Column(title="bytes", align="right"),
-            Column(title="bound", align="right"),
-        ),
+        columns=(*texts("tensor", "shape"), *numbers("zeros"), *texts("encoding"), *numbers("bytes", "bound")),
         rows=tuple(
             (
                 tensor.name,
@@ -60,7 +53,7 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
         ("operators", ", ".join(f"{name} {count}" for name, count in sorted(report.operators.items()))),
         *sorted((name, _readable(name, value)) for name, value in report.metadata.items()),
     )
-    return tensors, Table(title="", columns=(Column(title="the whole"), Column(title="")), rows=facts)
+    return tensors, Table(title="", columns=texts("the whole", ""), rows=facts)
 
 
 def _readable(name: str, value: str) -> str:
@@ -93,13 +86,7 @@ def engine_table(path: Path, layers: Sequence[LayerRecord]) -> Table:
     """What the sparse engine would do with each layer, and why."""
     return Table(
         title=f"{path} in the engine",
-        columns=(
-            Column(title="layer"),
-            Column(title="operator"),
-            Column(title="zeros", align="right"),
-            Column(title="kernel"),
-            Column(title="why"),
-        ),
+        columns=(*texts("layer", "operator"), *numbers("zeros"), *texts("kernel", "why")),
         rows=tuple(
             (layer.layer, layer.op, text.percent(layer.zeros / layer.weights, 1), layer.kernel, layer.why) for layer in layers
         ),

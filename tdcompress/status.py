@@ -8,7 +8,7 @@ from typing import Any
 
 from tdcompress.artifacts import MANIFEST, check_files
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.report.tables import Column, Table, numbered
+from tdcompress.report.tables import Table, numbered, numbers, texts
 from tdcompress.unfinished import Unfinished, unfinished_runs
 
 
@@ -35,11 +35,10 @@ def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
 
 def run_table(root: Path, folders: Iterable[Path]) -> Table:
     """One line per run folder: its state, rows, selected row, and when it was made."""
-    columns = ("run", "state", "rows", "selected", "network", "created")
     rows = tuple(_run_row(folder) for folder in folders)
     return Table(
         title=f"runs in {root}",
-        columns=tuple(Column(title=title, align="right" if title == "rows" else "left") for title in columns),
+        columns=(*texts("run", "state"), *numbers("rows"), *texts("selected", "network", "created")),
         rows=rows,
         notes=() if rows else ("none yet: tdcompress run digits",),
     )
@@ -54,22 +53,21 @@ def unfinished_table(runs: Iterable[Unfinished], now: float) -> Table:
     """
     runs = list(runs)
     ways = {run.intent.run: _way_on(run) for run in runs}
-    numbers = numbered(ways.values())
-    columns = ("run", "tasks done", "last written", "state", "then")
+    notes = numbered(ways.values())
     return Table(
         title="unfinished runs",
-        columns=tuple(Column(title=title, align="right" if title == "then" else "left") for title in columns),
+        columns=(*texts("run", "tasks done", "last written", "state"), *numbers("then")),
         rows=tuple(
             (
                 run.intent.run,
                 f"{run.done} of {len(run.intent.tasks)}",
                 "nothing yet" if run.touched is None else ago(now - run.touched),
                 f"running: {run.owner}" if run.owner else "stopped",
-                numbers[ways[run.intent.run]],
+                notes[ways[run.intent.run]],
             )
             for run in runs
         ),
-        notes=tuple(note for note in numbers if note),
+        notes=tuple(note for note in notes if note),
     )
 
 
@@ -116,12 +114,7 @@ def stage_table(root: Path, only: str | None = None) -> Table:
         counts.setdefault(folder.parent.name, [0, 0, 0])[kind] += 1
     return Table(
         title="stages" + (f" of {only}" if only else ""),
-        columns=(
-            Column(title="stage"),
-            Column(title="done", align="right"),
-            Column(title="unfinished", align="right"),
-            Column(title="damaged", align="right"),
-        ),
+        columns=(*texts("stage"), *numbers("done", "unfinished", "damaged")),
         rows=tuple((stage, *map(str, numbers)) for stage, numbers in sorted(counts.items())),
     )
 

@@ -127,9 +127,9 @@ def decide_claim(ratio: Ratio, *, spread: float, control: Ratio) -> tuple[Claim,
     if not spread <= SPREAD_NO_CLAIM:
         return "none", f"too noisy: IQR/median {spread:.0%} is above {SPREAD_NO_CLAIM:.0%}"
     if not ratio.excludes_one:
-        return "none", f"the 95 % interval [{ratio.low:.3f}, {ratio.high:.3f}] contains 1"
+        return "none", "the 95 % interval contains 1"
     if abs(ratio.value - 1) < CLAIM_EFFECT:
-        return "none", f"the difference ({ratio.value - 1:+.2%}) is smaller than {CLAIM_EFFECT:.0%}"
+        return "none", f"the difference is smaller than {CLAIM_EFFECT:.0%}"
     return ("faster" if ratio.value < 1 else "slower"), (
-        f"the 95 % interval [{ratio.low:.3f}, {ratio.high:.3f}] excludes 1 and the difference is at least {CLAIM_EFFECT:.0%}"
+        f"the 95 % interval excludes 1 and the difference is at least {CLAIM_EFFECT:.0%}"
     )

@@ -17,7 +17,7 @@ from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.recipe import SECTIONS, SWEPT
 from tdcompress.report.document import Block, Document, Items, Paragraph, Section
-from tdcompress.report.tables import Column, Table
+from tdcompress.report.tables import Table, texts
 from tdcompress.stages.experiment import (
     AnalyseSettings,
     BenchSettings,
@@ -46,7 +46,7 @@ NAMED: Mapping[str, tuple[str, Mapping[str, type]]] = {
 
 _TYPES: Mapping[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _ENTRY = re.compile(r"^    (\w+): ", flags=re.MULTILINE)
-COLUMNS = tuple(Column(title=title) for title in ("key", "value", "default", "for", "meaning"))
+COLUMNS = texts("key", "value", "default", "for", "meaning")
 
 
 @dataclass(frozen=True, kw_only=True)
