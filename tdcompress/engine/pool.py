@@ -1,7 +1,7 @@
 """Memory of descriptors and tables: side by side, in the order in which the calls read them.
 
 A call that follows another program's finds its tables in main memory. Neighbours then come with fewer page-table walks,
-and while one kernel runs, the start of the next one's stretch can be fetched (csrc/run.c).
+and the processor, which fetches what follows what was read, fetches the right thing.
 """
 
 from __future__ import annotations
