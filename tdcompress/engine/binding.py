@@ -250,16 +250,19 @@ class Library:
 
     def __init__(self) -> None:
         library = load_library()
-        library.tdc_sizeof.argtypes, library.tdc_sizeof.restype = [c_int64], c_int64
-        library.tdc_isa_at.argtypes, library.tdc_isa_at.restype = [c_int64], POINTER(_Isa)
-        self.run = library.tdc_run
+        try:
+            library.tdc_sizeof.argtypes, library.tdc_sizeof.restype = [c_int64], c_int64
+            library.tdc_isa_at.argtypes, library.tdc_isa_at.restype = [c_int64], POINTER(_Isa)
+            self.run = library.tdc_run
+        except AttributeError as error:
+            raise UnsupportedError(
+                f"engine: {library._name} is another library ({error}); see TDCOMPRESS_ENGINE_LIBRARY"
+            ) from error
         self.run.argtypes = [c_void_p, c_void_p]
         self.run.restype = c_int64
         for name, (code, structure) in OPERATIONS.items():
             if library.tdc_sizeof(code) != ctypes.sizeof(structure):
-                raise TdcompressError(
-                    f"engine: the compiled library does not match this version ({name}); delete it from the cache and try again"
-                )
+                raise TdcompressError(f"engine: {library._name} does not match this version ({name}); delete it and try again")
         found = []
         for index in range(3):
             if pointer := library.tdc_isa_at(index):

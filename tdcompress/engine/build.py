@@ -1,13 +1,16 @@
 """Compile the kernels once per machine and load them.
 
-The C source is part of the package. At first use it is compiled with cc, gcc or clang, or with the `ziglang` wheel
-where no system compiler exists (`$CC` overrides the choice), into `$TDCOMPRESS_CACHE` or the user's cache folder,
-under a name that hashes source, compiler and flags. Publishing is atomic: whoever compiles at the same time ends with
-the same file. Nothing is compiled at installation.
+The C source is part of the package. A wheel that was built where a compiler is holds the compiled library (setup.py);
+else it is compiled at first use, with cc, gcc or clang, or with the `ziglang` wheel where no system compiler exists (`$CC`
+overrides the choice), into `$TDCOMPRESS_CACHE` or the user's cache folder. A library's name hashes what it was made of
+(source, flags, platform; not the compiler, so that it is found where none is any more) and its own bytes: a damaged one is
+not loaded, but made anew. Publishing is atomic: whoever compiles at the same time ends with a whole file.
+`$TDCOMPRESS_ENGINE_LIBRARY` names a library that is loaded as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -19,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +30,8 @@ from types import MappingProxyType
 from tdcompress.errors import TdcompressError, UnsupportedError
 
 SOURCE = Path(__file__).parent / "csrc"
+PACKAGED = Path(__file__).parent / "compiled"
+"""Where a wheel holds the library, if it was built where a compiler is."""
 KERNEL_FILES = ("conv_sparse.c", "conv_dense.c", "linear.c", "planes.c", "map.c", "pool.c", "reduce.c", "isa.c")
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-pthread")
 INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
@@ -71,19 +76,62 @@ def machine_name() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_COMPILE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnsupportedError(
             f"engine: the compiler {command[0]!r} cannot be run ({error}); set CC to a working C compiler"
         ) from error
     if done.returncode != 0:
-        first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
+        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        first = next((line for line in said if "error" in line), said[-1] if said else f"it ended with {done.returncode}")
         raise UnsupportedError(
-            f"engine: {' '.join(command[:3])} failed: {first}; set CC to another C compiler (gcc 9, clang 11 or newer)"
+            f"engine: {' '.join(command[:3])} failed: {first[:300]}; set CC to another C compiler (gcc 9, clang 11 or newer)"
         )
-    return done.stdout
+    made = Path(command[-1])
+    if not made.is_file():
+        raise UnsupportedError(f"engine: {command[0]!r} made nothing ({made.name} is missing); set CC to a C compiler")
+
+
+def _compile(compiler: Sequence[str], folder: Path, machine: str, extra: Sequence[str]) -> Path:
+    """The library, made in an empty folder."""
+    sets = INSTRUCTION_SETS.get(machine, {"scalar": ()})
+    jobs = [
+        (
+            *compiler,
+            *FLAGS,
+            *extra,
+            *flags,
+            f"-DTDC_SUFFIX={name}",
+            "-c",
+            str(SOURCE / file),
+            "-o",
+            str(folder / f"{name}-{file}.o"),
+        )
+        for name, flags in sets.items()
+        for file in KERNEL_FILES
+    ]
+    jobs.append((*compiler, *FLAGS, *extra, "-c", str(SOURCE / "run.c"), "-o", str(folder / "run.o")))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(_run, jobs))
+    library = folder / "library"
+    _run((*compiler, *extra, "-shared", "-pthread", *sorted(str(path) for path in folder.glob("*.o")), "-lm", "-o", str(library)))
+    with library.open("rb") as file:
+        os.fsync(file.fileno())
+    return library
+
+
+def _publish(compiler: Sequence[str], folder: Path, name: Callable[[Path], str], machine: str, extra: Sequence[str]) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as temporary:
+            library = _compile(compiler, Path(temporary), machine, extra)
+            return library.replace(folder / name(library))
+    except OSError as error:
+        raise TdcompressError(
+            f"engine: cannot write {folder}: {error.strerror}; set TDCOMPRESS_CACHE to a folder that can be written"
+        ) from error
 
 
 def build(compiler: Sequence[str], output: Path, *, machine: str, extra: Sequence[str] = ()) -> None:
@@ -99,65 +147,46 @@ def build(compiler: Sequence[str], output: Path, *, machine: str, extra: Sequenc
         UnsupportedError: the compiler cannot be run, or fails.
         TdcompressError: the folder cannot be written.
     """
-    sets = INSTRUCTION_SETS.get(machine, {"scalar": ()})
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".build-") as temporary:
-            folder = Path(temporary)
-            jobs = [
-                (
-                    *compiler,
-                    *FLAGS,
-                    *extra,
-                    *flags,
-                    f"-DTDC_SUFFIX={name}",
-                    "-c",
-                    str(SOURCE / file),
-                    "-o",
-                    str(folder / f"{name}-{file}.o"),
-                )
-                for name, flags in sets.items()
-                for file in KERNEL_FILES
-            ]
-            jobs.append((*compiler, *FLAGS, *extra, "-c", str(SOURCE / "run.c"), "-o", str(folder / "run.o")))
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                list(pool.map(_run, jobs))
-            library = folder / "library"
-            _run(
-                (
-                    *compiler,
-                    *extra,
-                    "-shared",
-                    "-pthread",
-                    *sorted(str(path) for path in folder.glob("*.o")),
-                    "-lm",
-                    "-o",
-                    str(library),
-                )
-            )
-            with library.open("rb") as file:
-                os.fsync(file.fileno())
-            library.replace(output)
-    except OSError as error:
-        raise TdcompressError(
-            f"engine: cannot write {output.parent}: {error.strerror}; set TDCOMPRESS_CACHE to a folder that can be written"
-        ) from error
+    _publish(compiler, output.parent, lambda library: output.name, machine, extra)
 
 
-def _library_path(compiler: Sequence[str], machine: str) -> Path:
+def _stem(machine: str) -> str:
+    """How the names of libraries start that fit this source and this platform."""
     digest = hashlib.sha256()
     for path in sorted(SOURCE.iterdir()):
         if path.suffix in (".c", ".h"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    executable = Path(compiler[0])
-    stamp = executable.resolve().stat() if executable.exists() else None
-    version = (stamp.st_size, stamp.st_mtime_ns) if stamp else ()
-    digest.update(repr((tuple(compiler), version, FLAGS, sorted(INSTRUCTION_SETS.get(machine, {}).items()))).encode())
-    return cache_folder() / f"engine-{machine}-{digest.hexdigest()[:16]}.so"
+    platform_name = (sys.platform, platform.libc_ver()[0])
+    digest.update(repr((FLAGS, sorted(INSTRUCTION_SETS.get(machine, {}).items()), platform_name)).encode())
+    return f"engine-{machine}-{digest.hexdigest()[:16]}"
+
+
+def _fingerprint(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def find_library(folder: Path, machine: str) -> Path | None:
+    """A library in a folder that was made of this source and is whole."""
+    stem = _stem(machine)
+    for path in sorted(folder.glob(f"{stem}-*.so")):
+        with contextlib.suppress(OSError):
+            if path.name == f"{stem}-{_fingerprint(path)}.so":
+                return path
+    return None
+
+
+def make_library(compiler: Sequence[str], folder: Path, machine: str) -> Path:
+    """Compile a library into a folder, under the name by which `find_library` knows it.
+
+    Raises:
+        UnsupportedError, TdcompressError: as `build`.
+    """
+    stem = _stem(machine)
+    return _publish(compiler, folder, lambda library: f"{stem}-{_fingerprint(library)}.so", machine, ())
 
 
 def library_path() -> Path:
-    """The compiled library, compiled now if it is not in the cache yet (a few seconds, once).
+    """The compiled library: the package's, the cache's, or compiled now (some seconds, once; a line on stderr says so).
 
     Raises:
         UnsupportedError: there is no C compiler, or this platform is not handled.
@@ -166,15 +195,21 @@ def library_path() -> Path:
         return Path(override)
     if os.name != "posix":
         raise UnsupportedError(f"engine: {platform.system()} is not handled; use the onnxruntime backend")
+    machine = machine_name()
+    for folder in (PACKAGED, cache_folder()):
+        if path := find_library(folder, machine):
+            return path
     compiler = find_compiler()
     if compiler is None:
         raise UnsupportedError(
             "engine: no C compiler; install gcc or clang, or `pip install ziglang`, or use the onnxruntime backend"
         )
-    path = _library_path(compiler, machine_name())
-    if not path.exists():
-        build(compiler, path, machine=machine_name())
-    return path
+    print(
+        f"tdcompress: compiling the engine's kernels with {' '.join(compiler)}, once, into {cache_folder()} (up to a minute)",
+        file=sys.stderr,
+        flush=True,
+    )
+    return make_library(compiler, cache_folder(), machine)
 
 
 @functools.cache

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +17,9 @@ from tdcompress.engine.binding import OPERATIONS
 from tdcompress.errors import TdcompressError, UnsupportedError
 
 
-def test_no_compiler_says_what_to_install(monkeypatch):
+def test_no_compiler_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("TDCOMPRESS_CACHE", str(tmp_path))
     monkeypatch.delenv("TDCOMPRESS_ENGINE_LIBRARY", raising=False)
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
@@ -91,3 +95,108 @@ def test_a_library_that_another_process_is_replacing_can_be_loaded(tmp_path):
     loaded = ctypes.CDLL(str(library))
     build.build(build.find_compiler(), library, machine=build.machine_name(), extra=("-O0",))
     assert loaded.tdc_sizeof(0) == ctypes.sizeof(OPERATIONS["conv_sparse"][1])
+
+
+@pytest.fixture
+def quick_compiler(tmp_path) -> str:
+    """A compiler that does not optimise: these tests look at files, not at speed."""
+    found = build.find_compiler()
+    if found is None:
+        pytest.skip("no compiler for this test")
+    script = tmp_path / "quick-cc"
+    script.write_text(f'#!/bin/sh\nexec {" ".join(found)} "$@" -O0\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def load(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Load the engine in a process of its own, with a cache folder and an environment."""
+    code = "from tdcompress.engine import unavailable_reason; print(unavailable_reason())"
+    kept = {name: value for name, value in os.environ.items() if name not in ("CC", "TDCOMPRESS_ENGINE_LIBRARY")}
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**kept, "TDCOMPRESS_CACHE": str(folder), **environment},
+    )
+
+
+def test_the_cache_is_found_without_a_compiler_and_a_damaged_library_is_made_anew(tmp_path, quick_compiler):
+    cache = tmp_path / "cache"
+    first = load(cache, CC=quick_compiler)
+    assert (first.stdout, first.returncode) == ("None\n", 0)
+    assert first.stderr.count("\n") == 1
+    assert "compiling the engine's kernels" in first.stderr
+    (library,) = cache.iterdir()
+    again = load(cache, CC="no-compiler-here")
+    assert (again.stdout, again.stderr, again.returncode) == ("None\n", "", 0)
+    whole = library.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + b"x"):
+        library.write_bytes(damaged)
+        assert build.find_library(cache, build.machine_name()) is None
+        refused = load(cache, CC="no-compiler-here")
+        assert "no-compiler-here" in refused.stdout
+        assert refused.returncode == 0
+    mended = load(cache, CC=quick_compiler)
+    assert (mended.stdout, mended.returncode) == ("None\n", 0)
+    assert library.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("compiler", "text"), [("echo", "made nothing"), ("false", "ended with 1")])
+def test_what_is_no_compiler_is_named(compiler, text, tmp_path):
+    with pytest.raises(UnsupportedError, match=f"{compiler}.*{text}"):
+        build.make_library((compiler,), tmp_path, "portable")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_library_is_refused(tmp_path):
+    compiler = build.find_compiler()
+    if compiler is None:
+        pytest.skip("no compiler for this test")
+    source, library = tmp_path / "other.c", tmp_path / "other.so"
+    source.write_text("int other(void) { return 1; }\n")
+    subprocess.run([*compiler, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
+    found = load(tmp_path / "cache", TDCOMPRESS_ENGINE_LIBRARY=str(library))
+    assert "other.so is another library" in found.stdout
+    text = tmp_path / "text.so"
+    text.write_text("no library")
+    assert "cannot be loaded" in load(tmp_path / "cache", TDCOMPRESS_ENGINE_LIBRARY=str(text)).stdout
+
+
+def build_wheel(folder: Path, compiler: str) -> Path:
+    """A wheel of this package, built in a copy of the source."""
+    root = Path(build.__file__).parents[2]
+    source = folder / "source"
+    ignore = shutil.ignore_patterns("__pycache__", "compiled")
+    shutil.copytree(root / "tdcompress", source / "tdcompress", ignore=ignore)
+    shutil.copytree(root / "pipelines", source / "pipelines")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(root / name, source / name)
+    command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(folder / "wheels")]
+    done = subprocess.run(command, cwd=source, env={**os.environ, "CC": compiler}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (folder / "wheels").iterdir()
+    return wheel
+
+
+def test_a_wheel_holds_the_library_if_there_is_a_compiler(tmp_path, quick_compiler):
+    wheel = build_wheel(tmp_path, quick_compiler)
+    assert "-py3-none-" in wheel.name
+    assert not wheel.name.endswith("-any.whl")
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)], check=True
+    )
+    (library,) = (site / "tdcompress" / "engine" / "compiled").iterdir()
+    assert ctypes.CDLL(str(library)).tdc_sizeof(0) == ctypes.sizeof(OPERATIONS["conv_sparse"][1])
+    found = load(tmp_path / "cache", PYTHONPATH=str(site), CC="no-compiler-here")
+    assert (found.stdout, found.stderr) == ("None\n", "")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_wheel_is_built_without_a_compiler_that_works(tmp_path):
+    with zipfile.ZipFile(build_wheel(tmp_path, "not-there")) as archive:
+        names = archive.namelist()
+    assert [name for name in names if name.endswith("tdcompress/engine/csrc/run.c")]
+    assert not [name for name in names if name.endswith(".so")]
