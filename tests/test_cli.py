@@ -213,6 +213,7 @@ def test_a_report_is_shown_again(call, copied):
     code, out, _ = call("report", "tiny", "--artifacts", copied)
     assert code == 0
     assert "targeted-0.5" in out
+    assert "Layers of targeted-0.5" in out
 
 
 def test_bad_benchmarks_do_not_join(refused, copied, tmp_path):
