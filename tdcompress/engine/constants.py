@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import scipy.special
 
 from tdcompress.engine.read import MAX_ELEMENTS, Array, Node
 from tdcompress.errors import ModelError, UnsupportedError
@@ -245,6 +246,48 @@ def _transpose(inputs: Inputs, node: Node, opset: int) -> Array:
     return np.transpose(_need(inputs, 0), node.attributes.get("perm"))
 
 
+def _clip(inputs: Inputs, node: Node, opset: int) -> Array:
+    x, low, high = _need(inputs, 0), _optional(inputs, 1), _optional(inputs, 2)
+    x = x if low is None else np.maximum(x, low)
+    return x if high is None else np.minimum(x, high)
+
+
+def _leaky_relu(inputs: Inputs, node: Node, opset: int) -> Array:
+    x = _need(inputs, 0)
+    return np.where(x < 0, np.asarray(node.attributes.get("alpha", 0.01), x.dtype) * x, x)
+
+
+def _sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), from the side on which exp does not overflow."""
+    small = np.exp(-np.abs(x))
+    return np.asarray(np.where(x < 0, small, np.ones_like(x)) / (1 + small), x.dtype)
+
+
+def _softmax(inputs: Inputs, node: Node, opset: int) -> Array:
+    x, default = _need(inputs, 0), -1 if opset >= 13 else 1
+    axis = range(x.ndim)[int(node.attributes.get("axis", default))]
+    axes = axis if opset >= 13 else tuple(range(axis, x.ndim))
+    powers = np.exp(x - x.max(axes, keepdims=True))
+    return np.asarray(powers / powers.sum(axes, keepdims=True, dtype=np.float64), x.dtype)
+
+
+def _matmul(inputs: Inputs, node: Node, opset: int) -> Array:
+    a, b = _need(inputs, 0), _need(inputs, 1)
+    if a.ndim > 1 and b.ndim > 1:
+        _cap((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))
+    return np.asarray(a @ b)
+
+
+def _largest(function: Callable[..., Any]) -> Callable[[Inputs, Node, int], Array]:
+    def evaluate(inputs: Inputs, node: Node, opset: int) -> Array:
+        axes = axes_of(inputs, node, 1)
+        return np.asarray(
+            function(_need(inputs, 0), axis=None if not axes else tuple(axes), keepdims=bool(node.attributes.get("keepdims", 1)))
+        )
+
+    return evaluate
+
+
 def _reduce(function: Callable[..., Any]) -> Callable[[Inputs, Node, int], Array]:
     def evaluate(inputs: Inputs, node: Node, opset: int) -> Array:
         axes = axes_of(inputs, node, 1)
@@ -266,12 +309,14 @@ EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]
         "BitwiseOr": _binary(np.bitwise_or),
         "Cast": _cast,
         "Ceil": _unary(np.ceil),
+        "Clip": _clip,
         "Concat": _concat,
         "Constant": _constant,
         "ConstantOfShape": _constant_of_shape,
         "CumSum": _cumsum,
         "Div": _binary(_same_type_divide),
         "Equal": _binary(np.equal),
+        "Erf": _unary(lambda x: scipy.special.erf(x)),
         "Exp": _unary(np.exp),
         "Expand": _expand,
         "Flatten": lambda inputs, node, opset: _need(inputs, 0).reshape(
@@ -283,8 +328,11 @@ EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]
         "Greater": _binary(np.greater),
         "GreaterOrEqual": _binary(np.greater_equal),
         "Identity": _unary(lambda x: x),
+        "LeakyRelu": _leaky_relu,
         "Less": _binary(np.less),
         "LessOrEqual": _binary(np.less_equal),
+        "Log": _unary(np.log),
+        "MatMul": _matmul,
         "Max": _binary(np.maximum),
         "Min": _binary(np.minimum),
         "Mod": _mod,
@@ -296,16 +344,23 @@ EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]
         "Pow": _binary(lambda a, b: np.power(a, b).astype(a.dtype)),
         "Range": _range,
         "Reciprocal": _unary(np.reciprocal),
+        "ReduceMax": _largest(np.max),
         "ReduceMean": _reduce(np.mean),
+        "ReduceMin": _largest(np.min),
         "ReduceProd": _reduce(np.prod),
         "ReduceSum": _reduce(np.sum),
+        "Relu": _unary(lambda x: np.maximum(x, x.dtype.type(0))),
         "Reshape": _reshape,
         "ScatterElements": _scatter_elements,
+        "Sigmoid": _unary(_sigmoid),
+        "Sign": _unary(np.sign),
         "Slice": _slice,
+        "Softmax": _softmax,
         "Split": _split,
         "Sqrt": _unary(np.sqrt),
         "Squeeze": _squeeze,
         "Sub": _binary(np.subtract),
+        "Tanh": _unary(np.tanh),
         "Tile": _tile,
         "Transpose": _transpose,
         "Unsqueeze": _unsqueeze,
@@ -324,7 +379,8 @@ def evaluate(node: Node, inputs: Inputs, opset: int) -> tuple[Array, ...]:
     function = EVALUATORS.get(node.op)
     if function is None:
         raise UnsupportedError(
-            f"{node.label} computes a constant, and the engine does not fold {node.op}; fold constants before export"
+            f"{node.label} computes a constant, and the engine does not fold {node.op}; fold constants when exporting "
+            "the model (onnxruntime's offline optimisation does), or use the onnxruntime backend"
         )
     try:
         with np.errstate(all="ignore"):

@@ -110,7 +110,7 @@ class Translation:
         Args:
             node: the node.
             index: of its input.
-            shape: without the batch, what a constant is broadcast to; None: its own, whose first axis is then the batch.
+            shape: without the batch, what a constant (whose batch axis, if it has one, is 1) is broadcast to; None: its own, whose first axis is then the batch.
         """
         if not self.is_constant(node, index):
             return node.inputs[index]
@@ -123,7 +123,7 @@ class Translation:
                 )
             value = array[0]
         else:
-            value = np.broadcast_to(array, shape)
+            value = np.broadcast_to(array[0] if array.ndim > len(shape) else array, shape)
         name = self.own_name(node, "constant")
         self.add(Constant(name=node.name, output=name, value=np.ascontiguousarray(value, np.float32)), value.shape)
         return name
