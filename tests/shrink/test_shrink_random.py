@@ -89,7 +89,7 @@ networks = st.builds(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=18, phases=(Phase.explicit, Phase.generate))
+@settings(derandomize=True, deadline=None, max_examples=15, phases=(Phase.explicit, Phase.generate))
 @given(
     network=networks,
     fraction=st.sampled_from((0.3, 0.5, 0.9)),
