@@ -85,7 +85,7 @@ def unit_groups(
             done.update(stream.weights)
         elif parameter in layers:
             groups.append(layers[parameter])
-    if not groups:
+    if fixed and not groups:
         raise ModelError(f"{type(model).__name__}.forward has its sizes as numbers: no unit could leave; use scope 'layer'")
     return tuple(groups)
 
