@@ -247,8 +247,17 @@ def _strided(
     strides: tuple[Sequence[int], Sequence[int]],
 ) -> None:
     """A strided copy; start and strides: of the input, of the output."""
-    dims = list(dims) or [1]
-    sizes, stride_in, stride_out = _dims(step, dims), _dims(step, strides[0] or [1]), _dims(step, strides[1] or [1])
+    walk = [(1, 1, 1)]  # size and both strides, axes that are one walk in input and output joined
+    for size, step_in, step_out in zip(dims, *strides, strict=True):
+        last, last_in, last_out = walk[-1]
+        if last == 1:
+            walk[-1] = (size, step_in, step_out)
+        elif (last_in, last_out) == (size * step_in, size * step_out):
+            walk[-1] = (last * size, step_in, step_out)
+        elif size > 1:
+            walk.append((size, step_in, step_out))
+    dims = [size for size, *_ in walk]
+    sizes, stride_in, stride_out = _dims(step, dims), *(_dims(step, [axis[i] for axis in walk]) for i in (1, 2))
 
     def fill() -> PermuteOp:
         return PermuteOp(

@@ -110,7 +110,8 @@ class Translation:
         Args:
             node: the node.
             index: of its input.
-            shape: without the batch, what a constant (whose batch axis, if it has one, is 1) is broadcast to; None: its own, whose first axis is then the batch.
+            shape: without the batch, what a constant is broadcast to (a batch axis of 1 goes); None: its own, whose first axis
+                is then the batch.
         """
         if not self.is_constant(node, index):
             return node.inputs[index]

@@ -1,6 +1,7 @@
 /* Elementwise kernels: scale, shift and activation; two operands of one shape; two operands with broadcasting. */
 #include <math.h>
 
+#include "functions.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -8,25 +9,44 @@
     for (int64_t i = 0; i < n; i++) { const float x = row[i]; row[i] = (expression); } \
     return;
 
+/* Whole registers, then what is left of the row in one more. */
+#define VECTORS(expression)                                                     \
+    {                                                                           \
+        int64_t i = 0;                                                          \
+        for (; i + VL <= n; i += VL) {                                          \
+            const vf x = v_load(row + i);                                       \
+            v_store(row + i, (expression));                                     \
+        }                                                                       \
+        if (i < n) {                                                            \
+            float rest[VL] = {0};                                               \
+            memcpy(rest, row + i, (size_t)(n - i) * sizeof(float));             \
+            const vf x = v_load(rest);                                          \
+            v_store(rest, (expression));                                        \
+            memcpy(row + i, rest, (size_t)(n - i) * sizeof(float));             \
+        }                                                                       \
+        return;                                                                 \
+    }
+
 static void act_row(float *row, int64_t n, const tdc_act *act) {
     const float a = (float)act->a, b = (float)act->b;
     switch (act->kind) {
     case ACT_NONE: return;
     case ACT_RELU: EACH(x < 0 ? 0 : x)
-    case ACT_SIGMOID: EACH(1.0f / (1.0f + expf(-x)))
-    case ACT_TANH: EACH(tanhf(x))
-    case ACT_EXP: EACH(expf(x))
+    case ACT_SIGMOID: VECTORS(v_sigmoid(x))
+    case ACT_TANH: VECTORS(v_tanh(x))
+    case ACT_EXP: VECTORS(v_exp(x))
     case ACT_SQRT: EACH(sqrtf(x))
-    case ACT_ERF: EACH(erff(x))
+    case ACT_ERF: VECTORS(v_erf(x))
     case ACT_ABS: EACH(fabsf(x))
     case ACT_NEG: EACH(-x)
     case ACT_RECIPROCAL: EACH(1.0f / x)
     case ACT_LOG: EACH(logf(x))
-    default: break;
+    default: VECTORS(act_vector(x, act->kind, a, b))
     }
-    int64_t i = 0;
-    for (; i + VL <= n; i += VL) v_store(row + i, act_vector(v_load(row + i), act->kind, a, b));
-    for (; i < n; i++) row[i] = act_vector(v_set(row[i]), act->kind, a, b)[0];
+}
+
+INLINE int contiguous(const tdc_tensor *t) {
+    return t->segments == 1 && t->row_stride == t->width && t->plane_stride == t->height * t->width;
 }
 
 void KERNEL(map)(const void *descriptor, const tdc_context *context) {
@@ -34,12 +54,22 @@ void KERNEL(map)(const void *descriptor, const tdc_context *context) {
     const tdc_tensor *in = &d->input, *out = &d->output;
     const float *source = tensor_base(in, context);
     float *target = tensor_base(out, context);
+    const int affine = d->scale != NULL || d->shift != NULL;
+    if (!affine && contiguous(in) && contiguous(out)) {
+        const int64_t n = out->channels * out->height * out->width;
+        memcpy(target, source, (size_t)n * sizeof(float));
+        act_row(target, n, &d->act);
+        return;
+    }
     for (int64_t c = 0; c < out->channels; c++) {
         const float scale = d->scale ? d->scale[c] : 1, shift = d->shift ? d->shift[c] : 0;
         for (int64_t y = 0; y < out->height; y++) {
             const float *from = source + row_offset(in, c, y);
             float *to = target + row_offset(out, c, y);
-            for (int64_t x = 0; x < out->width; x++) to[x] = from[x] * scale + shift;
+            if (affine)
+                for (int64_t x = 0; x < out->width; x++) to[x] = from[x] * scale + shift;
+            else /* times 1, plus 0 would take the sign of -0 away */
+                memcpy(to, from, (size_t)out->width * sizeof(float));
             act_row(to, out->width, &d->act);
         }
     }
@@ -117,8 +147,23 @@ void KERNEL(fill)(const void *descriptor, const tdc_context *context) {
             for (int64_t x = 0; x < out->width; x++) target[row_offset(out, c, y) + x] = (float)d->value;
 }
 
+/* The last two axes where the first of them lies densely in the input: in tiles, so that each line that was fetched is used up. */
+static void transpose(const tdc_permute *d, int64_t dim, const float *in, float *out) {
+    const int64_t rows = d->dims[dim], columns = d->dims[dim + 1], step = d->stride_in[dim + 1];
+    const int64_t so = d->stride_out[dim], sp = d->stride_out[dim + 1];
+    for (int64_t r = 0; r < rows; r += LANES) {
+        const int64_t last = r + LANES < rows ? r + LANES : rows;
+        for (int64_t c = 0; c < columns; c++)
+            for (int64_t i = r; i < last; i++) out[i * so + c * sp] = in[i + c * step];
+    }
+}
+
 static void permute_dims(const tdc_permute *d, int64_t dim, const float *in, float *out) {
     const int64_t n = d->dims[dim], si = d->stride_in[dim], so = d->stride_out[dim];
+    if (dim == d->ndim - 2 && si == 1 && d->stride_in[dim + 1] != 1) {
+        transpose(d, dim, in, out);
+        return;
+    }
     if (dim == d->ndim - 1) {
         if (si == 1 && so == 1)
             memcpy(out, in, (size_t)n * sizeof(float));

@@ -1,6 +1,7 @@
 /* Means, sums and maxima over planes or over any axes, and softmax. */
 #include <math.h>
 
+#include "functions.h"
 #include "kernels.h"
 #include "vec.h"
 
@@ -39,16 +40,17 @@ void KERNEL(reduce_planes)(const void *descriptor, const tdc_context *context) {
     close_planes(&d->output, target);
 }
 
-static float reduce_inner(const tdc_reduce *d, int64_t dim, const float *in, float total) {
-    if (dim == d->ndim) return join(total, *in, d->kind);
-    if (dim == d->ndim - 1 && d->strides[dim] == 1) return reduce_row(in, d->dims[dim], d->kind, total);
+static double reduce_inner(const tdc_reduce *d, int64_t dim, const float *in, double total) {
+    if (dim == d->ndim) return d->kind == REDUCE_MAX ? join((float)total, *in, d->kind) : total + *in;
+    if (dim == d->ndim - 1 && d->strides[dim] == 1)
+        return d->kind == REDUCE_MAX ? reduce_row(in, d->dims[dim], d->kind, (float)total) : total + reduce_row(in, d->dims[dim], d->kind, 0);
     for (int64_t i = 0; i < d->dims[dim]; i++) total = reduce_inner(d, dim + 1, in + i * d->strides[dim], total);
     return total;
 }
 
 static void reduce_outer(const tdc_reduce *d, int64_t dim, const float *in, float **out, float divisor) {
     if (dim == d->kept) {
-        *(*out)++ = reduce_inner(d, dim, in, d->kind == REDUCE_MAX ? -INFINITY : 0) / divisor;
+        *(*out)++ = (float)(reduce_inner(d, dim, in, d->kind == REDUCE_MAX ? -INFINITY : 0) / divisor);
         return;
     }
     for (int64_t i = 0; i < d->dims[dim]; i++) reduce_outer(d, dim + 1, in + i * d->strides[dim], out, divisor);
@@ -63,6 +65,23 @@ void KERNEL(reduce)(const void *descriptor, const tdc_context *context) {
     reduce_outer(d, 0, tensor_base(&d->input, context), &out, divisor);
 }
 
+/* exp(x - largest) of one row, and its sum: by lanes, which are joined often enough that long rows keep their precision. */
+static double exp_row(float *out, const float *in, int64_t n, float largest) {
+    double total = 0;
+    int64_t i = 0;
+    while (i + VL <= n) {
+        vf sums = {0};
+        for (int64_t last = i + 64 * VL; i + VL <= n && i < last; i += VL) {
+            const vf y = v_exp(v_load(in + i) - largest);
+            v_store(out + i, y);
+            sums += y;
+        }
+        for (int j = 0; j < VL; j++) total += sums[j];
+    }
+    for (; i < n; i++) total += out[i] = expf(in[i] - largest);
+    return total;
+}
+
 void KERNEL(softmax)(const void *descriptor, const tdc_context *context) {
     const tdc_softmax *d = descriptor;
     const float *in = tensor_base(&d->input, context);
@@ -70,13 +89,17 @@ void KERNEL(softmax)(const void *descriptor, const tdc_context *context) {
     for (int64_t o = 0; o < d->outer; o++) {
         for (int64_t i = 0; i < d->inner; i++) {
             const int64_t at = o * d->size * d->inner + i;
-            float largest = -INFINITY, total = 0;
+            float largest = -INFINITY;
+            double total = 0;
             for (int64_t k = 0; k < d->size; k++) largest = join(largest, in[at + k * d->inner], REDUCE_MAX);
-            for (int64_t k = 0; k < d->size; k++) total += out[at + k * d->inner] = expf(in[at + k * d->inner] - largest);
-            const float log_total = logf(total);
+            if (d->inner == 1)
+                total = exp_row(out + at, in + at, d->size, largest);
+            else
+                for (int64_t k = 0; k < d->size; k++) total += out[at + k * d->inner] = expf(in[at + k * d->inner] - largest);
+            const float log_total = (float)log(total), factor = (float)(1 / total);
             for (int64_t k = 0; k < d->size; k++) {
                 const int64_t j = at + k * d->inner;
-                out[j] = d->logarithm ? in[j] - largest - log_total : out[j] / total;
+                out[j] = d->logarithm ? in[j] - largest - log_total : out[j] * factor;
             }
         }
     }
