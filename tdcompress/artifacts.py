@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tdcompress.codec import Json, encode
 from tdcompress.errors import ArtifactError, BusyError
 from tdcompress.files import fsync_file, fsync_folder, sha256_file, write_text
-from tdcompress.records import Json, encode
 
 MANIFEST = "manifest.json"
 FORMAT = 1

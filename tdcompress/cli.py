@@ -272,9 +272,9 @@ def _say_keys(target: Path | None) -> None:
 
 def inspect(args: argparse.Namespace) -> None:
     """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run."""
+    from tdcompress.codec import encode
     from tdcompress.console import make_console
     from tdcompress.inspection import engine_table, file_tables, run_files
-    from tdcompress.records import encode
     from tdcompress.report.terminal import render
 
     console = make_console()

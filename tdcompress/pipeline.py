@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tdcompress.artifacts import Artifact, Store, content_key
+from tdcompress.codec import encode
 from tdcompress.errors import InterruptedRun
-from tdcompress.records import encode
 
 
 class Progress(Protocol):

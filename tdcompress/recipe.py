@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tdcompress.codec import UnknownKeyError, decode
 from tdcompress.errors import RecipeError, did_you_mean
-from tdcompress.records import UnknownKeyError, decode
 
 T = TypeVar("T")
 Values = dict[str, Any]

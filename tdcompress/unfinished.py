@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tdcompress.artifacts import holder
+from tdcompress.codec import decode, encode
 from tdcompress.files import write_text
 from tdcompress.pipeline import Task
-from tdcompress.records import decode, encode
 
 
 @dataclass(frozen=True, kw_only=True)

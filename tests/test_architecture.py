@@ -15,6 +15,7 @@ WITHOUT_TORCH = (
     "artifacts",
     "pipeline",
     "recipe",
+    "codec",
     "records",
     "errors",
     "files",

@@ -16,11 +16,12 @@ import onnxruntime
 import pytest
 
 from tdcompress.artifacts import hold
+from tdcompress.codec import decode
 from tdcompress.errors import UserError
 from tdcompress.files import sha256_file
 from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.recipe import parse_recipe
-from tdcompress.records import Report, decode
+from tdcompress.records import Report
 from tdcompress.report.again import join_files
 from tdcompress.report.select import select_row
 

@@ -11,8 +11,8 @@ from typing import TypeVar
 import tdcompress
 from tdcompress import errors
 from tdcompress.bench.job import JOBS, PairsJob, ProbeJob
+from tdcompress.codec import decode, encode
 from tdcompress.errors import InterruptedRun, TdcompressError
-from tdcompress.records import decode, encode
 
 Result = TypeVar("Result")
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
+from tdcompress.codec import decode, encode
 from tdcompress.errors import ArtifactError
-from tdcompress.records import Claim, decode, encode
+from tdcompress.records import Claim
 
 SCHEMA = 1
 

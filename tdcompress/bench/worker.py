@@ -20,8 +20,8 @@ from tdcompress.bench.backends import create_backend
 from tdcompress.bench.backends.base import Inputs, Session
 from tdcompress.bench.job import JOBS, PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult, Target
 from tdcompress.bench.timing import StopRule, block_calls, time_pairs, timer_overhead_ns, warm_up
+from tdcompress.codec import decode, encode
 from tdcompress.errors import ModelError, TdcompressError
-from tdcompress.records import decode, encode
 
 PROBE_RUNS = 3
 ORPHANED = 3

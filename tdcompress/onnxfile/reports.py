@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from tdcompress.records import decode, encode
+from tdcompress.codec import decode, encode
 
 Values = Literal["float32", "float16"]
 Prefer = Literal["speed", "size"]

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdcompress.artifacts import MANIFEST
+from tdcompress.codec import decode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
-from tdcompress.records import Report, decode
+from tdcompress.records import Report
 from tdcompress.report import dependence, markdown
 from tdcompress.report.comparison import compare, comparison_blocks
 from tdcompress.report.document import Document

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tdcompress.codec import decode, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import write_bytes
-from tdcompress.records import AnalysisRecord, Report, decode, encode
+from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report import canvas, colours, markdown
 from tdcompress.report.comparison import differing_tasks
 from tdcompress.report.document import Block, Document, Figure, Items, Paragraph

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from tdcompress.codec import decode
 from tdcompress.errors import UserError
-from tdcompress.records import Report, Row, RowLatency, decode
+from tdcompress.records import Report, Row, RowLatency
 from tdcompress.report.tables import setting_of
 
 BENCH_SCHEMA = 1

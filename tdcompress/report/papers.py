@@ -9,8 +9,9 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+from tdcompress.codec import decode
 from tdcompress.errors import UserError, did_you_mean
-from tdcompress.records import AnalysisRecord, Row, decode
+from tdcompress.records import AnalysisRecord, Row
 from tdcompress.report.series import WITHOUT_GRANULARITY
 
 _FORM = re.compile(r"(?P<method>[a-z0-9_]+?)(?:\((?P<parameters>[^)]*)\))?(?:\+l1\((?P<l1>[^)]+)\))?")

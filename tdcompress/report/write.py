@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tdcompress.codec import encode
 from tdcompress.files import write_bytes
-from tdcompress.records import Report, encode
+from tdcompress.records import Report
 from tdcompress.report import canvas, html, markdown, plots
 from tdcompress.report.document import Block, Paragraph, compose
 

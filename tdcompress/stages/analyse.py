@@ -8,9 +8,10 @@ import torch
 from tdcompress.analysis.curvature import Batches
 from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
+from tdcompress.codec import decode
 from tdcompress.files import published
 from tdcompress.pipeline import Workspace
-from tdcompress.records import AnalysisRecord, TrainRecord, decode
+from tdcompress.records import AnalysisRecord, TrainRecord
 from tdcompress.sparsity.masks import apply_masks
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import measured_accuracy, test_samples, trained_network

@@ -6,9 +6,10 @@ import numpy as np
 
 from tdcompress.bench.benchmark import benchmark
 from tdcompress.bench.report import BenchReport
+from tdcompress.codec import encode
 from tdcompress.files import write_text
 from tdcompress.pipeline import Workspace
-from tdcompress.records import BenchRecord, RowLatency, encode
+from tdcompress.records import BenchRecord, RowLatency
 from tdcompress.stages.experiment import BenchSettings
 from tdcompress.stages.export import ONNX, SAMPLES
 

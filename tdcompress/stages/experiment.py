@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from tdcompress.codec import encode
 from tdcompress.data.base import DataSettings
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import UserError
@@ -13,7 +14,6 @@ from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.models.base import ModelSettings
 from tdcompress.models.registry import settings_type
 from tdcompress.recipe import Recipe
-from tdcompress.records import encode
 from tdcompress.train.settings import TrainSettings
 
 Values = Literal["float32", "float16", "int8"]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.codec import decode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
-from tdcompress.records import Report, decode
+from tdcompress.records import Report
 
 REPORT = "report.json"
 

@@ -10,10 +10,11 @@ import numpy as np
 import tomli_w
 
 from tdcompress.artifacts import FORMAT, MANIFEST, Artifact
+from tdcompress.codec import decode, encode
 from tdcompress.files import published, sha256_file, write_text
 from tdcompress.pipeline import Task
 from tdcompress.recipe import SECTIONS
-from tdcompress.records import AnalysisRecord, Report, decode, encode
+from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report.dependence import write_dependence
 from tdcompress.report.join import keep_joined
 from tdcompress.report.write import write_report

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from tdcompress.records import encode
+from tdcompress.codec import encode
 from tdcompress.stages.experiment import Experiment
 
 # What a row of the report says of itself by other means.

@@ -11,11 +11,11 @@ import torch
 
 from tdcompress.artifacts import HashMemory, content_key
 from tdcompress.bench.host import read_host
+from tdcompress.codec import encode
 from tdcompress.data.base import DataSettings
 from tdcompress.errors import ModelError
 from tdcompress.pipeline import Task, Workspace
 from tdcompress.recipe import Recipe, expand_sweep
-from tdcompress.records import encode
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
 from tdcompress.stages.experiment import Experiment, Values, resolve

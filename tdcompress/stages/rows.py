@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from tdcompress.artifacts import Artifact
+from tdcompress.codec import decode, encode
 from tdcompress.pipeline import Task
 from tdcompress.records import (
     BenchRecord,
@@ -20,8 +21,6 @@ from tdcompress.records import (
     ShrinkRecord,
     StoreRecord,
     TrainRecord,
-    decode,
-    encode,
 )
 from tdcompress.report.select import select_row
 from tdcompress.shrink.count import parameters_and_macs

@@ -4,8 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.records import AnalysisRecord, Report, encode
+from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report.dependence import comparison, document, label, read_dependence, write_dependence
 from tdcompress.report.markdown import render_document
 

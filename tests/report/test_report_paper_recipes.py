@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tdcompress.codec import encode
 from tdcompress.recipe import expand_sweep, load_recipe
-from tdcompress.records import Row, encode
+from tdcompress.records import Row
 from tdcompress.report.papers import matches, percentage_of, published_table, published_tables, read_heading, variant
 from tdcompress.stages.experiment import Experiment, resolve
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tdcompress.records import Report, decode
+from tdcompress.codec import decode
+from tdcompress.records import Report
 from tdcompress.report import canvas, plots
 from tdcompress.report.document import Paragraph
 from tdcompress.report.write import WITHOUT_PLOTS, to_json, write_report
@@ -92,7 +93,8 @@ for name in ("torch", "matplotlib"):
 import importlib.util
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "matplotlib" else find_spec(name, *rest)
-from tdcompress.records import Report, decode
+from tdcompress.codec import decode
+from tdcompress.records import Report
 from tdcompress.report import join, select, tables, terminal
 from tdcompress.report.write import write_report
 folder = pathlib.Path(sys.argv[1])

@@ -1,0 +1,138 @@
+"""Frozen dataclasses <-> JSON values: records on disk, jobs between processes, and the tables of a recipe.
+
+``decode`` checks every type, so a wrong value has the same message wherever it was written.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union
+
+T = TypeVar("T")
+Json = Any
+
+
+def encode(value: Any) -> Json:
+    """JSON values of a record: dataclasses become objects, tuples become lists.
+
+    Raises:
+        TypeError: a value that JSON has no word for.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value} cannot be written as JSON")
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def decode(kind: type[T], value: Json, where: str = "") -> T:
+    """Read a record, or a part of one, from JSON (or TOML) values.
+
+    Args:
+        kind: the type wanted: a dataclass, str, int, float, bool, None, Literal, a union, tuple, dict, or Any.
+        value: what was read.
+        where: dotted path of the value, for messages.
+
+    Raises:
+        ValueError: "path: what is wrong", also for unknown and missing fields.
+    """
+    result: T = _decode(kind, value, where)
+    return result
+
+
+def _decode(kind: Any, value: Json, where: str) -> Any:
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin is Literal:
+        if not any(type(value) is type(option) and value == option for option in options):
+            raise ValueError(f"{where}: {value!r} is none of {', '.join(repr(option) for option in options)}")
+        return value
+    if origin in (Union, types.UnionType):
+        return _decode_union(options, value, where)
+    if origin is tuple:
+        return _decode_tuple(options, value, where)
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: a table is needed, not {value!r}")
+        return {key: _decode(options[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _decode_dataclass(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{where}: a whole number of {len(str(value))} digits is out of range") from None
+    if kind is type(None):
+        kind = types.NoneType
+    if type(value) is not kind:
+        raise ValueError(f"{where}: {kind.__name__} needed, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: {value} is not a finite number")
+    return value
+
+
+def _decode_union(options: tuple[Any, ...], value: Json, where: str) -> Any:
+    if value is None and types.NoneType in options:
+        return None
+    problems = []
+    for option in options:
+        if option is types.NoneType:
+            continue
+        try:
+            return _decode(option, value, where)
+        except ValueError as error:
+            problems.append(str(error))
+    raise ValueError(problems[0] if len(problems) == 1 else f"{where}: " + "; or ".join(problems))
+
+
+def _decode_tuple(options: tuple[Any, ...], value: Json, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: a list is needed, not {value!r}")
+    if len(options) == 2 and options[1] is Ellipsis:
+        options = (options[0],) * len(value)
+    if len(options) != len(value):
+        raise ValueError(f"{where}: {len(options)} values are needed, not {len(value)}")
+    return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(options, value, strict=True)))
+
+
+def _decode_dataclass(kind: type[Any], value: Json, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: a table is needed, not {value!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for key in value:
+        if key not in fields:
+            raise UnknownKeyError(f"{where}.{key}".lstrip("."), tuple(fields))
+    given = {key: _decode(hints[key], item, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+    for name, field in fields.items():
+        if name not in given and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{f'{where}.{name}'.lstrip('.')}: missing")
+    try:
+        return kind(**given)
+    except UnknownKeyError:
+        raise
+    except ValueError as error:  # a dataclass's own check: "key: what is wrong"
+        raise ValueError(f"{where}.{error}".lstrip(".")) from None
+
+
+class UnknownKeyError(ValueError):
+    """A field that the record does not have.
+
+    Args:
+        path: dotted path of the unknown key.
+        known: the keys that exist at that place.
+    """
+
+    def __init__(self, path: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"{path}: unknown key; known are {', '.join(known)}")
+        self.path = path
+        self.known = known

@@ -1,0 +1,120 @@
+import dataclasses
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdcompress import records
+from tdcompress.codec import UnknownKeyError, decode, encode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inner:
+    x: float
+    kind: Literal["a", "b"] = "a"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    n: int
+    inner: Inner
+    many: tuple[Inner, ...] = ()
+    pair: tuple[int, str] | None = None
+    table: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    either: int | str = 0
+    free: Any = None
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError(f"n: {self.n} is out of range")
+
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+inners = st.builds(Inner, x=finite, kind=st.sampled_from(["a", "b"]))
+outers = st.builds(
+    Outer,
+    n=st.integers(0, 10**30),
+    inner=inners,
+    many=st.lists(inners, max_size=3).map(tuple),
+    pair=st.none() | st.tuples(st.integers(), st.text()),
+    table=st.dictionaries(st.text(), st.lists(finite, max_size=3).map(tuple), max_size=3),
+    either=st.integers() | st.text(),
+    free=st.none() | st.booleans() | st.text(),
+)
+
+
+@given(outers)
+def test_a_record_survives_json(record):
+    assert decode(Outer, json.loads(json.dumps(encode(record), allow_nan=False))) == record
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"inner": {"x": 1.0}}, "n: missing"),
+        ({"n": 1}, "inner: missing"),
+        ({"n": 1, "inner": {}}, "inner.x: missing"),
+        ({"n": "1", "inner": {"x": 1.0}}, "n: int needed, not '1'"),
+        ({"n": True, "inner": {"x": 1.0}}, "n: int needed, not True"),
+        ({"n": 1, "inner": {"x": True}}, "inner.x: float needed, not True"),
+        ({"n": 1, "inner": {"x": math.nan}}, "inner.x: nan is not a finite number"),
+        ({"n": 1, "inner": {"x": 10**400}}, "inner.x: "),
+        ({"n": 1, "inner": {"x": 1.0, "kind": "c"}}, "inner.kind: 'c' is none of 'a', 'b'"),
+        ({"n": 1, "inner": {"x": 1.0}, "many": [{"x": 1.0}, {"x": "y"}]}, "many[1].x: float needed"),
+        ({"n": 1, "inner": {"x": 1.0}, "many": {}}, "many: a list is needed"),
+        ({"n": 1, "inner": {"x": 1.0}, "pair": [1]}, "pair: 2 values are needed, not 1"),
+        ({"n": 1, "inner": {"x": 1.0}, "table": []}, "table: a table is needed"),
+        ({"n": 1, "inner": {"x": 1.0}, "table": {"k": ["v"]}}, "table.k[0]: float needed"),
+        ({"n": 1, "inner": {"x": 1.0}, "either": 1.5}, "either: "),
+        ({"n": 1, "inner": 3}, "inner: a table is needed"),
+        ({"n": -1, "inner": {"x": 1.0}}, "n: -1 is out of range"),
+        ([], ": a table is needed"),
+    ],
+)
+def test_a_wrong_value_says_where(value, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+        decode(Outer, value)
+
+
+def test_an_unknown_field_carries_its_path_and_the_known_ones():
+    with pytest.raises(UnknownKeyError) as caught:
+        decode(Outer, {"n": 1, "inner": {"x": 1.0, "y": 2}}, "top")
+    assert caught.value.path == "top.inner.y"
+    assert caught.value.known == ("x", "kind")
+
+
+def test_ints_are_read_as_floats_where_a_float_is_meant():
+    assert decode(Inner, {"x": 3}) == Inner(x=3.0)
+    assert type(decode(Inner, {"x": 3}).x) is float
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object(), {"a": -math.inf}, [b"x"], {1, 2}])
+def test_what_json_has_no_word_for_is_refused(value):
+    with pytest.raises(TypeError, match="cannot be written as JSON"):
+        encode(value)
+
+
+def test_every_record_is_frozen_and_keyword_only():
+    kinds = [kind for kind in vars(records).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    assert {"Row", "Report", "TrainRecord"} <= {kind.__name__ for kind in kinds}
+    for kind in kinds:
+        assert kind.__dataclass_params__.frozen
+        assert all(field.kw_only for field in dataclasses.fields(kind))
+
+
+def test_a_row_has_every_field_that_readers_of_report_json_rely_on():
+    row = {field.name for field in dataclasses.fields(records.Row)}
+    assert row >= {
+        "id", "method", "options", "granularity", "fraction", "keep_per_filter", "scope", "seed", "accuracy_masked",
+        "accuracy_shrunk", "accuracy_stored", "accuracy_onnx", "parameters_total", "parameters_nonzero", "sparsity_prunable",
+        "sparsity_model", "onnx_bytes", "dense_onnx_bytes", "onnx_file", "latency",
+    }  # fmt: skip
+    latency = {field.name for field in dataclasses.fields(records.RowLatency)}
+    assert latency >= {
+        "host", "backend", "provider", "threads", "batch", "p50_ns", "ratio_to_dense", "ratio_low", "ratio_high", "claim",
+    }  # fmt: skip
