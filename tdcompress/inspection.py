@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tdcompress.engine import LayerRecord
+from tdcompress.engine import LayerRecord, Session
 from tdcompress.errors import UserError
 from tdcompress.onnxfile.reports import FileReport, PackReport
 from tdcompress.report import text
@@ -80,6 +80,25 @@ def packing_lines(report: PackReport) -> Iterator[str]:
     for reason in sorted(set(report.kept_dense.values())):
         names = [name for name, why in report.kept_dense.items() if why == reason]
         yield f"with zeros, but kept dense because {reason}: {', '.join(names[:3])}" + " ..." * (len(names) > 3)
+
+
+def engine_layers(path: Path, shapes: Sequence[str]) -> tuple[LayerRecord, ...]:
+    """What the sparse engine would do with each layer of a file.
+
+    Args:
+        path: the file.
+        shapes: of its inputs in turn, such as "1x3x224x224", if the file leaves other sizes than the batch open.
+
+    Raises:
+        UserError: a shape that is none, or does not fit; ModelError, UnsupportedError: as the engine does.
+    """
+    session = Session(path)
+    if shapes:
+        names = [value.name for value in session.get_inputs()]
+        if len(shapes) != len(names) or not all(part.isdecimal() for shape in shapes for part in shape.split("x")):
+            raise UserError(f"--shape {' '.join(shapes)}: give one like 1x3x224x224 for each of {', '.join(names)}")
+        session.plan({name: [int(part) for part in shape.split("x")] for name, shape in zip(names, shapes, strict=True)})
+    return session.layers()
 
 
 def engine_table(path: Path, layers: Sequence[LayerRecord]) -> Table:

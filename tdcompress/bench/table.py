@@ -14,7 +14,7 @@ Rows = list[tuple[str, ...]]
 def times_table(report: BenchReport) -> tuple[Rows, tuple[str, ...]]:
     """Rows under `TIMES`, the control first, then the files in the order asked for; and the notes that cells name by number.
 
-    A file of which nothing is claimed has the reason among its notes.
+    A file of which nothing is claimed has the reason among its notes. Where not all ran in the same runtime, names say which.
     """
     notes: dict[str, int] = {}
 
@@ -50,7 +50,9 @@ def costs_table(report: BenchReport) -> Rows:
 
 
 def _rows(report: BenchReport, cells: Callable[[Latency], tuple[str, ...]]) -> Rows:
-    return [(CONTROL, *cells(report.control)), *((latency.file, *cells(latency)) for latency in report.rows)]
+    named = [(CONTROL, report.control), *((latency.file, latency) for latency in report.rows)]
+    mixed = len({latency.backend for _, latency in named}) > 1  # then each name says what ran it
+    return [(f"{name}, {latency.backend}" if mixed else name, *cells(latency)) for name, latency in named]
 
 
 def format_ms(nanoseconds: int | None) -> str:

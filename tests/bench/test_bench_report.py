@@ -172,6 +172,13 @@ def test_tables_have_the_control_first_and_a_cell_for_every_column(report):
     assert len(notes) == len(set(notes))
 
 
+def test_names_say_which_runtime_ran_them_if_they_differ(report):
+    assert [cells[0] for cells in costs_table(report)] == ["dense against itself", "dense.onnx"]
+    mixed = dataclasses.replace(report, rows=tuple(dataclasses.replace(row, backend="engine") for row in report.rows))
+    for rows in (times_table(mixed)[0], costs_table(mixed)):
+        assert [cells[0] for cells in rows] == [f"dense against itself, {report.control.backend}", "dense.onnx, engine"]
+
+
 def test_a_row_without_a_claim_says_why(report):
     reason = "too noisy: IQR/median 30% is above 25%"
     same = dataclasses.replace(report.rows[0], claim="none", claim_reason=reason)
