@@ -85,6 +85,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--backend", choices=["onnxruntime", "engine"], default="onnxruntime", help="engine: what it would do with each layer"
     )
+    sub.add_argument(
+        "--shape", action="append", default=[], metavar="1x3x224x224", help="engine: of each input in turn, if the file is open"
+    )
     sub.add_argument("--json", action="store_true")
     _add_external_data(sub)
     _add_artifacts(sub)
@@ -274,9 +277,11 @@ def inspect(args: argparse.Namespace) -> None:
     """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run."""
     from tdcompress.codec import encode
     from tdcompress.console import make_console
-    from tdcompress.inspection import engine_table, file_tables, run_files
+    from tdcompress.inspection import engine_layers, engine_table, file_tables, run_files
     from tdcompress.report.terminal import render
 
+    if args.shape and args.backend != "engine":
+        raise UserError("--shape says for which input the engine chooses its kernels; add --backend engine")
     console = make_console()
     path = Path(args.path)
     if path.suffix == ".onnx" and not path.exists():
@@ -285,9 +290,7 @@ def inspect(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     for file in files:
         if args.backend == "engine":
-            from tdcompress.engine import explain
-
-            layers = explain(file)
+            layers = engine_layers(file, args.shape)
             found[file.name] = encode(layers)
             tables = [engine_table(file, layers)]
         else:
