@@ -147,57 +147,64 @@ def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
 class _Fusion:
     """The list of steps while it is rewritten; a removed step is None."""
 
-    def __init__(self, steps: list[Step], shapes: dict[str, Shape], outputs: tuple[str, ...]) -> None:
-        self.steps: list[Step | None] = list(steps)
+    def __init__(self, steps: Sequence[Step], shapes: dict[str, Shape], outputs: tuple[str, ...]) -> None:
+        self.steps: list[Step | None] = [None] * len(steps)
         self.shapes = shapes
         self.kept = frozenset(outputs)
+        self.readers: dict[str, set[int]] = {}
+        self.producers: dict[str, int] = {}
+        for index, step in enumerate(steps):
+            self.put(index, step)
 
-    def readers(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for index, step in enumerate(self.steps):
-            if step is not None:
-                for name in set(step.inputs):
-                    found.setdefault(name, []).append(index)
-        return found
+    def put(self, index: int, step: Step | None) -> None:
+        """Replace a step, or remove it, and what is known of its tensors."""
+        before = self.steps[index]
+        if before is not None:
+            for name in before.inputs:
+                self.readers[name].discard(index)
+            for name in before.outputs:
+                if self.producers.get(name) == index:
+                    del self.producers[name]
+        self.steps[index] = step
+        if step is not None:
+            for name in step.inputs:
+                self.readers.setdefault(name, set()).add(index)
+            self.producers.update(dict.fromkeys(step.outputs, index))
 
-    def producers(self) -> dict[str, int]:
-        return {name: index for index, step in enumerate(self.steps) if step is not None for name in step.outputs}
-
-    def until_stable(self, rewrite: Callable[[int, dict[str, list[int]]], bool]) -> None:
-        """Apply `rewrite` to every step, with fresh readers after each change, until nothing changes."""
+    def until_stable(self, rewrite: Callable[[int], bool]) -> None:
+        """Apply `rewrite` to every step, again and again until nothing changes."""
         changed = True
         while changed:
             changed = False
-            readers = self.readers()
             for index in range(len(self.steps)):
-                if self.steps[index] is not None and rewrite(index, readers):
+                if self.steps[index] is not None and rewrite(index):
                     changed = True
-                    readers = self.readers()
 
-    def only_reader(self, name: str, readers: dict[str, list[int]]) -> int | None:
-        found = readers.get(name, [])
-        return found[0] if len(found) == 1 and name not in self.kept else None
+    def only_reader(self, name: str) -> int | None:
+        found = self.readers.get(name, ())
+        return next(iter(found)) if len(found) == 1 and name not in self.kept else None
 
-    def absorb(self, index: int, readers: dict[str, list[int]]) -> bool:
+    def absorb(self, index: int) -> bool:
         """Fold Affine into its producer."""
         step = self.steps[index]
         assert step is not None
-        reader = self.only_reader(step.output, readers)
+        reader = self.only_reader(step.output)
         follower = None if reader is None else self.steps[reader]
         if reader is None or follower is None:
             return False
         joined = _absorb(step, follower, self.shapes)
         if joined is None:
             return False
-        self.steps[index], self.steps[reader] = None, joined
+        self.put(index, None)
+        self.put(reader, joined)
         return True
 
-    def add_residual(self, index: int, readers: dict[str, list[int]]) -> bool:
+    def add_residual(self, index: int) -> bool:
         """Conv + other: a residual, or both convolutions in one."""
         conv = self.steps[index]
         if not isinstance(conv, Conv) or conv.act != NO_ACT or conv.residual is not None:
             return False
-        reader = self.only_reader(conv.output, readers)
+        reader = self.only_reader(conv.output)
         add = None if reader is None else self.steps[reader]
         if (
             reader is None
@@ -211,15 +218,12 @@ class _Fusion:
         other = add.inputs[1] if add.a == conv.output else add.inputs[0]
         if self.shapes[other] != self.shapes[conv.output]:
             return False
-        producer = self.producers().get(other)
+        producer = self.producers.get(other)
         second = None if producer is None else self.steps[producer]
         joinable = (
-            isinstance(second, Conv)
-            and second.act == NO_ACT
-            and second.residual is None
-            and self.only_reader(other, readers) == reader
+            isinstance(second, Conv) and second.act == NO_ACT and second.residual is None and self.only_reader(other) == reader
         )
-        self.steps[index] = None
+        self.put(index, None)
         if (
             joinable
             and isinstance(second, Conv)
@@ -227,33 +231,29 @@ class _Fusion:
             and len(conv.sources) + len(second.sources) <= _MOST_SOURCES
             and _ungrouped(conv, second)
         ):
-            self.steps[producer] = None
+            self.put(producer, None)
             # The larger convolution names the step: it is the main branch.
             main = max(conv, second, key=lambda c: sum(source.weight.size for source in c.sources))
             side = second if main is conv else conv
-            self.steps[reader] = replace(
-                main,
-                output=add.output,
-                sources=(*main.sources, *side.sources),
-                bias=main.bias + side.bias,
-                act=add.act,
-            )
+            sources = (*main.sources, *side.sources)
+            self.put(reader, replace(main, output=add.output, sources=sources, bias=main.bias + side.bias, act=add.act))
         else:
-            self.steps[reader] = replace(conv, output=add.output, residual=other, act=add.act)
+            self.put(reader, replace(conv, output=add.output, residual=other, act=add.act))
         return True
 
-    def second_output(self, index: int, readers: dict[str, list[int]]) -> bool:
+    def second_output(self, index: int) -> bool:
         """An affine activation of a convolution's output that others read too, as its second output."""
         conv = self.steps[index]
         if not isinstance(conv, Conv) or conv.second is not None:
             return False
-        for reader in readers.get(conv.output, []):
+        readers = sorted(self.readers.get(conv.output, ()))
+        for reader in readers:
             step = self.steps[reader]
             if isinstance(step, Affine) and step.scale is not None and step.shift is not None and step.act.cheap:
-                self.steps[reader] = None
-                alone = len(readers[conv.output]) == 1 and conv.output not in self.kept
+                alone = len(readers) == 1 and conv.output not in self.kept
                 second = Second(output=step.output, scale=step.scale, shift=step.shift, act=step.act)
-                self.steps[index] = replace(conv, second=second, keep_output=not alone)
+                self.put(reader, None)
+                self.put(index, replace(conv, second=second, keep_output=not alone))
                 return True
         return False
 
@@ -277,7 +277,7 @@ def fuse(network: Network) -> Network:
     """The same network in fewer steps."""
     shapes = dict(network.shapes)
     steps = _without_dead([_as_affine(step, shapes) for step in _drop_identities(network)], network.outputs)
-    fusion = _Fusion(list(steps), shapes, network.outputs)
+    fusion = _Fusion(steps, shapes, network.outputs)
     fusion.until_stable(fusion.absorb)
     fusion.until_stable(fusion.add_residual)
     fusion.until_stable(fusion.absorb)

@@ -11,6 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.engine import Session, explain, translation
+from tdcompress.engine.fuse import fuse
+from tdcompress.engine.read import read_graph
+from tdcompress.engine.steps import Conv
+from tdcompress.engine.translate import translate
 from tdcompress.errors import ModelError, UnsupportedError, UserError
 from tdcompress.onnxfile.pack import pack_onnx
 
@@ -372,3 +376,16 @@ def test_sparse_initializers_that_would_fill_the_memory_together(model):
         data.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 28]))
     with pytest.raises(UnsupportedError, match="sparse initializers"):
         Session(data.SerializeToString())
+
+
+def test_a_chain_of_many_nodes_keeps_its_readers_while_it_is_fused(model, check):
+    """Every residual stream is read twice, every convolution's output once: 3 nodes become 1."""
+    nodes = []
+    for i in range(60):
+        nodes.append(helper.make_node("Conv", [f"t{i}", "w"], [f"a{i}"], pads=[1, 1, 1, 1], name=f"conv{i}"))
+        nodes.append(helper.make_node("Add", [f"a{i}", f"t{i}"], [f"s{i}"]))
+        nodes.append(helper.make_node("Relu", [f"s{i}"], [f"t{i + 1}" if i < 59 else "y"]))
+    data = model(nodes, {"w": np.float32(0.05) * floats(4, 4, 3, 3)}, {"t0": ["b", 4, 8, 8]})
+    check(data, {"t0": floats(2, 4, 8, 8)})
+    steps = fuse(translate(read_graph(data), {"t0": (4, 8, 8)}, None)).steps
+    assert [(type(step), step.residual) for step in steps] == [(Conv, f"t{i}") for i in range(60)]
