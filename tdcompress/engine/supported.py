@@ -18,7 +18,7 @@ FOLDED_BY_TRANSLATION = ("Shape", "Size")
 
 NOTES: Mapping[str, str] = MappingProxyType(
     {
-        "Add": "so Sub, Mul, Div, Max, Min, Pow: two operands, of one rank if both are computed; a constant is the same for every image",
+        "Add": "so Sub, Mul, Div, Max, Min, Pow: two operands; computed ones of one rank, constants the same for every image",
         "BatchNormalization": "in evaluation mode",
         "Cast": "of an input to float32",
         "Concat": "constants too, if they are the same for every image",
