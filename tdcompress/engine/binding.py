@@ -26,7 +26,7 @@ ACTIVATIONS: tuple[str, ...] = (
 )  # fmt: skip
 BINARIES: tuple[str, ...] = ("add", "sub", "mul", "div", "max", "min", "pow")
 POOLS: tuple[str, ...] = ("max", "average", "average_padded")
-LINEARS: tuple[str, ...] = ("dense", "rows", "lanes")
+LINEARS: tuple[str, ...] = ("dense", "rows", "lanes", "tokens")
 REDUCTIONS: tuple[str, ...] = ("mean", "sum", "max")
 
 

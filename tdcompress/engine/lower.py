@@ -55,6 +55,9 @@ from tdcompress.engine.steps import (
 from tdcompress.engine.tables import lane_table
 from tdcompress.errors import UnsupportedError
 
+_MANY_TOKENS = 4
+"""From so many on, a dense layer's weights are laid out so that each serves several tokens."""
+
 
 def _strides(shape: Sequence[int]) -> list[int]:
     return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
@@ -84,8 +87,10 @@ def _linear(state: Lowering, step: Linear) -> None:
             why=choice.why,
         )
     )
-    fields = _linear_tables(state, step.weight, choice.kernel)
-    bias, tokens = state.pointer(step.bias), math.prod(state.shape(step.x)[:-1])
+    tokens = math.prod(state.shape(step.x)[:-1])
+    many = choice.kernel == "dense" and tokens >= _MANY_TOKENS
+    fields = _linear_tables(state, step.weight, "tokens" if many else choice.kernel)
+    bias = state.pointer(step.bias)
 
     def fill() -> LinearOp:
         return LinearOp(
@@ -107,6 +112,8 @@ def _linear_tables(state: Lowering, weight: Floats, kernel: str) -> dict[str, in
     fields: dict[str, int | None] = {"kind": LINEARS.index(kernel)}
     if kernel == "dense":
         fields["weights"] = state.pointer(weight)
+    elif kernel == "tokens":
+        fields["weights"] = state.pointer(weight.T)
     elif kernel == "lanes":
         weights, positions, steps = lane_table(weight)
         fields["weights"], fields["positions"], fields["step_counts"] = (

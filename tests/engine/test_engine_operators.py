@@ -258,3 +258,29 @@ def test_dynamic_image_size(model):
     session = Session(data)
     for size in (5, 9, 5):
         assert session.run(None, {"x": floats(1, 3, size, size + 1)})[0].shape == (1, 2, size, size + 1)
+
+
+@pytest.mark.parametrize("tokens", [3, 4, 5, 8, 33])
+@pytest.mark.parametrize("outputs", [1, 15, 16, 31, 64, 65, 130])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_over_many_tokens(model, check, isa, tokens, outputs, bias):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"])]
+    if bias:
+        nodes.append(helper.make_node("Add", ["p", "c"], ["q"]))
+    nodes.append(helper.make_node("Relu", ["q" if bias else "p"], ["y"]))
+    constants = {"w": floats(21, outputs), **({"c": floats(outputs)} if bias else {})}
+    check(model(nodes, constants, {"x": ["b", tokens, 21]}), {"x": floats(2, tokens, 21)}, isa)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 7, 16), (5, 16, 65), (9, 33, 64), (6, 3, 15)])
+def test_matrices_that_do_not_fill_blocks(model, check, isa, shape):
+    rows, inner, columns = shape
+    nodes = [helper.make_node("MatMul", ["x", "z"], ["y"])]
+    data = model(nodes, {}, {"x": ["b", 3, rows, inner], "z": ["b", 3, inner, columns]})
+    check(data, {"x": floats(2, 3, rows, inner), "z": floats(2, 3, inner, columns)}, isa)
+
+
+def test_softmax_of_nan_is_nan(model, check, isa):
+    x = floats(3, 40)
+    x[1, 3], x[2, 38] = np.nan, -np.inf
+    check(model([one("Softmax", axis=-1)], {}, {"x": ["b", 40]}), {"x": x}, isa)

@@ -1,6 +1,7 @@
 /* Fully connected layers on one image (or a few tokens): bound by reading the weights, so each is read once, in order. */
-#include "vec.h"
+#include "gemm.h"
 #include "kernels.h"
+#include "vec.h"
 
 INLINE float sum_lanes(vf x) {
     float total = 0;
@@ -87,10 +88,25 @@ static void lanes(const tdc_linear *d, const float *x, float *y) {
 static void lanes(const tdc_linear *d, const float *x, float *y) { (void)d, (void)x, (void)y; }
 #endif
 
+/* Many tokens: the weights stand by columns, and every one that is loaded serves four tokens. */
+static void tokens(const tdc_linear *d, const float *x, float *y) {
+    gemm(x, d->weights, y, d->tokens, d->features, d->outputs);
+    const float a = (float)d->act.a, b = (float)d->act.b;
+    for (int64_t t = 0; t < d->tokens; t++, y += d->outputs) {
+        int64_t n = 0;
+        for (; n + VL <= d->outputs; n += VL) v_store(y + n, act_vector(v_load(y + n) + v_load(d->bias + n), d->act.kind, a, b));
+        for (; n < d->outputs; n++) y[n] = act_scalar(y[n] + d->bias[n], &d->act);
+    }
+}
+
 void KERNEL(linear)(const void *descriptor, const tdc_context *context) {
     const tdc_linear *d = descriptor;
     const float *x = tensor_base(&d->input, context);
     float *y = tensor_base(&d->output, context);
+    if (d->kind == LINEAR_TOKENS) {
+        tokens(d, x, y);
+        return;
+    }
     for (int64_t t = 0; t < d->tokens; t++, x += d->features, y += d->outputs) {
         if (d->kind == LINEAR_DENSE) {
             dense(d, x, y);
@@ -104,20 +120,11 @@ void KERNEL(linear)(const void *descriptor, const tdc_context *context) {
     }
 }
 
-/* Two computed operands (attention): rows of b are read in order, `columns` sums at a time stay in the output row. */
+/* Two computed operands (attention). */
 void KERNEL(matmul)(const void *descriptor, const tdc_context *context) {
     const tdc_matmul *d = descriptor;
     const float *a = tensor_base(&d->a, context), *b = tensor_base(&d->b, context);
     float *y = tensor_base(&d->output, context);
-    for (int64_t i = 0; i < d->batch; i++, a += d->stride_a, b += d->stride_b, y += d->rows * d->columns) {
-        for (int64_t m = 0; m < d->rows; m++) {
-            float *row = y + m * d->columns;
-            memset(row, 0, (size_t)d->columns * sizeof(float));
-            for (int64_t k = 0; k < d->inner; k++) {
-                const float w = a[m * d->inner + k];
-                const float *line = b + k * d->columns;
-                for (int64_t n = 0; n < d->columns; n++) row[n] += w * line[n];
-            }
-        }
-    }
+    for (int64_t i = 0; i < d->batch; i++, a += d->stride_a, b += d->stride_b, y += d->rows * d->columns)
+        gemm(a, b, y, d->rows, d->inner, d->columns);
 }

@@ -65,6 +65,23 @@ void KERNEL(reduce)(const void *descriptor, const tdc_context *context) {
     reduce_outer(d, 0, tensor_base(&d->input, context), &out, divisor);
 }
 
+static float largest_of(const float *row, int64_t n, int64_t step) {
+    float largest = -INFINITY;
+    int64_t i = 0;
+    if (step == 1) {
+        vf most = v_set(-INFINITY);
+        vi nan = {0};
+        for (; i + VL <= n; i += VL) {
+            const vf x = v_load(row + i);
+            nan |= (vi)(x != x);
+            most = v_max(most, x);
+        }
+        for (int j = 0; j < VL; j++) largest = nan[j] ? NAN : join(largest, most[j], REDUCE_MAX);
+    }
+    for (; i < n; i++) largest = join(largest, row[i * step], REDUCE_MAX);
+    return largest;
+}
+
 /* exp(x - largest) of one row, and its sum: by lanes, which are joined often enough that long rows keep their precision. */
 static double exp_row(float *out, const float *in, int64_t n, float largest) {
     double total = 0;
@@ -89,18 +106,19 @@ void KERNEL(softmax)(const void *descriptor, const tdc_context *context) {
     for (int64_t o = 0; o < d->outer; o++) {
         for (int64_t i = 0; i < d->inner; i++) {
             const int64_t at = o * d->size * d->inner + i;
-            float largest = -INFINITY;
+            const float largest = largest_of(in + at, d->size, d->inner);
             double total = 0;
-            for (int64_t k = 0; k < d->size; k++) largest = join(largest, in[at + k * d->inner], REDUCE_MAX);
             if (d->inner == 1)
                 total = exp_row(out + at, in + at, d->size, largest);
             else
                 for (int64_t k = 0; k < d->size; k++) total += out[at + k * d->inner] = expf(in[at + k * d->inner] - largest);
             const float log_total = (float)log(total), factor = (float)(1 / total);
-            for (int64_t k = 0; k < d->size; k++) {
-                const int64_t j = at + k * d->inner;
-                out[j] = d->logarithm ? in[j] - largest - log_total : out[j] * factor;
-            }
+            if (d->logarithm)
+                for (int64_t k = 0, j = at; k < d->size; k++, j += d->inner) out[j] = in[j] - largest - log_total;
+            else if (d->inner == 1)
+                for (int64_t j = at; j < at + d->size; j++) out[j] *= factor;
+            else
+                for (int64_t k = 0, j = at; k < d->size; k++, j += d->inner) out[j] *= factor;
         }
     }
 }

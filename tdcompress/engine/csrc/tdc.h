@@ -98,8 +98,8 @@ typedef struct {
 } tdc_conv;
 
 /* y[t, n] = act(sum_k x[t, k] w[n, k] + bias[n]). LINEAR_DENSE: weights[n][k]. LINEAR_ROWS: CSR with 16- or 32-bit columns.
- * LINEAR_LANES: 16 outputs side by side; per 16 outputs and 32 features, step_counts[] steps of 16 weights and 16 positions (0..31). */
-enum { LINEAR_DENSE, LINEAR_ROWS, LINEAR_LANES };
+ * LINEAR_TOKENS: weights[k][n]. LINEAR_LANES: 16 outputs side by side; per 16 outputs and 32 features, step_counts[] steps of 16 weights and 16 positions (0..31). */
+enum { LINEAR_DENSE, LINEAR_ROWS, LINEAR_LANES, LINEAR_TOKENS };
 
 typedef struct {
     tdc_tensor input, output;
