@@ -38,8 +38,8 @@ class ModelFile:
 
     Attributes:
         path: the file.
-        sha256: of its bytes, in hex.
-        bytes: everything needed to run it (weights in other files are refused).
+        sha256: of its bytes and, where weights are kept in files beside it, of theirs, in hex.
+        bytes: everything needed to run it, those files too.
         gzip_bytes: the same compressed with gzip at level 9.
         denormals: float32 and float64 weights that are not zero but below the smallest normal number.
         inputs: in the file's order, initializers left out.
@@ -57,11 +57,11 @@ def read_model_file(path: Path) -> ModelFile:
     """Read the facts of a file.
 
     Raises:
-        ModelError: it is not an ONNX model, or it keeps weights in other files.
+        ModelError: it is not an ONNX model, or it keeps weights in files outside its folder.
         UnsupportedError: it uses an operator or operator set that is not known.
     """
-    model = load_model(path)
-    data = path.read_bytes()
+    model = load_model(path, external_data=True)
+    data = b"".join(part.read_bytes() for part in (path, *_files_beside(path)))
     weights = {tensor.name for tensor in model.graph.initializer}
     return ModelFile(
         path=path,
@@ -71,6 +71,14 @@ def read_model_file(path: Path) -> ModelFile:
         denormals=sum(count_denormals(tensor) for tensor in all_tensors(model)),
         inputs=tuple(_input_spec(value) for value in model.graph.input if value.name not in weights),
     )
+
+
+def _files_beside(path: Path) -> list[Path]:
+    """The files that hold weights of a model which was loaded, and so checked, before."""
+    tensors = all_tensors(onnx.load(path, load_external_data=False))
+    outside = (tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL)
+    names = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
+    return [path.resolve().parent / name for name in sorted(names)]
 
 
 def count_denormals(tensor: onnx.TensorProto) -> int:

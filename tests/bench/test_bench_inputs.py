@@ -40,11 +40,22 @@ def test_denormals_are_counted_per_type(values, count):
     assert count_denormals(numpy_helper.from_array(values)) == count
 
 
-def test_weights_in_another_file_and_things_that_are_no_model_are_refused(make_model, tmp_path):
-    path = tmp_path / "outside.onnx"
+def test_weights_beside_the_model_count_and_those_elsewhere_are_refused(make_model, tmp_path):
+    path, beside = tmp_path / "outside.onnx", tmp_path / "weights.bin"
     onnx.save_model(onnx.load(make_model(hidden=64)), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    with pytest.raises(ModelError, match="another file"):
+    file = read_model_file(path)
+    assert file.bytes == path.stat().st_size + beside.stat().st_size
+    assert file.gzip_bytes > beside.stat().st_size / 2
+    changed = bytearray(beside.read_bytes())
+    changed[0] ^= 1
+    beside.write_bytes(changed)
+    assert read_model_file(path).sha256 != file.sha256
+    beside.rename(tmp_path / "elsewhere.bin")
+    with pytest.raises(ModelError, match="not a file beside the model"):
         read_model_file(path)
+
+
+def test_things_that_are_no_model_are_refused(tmp_path):
     page = tmp_path / "page.onnx"
     page.write_text("<html>not found</html>")
     with pytest.raises(ModelError, match="not a model"):
