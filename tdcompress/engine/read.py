@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.onnxfile.load import load_model
+from tdcompress.onnxfile.load import in_file, load_model
 
 Array = NDArray[Any]
 
@@ -205,7 +205,17 @@ def read_graph(source: Path | bytes) -> Graph:
         ModelError: not an ONNX model, or a damaged one.
         UnsupportedError: well-formed, with something that the engine does not do; the message names it.
     """
-    model = _parse(source) if isinstance(source, bytes) else load_model(source, external_data=True)
+    if isinstance(source, bytes):
+        model = _parse(source)
+        graph = _graph(model)
+        _check_model(model)
+        return graph
+    model = load_model(source, external_data=True)
+    with in_file(source):
+        return _graph(model)
+
+
+def _graph(model: onnx.ModelProto) -> Graph:
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 0))
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
@@ -221,8 +231,6 @@ def read_graph(source: Path | bytes) -> Graph:
     _check_size(model)
     constants = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
     constants.update({sparse.values.name: _to_dense(sparse) for sparse in model.graph.sparse_initializer})
-    if isinstance(source, bytes):  # load_model has checked a file
-        _check_model(model)
     inputs = tuple(_value(info) for info in model.graph.input if info.name not in constants)
     outputs = tuple(_value(info) for info in model.graph.output)
     return Graph(inputs=inputs, outputs=outputs, nodes=nodes, constants=constants, opset=opset)

@@ -6,6 +6,7 @@ import ctypes
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from tdcompress.engine.plan import Plan, make_plan
 from tdcompress.engine.read import Array, Graph, Value, read_graph
 from tdcompress.engine.steps import Shape
 from tdcompress.errors import TdcompressError, UnsupportedError, UserError
+from tdcompress.onnxfile.load import in_file
 
 MAX_THREADS = 256
 _PLANS_KEPT = 8
@@ -42,6 +44,33 @@ def _node_arg(value: Value) -> NodeArg:
     return NodeArg(
         name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})"
     )
+
+
+def _batch_of(graph: Graph) -> int | None:
+    """The batch size that a model fixes; None if it leaves it open.
+
+    Raises:
+        UnsupportedError: inputs or outputs that the engine does not have.
+    """
+    if not graph.inputs:
+        raise UnsupportedError("the model has no inputs; its outputs are constants")
+    for value in graph.inputs:
+        if value.dtype.name not in DTYPES:
+            raise UnsupportedError(
+                f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled: use the onnxruntime backend"
+            )
+        if not value.shape:
+            raise UnsupportedError(
+                f"input {value.name!r} is a scalar; inputs need a batch axis: use the onnxruntime backend for this model"
+            )
+    if len(graph.inputs) + len(graph.outputs) > _MOST_ARRAYS:
+        raise UnsupportedError(
+            f"the model has more than {_MOST_ARRAYS} inputs and outputs; use the onnxruntime backend for this model"
+        )
+    batches = {value.shape[0] for value in graph.inputs if isinstance(value.shape[0], int)}
+    if len(batches) > 1:
+        raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); use the onnxruntime backend")
+    return batches.pop() if batches else None
 
 
 class _Runner:
@@ -143,26 +172,10 @@ class Session:
         self._isa = self._library.instruction_set(isa)
         self._run = self._library.run
         self._threads = int(threads)
+        self._path = None if isinstance(source, bytes) else Path(source)
         self._graph: Graph = read_graph(source if isinstance(source, bytes) else Path(source))
-        if not self._graph.inputs:
-            raise UnsupportedError("the model has no inputs; its outputs are constants")
-        for value in self._graph.inputs:
-            if value.dtype.name not in DTYPES:
-                raise UnsupportedError(
-                    f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled: use the onnxruntime backend"
-                )
-            if not value.shape:
-                raise UnsupportedError(
-                    f"input {value.name!r} is a scalar; inputs need a batch axis: use the onnxruntime backend for this model"
-                )
-        if len(self._graph.inputs) + len(self._graph.outputs) > _MOST_ARRAYS:
-            raise UnsupportedError(
-                f"the model has more than {_MOST_ARRAYS} inputs and outputs; use the onnxruntime backend for this model"
-            )
-        batches = {value.shape[0] for value in self._graph.inputs if isinstance(value.shape[0], int)}
-        if len(batches) > 1:
-            raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); use the onnxruntime backend")
-        self._batch: int | None = batches.pop() if batches else None
+        with self._in_file():
+            self._batch = _batch_of(self._graph)
         self._inputs = [_node_arg(value) for value in self._graph.inputs]
         self._outputs = [_node_arg(value) for value in self._graph.outputs]
         self._names = tuple(value.name for value in self._graph.inputs)
@@ -176,6 +189,10 @@ class Session:
         static = tuple(value.shape[1:] for value in self._graph.inputs)
         if all(isinstance(size, int) for shape in static for size in shape):
             self._program(static)  # type: ignore[arg-type]  # all entries are int
+
+    def _in_file(self) -> AbstractContextManager[None]:
+        """What is found wrong with the model here is said of its file, if it has one."""
+        return nullcontext() if self._path is None else in_file(self._path)
 
     def get_inputs(self) -> list[NodeArg]:
         """The model's inputs."""
@@ -195,7 +212,8 @@ class Session:
             program = self._programs.get(shapes)
             if program is None:
                 try:
-                    plan = make_plan(self._graph, dict(zip(self._names, shapes, strict=True)), self._batch, self._isa)
+                    with self._in_file():
+                        plan = make_plan(self._graph, dict(zip(self._names, shapes, strict=True)), self._batch, self._isa)
                     program = _Program(plan, self._isa.index, self._threads, len(self._names))
                 except MemoryError as error:
                     raise TdcompressError(

@@ -389,3 +389,18 @@ def test_a_chain_of_many_nodes_keeps_its_readers_while_it_is_fused(model, check)
     check(data, {"t0": floats(2, 4, 8, 8)})
     steps = fuse(translate(read_graph(data), {"t0": (4, 8, 8)}, None)).steps
     assert [(type(step), step.residual) for step in steps] == [(Conv, f"t{i}") for i in range(60)]
+
+
+def test_refusals_name_the_file_once(model, tmp_path):
+    lrn = helper.make_node("LRN", ["x"], ["y"], size=3)
+    for name, data in {
+        "operator.onnx": model([lrn], {}, {"x": ["b", 3, 4, 4]}),
+        "opset.onnx": model([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": ["b", 3]}, opset=9),
+        "scalar.onnx": model([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": []}),
+        "noise.onnx": b"noise",
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises((ModelError, UnsupportedError)) as caught:
+            Session(tmp_path / name)
+        assert str(caught.value).count(name) == 1
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
