@@ -1,5 +1,6 @@
 """Read an ONNX file that nobody vouched for; write one that is complete or not there at all."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -177,7 +178,9 @@ def _read_external(path: Path, tensors: list[onnx.TensorProto]) -> None:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         source = (folder / location).resolve()
-        if not location or not source.is_relative_to(folder) or not source.is_file():
+        # as onnx: a path that leaves the folder is refused even where it comes back to it
+        leaves = Path(location).is_absolute() or Path(os.path.normpath(location)).parts[:1] == (os.pardir,)
+        if not location or leaves or not source.is_relative_to(folder) or not source.is_file():
             raise ModelError(f"{path}: weight {tensor.name!r} points to {location!r}, not a file beside the model")
         try:
             offset = int(entries.get("offset", "0"))

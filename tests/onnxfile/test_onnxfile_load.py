@@ -120,6 +120,30 @@ def test_external_data_stays_beside_the_model(tmp_path: Path, location: str) -> 
         load_model(folder / "m.onnx", external_data=True)
 
 
+@pytest.mark.parametrize(
+    ("location", "accepted"),
+    [("w.bin", True), ("./w.bin", True), ("sub/../w.bin", True), ("../models/w.bin", False), ("sub/../../models/w.bin", False)],
+)
+def test_a_path_that_leaves_the_folder_is_refused_though_it_comes_back(tmp_path: Path, location: str, accepted: bool) -> None:
+    """As onnx itself does, whose check of a file on disk is asked here too."""
+    folder = tmp_path / "models"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "w.bin").write_bytes(bytes(4))
+    model = relu()
+    tensor = model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    if accepted:
+        onnx.checker.check_model(str(folder / "m.onnx"))
+        assert load_model(folder / "m.onnx", external_data=True).graph.initializer[-1].raw_data == bytes(4)
+        return
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(str(folder / "m.onnx"))
+    with pytest.raises(ModelError, match="not a file beside the model"):
+        load_model(folder / "m.onnx", external_data=True)
+
+
 @pytest.mark.parametrize("entry", [("offset", "-1"), ("length", "5"), ("offset", "1000"), ("length", "many")])
 def test_external_data_must_lie_in_its_file(tmp_path: Path, entry: tuple[str, str]) -> None:
     model = relu()
