@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from tdcompress.errors import ModelError
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.onnxfile.encodings.base import RESERVED, Key, Room, Section, Weight
+from tdcompress.onnxfile.encodings.base import RENAME, RESERVED, Key, Room, Section, Weight
 from tdcompress.onnxfile.encodings.coo import decode_coo
 from tdcompress.onnxfile.graphs import graphs, node_lists
 from tdcompress.onnxfile.load import STANDARD
@@ -117,7 +117,7 @@ def _read_graph(graph: onnx.GraphProto, number: int, path: str, room: Room) -> l
             found.append(_alone("sparse_initializer", name, decode_coo(sparse, room), sparse, number, path))
     for key, section in sections(graph).items():
         if key.graph != number:
-            raise ModelError(f"packed weights at {key.prefix!r} are in the wrong graph; was the file edited?")
+            raise ModelError(f"packed weights at {key.prefix!r} are in the wrong graph; was the file edited? {RENAME}")
         for weight in _read_section(key, section, room):
             found.append(StoredWeight(name=weight.name, array=weight.array, key=key, path=path, message=None))
     return found
@@ -161,11 +161,11 @@ def _read_section(key: Key, section: Section, room: Room) -> list[Weight]:
     what = f"packed weights at {key.prefix!r} ({_members(section)})"
     encoding = ENCODINGS.get(key.encoding)
     if encoding is None:
-        raise ModelError(f"{what} are of an encoding that this version does not know")
+        raise ModelError(f"{what} are of an encoding that this version does not know; {RENAME}")
     try:
         weights = encoding.read(section, key, room)
     except ModelError as error:
-        raise ModelError(f"{what}: {error}") from error
+        raise ModelError(f"{what}: {error}; {RENAME}") from error
     again = encoding.write(weights, key)
     same = (
         _canonical(section.initializers) == _canonical(again.initializers)
@@ -173,7 +173,7 @@ def _read_section(key: Key, section: Section, room: Room) -> list[Weight]:
         and _canonical(section.nodes) == _canonical(again.nodes)
     )
     if not same:
-        raise ModelError(f"{what} are not as this format writes them; was the file edited?")
+        raise ModelError(f"{what} are not as this format writes them; was the file edited? {RENAME}")
     return weights
 
 

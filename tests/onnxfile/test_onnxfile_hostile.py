@@ -218,8 +218,23 @@ def test_messages_name_file_weights_and_cause(do: Callable, packed: onnx.ModelPr
         do(path, tmp_path / "out.onnx") if do in (pack_onnx, unpack_onnx) else do(path)
     assert str(caught.value) == (
         f"{path}: packed weights at 'tdc1.0.gap8.f4.' (conv1.weight, conv2.weight and 1 more): "
-        "positions and values do not fit; the file is damaged"
+        "positions and values do not fit; the file is damaged; "
+        "names that begin with 'tdc1.' are reserved for packed weights: in a file that was never packed, rename them"
     )
+
+
+@pytest.mark.parametrize("name", ["tdc1.0.gap4.f4.codes", "tdc1.0.gap8.f4.values", "tdc1.mine", "tdc1.0.mine.f4.codes"])
+def test_a_users_own_weight_of_a_reserved_name(make_small_net: Callable[..., onnx.ModelProto], name: str) -> None:
+    model = make_small_net(0.9)
+    for node in model.graph.node:
+        for place, read in enumerate(node.input):
+            if read == "conv2.weight":
+                node.input[place] = name
+    (weight,) = (t for t in model.graph.initializer if t.name == "conv2.weight")
+    weight.name = name
+    onnx.checker.check_model(model)
+    with pytest.raises(ModelError, match="reserved for packed weights: in a file that was never packed, rename"):
+        pack_model(model)
 
 
 def test_labels_of_other_tools_do_not_matter(packed: onnx.ModelProto) -> None:

@@ -13,6 +13,7 @@ from tdcompress.errors import ModelError
 from tdcompress.onnxfile.tensors import PACKABLE, Array, message_bytes
 
 RESERVED = "tdc1."  # every name that packing adds to a graph starts so; the digit is the version of the format
+RENAME = f"names that begin with {RESERVED!r} are reserved for packed weights: in a file that was never packed, rename them"
 _PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d)?\.")
 _DTYPES = {dtype.str[1:]: dtype for dtype in PACKABLE.values()}
 
@@ -61,7 +62,7 @@ class Key:
         """
         match = _PREFIX.match(name)
         if match is None or match[3] not in _DTYPES or (match[4] or match[3]) not in _DTYPES:
-            raise ModelError(f"{name!r} looks like a packed weight, but not of a known format; was the file edited?")
+            raise ModelError(f"{name!r} looks like a packed weight, but not of a known format; was the file edited? {RENAME}")
         return Key(graph=int(match[1]), encoding=match[2], dtype=_DTYPES[match[3]], stored=_DTYPES[match[4] or match[3]])
 
 
