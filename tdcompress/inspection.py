@@ -1,6 +1,6 @@
 """ONNX files as people read them: tensor by tensor, layer by layer as the engine sees them, and what packing did."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tdcompress.engine import LayerRecord, Session
@@ -71,15 +71,23 @@ def packing_lines(report: PackReport) -> Iterator[str]:
             f"float16: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, "
             f"{report.underflows:,} became zero"
         )
-        if report.output_error is None:
+        before, after = report.outputs_not_finite
+        if before or after:
+            yield f"float16: {before:,} outputs on random inputs were NaN or infinite, {after:,} are now; these were not compared"
+        elif report.output_error is None:
             yield "float16: outputs were not compared, since inputs of free sizes cannot be made up"
-        else:
+        if report.output_error is not None:
             yield f"float16: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
     if report.negative_zeros:
         yield f"{report.negative_zeros:,} weights that were -0.0 are +0.0"
-    for reason in sorted(set(report.kept_dense.values())):
-        names = [name for name, why in report.kept_dense.items() if why == reason]
-        yield f"with zeros, but kept dense because {reason}: {', '.join(names[:3])}" + " ..." * (len(names) > 3)
+    yield from _by_reason("with zeros, but kept dense", report.kept_dense)
+    yield from _by_reason("kept in float32", report.kept_float32)
+
+
+def _by_reason(what: str, kept: Mapping[str, str]) -> Iterator[str]:
+    for reason in sorted(set(kept.values())):
+        names = [name for name, why in kept.items() if why == reason]
+        yield f"{what} because {reason}: {', '.join(names[:3])}" + " ..." * (len(names) > 3)
 
 
 def engine_layers(path: Path, shapes: Sequence[str]) -> tuple[LayerRecord, ...]:

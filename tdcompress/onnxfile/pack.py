@@ -15,10 +15,10 @@ from tdcompress.onnxfile.encodings.base import Key, Section, Weight
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, save_model
-from tdcompress.onnxfile.plan import Rounding, byte_prices, plan
+from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_halved, plan
 from tdcompress.onnxfile.prepare import not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
-from tdcompress.onnxfile.runtime import check_section, open_session, output_error, random_inputs
+from tdcompress.onnxfile.runtime import Comparison, check_section, compare_outputs, open_session, random_inputs
 from tdcompress.onnxfile.strip import undocumented
 from tdcompress.onnxfile.tensors import PACKABLE, count_zeros, is_parameter
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights
@@ -72,26 +72,33 @@ def pack_model(
     strict = infers_strictly(dense)
     prices = byte_prices(prefer, strict) if sparse else {"dense": 1.0}
     weights = stored_weights(dense)
-    kept_dense = {weight.full_name: _why_constant(weight) for weight in constant_weights(dense) if _has_zeros(weight)}
+    constants = constant_weights(dense)
+    kept_dense = {weight.full_name: _why_constant(weight) for weight in constants if _has_zeros(weight)}
+    kept_float32 = {weight.full_name: _why_constant(weight) for weight in constants if can_be_halved(weight)}
     rounding = Rounding()
     for number, (path, graph) in enumerate(graphs(packed)):
         fixed = unpackable(graph)
         here = {weight.name: weight for weight in weights if weight.key.graph == number}
         kept_dense |= {path + name: reason for name, reason in fixed.items() if _has_zeros(here[name])}
         planned = plan([weight for name, weight in here.items() if name not in fixed], number, values, prices)
-        for key, members in planned.items():
+        kept_float32 |= {path + name: reason for name, reason in fixed.items() if can_be_halved(here[name])}
+        kept_float32 |= {path + name: reason for name, reason in planned.kept_float32.items()}
+        for key, members in planned.sections.items():
             for weight in members:
                 if key.narrow:
                     rounding = rounding.with_weight(here[weight.name].array, weight.array)
-        _write(graph, {key: members for key, members in planned.items() if is_packed(key)}, packed)
+        _write(graph, {key: members for key, members in planned.sections.items() if is_packed(key)}, packed)
     if packed.ByteSize() >= dense.ByteSize():
         packed, rounding = dense, Rounding()
+        no_smaller = "the file would be no smaller"
+        kept_float32 = {weight.full_name: no_smaller for weight in weights if can_be_halved(weight)} | kept_float32
     else:
         _drop_labels(packed)
     onnx.checker.check_model(packed)
     if strict and not infers_strictly(packed):
         raise VerificationError("the source passes onnx.checker's full check, the packed model does not; nothing was written")
     report = inspect_model(packed)
+    compared = _compared(dense, packed) if values == "float16" else Comparison(error=0.0, not_finite=(0, 0))
     return packed, PackReport(
         source_bytes=source.ByteSize(),
         dense_bytes=dense.ByteSize(),
@@ -102,10 +109,12 @@ def pack_model(
         encodings=report.encodings,
         tensors=report.tensors,
         kept_dense=kept_dense,
+        kept_float32=kept_float32 if values == "float16" else {},
         negative_zeros=negative_zeros,
         weight_error=rounding.error,
         underflows=rounding.underflows,
-        output_error=_output_error(dense, packed) if values == "float16" else 0.0,
+        output_error=compared.error,
+        outputs_not_finite=compared.not_finite,
     )
 
 
@@ -156,11 +165,13 @@ def _drop_labels(model: onnx.ModelProto) -> None:
             node.ClearField("name")
 
 
-def _output_error(dense: onnx.ModelProto, packed: onnx.ModelProto) -> float | None:
-    """See `PackReport`."""
+def _compared(dense: onnx.ModelProto, packed: onnx.ModelProto) -> Comparison:
+    """On random inputs; see `PackReport`."""
     session = open_session(dense)
     inputs = random_inputs(session, batch=4, seed=0)
-    return None if inputs is None else output_error(session, open_session(packed), [inputs])
+    if inputs is None:
+        return Comparison(error=None, not_finite=(0, 0))
+    return compare_outputs(session, open_session(packed), [inputs])
 
 
 def _has_zeros(weight: StoredWeight) -> bool:

@@ -31,17 +31,34 @@ def byte_prices(prefer: Prefer, strict: bool) -> dict[str, float]:
     return {name: price for name, price in prices.items() if math.isfinite(price)}
 
 
-def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[str, float]) -> dict[Key, list[Weight]]:
-    """Key -> the weights to be written so, in their order; with values="float16", rounded ones.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the weights of a graph are to be written.
+
+    Attributes:
+        sections: key -> its weights in their order, rounded ones where that was asked for.
+        kept_float32: name -> reason, for matrices that could not be rounded.
+    """
+
+    sections: dict[Key, list[Weight]]
+    kept_float32: dict[str, str]
+
+
+def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[str, float]) -> Plan:
+    """Decide the encoding and the stored element type of each weight.
 
     Every set of weights with the same element types shares decoders, so these are decided together.
     """
     by_type: dict[Key, list[Weight]] = {}
+    kept_float32: dict[str, str] = {}
     for weight in weights:
         key = Key(graph=graph, encoding="dense", dtype=weight.array.dtype, stored=weight.array.dtype)
-        half = _halved(weight, key) if values == "float16" else None
-        if half is not None:
-            weight, key = half
+        if values == "float16" and can_be_halved(weight):
+            half = _halved(weight, key)
+            if isinstance(half, str):
+                kept_float32[weight.name] = half
+            else:
+                weight, key = half
         by_type.setdefault(key, []).append(weight)
     planned: dict[Key, list[Weight]] = {}
     for key, members in by_type.items():
@@ -50,7 +67,12 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
         picks = choose(own, {name: price * shared_bytes(keys[name]) for name, price in prices.items()})
         for weight, pick in zip(members, picks, strict=True):
             planned.setdefault(keys[pick], []).append(weight)
-    return planned
+    return Plan(sections=planned, kept_float32=kept_float32)
+
+
+def can_be_halved(weight: Weight) -> bool:
+    """Whether values="float16" is about this weight: float32 matrices; vectors stay as they are."""
+    return weight.array.dtype == _FLOAT32 and weight.array.ndim >= 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +96,16 @@ def _costs(weight: Weight, keys: Mapping[str, Key]) -> dict[str, int]:
     return {name: own_bytes(weight, key) for name, key in keys.items()}
 
 
-def _halved(weight: Weight, key: Key) -> tuple[Weight, Key] | None:
-    """The weight rounded to float16, or None: vectors, values beyond float16's range, or no byte gained."""
+def _halved(weight: Weight, key: Key) -> tuple[Weight, Key] | str:
+    """The weight rounded to float16, or the reason why it cannot be."""
     array = weight.array
-    if array.dtype != _FLOAT32 or array.ndim < 2 or not np.abs(array).max() <= np.finfo(_FLOAT16).max:
-        return None
+    if not np.isfinite(array).all():
+        return "it holds NaN or infinity"
+    largest, limit = float(np.abs(array).max()), float(np.finfo(_FLOAT16).max)
+    if largest > limit:
+        return f"a value of size {largest:.3g} is beyond float16's {limit:g}"
     rounded = Weight(name=weight.name, array=array.astype(_FLOAT16).astype(_FLOAT32) + np.float32(0))
     narrow = replace(key, stored=_FLOAT16)
     if own_bytes(rounded, narrow) >= own_bytes(weight, key):
-        return None
+        return "float16 makes it no smaller"
     return rounded, narrow

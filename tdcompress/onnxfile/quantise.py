@@ -18,13 +18,13 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile.load import in_file, load_model, save_model
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.prepare import prepared
 from tdcompress.onnxfile.reports import Prefer, QuantiseReport
-from tdcompress.onnxfile.runtime import open_session, output_error
+from tdcompress.onnxfile.runtime import compare_outputs, open_session
 from tdcompress.onnxfile.strip import strip
 from tdcompress.onnxfile.tensors import Array
 from tdcompress.onnxfile.weights import densified, is_packed, stored_weights
@@ -64,7 +64,7 @@ def quantise_int8(
     Raises:
         ModelError: `src` is not a model, or the samples do not fit its input.
         UnsupportedError: several inputs, or nothing in the model that can be quantised.
-        VerificationError: onnxruntime does not run the result, or packed weights do not decode.
+        VerificationError: onnxruntime does not run the result, packed weights do not decode, or outputs that were finite are not.
     """
     source = load_model(src)
     with in_file(src):
@@ -79,7 +79,12 @@ def quantise_int8(
         weights = [w for w in stored_weights(quantised) if w.array.dtype == np.int8 and w.name in before]
         if not weights:
             raise UnsupportedError("nothing in it can be quantised to int8")
-        error = output_error(open_session(dense), open_session(quantised), batches)
+        compared = compare_outputs(open_session(dense), open_session(quantised), batches)
+        before_int8, as_int8 = compared.not_finite
+        if compared.error is None or as_int8 > before_int8:
+            raise VerificationError(
+                f"{as_int8} output values are NaN or infinite as int8, {before_int8} before, on the calibration samples"
+            )
     return QuantiseReport(
         source_bytes=source.ByteSize(),
         file_bytes=save_model(quantised, dst),
@@ -89,7 +94,7 @@ def quantise_int8(
         elements=sum(weight.array.size for weight in weights),
         zeros_before=sum(int(np.count_nonzero(before[weight.name] == 0)) for weight in weights),
         zeros_after=sum(int(np.count_nonzero(weight.array == 0)) for weight in weights),
-        output_error=error,
+        output_error=compared.error,
     )
 
 

@@ -131,11 +131,14 @@ class PackReport(_Json):
         encodings: encoding -> number of weights.
         tensors: every weight as it is in the packed file.
         kept_dense: weight -> reason, for weights with zeros that could not be encoded.
+        kept_float32: weight -> reason, for float32 matrices that values="float16" could not round.
         negative_zeros: weights that were -0.0 and are +0.0 now; everything else is bit-exact with values="float32".
         weight_error: largest |rounded - exact| / max |exact| over the weights kept as float16; 0 with float32.
         underflows: non-zero weights that float16 rounds to zero.
         output_error: largest |output difference| / max |output| against the source on random inputs; None where
-            no inputs could be made up. 0 with float32.
+            no inputs could be made up, or no output is finite. 0 with float32.
+        outputs_not_finite: how many outputs on these inputs are NaN or infinite, and were not compared: of the source, of the
+            packed file.
     """
 
     source_bytes: int
@@ -147,10 +150,12 @@ class PackReport(_Json):
     encodings: dict[str, int]
     tensors: tuple[TensorReport, ...]
     kept_dense: dict[str, str]
+    kept_float32: dict[str, str]
     negative_zeros: int
     weight_error: float
     underflows: int
     output_error: float | None
+    outputs_not_finite: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)

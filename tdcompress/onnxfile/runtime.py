@@ -1,7 +1,7 @@
 """onnxruntime as a judge: open a model, run it, compare."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -81,21 +81,46 @@ def random_inputs(session: ort.InferenceSession, batch: int, seed: int) -> dict[
     return inputs
 
 
-def output_error(exact: ort.InferenceSession, other: ort.InferenceSession, batches: Iterable[Mapping[str, Array]]) -> float:
-    """Largest |difference| / max |output| of a float output, over all batches; |difference| where the output is all 0.
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The float outputs of two models on the same inputs.
+
+    Attributes:
+        error: largest |difference| / max |output| of an output, |difference| where that is all 0, over the values that are finite
+            in both; None where none is.
+        not_finite: how many values are NaN or infinite: of the first model, of the second.
+    """
+
+    error: float | None
+    not_finite: tuple[int, int]
+
+
+def compare_outputs(
+    exact: ort.InferenceSession, other: ort.InferenceSession, batches: Iterable[Mapping[str, Array]]
+) -> Comparison:
+    """Run both on all batches.
 
     Raises:
         VerificationError: onnxruntime fails.
     """
-    differences: Counter[int] = Counter()
-    largest: Counter[int] = Counter()
+    differences: dict[int, float] = {}
+    largest: dict[int, float] = {}
+    lost, lost_other, compared, values = 0, 0, 0, 0
     for inputs in batches:
         for place, (wanted, given) in enumerate(zip(run(exact, inputs), run(other, inputs), strict=True)):
-            if wanted.dtype.kind == "f":
-                exactly = wanted.astype(np.float64)
-                differences[place] = max(differences[place], np.abs(exactly - given).max(initial=0.0))
-                largest[place] = max(largest[place], np.abs(exactly).max(initial=0.0))
-    return max((float(difference / (largest[place] or 1.0)) for place, difference in differences.items()), default=0.0)
+            if wanted.dtype.kind != "f":
+                continue
+            finite, finite_other = np.isfinite(wanted), np.isfinite(given)
+            both = finite & finite_other
+            lost += int(np.count_nonzero(~finite))
+            lost_other += int(np.count_nonzero(~finite_other))
+            compared += int(np.count_nonzero(both))
+            values += both.size
+            exactly = wanted[both].astype(np.float64)
+            differences[place] = max(differences.get(place, 0.0), float(np.abs(exactly - given[both]).max(initial=0.0)))
+            largest[place] = max(largest.get(place, 0.0), float(np.abs(exactly).max(initial=0.0)))
+    error = max((difference / (largest[place] or 1.0) for place, difference in differences.items()), default=0.0)
+    return Comparison(error=error if compared or not values else None, not_finite=(lost, lost_other))
 
 
 def check_section(section: Section, key: Key, weights: list[Weight], like: onnx.ModelProto) -> None:
