@@ -60,6 +60,16 @@ class Aligned:
         return np.asarray(~live & rows[:, None] & (np.cumsum(~live, axis=1) <= missing))
 
 
+def check_align(align: int) -> None:
+    """Refuse what is no block.
+
+    Raises:
+        ValueError: no whole number, or below 1.
+    """
+    if type(align) is not int or align < 1:
+        raise ValueError(f"align = {align!r}: a whole number, at least 1")
+
+
 def aligned(graph: ChannelGraph, roots: Ids, align: int) -> list[Aligned]:
     """The demands of an alignment, narrow tensors first, so that what is concatenated of them fits already.
 

@@ -122,4 +122,7 @@ def replace(model: nn.Module, names: Iterable[str]) -> nn.Module:
             return NarrowAttention(full)
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, NarrowAttention(full))
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and any(isinstance(part, NarrowAttention) for part in module.modules()):
+            module.use_nested_tensor = False  # a nested tensor has no heads to tell apart
     return model

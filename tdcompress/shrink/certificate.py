@@ -1,6 +1,7 @@
 """Proof by computation that shrinking changed nothing: both networks in float64 on random inputs."""
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tdcompress.errors import VerificationError
-from tdcompress.shrink.trace import ExampleInputs, as_tuple
+from tdcompress.shrink.double import in_float64
+from tdcompress.shrink.trace import ExampleInputs, as_tuple, unfused
 
 TOLERANCE = 1e-10  # of the largest output; float64 rounding of deep networks stays near 1e-14
 
@@ -31,8 +33,9 @@ class Certificate:
 def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs, *, seed: int = 0) -> Certificate:
     """Compare two networks in float64, eval mode, on standard normal inputs of the examples' shapes.
 
-    Integer and boolean inputs (token numbers) are taken as they are. A bias that took a constant is exact in float64 only: a
-    network that was rounded to float32 after folding agrees to about 1e-7 and does not pass.
+    The forward code runs in float64 also where it asks for less. Integer and boolean inputs (token numbers) are taken as they
+    are. A bias that took a constant is exact in float64 only: a network that was rounded to float32 after folding agrees to
+    about 1e-7 and does not pass.
 
     Args:
         masked: the full network with its dead channels.
@@ -41,12 +44,14 @@ def certify(masked: nn.Module, shrunk: nn.Module, example_inputs: ExampleInputs,
         seed: of the random inputs.
 
     Raises:
-        VerificationError: outputs of different structure or shape, non-finite outputs, or a difference above 1e-10 * max
-            |output|.
+        VerificationError: outputs of different structure or shape, other values beside the tensors, non-finite outputs, or a
+            difference above 1e-10 * max |output|.
     """
     generator = torch.Generator().manual_seed(seed)
     inputs = _random(example_inputs, generator)
-    expected, actual = _outputs(masked, inputs), _outputs(shrunk, inputs)
+    (expected, others), (actual, found) = _outputs(masked, inputs), _outputs(shrunk, inputs)
+    if len(others) != len(found) or not all(map(_same, others, found)):
+        raise VerificationError(f"the shrunk network returns {found} beside its tensors, the full one {others}")
     if [item.shape for item in expected] != [item.shape for item in actual]:
         raise VerificationError(
             f"the shrunk network returns {[tuple(item.shape) for item in actual]},"
@@ -80,13 +85,18 @@ def _is_constant(masked: nn.Module, example_inputs: ExampleInputs, first: list[T
     """Whether other inputs give the same; of inputs that are no numbers to draw, only zeros tell."""
     if not any(item.is_floating_point() for item in as_tuple(example_inputs)):
         return not any(bool(item.any()) for item in first)
-    second = _outputs(masked, _random(example_inputs, generator))
+    second, _ = _outputs(masked, _random(example_inputs, generator))
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """All tensors that a float64 copy returns."""
+def _same(a: object, b: object) -> bool:
+    return math.isclose(a, b, rel_tol=TOLERANCE) if isinstance(a, float) and isinstance(b, float) else a == b
+
+
+def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[list[Tensor], list[object]]:
+    """What a float64 copy returns: its tensors, and everything else (numbers, flags, names)."""
     model = copy.deepcopy(model).double().eval()
-    with torch.no_grad():
+    with torch.no_grad(), unfused(), in_float64():
         leaves = pytree.tree_leaves(model(*(item.clone() for item in inputs)))
-    return [leaf.double() for leaf in leaves if isinstance(leaf, Tensor)]
+    tensors = [leaf if leaf.is_complex() else leaf.double() for leaf in leaves if isinstance(leaf, Tensor)]
+    return tensors, [leaf for leaf in leaves if not isinstance(leaf, Tensor)]

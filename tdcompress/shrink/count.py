@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from tdcompress.shrink.trace import ExampleInputs, as_tuple
+from tdcompress.shrink.trace import ExampleInputs, as_tuple, unfused
 
 
 def parameters_and_macs(model: nn.Module, example_inputs: ExampleInputs) -> tuple[int, int]:
@@ -25,12 +25,6 @@ def parameters_and_macs(model: nn.Module, example_inputs: ExampleInputs) -> tupl
     from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes 0.15 s
 
     counter = FlopCounterMode(display=False)
-    # The fused transformer path has no formula; FlopCounterMode cannot see into it.
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), counter:
-            model(*inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    with torch.no_grad(), unfused(), counter:
+        model(*inputs)
     return parameters, counter.get_total_flops() // 2 // len(inputs[0])

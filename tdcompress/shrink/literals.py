@@ -12,7 +12,7 @@ from tdcompress.shrink.cells import Ids, Signal, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.decide import Decision
 from tdcompress.shrink.rules import SIZED, base_name
-from tdcompress.shrink.trace import ExampleInputs, Program, as_tuple, place, source_line, trace
+from tdcompress.shrink.trace import ExampleInputs, Program, place, source_line, trace
 
 
 def depends_on_sizes(graph: ChannelGraph, decision: Decision) -> bool:
@@ -26,8 +26,9 @@ def first_misfit(
     """The channels at the first operator of the narrow network that does not come out as predicted, with the reason.
 
     Both traces are compared operator by operator: the same operator, the predicted shape, and the same numbers as arguments
-    where they are not sizes. A forward pass that raises is blamed on the sized operator of the same source line, else on the
-    last one before it.
+    where they are not sizes, and at the end what is returned beside tensors. A number that changed is taken for the width of
+    every tensor that went from the one to the other; else for a function of all widths. A forward pass that raises is blamed
+    on the sized operator of the same source line, else on the last one before it.
 
     Returns:
         None when everything fits.
@@ -35,18 +36,18 @@ def first_misfit(
     Raises:
         VerificationError: the narrow network does not run, and no removed channel can be blamed for it.
     """
-    doubled = tuple(i.double() if i.is_floating_point() else i for i in as_tuple(example_inputs))
     try:
-        narrow_nodes = list(trace(narrow, doubled).calls())
+        traced = trace(narrow, example_inputs)
     except UnsupportedError as error:
         return _blame_exception(error, program, graph, decision)
-    full_nodes = list(program.calls())
-    for full, actual in zip(full_nodes, narrow_nodes, strict=False):
+    nodes, narrow_nodes = list(program.calls()), list(traced.calls())
+    for full, actual in zip(nodes, narrow_nodes, strict=False):
         if full.target != actual.target or not _fits(full, actual, graph, decision):
-            return _blame(full, full_nodes, graph, decision)
-    if len(full_nodes) != len(narrow_nodes):
-        return _blame(full_nodes[-1], full_nodes, graph, decision)
-    return None
+            return _blame(full, nodes, graph, decision, _changed(full, actual))
+    if len(nodes) != len(narrow_nodes):
+        return _blame(nodes[-1], nodes, graph, decision)
+    returned = _changed(program.nodes[-1], traced.nodes[-1])
+    return _blame(program.nodes[-1], nodes, graph, decision, returned) if returned else None
 
 
 def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decision) -> bool:
@@ -81,6 +82,13 @@ def _numbers(node: fx.Node) -> list[object]:
     return [item for item in pytree.tree_leaves((node.args, node.kwargs)) if not isinstance(item, fx.Node)]
 
 
+def _changed(full: fx.Node, actual: fx.Node) -> frozenset[tuple[object, object]]:
+    """The numbers of an operator, or of what is returned, that came out otherwise."""
+    if full.target != actual.target:
+        return frozenset()
+    return frozenset((a, b) for a, b in zip(_numbers(full), _numbers(actual), strict=False) if a != b)
+
+
 def _blame_exception(error: UnsupportedError, program: Program, graph: ChannelGraph, decision: Decision) -> tuple[Ids, str]:
     frames = traceback.extract_tb(error.__cause__.__traceback__) if error.__cause__ else []
     lines = {(frame.filename, frame.lineno) for frame in frames}
@@ -93,14 +101,39 @@ def _blame_exception(error: UnsupportedError, program: Program, graph: ChannelGr
     return _blame((at_line or nodes)[-1], nodes, graph, decision)
 
 
-def _blame(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decision: Decision) -> tuple[Ids, str]:
-    """Channels at the operator, or at the last sized operator before it that loses any."""
-    earlier = [n for n in reversed(nodes[: nodes.index(node)]) if base_name(n.target) in SIZED]
+def _blame(
+    node: fx.Node,
+    nodes: list[fx.Node],
+    graph: ChannelGraph,
+    decision: Decision,
+    changed: frozenset[tuple[object, object]] = frozenset(),
+) -> tuple[Ids, str]:
+    """Channels of tensors with a width that changed as a number did; else at the operator, or at the last sized one before it."""
+    of_width = [
+        _gone(signal.channel, decision)
+        for name in (n.name for n in nodes)
+        for signal in signals_of(graph.signals.get(name))
+        if changed & set(zip(signal.shape, predicted_shape(signal, decision), strict=True))
+    ]
+    if of_width:
+        return np.unique(np.concatenate(of_width)), f"{_taker(node)} a width as a number"
+    earlier = [n for n in reversed(nodes[: nodes.index(node)] if node in nodes else []) if base_name(n.target) in SIZED]
     for candidate in (node, *earlier):
         found = _channels(candidate, graph, decision)
         if found.size:
             return _same_line(candidate, nodes, graph, decision), _reason(candidate)
+    everything = _gone(np.arange(graph.channels), decision)
+    if changed and everything.size:
+        return everything, f"{_taker(node)} a number that follows from a width"
     raise VerificationError(f"the narrow network does not run as predicted at {place(node)}, and nothing removed explains it")
+
+
+def _taker(node: fx.Node) -> str:
+    return "the network returns" if node.op == "output" else f"{base_name(node.target)} in {place(node)} takes"
+
+
+def _gone(channels: Ids, decision: Decision) -> Ids:
+    return channels[~decision.now.of(channels)]
 
 
 def _same_line(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decision: Decision) -> Ids:
@@ -121,7 +154,7 @@ def _channels(node: fx.Node, graph: ChannelGraph, decision: Decision) -> Ids:
     found = []
     for source in (node, *node.all_input_nodes):
         for signal in signals_of(graph.signals.get(source.name)):
-            found.append(signal.channel[~decision.now.of(signal.channel)])
+            found.append(_gone(signal.channel, decision))
     return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
 

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from tdcompress.shrink.attention import replace
@@ -12,6 +13,7 @@ from tdcompress.shrink.surgery import narrowed
 from tdcompress.sparsity.units import require_module
 
 
+@torch.inference_mode(mode=False)
 def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
     """A narrow copy of a network, ready for ``load_state_dict`` of the shrunk weights.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from tdcompress.shrink.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank
+from tdcompress.shrink.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, forget
 from tdcompress.shrink.channels import ChannelGraph, Flags, Parameter
 from tdcompress.shrink.rules import Call, Rule, base_name
 
@@ -28,6 +28,12 @@ def pointwise(graph: ChannelGraph, call: Call) -> Signal:
 def identity(graph: ChannelGraph, call: Call) -> Signal:
     """Operators that pass their first tensor on: dropout in eval mode, contiguous, detach."""
     return graph.signal(call.tensors()[0])
+
+
+def cast(graph: ChannelGraph, call: Call) -> Signal:
+    """A change of type: constants pass, unless they are rounded to integers."""
+    x = graph.signal(call.tensors()[0])
+    return x if call.node.meta["val"].is_floating_point() else Signal(shape=x.shape, cells=forget(x.cells, value=True))
 
 
 def prelu(graph: ChannelGraph, call: Call) -> Signal:
@@ -122,12 +128,12 @@ _POINTWISE = """
     tanhshrink logsigmoid log_sigmoid sigmoid tanh square type_as threshold clip multiply divide subtract true_divide rsub
 """
 _IDENTITY = """
-    dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy lift_fresh to
-    _to_copy
+    dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy lift_fresh
 """
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), pointwise),
     **dict.fromkeys(_IDENTITY.split(), identity),
+    **dict.fromkeys(("to", "_to_copy"), cast),
     "prelu": prelu,
     "_prelu_kernel": prelu,
 }

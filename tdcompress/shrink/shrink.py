@@ -10,6 +10,7 @@ from torch import nn
 
 from tdcompress.errors import VerificationError
 from tdcompress.shrink import rebuild
+from tdcompress.shrink.align import check_align
 from tdcompress.shrink.attention import NarrowAttention, replace, replaceable
 from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.certificate import Certificate, certify
@@ -22,10 +23,13 @@ from tdcompress.shrink.literals import depends_on_sizes, first_misfit
 from tdcompress.shrink.propagate import network_graph
 from tdcompress.shrink.report import ShrinkReport, layer_reports
 from tdcompress.shrink.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
-from tdcompress.shrink.trace import ExampleInputs, Program
+from tdcompress.shrink.trace import ExampleInputs, Program, duplicate
 from tdcompress.sparsity.units import require_module
 
-CONSTANT = "the network returns the same whatever its input is, so that the certificate proves little: too many units are dead"
+CONSTANT = (
+    "the network returns the same whatever its input is, so that the certificate proves little: its last layer is 0, or too many"
+    " units are dead"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +50,16 @@ class Shrunk:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """A decision that surgery can carry out, with the float64 network that it makes."""
+    """A decision that surgery can carry out, with the network that it makes: in its own precision, and exactly in float64."""
 
     decision: Decision
     kept: Kept
     narrow: nn.Module
+    exact: nn.Module
     folded_biases: tuple[str, ...]
 
 
+@torch.inference_mode(mode=False)
 def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -> Shrunk:
     """Remove every channel that is constant, or that nobody reads, as far as that is exact.
 
@@ -69,21 +75,20 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
             it was (and what it reads, if that was a multiple). onnxruntime computes convolutions in blocks of 16 channels.
 
     Raises:
-        ValueError: ``align`` below 1.
+        ValueError: ``align`` no whole number, or below 1.
         ModelError: ``model`` is no module, or ``example_inputs`` no tensors.
         UnsupportedError: torch.export does not accept the network.
         VerificationError: the certificate failed; nothing is returned.
     """
-    if align < 1:
-        raise ValueError(f"align = {align}: at least 1")
+    check_align(align)
     require_module(model)
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
-    flexible = replace(copy.deepcopy(model), attention)
+    flexible = replace(duplicate(model), attention)
     program, graph = network_graph(flexible, example_inputs)
     plan, certificate = _certified_plan(model, flexible, example_inputs, program, graph, align)
     narrow = rebuild.narrow(model, to_json(plan.kept))
-    exact = dict(plan.narrow.named_parameters())
+    exact = dict(plan.exact.named_parameters())
     with torch.no_grad():
         for name, parameter in narrow.named_parameters():
             if name in plan.folded_biases:
@@ -120,7 +125,7 @@ def _certified_plan(
             misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision)
         if misfit is None:
             try:
-                return plan, certify(model, plan.narrow, example_inputs)
+                return plan, certify(model, plan.exact, example_inputs)
             except (VerificationError, RuntimeError) as error:
                 misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision)
                 if misfit is None:
@@ -146,10 +151,11 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]], al
         name for name, module in model.named_modules() if isinstance(module, NarrowAttention) and _touches(found, name)
     )
     kept = Kept(cuts=found, new_biases=tuple(new_biases.values()), narrow_attention=attention)
-    narrow = narrowed(copy.deepcopy(model), kept.cuts, kept.new_biases).double()
-    fold(narrow, graph, decision, new_biases)
+    narrow = narrowed(copy.deepcopy(model), kept.cuts, kept.new_biases)
+    exact = copy.deepcopy(narrow).double()
+    fold(exact, graph, decision, new_biases)
     biases: Mapping[str, None] = dict.fromkeys(r.bias or new_biases[r.matrix.parameter] for r in shifted)
-    return _Plan(decision=decision, kept=kept, narrow=narrow, folded_biases=tuple(biases))
+    return _Plan(decision=decision, kept=kept, narrow=narrow, exact=exact, folded_biases=tuple(biases))
 
 
 def _owned(model: nn.Module) -> frozenset[str]:

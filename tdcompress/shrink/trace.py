@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
+from torch.nn.utils.prune import BasePruningMethod
 
 from tdcompress.errors import ModelError, UnsupportedError
 from tdcompress.sparsity.units import require_module
 
 ExampleInputs = Tensor | Sequence[Tensor]
+_ASSERTIONS = (torch.ops.aten._assert_tensor_metadata.default,)  # of casts: they compute nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
     if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(item, Tensor) for item in inputs):
         raise ModelError("example_inputs must be a tensor or a tuple of tensors")
-    return tuple(inputs)
+    return tuple(item.clone() if item.is_inference() else item for item in inputs)  # a clone can be traced
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = False) -> Program:
@@ -65,9 +68,9 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
     """
     require_module(model)
     inputs = as_tuple(example_inputs)
-    model = copy.deepcopy(model).train(training)
+    model = duplicate(model).train(training)
     try:
-        with _quiet():
+        with _quiet(), unfused():
             exported = torch.export.export(model, inputs, strict=False)
             if _writes_into_views(exported.graph):
                 exported = exported.run_decompositions({})
@@ -90,10 +93,36 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
             value = exported.constants.get(spec.target)
             if isinstance(value, Tensor):
                 state[name] = value
-    nodes = tuple(exported.graph.nodes)
+    nodes = tuple(node for node in exported.graph.nodes if node.target not in _ASSERTIONS)
     # A functionalised program also returns what it mutates; those nodes count as outputs, which is safe.
     outputs = tuple(node for node in nodes[-1].all_input_nodes)
     return Program(nodes=nodes, tensors=tensors, state=state, narrowable=frozenset(narrowable), outputs=outputs)
+
+
+def duplicate(model: nn.Module) -> nn.Module:
+    """A copy to work on.
+
+    Raises:
+        ModelError: torch.nn.utils.prune computes a weight anew in each forward pass, which cannot be copied.
+    """
+    for name, module in model.named_modules():
+        if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
+            raise ModelError(
+                f"{name or type(model).__name__} is masked by torch.nn.utils.prune: make its zeros permanent first, with"
+                " torch.nn.utils.prune.remove(layer, name)"
+            )
+    return copy.deepcopy(model)
+
+
+@contextlib.contextmanager
+def unfused() -> Iterator[None]:
+    """Keep nn.TransformerEncoder from its fused path, whose nested tensors and operators nothing here can see into."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def unused(model: nn.Module, program: Program) -> list[str]:
@@ -131,7 +160,8 @@ def _quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)  # recurrent layers list their weights anew
             yield
     finally:
         logging.disable(level)

@@ -38,7 +38,7 @@ def spelled_out(
         decision = decide(shapes, [(np.flatnonzero(~gone), "not in this trial")])
         if not depends_on_sizes(graph, decision):
             break
-        narrow = narrowed(copy.deepcopy(model), cuts(graph, decision, program.narrowable), ()).double()
+        narrow = narrowed(copy.deepcopy(model), cuts(graph, decision, program.narrowable), ())
         try:
             misfit = first_misfit(narrow, example_inputs, program, graph, decision)
         except VerificationError:  # not for want of a size; shrinking will say what it is
