@@ -120,8 +120,11 @@ class ChannelGraph:
         heads: the same for the channels of attention heads; where these apply, ``blocks`` do not.
         blocks: channels of tensors that narrow only by slices.
         literal_nodes: layout operators whose arguments the forward code may have written as numbers.
-        constant_units: weight name -> which of its units do not depend on the input.
+        constant_units: weight name -> which of its units do not depend on the input, or are unread.
         frozen: parameters that must keep their shape, with the reason.
+        auxiliary: weights whose outputs the network returns in training alone.
+        unread: numbers of units whose values nothing uses: all that sees them is a BatchNorm with weight 0.
+        lost: constants that an operator makes vary, with its name: for the report.
     """
 
     state: Mapping[str, Tensor]
@@ -138,6 +141,9 @@ class ChannelGraph:
     literal_nodes: list[str] = field(default_factory=list)
     frozen: dict[str, str] = field(default_factory=dict)
     constant_units: dict[str, Flags] = field(default_factory=dict)
+    auxiliary: set[str] = field(default_factory=set)
+    unread: list[Ids] = field(default_factory=list)
+    lost: list[tuple[Ids, str]] = field(default_factory=list)
     channels: int = 0
     units: int = 0
     _edges: list[tuple[Ids, Ids]] = field(default_factory=list)

@@ -1,11 +1,11 @@
 """What is dropped, pruned and removed together: the units of a network, found through its channel graph."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
@@ -16,7 +16,7 @@ from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.channels import ChannelGraph, layer_name
 from tdcompress.shrink.demands import matrix_readers
 from tdcompress.shrink.propagate import network_graph
-from tdcompress.shrink.trace import ExampleInputs, Program
+from tdcompress.shrink.trace import ExampleInputs, Program, duplicate
 from tdcompress.shrink.trial import spelled_out
 from tdcompress.sparsity.units import Slot, UnitGroup
 
@@ -25,6 +25,7 @@ Unit = Literal["whole", "filter"]
 Positions = list[tuple[int, ...]]
 
 
+@torch.inference_mode(mode=False)
 def unit_groups(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -62,9 +63,10 @@ def unit_groups(
     attention: list[Slot] = []
     if scope == "group":
         names = replaceable(model)
-        model = replace(copy.deepcopy(model), names)  # in whose place heads can be told apart
+        model = replace(duplicate(model), names)  # in whose place heads can be told apart
         attention = list(_projections(names, weights))
     program, graph = network_graph(model, example_inputs)
+    weights = [slot for slot in weights if slot.parameter not in graph.auxiliary]
     for slot in weights:
         if not any(slot.parameter in used for used in (graph.matrices, graph.raw, graph.frozen)):
             raise ModelError(f"{slot.parameter} is not used by {type(model).__name__}.forward, so that it cannot be pruned")
@@ -163,9 +165,7 @@ def _streams(graph: ChannelGraph, prunable: Sequence[str]) -> dict[str, _Stream]
         members = [index for index in range(len(names)) if label[index] == component]
         weights = tuple(names[index] for index in members)
         ordered = list(dict.fromkeys(np.concatenate([roots[graph.matrices[name].outputs].ravel() for name in weights]).tolist()))
-        removable = set(weights) <= set(prunable) and not np.isin(ordered, held).any()
-        whole = all(graph.matrices[name].groups == 1 or graph.matrices[name].out_axis == 0 for name in weights)
-        if removable and whole:
+        if set(weights) <= set(prunable) and not np.isin(ordered, held).any():
             stream = _Stream(weights=weights, classes=np.array(ordered, np.int64))
             streams.update(dict.fromkeys(weights, stream))
     return streams
@@ -188,16 +188,7 @@ def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot
     size = stream.classes.size
     number = np.full(int(roots.max()) + 2, -1)  # class -> unit; the last entry serves elements without channel
     number[stream.classes] = np.arange(size)
-    filters = tuple(
-        Slot(
-            parameter=name,
-            axis=slots[name].axis,
-            positions=_simple(
-                _positions(number[roots[graph.matrices[name].outputs]].ravel(), size), graph.matrices[name].outputs.size
-            ),
-        )
-        for name in stream.weights
-    )
+    filters = tuple(_written(graph, slots[name], number[roots]) for name in stream.weights)
     tied: list[Slot] = []
     for name, signal in graph.raw.items() if tie else ():
         if not signal.tracked or not isinstance(graph.state[name], nn.Parameter):
@@ -208,6 +199,17 @@ def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot
             line = np.moveaxis(units, axis, 0).reshape(units.shape[axis], -1)[:, 0]
             tied.append(Slot(parameter=name, axis=axis, positions=_simple(_positions(line, size), line.size)))
     return UnitGroup(name=layer_name(stream.weights[0]), size=size, filters=filters, tied=tuple(tied))
+
+
+def _written(graph: ChannelGraph, slot: Slot, unit: Ids) -> Slot:
+    """Where the entries of a stream's units lie in one weight; ``unit`` is the unit of each channel."""
+    matrix = graph.matrices[slot.parameter]
+    axis, lines = slot.axis, matrix.outputs
+    if matrix.out_axis == 1 and matrix.groups > 1:
+        axis, lines = 0, matrix.inputs  # groups go as a whole, and lie along axis 0
+    size = int(unit.max()) + 1
+    positions = _positions(unit[lines].ravel(), size)
+    return Slot(parameter=slot.parameter, axis=axis, positions=_simple(positions, lines.size))
 
 
 def _unit_axis(units: Ids) -> int | None:

@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from tdcompress.errors import UnsupportedError
 from tdcompress.shrink import rules_attention, rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
-from tdcompress.shrink.cells import plain, signals_of
+from tdcompress.shrink.cells import Signal, plain, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
-from tdcompress.shrink.rules import Result, Rule, base_name, bind, untracked
+from tdcompress.shrink.rules import Call, Result, Rule, base_name, bind, untracked
 from tdcompress.shrink.trace import ExampleInputs, Program, place, trace, unused
 
 RULES: Mapping[str, Rule] = {
@@ -59,22 +60,28 @@ def channel_graph(program: Program, training: Program | None = None) -> ChannelG
     if training is not None:
         _add_layers(graph, training)
     graph.pin_frozen()
-    _refuse_shared_folds(graph)
+    _finish_readers(graph)
     return graph
 
 
 def _add_layers(graph: ChannelGraph, training: Program) -> None:
     """Follow training too; of what it demands, keep what concerns layers that evaluation does not have."""
     evaluated, demands, affines = set(graph.matrices), graph.demands, graph.affines
-    signals, literal_nodes = graph.signals, graph.literal_nodes
-    graph.signals, graph.literal_nodes, graph.demands, graph.affines = {}, [], [], []
+    signals, literal_nodes, unread = graph.signals, graph.literal_nodes, graph.unread
+    graph.signals, graph.literal_nodes, graph.demands, graph.affines, graph.unread = {}, [], [], [], []
     _follow_all(graph, training)
+    returned = [s.channel.ravel() for node in training.outputs for s in signals_of(graph.signals.get(node.name))]
+    graph.auxiliary = {
+        name
+        for name in graph.matrices.keys() - evaluated
+        if np.isin(graph.matrices[name].outputs, np.concatenate(returned)).any()
+    }
     graph.demands = demands + [
         demand for demand in graph.demands if not isinstance(demand, MatrixReader) or demand.matrix.parameter not in evaluated
     ]
     seen = {affine.weight for affine in affines}
     graph.affines = affines + [affine for affine in graph.affines if affine.weight not in seen]
-    graph.signals, graph.literal_nodes = signals, literal_nodes
+    graph.signals, graph.literal_nodes, graph.unread = signals, literal_nodes, unread
 
 
 def _follow_all(graph: ChannelGraph, program: Program) -> None:
@@ -111,8 +118,18 @@ def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:
         rule = rules_pointwise.pointwise
     result = rule(graph, call) if rule and call.tensors() else untracked(graph, call, "this operator is not handled")
     graph.signals[node.name] = result
+    _note_lost(graph, call, result)
     if node.target._schema.is_mutable and isinstance(node.args[0], fx.Node):
         graph.signals[node.args[0].name] = result  # in-place: later readers see the new value
+
+
+def _note_lost(graph: ChannelGraph, call: Call, result: Result) -> None:
+    """Remember the constants that an operator makes vary."""
+    varying = [signal.channel[~signal.cells["known"]] for signal in signals_of(result)]
+    for operand in call.tensors():
+        if isinstance(operand, Signal) and operand.cells["known"].any() and varying:
+            lost = np.intersect1d(operand.channel[operand.cells["known"]], np.concatenate(varying))
+            graph.lost.append((lost, f"{base_name(call.node.target)} in {call.layer}"))
 
 
 def _foreign(graph: ChannelGraph, node: fx.Node, program: Program) -> Result:
@@ -129,13 +146,19 @@ def _foreign(graph: ChannelGraph, node: fx.Node, program: Program) -> Result:
     return plain(value.shape if isinstance(value, Tensor) else ())
 
 
-def _refuse_shared_folds(graph: ChannelGraph) -> None:
-    """A weight or bias that is used more than once cannot take the constants of one use."""
+def _finish_readers(graph: ChannelGraph) -> None:
+    """Know what only the whole program tells: weights used more than once take no constants, unread units need no inputs."""
     readers = matrix_readers(graph)
     uses = Counter(name for reader in readers for name in (reader.matrix.parameter, reader.bias) if name)
-    graph.demands = [
-        replace(demand, no_fold="its weights are shared")
-        if isinstance(demand, MatrixReader) and max(uses[demand.matrix.parameter], uses[demand.bias or ""]) > 1
-        else demand
-        for demand in graph.demands
-    ]
+    unread = np.concatenate([np.zeros(0, np.int64), *graph.unread])
+
+    def finished(reader: MatrixReader) -> MatrixReader:
+        matrix = reader.matrix
+        if max(uses[matrix.parameter], uses[reader.bias or ""]) > 1:
+            return replace(reader, no_fold="its weights are shared")
+        idle = np.isin(np.arange(matrix.first_unit, matrix.first_unit + matrix.outputs.size), unread)
+        if matrix.parameter in graph.constant_units:
+            graph.constant_units[matrix.parameter] = graph.constant_units[matrix.parameter] | idle
+        return replace(reader, used=reader.used & ~idle.reshape(*matrix.outputs.shape, 1))
+
+    graph.demands = [finished(demand) if isinstance(demand, MatrixReader) else demand for demand in graph.demands]

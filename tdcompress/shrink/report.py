@@ -78,12 +78,13 @@ def _line(layer: LayerReport) -> tuple[str, str, str]:
 def layer_reports(graph: ChannelGraph, decision: Decision) -> tuple[LayerReport, ...]:
     """Units before and after, and the dead ones that stay, of every weight matrix."""
     writers = _living_writers(graph, decision)
+    lost = {root: operator for ids, operator in graph.lost for root in decision.now.roots[ids].tolist()}
     reports = []
     for name, matrix in graph.matrices.items():
         outputs = matrix.outputs.ravel()
         live, unread = decision.now.of(outputs), ~decision.read[decision.now.roots[outputs]]
         stays = outputs[live & (unread | _constant(graph, name))]
-        reasons = Counter(_reason(decision, int(channel), writers, layer_name(name)) for channel in stays)
+        reasons = Counter(_reason(decision, int(channel), writers, lost, layer_name(name)) for channel in stays)
         reports.append(
             LayerReport(
                 name=layer_name(name),
@@ -105,14 +106,16 @@ def _living_writers(graph: ChannelGraph, decision: Decision) -> dict[int, str]:
     return writers
 
 
-def _reason(decision: Decision, channel: int, writers: dict[int, str], layer: str) -> str:
-    """Why a dead unit stays: what holds its channel; and who else writes into it, where that is why it is read."""
+def _reason(decision: Decision, channel: int, writers: dict[int, str], lost: dict[int, str], layer: str) -> str:
+    """Why a dead unit stays: what holds its channel; and what else makes it vary: another writer, or an operator."""
     root = int(decision.now.roots[channel])
     if not decision.read[root]:
         return decision.reason(channel)
     other = writers.get(root)
-    shared = f"{other} writes into the same channel; " if other is not None and other != layer else ""
-    return shared + decision.reason(channel)
+    if other is not None and other != layer:
+        return f"{other} writes into the same channel; {decision.reason(channel)}"
+    varies = f"{lost[root]} makes its constant vary; " if root in lost else ""
+    return varies + decision.reason(channel)
 
 
 def _constant(graph: ChannelGraph, name: str) -> Flags:

@@ -81,6 +81,16 @@ def base_name(target: Any) -> str:
     return name.removesuffix("_") if not name.endswith("__") else name
 
 
+def sees_alone(node: fx.Node) -> bool:
+    """Whether an operator is all that sees what the layer before it makes: each step back to the weight has one user."""
+    source = node.args[0]
+    while isinstance(source, fx.Node) and len(source.users) == 1 and source.args:
+        if base_name(source.target).startswith(("conv", "linear")):
+            return True
+        source = source.args[0]
+    return False
+
+
 def untracked(graph: ChannelGraph, call: Call, reason: str) -> Result:
     """Keep every channel that reaches an operator, so that it computes what it did; its result is plain.
 

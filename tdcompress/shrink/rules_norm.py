@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.shrink.cells import Cells, Signal, along, channel_vector, forget, plain
+from tdcompress.shrink.cells import MIXED, Cells, Signal, along, channel_vector, forget, plain
 from tdcompress.shrink.channels import Affine, ChannelGraph, Parameter, constant
 from tdcompress.shrink.demands import AllOrNone
-from tdcompress.shrink.rules import Call, Result, Rule, untracked
+from tdcompress.shrink.rules import Call, Result, Rule, sees_alone, untracked
 
 
 def batch_norm(graph: ChannelGraph, call: Call) -> Result:
@@ -31,6 +31,9 @@ def batch_norm(graph: ChannelGraph, call: Call) -> Result:
     value = (cells["value"] - rows["running_mean"]["value"]) * scale * weight + bias
     known = cells["known"] | np.broadcast_to(weight == 0, shape)
     _remember(graph, call, cells)
+    if sees_alone(call.node):
+        ignored = np.broadcast_to(weight == 0, shape)
+        graph.unread.append(np.setdiff1d(cells["unit"][ignored], [MIXED, *cells["unit"][~ignored]]))
     return Signal(shape=x.shape, cells=constant(cells, np.where(cells["known"], value, bias), known))
 
 
