@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from tdcompress.bench.benchmark import benchmark as benchmark
     from tdcompress.export.to_onnx import export_onnx as export_onnx
     from tdcompress.interface import TargetedDropout as TargetedDropout
+    from tdcompress.interface import narrow as narrow
     from tdcompress.interface import prune as prune
     from tdcompress.interface import run as run
     from tdcompress.interface import save_sparse as save_sparse
+    from tdcompress.interface import shrink as shrink
     from tdcompress.models.registry import build_model as build_model
     from tdcompress.onnxfile.pack import pack_onnx as pack_onnx
     from tdcompress.onnxfile.pack import unpack_onnx as unpack_onnx
-    from tdcompress.shrink.rebuild import narrow as narrow
-    from tdcompress.shrink.shrink import shrink as shrink
     from tdcompress.sparsity.schedule import Ramp as Ramp
     from tdcompress.storage.csr import load_sparse as load_sparse
     from tdcompress.verification import verify_path as verify
@@ -35,7 +35,7 @@ _HOME = {
     "build_model": "tdcompress.models.registry",
     "export_onnx": "tdcompress.export.to_onnx",
     "load_sparse": "tdcompress.storage.csr",
-    "narrow": "tdcompress.shrink.rebuild",
+    "narrow": "tdcompress.interface",
     "pack_onnx": "tdcompress.onnxfile.pack",
     "prune": "tdcompress.interface",
     "run": "tdcompress.interface",
@@ -65,7 +65,7 @@ class _Interface(ModuleType):
 
     @property
     def shrink(self) -> Any:
-        return import_module("tdcompress.shrink.shrink").shrink
+        return import_module("tdcompress.interface").shrink
 
     @shrink.setter
     def shrink(self, folder: ModuleType) -> None:

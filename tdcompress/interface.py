@@ -15,7 +15,11 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.recipe import load_recipe
 from tdcompress.records import Report
 from tdcompress.shipped import find_recipe
+from tdcompress.shrink import rebuild
+from tdcompress.shrink import shrink as exact
+from tdcompress.shrink.align import check_align
 from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrink.shrink import Shrunk
 from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.schedule import Ramp
@@ -166,10 +170,8 @@ def prune(
         ModelError: no module, nothing to prune, or no ``example_inputs`` for units.
     """
     _check_granularity(granularity)
-    if align < 1:
-        raise ValueError(f"align = {align}: at least 1")
-    require_module(model)
-    model = model.plain() if isinstance(model, SparseNet) else model
+    check_align(align)
+    model = _plain(model)
     params = {name: value.detach() for name, value in model.named_parameters()}
     if granularity == "weight":
         weights = prunable_weights(model, exclude)
@@ -181,6 +183,33 @@ def prune(
         masks = unit_masks(params, groups, fraction=fraction, align=align)
     apply_masks(model, masks)
     return masks
+
+
+def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -> Shrunk:
+    """Remove every channel that cannot matter; see ``tdcompress.shrink.shrink.shrink``.
+
+    Args:
+        model: any module that torch.export accepts, not modified; of one in ``TargetedDropout`` the network, after ``plain()``.
+        example_inputs: tensor or tuple of tensors, any batch size.
+        align: let some channels stay, so that widths are multiples of this.
+    """
+    return exact.shrink(_plain(model), example_inputs, align=align)
+
+
+def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
+    """Build the narrow network of a shrinking again; see ``tdcompress.shrink.rebuild.narrow``.
+
+    Args:
+        model: as its constructor makes it, not modified; of one in ``TargetedDropout`` the network, after ``plain()``.
+        kept: ``Shrunk.kept``.
+    """
+    return rebuild.narrow(_plain(model), kept)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The ordinary network, out of its wrapper."""
+    require_module(model)
+    return model.plain() if isinstance(model, SparseNet) else model
 
 
 def _check_granularity(granularity: str) -> None:

@@ -89,7 +89,7 @@ def test_every_name_of_the_interface_is_there():
 
 def test_shrink_stays_the_function_when_its_folder_is_imported():
     from tdcompress.shrink.groups import unit_groups
-    from tdcompress.shrink.shrink import shrink
+    from tdcompress.interface import shrink
 
     assert callable(unit_groups)
     assert tdcompress.shrink is shrink

@@ -121,6 +121,9 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
             )
         seen.add(id(module.weight))  # a tied weight is one weight
         slots.append(Slot(parameter=f"{name}.weight" if name else "weight", axis=output_axis(module)))
+    if not slots and not exclude:
+        kept = ", ".join(name or "its only layer" for name in declared)
+        raise ModelError(f"{type(model).__name__} has no layer to prune beside {kept}, which gives the result and stays dense")
     if not slots:
         raise ModelError(f"every layer of {type(model).__name__} is excluded: nothing is left to prune")
     return tuple(slots)

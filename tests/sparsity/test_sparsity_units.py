@@ -49,7 +49,7 @@ def test_a_name_that_is_no_layer_is_refused():
 def test_networks_with_nothing_to_prune_are_refused():
     with pytest.raises(ModelError, match="no convolution or linear layer"):
         prunable_weights(nn.ReLU())
-    with pytest.raises(ModelError, match="every layer of Linear is excluded"):
+    with pytest.raises(ModelError, match="Linear has no layer to prune beside its only layer"):
         prunable_weights(nn.Linear(2, 2))
 
 
