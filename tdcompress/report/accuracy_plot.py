@@ -1,6 +1,7 @@
 """Accuracy against the pruned share: one line for each method and setting, named where it ends."""
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 NAMED_LINES_AT_MOST = 6
 NAME_LENGTH_AT_MOST = 28
 LINE_HEIGHT = 0.062  # of a line of text, in heights of the axes
+# Characters that have room in the legend: in each of two columns, or in a single one, where longer labels are wrapped.
+TWO_COLUMNS_AT_MOST = 32
+LEGEND_LINE_AT_MOST = 70
 
 
 def has_lines(rows: Sequence[Row]) -> bool:
@@ -53,10 +57,12 @@ def plot(report: Report) -> "Canvas":
     series, narrower = networks(report.rows)
     styles = colours.styles(series)
     direct = len(series) <= NAMED_LINES_AT_MOST and all(len(line.detail) <= NAME_LENGTH_AT_MOST for line in series)
-    columns = 2 if all(len(line.label) <= 40 for line in series) else 1
-    drawing, (axes,) = canvas(3.7 if direct else 3.6 + 0.21 * math.ceil((len(series) + 1) / columns))
+    columns = 2 if all(len(line.label) <= TWO_COLUMNS_AT_MOST for line in series) else 1
+    labels = [textwrap.fill(line.label, LEGEND_LINE_AT_MOST, subsequent_indent="    ") for line in series]
+    legend_lines = 1 + sum(label.count("\n") + 1 for label in labels)
+    drawing, (axes,) = canvas(3.7 if direct else 3.6 + 0.21 * math.ceil(legend_lines / columns))
     place = _place(report.rows)
-    names = [_draw_line(axes, line, style, place) for line, style in zip(series, styles, strict=True)]
+    names = [_draw_line(axes, *each, place) for each in zip(series, labels, styles, strict=True)]
     for line, style in zip(series, styles, strict=True):
         _draw_narrower(axes, [other for row in line.rows for other in narrower[row.id]], style, place)
     _share_ticks(axes, report.rows, place)
@@ -85,7 +91,7 @@ class _Name:
     y: float
 
 
-def _draw_line(axes: "Axes", line: Series, style: colours.Style, place: Callable[[float], float]) -> _Name:
+def _draw_line(axes: "Axes", line: Series, label: str, style: colours.Style, place: Callable[[float], float]) -> _Name:
     shares = sorted({pruned_share(row) for row in line.rows})
     means = [100 * mean_accuracy([row for row in line.rows if pruned_share(row) == share]) for share in shares]
     xs = [place(share) for share in shares]
@@ -99,7 +105,7 @@ def _draw_line(axes: "Axes", line: Series, style: colours.Style, place: Callable
         markersize=style.marker_size,
         markeredgecolor=colours.SURFACE,
         markeredgewidth=0.8,
-        label=line.label,
+        label=label,
         clip_on=False,
         zorder=3,
     )

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from tdcompress.codec import encode
-from tdcompress.stages.experiment import Experiment
+from tdcompress.stages.experiment import Experiment, FinetuneSettings, PruneSettings, ShrinkSettings
 
 # What a row of the report says of itself by other means.
 _TOLD = (
@@ -16,7 +16,13 @@ _TOLD = (
     "prune.scope",
     "prune.unit",
     "prune.evaluation",
+    "finetune.epochs",
+    "finetune.after",
 )
+_STEPS = {"prune": PruneSettings, "finetune": FinetuneSettings, "shrink": ShrinkSettings}
+# A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
+_OFF = {f"{table}.{field.name}": encode(field.default) for table, step in _STEPS.items() for field in fields(step)}
+_OFF |= {"prune.exclude": []}
 
 
 def method_label(experiment: Experiment) -> str:
@@ -42,11 +48,15 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     """Of each combination, the settings that not all have alike and that a row's other columns do not tell.
 
     Returns:
-        For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1.
+        For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1; without what is at its
+        default in [prune], [finetune] and [shrink].
     """
     settings = [_settings(experiment) for experiment in experiments]
     varying = {key for own in settings for key, value in own.items() if any(other.get(key) != value for other in settings)}
-    return [{key: value for key, value in own.items() if key in varying} for own in settings]
+    return [
+        {key: value for key, value in own.items() if key in varying and not (key in _OFF and value == _OFF[key])}
+        for own in settings
+    ]
 
 
 def _settings(experiment: Experiment) -> dict[str, Any]:

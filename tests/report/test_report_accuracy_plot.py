@@ -78,6 +78,25 @@ def test_many_lines_have_a_legend_with_the_dense_network(make_row, make_report):
     assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
 
+@pytest.mark.parametrize("names_of", [5, 40, 60, 200])
+def test_a_legend_stays_inside_the_picture(make_row, make_report, names_of):
+    """It takes a single column for longer names, and wraps the longest."""
+    words = ("momentum 0.9, warmup, scope group, " * 9)[:names_of]
+    rows = [
+        make_row("targeted", share, 0.9 - share / 2, id=f"{n}-{share}", options={"schedule": f"{words}{n}"})
+        for n in range(8)
+        for share in (0.0, 0.5)
+    ]
+    drawing = accuracy_plot.plot(make_report(tuple(rows)))
+    drawing.draw_without_rendering()
+    (legend,) = drawing.legends
+    box, (axes,) = legend.get_window_extent(), drawing.axes
+    assert drawing.bbox.x0 <= box.x0 < box.x1 <= drawing.bbox.x1
+    assert drawing.bbox.y0 <= box.y0
+    assert axes.get_window_extent().height > 0.3 * drawing.bbox.height
+    assert len(legend.get_texts()) == 9
+
+
 def test_number_formats_are_hollow_dots_of_their_networks_line(report):
     rows = tuple(by_format(report.rows))
     formats = dataclasses.replace(report, rows=rows)

@@ -55,3 +55,16 @@ def test_lists_switches_and_excluded_layers() -> None:
         "none-piecewise-channels_last-0.5",
     ]
     assert differences(rows)[1]["prune.exclude"] == ["conv2"]
+
+
+def test_differences_leave_out_steps_that_are_not_taken_and_what_a_row_says_of_its_fine_tuning() -> None:
+    rows = experiments(
+        '[[sweep.case]]\n"prune.granularity" = "unit"\n'
+        '[[sweep.case]]\n"prune.granularity" = "unit"\n"prune.align" = 4\n"shrink.align" = 16\n"prune.exclude" = ["conv2"]\n'
+        '[[sweep.case]]\n"prune.granularity" = "unit"\n"finetune.epochs" = 2\n"finetune.after" = "shrink"\n"finetune.lr" = 0.1\n'
+    )
+    assert differences(rows) == [
+        {},
+        {"prune.align": 4, "shrink.align": 16, "prune.exclude": ["conv2"]},
+        {"finetune.lr": 0.1},
+    ]
