@@ -141,13 +141,17 @@ class StoreRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRecord:
-    """One ONNX file. ``bound_bytes`` is what an ideal code of the kept weights and their positions would take."""
+    """One ONNX file. ``bound_bytes`` is what an ideal code of the kept weights and their positions would take.
+
+    ``parameters_nonzero`` are those of the network that was exported, before any rounding of its values.
+    """
 
     opset: int
     values: Literal["float32", "float16", "int8"]
     onnx_bytes: int
     bound_bytes: float
     encodings: dict[str, int]
+    parameters_nonzero: int
     max_error: float
     max_output: float
     samples: int
@@ -191,15 +195,19 @@ class Row:
         options: the method's own parameters.
         epochs: of the training and of fine-tuning.
         accuracy_dense: of the same training, unpruned.
-        accuracy_masked: pruned, and fine-tuned where that comes before shrinking.
-        accuracy_finetuned: of a shrunk network that trained on; None where none did.
+        accuracy_masked: right after pruning.
+        accuracy_finetuned: after fine-tuning, before or after shrinking; None where there was none.
+        parameters_total: of the full network.
+        parameters_nonzero: of the deployed one: as trained, pruned, shrunk and fine-tuned, before its values are rounded.
+        sparsity_prunable: share of zeros (0..1) among the prunable weights of the pruned network, before shrinking.
+        sparsity_model: likewise among all its parameters.
         values: number format of the file's weights.
         selectable: whether it may become ``model.onnx``.
         why: what can make this row faster than the dense file, or why nothing can.
         trained_granularity: what was dropped in training where it is not what was pruned, else None.
         unit: what a pruned unit is.
         evaluation: "released" = all candidates of the training were pruned too.
-        shrunk: what shrinking did, layer by layer; the counts of parameters and zeros are of the network before.
+        shrunk: what shrinking did, layer by layer.
         finetune_epochs: those of ``epochs`` that came after pruning or shrinking.
         finetune_after: after which of them; None where there was no fine-tuning.
         differs: settings in which the run's rows differ and that nothing above tells: dotted key of the recipe -> value.

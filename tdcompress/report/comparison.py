@@ -77,7 +77,7 @@ class Comparison:
 
 
 def compare(table: PublishedTable, report: Report) -> Comparison:
-    """Lay a run's accuracies (of the pruned networks, before export) beside a published table.
+    """Lay a run's accuracies (of the pruned networks, fine-tuned where they were, before export) beside a published table.
 
     Raises:
         UserError: the table is of another network, or not of accuracies.
@@ -126,9 +126,18 @@ def differing_tasks(report: Report, dataset: str) -> Iterator[str]:
 def settings_of(row: Row) -> dict[str, Any]:
     """What rows of one column share: all that training, pruning and fine-tuning depend on, but the seed and the pruned share."""
     own = {key: value for key, value in row.options.items() if (row.method, key) != ("random_prune", "fraction")}
-    further = (row.epochs, row.device, row.trained_granularity, row.scope, row.unit, row.evaluation, row.finetune_after)
-    names = ("epochs", "device", "trained on", "scope", "unit", "evaluation", "fine-tuned after")
-    return {**own, **row.differs, **dict(zip(names, further, strict=True))}
+    return {
+        **own,
+        **row.differs,
+        "epochs": row.epochs,
+        "device": row.device,
+        "trained on": row.trained_granularity,
+        "scope": row.scope,
+        "unit": row.unit,
+        "evaluation": row.evaluation,
+        "fine-tuned after": row.finetune_after,
+        "fine-tuning epochs": row.finetune_epochs,
+    }
 
 
 def variants(groups: Sequence[Sequence[Row]], heading: Heading) -> list[str]:
@@ -149,7 +158,7 @@ def _column(table: PublishedTable, heading: str, rows: Sequence[Row], unusual: s
 
     def cell(percentage: str, theirs: float) -> Cell:
         # number formats of one network share its accuracy
-        ours = {row.seed: 100 * row.accuracy_masked for row in rows if places[row.id] == percentage}
+        ours = {row.seed: 100 * _before_export(row) for row in rows if places[row.id] == percentage}
         values = tuple(accuracy for _, accuracy in sorted(ours.items()))
         return Cell(percentage=percentage, ours=values, theirs=theirs, their_sd=sd.get(percentage))
 
@@ -162,6 +171,10 @@ def _column(table: PublishedTable, heading: str, rows: Sequence[Row], unusual: s
         device=rows[0].device,
         train_seconds=fmean(seconds.values()),
     )
+
+
+def _before_export(row: Row) -> float:
+    return row.accuracy_masked if row.accuracy_finetuned is None else row.accuracy_finetuned
 
 
 def comparison_blocks(comparison: Comparison) -> tuple[Block, ...]:

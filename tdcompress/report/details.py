@@ -1,11 +1,10 @@
 """The tables behind the summary: accuracy through each artefact, sizes, latencies of one host, trainings."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from tdcompress.records import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import group, training_of
+from tdcompress.report.series import as_trained, group, training_of
 from tdcompress.report.tables import Table, line_of, numbered, numbers, texts
 
 
@@ -13,9 +12,10 @@ def accuracies(report: Report) -> Table:
     """Accuracy of each form of each row, measured through that form, and how many test samples forms of one network differ by."""
     forms: dict[str, Callable[[Row], float | None]] = {
         "masked": lambda row: row.accuracy_masked,
+        "fine-tuned": lambda row: row.accuracy_finetuned if row.finetune_after == "prune" else None,
         "shrunk": lambda row: row.accuracy_shrunk,
         "stored": lambda row: row.accuracy_stored,
-        "fine-tuned": lambda row: row.accuracy_finetuned,
+        "fine-tuned after shrinking": lambda row: row.accuracy_finetuned if row.finetune_after == "shrink" else None,
         "ONNX": lambda row: row.accuracy_onnx,
     }
     used = {name: read for name, read in forms.items() if any(read(row) is not None for row in report.rows)}
@@ -34,11 +34,13 @@ def accuracies(report: Report) -> Table:
 
 
 def _same_network(row: Row) -> tuple[tuple[float | None, ...], ...]:
-    """The accuracies of a row that are of one network in several forms; fine-tuning after shrinking makes another one."""
-    full = (row.accuracy_masked, row.accuracy_shrunk, row.accuracy_stored)
+    """The accuracies of a row that are of one network in several forms; fine-tuning makes another one."""
+    compact = (row.accuracy_shrunk, row.accuracy_stored)
     if row.accuracy_finetuned is None:
-        return ((*full, row.accuracy_onnx),)
-    return (full, (row.accuracy_finetuned, row.accuracy_onnx))
+        return ((row.accuracy_masked, *compact, row.accuracy_onnx),)
+    if row.finetune_after == "shrink":
+        return ((row.accuracy_masked, *compact), (row.accuracy_finetuned, row.accuracy_onnx))
+    return ((row.accuracy_finetuned, *compact, row.accuracy_onnx),)
 
 
 def _spread(accuracies: tuple[float | None, ...]) -> float:
@@ -47,7 +49,7 @@ def _spread(accuracies: tuple[float | None, ...]) -> float:
 
 
 def sizes(report: Report) -> Table:
-    """Zeros and parameters as pruned; parameters in the file, multiply-accumulates and bytes as deployed.
+    """Zeros and parameters as pruned; parameters in the file, zeros or not, multiply-accumulates and bytes as deployed.
 
     The bound is an ideal code of the kept weights and their positions.
     """
@@ -55,9 +57,9 @@ def sizes(report: Report) -> Table:
     titles = [
         "zeros of prunable, %",
         "zeros of all, %",
-        "non-zero",
         "parameters",
         "in the file",
+        "of these non-zero",
         "MACs",
         "ONNX",
         "bound",
@@ -76,9 +78,9 @@ def _size_cells(row: Row) -> tuple[str, ...]:
     return (
         text.percent(row.sparsity_prunable),
         text.percent(row.sparsity_model),
-        f"{row.parameters_nonzero:,}",
         f"{row.parameters_total:,}",
         f"{row.shrunk.parameters_after if row.shrunk else row.parameters_total:,}",
+        f"{row.parameters_nonzero:,}",
         f"{row.macs:,}",
         text.size(row.onnx_bytes),
         text.size(row.bound_bytes),
@@ -108,9 +110,13 @@ def latencies(report: Report, host: str) -> Table:
 
 
 def trainings(report: Report) -> Table:
-    """What was trained, once each: many rows come from one training."""
+    """What was trained, once each: many rows come from one training, and some of them trained on."""
+    tuned: dict[tuple[object, ...], set[int]] = {}
+    for row in report.rows:
+        tuned.setdefault(training_of(row), set()).add(row.finetune_epochs)
+    any_tuned = any(row.finetune_epochs for row in report.rows)
     lines: dict[tuple[object, ...], tuple[str, ...]] = {}
-    for series in group(replace(row, values="float32") for row in report.rows):
+    for series in group(as_trained(row) for row in report.rows):
         for row in series.rows:
             line = (
                 series.label,
@@ -119,6 +125,7 @@ def trainings(report: Report) -> Table:
                 f"{row.train_seconds:,.1f}",
                 row.device,
                 text.percent(row.accuracy_dense),
+                *([", ".join(map(str, sorted(tuned[training_of(row)])))] if any_tuned else []),
             )
             lines.setdefault(training_of(row), line)
     return Table(
@@ -127,7 +134,7 @@ def trainings(report: Report) -> Table:
             *texts("method"),
             *numbers("seed", "epochs", "seconds"),
             *texts("device"),
-            *numbers("unpruned accuracy, %"),
+            *numbers("unpruned accuracy, %", *(["then fine-tuned, epochs"] if any_tuned else [])),
         ),
         rows=tuple(lines.values()),
     )

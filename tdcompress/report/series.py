@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tdcompress.records import Row
 
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
-_AFTER = {"prune": "fine-tuned after pruning", "shrink": "fine-tuned after shrinking"}
+_AFTER = {"prune": "after pruning", "shrink": "after shrinking"}
+_STEPS = {"finetune": "fine-tuning ", "shrink": "shrink "}  # before keys that would else read like those of training and pruning
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "lambda", "rate", "keep_per_filter")
 WITHOUT_GRANULARITY = ("none", "l1")  # methods that train alike, whatever is pruned afterwards
 
@@ -42,10 +43,30 @@ def training_of(row: Row) -> tuple[object, ...]:
     """What tells trainings apart: rows that agree in it are prunings, evaluations and files of one training."""
     granularity = "weight" if row.method in WITHOUT_GRANULARITY else row.trained_granularity or row.granularity
     units = (row.scope, row.unit) if granularity == "unit" else ()
-    options = json.dumps(
-        [row.options, {key: row.differs[key] for key in row.differs if key.startswith("train.")}], sort_keys=True
+    options = json.dumps([row.options, _of_training(row)], sort_keys=True)
+    return row.method, options, granularity, *units, row.seed, training_epochs(row), row.device, row.train_seconds
+
+
+def training_epochs(row: Row) -> int:
+    """Epochs of the training alone, without fine-tuning."""
+    return row.epochs - row.finetune_epochs
+
+
+def as_trained(row: Row) -> Row:
+    """The row without what came after its training, so that a series of such rows is named by how it was trained."""
+    return replace(
+        row,
+        values="float32",
+        evaluation="plain",
+        epochs=training_epochs(row),
+        finetune_epochs=0,
+        finetune_after=None,
+        differs=_of_training(row),
     )
-    return row.method, options, granularity, *units, row.seed, row.epochs, row.device, row.train_seconds
+
+
+def _of_training(row: Row) -> dict[str, Any]:
+    return {key: value for key, value in row.differs.items() if key.startswith("train.")}
 
 
 def mean_accuracy(rows: Sequence[Row]) -> float:
@@ -101,10 +122,10 @@ def _shared(row: Row) -> dict[str, Any]:
         "scope": "ranked by group" if row.scope == "group" else "",
         "unit": "filter alone" if row.unit == "filter" else "",
         "evaluation": "released evaluation" if row.evaluation == "released" else "",
-        "epochs": f"{row.epochs} epochs",
-        "fine-tuned": _AFTER.get(row.finetune_after or "", ""),
+        "epochs": _epochs(training_epochs(row)),
+        "fine-tuned": f"fine-tuned {_epochs(row.finetune_epochs)} {_AFTER[row.finetune_after]}" if row.finetune_after else "",
         "values": row.values if row.values != "float32" else "",
-        **{key: f"{key.rpartition('.')[2].replace('_', ' ')} {_word(value)}" for key, value in in_order(row.differs, ())},
+        **{key: _told(_setting_name(key), value) for key, value in in_order(row.differs, ())},
     }
 
 
@@ -113,14 +134,30 @@ def _detail(row: Row, siblings: list[Row], varying: set[str]) -> str:
     parts = []
     for key, value in in_order(row.options, _ALWAYS_SHOWN):
         if key in _ALWAYS_SHOWN or any(_word(other.options.get(key)) != _word(value) for other in siblings):
-            parts.append(f"{_SYMBOLS.get(key, key.replace('_', ' '))} {_word(value)}")
-    parts += [value for key, value in _shared(row).items() if value and key in varying and key != "options"]
-    return ", ".join(parts)
+            parts.append(_told(_SYMBOLS.get(key, key.replace("_", " ")), value))
+    parts += [value for key, value in _shared(row).items() if key in varying and key != "options"]
+    return ", ".join(part for part in parts if part)
 
 
 def in_order(values: Mapping[str, Any], first: Sequence[str]) -> list[tuple[str, Any]]:
     """Items in an order that a round trip through JSON cannot change: some keys first, the others by name."""
     return sorted(values.items(), key=lambda item: (first.index(item[0]) if item[0] in first else len(first), item[0]))
+
+
+def _setting_name(key: str) -> str:
+    """A dotted key of the recipe in words: "train.optimizer.weight_decay" is "weight decay"."""
+    return _STEPS.get(key.partition(".")[0], "") + key.rpartition(".")[2].replace("_", " ")
+
+
+def _told(name: str, value: Any) -> str:
+    """A setting as a label says it; nothing where it is off or empty."""
+    if value is None or value is False or value in ("", []):
+        return ""
+    return name if value is True else f"{name} {_word(value)}"
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"
 
 
 def _word(value: Any) -> str:

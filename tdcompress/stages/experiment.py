@@ -115,7 +115,8 @@ class ExportSettings:
     """The [export] table.
 
     Attributes:
-        pack: "auto" packs weight-pruned files where that is smaller; "never" keeps every tensor dense.
+        pack: "auto" packs zeros where that makes a file smaller: pruned weights, dead channels that shrinking kept; "never"
+            keeps every tensor dense.
         prefer: "size" also allows encodings that load more slowly.
         input: "float32" NCHW, preprocessed by the caller; or "uint8" NHWC images, preprocessed inside the graph.
         values: number formats of the files; each gives a row.

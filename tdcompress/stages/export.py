@@ -26,7 +26,7 @@ from tdcompress.stages.network import EVALUATION_BATCH, deployed_network, load_d
 
 Prepare = Callable[[Tensor], Tensor]
 
-VERSION = 4
+VERSION = 5
 ONNX, SAMPLES = "model.onnx", "samples.npz"
 CHECKED_SAMPLES = 64
 SHIPPED_SAMPLES = 16
@@ -69,12 +69,14 @@ def run(experiment: Experiment, values: Values, pack: bool, recipe_key: str, wor
         error, largest = rounding_error(path, given, expected), float(np.abs(expected).max())
     write_samples(work.folder / SAMPLES, values, samples, expected, given)
     report = inspect_onnx(path)
+    zeros, total = count_zeros(network.parameters())
     return ExportRecord(
         opset=report.opset,
         values=values,
         onnx_bytes=report.file_bytes,
         bound_bytes=report.bound_bytes,
         encodings=report.encodings,
+        parameters_nonzero=total - zeros,
         max_error=error,
         max_output=largest,
         samples=len(samples),

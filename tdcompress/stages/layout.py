@@ -53,7 +53,7 @@ def lay_out(
     write_samples(folder / SAMPLES, shipped)
     write_text(folder / RECIPE, tomli_w.dumps(resolved_values(plan)))
     links = {
-        row.id: {task.stage: _link(task) for task in (row.train, row.network, row.compact, row.deployed, row.export)}
+        row.id: {task.stage: _link(task) for task in (row.train, row.pruned, row.network, row.compact, row.deployed, row.export)}
         for row in plan.rows
     }
     links["dense"] = {"train": _link(plan.dense_train), "export": _link(plan.dense)}

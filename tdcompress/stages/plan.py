@@ -31,6 +31,7 @@ class RowPlan:
 
     Attributes:
         id: short and unique in the run.
+        pruned: the pruning alone.
         network: the last task whose network has its full shape: prune, or finetune.
         compact: shrink, or store.
         differs: see ``Row``.
@@ -41,6 +42,7 @@ class RowPlan:
     experiment: Experiment
     values: Values
     train: Task
+    pruned: Task
     network: Task
     compact: Task
     deployed: Task
@@ -160,9 +162,9 @@ class _Tasks:
             title=f"train {experiment.model_name} {method_label(experiment)}",
         )
 
-    def network(self) -> Task:
+    def pruned(self) -> Task:
         experiment = self.experiment
-        pruned = Task(
+        return Task(
             stage="prune",
             version=prune.VERSION,
             settings=self.pruning(),
@@ -170,7 +172,10 @@ class _Tasks:
             work=partial(prune.run, experiment, self.device),
             title=f"prune {method_label(experiment)} {share_label(experiment)}",
         )
-        return self.finetune(pruned, finetune.run) if experiment.trains_on("prune") else pruned
+
+    def network(self) -> Task:
+        pruned = self.pruned()
+        return self.finetune(pruned, finetune.run) if self.experiment.trains_on("prune") else pruned
 
     def finetune(self, network: Task, run: Callable[[Experiment, torch.device, Workspace], Any]) -> Task:
         return Task(
@@ -227,12 +232,13 @@ class _Tasks:
     def row(self, name: str, values: Values, differs: Mapping[str, Any]) -> RowPlan:
         compact = self.compact()
         deployed = self.finetune(compact, finetune.run_narrow) if self.experiment.trains_on("shrink") else compact
-        pack = self.experiment.export.pack == "auto" and self.experiment.granularity == "weight"
+        pack = self.experiment.export.pack == "auto"
         return RowPlan(
             id=name,
             experiment=self.experiment,
             values=values,
             train=self.train(),
+            pruned=self.pruned(),
             network=self.network(),
             compact=compact,
             deployed=deployed,

@@ -46,6 +46,7 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact]) -> Report:
         make_row(
             row,
             record(TrainRecord, row.train),
+            record(PruneRecord, row.pruned),
             record(PruneRecord, row.network),
             record(ShrinkRecord, row.compact) if row.compact.stage == "shrink" else record(StoreRecord, row.compact),
             record(ExportRecord, row.export),
@@ -109,6 +110,7 @@ def make_row(
     row: RowPlan,
     trained: TrainRecord,
     pruned: PruneRecord,
+    whole: PruneRecord,
     compact: ShrinkRecord | StoreRecord,
     exported: ExportRecord,
     *,
@@ -117,11 +119,12 @@ def make_row(
     macs: int,
     latency: tuple[RowLatency, ...],
 ) -> Row:
-    """One row from the records of its stages."""
+    """One row from the records of its stages; `whole` is of what was shrunk or stored: pruned, and perhaps fine-tuned."""
     experiment = row.experiment
     shrunk = compact if isinstance(compact, ShrinkRecord) else None
     stored = compact if isinstance(compact, StoreRecord) else None
     finetune = experiment.finetune
+    trained_on = tuned or (whole if experiment.trains_on("prune") else None)
     return Row(
         id=row.id,
         method=experiment.method.name,
@@ -140,9 +143,9 @@ def make_row(
         accuracy_stored=stored.accuracy if stored else None,
         accuracy_onnx=exported.accuracy,
         parameters_total=pruned.parameters_total,
-        parameters_nonzero=pruned.parameters_nonzero,
-        sparsity_prunable=pruned.sparsity_prunable,
-        sparsity_model=pruned.sparsity_model,
+        parameters_nonzero=exported.parameters_nonzero,
+        sparsity_prunable=whole.sparsity_prunable,
+        sparsity_model=whole.sparsity_model,
         macs=shrunk.macs_after if shrunk else macs,
         values=row.values,
         onnx_file=f"{row.id}.onnx",
@@ -157,7 +160,7 @@ def make_row(
         unit=experiment.prune.unit or experiment.method.unit,
         evaluation=experiment.prune.evaluation,
         shrunk=shrunk,
-        accuracy_finetuned=tuned.accuracy if tuned else None,
+        accuracy_finetuned=trained_on.accuracy if trained_on else None,
         finetune_epochs=finetune.epochs,
         finetune_after=finetune.after if finetune.epochs else None,
         differs=dict(row.differs),

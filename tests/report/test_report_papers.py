@@ -242,9 +242,13 @@ def test_options_that_a_heading_does_not_know_tell_columns_apart():
 
 
 def test_a_training_and_a_longer_one_of_fine_tuning_are_not_the_same_column():
-    tuned = row("none", 0.0, 0.7, id="tuned", epochs=20, finetune_epochs=8, finetune_after="prune")
+    tuned = row("none", 0.0, 0.5, id="tuned", epochs=20, finetune_epochs=8, finetune_after="prune", accuracy_finetuned=0.7)
+    longer = replace(tuned, id="longer", epochs=28, finetune_epochs=16)
     columns = compare(published_table("workshop-3a"), report(row("none", 0.0, 0.6), tuned)).columns
     assert [column.variant for column in columns] == ["", "fine-tuned after prune"]
+    assert [column.cells[0].ours for column in columns] == [(60.0,), (70.0,)]
+    columns = compare(published_table("workshop-3a"), report(tuned, longer)).columns
+    assert [column.variant for column in columns] == [f"fine-tuned after prune, fine-tuning epochs = {n}" for n in (8, 16)]
 
 
 def test_xtreme_is_pruned_to_the_count_that_it_was_trained_with():

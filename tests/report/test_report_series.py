@@ -42,6 +42,22 @@ def test_swept_settings_of_training_and_pruning_make_series_of_their_own(make_ro
     assert training_of(dataclasses.replace(row, differs={"prune.align": 16})) == training_of(row)
 
 
+def test_labels_say_once_what_was_done_and_nothing_of_what_was_not(make_row):
+    row = make_row("none", 0.5, 0.9, granularity="unit", epochs=6)
+    off = {"prune.exclude": [], "train.channels_last": False, "finetune.lr": None}
+    tuned = dataclasses.replace(row, epochs=7, finetune_epochs=1, finetune_after="prune")
+    narrow = dataclasses.replace(row, epochs=9, finetune_epochs=3, finetune_after="shrink", differs={"finetune.lr": 0.01})
+    aligned = dataclasses.replace(
+        row, differs={"shrink.align": 16, "prune.exclude": ["conv1", "conv2"], "train.channels_last": True}
+    )
+    assert [line.label for line in group([dataclasses.replace(row, differs=off), tuned, narrow, aligned])] == [
+        "none",
+        "none (fine-tuned 1 epoch after pruning)",
+        "none (fine-tuned 3 epochs after shrinking, fine-tuning lr 0.01)",
+        "none (exclude conv1+conv2, shrink align 16, channels last)",
+    ]
+
+
 def test_rows_stand_by_pruned_share(make_row):
     rows = [make_row("none", fraction, 0.9) for fraction in (0.9, 0.0, 0.5)]
     counted = dataclasses.replace(make_row("none", 0.98, 0.9), fraction=None, keep_per_filter=3)

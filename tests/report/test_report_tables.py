@@ -79,7 +79,7 @@ def test_accuracies_count_the_samples_that_forms_differ_by(make_row, make_report
 def test_sizes_by_hand(make_row, make_report):
     row = make_row("none", 0.5, 0.9, onnx_bytes=2048, bound_bytes=1024.0, stored_bytes=None)
     table = details.sizes(make_report((row,)))
-    counts = ("50.00", "49.33", "45,200", "89,200", "89,200", "1,250,000")
+    counts = ("50.00", "49.33", "89,200", "89,200", "45,200", "1,250,000")
     assert table.rows == (("none-0.5", *counts, "2.0 KiB", "1.0 KiB", "2.00"),)
 
 
@@ -95,6 +95,27 @@ def test_latencies_of_a_host_hold_that_host_alone(report):
 
 def test_one_training_is_told_once(report):
     assert [line[0] for line in details.trainings(report).rows] == ["none", "dropout (rate 0.594)", "targeted (γ 0.9, α 0.66)"]
+
+
+def test_a_training_has_its_own_epochs_and_names_those_of_fine_tuning(make_row, make_report):
+    row = make_row("none", 0.5, 0.9, epochs=6, differs={"train.l2": 0.1})
+    tuned = [
+        make_row(
+            "none",
+            0.5,
+            0.9,
+            id=after,
+            epochs=7,
+            finetune_epochs=1,
+            finetune_after=after,
+            differs={"finetune.lr": 0.1, **row.differs},
+        )
+        for after in ("prune", "shrink")
+    ]
+    table = details.trainings(make_report((row, *tuned)))
+    assert [column.title for column in table.columns][-2:] == ["unpruned accuracy, %", "then fine-tuned, epochs"]
+    assert table.rows == (("none", "0", "6", "12.5", "cpu", "98.61", "0, 1"),)
+    assert len(details.trainings(make_report((row,))).columns) == len(table.columns) - 1
 
 
 def test_what_was_pruned_differently_is_still_one_training(make_row, make_report):

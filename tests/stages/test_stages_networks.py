@@ -258,7 +258,7 @@ GOLDEN = {
     "train": "0bff277e81bd276a",
     "prune": "1cbeaced9ad1692f",
     "store": "733d453b6a2f1bb1",
-    "export": "6241588d13d30098",
+    "export": "e701b94f531e0299",
 }
 
 

@@ -1,6 +1,7 @@
 """From the recipe to the narrow network and back from disk: alignment, fine-tuning after shrinking, layers that stay dense."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -118,6 +119,47 @@ def test_fine_tuning_after_shrinking_goes_on_bit_exactly_where_it_was_stopped(ru
     assert {**resumed.record, **TIMES} == {**whole.record, **TIMES}
 
 
+def nonzero(folder: Path) -> int:
+    """Parameters that are not zero in a stage's network; what BatchNorm keeps of its batches is no parameter."""
+    state = load_file(folder / "model.safetensors")
+    return sum(int(value.count_nonzero()) for name, value in state.items() if not name.endswith(("_mean", "_var", "_tracked")))
+
+
+@pytest.mark.parametrize("granularity", ["unit", "weight"])
+def test_a_run_tells_the_masked_network_from_the_fine_tuned_one(run_text, tmp_path, granularity):
+    changes = {"finetune.epochs": 1, "finetune.lr": 0.05, "prune.granularity": granularity}
+    finished, _ = run_text(RECIPE, tmp_path, changes)
+    (row,) = finished.report.rows
+    links = json.loads((finished.folder / "stages.json").read_text())[row.id]
+    compact = "shrink" if granularity == "unit" else "store"
+    assert set(links) == {"train", "prune", "finetune", compact, "export"}
+    records = {
+        stage: json.loads((finished.folder / link / "manifest.json").read_text())["record"] for stage, link in links.items()
+    }
+    assert row.accuracy_masked == records["prune"]["accuracy"]
+    assert row.accuracy_finetuned == records["finetune"]["accuracy"] > row.accuracy_masked  # never trained before
+    assert row.accuracy_onnx == pytest.approx(row.accuracy_finetuned, abs=2.001 / 359)
+    assert (row.epochs, row.finetune_epochs, row.finetune_after) == (1, 1, "prune")
+    assert row.sparsity_model == records["finetune"]["sparsity_model"]
+    if granularity == "unit":
+        assert row.parameters_nonzero == nonzero(finished.folder / links["shrink"]) <= row.shrunk.parameters_after
+    else:
+        assert row.parameters_nonzero == records["finetune"]["parameters_nonzero"]
+
+
+def test_dead_channels_that_alignment_kept_are_packed_away(runner):
+    def exported(**changes):
+        (row,) = plan(runner, **changes).rows
+        return runner.ensure(row.export).record
+
+    packed, dense, plain = exported(**{"shrink.align": 16}), exported(**{"shrink.align": 16, "export.pack": "never"}), exported()
+    assert set(dense["encodings"]) == set(plain["encodings"]) == {"dense"}  # without dead channels there is nothing to pack
+    assert set(packed["encodings"]) > {"dense"}
+    assert packed["onnx_bytes"] < 0.8 * dense["onnx_bytes"]
+    assert packed["parameters_nonzero"] == dense["parameters_nonzero"] > plain["parameters_nonzero"]  # what reads dead channels
+    assert packed["accuracy"] == dense["accuracy"]
+
+
 def test_a_run_says_that_the_certificate_is_from_before_the_fine_tuning(run_text, tmp_path):
     changes = {"sweep.finetune.epochs": [0, 1], "finetune.after": "shrink", "finetune.lr": 0.05}
     finished, watcher = run_text(RECIPE, tmp_path, changes)
@@ -134,6 +176,9 @@ def test_a_run_says_that_the_certificate_is_from_before_the_fine_tuning(run_text
     assert "| then fine-tuned |" in markdown
     links = json.loads((finished.folder / "stages.json").read_text())
     assert set(links[tuned.id]) == {"train", "prune", "shrink", "finetune", "export"}
+    assert plain.parameters_nonzero == nonzero(finished.folder / links[plain.id]["shrink"])
+    assert tuned.parameters_nonzero == nonzero(finished.folder / links[tuned.id]["finetune"])
+    assert max(plain.parameters_nonzero, tuned.parameters_nonzero) <= plain.shrunk.parameters_after < plain.parameters_total
     _, second = run_text(RECIPE, tmp_path, changes)
     assert second.made == []
     assert verify_path(finished.folder)
