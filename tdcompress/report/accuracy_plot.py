@@ -58,7 +58,7 @@ def plot(report: Report) -> "Canvas":
     styles = colours.styles(series)
     direct = len(series) <= NAMED_LINES_AT_MOST and all(len(line.detail) <= NAME_LENGTH_AT_MOST for line in series)
     columns = 2 if all(len(line.label) <= TWO_COLUMNS_AT_MOST for line in series) else 1
-    labels = [textwrap.fill(line.label, LEGEND_LINE_AT_MOST, subsequent_indent="    ") for line in series]
+    labels = [textwrap.fill(line.label, LEGEND_LINE_AT_MOST, subsequent_indent="    ", break_on_hyphens=False) for line in series]
     legend_lines = 1 + sum(label.count("\n") + 1 for label in labels)
     drawing, (axes,) = canvas(3.7 if direct else 3.6 + 0.21 * math.ceil(legend_lines / columns))
     place = _place(report.rows)
