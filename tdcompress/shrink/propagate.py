@@ -90,7 +90,7 @@ def _follow_all(graph: ChannelGraph, program: Program) -> None:
         if node.op == "placeholder" and node.name not in program.tensors:
             value = node.meta.get("val")
             graph.signals[node.name] = plain(value.shape if isinstance(value, Tensor) else ())
-        elif node.op == "call_function":
+        elif node.op == "call_function" and node.name not in program.tensors:
             _follow(graph, node, program)
     for node in program.outputs:
         for signal in signals_of(graph.signals.get(node.name)):

@@ -27,7 +27,7 @@ class Program:
 
     Attributes:
         nodes: the operators in the order they run; ``node.meta["val"]`` has the shapes.
-        tensors: placeholder name -> qualified name of the parameter or buffer (one name for tied ones, the first).
+        tensors: name of a placeholder, or of a cast of one -> qualified name of the parameter or buffer (of tied ones the first).
         state: those tensors, and the literal tensors of the forward code, by the names in ``tensors``.
         narrowable: the names in ``tensors`` that a module owns, so that surgery can replace them.
         outputs: the nodes that the network returns.
@@ -40,8 +40,8 @@ class Program:
     outputs: tuple[fx.Node, ...]
 
     def calls(self) -> Iterator[fx.Node]:
-        """The nodes that compute: no placeholders, no output."""
-        return (node for node in self.nodes if node.op == "call_function")
+        """The nodes that compute: no placeholders, no casts of parameters, no output."""
+        return (node for node in self.nodes if node.op == "call_function" and node.name not in self.tensors)
 
 
 def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
@@ -72,7 +72,8 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
     try:
         with _quiet(), unfused():
             exported = torch.export.export(model, inputs, strict=False)
-            if _writes_into_views(exported.graph):
+            blocks = [block.graph for block in exported.graph_module.children() if isinstance(block, fx.GraphModule)]
+            if _writes_into_views(exported.graph) or any(map(_writes, blocks)):
                 exported = exported.run_decompositions({})
     except Exception as error:  # torch.export raises dozens of types, user code any
         raise UnsupportedError(
@@ -93,7 +94,10 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
             value = exported.constants.get(spec.target)
             if isinstance(value, Tensor):
                 state[name] = value
-    nodes = tuple(node for node in exported.graph.nodes if node.target not in _ASSERTIONS)
+    nodes = tuple(node for node in _inlined(exported.graph_module).nodes if node.target not in _ASSERTIONS)
+    for node in nodes:
+        if _casts(node) and node.all_input_nodes[0].name in tensors:
+            tensors[node.name] = tensors[node.all_input_nodes[0].name]
     # A functionalised program also returns what it mutates; those nodes count as outputs, which is safe.
     outputs = tuple(node for node in nodes[-1].all_input_nodes)
     return Program(nodes=nodes, tensors=tensors, state=state, narrowable=frozenset(narrowable), outputs=outputs)
@@ -167,6 +171,31 @@ def _quiet() -> Iterator[None]:
         logging.disable(level)
 
 
+def _casts(node: fx.Node) -> bool:
+    """Whether an operator changes the precision of a tensor, and nothing else."""
+    if getattr(node.target, "_opname", "") not in ("to", "_to_copy"):
+        return False
+    return all(item.meta["val"].is_floating_point() for item in (node, *node.all_input_nodes))
+
+
+def _inlined(module: fx.GraphModule) -> fx.Graph:
+    """A program's graph, with what stands under ``torch.autocast`` or ``torch.no_grad`` in its place."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target not in (torch.ops.higher_order.wrap_with_autocast, torch.ops.higher_order.wrap_with_set_grad_enabled):
+            continue
+        at = next(i for i, item in enumerate(node.args) if isinstance(item, fx.Node) and item.op == "get_attr")
+        body = _inlined(getattr(module, node.args[at].target))
+        operands = dict(zip(body.find_nodes(op="placeholder"), node.args[at + 1 :], strict=True))
+        with graph.inserting_before(node):
+            results = graph.graph_copy(body, operands)
+        for user in list(node.users):  # operator.getitem
+            user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
+            graph.erase_node(user)
+        graph.erase_node(node)
+    return graph
+
+
 def _first_names(model: nn.Module) -> dict[str, str]:
     """Qualified name -> the first qualified name of the same tensor (tied weights)."""
     first: dict[int, str] = {}
@@ -193,6 +222,12 @@ def _writes_into_views(graph: fx.Graph) -> bool:
         elif any(result.alias_info is not None for result in schema.returns):
             views.update((node, node.args[0]))
     return False
+
+
+def _writes(graph: fx.Graph) -> bool:
+    """Whether there is an in-place operator at all; what a block writes into may have views outside."""
+    schemas = (getattr(node.target, "_schema", None) for node in graph.nodes)
+    return any(schema is not None and schema.is_mutable for schema in schemas)
 
 
 def _drops_nothing(node: fx.Node) -> bool:
