@@ -30,7 +30,7 @@ class Parameter:
 def layer_name(parameter: str) -> str:
     """What a weight's layer is called: its module, or the parameter itself where it stands alone ("block.mix")."""
     module, _, name = parameter.rpartition(".")
-    return module if module and name.endswith("weight") else parameter
+    return module if module and name in ("weight", "in_proj_weight") else parameter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,11 +53,11 @@ def instance_norm(graph: ChannelGraph, call: Call) -> Result:
 
 
 def layer_norm(graph: ChannelGraph, call: Call) -> Result:
-    """Mean and variance over the last axes: removing a channel would change them, so what is normalised together stays."""
+    """Statistics over the last axes, RMSNorm's too: a channel less would change them, so what is normalised together stays."""
     x = graph.signal(call["input"])
     axes = range(len(x.shape) - len(call["normalized_shape"]), len(x.shape))
     for name in ("weight", "bias"):
-        if isinstance(call[name], Parameter):
+        if isinstance(call.arguments.get(name), Parameter):
             graph.frozen[call[name].name] = f"{call.layer} normalises all channels together"
     cells = forget(x.cells, value=True, unit=True)
     if any(cells.shape[axis] > 1 for axis in axes):
@@ -121,6 +121,6 @@ RULES: Mapping[str, Rule] = {
     "batch_norm": batch_norm,
     "_native_batch_norm_legit_no_training": batch_norm_functional,
     "instance_norm": instance_norm,
-    "layer_norm": layer_norm,
+    **dict.fromkeys(("layer_norm", "rms_norm"), layer_norm),
     "group_norm": group_norm,
 }

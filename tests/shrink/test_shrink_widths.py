@@ -228,3 +228,29 @@ def test_align_is_a_whole_number(align):
 def test_a_network_of_its_last_layer_alone_says_so():
     with pytest.raises(ModelError, match="no layer to prune beside its only layer, which gives the result"):
         prunable_weights(nn.Linear(4, 2))
+
+
+def test_an_rms_norm_keeps_its_stream_and_says_why():
+    model = nn.Sequential(nn.Linear(4, 6), nn.RMSNorm(6), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+    zero(model[0], [1])
+    zero(model[2], [0])
+    shrunk = tdc.shrink(model, torch.randn(3, 4))
+    certified(shrunk)
+    assert (shrunk.model[0].out_features, shrunk.model[2].out_features) == (6, 4)
+    assert reasons(shrunk)["0"].endswith("normalises all channels together")
+
+
+def test_projections_of_their_own_are_told_apart_in_the_report():
+    class Cross(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention, self.o = nn.MultiheadAttention(8, 4, kdim=6, vdim=5, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return self.o(self.attention(x, key, value, need_weights=False)[0])
+
+    shrunk = tdc.shrink(Cross(), (torch.randn(2, 5, 8), torch.randn(2, 7, 6), torch.randn(2, 7, 5)))
+    certified(shrunk)
+    names = [item.name for item in shrunk.report.layers]
+    assert len(set(names)) == len(names) == 5
+    assert names[0] == "attention.q_proj_weight"
