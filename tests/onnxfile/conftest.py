@@ -10,6 +10,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tdcompress.onnxfile.weights import dense_initializers
+
 LEVELS = {
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
@@ -159,3 +161,9 @@ def run_model() -> Callable[..., list[np.ndarray]]:
 @pytest.fixture
 def optimised_graph(tmp_path: Path) -> Callable[[onnx.ModelProto, str], list[tuple[object, ...]]]:
     return lambda model, level: optimised(model, level, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def arrays() -> Callable[[onnx.ModelProto], dict[str, bytes]]:
+    """The bytes of every weight, by name, decoded where it is packed."""
+    return lambda model: {name: array.tobytes() for name, array in dense_initializers(model).items()}
