@@ -68,6 +68,10 @@ class Method(nn.Module):
         """What the metrics say of the method at a moment of training: gamma and alpha where it has them."""
         return {}
 
+    def frozen(self, epoch: float) -> bool:
+        """Whether the masks are fixed at this moment of training, so that zeros stay zeros."""
+        return False
+
     def scores(self, params: Parameters) -> dict[str, Tensor]:
         """Importance for pruning, where it is not the magnitude of what ``deployed`` gives.
 

@@ -19,8 +19,10 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
+from tdcompress.train.fast.path import FastPath
+from tdcompress.train.paths import Asked, PathName, ReferencePath, StepPath, choose_path
 from tdcompress.train.result import Counters, Progress, TrainResult
-from tdcompress.train.samples import TrainData, epoch_order
+from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.state import load_tensors, state_tensors
 from tdcompress.train.step import Stepper
@@ -30,6 +32,7 @@ __all__ = ["Progress", "TrainData", "TrainResult", "TrainSettings", "train"]
 
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
+STEPS_AT_ONCE = 16  # between looks at signals, on a path that makes several steps at once
 _EVALUATION_BATCH = 500
 _log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], int | None] = lambda: None,
     keep: Mapping[str, Tensor] | None = None,
+    path: Asked = "auto",
     checkpoint_seconds: float = 30.0,
 ) -> TrainResult:
     """Train a network in place, going on from the newest checkpoint in ``folder`` if there is one.
@@ -61,9 +65,10 @@ def train(
         seed: of the order of samples, augmentation, the method's draws and the network's own dropout.
         device: where to train.
         folder: gets ``metrics.jsonl`` (a line for each epoch) and ``checkpoints/``.
-        progress: called after each step, in the first process.
+        progress: called after each step or, on the fast path, after some, in the first process.
         should_stop: called before each step and each batch of an evaluation; a signal number stops the training.
         keep: by parameter name of the network, True = trained; the other entries are zero from now on (finetuning).
+        path: how the steps are made (`tdcompress.train.paths`).
         checkpoint_seconds: time between checkpoints; one more is written at the end, and one when stopped.
 
     Returns:
@@ -84,7 +89,7 @@ def train(
             f"do not divide {settings.batch_size}"
         )
     with _randomness_restored(device), _named_memory_errors(settings):
-        run = _Run(net.to(device), data.to(device), test.to(device), settings, seed, device, folder, keep, world)
+        run = _Run(net.to(device), data.to(device), test.to(device), settings, seed, device, folder, keep, world, path)
         return run.loop(progress, should_stop, checkpoint_seconds)
 
 
@@ -102,6 +107,7 @@ class _Run:
         folder: Path,
         keep: Mapping[str, Tensor] | None,
         world: World,
+        path: Asked,
     ) -> None:
         self.net, self.data, self.test, self.settings = net, data, test, settings
         self.seed, self.device, self.folder, self.world = seed, device, folder, world
@@ -110,10 +116,25 @@ class _Run:
         self.counters = Counters()
         self.identity = _identity(settings, seed, len(data), keep)
         self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
-        self.resume()
+        begun = self.resume()
+        self.choice = choose_path(path, begun, net, settings, device=device, world=world, keep=keep)
+        _log.info("training on the %s path: %s", self.choice.name, self.choice.reason)
+        self.path = self.fast_path() if self.choice.name == "fast" else self.reference_path(keep)
+
+    def reference_path(self, keep: Mapping[str, Tensor] | None) -> StepPath:
+        """Step by step."""
+        net, settings, seed, device = self.net, self.settings, self.seed, self.device
         frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
         updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)
-        self.stepper = Stepper(net, data, settings, updater, seed=seed, device=device, world=world)
+        stepper = Stepper(net, self.data, settings, updater, seed=seed, device=device, world=self.world)
+        return ReferencePath(stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr)
+
+    def fast_path(self) -> StepPath:
+        """An epoch on the device."""
+        compiled = self.device.type == "cuda" or self.settings.compile
+        return FastPath(
+            self.net, self.data, self.settings, self.optimizer, seed=self.seed, device=self.device, lr=self.lr, compiled=compiled
+        )
 
     def loop(
         self,
@@ -132,7 +153,7 @@ class _Run:
                     f"stopped after step {now.step} of {self.steps}; saved in {self.folder}: start again to go on", signal_number
                 )
 
-        order, order_epoch = torch.empty(0, dtype=torch.int64), -1
+        running = -1
         while True:
             stop_if_asked()
             epoch, position = divmod(now.step, self.steps_per_epoch)
@@ -141,12 +162,13 @@ class _Run:
                 continue
             if now.step == self.steps:
                 break
-            if order_epoch != epoch:
-                order, order_epoch = epoch_order(len(self.data), self.seed, epoch).to(self.device), epoch
-            first = position * self.settings.batch_size
-            loss = self.step(order[first : first + self.settings.batch_size])
+            if running != epoch:
+                self.path.begin_epoch(epoch, position)
+                running = epoch
+            with self.timed():
+                now.step += self.path.advance(STEPS_AT_ONCE)
             if progress is not None and self.world.first:
-                progress(self.describe(epoch, position + 1, loss))
+                progress(self.describe(epoch))
             if time.monotonic() - saved_at >= checkpoint_seconds:
                 self.save()
                 saved_at = time.monotonic()
@@ -154,18 +176,23 @@ class _Run:
         self.save()
         return self.result(resumed_from, stop_if_asked)
 
-    def step(self, batch: Tensor) -> float:
-        """One optimizer step, counted; returns its loss."""
-        now = self.counters
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the block's seconds as training."""
         began = time.perf_counter()
-        loss, correct = self.stepper.step(batch, now.step, now.step / self.steps_per_epoch, self.lr(now.step))
+        yield
         seconds = time.perf_counter() - began
-        now.step += 1
+        self.counters.epoch_seconds += seconds
+        self.counters.seconds += seconds
+
+    def collect(self) -> None:
+        """Bring the counters and the network up to the last step."""
+        now = self.counters
+        with self.timed():
+            loss, correct = self.path.collect(f"step {now.step}, epoch {len(now.history) + 1}")
         now.loss_sum += loss
         now.correct += correct
-        now.epoch_seconds += seconds
-        now.seconds += seconds
-        return loss
+        self.path.store()
 
     def lr(self, step: int) -> float:
         """The learning rate of the step with ``step`` steps before it."""
@@ -174,6 +201,7 @@ class _Run:
     def end_epoch(self, epoch: int, stop_if_asked: Callable[[], None]) -> None:
         """Measure, write the epoch's line, start new sums."""
         now = self.counters
+        self.collect()
         images = self.steps_per_epoch * self.settings.batch_size
         line: dict[str, Any] = {"epoch": epoch, "step": now.step, "loss": now.loss_sum / self.steps_per_epoch}
         line["train_accuracy"] = now.correct / images
@@ -196,15 +224,16 @@ class _Run:
         correct = count_correct(self.net, part, _EVALUATION_BATCH, self.device, between=between)
         return int(self.world.total(torch.tensor(correct, device=self.device))) / len(self.test)
 
-    def describe(self, epoch: int, done: int, loss: float) -> Progress:
+    def describe(self, epoch: int) -> Progress:
         """The numbers that a progress display shows."""
         now = self.counters
+        done = now.step - epoch * self.steps_per_epoch
         return Progress(
             step=now.step,
             steps=self.steps,
             epoch=epoch + 1,
             epochs=self.settings.epochs,
-            loss=loss,
+            loss=self.path.loss,
             images_per_second=done * self.settings.batch_size / now.epoch_seconds,
             seconds_left=(self.steps - now.step) * now.epoch_seconds / done,
         )
@@ -217,20 +246,22 @@ class _Run:
 
     def save(self) -> None:
         """Write a checkpoint of this moment, between two steps."""
+        self.collect()
         if self.world.first:
-            header = {"identity": self.identity, "counters": dataclasses.asdict(self.counters)}
+            counters = dataclasses.asdict(self.counters)
+            header = {"identity": self.identity, "counters": counters, "path": self.choice.name}
             tensors = state_tensors(self.net, self.optimizer)
             content = checkpoint.Checkpoint(step=self.counters.step, tensors=tensors, header=header)
             checkpoint.write(self.folder / CHECKPOINTS, content)
 
-    def resume(self) -> None:
-        """Take up the newest complete checkpoint."""
+    def resume(self) -> PathName | None:
+        """Take up the newest complete checkpoint; returns the path that it is of."""
         with self.world.first_goes_first():
             if self.world.first:  # alone: a later sweep would take away what the first process is writing by then
                 self.sweep()
             found = checkpoint.read_newest(self.folder / CHECKPOINTS)
         if found is None:
-            return
+            return None
         if found.header["identity"] != self.identity:
             raise ArtifactError(
                 f"{self.folder / CHECKPOINTS} is of another training (settings, seed or data differ): remove it to train anew"
@@ -239,6 +270,8 @@ class _Run:
         self.counters = Counters(**found.header["counters"])
         self.write_metrics()
         _log.info("going on after step %d of %d", self.counters.step, self.steps)
+        path: PathName = found.header["path"]
+        return path
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written."""
@@ -260,6 +293,8 @@ class _Run:
             train_accuracy=last.get("train_accuracy"),
             test_accuracy=last["test_accuracy"] if last else self.test_accuracy(stop_if_asked),
             resumed_from_step=resumed_from,
+            path=self.choice.name,
+            path_reason=self.choice.reason,
             history=tuple(now.history),
         )
 

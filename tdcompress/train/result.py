@@ -14,7 +14,7 @@ class Progress:
         steps: of the whole training.
         epoch: the epoch that runs, from 1.
         epochs: of the whole training.
-        loss: of this step, with the method's penalty.
+        loss: of this step, with the method's penalty; None where only the device knows it.
         images_per_second: over the epoch so far.
         seconds_left: until the last step, evaluation not counted.
     """
@@ -23,7 +23,7 @@ class Progress:
     steps: int
     epoch: int
     epochs: int
-    loss: float
+    loss: float | None
     images_per_second: float
     seconds_left: float
 
@@ -41,6 +41,8 @@ class TrainResult:
         train_accuracy: of the last epoch, on augmented samples while the weights changed; None where there was none.
         test_accuracy: after the last epoch, in float32, with the method's deployed parameters.
         resumed_from_step: steps that an earlier process had done; 0 = none.
+        path: "fast" or "reference" (`tdcompress.train.paths`).
+        path_reason: why that one.
         history: the lines of metrics.jsonl.
     """
 
@@ -52,6 +54,8 @@ class TrainResult:
     train_accuracy: float | None
     test_accuracy: float
     resumed_from_step: int
+    path: str
+    path_reason: str
     history: tuple[Mapping[str, Any], ...]
 
 

@@ -1,0 +1,199 @@
+"""What a method drops in a step, for whole vectors: single weights, units, or nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tdcompress.methods.base import Method
+from tdcompress.methods.targeted import TargetedUnits, TargetedWeights
+from tdcompress.sparsity.select import pruned_count
+from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.select import PortableSelection, Ranked, Selection, ranks
+
+
+class Dropping(Protocol):
+    """A method as the fast path runs it.
+
+    Attributes:
+        draws: uniform numbers that a step needs.
+    """
+
+    draws: int
+
+    def counts(self, epoch: float) -> Sequence[int]:
+        """How many are candidates at a moment of training; the meaning of each number is the class's own."""
+
+    def __call__(self, vector_P: Tensor, uniform: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:
+        """Bool over the first entries of the vector: True = dropped in this step."""
+
+
+class NoDropping:
+    """The method "none"."""
+
+    draws = 0
+
+    def counts(self, epoch: float) -> Sequence[int]:  # noqa: D102
+        return ()
+
+    def __call__(self, vector_P: Tensor, uniform: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:  # noqa: D102
+        return torch.zeros(0, dtype=torch.bool, device=vector_P.device)
+
+
+class WeightDropping:
+    """Targeted dropout of weights.
+
+    Args:
+        layout: of the vector.
+        method: gives the candidates' numbers.
+        device: of the vector.
+    """
+
+    def __init__(self, layout: Layout, method: TargetedWeights, device: torch.device) -> None:
+        self._layout, self._method = layout, method
+        self.draws = layout.prunable_size
+        self._ranked: Ranked = "filter"
+        self._select = make_selection(layout, self._ranked, device)
+
+    def counts(self, epoch: float) -> Sequence[int]:  # noqa: D102
+        gamma, _ = self._method.rates(epoch)
+        return [
+            pruned_count(run.fan_in, fraction=gamma, keep_per_filter=self._method.kept(run.fan_in, epoch))
+            for run in self._layout.runs
+        ]
+
+    def __call__(self, vector_P: Tensor, uniform: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:  # noqa: D102
+        return self._select(vector_P, uniform, counts_C, alpha)
+
+
+def make_selection(layout: Layout, ranked: Ranked, device: torch.device) -> Selection:
+    """The kernels on a GPU where Triton is there, torch's operators elsewhere."""
+    if device.type == "cuda" and has_triton():
+        from tdcompress.train.fast.kernels import TritonSelection
+
+        return TritonSelection(layout, ranked, device)
+    return PortableSelection(layout, ranked)
+
+
+def has_triton() -> bool:
+    """Whether Triton can be imported; it comes with torch's CUDA builds."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class UnitDropping:
+    """Targeted dropout of units: Equation 1's norms, a padded table of groups, one stable sort.
+
+    Args:
+        layout: of the vector.
+        method: gives groups, gamma, and what is drawn for.
+        device: of the vector.
+
+    Raises:
+        ValueError: an entry that belongs to two units.
+    """
+
+    def __init__(self, layout: Layout, method: TargetedUnits, device: torch.device) -> None:
+        self._layout, self._method = layout, method
+        groups = method.targets.groups
+        self._sizes = [group.size for group in groups]
+        units = sum(self._sizes)
+        owner_P, row_owners = _owners(layout, method)
+        self._owner_P = owner_P.to(device)
+        self._rows = [(rows.to(device), owners.to(device)) for rows, owners in row_owners]
+        self._per_entry = method.settings.draw == "weight"
+        self.draws = layout.size if self._per_entry else units
+        width = max(self._sizes)
+        column = torch.arange(width)
+        padded = torch.stack([torch.where(column < size, column, -1) for size in self._sizes])
+        firsts = torch.tensor([0, *self._sizes[:-1]]).cumsum(0)
+        self._unit_GW = torch.where(padded < 0, units, padded + firsts[:, None]).to(device)  # `units` stands for no unit
+        self._of_unit = self._unit_GW.new_tensor([int(i) for i in (padded >= 0).flatten().nonzero().flatten()])
+
+    def counts(self, epoch: float) -> Sequence[int]:  # noqa: D102
+        gamma, _ = self._method.rates(epoch)
+        assert gamma is not None
+        return [min(pruned_count(size, fraction=gamma), size - 1) for size in self._sizes]  # never all units
+
+    def __call__(self, vector_P: Tensor, uniform: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:  # noqa: D102
+        scores_U = self.scores(vector_P)
+        padded_GW = torch.cat([scores_U, scores_U.new_full((1,), torch.inf)])[self._unit_GW]
+        candidate_U = (ranks(padded_GW) < counts_C[:, None]).flatten().index_select(0, self._of_unit)
+        if not self._per_entry:
+            candidate_U = candidate_U & (uniform < alpha)
+        dropped_P = torch.cat([candidate_U, candidate_U.new_zeros(1)]).index_select(0, self._owner_P)
+        return dropped_P & (uniform < alpha) if self._per_entry else dropped_P
+
+    def scores(self, vector_P: Tensor) -> Tensor:
+        """The L2 norm of each unit over all its filters, (U,), all groups one after another."""
+        squares_R = torch.cat([run.logical(vector_P).square().sum(1) for run in self._layout.runs])
+        squares_U = squares_R.new_zeros(sum(self._sizes))
+        for rows, owners in self._rows:
+            squares_U = squares_U.index_add(0, owners, squares_R.index_select(0, rows))
+        return squares_U.sqrt()
+
+
+def _owners(layout: Layout, method: TargetedUnits) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Each entry's unit (int64 (P,), the number of units = none), and the (rows, units) that are ranked.
+
+    The rows come in lists, the first filter of every group, the second, ..., so that norms are added up in the reference's order.
+    """
+    by_name = {piece.name: piece for piece in layout.pieces}
+    first_row, rows_before = {}, 0
+    for piece in layout.matrices:
+        first_row[piece.name], rows_before = rows_before, rows_before + piece.rows
+    none = sum(group.size for group in method.targets.groups)
+    owner_P = torch.full((layout.size,), none)
+    ranked: list[tuple[list[int], list[int]]] = []
+    first = 0
+    for group in method.targets.groups:
+        for slot in (*group.filters, *group.tied):
+            piece = by_name[slot.parameter]
+            units, indices = slot.owners() if slot.positions is not None else ([*range(group.size)],) * 2
+            line = torch.full((piece.shape[slot.axis],), none)
+            line[indices] = torch.tensor(units) + first
+            shape = [1] * len(piece.shape)
+            shape[slot.axis] = -1
+            entries = piece.flattened(line.view(shape).expand(piece.shape))
+            part = owner_P[piece.start : piece.stop]
+            if bool(((part != none) & (entries != none)).any()):
+                raise ValueError(f"entries of {slot.parameter} belong to two units")
+            part.copy_(torch.where(entries != none, entries, part))
+        for index, slot in enumerate(group.filters):
+            units, indices = slot.owners() if slot.positions is not None else ([*range(group.size)],) * 2
+            if index == len(ranked):
+                ranked.append(([], []))
+            ranked[index][0].extend(first_row[slot.parameter] + row for row in indices)
+            ranked[index][1].extend(first + unit for unit in units)
+        first += group.size
+    return owner_P, [(torch.tensor(rows), torch.tensor(owners)) for rows, owners in ranked]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsupported:
+    """Why the fast path cannot run something.
+
+    Attributes:
+        reason: for people.
+    """
+
+    reason: str
+
+
+def dropping_of(method: Method, layout: Layout, device: torch.device) -> Dropping | Unsupported:
+    """The method's fast form."""
+    if type(method) is Method:
+        return NoDropping()
+    if isinstance(method, TargetedWeights):
+        return WeightDropping(layout, method, device)
+    if isinstance(method, TargetedUnits):
+        try:
+            return UnitDropping(layout, method, device)
+        except ValueError as error:
+            return Unsupported(reason=str(error))
+    return Unsupported(reason=f"{type(method).__name__} has no fast form")

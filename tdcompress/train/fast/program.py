@@ -1,0 +1,160 @@
+"""One optimizer step as operations on device state alone: the body of a graph."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tdcompress.train.evaluate import autocast
+from tdcompress.train.fast.drop import Dropping
+from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.update import Rule, update
+from tdcompress.train.samples import TrainData
+from tdcompress.train.settings import TrainSettings
+
+LR, ALPHA, FROZEN, AVERAGE = range(4)  # columns of a step's numbers
+
+
+@dataclass(kw_only=True)
+class State:
+    """Everything that a step reads and changes.
+
+    Attributes:
+        vector: all parameters, (P,).
+        moment: SGD's momentum, (P,).
+        buffers: of the network (running statistics), by name.
+        average: the weights' running average, (P,); None without one.
+        averaged_buffers: theirs.
+        position: int64 (1,), steps of this epoch done.
+        numbers: float32 (S, 4), what holds in each step of the epoch; columns above.
+        counts: int32 (S, C), candidates in each step.
+        order: int64 (S, B), the samples of each step.
+        sums: float64 (3,): of the losses, of the right answers, of the steps that were not finite.
+    """
+
+    vector: Tensor
+    moment: Tensor
+    buffers: dict[str, Tensor]
+    average: Tensor | None
+    averaged_buffers: dict[str, Tensor] = field(default_factory=dict)
+    position: Tensor
+    numbers: Tensor
+    counts: Tensor
+    order: Tensor
+    sums: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        """All that a step changes."""
+        averaged = [] if self.average is None else [self.average, *self.averaged_buffers.values()]
+        return [self.vector, self.moment, *self.buffers.values(), *averaged, self.position, self.sums]
+
+
+class Program:
+    """The step.
+
+    Args:
+        network: gives the forward code; its own tensors are not used, and it counts no batches.
+        layout: of the vector.
+        dropping: what is dropped.
+        data: training samples on the device.
+        settings: the recipe's [train].
+        rule: of the update.
+        state: on the device.
+        compiled: run forward, backward and update through torch.compile.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        layout: Layout,
+        dropping: Dropping,
+        data: TrainData,
+        settings: TrainSettings,
+        rule: Rule,
+        state: State,
+        compiled: bool,
+    ) -> None:
+        self._network, self._layout, self._dropping, self._data = network, layout, dropping, data
+        self._settings, self._rule, self.state = settings, rule, state
+        self._matrices = torch.bfloat16 if settings.precision == "bfloat16" else None
+        device = state.vector.device
+        self._never = torch.zeros(layout.size, dtype=torch.bool, device=device)
+        self.generators = {name: torch.Generator(device) for name in ("method", "augment")}
+        self._loss: Callable[..., tuple[Tensor, Tensor]] = _compiled(_loss) if compiled else _loss
+        self._update: Callable[..., None] = _compiled(update) if compiled else update
+
+    def step(self) -> None:
+        """One optimizer step; nothing comes back to the host."""
+        state = self.state
+        now = state.numbers.index_select(0, state.position)[0]
+        counts = state.counts.index_select(0, state.position)[0]
+        batch = state.order.index_select(0, state.position)[0]
+        uniform = uniform_numbers(self._dropping.draws, self.generators["method"])
+        dropped = self._widened(self._dropping(state.vector, uniform, counts, now[ALPHA]))
+        if dropped is not None:
+            zeroed = dropped & (now[FROZEN] > 0)
+            state.vector.masked_fill_(zeroed, 0.0)
+            state.moment.masked_fill_(zeroed, 0.0)
+        pixels, labels = self._data.pixels.index_select(0, batch), self._data.labels.index_select(0, batch)
+        if self._data.augment is not None:
+            pixels = self._data.augment(pixels, self.generators["augment"])
+        leaf = state.vector.detach().requires_grad_()
+        loss, correct = self._loss(
+            self._network, self._layout, self._data.preprocess, self._settings, self._matrices, leaf, dropped, pixels, labels,
+            state.buffers,
+        )  # fmt: skip
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        with torch.no_grad():
+            self._update(self._rule, state.vector, state.moment, gradient, loss.detach(), correct, now[LR], state.sums)
+            self._take_average(now[AVERAGE])
+            state.position.add_(1)
+
+    def _widened(self, dropped: Tensor) -> Tensor | None:
+        """What is dropped, for the whole vector; None where the method never drops."""
+        if not len(dropped):
+            return None
+        return torch.cat([dropped, self._never[len(dropped) :]])
+
+    def _take_average(self, weight: Tensor) -> None:
+        state = self.state
+        if state.average is None:
+            return
+        state.average.lerp_(state.vector, weight)
+        for name, averaged in state.averaged_buffers.items():
+            averaged.lerp_(state.buffers[name], weight)
+
+
+def uniform_numbers(count: int, generator: torch.Generator) -> Tensor:
+    """What chance gives to one step, (count,) in [0, 1)."""
+    return torch.rand(count, generator=generator, device=generator.device)
+
+
+def _loss(
+    network: nn.Module,
+    layout: Layout,
+    preprocess: nn.Module,
+    settings: TrainSettings,
+    matrices: torch.dtype | None,
+    vector_P: Tensor,
+    dropped_P: Tensor | None,
+    pixels: Tensor,
+    labels: Tensor,
+    buffers: dict[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The mean loss of a batch, and how many samples are right."""
+    effective_P = vector_P if dropped_P is None else vector_P.masked_fill(dropped_P, 0.0)
+    params = layout.views(effective_P, matrices)
+    order = torch.channels_last if settings.channels_last else torch.contiguous_format
+    images = preprocess(pixels).contiguous(memory_format=order)
+    with autocast(vector_P.device, settings.precision):
+        logits = functional_call(network, {**params, **buffers}, (images,)).float()
+    loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+    return loss, (logits.detach().argmax(1) == labels).sum()
+
+
+def _compiled(function: Callable[..., object]) -> Callable[..., object]:
+    return torch.compile(function, fullgraph=True, dynamic=False)

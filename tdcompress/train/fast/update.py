@@ -1,0 +1,59 @@
+"""SGD on one vector, with the check that all is finite made on the device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tdcompress.train.optim import OptimizerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """The numbers of the update.
+
+    Attributes:
+        optimizer: "sgd" and its keys.
+        decayed: entries of the prefix that L2 and weight decay touch.
+        l2: coefficient of 0.5 * |w|^2 in the loss.
+        clip_norm: largest norm of the whole gradient, or None.
+    """
+
+    optimizer: OptimizerSettings
+    decayed: int
+    l2: float
+    clip_norm: float | None
+
+
+def update(
+    rule: Rule, vector_P: Tensor, moment_P: Tensor, gradient_P: Tensor, loss: Tensor, correct: Tensor, lr: Tensor, sums: Tensor
+) -> None:
+    """L2, clipping and SGD's step, in place; a step that is not finite changes nothing and is counted.
+
+    The order is `tdcompress.train.update.Updater`'s: L2 belongs to the loss, so it is clipped; weight decay comes after clipping.
+
+    Args:
+        rule: the settings.
+        vector_P: all parameters.
+        moment_P: their momentum.
+        gradient_P: of the mean loss.
+        loss: a scalar.
+        correct: how many samples were right.
+        lr: the learning rate of this step.
+        sums: of losses, right answers, and steps that were not finite.
+    """
+    settings = rule.optimizer
+    momentum = settings.momentum or 0.0
+    decayed_P = torch.arange(len(vector_P), device=vector_P.device) < rule.decayed
+    gradient_P = torch.where(decayed_P, gradient_P + rule.l2 * vector_P, gradient_P) if rule.l2 else gradient_P
+    norm = torch.linalg.vector_norm(gradient_P)
+    finite = norm.isfinite() & loss.isfinite()
+    if rule.clip_norm is not None:
+        gradient_P = gradient_P * torch.where(norm > rule.clip_norm, rule.clip_norm / (norm + 1e-6), torch.ones_like(norm))
+    if settings.weight_decay:
+        gradient_P = torch.where(decayed_P, gradient_P + settings.weight_decay * vector_P, gradient_P)
+    moved_P = momentum * moment_P + gradient_P
+    direction_P = gradient_P + momentum * moved_P if settings.nesterov else moved_P
+    moment_P.copy_(torch.where(finite, moved_P, moment_P))
+    vector_P.copy_(torch.where(finite, vector_P - lr * direction_P, vector_P))
+    sums.add_(torch.stack([torch.where(finite, loss, torch.zeros_like(loss)).double(), correct.double(), (~finite).double()]))

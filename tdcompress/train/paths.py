@@ -1,0 +1,158 @@
+"""Two ways to make the steps of a training: the reference, step by step, and the fast path, an epoch on the device."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from tdcompress.errors import ArtifactError, UserError
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.train.distributed import World
+from tdcompress.train.fast.path import why_not
+from tdcompress.train.samples import epoch_order
+from tdcompress.train.settings import TrainSettings
+from tdcompress.train.step import Stepper
+
+PathName = Literal["reference", "fast"]
+Asked = Literal["auto", "reference", "fast"]
+
+
+class StepPath(Protocol):
+    """Makes the steps of one training. What it changes is the network and the optimizer, at the latest when ``store`` is called."""
+
+    loss: float | None
+    """Of the last step, where the host knows it."""
+
+    def begin_epoch(self, epoch: int, position: int) -> None:
+        """Start an epoch, or take it up after ``position`` steps."""
+
+    def advance(self, most: int) -> int:
+        """Make between one and ``most`` steps of the epoch; returns how many."""
+
+    def collect(self, where: str) -> tuple[float, int]:
+        """The sum of the losses and of the right answers since the last call.
+
+        Raises:
+            TrainingError: a step was not finite.
+        """
+
+    def store(self) -> None:
+        """Bring network and optimizer up to date."""
+
+
+class ReferencePath:
+    """One step at a time, its loss read by the host.
+
+    Args:
+        stepper: makes a step.
+        samples: training samples.
+        settings: the recipe's [train].
+        seed: of the order of samples.
+        device: of the samples.
+        lr: step -> learning rate.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        samples: int,
+        settings: TrainSettings,
+        *,
+        seed: int,
+        device: torch.device,
+        lr: Callable[[int], float],
+    ) -> None:
+        self._stepper, self._samples, self._batch_size = stepper, samples, settings.batch_size
+        self._seed, self._device, self._lr = seed, device, lr
+        self._steps = samples // settings.batch_size
+        self._sums = (0.0, 0)
+        self.loss: float | None = None
+
+    def begin_epoch(self, epoch: int, position: int) -> None:  # noqa: D102
+        self._epoch, self._position = epoch, position
+        self._order = epoch_order(self._samples, self._seed, epoch).to(self._device)
+
+    def advance(self, most: int) -> int:  # noqa: D102
+        first = self._position * self._batch_size
+        step = self._epoch * self._steps + self._position
+        loss, correct = self._stepper.step(
+            self._order[first : first + self._batch_size], step, step / self._steps, self._lr(step)
+        )
+        self._position += 1
+        self._sums = (self._sums[0] + loss, self._sums[1] + correct)
+        self.loss = loss
+        return 1
+
+    def collect(self, where: str) -> tuple[float, int]:  # noqa: D102
+        sums, self._sums = self._sums, (0.0, 0)
+        return sums
+
+    def store(self) -> None:  # noqa: D102
+        pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which path makes a training, and why.
+
+    Attributes:
+        name: of the path.
+        reason: for people.
+    """
+
+    name: PathName
+    reason: str
+
+
+def choose_path(
+    asked: Asked,
+    begun: PathName | None,
+    net: SparseNet,
+    settings: TrainSettings,
+    *,
+    device: torch.device,
+    world: World,
+    keep: Mapping[str, Tensor] | None,
+) -> Choice:
+    """Choose the path of a training.
+
+    The two draw the same numbers in another order. So a training that a checkpoint takes up stays on its path.
+
+    Args:
+        asked: "auto" takes the fast path on CUDA where it can.
+        begun: the path of the checkpoint, None without one.
+        net: the network and its method.
+        settings: the recipe's [train].
+        device: where to train.
+        world: the processes of this training.
+        keep: masks of a fine-tuning.
+
+    Raises:
+        UserError: the fast path was asked for and cannot make this training.
+        ArtifactError: the checkpoint is of a path that cannot go on here, or of another one than was asked for.
+    """
+    if world.size > 1:
+        obstacle: str | None = "several processes share each batch"
+    elif keep is not None:
+        obstacle = "masks are frozen"
+    else:
+        obstacle = why_not(net, settings)
+    if begun is not None:
+        if asked not in ("auto", begun):
+            raise ArtifactError(f"the checkpoint is of the {begun} path, not of the {asked} path: leave the path open, or start anew")
+        if begun == "fast" and obstacle:
+            raise ArtifactError(f"the checkpoint is of the fast path, which cannot go on here: {obstacle}; remove it to train anew")
+        return Choice(name=begun, reason="as the checkpoint has it")
+    if asked == "fast" and obstacle:
+        raise UserError(f"the fast path cannot make this training: {obstacle}")
+    if asked == "reference":
+        return Choice(name="reference", reason="asked for")
+    if asked == "fast":
+        return Choice(name="fast", reason="asked for")
+    if obstacle:
+        return Choice(name="reference", reason=obstacle)
+    if device.type != "cuda":
+        return Choice(name="reference", reason=f"the device is {device.type}")
+    return Choice(name="fast", reason="all of it runs on the GPU")

@@ -1,0 +1,155 @@
+"""The fast path makes the reference's steps: same candidates, and, with the same chance, the same weights within rounding."""
+
+import dataclasses
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
+from tdcompress.methods.targeted import TargetedSettings
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.models.initialise import glorot_normal
+from tdcompress.models.preactivation import PreActivationResNet
+from tdcompress.shrink.groups import unit_groups
+from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.train.fast import program
+from tdcompress.train.fast.path import layout_of, why_not
+from tdcompress.train.optim import OptimizerSettings
+
+METHODS = {
+    "weights": TargetedSettings(gamma=0.5, alpha=0.6),
+    "xtreme": TargetedSettings(keep_per_filter=2, alpha=0.6),
+    "ramp": TargetedSettings(gamma=0.9, alpha=0.9, schedule="ramp", ramp_epochs=(1.0, 1.0)),
+    "units": TargetedSettings(granularity="unit", gamma=0.5, alpha=0.6),
+    "weights of units": TargetedSettings(granularity="unit", gamma=0.5, alpha=0.6, draw="weight"),
+    "streams": TargetedSettings(granularity="unit", scope="group", gamma=0.5, alpha=0.6),
+}
+
+
+def residual_net(settings: TargetedSettings) -> SparseNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = PreActivationResNet(
+            classes=2,
+            channels=1,
+            stem_filters=8,
+            stem_kernel=3,
+            filters=(8, 12),  # eight or more: torch 2.14 corrupts memory in a strided 1x1 convolution of fewer channels with AVX2
+            units=1,
+            norm_momentum=0.1,
+            norm_epsilon=1e-3,
+            prune_stem=False,
+        )
+        glorot_normal(model)
+    weights = prunable_weights(model)
+    groups = ()
+    if settings.granularity == "unit":
+        groups = unit_groups(model, torch.zeros(2, 1, 8, 8), weights, scope=settings.scope, unit=settings.unit)
+    targets = Targets(weights=weights, groups=groups)
+    return SparseNet(model, settings.build(targets, model))
+
+
+def same_chance(net: SparseNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the fast path draw as the reference does: tensor by tensor, in its order."""
+    layout, targets, settings = layout_of(net), net.method.targets, net.method.settings
+    params = net.parameters_by_name()
+
+    def drawn(count: int, generator: torch.Generator) -> torch.Tensor:
+        if settings.granularity == "weight":
+            values = {slot.parameter: torch.rand(params[slot.parameter].shape, generator=generator) for slot in targets.weights}
+            return layout.gather_prunable(values)
+        if settings.draw == "unit":
+            return torch.cat([torch.rand(group.size, generator=generator) for group in targets.groups])
+        whole = {name: torch.zeros_like(value) for name, value in params.items()}
+        for group in targets.groups:
+            for slot in (*group.filters, *group.tied):
+                whole[slot.parameter] = torch.rand(params[slot.parameter].shape, generator=generator)
+        return layout.gather(whole)
+
+    monkeypatch.setattr(program, "uniform_numbers", drawn)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_both_paths_make_the_same_steps(
+    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, nesterov: bool
+) -> None:
+    optimizer = OptimizerSettings(name="sgd", lr=0.05, momentum=0.9, nesterov=nesterov, weight_decay=1e-3)
+    settings = dataclasses.replace(small.SETTINGS, optimizer=optimizer)
+    one, other = residual_net(METHODS[name]), residual_net(METHODS[name])
+    same_chance(other, monkeypatch)
+    first = small.run(tmp_path / "reference", one, settings, path="reference")
+    second = small.run(tmp_path / "fast", other, settings, path="fast")
+    assert (first.path, second.path) == ("reference", "fast")
+    for key, value in one.model.state_dict().items():
+        torch.testing.assert_close(other.model.state_dict()[key], value, rtol=1e-3, atol=1e-5, msg=f"{key} differs")
+    for left, right in zip(first.history, second.history, strict=True):
+        assert left["loss"] == pytest.approx(right["loss"], rel=1e-4)
+        assert left["train_accuracy"] == right["train_accuracy"]
+        assert left["lr"] == right["lr"]
+
+
+def test_a_stopped_training_goes_on_with_the_same_bits(small: ModuleType, tmp_path: Path) -> None:
+    whole, parts = residual_net(METHODS["weights"]), residual_net(METHODS["weights"])
+    small.run(tmp_path / "whole", whole, path="fast")
+    calls = iter([None, None, 15])
+    with pytest.raises(InterruptedRun):
+        small.run(tmp_path / "parts", parts, path="fast", should_stop=lambda: next(calls))
+    again = residual_net(METHODS["weights"])
+    small.run(tmp_path / "parts", again)
+    assert small.same_bits(whole, again)
+    assert small.timeless(tmp_path / "parts") == small.timeless(tmp_path / "whole")
+
+
+def test_a_checkpoint_stays_on_its_path(small: ModuleType, tmp_path: Path) -> None:
+    small.run(tmp_path, residual_net(METHODS["weights"]), path="fast")
+    assert small.run(tmp_path, residual_net(METHODS["weights"])).path == "fast"
+    with pytest.raises(ArtifactError, match="of the fast path, not of the reference path"):
+        small.run(tmp_path, residual_net(METHODS["weights"]), path="reference")
+
+
+def test_what_is_not_finite_changes_nothing_and_is_told(small: ModuleType, tmp_path: Path) -> None:
+    net = residual_net(METHODS["weights"])
+    before = {name: value.detach().clone() for name, value in net.parameters_by_name().items()}
+    with torch.no_grad():
+        net.model.head.bias[0] = torch.nan
+    with pytest.raises(TrainingError, match="18 steps was not finite|6 steps was not finite"):
+        small.run(tmp_path, net, path="fast")
+    for name, value in net.parameters_by_name().items():
+        if name != "head.bias":
+            assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "reason"),
+    [
+        (lambda small: small.conv_net(), {}, "draws from the global generator"),
+        (lambda small: residual_net(METHODS["weights"]), {"accumulate": 2}, "micro-batches"),
+        (lambda small: residual_net(METHODS["weights"]), {"optimizer": OptimizerSettings(name="adam")}, "not sgd"),
+    ],
+)
+def test_what_the_fast_path_lacks_is_said(
+    small: ModuleType, tmp_path: Path, make: object, settings: dict[str, object], reason: str
+) -> None:
+    net = make(small)  # type: ignore[operator]
+    changed = dataclasses.replace(small.SETTINGS, **settings)
+    assert reason in (why_not(net, changed) or "")
+    with pytest.raises(UserError, match=reason):
+        small.run(tmp_path, net, changed, path="fast")
+
+
+def test_a_layout_holds_every_entry_once() -> None:
+    net = residual_net(METHODS["weights"])
+    layout = layout_of(net)
+    params = {name: torch.rand(value.shape) for name, value in net.parameters_by_name().items()}
+    vector = layout.gather(params)
+    assert vector.shape == (sum(value.numel() for value in params.values()),)
+    assert all(torch.equal(view, params[name]) for name, view in layout.views(vector).items())
+    for run in layout.runs:
+        memory = vector[run.start : run.start + run.rows * run.fan_in]
+        assert torch.equal(run.memory(run.logical(vector)), memory)
+    piece = layout.matrices[-1]
+    rows = torch.cat([run.logical(vector).flatten() for run in layout.runs])[piece.start : piece.stop]
+    assert torch.equal(rows, params[piece.name].flatten())
