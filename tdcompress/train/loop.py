@@ -19,7 +19,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
-from tdcompress.train.fast.path import FastPath
+from tdcompress.train.fast.path import FastPath, Mode
 from tdcompress.train.paths import Asked, PathName, ReferencePath, StepPath, choose_path
 from tdcompress.train.result import Counters, Progress, TrainResult
 from tdcompress.train.samples import TrainData
@@ -131,9 +131,9 @@ class _Run:
 
     def fast_path(self) -> StepPath:
         """An epoch on the device."""
-        compiled = self.device.type == "cuda" or self.settings.compile
+        mode: Mode = "compiled" if self.device.type == "cuda" or self.settings.compile else "direct"
         return FastPath(
-            self.net, self.data, self.settings, self.optimizer, seed=self.seed, device=self.device, lr=self.lr, compiled=compiled
+            self.net, self.data, self.settings, self.optimizer, seed=self.seed, device=self.device, lr=self.lr, mode=mode
         )
 
     def loop(

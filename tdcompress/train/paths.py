@@ -20,7 +20,7 @@ Asked = Literal["auto", "reference", "fast"]
 
 
 class StepPath(Protocol):
-    """Makes the steps of one training. What it changes is the network and the optimizer, at the latest when ``store`` is called."""
+    """Makes the steps of one training; network and optimizer are up to date after ``store``."""
 
     loss: float | None
     """Of the last step, where the host knows it."""
@@ -141,9 +141,13 @@ def choose_path(
         obstacle = why_not(net, settings)
     if begun is not None:
         if asked not in ("auto", begun):
-            raise ArtifactError(f"the checkpoint is of the {begun} path, not of the {asked} path: leave the path open, or start anew")
+            raise ArtifactError(
+                f"the checkpoint is of the {begun} path, not of the {asked} path: leave the path open, or start anew"
+            )
         if begun == "fast" and obstacle:
-            raise ArtifactError(f"the checkpoint is of the fast path, which cannot go on here: {obstacle}; remove it to train anew")
+            raise ArtifactError(
+                f"the checkpoint is of the fast path, which cannot go on here: {obstacle}; remove it to train anew"
+            )
         return Choice(name=begun, reason="as the checkpoint has it")
     if asked == "fast" and obstacle:
         raise UserError(f"the fast path cannot make this training: {obstacle}")

@@ -115,7 +115,7 @@ def test_what_is_not_finite_changes_nothing_and_is_told(small: ModuleType, tmp_p
     before = {name: value.detach().clone() for name, value in net.parameters_by_name().items()}
     with torch.no_grad():
         net.model.head.bias[0] = torch.nan
-    with pytest.raises(TrainingError, match="18 steps was not finite|6 steps was not finite"):
+    with pytest.raises(TrainingError, match="6 steps was not finite"):
         small.run(tmp_path, net, path="fast")
     for name, value in net.parameters_by_name().items():
         if name != "head.bias":

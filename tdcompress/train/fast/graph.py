@@ -34,7 +34,7 @@ class Graph:
     def __init__(self, program: Program) -> None:
         before = [tensor.clone() for tensor in program.state.tensors()]
         self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         # One thread for the backward pass: what another thread launches would not be captured in order.
         with torch.cuda.stream(stream), torch.autograd.set_multithreading_enabled(False):

@@ -1,8 +1,8 @@
 """The selection as Triton kernels: one program a filter, a search of the threshold bit by bit instead of a sort.
 
-The bits of a non-negative float order as the float does, so the k-th lowest |w| is found by 31 comparisons, one a bit. Scores that
-are ranked across filters (a layer, the network) take a radix selection in four digits of eight bits instead. Rows lie in memory
-as (*kernel, I) and are read in their logical order (I, *kernel), which breaks ties.
+The bits of a non-negative float order as the float does, so the k-th lowest |w| is found by 31 comparisons, one a bit. Scores
+that are ranked across filters (a layer, the network) take a radix selection in four digits of eight bits instead. Rows lie in
+memory as (*kernel, I) and are read in their logical order (I, *kernel), which breaks ties.
 """
 
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ ABS = tl.constexpr(0x7FFFFFFF)  # the bits of a float32 without its sign; as a k
 
 
 @triton.jit
-def _places(rows, row, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Where a filter's entries lie, in logical order, and which lanes hold one. ``rows`` is (start, fan_in, kernel, group, place)."""
+def _places(rows, row, BLOCK: tl.constexpr):
+    """Where a filter's entries lie, in logical order, and which lanes hold one; ``rows`` as in `_Class`."""
     start, fan_in, kernel = tl.load(rows + 5 * row), tl.load(rows + 5 * row + 1), tl.load(rows + 5 * row + 2)
     at = tl.arange(0, BLOCK)
     return start + (at % kernel) * (fan_in // kernel) + at // kernel, at < fan_in
 
 
 @triton.jit
-def _drop_in_filters(vector, uniform, counts, alpha, rows, dropped, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _drop_in_filters(vector, uniform, counts, alpha, rows, dropped, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     place, valid = _places(rows, row, BLOCK)
     count = tl.load(counts + tl.load(rows + 5 * row + 3))
@@ -51,7 +51,7 @@ def _drop_in_filters(vector, uniform, counts, alpha, rows, dropped, BLOCK: tl.co
 
 
 @triton.jit
-def _make_keys(vector, rows, keys, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _make_keys(vector, rows, keys, BLOCK: tl.constexpr):
     place, valid = _places(rows, tl.program_id(0), BLOCK)
     value = tl.load(vector + place, mask=valid, other=0.0)
     key = tl.where(valid, value.to(tl.int32, bitcast=True) & ABS, -1)
@@ -61,7 +61,7 @@ def _make_keys(vector, rows, keys, BLOCK: tl.constexpr):  # type: ignore[no-unty
 
 
 @triton.jit
-def _count_digits(keys, chunks, prefixes, counted, SHIFT: tl.constexpr, CHUNK: tl.constexpr, DIGITS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _count_digits(keys, chunks, prefixes, counted, SHIFT: tl.constexpr, CHUNK: tl.constexpr, DIGITS: tl.constexpr):
     chunk = tl.program_id(0)
     start, size, group = tl.load(chunks + 3 * chunk), tl.load(chunks + 3 * chunk + 1), tl.load(chunks + 3 * chunk + 2)
     at = tl.arange(0, CHUNK)
@@ -76,7 +76,7 @@ def _count_digits(keys, chunks, prefixes, counted, SHIFT: tl.constexpr, CHUNK: t
 
 
 @triton.jit
-def _choose_digit(counted, prefixes, wanted, DIGITS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _choose_digit(counted, prefixes, wanted, DIGITS: tl.constexpr):
     group = tl.program_id(0)
     bins = tl.arange(0, DIGITS)
     here = tl.load(counted + group * DIGITS + bins)
@@ -88,7 +88,7 @@ def _choose_digit(counted, prefixes, wanted, DIGITS: tl.constexpr):  # type: ign
 
 
 @triton.jit
-def _count_ties(keys, rows, thresholds, ties, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _count_ties(keys, rows, thresholds, ties, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     place, valid = _places(rows, row, BLOCK)
     key = tl.load(keys + place, mask=valid, other=-1)
@@ -97,7 +97,7 @@ def _count_ties(keys, rows, thresholds, ties, BLOCK: tl.constexpr):  # type: ign
 
 
 @triton.jit
-def _drop_below(keys, uniform, alpha, rows, thresholds, wanted, before, dropped, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _drop_below(keys, uniform, alpha, rows, thresholds, wanted, before, dropped, BLOCK: tl.constexpr):
     row = tl.program_id(0)
     place, valid = _places(rows, row, BLOCK)
     group, position = tl.load(rows + 5 * row + 3), tl.load(rows + 5 * row + 4)
@@ -176,9 +176,7 @@ class TritonSelection:
             _make_keys[part.grid](vector_P, part.rows, self._keys, BLOCK=part.block, num_warps=part.warps)
         wanted_G = self._find_thresholds(counts_C)
         for part in self._classes:
-            _count_ties[part.grid](
-                self._keys, part.rows, self._prefixes, self._ties, BLOCK=part.block, num_warps=part.warps
-            )
+            _count_ties[part.grid](self._keys, part.rows, self._prefixes, self._ties, BLOCK=part.block, num_warps=part.warps)
         before_R = self._ties.cumsum(0, dtype=torch.int32) - self._ties
         before_R = before_R - before_R[self._first_G][self._group_R]
         for part in self._classes:

@@ -158,13 +158,13 @@ class Layout:
             vector_P: all parameters.
             matrices: the prunable ones are converted to this first, all in one call.
         """
-        prunable_N, rest = vector_P.split([self.prunable_size, self.size - self.prunable_size])
+        prunable_N, rest = torch.split(vector_P, [self.prunable_size, self.size - self.prunable_size])
         if matrices is not None:
             prunable_N = prunable_N.to(matrices)
         others = self.pieces[len(self.prunable) :]
         parts = (
-            *zip(self.matrices, prunable_N.split([piece.size for piece in self.matrices]), strict=True),
-            *zip(others, rest.split([piece.size for piece in others]), strict=True),
+            *zip(self.matrices, torch.split(prunable_N, [piece.size for piece in self.matrices]), strict=True),
+            *zip(others, torch.split(rest, [piece.size for piece in others]), strict=True),
         )
         return {piece.name: piece.shaped(part) for piece, part in parts}
 

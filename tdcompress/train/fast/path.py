@@ -4,6 +4,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from tdcompress.train.samples import TrainData, derived_seed, epoch_order
 from tdcompress.train.settings import TrainSettings
 
 PREFIX = "model."
+Mode = Literal["direct", "graph", "compiled"]
+"""Operator by operator; captured in a CUDA graph; that, with the arithmetic compiled (on a CPU without the graph)."""
 
 
 def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
@@ -63,7 +66,7 @@ class FastPath:
         seed: of all that is drawn.
         device: of everything.
         lr: step -> learning rate.
-        compiled: run the step through torch.compile; on CUDA it becomes a graph in any case.
+        mode: how a step is run.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class FastPath:
         seed: int,
         device: torch.device,
         lr: Callable[[int], float],
-        compiled: bool,
+        mode: Mode,
     ) -> None:
         self._net, self._settings, self._optimizer, self._seed, self._lr = net, settings, optimizer, seed, lr
         self._device = device
@@ -96,11 +99,11 @@ class FastPath:
             settings=settings,
             rule=rule,
             state=self._state,
-            compiled=compiled,
+            compiled=mode == "compiled",
         )
         self._generators = program.generators
         self._begin_epoch(0, 0)
-        self._runner = Graph(program) if device.type == "cuda" else Direct(program)
+        self._runner = Graph(program) if device.type == "cuda" and mode != "direct" else Direct(program)
         self._done, self._unstored = 0, 0
         self.loss: float | None = None
         self._pending: deque[torch.cuda.Event] = deque()
@@ -165,7 +168,7 @@ class FastPath:
         """Keep the host from running far ahead of the device."""
         if self._device.type != "cuda":
             return
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._pending.append(event)
         if len(self._pending) > 1:

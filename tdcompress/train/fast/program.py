@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from tdcompress.train.fast.layout import Layout
 from tdcompress.train.fast.update import Rule, update
 from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
+
+T = TypeVar("T")
 
 LR, ALPHA, FROZEN, AVERAGE = range(4)  # columns of a step's numbers
 
@@ -156,5 +159,5 @@ def _loss(
     return loss, (logits.detach().argmax(1) == labels).sum()
 
 
-def _compiled(function: Callable[..., object]) -> Callable[..., object]:
+def _compiled(function: Callable[..., T]) -> Callable[..., T]:
     return torch.compile(function, fullgraph=True, dynamic=False)

@@ -72,10 +72,7 @@ class PortableSelection:
 
     def _in_layers(self, scores_N: Tensor, counts_C: Tensor) -> Tensor:
         return torch.cat(
-            [
-                self._together([piece], scores_N, count)[0]
-                for piece, count in zip(self._layout.matrices, counts_C, strict=True)
-            ]
+            [self._together([piece], scores_N, count)[0] for piece, count in zip(self._layout.matrices, counts_C, strict=True)]
         )
 
     def _in_network(self, scores_N: Tensor, counts_C: Tensor) -> Tensor:
@@ -88,5 +85,5 @@ class PortableSelection:
         """Rank some matrices as one; returns the chosen entries of each in the vector's order."""
         runs = [Run(start=piece.start, rows=piece.rows, fan_in=piece.fan_in, kernel=piece.kernel) for piece in pieces]
         ranked = torch.cat([protect_largest(run.logical(scores_N)).reshape(-1) for run in runs])
-        chosen = (ranks(ranked) < count).split([piece.size for piece in pieces])
+        chosen = torch.split(ranks(ranked) < count, [piece.size for piece in pieces])
         return [run.memory(part) for run, part in zip(runs, chosen, strict=True)]
