@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 test: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format sanitize neon clean
+.PHONY: demo test lint format sanitize neon haswell clean
 
 demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritten digits
 	$(BIN)/tdcompress run pipelines/digits.toml
@@ -28,6 +28,9 @@ sanitize: $(VENV)/.dev  ## the engine's tests under AddressSanitizer and Undefin
 
 neon: $(VENV)/.dev  ## the engine's NEON build under qemu-user (needs qemu-user and the ziglang wheel)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/neon.sh
+
+haswell: $(VENV)/.dev  ## an int8 file on an emulated processor without VNNI (needs qemu-user)
+	PYTHON=$(abspath $(BIN)/python) sh tests/onnxfile/haswell.sh
 
 clean:
 	rm -rf $(VENV) build *.egg-info

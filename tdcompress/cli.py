@@ -343,6 +343,8 @@ def verify(args: argparse.Namespace) -> None:
             else "no outputs recorded to compare"
         )
         print(f"ok  {name}: valid, loads, {compared}")
+        for note in entry.notes:
+            print(f"    {note}")
 
 
 def bench(args: argparse.Namespace) -> None:

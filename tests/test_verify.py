@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pair_sums
 import pytest
 
 from tdcompress.errors import ArtifactError, ModelError, VerificationError
@@ -36,6 +37,12 @@ def test_a_run_passes_and_says_what_was_compared(run):
     assert reports["none-0.5-int8.onnx"].samples == 16
     assert reports["none-0.5-int8.onnx"].tolerance == 4 / 128 * reports["none-0.5-int8.onnx"].max_output
     assert len(said) == 1 + len(reports)
+
+
+def test_the_int8_file_of_a_run_is_the_same_with_saturating_sums(run):
+    with np.load(run / "samples.npz") as arrays:
+        inputs = arrays["input"]
+    pair_sums.check_portable(onnx.load(run / "none-0.5-int8.onnx"), inputs)
 
 
 def test_one_file_is_compared_where_its_samples_lie_beside_it(run, tmp_path):

@@ -23,6 +23,7 @@ from tdcompress.bench.modelfile import read_model_file
 from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
 from tdcompress.bench.summary import Setting, Subject, compare, summarise
 from tdcompress.errors import UserError
+from tdcompress.processor import read_processor
 
 Arrays = Mapping[str, NDArray[Any]]
 Progress = Callable[[str], None]
@@ -77,7 +78,8 @@ def benchmark(
     _check_counts(files, threads, batch)
     for name in (backend, baseline_backend):
         check_backend(name)
-    setting = Setting(threads=threads or usable_cores(), batch=batch, usable_cores=usable_cores())
+    cores = usable_cores()
+    setting = Setting(threads=threads or cores, batch=batch, usable_cores=cores, processor=read_processor())
     dense = Subject(file=read_model_file(Path(baseline)), backend=baseline_backend, provider=provider)
     asked = [Subject(file=read_model_file(Path(path)), backend=backend, provider=provider) for path in files]
     check_same_inputs(dense.file, [subject.file for subject in asked])

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-UNKNOWN = "unknown"
+from tdcompress.processor import UNKNOWN, read_processor
+
 PACKAGES = ("tdcompress", "numpy", "onnx", "onnxruntime", "openvino", "deepsparse")
 # Instruction sets that decide which kernels a runtime picks; the whole flag list is a page of noise.
 FLAGS = re.compile(r"^(sse4_2|avx\w*|fma|f16c|amx_\w+|asimd\w*|neon|sve\w*|bf16|i8mm|fphp|hypervisor)$")
@@ -61,7 +62,8 @@ def read_host(root: Path = Path("/")) -> Host:
     Args:
         root: where /proc and /sys hang (another folder in tests).
     """
-    cpu, flags = _cpu(root)
+    processor = read_processor(root)
+    cpu, flags = processor.name, tuple(flag for flag in processor.flags if FLAGS.match(flag))
     cores = os.cpu_count() or 1
     affinity = _affinity()
     memory_bytes = _memory_bytes(root)
@@ -98,18 +100,6 @@ def _affinity() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))
-
-
-def _cpu(root: Path) -> tuple[str, tuple[str, ...]]:
-    fields: dict[str, str] = {}
-    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
-        key, _, value = line.partition(":")
-        fields.setdefault(key.strip().lower(), value.strip())
-    words = (fields.get("flags") or fields.get("features") or "").split()
-    # Arm's cpuinfo has no model name, only the part number.
-    part = " ".join(fields[key] for key in ("cpu implementer", "cpu part") if key in fields)
-    model = fields.get("model name") or part or platform.processor() or UNKNOWN
-    return model, tuple(sorted(word for word in words if FLAGS.match(word)))
 
 
 def _memory_bytes(root: Path) -> int:

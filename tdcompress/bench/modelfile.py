@@ -11,6 +11,7 @@ from onnx import TensorProto
 
 from tdcompress.onnxfile.graphs import all_tensors
 from tdcompress.onnxfile.load import load_model
+from tdcompress.onnxfile.saturation import full_range_weights
 from tdcompress.onnxfile.tensors import to_array
 
 GZIP_LEVEL = 9
@@ -42,6 +43,7 @@ class ModelFile:
         bytes: everything needed to run it, those files too.
         gzip_bytes: the same compressed with gzip at level 9.
         denormals: float32 and float64 weights that are not zero but below the smallest normal number.
+        full_range: int8 weights whose sums can saturate on x86 without VNNI.
         inputs: in the file's order, initializers left out.
     """
 
@@ -50,6 +52,7 @@ class ModelFile:
     bytes: int
     gzip_bytes: int
     denormals: int
+    full_range: int
     inputs: tuple[InputSpec, ...]
 
 
@@ -69,6 +72,7 @@ def read_model_file(path: Path) -> ModelFile:
         bytes=len(data),
         gzip_bytes=len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
         denormals=sum(count_denormals(tensor) for tensor in all_tensors(model)),
+        full_range=len(full_range_weights(model)),
         inputs=tuple(_input_spec(value) for value in model.graph.input if value.name not in weights),
     )
 

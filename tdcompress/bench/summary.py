@@ -19,6 +19,8 @@ from tdcompress.bench.statistics import (
     percentile,
     spread,
 )
+from tdcompress.onnxfile.saturation import saturation_note
+from tdcompress.processor import Processor
 
 TIMER_FLAG = 0.01
 
@@ -49,6 +51,7 @@ class Setting:
     threads: int
     batch: int
     usable_cores: int
+    processor: Processor
 
 
 def compare(processes: Sequence[PairTimes], generator: np.random.Generator) -> Ratio:
@@ -120,7 +123,7 @@ def summarise(
         spread=noise,
         flags=(
             *_noise_flags(noise, processes),
-            *_file_flags(subject.file),
+            *_file_flags(subject.file, setting.processor),
             *_setting_flags(setting, p50_ns, timer_overhead_ns),
             *probe.notes,
         ),
@@ -144,10 +147,13 @@ def _noise_flags(noise: float, processes: Sequence[PairTimes]) -> list[str]:
     return flags
 
 
-def _file_flags(file: ModelFile) -> list[str]:
-    if file.denormals == 0:
-        return []
-    return [f"{file.denormals} denormal weights, slow to compute with; flush them to zero at export"]
+def _file_flags(file: ModelFile, processor: Processor) -> list[str]:
+    flags = []
+    if file.denormals:
+        flags.append(f"{file.denormals} denormal weights, slow to compute with; flush them to zero at export")
+    if note := saturation_note(file.full_range, processor):
+        flags.append(note)
+    return flags
 
 
 def _setting_flags(setting: Setting, p50_ns: int, timer_overhead_ns: float) -> list[str]:

@@ -1,7 +1,8 @@
 """Static int8 quantisation (QDQ) by onnxruntime's own quantiser, and packing of the zeros that survive it.
 
 Weights are symmetric, per output channel: zero point 0, so that a pruned weight stays exactly 0 and further small ones
-join it. Activations are uint8 with ranges from calibration samples.
+join it. Activations are uint8 with ranges from calibration samples. Weights have 7 bits unless asked otherwise, so that sums
+come out the same on every processor (`saturation`).
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from tdcompress.onnxfile.load import in_file, load_model, save_model
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.prepare import prepared
-from tdcompress.onnxfile.reports import Prefer, QuantiseReport
+from tdcompress.onnxfile.reports import Prefer, QuantiseReport, WeightRange
 from tdcompress.onnxfile.runtime import compare_outputs, open_session
 from tdcompress.onnxfile.strip import strip
 from tdcompress.onnxfile.tensors import Array
@@ -46,7 +47,7 @@ def quantise_int8(
     calibration: Array,
     *,
     method: Literal["minmax", "entropy", "percentile"] = "minmax",
-    reduce_range: bool = False,
+    weight_range: WeightRange = "portable",
     pack: bool = True,
     prefer: Prefer = "speed",
 ) -> QuantiseReport:
@@ -57,7 +58,8 @@ def quantise_int8(
         dst: the int8 file; may be `src`.
         calibration: samples (N, ...) as the model's input takes them; ranges of activations come from these.
         method: how ranges come from samples.
-        reduce_range: 7-bit weights: on x86 without VNNI, 8-bit products can saturate.
+        weight_range: "portable": weights of -64 .. 64, with which no processor's 8-bit sums saturate. "full": -127 .. 127, one bit
+            more; needs ARM, or x86 with VNNI, wherever the file is to run.
         pack: pack int8 weights where that makes the file smaller.
         prefer: see `pack_onnx`.
 
@@ -70,7 +72,7 @@ def quantise_int8(
     with in_file(src):
         dense = prepared(densified(source))[0]
         batches = _batches(dense, calibration)
-        folded, quantised = _quantised(dense, batches, method, reduce_range)
+        folded, quantised = _quantised(dense, batches, method, weight_range)
         quantised.ClearField("metadata_props")  # the quantiser's own remarks
         set_metadata(quantised, get_metadata(source))
         if pack:
@@ -109,7 +111,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _quantised(
-    dense: onnx.ModelProto, batches: list[dict[str, Array]], method: str, reduce_range: bool
+    dense: onnx.ModelProto, batches: list[dict[str, Array]], method: str, weight_range: WeightRange
 ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """(the model with BatchNorms folded, which is what is quantised; the quantised model)."""
     with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
@@ -126,7 +128,7 @@ def _quantised(
                     quant_format=QuantFormat.QDQ,
                     op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry} - _FLOAT_ONLY),
                     per_channel=True,
-                    reduce_range=reduce_range,
+                    reduce_range=weight_range == "portable",
                     activation_type=QuantType.QUInt8,
                     weight_type=QuantType.QInt8,
                     calibrate_method=_METHODS[method],

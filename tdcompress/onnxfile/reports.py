@@ -9,6 +9,7 @@ from tdcompress.codec import decode, encode
 
 Values = Literal["float32", "float16"]
 Prefer = Literal["speed", "size"]
+WeightRange = Literal["portable", "full"]
 
 
 class _Json:
@@ -186,6 +187,7 @@ class VerifyReport(_Json):
         max_output: largest |expected output|.
         tolerance: largest difference allowed.
         ties: samples whose two largest outputs are closer than the tolerance allows to tell apart.
+        notes: what to know before running it on this processor.
     """
 
     file_bytes: int
@@ -196,6 +198,7 @@ class VerifyReport(_Json):
     max_output: float
     tolerance: float
     ties: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

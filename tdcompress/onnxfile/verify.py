@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,8 +13,10 @@ from tdcompress.onnxfile.graphs import every_node
 from tdcompress.onnxfile.load import in_file, load_model, opset
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.runtime import open_session, run
+from tdcompress.onnxfile.saturation import full_range_weights, saturation_note
 from tdcompress.onnxfile.tensors import Array
 from tdcompress.onnxfile.weights import constant_weights, stored_weights
+from tdcompress.processor import Processor, read_processor
 
 RELATIVE_TOLERANCE = 1e-5  # of the largest |output|, float32
 # Of the largest |output| of an 8-bit file: four steps of an output from -max to max. Kernels may round what lies between two
@@ -25,7 +28,12 @@ _QUANTISERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 
 
 def verify_onnx(
-    path: str | Path, samples: str | Path | None = None, *, output: str = "output", external_data: bool = False
+    path: str | Path,
+    samples: str | Path | None = None,
+    *,
+    output: str = "output",
+    external_data: bool = False,
+    processor: Processor | None = None,
 ) -> VerifyReport:
     """Check a file; a report means that it passed.
 
@@ -34,6 +42,7 @@ def verify_onnx(
         samples: an .npz file with arrays `input` (N, ...) and `output` (N, ...), what the network must give.
         output: name of the second array, where a file holds the outputs of several networks.
         external_data: accept weights in files beside it.
+        processor: what the notes are about; None = the one at hand.
 
     Raises:
         ModelError: not a model, damaged, or a samples file that is malformed or does not fit the model.
@@ -50,14 +59,19 @@ def verify_onnx(
             if weight.array.dtype.kind == "f" and np.isnan(weight.array).any():
                 raise VerificationError(f"weight {weight.full_name!r} holds NaN; export the network from before it diverged")
         session = open_session(path)
-    facts = {"file_bytes": path.stat().st_size, "opset": opset(model), "weights": len(weights)}
+    note = saturation_note(len(full_range_weights(model)), processor or read_processor())
+    facts: dict[str, Any] = {"file_bytes": path.stat().st_size, "opset": opset(model), "weights": len(weights)}
+    facts["notes"] = (note,) if note else ()
     if samples is None:
         return VerifyReport(**facts, samples=0, max_error=0.0, max_output=0.0, tolerance=0.0, ties=0)
     inputs, expected = read_samples(Path(samples), output)
     with in_file(path):
         outputs = _run_in_batches(session, inputs)
     relative = QUANTISED_TOLERANCE if is_quantised(model) else RELATIVE_TOLERANCE
-    max_error, max_output, ties = compare(outputs, expected, str(path), relative)
+    try:
+        max_error, max_output, ties = compare(outputs, expected, str(path), relative)
+    except VerificationError as error:
+        raise VerificationError(f"{error}; {note}") if note else error from None
     return VerifyReport(
         **facts,
         samples=len(inputs),

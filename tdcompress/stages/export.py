@@ -26,7 +26,7 @@ from tdcompress.stages.network import EVALUATION_BATCH, deployed_network, load_d
 
 Prepare = Callable[[Tensor], Tensor]
 
-VERSION = 5
+VERSION = 6
 ONNX, SAMPLES = "model.onnx", "samples.npz"
 CHECKED_SAMPLES = 64
 SHIPPED_SAMPLES = 16
@@ -121,7 +121,8 @@ def write_file(experiment: Experiment, proto: onnx.ModelProto, values: Values, p
         from tdcompress.onnxfile.quantise import quantise_int8  # onnxruntime's quantiser takes 0.2 s to import
 
         pixels = load_data(experiment.data).train.pixels[:CALIBRATION_SAMPLES]
-        quantise_int8(path, path, prepare(pixels).numpy(), pack=pack, prefer=experiment.export.prefer)
+        export, calibration = experiment.export, prepare(pixels).numpy()
+        quantise_int8(path, path, calibration, weight_range=export.int8_range, pack=pack, prefer=export.prefer)
     elif pack or values == "float16":
         pack_onnx(path, path, values=values, prefer=experiment.export.prefer, sparse=pack)
 

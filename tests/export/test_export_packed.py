@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pair_sums
 import pytest
 import torch
 from onnx import numpy_helper
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tdcompress.export.to_onnx import export_onnx, to_model_proto
 from tdcompress.interface import prune
 from tdcompress.models.registry import build_model
-from tdcompress.onnxfile.load import infers_strictly
+from tdcompress.onnxfile.load import infers_strictly, load_model
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.onnxfile.verify import verify_onnx
@@ -70,3 +71,4 @@ def test_a_shrunk_network_is_quantised(tmp_path: Path) -> None:
     with torch.inference_mode():
         np.savez(tmp_path / "samples.npz", input=images.numpy(), output=net(images).numpy())
     assert verify_onnx(tmp_path / "q.onnx", tmp_path / "samples.npz").samples == 32
+    pair_sums.check_portable(load_model(tmp_path / "q.onnx"), images.numpy()[:8])

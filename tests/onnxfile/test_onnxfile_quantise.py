@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pair_sums
 import pytest
 from onnx import TensorProto, helper
 
@@ -57,6 +58,7 @@ def test_zeros_survive_and_packing_pays(
     assert run_model(packed, images)[0].tobytes() == run_model(unpacked, images)[0].tobytes()
     int8 = [array for array in dense_initializers(packed).values() if array.dtype == np.int8 and array.ndim == 4]
     assert len(int8) == 2
+    pair_sums.check_portable(packed, images[:8])
 
 
 def test_batch_norms_that_do_not_fold_stay_float(
@@ -76,13 +78,15 @@ def test_batch_norms_that_do_not_fold_stay_float(
         for name in node.input[1:]:
             assert after[name].tobytes() == before[name].tobytes()
     assert capfd.readouterr() == ("", "")
+    pair_sums.check_portable(quantised, images[:1])
 
 
 @pytest.mark.parametrize("method", ["entropy", "percentile"])
 def test_other_ways_to_find_ranges(tmp_path: Path, images: np.ndarray, method: str, make_small_net: Callable) -> None:
     save_model(make_small_net(0.5), tmp_path / "m.onnx")
-    report = quantise_int8(tmp_path / "m.onnx", tmp_path / "q.onnx", images[:37], method=method, reduce_range=True)
+    report = quantise_int8(tmp_path / "m.onnx", tmp_path / "q.onnx", images[:37], method=method)
     assert 0 < report.output_error < 0.3
+    pair_sums.check_portable(load_model(tmp_path / "q.onnx"), images[:8])
 
 
 def test_a_dense_network_is_quantised_too(tmp_path: Path, images: np.ndarray, make_small_net: Callable) -> None:
@@ -90,6 +94,7 @@ def test_a_dense_network_is_quantised_too(tmp_path: Path, images: np.ndarray, ma
     report = quantise_int8(tmp_path / "m.onnx", tmp_path / "m.onnx", images)
     assert report.file_bytes < report.source_bytes
     assert report.zeros_before == 0
+    pair_sums.check_portable(load_model(tmp_path / "m.onnx"), images[:8])
 
 
 @pytest.mark.parametrize(

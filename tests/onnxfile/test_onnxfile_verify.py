@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import pair_sums
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile import verify
-from tdcompress.onnxfile.load import save_model
+from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.onnxfile.runtime import open_session, run
@@ -151,6 +152,7 @@ def test_quantised_files_are_allowed_a_few_steps(tmp_path: Path, case: tuple, ma
     path = tmp_path / "int8.onnx"
     save_model(make_small_net(0.9), path)
     quantise_int8(path, path, inputs, pack=pack)
+    pair_sums.check_portable(load_model(path), inputs)
     elsewhere = run(open_session(path, ort.GraphOptimizationLevel.ORT_DISABLE_ALL), {"input": inputs})[0]
     np.savez(samples, input=inputs, output=elsewhere)
     report = verify_onnx(path, samples)

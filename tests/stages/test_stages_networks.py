@@ -258,7 +258,7 @@ GOLDEN = {
     "train": "0bff277e81bd276a",
     "prune": "1cbeaced9ad1692f",
     "store": "733d453b6a2f1bb1",
-    "export": "e701b94f531e0299",
+    "export": "ec0c4c20623b2e1a",
 }
 
 

@@ -1,0 +1,40 @@
+"""Whether the 8-bit sums of a file come out the same on every processor.
+
+x86 without VNNI adds two products of uint8 and int8 in 16 bits, and cuts what does not fit: 255 * (w1 + w2) must stay in
+-32,768 .. 32,767. Weights of at most 64 in magnitude do, whichever two meet: 255 * (64 + 64) = 32,640.
+"""
+
+import numpy as np
+import onnx
+
+from tdcompress.onnxfile.weights import StoredWeight, constant_weights, stored_weights
+from tdcompress.processor import Processor
+
+PORTABLE_MAGNITUDE = 64
+
+
+def full_range_weights(model: onnx.ModelProto) -> list[StoredWeight]:
+    """The int8 matrices whose pair sums may leave 16 bits: an element is larger than 64 in magnitude.
+
+    Raises:
+        ModelError: a weight is malformed.
+    """
+    weights = [*stored_weights(model), *constant_weights(model)]
+    return [w for w in weights if w.array.dtype == np.int8 and w.array.ndim > 1 and _magnitude(w.array) > PORTABLE_MAGNITUDE]
+
+
+def saturation_note(count: int, processor: Processor) -> str | None:
+    """What a user of a file with so many full-range weights has to know on this processor; None where nothing.
+
+    Args:
+        count: how many of the file's weights `full_range_weights` names.
+        processor: what will run it.
+    """
+    if not count or processor.saturates is False:
+        return None
+    where = f"on this processor ({processor.name}: x86 without VNNI)" if processor.saturates else "on x86 without VNNI"
+    return f"{count} full-range int8 weights: their 8-bit sums can saturate {where}; quantise with the portable range"
+
+
+def _magnitude(array: np.ndarray[tuple[int, ...], np.dtype[np.int8]]) -> int:
+    return int(np.abs(array.astype(np.int16)).max(initial=0))
