@@ -58,8 +58,8 @@ def quantise_int8(
         dst: the int8 file; may be `src`.
         calibration: samples (N, ...) as the model's input takes them; ranges of activations come from these.
         method: how ranges come from samples.
-        weight_range: "portable": weights of -64 .. 64, with which no processor's 8-bit sums saturate. "full": -127 .. 127, one bit
-            more; needs ARM, or x86 with VNNI, wherever the file is to run.
+        weight_range: "portable": weights of -64 .. 64, with which no processor's 8-bit sums saturate. "full": -127 .. 127, one
+            bit more; needs ARM, or x86 with VNNI, wherever the file is to run.
         pack: pack int8 weights where that makes the file smaller.
         prefer: see `pack_onnx`.
 

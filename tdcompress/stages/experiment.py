@@ -120,8 +120,8 @@ class ExportSettings:
         prefer: "size" also allows encodings that load more slowly.
         input: "float32" NCHW, preprocessed by the caller; or "uint8" NHWC images, preprocessed inside the graph.
         values: number formats of the files; each gives a row.
-        int8_range: "portable": 7-bit weights, whose sums come out the same on every processor; "full": 8-bit weights, for files that
-            will run only on ARM or on x86 with VNNI (others cut large sums, and `verify` and `bench` say so).
+        int8_range: "portable": 7-bit weights, whose sums come out the same on every processor; "full": 8-bit weights, for files
+            that will run only on ARM or on x86 with VNNI (others cut large sums, and `verify` and `bench` say so).
         select: which row becomes model.onnx.
     """
 
