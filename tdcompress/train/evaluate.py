@@ -1,7 +1,7 @@
 """Accuracy and logits of anything that maps a batch of preprocessed images to logits."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -37,7 +37,7 @@ def accuracy(
         between: called before each batch; may raise to leave early.
 
     Raises:
-        VerificationError: a logit that is not finite.
+        VerificationError: a logit that is not finite, seen at the end.
     """
     return count_correct(model, data, batch_size, device, precision, between) / len(data)
 
@@ -51,11 +51,11 @@ def count_correct(
     between: Callable[[], None] | None = None,
 ) -> int:
     """How many samples `accuracy` calls right; arguments and errors as there."""
-    correct = 0
+    correct = torch.zeros((), dtype=torch.int64, device=device)  # read once, so that a GPU does not wait after every batch
     for start, scores in _batches(model, data, batch_size, device, precision, between):
         labels = data.labels[start : start + batch_size].to(device)
-        correct += int((scores.argmax(1) == labels).sum())
-    return correct
+        correct += (scores.argmax(1) == labels).sum()
+    return int(correct)
 
 
 def logits(
@@ -81,15 +81,29 @@ def _batches(
     if not len(data):
         raise ValueError("data: no samples to evaluate")
     preprocess = data.preprocess.to(device)
+    finite: list[Tensor] = []
     for start in range(0, len(data), batch_size):
         if between is not None:
             between()
         # The mode and the inference context are set batch by batch: a generator must not hold them while it is paused.
-        with _evaluating(model), torch.inference_mode(), autocast(device, precision):
+        with _evaluating(model), torch.inference_mode(), _full_float32(device), autocast(device, precision):
             scores = model(preprocess(data.pixels[start : start + batch_size].to(device))).float()
-            if not bool(scores.isfinite().all()):
-                raise VerificationError(f"logits of samples {start}..{start + len(scores) - 1} are not finite")
+            finite.append(scores.isfinite().all())
         yield start, scores
+    for batch, good in enumerate(torch.stack(finite).tolist()):
+        if not good:
+            first = batch * batch_size
+            raise VerificationError(f"logits of samples {first}..{min(first + batch_size, len(data)) - 1} are not finite")
+
+
+def _full_float32(device: torch.device) -> AbstractContextManager[None]:
+    """Convolutions in float32 as such: cuDNN otherwise rounds their inputs to TF32, and the figure would be the GPU's."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=torch.backends.cudnn.benchmark, deterministic=False, allow_tf32=False
+    )
+    return flags
 
 
 @contextmanager
