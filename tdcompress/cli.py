@@ -2,14 +2,16 @@
 
 import argparse
 import json
+import math
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tdcompress.errors import InterruptedRun, ModelError, TdcompressError, UserError
+from tdcompress.errors import InterruptedRun, ModelError, TdcompressError, UnfinishedRun, UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,9 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb.
 
     Returns:
-        0 = done; 2 = what the user gave is wrong; 1 = a fault; 130 or 143 = interrupted, state saved.
+        0 = done; 2 = what the user gave is wrong; 1 = a fault; 130 or 143 = interrupted, state saved; 75 = the time that was
+        given is over, state saved: the same command goes on.
     """
+    began = time.monotonic() - (process_age() if argv is None else 0.0)
     args = make_parser().parse_args(argv)
+    args.began = began
     args.command = shlex.join(["tdcompress", *(sys.argv[1:] if argv is None else argv)])
     # Where other processes want the cores too, OpenMP threads that spin while they wait make training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -45,6 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def process_age() -> float:
+    """Seconds since this process began, where Linux tells; else 0, which leaves out the start of Python."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0.0
+    return age if 0 <= age < 60 else 0.0  # of another time namespace
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(prog="tdcompress", description="From training to a compact, verified, measured ONNX file.")
@@ -61,6 +76,12 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: --set train.epochs=1")
     _add_artifacts(sub)
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    text = "make the trainings alone, in the order of the recipes; the same command without this goes on to the reports"
+    sub.add_argument("--only", choices=["train"], help=text)
+    text = "time for everything, from the start of the process; then the state is saved and the exit code is 75: run it again"
+    sub.add_argument("--minutes", type=_positive(float), default=math.inf, help=text)
+    text = "with --only train: so many at the same time, on one GPU in a stream each"
+    sub.add_argument("--together", type=_positive(int), default=1, metavar="N", help=text)
     sub.add_argument("--replace", action="store_true", help="replace a finished run of the same name by another recipe's")
 
     sub = verb("status", status, "what runs there are, and how far they are")
@@ -122,6 +143,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """A parser of numbers above 0."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return number
+
+
 def _add_artifacts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--artifacts", type=Path, default=Path(DEFAULT_ARTIFACTS), metavar="DIR", help="where runs are kept")
 
@@ -131,18 +164,38 @@ def _add_external_data(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """``tdcompress run``: one recipe after the other; one that fails does not keep the next from running.
+    """``tdcompress run``: recipes to their reports, or their trainings alone.
+
+    Raises:
+        UnfinishedRun: ``--minutes`` are over.
+        TdcompressError: see ``run_all``, ``stages.campaign.run_campaign``.
+    """
+    from tdcompress.console import Signals, make_console
+    from tdcompress.shipped import find_recipes
+
+    if args.together > 1 and not args.only:
+        raise UserError(f"--together {args.together}: only trainings run together; add --only train")
+    paths = [path for given in args.recipes for path in find_recipes(given)]
+    signals, console = Signals(args.began + 60 * args.minutes), make_console()
+    signals.listen()
+    try:
+        if args.only:
+            run_trainings(paths, args, signals, console)
+        else:
+            run_all(paths, args, signals, console)
+    except InterruptedRun as stop:
+        if signals.number is not None:
+            raise
+        raise UnfinishedRun(f"the time that was given ({args.minutes:g} minutes) is over: {stop}") from None
+
+
+def run_all(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
+    """One recipe after the other; one that fails does not keep the next from running.
 
     Raises:
         UserError: of several recipes some could not be run as they are, for want of data for example.
         TdcompressError: of several recipes some failed otherwise. What a single recipe raises is raised as it is.
     """
-    from tdcompress.console import Signals, make_console
-    from tdcompress.shipped import find_recipes
-
-    paths = [path for given in args.recipes for path in find_recipes(given)]
-    signals, console = Signals(), make_console()
-    signals.listen()
     failed: dict[str, TdcompressError] = {}
     for path in paths:
         if len(paths) > 1:
@@ -171,7 +224,7 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
     from tdcompress.report.terminal import render
 
     recipe = load_recipe(path, dict(parse_override(text) for text in args.set))
-    require_training_parts()
+    require_training_parts(*TRAINING, *REPORTING)
     from tdcompress.stages.run import find_device, run_recipe
 
     with StageConsole(console) as watcher:
@@ -193,19 +246,46 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
     console.print(f"{said}. Report and files: {done.folder}/report.html, .md, .json and *.onnx", highlight=False)
 
 
-def require_training_parts() -> None:
+def run_trainings(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
+    """The trainings of all recipes: see ``stages.campaign.run_campaign``."""
+    from tdcompress.console import StageConsole
+    from tdcompress.recipe import load_recipe, parse_override
+
+    changes = dict(parse_override(text) for text in args.set)
+    loaded = [load_recipe(path, changes) for path in paths]
+    require_training_parts(*TRAINING)
+    from tdcompress.stages.campaign import run_campaign
+    from tdcompress.stages.run import find_device
+
+    with StageConsole(console) as watcher:
+        done = run_campaign(
+            loaded,
+            root=args.artifacts,
+            device=find_device(args.device),
+            watcher=watcher,
+            should_stop=signals.asked,
+            together=args.together,
+            command=args.command,
+        )
+    console.print(f"all {done.trainings} trainings are done, {done.made} of them now; run without --only train to go on")
+
+
+TRAINING = ("torch", "torchvision", "safetensors")
+REPORTING = ("onnxscript", "sklearn", "matplotlib", "tomli_w")
+
+
+def require_training_parts(*names: str) -> None:
     """Say what to install where the training half is missing.
 
+    Args:
+        names: the packages that are needed.
+
     Raises:
-        UserError: torch or another of its packages cannot be found.
+        UserError: one of them cannot be found.
     """
     from importlib.util import find_spec
 
-    missing = [
-        name
-        for name in ("torch", "torchvision", "onnxscript", "safetensors", "sklearn", "matplotlib", "tomli_w")
-        if not find_spec(name)
-    ]
+    missing = [name for name in names if not find_spec(name)]
     if missing:
         raise UserError(f"this needs {', '.join(missing)}: pip install '.[train]' in tdcompress's checkout")
 
@@ -263,7 +343,7 @@ def _say_keys(target: Path | None) -> None:
     from tdcompress.files import write_text
     from tdcompress.report import markdown, terminal
 
-    require_training_parts()  # which own most of the keys
+    require_training_parts(*TRAINING)  # which own most of the keys
     from tdcompress.stages.keys import keys_document
 
     if target is None:

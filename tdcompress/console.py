@@ -1,5 +1,6 @@
 """What a person sees while a run goes on, and how a signal is heard."""
 
+import math
 import signal
 import sys
 import time
@@ -17,10 +18,15 @@ _PLAIN_SECONDS = 15.0
 
 
 class Signals:
-    """Hears SIGINT and SIGTERM: the first one asks the run to save and stop, a second SIGINT leaves at once."""
+    """Hears SIGINT and SIGTERM: the first one asks the run to save and stop, a second SIGINT leaves at once.
 
-    def __init__(self) -> None:
+    Args:
+        deadline: on the clock of ``time.monotonic``; from then on the run is asked to stop as by SIGTERM.
+    """
+
+    def __init__(self, deadline: float = math.inf) -> None:
         self.number: int | None = None
+        self.deadline = deadline
 
     def listen(self) -> None:
         """Take over both signals for the rest of the process."""
@@ -34,8 +40,8 @@ class Signals:
         self.number = number
 
     def asked(self) -> int | None:
-        """The number of the signal that was heard, or None."""
-        return self.number
+        """The number of the signal that was heard, SIGTERM's after the deadline, or None."""
+        return signal.SIGTERM if self.number is None and time.monotonic() >= self.deadline else self.number
 
 
 class StageConsole:
@@ -53,6 +59,7 @@ class StageConsole:
             transient=True,
             disable=not console.is_terminal,
         )
+        self._shown: dict[str, TaskID] = {}  # by key: several stages may run at the same time
 
     def __enter__(self) -> "StageConsole":
         self.bars.start()
@@ -63,14 +70,12 @@ class StageConsole:
 
     def started(self, task: Task) -> "StageProgress":
         """Show a bar for a stage."""
-        for shown in self.bars.task_ids:
-            self.bars.remove_task(shown)
-        return StageProgress(self, self.bars.add_task(task.title, total=None, text=""), task.title)
+        bar = self._shown[task.key] = self.bars.add_task(task.title, total=None, text="")
+        return StageProgress(self, bar, task.title)
 
     def finished(self, task: Task, artifact: Artifact, seconds: float) -> None:
         """Say what a stage made."""
-        for shown in self.bars.task_ids:
-            self.bars.remove_task(shown)
+        self.left(task)
         self.console.print(f"[green]done[/]  {_title(task):<58}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
         for note in artifact.record.get("notes", ()):
             self.console.print(f"[yellow]note[/]  {task.title}: {note}", highlight=False)
@@ -78,6 +83,10 @@ class StageConsole:
     def reused(self, task: Task, artifact: Artifact) -> None:
         """Say that a stage was there already."""
         self.console.print(f"[dim]kept  {_title(task):<58}{_result(artifact.record)}[/]", highlight=False)
+
+    def left(self, task: Task) -> None:
+        """Show a stage's bar no more."""
+        self.bars.remove_task(self._shown.pop(task.key))
 
 
 class StageProgress:

@@ -61,7 +61,14 @@ class InterruptedRun(TdcompressError):
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+
+class UnfinishedRun(TdcompressError):
+    """The time that was given is over; the state was saved. Exit code 75: run the same command again."""
+
+    exit_code = 75
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

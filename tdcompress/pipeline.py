@@ -12,9 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from tdcompress.artifacts import Artifact, Store, content_key
+from tdcompress.artifacts import SCRATCH, Artifact, Store, canonical, content_key
 from tdcompress.codec import encode
 from tdcompress.errors import InterruptedRun
+from tdcompress.files import write_text
+
+TASK = "task.json"  # in the scratch of an unfinished folder: what its key is a hash of
 
 
 class Progress(Protocol):
@@ -46,9 +49,7 @@ class Workspace:
         Raises:
             InterruptedRun: a signal arrived.
         """
-        signal_number = self.should_stop()
-        if signal_number is not None:
-            raise InterruptedRun("stopped; what was finished is kept: run the same command again to go on", signal_number)
+        _stop_if_asked(self.should_stop)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,17 +72,20 @@ class Task:
     work: Callable[[Workspace], Any]
     title: str
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the key is a hash of, as JSON."""
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "settings": encode(self.settings),
+            "inputs": {role: task.key for role, task in self.inputs.items()},
+        }
+
     @cached_property
     def key(self) -> str:
         """Content key (design: Stages on disk)."""
-        return content_key(
-            {
-                "stage": self.stage,
-                "version": self.version,
-                "settings": encode(self.settings),
-                "inputs": {role: task.key for role, task in self.inputs.items()},
-            }
-        )
+        return content_key(self.identity)
 
 
 class Watcher(Protocol):
@@ -96,25 +100,34 @@ class Watcher(Protocol):
     def reused(self, task: Task, artifact: Artifact) -> None:
         """A stage was there already."""
 
+    def left(self, task: Task) -> None:
+        """A stage ended without a result: it failed, or was stopped."""
+
 
 @dataclass(kw_only=True)
 class Runner:
     """Makes tasks, inputs first, and remembers within one run what it has made or found.
+
+    Threads may make tasks at the same time if these share no task that is still to be made.
 
     Attributes:
         store: where artefacts are kept.
         watcher: told about each stage.
         facts: versions and host, written into each manifest.
         should_stop: see ``Workspace``.
-        made: number of stages that had to be made.
     """
 
     store: Store
     watcher: Watcher
     facts: Mapping[str, Any]
     should_stop: Callable[[], int | None] = lambda: None
-    made: int = 0
     _done: dict[str, Artifact] = field(default_factory=dict)
+    _made: list[str] = field(default_factory=list)
+
+    @property
+    def made(self) -> int:
+        """Number of stages that had to be made."""
+        return len(self._made)
 
     def ensure(self, task: Task) -> Artifact:
         """The task's artefact: found if it is there and whole, made otherwise."""
@@ -127,22 +140,27 @@ class Runner:
 
     def _make(self, task: Task) -> Artifact:
         inputs = {role: self.ensure(needed) for role, needed in task.inputs.items()}
+        _stop_if_asked(self.should_stop)
         with self.store.partial(task.stage, task.key) as folder:
             found = self.store.find(task.stage, task.key)  # another process may have made it while this one waited
             if found is not None:
                 return found
+            write_text(folder / SCRATCH / TASK, canonical(task.identity))
             progress = self.watcher.started(task)
             start = time.monotonic()
             workspace = Workspace(folder=folder, inputs=inputs, progress=progress, should_stop=self.should_stop)
-            workspace.stop_if_asked()
-            record = task.work(workspace)
-            description = {
-                "version": task.version,
-                "settings": task.settings,
-                "inputs": {role: needed.key for role, needed in task.inputs.items()},
-                **self.facts,
-            }
-            artifact = self.store.publish(task.stage, task.key, folder, record, description)
-            self.made += 1
+            try:
+                record = task.work(workspace)
+                artifact = self.store.publish(task.stage, task.key, folder, record, {**task.identity, **self.facts})
+            except BaseException:
+                self.watcher.left(task)
+                raise
+            self._made.append(task.key)
             self.watcher.finished(task, artifact, time.monotonic() - start)
             return artifact
+
+
+def _stop_if_asked(should_stop: Callable[[], int | None]) -> None:
+    signal_number = should_stop()
+    if signal_number is not None:
+        raise InterruptedRun("stopped; what was finished is kept: run the same command again to go on", signal_number)

@@ -64,11 +64,20 @@ def announced(root: Path, name: str, tasks: Sequence[Task], command: str) -> Ite
         tasks: all whose result it needs; what these need is added.
         command: what starts it again.
     """
-    path = _intent_path(root, name)
-    needed = dict.fromkeys((task.stage, task.key) for task in _with_inputs(tasks))
-    write_text(path, json.dumps(encode(Intent(run=name, command=command, tasks=tuple(needed)))))
+    announce(root, name, tasks, command)
     yield
-    path.unlink(missing_ok=True)
+    forget(root, name)
+
+
+def announce(root: Path, name: str, tasks: Sequence[Task], command: str) -> None:
+    """Keep what a run sets out to make, until `forget`; arguments as for `announced`."""
+    needed = dict.fromkeys((task.stage, task.key) for task in _with_inputs(tasks))
+    write_text(_intent_path(root, name), json.dumps(encode(Intent(run=name, command=command, tasks=tuple(needed)))))
+
+
+def forget(root: Path, name: str) -> None:
+    """A run is done: what it set out to make is not kept any more."""
+    _intent_path(root, name).unlink(missing_ok=True)
 
 
 def unfinished_runs(root: Path) -> list[Unfinished]:

@@ -103,6 +103,9 @@ class Recorder:
     def reused(self, task: Any, artifact: Any) -> None:
         self.kept.append(task.stage)
 
+    def left(self, task: Any) -> None:
+        pass
+
 
 @pytest.fixture(scope="session")
 def make_recorder() -> Callable[[], Recorder]:

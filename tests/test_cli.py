@@ -1,7 +1,10 @@
 """The verbs as people call them: exit codes, one clear line on stderr, and no torch where none is needed."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -318,10 +321,6 @@ def test_what_another_machine_measured_joins_the_report_without_torch(deployed, 
 
 
 def test_sparse_weights_load_without_torch(without_torch, tmp_path):
-    import os
-    import subprocess
-    import sys
-
     save_arrays({"w": np.eye(30, dtype=np.float32)}, tmp_path / "w.npz")
     program = "import sys, tdcompress as tdc; print(tdc.load_sparse(sys.argv[1])['w'].nnz)"
     done = subprocess.run(
@@ -332,3 +331,36 @@ def test_sparse_weights_load_without_torch(without_torch, tmp_path):
         env={**os.environ, **without_torch},
     )
     assert done.stdout.strip() == "30", done.stderr
+
+
+def test_trainings_alone_within_the_time_given(call, refused, tmp_path):
+    (tmp_path / "x.toml").write_text(RECIPE + '[train]\nepochs = 1\nbatch_size = 512\n[bench]\nbudget = "none"\n')
+    assert "add --only train" in refused("run", "x.toml", "--together", 2)
+    said = refused("run", "x.toml", "--only", "train", "--minutes", 1e-6, code=75)
+    assert "the time that was given (1e-06 minutes) is over: 0 of 1 trainings are done" in said
+    assert "is over: stopped" in refused("run", "x.toml", "--minutes", 1e-6, code=75)
+    code, out, _ = call("run", "x.toml", "--only", "train", "--minutes", 10)
+    assert code == 0
+    assert "all 1 trainings are done, 1 of them now" in out
+    for wrong in (["--minutes", "0"], ["--minutes", "nan"], ["--together", "0"], ["--only", "prune"]):
+        with pytest.raises(SystemExit):
+            call("run", "x.toml", *wrong)
+
+
+def test_the_package_is_a_command_of_a_checkout(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", "tdcompress", "recipes"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert "paper/workshop3_lenet5_weight" in done.stdout
+
+
+def test_the_age_of_a_process_is_plausible():
+    program = "import time; time.sleep(0.3); from tdcompress.cli import process_age; print(process_age())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 0.0 <= float(done.stdout) < 60.0

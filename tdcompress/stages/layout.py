@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 
 from tdcompress.artifacts import FORMAT, MANIFEST, Artifact
 from tdcompress.codec import decode, encode
@@ -38,6 +37,8 @@ def lay_out(
         folder: empty.
         earlier: the same recipe's report and the sha256 of its files; latencies that were joined to it are kept.
     """
+    import tomli_w
+
     dense = artifacts[plan.dense.key]
     shipped = {"dense.onnx": dense, **{f"{row.id}.onnx": artifacts[row.export.key] for row in plan.rows}}
     report = make_report(plan, artifacts)

@@ -52,7 +52,7 @@ def example_inputs(experiment: Experiment, count: int = 2) -> Tensor:
     """Some preprocessed test images, float32 (B, C, H, W) on the CPU."""
     data = load_data(experiment.data)
     with torch.inference_mode():
-        images: Tensor = data.preprocess.cpu()(data.test.pixels[:count])
+        images: Tensor = data.preprocess(data.test.pixels[:count])
     return images.clone().contiguous()
 
 

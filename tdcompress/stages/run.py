@@ -72,11 +72,7 @@ def run_recipe(
         UserError: the folder holds another recipe's run, and ``replace`` is false; or several processes run this.
         BusyError: another process works in the run's folder.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            "started as several processes (torchrun), but a recipe runs in one: start tdcompress itself; "
-            "for several GPUs call train inside `joined` (tdcompress.train.distributed) in a script of your own"
-        )
+    refuse_processes()
     store = Store(root)
     folder = root / recipe.name
     with hold(run_lock(root, recipe.name), f"the run {recipe.name}"):
@@ -94,6 +90,19 @@ def run_recipe(
                 with renewed(folder) as new:
                     finished = lay_out(plan, artifacts, new, earlier)
         return Finished(report=finished, folder=folder, made=runner.made)
+
+
+def refuse_processes() -> None:
+    """A recipe runs in one process.
+
+    Raises:
+        UserError: torchrun started several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "started as several processes (torchrun), but a recipe runs in one: start tdcompress itself; "
+            "for several GPUs call train inside `joined` (tdcompress.train.distributed) in a script of your own"
+        )
 
 
 def facts() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tdcompress.stages.network import (
     train_samples,
 )
 from tdcompress.train.loop import METRICS, Progress, train
+from tdcompress.train.together import alone
 
 VERSION = 1
 
@@ -32,6 +33,12 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainR
         device: where to train.
         work: see ``Workspace``.
     """
+    with alone(device):
+        work.stop_if_asked()  # while another training had its turn
+        return _run(experiment, device, work)
+
+
+def _run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainRecord:
     model = fresh_network(experiment)
     settings = experiment.method
     targets = find_targets(experiment, model, settings, units=settings.granularity == "unit")

@@ -1,5 +1,6 @@
 """Accuracy and logits of anything that maps a batch of preprocessed images to logits."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
@@ -80,7 +81,7 @@ def _batches(
     """Yield (first sample, float32 logits) of each batch in order."""
     if not len(data):
         raise ValueError("data: no samples to evaluate")
-    preprocess = data.preprocess.to(device)
+    preprocess = copy.deepcopy(data.preprocess).to(device)
     finite: list[Tensor] = []
     for start in range(0, len(data), batch_size):
         if between is not None:

@@ -26,6 +26,7 @@ from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.state import load_tensors, state_tensors
 from tdcompress.train.step import Stepper
+from tdcompress.train.together import alone
 from tdcompress.train.update import FrozenZeros, Updater
 
 __all__ = ["Progress", "TrainData", "TrainResult", "TrainSettings", "train"]
@@ -56,6 +57,7 @@ def train(
 
     On a CPU a training that was killed and started again ends with the same bits as one that was not. Two numbers of the metrics
     tell of time and so differ: seconds and images_per_second. Under torchrun every process calls this (see `distributed`).
+    Of several threads one trains at a time, unless its step draws from generators of its own (see `together`).
 
     Args:
         net: the network with its method; moved to ``device``, and left in eval mode.
@@ -88,7 +90,7 @@ def train(
             f"train.batch_size: {settings.accumulate} micro-batches in each of {world.size} processes "
             f"do not divide {settings.batch_size}"
         )
-    with _randomness_restored(device), _named_memory_errors(settings):
+    with alone(device), _named_memory_errors(settings):
         run = _Run(net.to(device), data.to(device), test.to(device), settings, seed, device, folder, keep, world, path)
         return run.loop(progress, should_stop, checkpoint_seconds)
 
@@ -306,13 +308,6 @@ def _identity(settings: TrainSettings, seed: int, samples: int, keep: Mapping[st
     for _, mask in sorted((keep or {}).items()):
         digest.update(mask.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _randomness_restored(device: torch.device) -> Iterator[None]:
-    """Give torch's global generators back as they were."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Samples that live on the device, and the order in which an epoch takes them."""
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ class TrainData:
 
     def to(self, device: torch.device) -> "TrainData":
         """The same samples on ``device``."""
-        moved = self.preprocess.to(device)
+        moved = copy.deepcopy(self.preprocess).to(device)  # a module moves in place, under those that share it
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device), preprocess=moved)
 
     def every(self, stride: int, first: int) -> "TrainData":

@@ -1,0 +1,166 @@
+"""A campaign: the trainings of several recipes alone, one after the other, or several at the same time in threads."""
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import NoReturn
+
+import torch
+
+from tdcompress.artifacts import Store, hold
+from tdcompress.errors import InterruptedRun, TdcompressError, TrainingError, UserError
+from tdcompress.pipeline import Runner, Task, Watcher
+from tdcompress.recipe import Recipe
+from tdcompress.stages.plan import RunPlan, plan_run
+from tdcompress.stages.run import facts, refuse_processes
+from tdcompress.train.together import own_stream
+from tdcompress.unfinished import announce, forget, run_lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """A campaign that is done: how many trainings it has, and how many of them had to be made."""
+
+    trainings: int
+    made: int
+
+
+def run_campaign(
+    recipes: Sequence[Recipe],
+    *,
+    root: Path,
+    device: torch.device,
+    watcher: Watcher,
+    should_stop: Callable[[], int | None] = lambda: None,
+    together: int = 1,
+    command: str = "train its recipes again",
+) -> Campaign:
+    """Make every training that the recipes need, in their order; a run of a recipe then goes on from these.
+
+    A recipe or a training that fails does not keep the others from being made.
+
+    Args:
+        recipes: as ``load_recipe`` gives them, each with a name of its own.
+        root: the artifacts folder.
+        device: where to train.
+        watcher: told about each training, from several threads if there are several.
+        should_stop: the number of a signal that asks the process to end, or None.
+        together: trainings at the same time. What each comes to does not depend on it.
+        command: what starts this again, for ``tdcompress status``.
+
+    Raises:
+        InterruptedRun: ``should_stop`` gave a signal; every training that ran is saved.
+        UserError: two recipes of one name; or all that failed could not be run as it is, for want of data for example.
+        TdcompressError: some failed; names each with its message. What alone was to be made and failed is raised as it is.
+    """
+    refuse_processes()
+    _refuse_one_name(recipes)
+    store = Store(root)
+    runner = Runner(store=store, watcher=watcher, facts=facts(), should_stop=should_stop)
+    failed: dict[str, TdcompressError] = {}
+    planned: dict[str, list[Task]] = {}
+    with ExitStack() as held:
+        for recipe in recipes:
+            try:
+                held.enter_context(hold(run_lock(root, recipe.name), f"the run {recipe.name}"))
+                planned[recipe.name] = trainings(plan_run(recipe, device, store.hashes))
+            except TdcompressError as error:
+                failed[recipe.name] = error
+            else:
+                announce(root, recipe.name, planned[recipe.name], command)
+        store.hashes.save()
+        tasks = list({task.key: task for named in planned.values() for task in named}.values())
+        pool = _Pool(tasks, runner, device)
+        pool.run(together)
+        store.hashes.save()
+        for name, named in planned.items():
+            if pool.done.issuperset(task.key for task in named):
+                forget(root, name)
+    problems = {**failed, **pool.failed}
+    if pool.stopped is not None:
+        said = f"{len(pool.done)} of {len(tasks)} trainings are done and what was begun is saved: run the same command again"
+        raise InterruptedRun("; ".join([said, *_told(problems)]), pool.stopped)
+    if problems:
+        _fail(problems, of=len(tasks) + len(failed))
+    return Campaign(trainings=len(tasks), made=runner.made)
+
+
+def trainings(plan: RunPlan) -> list[Task]:
+    """The trainings of a run in the order in which it makes them, each once."""
+    return list({task.key: task for task in (*(row.train for row in plan.rows), plan.dense_train)}.values())
+
+
+class _Pool:
+    """Trainings that are made by threads, and what became of each.
+
+    Attributes:
+        done: keys.
+        failed: error by title and key.
+        stopped: the signal that stopped a training, or None; after one no other begins.
+    """
+
+    def __init__(self, tasks: Sequence[Task], runner: Runner, device: torch.device) -> None:
+        self.done: set[str] = set()
+        self.failed: dict[str, TdcompressError] = {}
+        self.stopped: int | None = None
+        self._runner, self._device = runner, device
+        self._waiting: SimpleQueue[Task] = SimpleQueue()
+        for task in tasks:
+            self._waiting.put(task)
+
+    def run(self, count: int) -> None:
+        """Make all tasks, ``count`` at a time; one at a time in this very thread."""
+        if count == 1:
+            self._work()
+            return
+        threads = [Thread(target=self._work, daemon=True) for _ in range(min(count, self._waiting.qsize()))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():  # not in one go: signals are heard by this thread, and a second Ctrl-C leaves at once
+                thread.join(timeout=0.2)
+
+    def _work(self) -> None:
+        with own_stream(self._device):
+            while self.stopped is None:
+                try:
+                    task = self._waiting.get_nowait()
+                except Empty:
+                    return
+                self._make(task)
+
+    def _make(self, task: Task) -> None:
+        try:
+            self._runner.ensure(task)
+        except InterruptedRun as stop:
+            self.stopped = stop.signal_number
+        except TdcompressError as error:
+            self.failed[f"{task.title} ({task.key})"] = error
+        except Exception as error:  # a fault of ours: the others go on, and all is told
+            traceback.print_exc()
+            self.failed[f"{task.title} ({task.key})"] = TrainingError(f"{type(error).__name__}: {error}")
+        else:
+            self.done.add(task.key)
+
+
+def _refuse_one_name(recipes: Sequence[Recipe]) -> None:
+    for name, count in Counter(recipe.name for recipe in recipes).items():
+        if count > 1:
+            raise UserError(f"{count} recipes are named {name!r}: give each a name of its own, or train them one by one")
+
+
+def _fail(problems: Mapping[str, TdcompressError], of: int) -> NoReturn:
+    if of == 1:
+        raise next(iter(problems.values()))
+    kind = UserError if all(isinstance(error, UserError) for error in problems.values()) else TdcompressError
+    others = "" if len(problems) == of else "; the others are done"
+    raise kind(f"{len(problems)} of {of} failed: {'; '.join(_told(problems))}{others}")
+
+
+def _told(problems: Mapping[str, TdcompressError]) -> list[str]:
+    return [f"{name}: {error}" for name, error in problems.items()]

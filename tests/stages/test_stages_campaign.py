@@ -1,0 +1,192 @@
+"""Trainings alone: in order, at the same time, cut off, failed; what they come to is what a run would make of them."""
+
+import json
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from tdcompress.errors import DataError, InterruptedRun, TdcompressError, TrainingError, UserError
+from tdcompress.recipe import parse_recipe
+from tdcompress.stages import campaign, train
+from tdcompress.stages.campaign import run_campaign
+from tdcompress.stages.run import run_recipe
+from tdcompress.train import loop
+from tdcompress.train.together import share
+from tdcompress.unfinished import unfinished_runs
+
+CPU = torch.device("cpu")
+RECIPE = """
+name = "{name}"
+[data]
+name = "digits"
+[model]
+name = "digits_cnn"
+width = 4
+hidden = 8
+[sparsity]
+method = "targeted"
+gamma = 0.5
+alpha = 0.5
+[train]
+epochs = 1
+batch_size = 256
+[prune]
+fraction = 0.5
+[bench]
+budget = "none"
+[[sweep.case]]
+seed = {first}
+[[sweep.case]]
+seed = 7
+"""
+
+
+def recipe(name: str = "a", first: int = 1, **changes):
+    return parse_recipe(
+        RECIPE.format(name=name, first=first), f"{name}.toml", {k.replace("__", "."): v for k, v in changes.items()}
+    )
+
+
+def weights(root: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in root.glob("stages/train/*/model.safetensors")}
+
+
+@pytest.fixture
+def start(tmp_path, make_recorder):
+    """Start a campaign below a folder; returns what it came to and the watcher."""
+
+    def run(folder: str, *recipes, **options):
+        watcher = make_recorder()
+        return run_campaign(recipes, root=tmp_path / folder, device=CPU, watcher=watcher, **options), watcher
+
+    return run
+
+
+def test_trainings_alone_and_the_run_that_goes_on_from_them(start, tmp_path, make_recorder):
+    done, watcher = start("x", recipe("a"), recipe("b", first=2))
+    assert (done.trainings, done.made) == (3, 3)  # seed 7 is both recipes'
+    assert watcher.made == ["train"] * 3
+    assert [path.name for path in (tmp_path / "x" / "stages").iterdir()] == ["train"]
+    assert unfinished_runs(tmp_path / "x") == []
+    again, watcher = start("x", recipe("a"), recipe("b", first=2))
+    assert (again.trainings, again.made, watcher.kept) == (3, 0, ["train"] * 3)
+    before = weights(tmp_path / "x")
+    watcher = make_recorder()
+    run_recipe(recipe("a"), root=tmp_path / "x", device=CPU, watcher=watcher)
+    assert "train" not in watcher.made
+    assert "export" in watcher.made
+    assert weights(tmp_path / "x") == before
+
+
+def test_trainings_at_the_same_time_come_to_the_same_bits(start, tmp_path, monkeypatch):
+    start("one", recipe("a"))
+    both = threading.Barrier(2, timeout=60)
+    original = loop._Run.loop
+
+    def shared(self, *arguments):  # as a step does that draws from generators of its own
+        share()
+        both.wait()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(loop._Run, "loop", shared)
+    done, _ = start("two", recipe("a"), together=2)
+    assert done.made == 2
+    assert weights(tmp_path / "two") == weights(tmp_path / "one")
+    assert len(weights(tmp_path / "one")) == 2
+
+
+def test_trainings_of_the_reference_step_take_turns(start, tmp_path, monkeypatch):
+    inside, most = [], []
+    original = loop._Run.loop
+
+    def counted(self, *arguments):
+        inside.append(self)
+        most.append(len(inside))
+        try:
+            return original(self, *arguments)
+        finally:
+            inside.remove(self)
+
+    monkeypatch.setattr(loop._Run, "loop", counted)
+    start("two", recipe("a"), together=2)
+    assert most == [1, 1]
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_campaign_that_is_stopped_goes_on_with_the_same_bits(start, tmp_path, together):
+    start("whole", recipe("a"))
+    asked = []
+
+    def soon():
+        asked.append(1)
+        return signal.SIGTERM if len(asked) > 6 else None
+
+    with pytest.raises(InterruptedRun, match="0 of 2 trainings are done") as stopped:
+        start("x", recipe("a"), should_stop=soon, together=together)
+    assert stopped.value.exit_code == 143
+    assert list((tmp_path / "x").glob("stages/train/*.partial/scratch/checkpoints/step-*.json"))
+    assert [(run.intent.run, run.done) for run in unfinished_runs(tmp_path / "x")] == [("a", 0)]
+    done, _ = start("x", recipe("a"))
+    assert done.made == 2
+    assert weights(tmp_path / "x") == weights(tmp_path / "whole")
+    assert unfinished_runs(tmp_path / "x") == []
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_one_failure_does_not_keep_the_others_from_being_made(start, tmp_path, monkeypatch, together, capsys):
+    original = train._run
+
+    def failing(experiment, device, work):
+        if experiment.seed == 1:
+            raise TrainingError("the loss is not finite")
+        if experiment.seed == 2:
+            raise ZeroDivisionError("a fault")
+        return original(experiment, device, work)
+
+    monkeypatch.setattr(train, "_run", failing)
+    with pytest.raises(TdcompressError, match=r"2 of 3 failed: .*the loss is not finite.*ZeroDivisionError: a fault; the others"):
+        start("x", recipe("a"), recipe("b", first=2), together=together)
+    assert "ZeroDivisionError" in capsys.readouterr().err  # with its traceback
+    assert len(weights(tmp_path / "x")) == 1
+
+
+def test_a_recipe_without_data_does_not_keep_the_others_from_being_made(start, tmp_path):
+    absent = parse_recipe(
+        RECIPE.format(name="b", first=3).replace('"digits"\n[model]', f'"cifar10"\nroot = "{tmp_path}"\n[model]'), "b.toml"
+    )
+    with pytest.raises(UserError, match=r"1 of 3 failed: b: .*; the others are done"):
+        start("x", recipe("a"), absent)
+    assert len(weights(tmp_path / "x")) == 2
+    with pytest.raises(DataError):  # alone, it is said as it is
+        start("x", absent)
+
+
+def test_recipes_of_one_name_and_several_processes_are_refused(start, monkeypatch):
+    with pytest.raises(UserError, match="2 recipes are named 'a'"):
+        start("x", recipe("a"), recipe("a", first=2))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="torchrun"):
+        start("x", recipe("a"))
+
+
+def test_an_unfinished_folder_says_what_its_key_is_a_hash_of(start, tmp_path):
+    from tdcompress.artifacts import content_key
+
+    asked = []
+    with pytest.raises(InterruptedRun):
+        start("x", recipe("a"), should_stop=lambda: asked.append(1) or (signal.SIGTERM if len(asked) > 4 else None))
+    found = list((tmp_path / "x").glob("stages/train/*.partial/scratch/task.json"))
+    assert found
+    for path in found:
+        assert content_key(json.loads(path.read_text())) == path.parent.parent.stem
+
+
+def test_the_trainings_of_a_plan_are_each_named_once(tmp_path):
+    from tdcompress.artifacts import HashMemory
+    from tdcompress.stages.plan import plan_run
+
+    plan = plan_run(recipe("a"), CPU, HashMemory(tmp_path / "hashes.json"))
+    assert [task.settings["seed"] for task in campaign.trainings(plan)] == [1, 7]
