@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdcompress.commands import artifacts as artifacts_verbs
 from tdcompress.errors import InterruptedRun, ModelError, TdcompressError, UnfinishedRun, UserError
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def make_parser() -> argparse.ArgumentParser:
     chosen.add_argument("--copy", metavar="NAME", help="copy one into this folder")
     chosen.add_argument("--keys", action="store_true", help="every key with its values, default and meaning")
     chosen.add_argument("--write-keys", type=Path, metavar="FILE.md", help="the same as markdown")
+
+    text = "what is in the artifacts folder; pack it for another machine, and take it in there"
+    artifacts_verbs.add(verbs.add_parser("artifacts", help=text, description=text), _add_artifacts)
 
     sub = verb("inspect", inspect, "what is in an ONNX file, tensor by tensor; or what the rows of a run are")
     sub.add_argument("path", help="FILE.onnx, or a run")

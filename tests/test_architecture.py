@@ -26,7 +26,7 @@ WITHOUT_TORCH = (
     "unfinished",
     "shipped",
 )
-WITHOUT_TORCH += ("verification", "inspection", "report", "storage", "onnxfile", "engine", "bench")
+WITHOUT_TORCH += ("verification", "inspection", "report", "storage", "onnxfile", "engine", "bench", "transfer", "commands")
 
 
 def modules(name):

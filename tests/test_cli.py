@@ -364,3 +364,39 @@ def test_the_age_of_a_process_is_plausible():
     program = "import time; time.sleep(0.3); from tdcompress.cli import process_age; print(process_age())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 0.0 <= float(done.stdout) < 60.0
+
+
+def test_artefacts_travel_between_folders(call, refused, copied, tmp_path):
+    code, out, _ = call("artifacts", "list", "--artifacts", copied)
+    lines = [line.split() for line in out.splitlines()[1:]]
+    assert code == 0
+    trained = [line[1] for line in lines if line[0] == "train"]
+    assert len(trained) == 2
+    code, out, _ = call(
+        "artifacts", "export", "--stage", "train", "--artifacts", copied, "--to", "gpu/all", "--part-size", "70kB"
+    )
+    assert code == 0
+    parts = sorted((tmp_path / "gpu").iterdir())
+    assert [path.name for path in parts] == [f"all.{number:03d}.tdca" for number in range(len(parts))]
+    assert all(path.stat().st_size <= 70_000 for path in parts)
+    assert f"wrote {Path('gpu/all.000.tdca')}: " in out
+    code, out, _ = call("artifacts", "import", *parts, "--artifacts", "there")
+    assert code == 0
+    assert out.splitlines() == [f"imported      train {key}" for key in trained]
+    call("artifacts", "export", trained[0][:7], "--artifacts", "there", "--to", "one")
+    _, out, _ = call("artifacts", "import", "one.000.tdca", "--artifacts", copied)
+    assert out.splitlines() == [f"already there train {trained[0]}"]
+    assert "name what to export" in refused("artifacts", "export")
+    assert "no such file" in refused("artifacts", "import", "none.tdca")
+    assert "is no key here" in refused("artifacts", "export", "zzz", "--artifacts", copied)
+    for wrong in ("x16", "16XB", "", "1e9MB"):
+        with pytest.raises(SystemExit):
+            call("artifacts", "export", trained[0], "--part-size", wrong)
+
+
+def test_the_artefacts_of_a_recipe_travel(call, copied, tmp_path, tiny_text):
+    (tmp_path / "tiny.toml").write_text(tiny_text)
+    (copied / "stages" / "train" / ("0" * 16)).mkdir()  # another recipe's
+    code, out, _ = call("artifacts", "export", "--recipe", "tiny.toml", "--stage", "train", "--artifacts", copied, "--to", "t")
+    assert code == 0
+    assert "2 artefacts, 0 of them unfinished" in out

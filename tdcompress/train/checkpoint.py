@@ -7,7 +7,6 @@ manifest with the sha256 of the former, written last. What has no manifest is no
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tdcompress.files import sha256_file, write_bytes
+from tdcompress.files import write_bytes
+from tdcompress.train.saved import Damaged, check, manifest_path, steps, tensors_path
 
 FORMAT = 1
 KEPT = 2
-_NAME = re.compile(r"step-(\d{9})\.json")
 _log = logging.getLogger(__name__)
 
 
@@ -56,11 +55,10 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         for name, value in checkpoint.tensors.items()
     }
     content = save(tensors, {"header": header})
-    stem = f"step-{checkpoint.step:09d}"
-    write_bytes(folder / f"{stem}.safetensors", content)
+    write_bytes(tensors_path(folder, checkpoint.step), content)
     manifest = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    write_bytes(folder / f"{stem}.json", json.dumps(manifest).encode())
-    for step in _steps(folder)[KEPT:]:
+    write_bytes(manifest_path(folder, checkpoint.step), json.dumps(manifest).encode())
+    for step in steps(folder)[KEPT:]:
         _remove(folder, step)
 
 
@@ -69,12 +67,10 @@ def read_newest(folder: Path) -> Checkpoint | None:
 
     A damaged checkpoint is reported as a warning of this module's logger and removed, and the one before it is used.
     """
-    if not folder.is_dir():
-        return None
-    for step in _steps(folder):
+    for step in steps(folder):
         try:
             return _read(folder, step)
-        except _Damaged as damage:
+        except Damaged as damage:
             _log.warning("checkpoint %s of step %d is damaged (%s); going back to an earlier one", folder, step, damage)
             _remove(folder, step)
     return None
@@ -83,7 +79,7 @@ def read_newest(folder: Path) -> Checkpoint | None:
 def discard(folder: Path) -> None:
     """Remove every checkpoint in ``folder``, once what they led to is published."""
     if folder.is_dir():
-        for step in _steps(folder):
+        for step in steps(folder):
             _remove(folder, step)
         sweep(folder)
 
@@ -92,41 +88,25 @@ def sweep(folder: Path) -> None:
     """Remove what a killed run left: files that were never published, and tensors without a manifest."""
     if not folder.is_dir():
         return
-    complete = {f"step-{step:09d}.safetensors" for step in _steps(folder)}
+    complete = {tensors_path(folder, step).name for step in steps(folder)}
     for entry in folder.iterdir():
         unpublished = entry.name.startswith(".step-") and entry.suffix == ".tmp"
         if unpublished or (entry.suffix == ".safetensors" and entry.name not in complete):
             entry.unlink()
 
 
-class _Damaged(Exception):
-    """What is wrong with a checkpoint."""
-
-
 def _read(folder: Path, step: int) -> Checkpoint:
-    path = folder / f"step-{step:09d}.safetensors"
-    try:
-        manifest = json.loads(path.with_suffix(".json").read_bytes())
-        expected = (manifest["bytes"], manifest["sha256"])
-        found = (path.stat().st_size, sha256_file(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _Damaged(f"{type(error).__name__}: {error}") from error
-    if found != expected:
-        raise _Damaged(f"{path.name} does not match its manifest")
+    check(folder, step)
+    path = tensors_path(folder, step)
     with safe_open(path, framework="pt") as file:
         header = json.loads((file.metadata() or {})["header"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if header.pop("step") != step or header.pop("format") != FORMAT:
-        raise _Damaged(f"{path.name} is of another step or format")
+        raise Damaged(f"{path.name} is of another step or format")
     return Checkpoint(step=step, tensors=tensors, header=header)
-
-
-def _steps(folder: Path) -> list[int]:
-    """Steps that have a manifest, newest first."""
-    return sorted((int(m[1]) for entry in folder.iterdir() if (m := _NAME.fullmatch(entry.name))), reverse=True)
 
 
 def _remove(folder: Path, step: int) -> None:
     # the manifest first: without it the rest is a leftover
-    (folder / f"step-{step:09d}.json").unlink(missing_ok=True)
-    (folder / f"step-{step:09d}.safetensors").unlink(missing_ok=True)
+    manifest_path(folder, step).unlink(missing_ok=True)
+    tensors_path(folder, step).unlink(missing_ok=True)

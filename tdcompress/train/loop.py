@@ -23,6 +23,7 @@ from tdcompress.train.fast.path import FastPath, Mode
 from tdcompress.train.paths import Asked, PathName, ReferencePath, StepPath, choose_path
 from tdcompress.train.result import Counters, Progress, TrainResult
 from tdcompress.train.samples import TrainData
+from tdcompress.train.saved import CHECKPOINTS
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.state import load_tensors, state_tensors
 from tdcompress.train.step import Stepper
@@ -32,7 +33,6 @@ from tdcompress.train.update import FrozenZeros, Updater
 __all__ = ["Progress", "TrainData", "TrainResult", "TrainSettings", "train"]
 
 METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
 STEPS_AT_ONCE = 16  # between looks at signals, on a path that makes several steps at once
 _EVALUATION_BATCH = 500
 _log = logging.getLogger(__name__)

@@ -15,6 +15,9 @@ from tdcompress.stages.campaign import run_campaign
 from tdcompress.stages.run import run_recipe
 from tdcompress.train import loop
 from tdcompress.train.together import share
+from tdcompress.transfer.export import export_items
+from tdcompress.transfer.intake import import_files
+from tdcompress.transfer.items import newest_step, places
 from tdcompress.unfinished import unfinished_runs
 
 CPU = torch.device("cpu")
@@ -190,3 +193,18 @@ def test_the_trainings_of_a_plan_are_each_named_once(tmp_path):
 
     plan = plan_run(recipe("a"), CPU, HashMemory(tmp_path / "hashes.json"))
     assert [task.settings["seed"] for task in campaign.trainings(plan)] == [1, 7]
+
+
+def test_an_unfinished_training_travels_and_ends_with_the_same_bits(start, tmp_path):
+    start("whole", recipe("a"))
+    asked = []
+    with pytest.raises(InterruptedRun):
+        start("gpu", recipe("a"), should_stop=lambda: asked.append(1) or (signal.SIGTERM if len(asked) > 6 else None))
+    sent = export_items(tmp_path / "gpu", places(tmp_path / "gpu"), tmp_path / "out", 10**6)
+    assert [(item.stage, item.finished) for item in sent.items] == [("train", False)]
+    import_files(tmp_path / "home", sent.files)
+    step = newest_step(tmp_path / "home" / sent.items[0].folder)
+    assert step is not None
+    assert step > 0
+    start("home", recipe("a"))
+    assert weights(tmp_path / "home") == weights(tmp_path / "whole")

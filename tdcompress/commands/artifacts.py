@@ -1,0 +1,126 @@
+"""``tdcompress artifacts``: what is there, and how it travels between machines."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tdcompress.errors import TdcompressError, UserError
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def add(parser: argparse.ArgumentParser, add_artifacts: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the verbs below ``artifacts``.
+
+    Args:
+        parser: of ``tdcompress artifacts``.
+        add_artifacts: adds ``--artifacts``.
+    """
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    sub = verbs.add_parser("list", help="artefacts and unfinished trainings, with their keys")
+    sub.set_defaults(verb=show)
+    add_artifacts(sub)
+
+    text = "pack artefacts, and unfinished trainings with their newest checkpoint, into numbered files for another machine"
+    sub = verbs.add_parser("export", help=text, description=text)
+    sub.set_defaults(verb=export)
+    sub.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its beginning; see `tdcompress artifacts list`")
+    text = "the stages of a recipe, a folder of recipes or a shipped one"
+    sub.add_argument("--recipe", type=Path, action="append", default=[], metavar="RECIPE", help=text)
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --recipe: as it was run")
+    sub.add_argument("--stage", metavar="STAGE", help="of these the ones of one stage, such as train; alone: all of it")
+    sub.add_argument(
+        "--to", type=Path, default=Path("artifacts"), metavar="NAME", help="writes NAME.000.tdca, NAME.001.tdca, ..."
+    )
+    sub.add_argument("--part-size", type=size, default=size("16MB"), metavar="16MB", help="the most that one file may have")
+    text = "the most files; what comes last does not fit then, unfinished trainings first of all, and is named"
+    sub.add_argument("--max-parts", type=int, default=1000, metavar="N", help=text)
+    add_artifacts(sub)
+
+    text = "take in what export wrote: all is checked before anything is published"
+    sub = verbs.add_parser("import", help=text, description=text)
+    sub.set_defaults(verb=take_in)
+    sub.add_argument("files", type=Path, nargs="+", metavar="FILE", help="all parts of an export, in any order")
+    add_artifacts(sub)
+
+
+def size(text: str) -> int:
+    """Bytes of "16MB" (10^6) or "16MiB" (2^20).
+
+    Raises:
+        argparse.ArgumentTypeError: not a size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
+    if found is None or found[2] not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, such as 16MB or 16MiB")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def show(args: argparse.Namespace) -> None:
+    """``tdcompress artifacts list``."""
+    from tdcompress.console import make_console
+    from tdcompress.report.terminal import render
+    from tdcompress.transfer.listing import artifacts_table
+
+    make_console().print(render(artifacts_table(args.artifacts)))
+
+
+def export(args: argparse.Namespace) -> None:
+    """``tdcompress artifacts export``.
+
+    Raises:
+        TdcompressError: not all of it fitted; what did is written.
+    """
+    from tdcompress.transfer.export import export_items
+    from tdcompress.transfer.items import Place, named, places
+
+    if not (args.keys or args.recipe or args.stage):
+        raise UserError("name what to export: keys, --recipe RECIPE or --stage STAGE")
+    there = places(args.artifacts)
+    wanted: list[Place] = [place for key in args.keys for place in named(there, key)]
+    if args.recipe:
+        needed = _tasks_of(args)
+        wanted += [place for place in there if (place.stage, place.key) in needed]
+    if not (args.keys or args.recipe):
+        wanted = there
+    wanted = [place for place in dict.fromkeys(wanted) if args.stage in (None, place.stage)]
+    done = export_items(args.artifacts, wanted, args.to, args.part_size, args.max_parts)
+    for path in done.files:
+        print(f"wrote {path}: {path.stat().st_size:,} bytes")
+    unfinished = sum(not item.finished for item in done.items)
+    print(f"{len(done.items)} artefacts, {unfinished} of them unfinished; take them in with: tdcompress artifacts import")
+    if done.left_out:
+        raise TdcompressError(
+            f"no room was left for {', '.join(item.title for item in done.left_out)}: export these by key, under another name"
+        )
+
+
+def _tasks_of(args: argparse.Namespace) -> set[tuple[str, str]]:
+    """Stage and key of all that recipes need."""
+    from tdcompress.artifacts import Store
+    from tdcompress.cli import TRAINING, require_training_parts
+    from tdcompress.recipe import load_recipe, parse_override
+    from tdcompress.shipped import find_recipes
+
+    require_training_parts(*TRAINING)
+    from tdcompress.stages.plan import plan_run
+    from tdcompress.stages.run import all_tasks, find_device
+
+    changes = dict(parse_override(text) for text in args.set)
+    device, hashes = find_device("cpu"), Store(args.artifacts).hashes
+    needed = set()
+    for path in (path for given in args.recipe for path in find_recipes(given)):
+        needed |= {(task.stage, task.key) for task in all_tasks(plan_run(load_recipe(path, changes), device, hashes))}
+    return needed
+
+
+def take_in(args: argparse.Namespace) -> None:
+    """``tdcompress artifacts import``."""
+    from tdcompress.transfer.intake import import_files
+
+    for done in import_files(args.artifacts, args.files):
+        print(f"{done.outcome:<14}{done.item.title}")
+    print(f"in {args.artifacts}; run the recipe again to go on from there", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Artefacts and unfinished trainings as files that travel: packed in numbered parts, and checked before they are published."""

@@ -1,0 +1,72 @@
+"""Export: items of an artifacts folder -> numbered parts."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tdcompress.artifacts import Store
+from tdcompress.errors import UserError
+from tdcompress.transfer.bundle import bundle_bytes, write_bundle
+from tdcompress.transfer.items import Item, Place, read_item
+from tdcompress.transfer.parts import OVERHEAD, write_parts
+
+SMALLEST_PART = 64 * 1024
+_LIST_BYTES = 1024  # of a bundle without items
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What an export wrote, and what it left out because the parts were full."""
+
+    files: tuple[Path, ...]
+    items: tuple[Item, ...]
+    left_out: tuple[Item, ...]
+
+
+def export_items(root: Path, wanted: Sequence[Place], target: Path, part_bytes: int, max_parts: int = 1000) -> Exported:
+    """Pack artefacts and unfinished trainings; what is packed stays where it is.
+
+    Args:
+        root: the artifacts folder.
+        wanted: what to pack; where there is not room for all, those that come first.
+        target: the parts are ``target`` with .000.tdca, .001.tdca, ... appended.
+        part_bytes: the most that a part may have.
+        max_parts: the most parts.
+
+    Raises:
+        UserError: nothing to pack, parts too small, parts of that name that are there, or no room for a single item.
+        BusyError: a process works on an unfinished training.
+        ArtifactError: one that is damaged.
+    """
+    if part_bytes < SMALLEST_PART:
+        raise UserError(f"--part-size: {part_bytes:,} bytes are too few, {SMALLEST_PART:,} are the least")
+    store = Store(root)
+    with ExitStack() as held:
+        for place in wanted:
+            if not place.finished:
+                held.enter_context(store.partial(place.stage, place.key))
+        items = [item for place in wanted if (item := read_item(store, place)) is not None]
+        if not items:
+            raise UserError("there is nothing to export: no artefact, and no training with a checkpoint")
+        packed = _fitting(items, max_parts * (part_bytes - OVERHEAD) - _LIST_BYTES)
+        left_out = tuple(item for item in items if item not in packed)
+        if not packed:
+            raise UserError(f"{left_out[0].title} has {bundle_bytes(left_out[0]):,} bytes: raise --part-size or --max-parts")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target.parent) as folder:
+            whole = Path(folder) / "bundle.zip"
+            write_bundle(packed, root, whole)
+            files = write_parts(whole, target, part_bytes)
+    return Exported(files=tuple(files), items=tuple(packed), left_out=left_out)
+
+
+def _fitting(items: Sequence[Item], room: int) -> list[Item]:
+    packed = []
+    for item in items:
+        size = bundle_bytes(item)
+        if size <= room:
+            packed.append(item)
+            room -= size
+    return packed

@@ -1,0 +1,158 @@
+"""What can travel: published artefacts, and unfinished trainings with their newest checkpoint."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdcompress.artifacts import MANIFEST, SCRATCH, Store, content_key, load_artifact
+from tdcompress.errors import ArtifactError, UserError
+from tdcompress.files import sha256_file
+from tdcompress.pipeline import TASK
+from tdcompress.train.saved import CHECKPOINTS, manifest_path, newest_whole, steps, tensors_path
+
+KEY, STAGE = re.compile(r"[0-9a-f]{16}"), re.compile(r"[a-z_]+")
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """One file: its size in bytes and its sha256."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One folder that travels.
+
+    Attributes:
+        stage: the stage that made it.
+        key: its content key.
+        finished: an artefact, or else a training that goes on from its newest checkpoint.
+        files: by relative name.
+    """
+
+    stage: str
+    key: str
+    finished: bool
+    files: Mapping[str, File]
+
+    @property
+    def folder(self) -> str:
+        """Its folder below an artifacts folder."""
+        return f"stages/{self.stage}/{self.key}" + ("" if self.finished else _PARTIAL)
+
+    @property
+    def title(self) -> str:
+        """What people read."""
+        return f"{self.stage} {self.key}" + ("" if self.finished else " (unfinished)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an item may be: named by its stage and key, not yet read."""
+
+    stage: str
+    key: str
+    finished: bool
+
+    def folder(self, root: Path) -> Path:
+        """Its folder, in an artifacts folder."""
+        return root / "stages" / self.stage / (self.key if self.finished else f"{self.key}{_PARTIAL}")
+
+
+def places(root: Path) -> list[Place]:
+    """All artefacts, then what is unfinished of other keys; each by stage and key."""
+    found: dict[tuple[str, str], Place] = {}
+    for path in sorted(root.glob("stages/*/*")):  # an artefact comes before what is left of its making
+        key = path.name.removesuffix(_PARTIAL)
+        if path.is_dir() and KEY.fullmatch(key) and STAGE.fullmatch(path.parent.name):
+            found.setdefault((path.parent.name, key), Place(stage=path.parent.name, key=key, finished=key == path.name))
+    return sorted(found.values(), key=lambda place: not place.finished)
+
+
+def named(there: Sequence[Place], key: str) -> list[Place]:
+    """The places of a key, or of the beginning of one.
+
+    Raises:
+        UserError: none, or several.
+    """
+    found = [place for place in there if place.key.startswith(key)]
+    if not key or len({place.key for place in found}) != 1:
+        what = f"begins {len({place.key for place in found})} keys; write more of it" if found else "is no key here"
+        raise UserError(f"{key!r} {what}; `tdcompress artifacts list` shows them")
+    return found
+
+
+def read_item(store: Store, place: Place) -> Item | None:
+    """What travels of a place; None for an unfinished folder without a whole checkpoint, which is no loss.
+
+    Raises:
+        ArtifactError: an artefact that is damaged, or whose key is not that of its settings.
+    """
+    folder = place.folder(store.root)
+    if place.finished:
+        artifact = load_artifact(folder)
+        check_finished(folder)
+        names = [*artifact.files, MANIFEST]
+    else:
+        names = _unfinished_names(folder)
+        if not names:
+            return None
+        check_unfinished(folder)
+    files = {name: File(bytes=(folder / name).stat().st_size, sha256=sha256_file(folder / name)) for name in names}
+    return Item(stage=place.stage, key=place.key, finished=place.finished, files=files)
+
+
+def check_finished(folder: Path) -> None:
+    """Compare an artefact's key with its manifest.
+
+    Raises:
+        ArtifactError: it is the key of something else.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text())
+    _check_key(folder.name, {name: manifest.get(name) for name in ("stage", "version", "settings", "inputs")}, folder / MANIFEST)
+
+
+def check_unfinished(folder: Path) -> None:
+    """Compare an unfinished folder's key with what it says it is.
+
+    Raises:
+        ArtifactError: it says nothing, or is the key of something else.
+    """
+    path = folder / SCRATCH / TASK
+    try:
+        identity = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}), so its key cannot be checked") from None
+    _check_key(folder.name.removesuffix(_PARTIAL), identity, path)
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of an unfinished folder's newest whole checkpoint."""
+    return newest_whole(folder / SCRATCH / CHECKPOINTS)
+
+
+def _check_key(key: str, identity: Any, path: Path) -> None:
+    try:
+        found = content_key(identity)
+    except TypeError:
+        found = "none"
+    if found != key:
+        raise ArtifactError(f"{path}: describes something whose key is {found}, not {key}")
+
+
+def _unfinished_names(folder: Path) -> list[str]:
+    """All its files, of its checkpoints the newest whole one alone."""
+    checkpoints = folder / SCRATCH / CHECKPOINTS
+    step = newest_whole(checkpoints)
+    if step is None:
+        return []
+    others = [s for s in steps(checkpoints) if s != step]
+    left_out = {path for s in others for path in (manifest_path(checkpoints, s), tensors_path(checkpoints, s))}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    return [path.relative_to(folder).as_posix() for path in paths if path not in left_out]

@@ -1,0 +1,43 @@
+"""What an artifacts folder holds, as a table."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tdcompress.artifacts import MANIFEST, SCRATCH
+from tdcompress.pipeline import TASK
+from tdcompress.report import text
+from tdcompress.report.tables import Table, numbers, texts
+from tdcompress.transfer.items import Place, newest_step, places
+
+
+def artifacts_table(root: Path) -> Table:
+    """Stage, key, state, what it is and bytes of every artefact and unfinished stage."""
+    columns = (*texts("stage", "key", "state", "what"), *numbers("bytes"))
+    rows = tuple(_row(root, place) for place in places(root))
+    return Table(title="", columns=columns, rows=rows, notes=() if rows else (f"{root}: none yet",))
+
+
+def _row(root: Path, place: Place) -> tuple[str, ...]:
+    folder = place.folder(root)
+    described = _read(folder / MANIFEST if place.finished else folder / SCRATCH / TASK)
+    step = None if place.finished else newest_step(folder)
+    state = "finished" if place.finished else "unfinished" if step is None else f"step {step}"
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return place.stage, place.key, state, _what(described), text.size(size)
+
+
+def _what(described: dict[str, Any]) -> str:
+    settings = described.get("settings") or {}
+    named = [settings[table]["name"] for table in ("model", "method") if isinstance(settings.get(table), dict)]
+    words = [*named, *([f"seed {settings['seed']}"] if "seed" in settings else [])]
+    accuracy = (described.get("record") or {}).get("accuracy")
+    return " ".join([*words, *([f"{accuracy:.2%}"] if isinstance(accuracy, float) else [])])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

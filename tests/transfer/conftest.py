@@ -1,0 +1,74 @@
+"""An artifacts folder with a finished and an unfinished training, made without any training."""
+
+import hashlib
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tdcompress.artifacts import SCRATCH, Store
+from tdcompress.pipeline import Runner, Task
+from tdcompress.train.saved import CHECKPOINTS, manifest_path, tensors_path
+
+
+class Stopped(Exception):
+    """How the unfinished training ends."""
+
+
+def write_checkpoint(partial: Path, step: int, content: bytes) -> None:
+    folder = partial / SCRATCH / CHECKPOINTS
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors_path(folder, step).write_bytes(content)
+    manifest = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest_path(folder, step).write_text(json.dumps(manifest))
+
+
+def task(seed: int, content: bytes, checkpoints: tuple[int, ...] = ()) -> Task:
+    """A training: finished, or stopped after checkpoints at these steps."""
+
+    def work(workspace: Any) -> dict[str, Any]:
+        for step in checkpoints:
+            write_checkpoint(workspace.folder, step, content)
+        if checkpoints:
+            (workspace.folder / SCRATCH / "metrics.jsonl").write_text("{}\n")
+            raise Stopped
+        (workspace.folder / "model.safetensors").write_bytes(content)
+        (workspace.folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
+        return {"accuracy": 0.5}
+
+    settings = {"seed": seed, "model": {"name": "mlp"}, "method": {"name": "none"}, "lr": 0.1}
+    return Task(stage="train", version=1, settings=settings, work=work, title=f"train {seed}")
+
+
+def fill(root: Path, recorder: Any, *tasks: Task) -> list[str]:
+    runner = Runner(store=Store(root), watcher=recorder, facts={"versions": {"x": "1"}})
+    for one in tasks:
+        with suppress(Stopped):
+            runner.ensure(one)
+    return [one.key for one in tasks]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of the stages, by name."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted((folder / "stages").rglob("*")) if p.is_file()}
+
+
+CONTENT = bytes(range(256)) * 800  # 200 kB
+
+
+@pytest.fixture
+def small() -> ModuleType:
+    """This module: ``small.fill(root, recorder, small.task(1, b"..."))``."""
+    return sys.modules[__name__]
+
+
+@pytest.fixture
+def made(tmp_path, make_recorder):
+    """(root, key of the finished training, key of the unfinished one, which has two checkpoints)."""
+    root = tmp_path / "here"
+    keys = fill(root, make_recorder(), task(1, CONTENT), task(2, CONTENT[::-1], (4, 8)))
+    return root, *keys

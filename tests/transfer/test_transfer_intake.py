@@ -1,0 +1,201 @@
+"""From one artifacts folder to another: all or nothing, keys checked, nothing overwritten that is not of less worth."""
+
+import json
+import shutil
+
+import pytest
+
+from tdcompress.artifacts import Store, hold
+from tdcompress.errors import ArtifactError, BusyError, UserError
+from tdcompress.transfer.export import export_items
+from tdcompress.transfer.intake import import_files
+from tdcompress.transfer.items import named, places
+from tdcompress.transfer.listing import artifacts_table
+
+PART = 100_000
+
+
+@pytest.fixture
+def send(tmp_path):
+    """Export all of a folder; gives the parts."""
+
+    def run(root, name="out", wanted=None, **options):
+        return export_items(root, places(root) if wanted is None else wanted, tmp_path / name, PART, **options)
+
+    return run
+
+
+def outcomes(done):
+    return [entry.outcome for entry in done]
+
+
+def test_all_that_travels_arrives(made, send, small, tmp_path, make_recorder):
+    root, finished, unfinished = made
+    sent = send(root)
+    assert len(sent.files) > 4
+    assert all(path.stat().st_size <= PART for path in sent.files)
+    there = tmp_path / "there"
+    assert outcomes(import_files(there, sent.files)) == ["imported", "imported"]
+    assert Store(there).find("train", finished).record == {"accuracy": 0.5}
+    before, after = small.contents(root), small.contents(there)
+    gone = {name for name in before if "step-000000004" in name}
+    assert after == {name: content for name, content in before.items() if name not in gone}
+    assert [path.name for path in there.iterdir() if path.name.startswith(".import")] == []
+    # a runner finds them there
+    recorder = make_recorder()
+    small.fill(there, recorder, small.task(1, b"never made"))
+    assert recorder.kept == ["train"]
+    assert (there / "stages" / "train" / f"{unfinished}.partial").is_dir()
+
+
+def test_a_second_import_finds_everything_there(made, send, small, tmp_path):
+    sent, there = send(made[0]), tmp_path / "there"
+    import_files(there, sent.files)
+    before = small.contents(there)
+    assert outcomes(import_files(there, sent.files)) == ["already there", "already there"]
+    assert small.contents(there) == before
+    assert outcomes(import_files(made[0], sent.files)) == ["already there", "already there"]
+
+
+def test_nothing_arrives_where_one_part_is_missing_or_damaged(made, send, small, tmp_path):
+    sent, there = send(made[0]), tmp_path / "there"
+    with pytest.raises(ArtifactError, match="is not among"):
+        import_files(there, sent.files[:-1])
+    damaged = bytearray(sent.files[-1].read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    sent.files[-1].write_bytes(damaged)
+    with pytest.raises(ArtifactError, match="damaged"):
+        import_files(there, sent.files)
+    assert small.contents(there) == {}
+
+
+def test_a_key_that_is_there_with_other_content(made, send, small, tmp_path, make_recorder):
+    sent, there = send(made[0]), tmp_path / "there"
+    small.fill(there, make_recorder(), small.task(1, b"of another processor"))
+    before = small.contents(there)
+    with pytest.raises(ArtifactError, match="with other content; nothing was imported"):
+        import_files(there, sent.files)
+    assert small.contents(there) == before
+    assert sorted(path.name for path in (there / "stages" / "train").iterdir()) == [made[1]]
+
+
+def test_a_training_that_is_further_takes_the_place_of_one_that_is_not(made, send, small, tmp_path):
+    root, _, unfinished = made
+    there, partial = tmp_path / "there", f"{unfinished}.partial"
+    early = send(root, "early")
+    import_files(there, early.files)
+    small.write_checkpoint(root / "stages" / "train" / partial, 12, b"further")
+    late = send(root, "late")
+    assert outcomes(import_files(there, late.files)) == ["already there", "imported"]
+    assert sorted(p.name for p in (there / "stages" / "train" / partial).rglob("step-*.json")) == ["step-000000012.json"]
+    assert outcomes(import_files(there, early.files)) == ["already there", "further here"]
+    small.write_checkpoint(there / "stages" / "train" / partial, 12, b"another")
+    with pytest.raises(ArtifactError, match=r"\(unfinished\) is in .* with other content"):
+        import_files(there, late.files)
+
+
+def test_a_finished_training_ends_an_unfinished_one(made, send, small, tmp_path, make_recorder):
+    root, _, unfinished = made
+    there = tmp_path / "there"
+    import_files(there, send(root, "early").files)
+    small.fill(root, make_recorder(), small.task(2, small.CONTENT[::-1]))
+    (place,) = named(places(root), unfinished)
+    late = send(root, "late", [place])
+    assert outcomes(import_files(there, late.files)) == ["imported"]
+    assert not (there / "stages" / "train" / f"{unfinished}.partial").exists()
+    assert outcomes(import_files(there, send(made[0], "again").files)) == ["already there", "already there"]
+    assert (there / "stages" / "train" / unfinished).is_dir()
+
+
+def test_an_unfinished_training_does_not_come_after_a_finished_one(made, send, small, tmp_path, make_recorder):
+    early = send(made[0])
+    small.fill(made[0], make_recorder(), small.task(2, small.CONTENT[::-1]))
+    assert outcomes(import_files(made[0], early.files)) == ["already there", "further here"]
+    assert not list((made[0] / "stages" / "train").glob("*.partial"))
+
+
+def _forged(root, key, unfinished):
+    """Give the folder of one training the key of another, as if it were that one's result."""
+    stages = root / "stages" / "train"
+    other = "0123456789abcdef"
+    if unfinished:
+        (stages / f"{key}.partial").rename(stages / f"{other}.partial")
+    else:
+        manifest = json.loads((stages / key / "manifest.json").read_text())
+        (stages / key / "manifest.json").write_text(json.dumps({**manifest, "key": other}))
+        (stages / key).rename(stages / other)
+    return other
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+def test_a_key_of_something_else_is_neither_exported_nor_imported(made, send, small, tmp_path, unfinished, monkeypatch):
+    root = made[0]
+    other = _forged(root, made[1 + unfinished], unfinished)
+    (place,) = named(places(root), other)
+    with pytest.raises(ArtifactError, match="describes something whose key is"):
+        send(root, wanted=[place])
+    with monkeypatch.context() as careless:
+        careless.setattr("tdcompress.transfer.items._check_key", lambda *arguments: None)
+        sent = send(root, wanted=[place])
+    with pytest.raises(ArtifactError, match="describes something whose key is"):
+        import_files(tmp_path / "there", sent.files)
+    assert small.contents(tmp_path / "there") == {}
+
+
+def test_what_a_process_works_on_is_left_alone(made, send, tmp_path):
+    root, _, unfinished = made
+    sent = send(root)
+    with hold(root / ".locks" / f"train-{unfinished}", "a training"):
+        with pytest.raises(BusyError, match=f"train {unfinished} is in use by process"):
+            send(root, "more")
+        with pytest.raises(BusyError):
+            import_files(root, sent.files)
+    assert not list(tmp_path.glob("more*"))
+
+
+def test_a_damaged_artefact_is_not_exported(made, send):
+    (made[0] / "stages" / "train" / made[1] / "metrics.jsonl").write_text("other")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        send(made[0])
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_it(made, send, tmp_path):
+    root, _, unfinished = made
+    folder = root / "stages" / "train" / f"{unfinished}.partial" / "scratch" / "checkpoints"
+    (folder / "step-000000008.safetensors").write_bytes(b"cut off")
+    import_files(tmp_path / "there", send(root).files)
+    assert sorted(p.name for p in (tmp_path / "there").rglob("step-*")) == ["step-000000004.json", "step-000000004.safetensors"]
+    shutil.rmtree(folder)
+    assert [item.key for item in send(root, "more").items] == [made[1]]  # without a checkpoint there is nothing to lose
+
+
+def test_where_there_is_no_room_for_all_the_first_go(made, send):
+    root, finished, unfinished = made
+    sent = send(root, max_parts=3)
+    assert [item.key for item in sent.items] == [finished]
+    assert [item.key for item in sent.left_out] == [unfinished]
+    assert len(sent.files) <= 3
+    with pytest.raises(UserError, match="raise --part-size or --max-parts"):
+        send(root, "more", max_parts=1)
+    with pytest.raises(UserError, match="are too few"):
+        export_items(root, places(root), root / "x", 2000)
+    with pytest.raises(UserError, match="nothing to export"):
+        send(root, "more", wanted=[])
+
+
+def test_keys_are_named_by_their_beginning(made):
+    there = places(made[0])
+    assert [place.finished for place in there] == [True, False]
+    assert [place.key for place in named(there, made[2][:6])] == [made[2]]
+    for wrong in ("", "zz", "0" * 16):
+        with pytest.raises(UserError, match="artifacts list"):
+            named(there, wrong)
+
+
+def test_the_list_says_what_is_there(made, tmp_path):
+    root, finished, unfinished = made
+    assert [row[:4] for row in artifacts_table(root).rows] == [
+        ("train", finished, "finished", "mlp none seed 1 50.00%"),
+        ("train", unfinished, "step 8", "mlp none seed 2"),
+    ]
+    assert "none yet" in artifacts_table(tmp_path / "nowhere").notes[0]
