@@ -27,7 +27,7 @@ from tdcompress.train.saved import CHECKPOINTS
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.state import load_tensors, state_tensors
 from tdcompress.train.step import Stepper
-from tdcompress.train.together import alone
+from tdcompress.train.together import alone, share
 from tdcompress.train.update import FrozenZeros, Updater
 
 __all__ = ["Progress", "TrainData", "TrainResult", "TrainSettings", "train"]
@@ -134,9 +134,11 @@ class _Run:
     def fast_path(self) -> StepPath:
         """An epoch on the device."""
         mode: Mode = "compiled" if self.device.type == "cuda" or self.settings.compile else "direct"
-        return FastPath(
+        path = FastPath(
             self.net, self.data, self.settings, self.optimizer, seed=self.seed, device=self.device, lr=self.lr, mode=mode
         )
+        share()  # compiled, captured, and with generators of its own: other threads may go on
+        return path
 
     def loop(
         self,
