@@ -19,7 +19,10 @@ class LayerCount:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRecord:
-    """One training. ``accuracy`` (0..1) is that of the deployed, unpruned network on the test set."""
+    """One training. ``accuracy`` (0..1) is that of the deployed, unpruned network on the test set.
+
+    ``path`` is "fast" or "reference" (`tdcompress.train.paths`), ``path_reason`` why that one.
+    """
 
     method: str
     options: dict[str, Any]
@@ -29,6 +32,8 @@ class TrainRecord:
     seconds: float
     images_per_second: float
     device: str
+    path: str
+    path_reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

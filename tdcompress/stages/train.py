@@ -68,6 +68,8 @@ def _run(experiment: Experiment, device: torch.device, work: Workspace) -> Train
         seconds=round(result.seconds, 3),
         images_per_second=round(result.images_per_second, 1),
         device=device_name(device),
+        path=result.path,
+        path_reason=result.path_reason,
     )
 
 
@@ -82,7 +84,8 @@ def keep_metrics(work: Workspace) -> None:
 
 def progress_text(now: Progress) -> str:
     """What stands beside the bar of a training."""
-    return f"epoch {now.epoch}/{now.epochs}  loss {now.loss:.3f}  {now.images_per_second:,.0f} images/s"
+    loss = "" if now.loss is None else f"  loss {now.loss:.3f}"
+    return f"epoch {now.epoch}/{now.epochs}{loss}  {now.images_per_second:,.0f} images/s"
 
 
 def device_name(device: torch.device) -> str:
