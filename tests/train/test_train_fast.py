@@ -1,6 +1,7 @@
 """The fast path makes the reference's steps: same candidates, and, with the same chance, the same weights within rounding."""
 
 import dataclasses
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,7 @@ from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.train.fast import program
 from tdcompress.train.fast.path import layout_of, why_not
 from tdcompress.train.optim import OptimizerSettings
+from tdcompress.train.together import alone, own_stream
 
 METHODS = {
     "weights": TargetedSettings(gamma=0.5, alpha=0.6),
@@ -153,3 +155,44 @@ def test_a_layout_holds_every_entry_once() -> None:
     piece = layout.matrices[-1]
     rows = torch.cat([run.logical(vector).flatten() for run in layout.runs])[piece.start : piece.stop]
     assert torch.equal(rows, params[piece.name].flatten())
+
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@CUDA
+@pytest.mark.parametrize("name", ["weights", "units", "streams"])
+def test_a_captured_training_takes_the_references_course(small: ModuleType, tmp_path: Path, name: str) -> None:
+    device = torch.device("cuda")
+    ends = {
+        path: small.run(tmp_path / path, residual_net(METHODS[name]), path=path, device=device) for path in ("reference", "fast")
+    }
+    assert ends["fast"].path == "fast"
+    assert ends["fast"].loss == pytest.approx(ends["reference"].loss, rel=0.25)  # they draw other numbers
+
+
+@CUDA
+def test_a_captured_training_goes_on(small: ModuleType, tmp_path: Path) -> None:
+    calls = iter([None, 15])
+    with pytest.raises(InterruptedRun):
+        small.run(tmp_path, residual_net(METHODS["weights"]), device=torch.device("cuda"), should_stop=lambda: next(calls))
+    again = small.run(tmp_path, residual_net(METHODS["weights"]), device=torch.device("cuda"))
+    assert again.path == "fast"
+    assert again.resumed_from_step > 0
+
+
+@CUDA
+def test_threads_train_beside_each_other(small: ModuleType, tmp_path: Path) -> None:
+    device = torch.device("cuda")
+    done: list[str] = []
+
+    def train(index: int) -> None:
+        with own_stream(device), alone(device):
+            done.append(small.run(tmp_path / str(index), residual_net(METHODS["weights"]), device=device).path)
+
+    threads = [threading.Thread(target=train, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == ["fast"] * 3

@@ -103,6 +103,23 @@ def test_the_kernels_choose_as_bottom_k() -> None:
     assert "kernels checked" in done.stdout, done.stderr
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("ranked", ["filter", "layer", "network"])
+def test_the_compiled_kernels_choose_as_torchs_operators(ranked: Ranked) -> None:
+    from tdcompress.train.fast.kernels import TritonSelection
+
+    device = torch.device("cuda")
+    generator = torch.Generator(device).manual_seed(0)
+    compiled, portable = TritonSelection(LAYOUT, ranked, device), PortableSelection(LAYOUT, ranked)
+    for levels in (1, 3, 1000):
+        vector = LAYOUT.gather(values(levels, levels)).to(device)
+        for share in (0.0, 0.3, 0.9, 1.0):
+            counts = torch.tensor([int(share * limit) for limit in most(ranked)], dtype=torch.int32, device=device)
+            uniform = torch.rand(LAYOUT.prunable_size, generator=generator, device=device)
+            alpha = torch.tensor(0.7, device=device)
+            assert torch.equal(compiled(vector, uniform, counts, alpha), portable(vector, uniform, counts, alpha))
+
+
 def test_no_filter_is_emptied() -> None:
     rows = torch.tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
     assert protect_largest(rows).isinf().tolist() == [[False, False, True], [False, False, True]]
