@@ -33,7 +33,7 @@ class Standardise(nn.Module):
 
 
 def flip(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    flipped = torch.rand(len(pixels), generator=generator) < 0.5
+    flipped = torch.rand(len(pixels), generator=generator, device=generator.device) < 0.5
     return torch.where(flipped[:, None, None, None], pixels.flip(2), pixels)
 
 
