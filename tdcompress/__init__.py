@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tdcompress.models.registry import build_model as build_model
     from tdcompress.onnxfile.pack import pack_onnx as pack_onnx
     from tdcompress.onnxfile.pack import unpack_onnx as unpack_onnx
+    from tdcompress.sparsity.schedule import Cubic as Cubic
     from tdcompress.sparsity.schedule import Ramp as Ramp
     from tdcompress.storage.csr import load_sparse as load_sparse
     from tdcompress.verification import verify_path as verify
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Cubic": "tdcompress.sparsity.schedule",
     "Ramp": "tdcompress.sparsity.schedule",
     "TargetedDropout": "tdcompress.interface",
     "benchmark": "tdcompress.bench.benchmark",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tdcompress.console import StageConsole, make_console
 from tdcompress.errors import ModelError, UserError
 from tdcompress.methods.base import Granularity, Step
-from tdcompress.methods.targeted import TargetedSettings
+from tdcompress.methods.targeted import Targeted, TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.recipe import load_recipe
 from tdcompress.records import Report
@@ -22,10 +22,12 @@ from tdcompress.shrink.groups import unit_groups
 from tdcompress.shrink.shrink import Shrunk
 from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
-from tdcompress.sparsity.schedule import Ramp
+from tdcompress.sparsity.schedule import Constant, Cubic, Ramp
+from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module
 from tdcompress.stages.run import find_device, run_recipe
 from tdcompress.storage.csr import save_arrays
+from tdcompress.train.update import FrozenZeros
 
 Scope = Literal["layer", "group"]
 Unit = Literal["whole", "filter"]
@@ -43,11 +45,12 @@ class TargetedDropout(SparseNet):
         gamma: targeting proportion, the share that are candidates; or
         keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
         alpha: drop rate of a candidate.
-        schedule: a ``Ramp``; then each ``step`` has to be told the epoch. None = constant.
+        schedule: a ``Ramp`` or a ``Cubic``; then each ``step`` has to be told the epoch. None = constant.
         exclude: names of layers that stay dense.
         example_inputs: a tensor or tuple of tensors; needed for units, to trace which parameters belong to one.
         scope: for units: see ``prune``.
         unit: for units: see ``prune``.
+        shares: how gamma is split: see ``prune``.
         draw: for units: whole "unit"s, or each "weight" inside candidate units (the released code).
         l1: beta of an L1 penalty; add ``net.penalty()`` to the loss.
         seed: of the draws.
@@ -65,11 +68,12 @@ class TargetedDropout(SparseNet):
         gamma: float | None = None,
         keep_per_filter: int | None = None,
         alpha: float = 0.5,
-        schedule: Ramp | None = None,
+        schedule: Ramp | Cubic | None = None,
         exclude: Sequence[str] = (),
         example_inputs: ExampleInputs | None = None,
         scope: Scope = "layer",
         unit: Unit = "whole",
+        shares: Shares | None = None,
         draw: Literal["unit", "weight"] = "unit",
         l1: float = 0.0,
         seed: int = 0,
@@ -80,37 +84,45 @@ class TargetedDropout(SparseNet):
             gamma=gamma,
             keep_per_filter=keep_per_filter,
             alpha=alpha,
-            schedule="constant" if schedule is None else "ramp",
-            ramp_epochs=(49.0, 49.0) if schedule is None else schedule.epochs,
             scope=scope,
             unit=unit,
+            shares=shares,
             draw=draw,
             l1=l1,
         )
         weights = prunable_weights(model, exclude)
         groups = find_groups(model, example_inputs, exclude, scope, unit) if granularity == "unit" else ()
-        super().__init__(model, settings.build(Targets(weights=weights, groups=groups), model), l1=l1)
+        method = settings.build(Targets(weights=weights, groups=groups), model)
+        assert isinstance(method, Targeted)
+        method.schedule = schedule or method.schedule
+        super().__init__(model, method, l1=l1)
         self.seed = seed
         self._index, self._epoch = 0, 0.0
         self._generator: torch.Generator | None = None
         self._draw()
 
-    def step(self, epoch: float | None = None) -> None:
+    def step(self, epoch: float | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
         """To be called after each ``optimizer.step()``: draws the next masks, which hold for all micro-batches until then.
 
         Args:
-            epoch: epochs done so far, with fraction; needed with a ``Ramp``.
+            epoch: epochs done so far, with fraction; needed with a schedule.
+            optimizer: needed with a schedule that freezes the masks: its moments of what is dropped are set to zero then.
 
         Raises:
-            UserError: a ramp, and no epoch.
+            UserError: a schedule, and no epoch; or the masks are frozen, and there is no optimizer.
         """
-        ramped = getattr(self.method, "settings", None)
-        if epoch is None and isinstance(ramped, TargetedSettings) and ramped.schedule == "ramp":
-            raise UserError("step(): a ramp needs to know the epoch; call net.step(epoch + batch / batches)")
+        if epoch is None and not isinstance(getattr(self.method, "schedule", None), Constant):
+            raise UserError("step(): a schedule needs to know the epoch; call net.step(epoch + batch / batches)")
+        now = self._epoch if epoch is None else epoch
+        frozen = self.method.frozen(now)
+        if frozen and optimizer is None:
+            raise UserError("step(): the masks are frozen now, and the optimizer has moments: call net.step(epoch, optimizer)")
         self.end_step()
         self._index += 1
-        self._epoch = self._epoch if epoch is None else epoch
+        self._epoch = now
         self._draw()
+        if frozen:  # its making sets them to zero; without moments and gradients they stay so
+            FrozenZeros(self.parameters_by_name(), {name: ~each for name, each in self.method.dropped().items()}, optimizer)
 
     def _draw(self) -> None:
         device = next(self.model.parameters()).device
@@ -147,26 +159,29 @@ def prune(
     exclude: Sequence[str] = (),
     scope: Scope = "layer",
     unit: Unit = "whole",
+    shares: Shares | None = None,
     align: int = 1,
 ) -> Masks:
     """Set the lowest-magnitude weights or units to exactly zero, in place (section 2.2).
 
     Args:
         model: any module, or a network in ``TargetedDropout``.
-        granularity: "weight": the same share of every filter; "unit": the same share of every layer (or group).
+        granularity: what is pruned: "weight" or "unit".
         fraction: pruned share; exactly floor(fraction * n) of the decimal as written.
         keep_per_filter: instead, for weights: how many stay in each filter.
         example_inputs: needed for units.
         exclude: layers that stay dense, besides those the network declares in ``unprunable`` or else its last linear one.
         scope: for units: ranked inside each "layer", or all writers of a residual stream together ("group").
         unit: "whole": a unit is its filter, bias, and the affine of the BatchNorm that sees it alone; or the "filter" alone.
+        shares: how the fraction is split: the same of every "filter" (weights; the default), of every "layer" (for units, the
+            default, of every group), by "erk", or "global": see ``tdcompress.sparsity.shares.selected_counts``.
         align: for units: kept counts are rounded up to a multiple of this.
 
     Returns:
         Masks by parameter name; True = kept.
 
     Raises:
-        ValueError: granularity, fraction, keep_per_filter or align out of range, or both shares given.
+        ValueError: granularity, fraction, keep_per_filter, shares or align out of range, or two of them that exclude each other.
         ModelError: no module, nothing to prune, or no ``example_inputs`` for units.
     """
     _check_granularity(granularity)
@@ -175,12 +190,12 @@ def prune(
     params = {name: value.detach() for name, value in model.named_parameters()}
     if granularity == "weight":
         weights = prunable_weights(model, exclude)
-        masks = weight_masks(params, weights, fraction=fraction, keep_per_filter=keep_per_filter)
+        masks = weight_masks(params, weights, fraction=fraction, keep_per_filter=keep_per_filter, shares=shares or "filter")
     else:
         if fraction is None or keep_per_filter is not None:
             raise ValueError("units are pruned by fraction; keep_per_filter counts weights")
         groups = find_groups(model, example_inputs, exclude, scope, unit)
-        masks = unit_masks(params, groups, fraction=fraction, align=align)
+        masks = unit_masks(params, groups, fraction=fraction, align=align, shares=shares or "layer")
     apply_masks(model, masks)
     return masks
 

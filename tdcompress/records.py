@@ -211,6 +211,7 @@ class Row:
         why: what can make this row faster than the dense file, or why nothing can.
         trained_granularity: what was dropped in training where it is not what was pruned, else None.
         unit: what a pruned unit is.
+        shares: how the pruned share was split where that is not how the training split its own (``options``); None = as there.
         evaluation: "released" = all candidates of the training were pruned too.
         shrunk: what shrinking did, layer by layer.
         finetune_epochs: those of ``epochs`` that came after pruning or shrinking.
@@ -250,6 +251,7 @@ class Row:
     latency: tuple[RowLatency, ...] = ()
     trained_granularity: Literal["weight", "unit"] | None = None
     unit: Literal["whole", "filter"] = "whole"
+    shares: Literal["filter", "layer", "erk", "global"] | None = None
     evaluation: Literal["plain", "released"] = "plain"
     shrunk: ShrinkRecord | None = None
     accuracy_finetuned: float | None = None

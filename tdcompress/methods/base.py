@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import Targets
 
 Granularity = Literal["weight", "unit"]
@@ -64,13 +65,17 @@ class Method(nn.Module):
     def end_step(self, params: Parameters) -> None:
         """Update the method's own state after the optimizer's step. Runs without gradient."""
 
+    def frozen(self, epoch: float) -> bool:
+        """Whether what a step drops at this moment is also set to zero, and stays so to the end: see `dropped`."""
+        return False
+
+    def dropped(self) -> dict[str, Tensor]:
+        """What the masks of this step drop: by parameter name, bool, broadcasting to it. Needed where steps are frozen."""
+        return {}
+
     def numbers(self, epoch: float) -> dict[str, float]:
         """What the metrics say of the method at a moment of training: gamma and alpha where it has them."""
         return {}
-
-    def frozen(self, epoch: float) -> bool:
-        """Whether the masks are fixed at this moment of training, so that zeros stay zeros."""
-        return False
 
     def scores(self, params: Parameters) -> dict[str, Tensor]:
         """Importance for pruning, where it is not the magnitude of what ``deployed`` gives.
@@ -94,6 +99,9 @@ class MethodSettings(ABC):
         scope: for units: rank inside each "layer" (the papers'), or all writers of a residual stream together ("group").
         unit: a unit is "whole" (filter, bias and the affine of the BatchNorm that sees it alone) or, as in the papers, the
             "filter" alone.
+        shares: how the share that is dropped, and pruned afterwards, is split: the same of every "filter", the same of every
+            "layer", by "erk" (Erdos-Renyi-kernel: small layers keep more), or "global", all layers ranked together. Weights have
+            all four, units the last three. None = "filter" for weights and "layer" for units, as in the papers.
         exclude: names of layers that stay dense, besides those that the model declares.
         l1: beta of an L1 penalty, beta * sum over prunable layers of mean |w|, which combines with any method; 0 = none.
     """
@@ -103,6 +111,7 @@ class MethodSettings(ABC):
     granularity: Granularity = "weight"
     scope: Literal["layer", "group"] = "layer"
     unit: Literal["whole", "filter"] = "whole"
+    shares: Shares | None = None
     exclude: tuple[str, ...] = ()
     l1: float = 0.0
 
@@ -110,6 +119,18 @@ class MethodSettings(ABC):
         """Refuse values out of range; a message begins with its key."""
         if not 0 <= self.l1 < float("inf"):
             raise ValueError(f"l1: {self.l1} is not a strength of 0 or above")
+        if self.granularity == "unit" and self.shares == "filter":
+            raise ValueError('shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"')
+
+    @property
+    def split(self) -> Shares:
+        """The shares that hold, with the granularity's default."""
+        return self.shares or USUAL[self.granularity]
+
+    @property
+    def silent(self) -> frozenset[str]:
+        """Keys that say nothing of this training: they belong to a choice that was not made, or something else tells them."""
+        return frozenset()
 
     def for_training(self, epochs: int) -> Self:
         """These settings for a training of this length; refuses what does not fit it."""

@@ -8,27 +8,28 @@ from torch import Tensor, nn
 
 from tdcompress.methods.base import Granularity, Method, MethodSettings, Parameters
 from tdcompress.methods.gates import state_generator, state_name, without
-from tdcompress.sparsity.masks import lowest_units, lowest_weights, unit_scores
+from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
+from tdcompress.sparsity.select import lowest_units, lowest_weights
+from tdcompress.sparsity.shares import selected_counts, unit_counts
 from tdcompress.sparsity.units import Targets
 
 
 class RandomPrune(Method):
-    """The same share of every filter's weights, or of every group's units, is zero from the first step to deployment."""
+    """A share of the weights, or units, is zero from the first step to deployment; split as the settings' ``shares`` say."""
 
     def __init__(self, targets: Targets, model: nn.Module, settings: "RandomPruneSettings", seed: int) -> None:
         super().__init__(targets)
         self.granularity: Granularity = settings.granularity
         params = dict(model.named_parameters())
         device = params[targets.weights[0].parameter].device
-        pruned: dict[str, Tensor] = {}
         generator = state_generator(seed)
         if self.granularity == "weight":
-            for slot in targets.weights:
-                order = torch.rand(params[slot.parameter].shape, generator=generator)
-                pruned[slot.parameter] = lowest_weights(order, slot.axis, fraction=settings.fraction)
+            orders = {s.parameter: torch.rand(params[s.parameter].shape, generator=generator) for s in targets.weights}
+            counts = selected_counts(weight_extents(params, targets.weights), settings.fraction, settings.split)
+            pruned = lowest_weights(orders, targets.weights, counts)
         else:
-            for group in targets.groups:
-                pruned[group.name] = lowest_units(torch.rand(group.size, generator=generator), fraction=settings.fraction)
+            orders = {group.name: torch.rand(group.size, generator=generator) for group in targets.groups}
+            pruned = lowest_units(orders, unit_counts(unit_extents(params, targets.groups), settings.fraction, settings.split))
         self.names = tuple(pruned)
         for name, entries in pruned.items():
             self.register_buffer(state_name("pruned", name), entries.contiguous().to(device))

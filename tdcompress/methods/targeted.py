@@ -1,6 +1,6 @@
 """Targeted dropout (section 4): drop at random among the weights or units that would be pruned first."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
-from tdcompress.sparsity.masks import lowest_units, lowest_weights, merge_selected, unit_scores, widen
-from tdcompress.sparsity.schedule import Constant, Ramp, Schedule
-from tdcompress.sparsity.select import pruned_count
+from tdcompress.sparsity.masks import merge_selected, widen
+from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, Schedule
+from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
+from tdcompress.sparsity.select import lowest_units, lowest_weights
+from tdcompress.sparsity.shares import Counts, Extent, PerFilter, pruned_count, selected_counts
 from tdcompress.sparsity.units import Targets
 
 PAPER_EPOCHS = 256  # the length of training that the papers' ramp of 49 + 49 epochs belongs to
@@ -19,11 +21,18 @@ PAPER_EPOCHS = 256  # the length of training that the papers' ramp of 49 + 49 ep
 class Targeted(Method):
     """What both granularities share: a straight mask, the same in forward and backward.
 
-    No 1/(1 - alpha) rescaling; the dense weights stay the trained parameters and can win their place back.
+    No 1/(1 - alpha) rescaling; the dense weights stay the trained parameters and can win their place back, until the schedule
+    freezes the masks. It is composed of a schedule (`rates`), a distribution (`counts`), a score and the selection.
+
+    Args:
+        targets: what is dropped.
+        extents: the sizes of what is ranked.
+        settings: the recipe's [sparsity].
     """
 
-    def __init__(self, targets: Targets, settings: "TargetedSettings") -> None:
+    def __init__(self, targets: Targets, extents: Sequence[Extent], settings: "TargetedSettings") -> None:
         super().__init__(targets)
+        self.extents = tuple(extents)
         self.settings = settings
         self.schedule = settings.make_schedule()
         self.keep: dict[str, Tensor] = {}
@@ -35,57 +44,67 @@ class Targeted(Method):
         """Set the masks of this step: 1 where kept, of the parameters' type (masked_fill takes four times as long on a CPU)."""
         self.keep = {name: (~entries).to(params[name].dtype) for name, entries in dropped.items()}
 
+    def dropped(self) -> dict[str, Tensor]:  # noqa: D102
+        return {name: keep == 0 for name, keep in self.keep.items()}
+
+    def frozen(self, epoch: float) -> bool:  # noqa: D102
+        return self.schedule.frozen(epoch)
+
     def numbers(self, epoch: float) -> dict[str, float]:  # noqa: D102
         gamma, alpha = self.rates(epoch)
         return {"alpha": alpha} if gamma is None else {"gamma": gamma, "alpha": alpha}
 
     def rates(self, epoch: float) -> tuple[float | None, float]:
-        """(gamma, alpha) that hold at a moment of training; gamma is None for Xtreme."""
+        """(gamma, alpha) that hold at a moment of training; gamma is None for Xtreme. Frozen masks drop every candidate."""
         gamma = self.settings.gamma
         return (
             None if gamma is None else gamma * self.schedule.gamma_share(epoch),
-            self.settings.alpha * self.schedule.alpha_share(epoch),
+            1.0 if self.frozen(epoch) else self.settings.alpha * self.schedule.alpha_share(epoch),
         )
+
+    def counts(self, epoch: float) -> Counts:
+        """How many candidates there are at a moment of training; on the host, from sizes alone.
+
+        Xtreme is a variation of ramping (section 5.6), so with a ramp the number of candidates of a filter rises to all but k.
+        """
+        gamma, k = self.rates(epoch)[0], self.settings.keep_per_filter
+        if gamma is not None:
+            return selected_counts(self.extents, gamma, self.settings.split)
+        assert k is not None
+        share = self.schedule.gamma_share(epoch)
+        return PerFilter(counts={each.name: pruned_count(max(0, each.length - k), fraction=share) for each in self.extents})
 
 
 class TargetedWeights(Targeted):
-    """Candidates are the bottom gamma share of |w| in each filter (section 4.1), or all but k of it (Xtreme, section 5.6)."""
+    """Candidates are the bottom gamma share of |w| in each filter (section 4.1), or all but k of it (Xtreme, section 5.6).
+
+    With other shares than the papers', |w| is ranked in each layer, or in all of them.
+    """
 
     def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
-        gamma, alpha = self.rates(step.epoch)
-        dropped = {}
-        for slot in self.targets.weights:
-            weight = params[slot.parameter]
-            keep = self.kept(weight.numel() // weight.shape[slot.axis], step.epoch)
-            candidates = lowest_weights(weight.detach().abs(), slot.axis, fraction=gamma, keep_per_filter=keep)
-            dropped[slot.parameter] = candidates.logical_and_(_chance(weight, alpha, generator))
-        self.drop(params, dropped)
-
-    def kept(self, fan_in: int, epoch: float) -> int | None:
-        """Xtreme's weights of a filter that are no candidates at a moment of training; None without Xtreme.
-
-        Xtreme is a variation of ramping (section 5.6), so with a ramp the number of candidates rises to all but k.
-        """
-        k = self.settings.keep_per_filter
-        return None if k is None else fan_in - pruned_count(max(0, fan_in - k), fraction=self.schedule.gamma_share(epoch))
+        _, alpha = self.rates(step.epoch)
+        scores = {slot.parameter: params[slot.parameter].detach().abs() for slot in self.targets.weights}
+        candidates = lowest_weights(scores, self.targets.weights, self.counts(step.epoch))
+        self.drop(params, {name: each.logical_and_(_chance(each, alpha, generator)) for name, each in candidates.items()})
 
 
 class TargetedUnits(Targeted):
-    """Candidates are the gamma share of units with the lowest L2 norm in each group (section 4.1).
+    """Candidates are the gamma share of units with the lowest L2 norm in each group (section 4.1), or in all groups.
 
     The paper drops whole units; the released code draws for every weight inside the candidate units (``draw = "weight"``).
     """
 
     def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
-        gamma, alpha = self.rates(step.epoch)
-        assert gamma is not None
+        _, alpha = self.rates(step.epoch)
+        counts = self.counts(step.epoch)
+        assert not isinstance(counts, PerFilter)  # the settings refuse what would give such counts
+        candidates = lowest_units({group.name: unit_scores(params, group) for group in self.targets.groups}, counts)
         dropped: dict[str, Tensor] = {}
         for group in self.targets.groups:
-            scores = unit_scores(params, group)
-            candidates = lowest_units(scores, fraction=gamma)
+            units = candidates[group.name]
             if self.settings.draw == "unit":
-                candidates = candidates & _chance(scores, alpha, generator)
-            for name, entries in widen(group, candidates, params).items():
+                units = units & _chance(units, alpha, generator)
+            for name, entries in widen(group, units, params).items():
                 if self.settings.draw == "weight":
                     entries = entries & _chance(params[name], alpha, generator)
                 merge_selected(dropped, name, entries)
@@ -106,9 +125,16 @@ class TargetedSettings(MethodSettings):
         gamma: targeting proportion, the share of each filter's weights (or each group's units) that are candidates.
         keep_per_filter: Xtreme (section 5.6): candidates are all but this many weights of each filter; instead of gamma.
         alpha: drop rate of a candidate.
-        schedule: "constant", or "ramp" (section 5.5).
+        schedule: "constant"; "ramp" (section 5.5); or "cubic", by share of the training: gamma rises along 1 - (1 - t)^3, alpha
+            along a line, and masks are frozen at the end. With alpha = 1 and alpha_share = [0, 0], so that every candidate is
+            always dropped, that is gradual magnitude pruning (Zhu and Gupta 2017).
         ramp_epochs: lengths of the two parts of the ramp.
         ramp_scale: shorten the ramp for a shorter training, in proportion to the papers' 256 epochs.
+        ramp_share: cubic: where in the training, 0..1, gamma begins to rise, and where it is full.
+        alpha_share: cubic: likewise for alpha.
+        freeze_share: cubic: for this last share of the training, masks are fixed, every candidate is dropped, and what is zero
+            stays zero; 0 = never.
+        schedule_epochs: cubic: the epochs that the shares are of; None = train.epochs, and no other number fits.
         draw: for units: drop whole "unit"s, as the paper says, or draw for each "weight" inside them, as the released code does.
     """
 
@@ -117,9 +143,13 @@ class TargetedSettings(MethodSettings):
     gamma: float | None = None
     keep_per_filter: int | None = None
     alpha: float = 0.5
-    schedule: Literal["constant", "ramp"] = "constant"
+    schedule: Literal["constant", "ramp", "cubic"] = "constant"
     ramp_epochs: tuple[float, float] = (49.0, 49.0)
     ramp_scale: bool = False
+    ramp_share: tuple[float, float] = (0.0, 0.45)
+    alpha_share: tuple[float, float] = (0.0, 0.6)
+    freeze_share: float = 0.3
+    schedule_epochs: int | None = None
     draw: Literal["unit", "weight"] = "unit"
 
     def __post_init__(self) -> None:
@@ -132,20 +162,37 @@ class TargetedSettings(MethodSettings):
             raise ValueError(f"keep_per_filter: {self.keep_per_filter} is below 1")
         if self.keep_per_filter is not None and self.granularity == "unit":
             raise ValueError('keep_per_filter: it counts weights of a filter; with granularity = "unit" give gamma')
+        if self.keep_per_filter is not None and self.shares is not None:
+            raise ValueError("shares: they split gamma; keep_per_filter says how many weights of each filter stay")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha: {self.alpha} is not in 0..1")
         self.make_schedule()
 
+    @property
+    def silent(self) -> frozenset[str]:
+        """The keys of "cubic" where that is not the schedule; and its epochs, which are the training's."""
+        by_share = frozenset({"ramp_share", "alpha_share", "freeze_share"})
+        return frozenset({"schedule_epochs"}) | (frozenset() if self.schedule == "cubic" else by_share)
+
     def make_schedule(self) -> Schedule:
         """The schedule object that the keys describe."""
-        return Ramp(epochs=self.ramp_epochs) if self.schedule == "ramp" else Constant()
+        if self.schedule == "ramp":
+            return Ramp(epochs=self.ramp_epochs)
+        if self.schedule == "cubic":
+            epochs = 1 if self.schedule_epochs is None else self.schedule_epochs
+            return Cubic(epochs=epochs, gamma=self.ramp_share, alpha=self.alpha_share, freeze=self.freeze_share)
+        return Constant()
 
     def for_training(self, epochs: int) -> Self:
         """The settings for a training of this length.
 
         Raises:
-            ValueError: the ramp is longer than the training and ``ramp_scale`` is off.
+            ValueError: the ramp is longer than the training and ``ramp_scale`` is off, or ``schedule_epochs`` is another length.
         """
+        if self.schedule == "cubic":
+            if self.schedule_epochs not in (None, epochs):
+                raise ValueError(f"schedule_epochs: {self.schedule_epochs}, but the training has {epochs} epochs; leave it out")
+            return replace(self, schedule_epochs=max(epochs, 1))
         if self.schedule == "constant" or sum(self.ramp_epochs) <= epochs:
             return self
         if not self.ramp_scale:
@@ -158,4 +205,9 @@ class TargetedSettings(MethodSettings):
         return replace(self, ramp_epochs=(first * factor, second * factor))
 
     def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
-        return (TargetedUnits if self.granularity == "unit" else TargetedWeights)(targets, self)
+        if self.schedule == "cubic" and self.schedule_epochs is None:
+            raise ValueError("schedule_epochs: a schedule by share of the training has to know its epochs")
+        params = dict(model.named_parameters())
+        if self.granularity == "unit":
+            return TargetedUnits(targets, unit_extents(params, targets.groups), self)
+        return TargetedWeights(targets, weight_extents(params, targets.weights), self)

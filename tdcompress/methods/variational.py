@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from tdcompress.errors import UnsupportedError
 from tdcompress.methods.base import Granularity, Method, Parameters, Step, TrainedMethodSettings
 from tdcompress.methods.gates import place, shapes, state_name, weights_behind, without
-from tdcompress.sparsity.masks import unit_squares
+from tdcompress.sparsity.scores import unit_squares
 from tdcompress.sparsity.units import MATRIX_TYPES, Targets
 
 INITIAL_LOG_SIGMA2 = -10.0

@@ -35,6 +35,8 @@ _USUAL: Mapping[str, Any] = {
     "warmup": 0.5,
 }
 
+_SCHEDULES: Mapping[bool | None, tuple[str, ...]] = {False: ("constant",), True: ("ramp",), None: ("constant", "ramp")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
@@ -129,7 +131,7 @@ def matches(heading: Heading, row: Row | AnalysisRecord, model: str) -> bool:
         and heading.model in (None, model)
         and all(_number(options.get(key)) == value for key, value in heading.parameters.items())
         and (_number(options.get("l1")) or Decimal(0)) == heading.l1
-        and (heading.ramp is None or (options.get("schedule", "constant") == "ramp") == heading.ramp)
+        and options.get("schedule", "constant") in _SCHEDULES[heading.ramp]
         and (options.get("keep_per_filter") is not None) == heading.xtreme
         and (row.method != "random_prune" or options.get("fraction") == row.fraction)
     )
@@ -158,6 +160,10 @@ def variant(row: Row, heading: Heading) -> str:
         unusual.append(f"scope = {row.scope}")
     if row.granularity == "unit" and row.unit == "whole":
         unusual.append("whole units")
+    if "shares" in row.options:
+        unusual.append(f"shares = {row.options['shares']}")
+    if row.shares is not None:
+        unusual.append(f"pruned by {row.shares} shares")
     if row.evaluation != "plain":
         unusual.append(f"evaluation = {row.evaluation}")
     if row.finetune_after is not None:

@@ -57,6 +57,7 @@ def as_trained(row: Row) -> Row:
     return replace(
         row,
         values="float32",
+        shares=None,
         evaluation="plain",
         epochs=training_epochs(row),
         finetune_epochs=0,
@@ -121,6 +122,7 @@ def _shared(row: Row) -> dict[str, Any]:
         "trained": f"trained by {row.trained_granularity}" if mismatched else "",
         "scope": "ranked by group" if row.scope == "group" else "",
         "unit": "filter alone" if row.unit == "filter" else "",
+        "shares": f"pruned by {row.shares} shares" if row.shares else "",
         "evaluation": "released evaluation" if row.evaluation == "released" else "",
         "epochs": _epochs(training_epochs(row)),
         "fine-tuned": f"fine-tuned {_epochs(row.finetune_epochs)} {_AFTER[row.finetune_after]}" if row.finetune_after else "",

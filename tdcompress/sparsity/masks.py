@@ -1,74 +1,17 @@
 """Masks (True = kept): made from scores by the selection rule, widened from units to parameters, applied in place."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError
-from tdcompress.sparsity.select import bottom_k, pruned_count
+from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
+from tdcompress.sparsity.select import lowest_units, lowest_weights
+from tdcompress.sparsity.shares import Counts, PerFilter, Shares, pruned_count, selected_counts, unit_counts
 from tdcompress.sparsity.units import Slot, UnitGroup
 
 Masks = dict[str, Tensor]
-
-
-def filter_rows(weight: Tensor, axis: int) -> Tensor:
-    """A weight matrix as (O, fan_in) rows, one filter each; a view where the memory allows it."""
-    return weight.movedim(axis, 0).reshape(weight.shape[axis], -1)
-
-
-def lowest_weights(scores: Tensor, axis: int, *, fraction: float | None = None, keep_per_filter: int | None = None) -> Tensor:
-    """Select the lowest-scored weights within each filter (Equation 2; the complement of argmax-k).
-
-    Args:
-        scores: of the weight's shape.
-        axis: the output axis.
-        fraction: share of each filter, or
-        keep_per_filter: how many of each filter are not selected.
-
-    Returns:
-        bool, of the weight's shape: True = selected.
-    """
-    rows = filter_rows(scores, axis)
-    selected = bottom_k(rows, pruned_count(rows.shape[1], fraction=fraction, keep_per_filter=keep_per_filter))
-    return selected.reshape(scores.movedim(axis, 0).shape).movedim(0, axis)
-
-
-def lowest_units(scores: Tensor, *, fraction: float, align: int = 1) -> Tensor:
-    """Select the lowest-scored units of a group (Equation 1), but never all of them (our rule).
-
-    Args:
-        scores: (O,).
-        fraction: share of the group's units.
-        align: the number that stays is rounded up to a multiple of this (onnxruntime computes channels in blocks of 16).
-
-    Returns:
-        bool (O,): True = selected.
-    """
-    size = scores.shape[0]
-    kept = max(1, size - pruned_count(size, fraction=fraction))
-    kept = min(size, math.ceil(kept / align) * align)
-    return bottom_k(scores, size - kept)
-
-
-def unit_scores(params: Mapping[str, Tensor], group: UnitGroup) -> Tensor:
-    """L2 norm of each unit over all its filters (Equation 1), (O,)."""
-    return unit_squares({slot.parameter: params[slot.parameter].detach() for slot in group.filters}, group).sqrt()
-
-
-def unit_squares(params: Mapping[str, Tensor], group: UnitGroup) -> Tensor:
-    """Sum of w^2 over all filters of each unit, (O,); differentiable."""
-    return torch.stack([_per_unit(params[slot.parameter], slot, group.size) for slot in group.filters]).sum(0)
-
-
-def _per_unit(param: Tensor, slot: Slot, size: int) -> Tensor:
-    """Sum of w^2 over the entries of each unit in one parameter, (O,)."""
-    line = filter_rows(param, slot.axis).square().sum(1)
-    if slot.positions is None:
-        return line
-    units, indices = slot.owners()
-    return line.new_zeros(size).index_add(0, torch.tensor(units, device=line.device), line[indices])
 
 
 def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -96,6 +39,15 @@ def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> d
     return widened
 
 
+def widen_all(groups: Sequence[UnitGroup], selected: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`widen` for several groups, by name; a parameter may hold units of more than one."""
+    widened: dict[str, Tensor] = {}
+    for group in groups:
+        for name, entries in widen(group, selected[group.name], params).items():
+            merge_selected(widened, name, entries)
+    return widened
+
+
 def merge_selected(into: dict[str, Tensor], name: str, selected: Tensor) -> None:
     """Add a selection to those already made for the same parameter."""
     into[name] = into[name] | selected if name in into else selected
@@ -108,14 +60,35 @@ def weight_masks(
     scores: Mapping[str, Tensor] | None = None,
     fraction: float | None = None,
     keep_per_filter: int | None = None,
+    shares: Shares = "filter",
 ) -> Masks:
-    """Masks that prune the same share of every filter, the lowest |w| first unless ``scores`` says otherwise (section 2.2)."""
-    masks = {}
-    for slot in weights:
-        param = params[slot.parameter].detach()
-        score = _finite((scores or {}).get(slot.parameter, param.abs()), slot.parameter)
-        masks[slot.parameter] = ~lowest_weights(score, slot.axis, fraction=fraction, keep_per_filter=keep_per_filter)
-    return masks
+    """Masks that prune the lowest |w| first unless ``scores`` says otherwise (section 2.2).
+
+    Args:
+        params: by name.
+        weights: whose masks.
+        scores: by parameter, of its shape, where |w| does not rank it.
+        fraction: pruned share; or
+        keep_per_filter: how many weights of each filter stay.
+        shares: how the fraction is split; the papers prune the same share of every filter.
+
+    Raises:
+        ValueError: both or neither of fraction and keep_per_filter, one out of range, or a count with shares other than "filter".
+        ModelError: NaN or infinity among the scores.
+    """
+    extents = weight_extents(params, weights)
+    counts: Counts
+    if fraction is None or keep_per_filter is not None:
+        if shares != "filter":
+            raise ValueError(f"shares: {shares!r} splits a fraction; keep_per_filter says how many weights of each filter stay")
+        kept = {each.name: pruned_count(each.length, fraction=fraction, keep_per_filter=keep_per_filter) for each in extents}
+        counts = PerFilter(counts=kept)
+    else:
+        counts = selected_counts(extents, fraction, shares)
+    given = scores or {}
+    names = [slot.parameter for slot in weights]
+    ranked = {name: _finite(given.get(name, params[name].detach().abs()), name) for name in names}
+    return {name: ~selected for name, selected in lowest_weights(ranked, weights, counts).items()}
 
 
 def unit_masks(
@@ -125,16 +98,29 @@ def unit_masks(
     scores: Mapping[str, Tensor] | None = None,
     fraction: float,
     align: int = 1,
+    shares: Shares = "layer",
 ) -> Masks:
-    """Masks that prune the same share of every group's units, with all that is tied to them."""
-    selected: dict[str, Tensor] = {}
+    """Masks that prune units, the lowest L2 norm first unless ``scores`` says otherwise, with all that is tied to them.
+
+    Args:
+        params: by name.
+        groups: the units.
+        scores: by group, (O,), where the norm does not rank it.
+        fraction: pruned share of the units.
+        align: kept counts are rounded up to a multiple of this.
+        shares: how the fraction is split; the papers prune the same share of every layer.
+
+    Raises:
+        ValueError: the fraction is out of range, or shares = "filter", which are of weights.
+        ModelError: NaN or infinity among the scores.
+    """
+    given = scores or {}
+    ranked = {}
     for group in groups:
-        score = (scores or {}).get(group.name)
-        score = _finite(unit_scores(params, group) if score is None else score, group.name)
-        units = lowest_units(score, fraction=fraction, align=align)
-        for name, entries in widen(group, units, params).items():
-            merge_selected(selected, name, entries)
-    return {name: (~entries).expand_as(params[name]).contiguous() for name, entries in selected.items()}
+        score = given.get(group.name)
+        ranked[group.name] = _finite(unit_scores(params, group) if score is None else score, group.name)
+    chosen = lowest_units(ranked, unit_counts(unit_extents(params, groups), fraction, shares), align=align)
+    return {name: (~entries).expand_as(params[name]).contiguous() for name, entries in widen_all(groups, chosen, params).items()}
 
 
 def _finite(scores: Tensor, name: str) -> Tensor:

@@ -1,21 +1,27 @@
-"""How gamma and alpha change while a network trains."""
+"""The schedule: how gamma and alpha change while a network trains, and when its masks are fixed."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 
-class Schedule(Protocol):
+class Schedule(ABC):
     """Shares of the final targeting proportion and drop rate that hold at a moment of training."""
 
+    @abstractmethod
     def gamma_share(self, epoch: float) -> float:
         """Share of the final gamma, 0..1."""
 
+    @abstractmethod
     def alpha_share(self, epoch: float) -> float:
         """Share of the final alpha, 0..1."""
 
+    def frozen(self, epoch: float) -> bool:
+        """Whether masks are fixed from this moment on, all candidates dropped, and what is zero stays zero."""
+        return False
+
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """The same gamma and alpha from the first step to the last."""
 
     def gamma_share(self, epoch: float) -> float:  # noqa: D102
@@ -26,7 +32,7 @@ class Constant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ramp:
+class Ramp(Schedule):
     """Ramping targeted dropout (section 5.5): slowly from the dense network to the sparse one.
 
     gamma rises linearly to 95 % of its value in the first ``epochs[0]`` epochs and by the other 5 % in the next ``epochs[1]``;
@@ -53,3 +59,55 @@ class Ramp:
 
     def alpha_share(self, epoch: float) -> float:  # noqa: D102
         return min(1.0, epoch / self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cubic(Schedule):
+    """By share of the training: gamma rises along a cubic, alpha along a line, and for the last share masks are frozen.
+
+    gamma_t = gamma * (1 - (1 - t)^3) is the schedule of gradual magnitude pruning (Zhu and Gupta 2017, Equation 1, which begins
+    without zeros here). That method is this one with alpha = 1 from the start.
+
+    Attributes:
+        epochs: of the training, which the shares are of.
+        gamma: where gamma begins to rise, and where it is full.
+        alpha: likewise; where both are equal, alpha is full from there, at once.
+        freeze: the last share of the training, in which masks are frozen; 0 = never.
+    """
+
+    epochs: float
+    gamma: tuple[float, float] = (0.0, 0.45)
+    alpha: tuple[float, float] = (0.0, 0.6)
+    freeze: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Messages begin with the key of a recipe."""
+        if not 0 < self.epochs < float("inf"):
+            raise ValueError(f"schedule_epochs: {self.epochs} is not above 0")
+        for key, (start, end) in (("ramp_share", self.gamma), ("alpha_share", self.alpha)):
+            if not 0 <= start <= end <= 1:
+                raise ValueError(f"{key}: [{start}, {end}] is no start and end in 0..1, the start first")
+        if not 0 <= self.freeze < 1:
+            raise ValueError(f"freeze_share: {self.freeze} is not in 0 <= freeze_share < 1")
+        full = max(self.gamma[1], self.alpha[1])
+        if self.freeze and self.freeze + full > 1 + 1e-9:
+            raise ValueError(
+                f"freeze_share: {self.freeze:g} would freeze the masks at {1 - self.freeze:g} of the training, before gamma and "
+                f"alpha are full at {full:g}; lower it, or end ramp_share and alpha_share earlier"
+            )
+
+    def gamma_share(self, epoch: float) -> float:  # noqa: D102
+        return 1.0 - (1.0 - self._done(epoch, *self.gamma)) ** 3
+
+    def alpha_share(self, epoch: float) -> float:  # noqa: D102
+        return self._done(epoch, *self.alpha)
+
+    def frozen(self, epoch: float) -> bool:  # noqa: D102
+        return self.freeze > 0 and epoch >= (1.0 - self.freeze) * self.epochs
+
+    def _done(self, epoch: float, start: float, end: float) -> float:
+        """How far it is from the start to the end, 0..1."""
+        begin, length = start * self.epochs, (end - start) * self.epochs
+        if length == 0 or epoch >= end * self.epochs:
+            return float(epoch >= begin)
+        return min(1.0, max(0.0, (epoch - begin) / length))

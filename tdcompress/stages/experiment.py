@@ -14,6 +14,7 @@ from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.models.base import ModelSettings
 from tdcompress.models.registry import settings_type
 from tdcompress.recipe import Recipe
+from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.train.settings import TrainSettings
 
 Values = Literal["float32", "float16", "int8"]
@@ -24,11 +25,13 @@ class PruneSettings:
     """The [prune] table: what is set to zero after training.
 
     Attributes:
-        fraction: pruned share, 0..1, of each filter's weights or of each group's units; or
+        fraction: pruned share, 0..1, of the weights or units, split as ``shares`` says; or
         keep_per_filter: weights that stay in each filter.
         granularity: None = the training's.
         scope: None = the training's.
         unit: None = the training's.
+        shares: how the fraction is split, see [sparsity]; None = the training's where it is of the same granularity, else
+            "filter" for weights and "layer" for units.
         exclude: names of layers that stay dense, besides those that the model declares; None = the training's.
         align: kept units are rounded up to a multiple of this; onnxruntime computes channels in blocks of 16.
         evaluation: "plain", or "released": as the released code evaluates, all candidates of the training (the bottom gamma
@@ -40,6 +43,7 @@ class PruneSettings:
     granularity: Granularity | None = None
     scope: Literal["layer", "group"] | None = None
     unit: Literal["whole", "filter"] | None = None
+    shares: Shares | None = None
     exclude: tuple[str, ...] | None = None
     align: int = 1
     evaluation: Literal["plain", "released"] = "plain"
@@ -51,6 +55,8 @@ class PruneSettings:
             raise ValueError(f"fraction: {self.fraction} is out of range, 0 <= fraction < 1")
         if self.keep_per_filter is not None and self.keep_per_filter < 1:
             raise ValueError(f"keep_per_filter: {self.keep_per_filter} is out of range, 1 or more")
+        if self.keep_per_filter is not None and self.shares is not None:
+            raise ValueError("shares: they split a fraction; keep_per_filter says how many weights of each filter stay")
         if self.align < 1:
             raise ValueError(f"align: {self.align} is out of range, 1 or more")
 
@@ -217,6 +223,14 @@ class Experiment:
         return self.prune.scope or self.method.scope
 
     @property
+    def shares(self) -> Shares:
+        """How the pruned share is split; weights that are kept by count have the same of every filter."""
+        if self.prune.keep_per_filter is not None:
+            return "filter"
+        trained = self.method.shares if self.method.granularity == self.granularity else None
+        return self.prune.shares or trained or USUAL[self.granularity]
+
+    @property
     def exclude(self) -> tuple[str, ...]:
         """Layers that are not pruned, besides those that the model declares."""
         return self.method.exclude if self.prune.exclude is None else self.prune.exclude
@@ -227,10 +241,11 @@ class Experiment:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The method's own keys, without those that all methods have; the L1 strength where there is one."""
-        shared = {field.name for field in fields(MethodSettings)}
+        """The method's own keys, without those that all methods have; L1's strength and the shares where they are given."""
+        shared = {field.name for field in fields(MethodSettings)} | self.method.silent
         own = {key: value for key, value in encode(self.method).items() if key not in shared and value is not None}
-        return own | ({"l1": self.method.l1} if self.method.l1 else {})
+        given = {"l1": self.method.l1 or None, "shares": self.method.shares}
+        return own | {key: value for key, value in given.items() if value is not None}
 
 
 def resolve(recipe: Recipe) -> Experiment:
@@ -272,6 +287,9 @@ def resolve(recipe: Recipe) -> Experiment:
     if experiment.granularity == "unit" and prune.keep_per_filter is not None:
         problem = 'prune.keep_per_filter: it counts weights of a filter; with granularity = "unit" give fraction'
         raise recipe.source.error("prune.keep_per_filter", problem)
+    if experiment.granularity == "unit" and prune.shares == "filter":
+        problem = 'prune.shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"'
+        raise recipe.source.error("prune.shares", problem)
     if experiment.granularity == "weight" and experiment.finetune.after == "shrink":
         problem = 'finetune.after: weights are pruned here, and only units are shrunk; "prune" trains on with the zeros frozen'
         raise recipe.source.error("finetune.after", problem)
@@ -289,6 +307,8 @@ def _no_candidates(experiment: Experiment) -> str | None:
         return "the larger one of fraction and gamma, and keep_per_filter is no share"
     if experiment.granularity != method.granularity:
         return f"the training's candidates, which are {method.granularity}s, and here {experiment.granularity}s are pruned"
+    if experiment.shares != method.split:
+        return f'the training\'s candidates, split by "{method.split}", and here shares = "{experiment.shares}"'
     return None
 
 

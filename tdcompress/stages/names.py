@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from tdcompress.codec import encode
+from tdcompress.sparsity.shares import USUAL
 from tdcompress.stages.experiment import Experiment, FinetuneSettings, PruneSettings, ShrinkSettings
 
 # What a row of the report says of itself by other means.
@@ -15,6 +16,7 @@ _TOLD = (
     "prune.granularity",
     "prune.scope",
     "prune.unit",
+    "prune.shares",
     "prune.evaluation",
     "finetune.epochs",
     "finetune.after",
@@ -42,6 +44,13 @@ def telling_options(experiment: Experiment) -> dict[str, Any]:
     defaults = {field.name: field.default for field in fields(experiment.method) if field.default is not MISSING}
     headline = experiment.method.headline
     return {key: value for key, value in experiment.options.items() if key in headline or value != encode(defaults.get(key))}
+
+
+def pruned_otherwise(experiment: Experiment) -> bool:
+    """Whether the pruned share is split otherwise than the method's name tells: than in training, or than is usual."""
+    trained = experiment.method.shares if experiment.method.granularity == experiment.granularity else None
+    counted = experiment.prune.keep_per_filter is not None
+    return not counted and experiment.shares != (trained or USUAL[experiment.granularity])
 
 
 def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
@@ -100,6 +109,7 @@ def _traits(experiment: Experiment, differs: Mapping[str, Any]) -> dict[str, Any
         "trained on": "" if matched else f"on-{method.granularity}s",
         "scope": experiment.scope,
         "unit": prune.unit or method.unit,
+        "pruned by": f"by-{experiment.shares}" if pruned_otherwise(experiment) else "",
         "exclude": _spared(experiment.exclude),
         "align": prune.align,
         "shrink-align": experiment.shrink.align,

@@ -190,7 +190,7 @@ class _Tasks:
     def pruning(self) -> dict[str, Any]:
         """What is pruned, with what [prune] takes over from the training."""
         experiment = self.experiment
-        resolved = {"granularity": experiment.granularity, "scope": experiment.scope, "exclude": experiment.exclude}
+        resolved = {key: getattr(experiment, key) for key in ("granularity", "scope", "shares", "exclude")}
         return {**self.described["prune"], **resolved, "unit": experiment.prune.unit or experiment.method.unit}
 
     def analysis(self) -> Task:

@@ -50,7 +50,9 @@ def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch
         fraction = max(fraction, method.gamma)
     if experiment.granularity == "weight":
         own = scores if method.granularity == "weight" else {}
-        masks = weight_masks(params, weights, scores=own, fraction=fraction, keep_per_filter=prune.keep_per_filter)
+        masks = weight_masks(
+            params, weights, scores=own, fraction=fraction, keep_per_filter=prune.keep_per_filter, shares=experiment.shares
+        )
         return Targets(weights=weights), masks
     assert fraction is not None
     unit = prune.unit or method.unit
@@ -59,7 +61,7 @@ def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch
     if scores and method.granularity == "unit":
         trained = {group.filters for group in find_targets(experiment, model, method, units=True).groups}
         own = {group.name: scores[group.name] for group in groups if group.name in scores and group.filters in trained}
-    masks = unit_masks(params, groups, scores=own, fraction=fraction, align=prune.align)
+    masks = unit_masks(params, groups, scores=own, fraction=fraction, align=prune.align, shares=experiment.shares)
     return Targets(weights=weights, groups=groups), masks
 
 

@@ -25,6 +25,7 @@ from tdcompress.records import (
 from tdcompress.report.select import select_row
 from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.stages.experiment import Experiment
+from tdcompress.stages.names import pruned_otherwise
 from tdcompress.stages.network import example_inputs, fresh_network, load_data
 from tdcompress.stages.plan import RowPlan, RunPlan
 
@@ -158,6 +159,7 @@ def make_row(
         latency=latency,
         trained_granularity=None if experiment.method.granularity == experiment.granularity else experiment.method.granularity,
         unit=experiment.prune.unit or experiment.method.unit,
+        shares=experiment.shares if pruned_otherwise(experiment) else None,
         evaluation=experiment.prune.evaluation,
         shrunk=shrunk,
         accuracy_finetuned=trained_on.accuracy if trained_on else None,

@@ -65,6 +65,8 @@ class Stepper:
         self._net.train()
         moment = Step(epoch=epoch, share=epoch / self._settings.epochs, train_size=len(self._data))
         self._net.begin_step(moment, self._drawing("method", step))
+        if self._net.method.frozen(epoch):
+            self._updater.freeze(self._net.parameters_by_name(), self._net.method.dropped())
         pixels, labels = self._data.pixels[batch], self._data.labels[batch]
         if self._data.augment is not None:
             # the whole batch in every process, so that each sample is changed as one process alone would

@@ -11,7 +11,7 @@ from tdcompress.train.optim import decayed_parameters
 
 
 class FrozenZeros:
-    """Entries that are zero and stay so: pruned weights while a network is finetuned.
+    """Entries that are zero and stay so: pruned weights while a network is finetuned, or dropped ones once masks are frozen.
 
     Their gradients are zeroed, so that neither the gradient's norm nor the optimizer's moments see them; and they are set to
     zero again after each update, so that nothing an optimizer adds can leave a residue.
@@ -19,15 +19,22 @@ class FrozenZeros:
     Args:
         params: by name.
         keep: bool masks by parameter name, True = trained; of the parameter's shape, or broadcasting to it.
+        optimizer: whose moments of these entries are zeroed with them, where they were trained before; None = they were not.
 
     Raises:
         ValueError: a mask for no parameter, or of a shape that does not fit.
     """
 
-    def __init__(self, params: Mapping[str, nn.Parameter], keep: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        params: Mapping[str, nn.Parameter],
+        keep: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
         unknown = sorted(set(keep) - set(params))
         if unknown:
             raise ValueError(f"keep: no parameter is called {', '.join(unknown)}")
+        self._optimizer = optimizer
         self._pairs: list[tuple[nn.Parameter, Tensor]] = []
         for name, mask in keep.items():
             param = params[name]
@@ -38,9 +45,11 @@ class FrozenZeros:
 
     @torch.no_grad()
     def clear(self) -> None:
-        """Set the frozen entries to exactly zero."""
+        """Set the frozen entries, and what the optimizer remembers of them, to exactly zero."""
         for param, frozen in self._pairs:
             param.masked_fill_(frozen, 0.0)
+            for moment in self._moments(param):
+                moment.masked_fill_(frozen, 0.0)
 
     @torch.no_grad()
     def clear_gradients(self) -> None:
@@ -48,6 +57,11 @@ class FrozenZeros:
         for param, frozen in self._pairs:
             if param.grad is not None:
                 param.grad.masked_fill_(frozen, 0.0)
+
+    def _moments(self, param: nn.Parameter) -> list[Tensor]:
+        """What the optimizer keeps of each entry of a parameter."""
+        state = {} if self._optimizer is None else self._optimizer.state.get(param, {})
+        return [value for value in state.values() if isinstance(value, Tensor) and value.shape == param.shape]
 
 
 class Updater:
@@ -58,7 +72,7 @@ class Updater:
         optimizer: over its parameters.
         l2: coefficient of 0.5 * |w|^2 over kernels and biases.
         clip_norm: largest norm of the whole gradient, or None.
-        frozen: entries that stay zero, or None.
+        frozen: entries that stay zero from the first step on, or None.
     """
 
     def __init__(
@@ -75,7 +89,21 @@ class Updater:
         self._optimizer = optimizer
         self._l2 = l2
         self._clip_norm = clip_norm
-        self._frozen = frozen
+        self._always: tuple[FrozenZeros, ...] = () if frozen is None else (frozen,)
+        self._frozen: tuple[FrozenZeros, ...] = self._always
+
+    @torch.no_grad()
+    def freeze(self, params: Mapping[str, nn.Parameter], dropped: Mapping[str, Tensor]) -> None:
+        """Set what a step drops to zero, with its moments, and keep it so in the update that follows.
+
+        Nothing of it is remembered between steps: the lowest magnitudes are dropped, so that those zeros are dropped again.
+
+        Args:
+            params: by name.
+            dropped: by parameter name, bool, broadcasting to it.
+        """
+        keep = {name: ~entries for name, entries in dropped.items()}
+        self._frozen = (*self._always, FrozenZeros(params, keep, self._optimizer))
 
     @torch.no_grad()
     def apply(self, measured: Tensor, lr: float, where: str) -> list[float]:
@@ -95,8 +123,8 @@ class Updater:
         for parameter in self._decayed:
             if parameter.grad is not None:
                 parameter.grad.add_(parameter, alpha=self._l2)
-        if self._frozen is not None:
-            self._frozen.clear_gradients()
+        for frozen in self._frozen:
+            frozen.clear_gradients()
         gradients = [p.grad for p in self._trained.values() if p.grad is not None]
         # The norm of the whole gradient is finite only if every gradient is: one number decides, and clipping needs it too.
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -108,8 +136,8 @@ class Updater:
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self._optimizer.step()
-        if self._frozen is not None:
-            self._frozen.clear()
+        for frozen in self._frozen:
+            frozen.clear()
         self._optimizer.zero_grad(set_to_none=True)
         return [float(number) for number in numbers]
 

@@ -41,10 +41,10 @@ def test_xtreme_keeps_so_many_of_each_filter():
 def test_xtreme_ramps_from_no_candidates_to_all_but_k():
     rows = [[float(value) for value in range(1, 11)]]
     net = linear(rows, keep_per_filter=2, alpha=1.0, schedule="ramp", ramp_epochs=(2.0, 2.0))
-    assert [net.method.kept(10, epoch) for epoch in (0.0, 1.0, 2.0, 4.0, 9.0)] == [10, 7, 3, 2, 2]  # 0.475 * 8, 0.95 * 8
-    assert net.method.kept(1, 9.0) == 1
+    counts = [net.method.counts(epoch).counts["weight"] for epoch in (0.0, 1.0, 2.0, 4.0, 9.0)]
+    assert counts == [0, 3, 7, 8, 8]  # 0.475 * 8, 0.95 * 8
+    assert linear([[1.0]], keep_per_filter=2).method.counts(9.0).counts == {"weight": 0}
     assert int((drawn(net, epoch=4.0)["weight"] == 0).sum()) == 8
-    assert linear(rows, gamma=0.5).method.kept(10, 0.0) is None
 
 
 def test_candidates_are_dropped_independently_with_probability_alpha():

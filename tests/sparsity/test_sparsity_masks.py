@@ -8,15 +8,14 @@ from tdcompress.errors import ModelError
 from tdcompress.sparsity.masks import (
     apply_masks,
     count_zeros,
-    filter_rows,
-    lowest_units,
-    lowest_weights,
     merge_selected,
     unit_masks,
-    unit_scores,
     weight_masks,
     widen,
 )
+from tdcompress.sparsity.scores import filter_rows, unit_scores
+from tdcompress.sparsity.select import lowest_units
+from tdcompress.sparsity.shares import Extent, unit_counts
 from tdcompress.sparsity.units import Slot, UnitGroup
 
 
@@ -31,11 +30,22 @@ def test_filter_rows_of_a_linear_a_convolution_and_a_transposed_one():
     assert torch.equal(filter_rows(transposed, 1)[1], transposed[:, 1].flatten())
 
 
+def weights_of(scores: torch.Tensor, axis: int, **share: float) -> torch.Tensor:
+    """True = pruned, in one matrix ranked by these scores."""
+    return ~weight_masks({"w": scores}, (Slot(parameter="w", axis=axis),), scores={"w": scores}, **share)["w"]
+
+
+def units_of(scores: torch.Tensor, fraction: float, align: int = 1) -> torch.Tensor:
+    """True = pruned, in one group ranked by these scores."""
+    counts = unit_counts([Extent(name="g", rows=1, length=len(scores))], fraction, "layer")
+    return lowest_units({"g": scores}, counts, align=align)["g"]
+
+
 def test_lowest_weights_counts_inside_each_filter():
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 40.0, 30.0, 20.0]])
-    assert lowest_weights(weight, 0, fraction=0.5).tolist() == [[True, True, False, False], [True, False, False, True]]
-    assert lowest_weights(weight, 0, keep_per_filter=1).tolist() == [[True, True, True, False], [True, False, True, True]]
-    assert not lowest_weights(weight, 0, keep_per_filter=9).any()
+    assert weights_of(weight, 0, fraction=0.5).tolist() == [[True, True, False, False], [True, False, False, True]]
+    assert weights_of(weight, 0, keep_per_filter=1).tolist() == [[True, True, True, False], [True, False, True, True]]
+    assert not weights_of(weight, 0, keep_per_filter=9).any()
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -47,7 +57,7 @@ def test_lowest_weights_equals_a_sort_of_each_filter(data):
     fraction = data.draw(st.sampled_from([0.0, 0.25, 0.29, 0.5, 0.9, 1.0]))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     scores = torch.randint(0, 4, shape, generator=generator).float()
-    selected = lowest_weights(scores, axis, fraction=fraction)
+    selected = weights_of(scores, axis, fraction=fraction)
     assert selected.shape == scores.shape
     for index in range(shape[axis]):
         row, chosen = scores.select(axis, index).flatten(), selected.select(axis, index).flatten()
@@ -70,13 +80,13 @@ def test_lowest_weights_equals_a_sort_of_each_filter(data):
     ],
 )
 def test_how_many_units_stay(size: int, fraction: float, align: int, kept: int):
-    selected = lowest_units(numbers(size).abs(), fraction=fraction, align=align)
+    selected = units_of(numbers(size).abs(), fraction=fraction, align=align)
     assert size - int(selected.sum()) == kept
 
 
 def test_units_that_stay_are_the_largest():
-    assert lowest_units(torch.tensor([3.0, 1.0, 2.0, 1.0]), fraction=0.5).tolist() == [False, True, False, True]
-    assert lowest_units(torch.zeros(4), fraction=1.0).tolist() == [True, True, True, False]
+    assert units_of(torch.tensor([3.0, 1.0, 2.0, 1.0]), fraction=0.5).tolist() == [False, True, False, True]
+    assert units_of(torch.zeros(4), fraction=1.0).tolist() == [True, True, True, False]
 
 
 def test_unit_scores_are_the_norms_over_all_writers():

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdcompress.sparsity.select import bottom_k, pruned_count
+from tdcompress.sparsity.select import bottom_k
+from tdcompress.sparsity.shares import pruned_count
 
 few_values = st.sampled_from([0.0, -0.0, 0.25, 0.5, 1.0, 3.0])
 any_values = st.floats(-1e6, 1e6, width=32)

@@ -255,10 +255,10 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 
 GOLDEN = {
-    "train": "0bff277e81bd276a",
-    "prune": "1cbeaced9ad1692f",
-    "store": "733d453b6a2f1bb1",
-    "export": "ec0c4c20623b2e1a",
+    "train": "e03cef1f8050db99",
+    "prune": "82d7e903ad1824cc",
+    "store": "bd75129e5dc29348",
+    "export": "1b759c582dcd0e8e",
 }
 
 
