@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdcompress.commands import artifacts as artifacts_verbs
+from tdcompress.commands import data as data_verbs
 from tdcompress.errors import InterruptedRun, ModelError, TdcompressError, UnfinishedRun, UserError
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     text = "what is in the artifacts folder; pack it for another machine, and take it in there"
     artifacts_verbs.add(verbs.add_parser("artifacts", help=text, description=text), _add_artifacts)
+
+    text = "pack a data set without loss for a slow connection, and unpack it there"
+    data_verbs.add(verbs.add_parser("data", help=text, description=text))
 
     sub = verb("inspect", inspect, "what is in an ONNX file, tensor by tensor; or what the rows of a run are")
     sub.add_argument("path", help="FILE.onnx, or a run")
