@@ -399,8 +399,8 @@ def pack(args: argparse.Namespace) -> None:
     from tdcompress.onnxfile.pack import pack_onnx
 
     done = pack_onnx(args.source, args.target, values=args.values, prefer=args.prefer, external_data=args.external_data)
-    share = done.file_bytes / done.dense_bytes
-    print(f"wrote {args.target}: {done.file_bytes:,} bytes, x{share:.3f} of the dense file's {done.dense_bytes:,}")
+    share = done.file_bytes / done.source_bytes
+    print(f"wrote {args.target}: {done.file_bytes:,} bytes, x{share:.3f} of the {done.source_bytes:,} of {args.source}")
     for line in packing_lines(done):
         print(line)
 

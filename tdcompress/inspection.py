@@ -66,6 +66,9 @@ def _readable(name: str, value: str) -> str:
 
 def packing_lines(report: PackReport) -> Iterator[str]:
     """What packing changed, and what it left alone though there are zeros in it."""
+    if report.left_as_is:
+        yield f"the file is left as it is: {report.left_as_is}"
+        return
     if report.values == "float16":
         yield (
             f"float16: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, "

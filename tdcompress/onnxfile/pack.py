@@ -15,6 +15,7 @@ from tdcompress.onnxfile.encodings.base import Key, Section, Weight
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, save_model
+from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_halved, plan
 from tdcompress.onnxfile.prepare import not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
@@ -34,6 +35,9 @@ def pack_onnx(
     external_data: bool = False,
 ) -> PackReport:
     """Write `src` again, every weight in the encoding that takes the fewest bytes, without exporters' documentation.
+
+    A file that would become no smaller, or that onnxruntime would not optimise to the same graph, is written as it is; the report
+    says so.
 
     Args:
         src: any ONNX file with zeros in its weights; a packed one is unpacked first.
@@ -94,9 +98,14 @@ def pack_model(
         kept_float32 = {weight.full_name: no_smaller for weight in weights if can_be_halved(weight)} | kept_float32
     else:
         _drop_labels(packed)
-    onnx.checker.check_model(packed)
-    if strict and not infers_strictly(packed):
-        raise VerificationError("the source passes onnx.checker's full check, the packed model does not; nothing was written")
+    left_as_is = _why_left(source, dense, packed, exact=values == "float32")
+    if left_as_is:
+        packed, rounding, negative_zeros = onnx.ModelProto(), Rounding(), 0
+        packed.CopyFrom(source)
+    else:
+        onnx.checker.check_model(packed)
+        if strict and not infers_strictly(packed):
+            raise VerificationError("the source passes onnx.checker's full check, the packed model does not; nothing was written")
     report = inspect_model(packed)
     compared = _compared(dense, packed) if values == "float16" else Comparison(error=0.0, not_finite=(0, 0))
     return packed, PackReport(
@@ -106,6 +115,7 @@ def pack_model(
         bound_bytes=report.bound_bytes,
         values=values,
         prefer=prefer,
+        left_as_is=left_as_is,
         encodings=report.encodings,
         tensors=report.tensors,
         kept_dense=kept_dense,
@@ -156,6 +166,14 @@ def _write(graph: onnx.GraphProto, planned: Mapping[Key, Sequence[Weight]], mode
         graph.sparse_initializer.extend(section.sparse_initializers)
         graph.node.extend(section.nodes)
     graph.node.extend(nodes)
+
+
+def _why_left(source: onnx.ModelProto, dense: onnx.ModelProto, packed: onnx.ModelProto, *, exact: bool) -> str:
+    """Why the user's file is better left as it is; "" where the packed one is smaller and runs as the same network."""
+    if packed.ByteSize() >= source.ByteSize():
+        return f"packed it would have {packed.ByteSize():,} bytes, no fewer than now"
+    differences = optimised_differently(dense, packed, contents=exact)
+    return f"onnxruntime would run the packed file in another way ({differences})" if differences else ""
 
 
 def _drop_labels(model: onnx.ModelProto) -> None:

@@ -1,5 +1,7 @@
 """Bring a model from any exporter into the form that packing works on, without a change of what it computes."""
 
+from collections.abc import Set
+
 import numpy as np
 import onnx
 from onnx import version_converter
@@ -78,7 +80,15 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from error
     del raised.metadata_props[:]
     raised.metadata_props.extend(model.metadata_props)
+    _forget_inferred(raised.graph, {value.name for value in model.graph.value_info})
     return raised
+
+
+def _forget_inferred(graph: onnx.GraphProto, known: Set[str]) -> None:
+    """Remove the shapes that the converter found out: they make the file larger, and a runtime finds them out too."""
+    kept = [value for value in graph.value_info if value.name in known]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _lift_constants(graph: onnx.GraphProto) -> None:

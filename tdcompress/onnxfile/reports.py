@@ -129,6 +129,7 @@ class PackReport(_Json):
         bound_bytes: the file's bound (see FileReport).
         values: element type asked for.
         prefer: preference asked for.
+        left_as_is: why the file is the input's own, word for word; "" where it is packed.
         encodings: encoding -> number of weights.
         tensors: every weight as it is in the packed file.
         kept_dense: weight -> reason, for weights with zeros that could not be encoded.
@@ -148,6 +149,7 @@ class PackReport(_Json):
     bound_bytes: float
     values: Values
     prefer: Prefer
+    left_as_is: str
     encodings: dict[str, int]
     tensors: tuple[TensorReport, ...]
     kept_dense: dict[str, str]

@@ -31,6 +31,7 @@ def open_session(
     model: onnx.ModelProto | Path,
     level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     threads: int = 1,
+    save_to: Path | None = None,
 ) -> ort.InferenceSession:
     """A session on the CPU.
 
@@ -38,6 +39,7 @@ def open_session(
         model: a file, or a model in memory.
         level: how far onnxruntime may optimise.
         threads: of one operator; 0 = onnxruntime's own choice.
+        save_to: a file for the optimised model.
 
     Raises:
         VerificationError: onnxruntime does not load the model.
@@ -47,8 +49,10 @@ def open_session(
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # nothing is timed here; leave the cores to others
     options.log_severity_level = _ERRORS_ONLY
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    if save_to is not None:
+        options.optimized_model_filepath = str(save_to)
     try:
+        source = str(model) if isinstance(model, Path) else model.SerializeToString()
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but this
         raise VerificationError(f"onnxruntime does not load the model: {first_line(error)}") from error

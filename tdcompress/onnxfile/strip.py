@@ -1,4 +1,4 @@
-"""Remove what an ONNX file does not need to run: documentation, stack traces, inferred shapes; flush denormal weights."""
+"""Remove what an ONNX file does not need to run: documentation, stack traces, needless shapes; flush denormal weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +10,7 @@ from onnx import numpy_helper
 
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.load import STANDARD
+from tdcompress.onnxfile.optimised import optimised_differently
 
 # float16 is left alone: its denormals are ordinary small weights, and CPUs widen it before they compute.
 _FLUSHED: Mapping[int, type[np.floating[Any]]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
@@ -18,22 +19,21 @@ _EXPORTERS = ("pkg.torch.", "pkg.onnxscript.")  # how torch's exporters begin th
 
 
 def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy without doc strings, what exporters note about themselves (stack traces, signatures) and inferred shapes.
+    """A copy without doc strings and what exporters note about themselves (stack traces, signatures).
 
-    The model's own `metadata_props` stay, but for those that torch's exporters name as theirs. Inferred shapes (`value_info`)
-    stay where operators outside the standard set are used, since not every reader can infer those again.
+    The model's own `metadata_props` stay, but for those that torch's exporters name as theirs. So do the shapes of values
+    (`value_info`): onnxruntime fuses some operators only where it knows these. Those of weights say nothing new, and go.
     """
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
-    standard_only = {node.domain for node in every_node(slim)} <= set(STANDARD)
     own = [entry for entry in slim.metadata_props if not entry.key.startswith(_EXPORTERS)]
     _silence(slim)
     slim.metadata_props.extend(own)
-    for function in slim.functions:
-        del function.value_info[:]
-    if standard_only:
-        for _, graph in graphs(slim):
-            del graph.value_info[:]
+    for _, graph in graphs(slim):
+        weights = {tensor.name for tensor in graph.initializer} | {sparse.values.name for sparse in graph.sparse_initializer}
+        shapes = [value for value in graph.value_info if value.name not in weights]
+        del graph.value_info[:]
+        graph.value_info.extend(shapes)
     return slim
 
 
@@ -41,7 +41,8 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without what running does not need; it computes the same.
 
     Besides what `undocumented` removes, unused domains and attributes that equal their operator's default are gone, and
-    denormal weights (on many CPUs x10 to x100 slower) are zero.
+    denormal weights (on many CPUs x10 to x100 slower) are zero. The shapes of values go where all operators are standard ones,
+    which every reader can infer again, and onnxruntime's optimised graph is the same without.
     """
     slim = undocumented(model)
     used = {*STANDARD, *(node.domain for node in every_node(slim))}
@@ -54,7 +55,16 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     for _, graph in graphs(slim):
         for tensor in graph.initializer:
             _flush(tensor)
-    return slim
+    return _without_needless_shapes(slim) if used <= set(STANDARD) else slim
+
+
+def _without_needless_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for _, graph in graphs(bare):
+        del graph.value_info[:]
+    shapeless = bare.ByteSize() == model.ByteSize()
+    return bare if shapeless or optimised_differently(model, bare) == "" else model
 
 
 def _silence(message: Message) -> None:

@@ -1,6 +1,7 @@
 """Files as other exporters write them: packed, they compute the same bits; unpacked, they are the same weights again."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from tdcompress.export.to_onnx import export_onnx
 from tdcompress.onnxfile.load import infers_strictly, load_model
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
+from tdcompress.onnxfile.optimised import optimised, optimised_differently
 from tdcompress.onnxfile.pack import pack_onnx, unpack_onnx
 from tdcompress.onnxfile.prepare import prepared
 from tdcompress.onnxfile.reports import PackReport
@@ -98,6 +101,62 @@ def test_recurrent_layers(tmp_path: Path, run_model: Callable, dynamo: bool) -> 
     assert {"LSTM", "GRU"} <= operators
     report = same(tmp_path / "m.onnx", run_model, x.numpy())
     assert {"gap8", "gap4", "step4"} & set(report.encodings)
+
+
+class Encoder(nn.Module):
+    """Two layers of a transformer encoder, the mean over tokens, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, activation="gelu")
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(x).mean(1))
+
+
+def encoder() -> tuple[nn.Module, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return cut(Encoder()), torch.randn(2, 7, 32)
+
+
+def operators_run(model: onnx.ModelProto) -> Counter[str]:
+    found = optimised(model)
+    assert found is not None
+    return found.operators
+
+
+@pytest.mark.parametrize("values", ["float32", "float16"])
+def test_a_transformer_keeps_its_fusions(tmp_path: Path, run_model: Callable, optimised_graph: Callable, values: str) -> None:
+    """onnxruntime fuses Add + LayerNormalization only where it knows the shapes of what is added."""
+    model, x = encoder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shapes = ({0: torch.export.Dim("batch")},)
+        torch.onnx.export(
+            model, (x,), tmp_path / "m.onnx", dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False
+        )
+    if values == "float32":
+        same(tmp_path / "m.onnx", run_model, x.numpy())
+    else:
+        pack_onnx(tmp_path / "m.onnx", tmp_path / "packed.onnx", values="float16")
+    dense, packed = load_model(tmp_path / "m.onnx"), load_model(tmp_path / "packed.onnx")
+    assert operators_run(dense)["SkipLayerNormalization"] == 4
+    assert operators_run(packed) == operators_run(dense)
+    if values == "float32":
+        assert optimised_graph(packed, "all") == optimised_graph(prepared(dense)[0], "all")  # -0.0 is +0.0 there
+
+
+def test_the_projects_own_export_keeps_them_too(tmp_path: Path) -> None:
+    """A dense file without its fusions would be a slow baseline."""
+    model, x = encoder()
+    export_onnx(model, x, tmp_path / "dense.onnx")
+    pack_onnx(tmp_path / "dense.onnx", tmp_path / "packed.onnx")
+    assert operators_run(load_model(tmp_path / "dense.onnx"))["SkipLayerNormalization"] == 4
+    dense = prepared(load_model(tmp_path / "dense.onnx"))[0]
+    assert optimised_differently(dense, load_model(tmp_path / "packed.onnx")) == ""
 
 
 def test_what_exporters_note_about_themselves_goes(tmp_path: Path, run_model: Callable) -> None:

@@ -1,0 +1,114 @@
+"""What onnxruntime makes of a model when it loads it, whatever its values are called and however its nodes are ordered."""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from tdcompress.errors import VerificationError
+from tdcompress.onnxfile.runtime import open_session
+from tdcompress.onnxfile.tensors import Array, to_array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimised:
+    """An optimised graph.
+
+    Attributes:
+        operators: operator -> how many nodes, those of subgraphs included.
+        nodes: digest of a node with everything that it reads, directly or not -> how often it is there; outputs too.
+    """
+
+    operators: Counter[str]
+    nodes: Counter[str]
+
+    def differences(self, other: "Optimised") -> str:
+        """Which operators the other has more or fewer of, such as "SkipLayerNormalization 6 -> 0"; empty for the same graph."""
+        if self.nodes == other.nodes:
+            return ""
+        names = sorted(name for name in self.operators | other.operators if self.operators[name] != other.operators[name])
+        return ", ".join(f"{name} {self.operators[name]} -> {other.operators[name]}" for name in names) or "other inputs of nodes"
+
+
+def optimised(model: onnx.ModelProto, *, contents: bool = True) -> Optimised | None:
+    """The graph that onnxruntime runs on the CPU with all its optimisations.
+
+    Args:
+        model: any model; it is only loaded, never run.
+        contents: tell weights apart by their values; False: by type and shape.
+
+    Returns:
+        The graph, or None where onnxruntime does not load the model or cannot write what it made of it.
+    """
+    with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
+        path = Path(folder) / "optimised.onnx"
+        try:
+            open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, save_to=path)
+            graph = onnx.load(path).graph
+        except (VerificationError, OSError):
+            return None
+    operators: Counter[str] = Counter()
+    nodes: Counter[str] = Counter()
+    _digest(graph, {}, contents, operators, nodes)
+    return Optimised(operators=operators, nodes=nodes)
+
+
+def _digest(
+    graph: onnx.GraphProto, outer: Mapping[str, str], contents: bool, operators: Counter[str], nodes: Counter[str]
+) -> str:
+    """Add a graph's nodes, and give the digest of what it computes; `outer`: value -> digest around a subgraph."""
+    known = {"": "absent", **outer, **{value.name: f"input {value.name}" for value in graph.input}}
+    known |= {tensor.name: _weight(to_array(tensor), contents) for tensor in graph.initializer}
+    for sparse in graph.sparse_initializer:
+        known[sparse.values.name] = _weight(_dense(sparse), contents)
+    for node in graph.node:
+        operators[node.op_type] += 1
+        inner = [
+            f"{attribute.name} {_digest(part, known, contents, operators, nodes)}"
+            for attribute in node.attribute
+            for part in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+        ]
+        plain = [a.SerializeToString(deterministic=True).hex() for a in node.attribute if not a.HasField("g") and not a.graphs]
+        digest = _hash(node.domain, node.op_type, *(known.get(name, name) for name in node.input), *sorted(plain), *sorted(inner))
+        nodes[digest] += 1
+        known |= {name: f"{digest} {place}" for place, name in enumerate(node.output)}
+    whole = _hash(*(known.get(value.name, value.name) for value in graph.output))
+    nodes[whole] += 1
+    return whole
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> Array:
+    """A sparse initializer as onnxruntime writes it: flat indices of any integer type."""
+    values = to_array(sparse.values)
+    dense = np.zeros(int(np.prod(sparse.dims)), values.dtype)
+    dense[to_array(sparse.indices).reshape(-1)] = values
+    return dense.reshape(tuple(sparse.dims))
+
+
+def _weight(array: Array, contents: bool) -> str:
+    return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest() if contents else ''}"
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def optimised_differently(exact: onnx.ModelProto, other: onnx.ModelProto, *, contents: bool = True) -> str | None:
+    """How onnxruntime's optimised graph of another model differs; "" = not at all, None = the first cannot be optimised.
+
+    Args:
+        exact: what the other has to be like.
+        other: a model that computes the same.
+        contents: see `optimised`.
+    """
+    wanted = optimised(exact, contents=contents)
+    if wanted is None:
+        return None
+    given = optimised(other, contents=contents)
+    return "it does not load the file" if given is None else wanted.differences(given)

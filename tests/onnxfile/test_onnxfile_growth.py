@@ -1,0 +1,128 @@
+"""A file that packing would make larger, or another network to the runtime, is the user's own again, byte for byte."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tdcompress.cli import main
+from tdcompress.onnxfile import pack
+from tdcompress.onnxfile.load import save_model
+from tdcompress.onnxfile.optimised import Optimised, optimised, optimised_differently
+from tdcompress.onnxfile.pack import pack_model, pack_onnx
+from tdcompress.onnxfile.weights import densified
+
+Make = Callable[..., onnx.ModelProto]
+
+
+def old_squeezes(count: int) -> onnx.ModelProto:
+    """Opset 11; raised to 13 every Squeeze gets an initializer for its axes, so that the file grows."""
+    names = ["x", *(f"y{i}" for i in range(2 * count))]
+    nodes = []
+    for i in range(count):
+        nodes.append(helper.make_node("Unsqueeze", [names[2 * i]], [names[2 * i + 1]], axes=[1]))
+        nodes.append(helper.make_node("Squeeze", [names[2 * i + 1]], [names[2 * i + 2]], axes=[1]))
+    weight = np.ones(40, np.float32)
+    weight[:34] = 0  # packing it alone saves a few bytes
+    nodes.append(helper.make_node("Mul", [names[-1], "w"], ["out"]))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 40]) for name in ("x", "out")]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [numpy_helper.from_array(weight, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+
+
+@pytest.mark.parametrize("values", ["float32", "float16"])
+def test_a_file_that_would_grow_is_left_as_it_is(values: str, tmp_path: Path) -> None:
+    model = old_squeezes(12)
+    source = model.SerializeToString(deterministic=True)
+    (tmp_path / "in.onnx").write_bytes(source)
+    report = pack_onnx(tmp_path / "in.onnx", tmp_path / "out.onnx", values=values)  # type: ignore[arg-type]
+    assert (tmp_path / "out.onnx").read_bytes() == source
+    assert report.file_bytes == report.source_bytes == len(source)
+    assert report.dense_bytes > report.source_bytes  # what the raised operator set costs
+    assert "no fewer" in report.left_as_is
+    assert (report.negative_zeros, report.underflows, report.weight_error) == (0, 0, 0.0)
+
+
+def test_the_figure_is_against_the_users_file(make_small_net: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model(make_small_net(0.9), tmp_path / "in.onnx")
+    assert main(["pack", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx")]) == 0
+    before, after = ((tmp_path / f"{name}.onnx").stat().st_size for name in ("in", "out"))
+    said = capsys.readouterr().out
+    assert f"x{after / before:.3f} of the {before:,} of {tmp_path / 'in.onnx'}" in said
+    save_model(make_small_net(0.0), tmp_path / "in.onnx")
+    assert main(["pack", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert "x1.000 of" in said
+    assert "left as it is" in said
+
+
+def test_a_file_that_would_run_in_another_way_is_left_as_it_is(make_small_net: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "optimised_differently", lambda dense, packed, contents: "SkipLayerNormalization 6 -> 0")
+    model = make_small_net(0.9)
+    packed, report = pack_model(model)
+    assert packed == model
+    assert "SkipLayerNormalization 6 -> 0" in report.left_as_is
+
+
+def test_optimised_graphs_are_told_apart(make_small_net: Make) -> None:
+    model = make_small_net(0.9)
+    assert optimised_differently(model, pack_model(model)[0]) == ""
+    renamed, other = onnx.ModelProto(), onnx.ModelProto()
+    for copy in (renamed, other):
+        copy.CopyFrom(model)
+    for node in renamed.graph.node:
+        node.input[:] = [name + "!" if name.startswith("relu") else name for name in node.input]
+        node.output[:] = [name + "!" if name.startswith("relu") else name for name in node.output]
+    assert optimised_differently(model, renamed) == ""
+    weight = other.graph.initializer[-2]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(2), weight.name))
+    assert optimised_differently(model, other) == "other inputs of nodes"
+    assert optimised_differently(model, other, contents=False) == ""
+    other.graph.node[-1].op_type = "NoSuchOperator"
+    assert optimised(other) is None
+    assert optimised_differently(other, model) is None
+    assert optimised_differently(model, other) == "it does not load the file"
+
+
+def test_a_decoder_that_runs_on_every_call_is_a_difference(make_small_net: Make) -> None:
+    model = make_small_net(0.9)
+    packed = pack_model(model)[0]
+    packed.graph.node.insert(0, helper.make_node("NonZero", [packed.graph.initializer[0].name], ["places"]))
+    packed.graph.node[-1].output[0] = "before"
+    packed.graph.node.append(helper.make_node("Cast", ["places"], ["wide"], to=TensorProto.FLOAT))
+    packed.graph.node.append(helper.make_node("ReduceMax", ["wide"], ["most"], keepdims=0))
+    packed.graph.node.append(helper.make_node("Add", ["before", "most"], ["output"]))
+    found = optimised_differently(model, packed)
+    assert found is not None
+    assert "NonZero 0 -> 1" in found
+
+
+def test_branches_are_compared_too() -> None:
+    def branch(name: str, operator: str) -> onnx.GraphProto:
+        output = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4])
+        return helper.make_graph([helper.make_node(operator, ["x"], [name])], name, [], [output])
+
+    def model(yes: str, no: str) -> onnx.ModelProto:
+        node = helper.make_node("If", ["c"], ["y"], then_branch=branch("a", yes), else_branch=branch("b", no))
+        inputs = [
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4]),
+        ]
+        output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4])
+        return helper.make_model(
+            helper.make_graph([node], "g", inputs, [output]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        )
+
+    assert optimised_differently(model("Relu", "Neg"), model("Relu", "Neg")) == ""
+    assert optimised_differently(model("Relu", "Neg"), model("Neg", "Relu")) == "other inputs of nodes"
+    assert optimised_differently(model("Relu", "Neg"), model("Relu", "Abs")) == "Abs 0 -> 1, Neg 1 -> 0"
+
+
+def test_a_packed_file_is_packed_again_from_its_weights(make_small_net: Make) -> None:
+    packed = pack_model(make_small_net(0.9))[0]
+    assert pack_model(packed)[0] == packed
+    assert pack_model(densified(packed))[1].file_bytes == packed.ByteSize()
+    assert isinstance(optimised(packed), Optimised)
