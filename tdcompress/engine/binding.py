@@ -19,15 +19,19 @@ from tdcompress.errors import TdcompressError, UnsupportedError
 MAX_DIMS = 8
 LANES = 16
 
-DTYPES: Mapping[str, int] = MappingProxyType({"float32": 0, "uint8": 1, "int8": 2, "int32": 3, "int64": 4, "float64": 5})
+DTYPES: Mapping[str, int] = MappingProxyType(
+    {"float32": 0, "uint8": 1, "int8": 2, "int32": 3, "int64": 4, "float64": 5, "bool": 1}
+)
 ACTIVATIONS: tuple[str, ...] = (
     "none", "relu", "clip", "leaky", "hardsigmoid", "hardswish", "sigmoid", "tanh", "exp", "sqrt", "erf", "abs", "neg",
     "reciprocal", "log",
 )  # fmt: skip
-BINARIES: tuple[str, ...] = ("add", "sub", "mul", "div", "max", "min", "pow")
+BINARIES: tuple[str, ...] = (
+    "add", "sub", "mul", "div", "max", "min", "pow", "equal", "less", "less_equal", "keep", "drop",
+)  # fmt: skip
 POOLS: tuple[str, ...] = ("max", "average", "average_padded")
 LINEARS: tuple[str, ...] = ("dense", "rows", "lanes", "tokens")
-REDUCTIONS: tuple[str, ...] = ("mean", "sum", "max")
+REDUCTIONS: tuple[str, ...] = ("mean", "sum", "max", "min")
 
 
 class Tensor(Structure):
@@ -183,6 +187,24 @@ class MatMulOp(Structure):
     ]  # fmt: skip
 
 
+class ResampleOp(Structure):
+    """tdc_resample."""
+
+    _fields_ = [
+        ("input", Tensor), ("output", Tensor),
+        *((name, c_int64) for name in ("outer", "size_in", "size_out", "inner", "taps")),
+        ("indices", c_void_p), ("weights", c_void_p),
+    ]  # fmt: skip
+
+
+class LookupOp(Structure):
+    """tdc_lookup."""
+
+    _fields_ = [
+        ("input", Tensor), ("output", Tensor), *((name, c_int64) for name in ("count", "rows", "width")), ("table", c_void_p),
+    ]  # fmt: skip
+
+
 OPERATIONS: Mapping[str, tuple[int, type[Structure]]] = MappingProxyType(
     {
         name: (code, structure)
@@ -203,6 +225,8 @@ OPERATIONS: Mapping[str, tuple[int, type[Structure]]] = MappingProxyType(
                 "permute": PermuteOp,
                 "fill": FillOp,
                 "matmul": MatMulOp,
+                "resample": ResampleOp,
+                "lookup": LookupOp,
             }.items()
         )
     }

@@ -130,6 +130,15 @@ def _matmul(op: Any) -> bool:
     return sizes == (op.batch * rows * inner, op.batch * inner * columns, op.batch * rows * columns)
 
 
+def _resample(op: Any) -> bool:
+    sizes = op.outer * op.size_in * op.inner, op.outer * op.size_out * op.inner
+    return sizes == (_elements(op.input), _elements(op.output)) and (op.taps == 1 or bool(op.weights))
+
+
+def _lookup(op: Any) -> bool:
+    return bool(_elements(op.input) == op.count and _elements(op.output) == op.count * op.width)
+
+
 AGREEMENTS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
     {
         "binary": _binary,
@@ -139,12 +148,14 @@ AGREEMENTS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
         "copy": _same,
         "fill": lambda op: True,
         "linear": _linear,
+        "lookup": _lookup,
         "map": _same,
         "matmul": _matmul,
         "permute": _permute,
         "pool": _pool,
         "reduce": _reduce,
         "reduce_planes": _reduce_planes,
+        "resample": _resample,
         "softmax": _softmax,
         "split": _split,
     }

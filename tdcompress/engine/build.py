@@ -32,7 +32,7 @@ from tdcompress.errors import TdcompressError, UnsupportedError
 SOURCE = Path(__file__).parent / "csrc"
 PACKAGED = Path(__file__).parent / "compiled"
 """Where a wheel holds the library, if it was built where a compiler is."""
-KERNEL_FILES = ("conv_sparse.c", "conv_dense.c", "linear.c", "planes.c", "map.c", "pool.c", "reduce.c", "isa.c")
+KERNEL_FILES = ("conv_sparse.c", "conv_dense.c", "linear.c", "planes.c", "map.c", "pool.c", "reduce.c", "resample.c", "isa.c")
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-pthread")
 INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {

@@ -32,6 +32,7 @@ from tdcompress.engine.binding import (
 from tdcompress.engine.choose import choose_linear
 from tdcompress.engine.layout import Layout, plain
 from tdcompress.engine.lower_conv import lower_conv
+from tdcompress.engine.lower_rows import lower_lookup, lower_resample
 from tdcompress.engine.lowering import LayerRecord, Lowering, Place, act_structure
 from tdcompress.engine.steps import (
     Affine,
@@ -41,11 +42,13 @@ from tdcompress.engine.steps import (
     Conv,
     Floats,
     Linear,
+    Lookup,
     MatMul,
     Pad,
     Permute,
     Pool,
     Reduce,
+    Resample,
     Shape,
     Softmax,
     Step,
@@ -369,11 +372,13 @@ LOWERINGS: Mapping[type[Step], Callable[[Lowering, Any], None]] = MappingProxyTy
         Constant: _constant,
         Conv: lower_conv,
         Linear: _linear,
+        Lookup: lower_lookup,
         MatMul: _matmul,
         Pad: _pad,
         Permute: _permute,
         Pool: _pool,
         Reduce: _reduce,
+        Resample: lower_resample,
         Softmax: _softmax,
         Take: _take,
         View: _view,

@@ -1,14 +1,15 @@
 """An ONNX file as plain Python: nodes, constants, inputs and outputs, checked before anything is computed from it.
 
-Ordinary and sparse initializers become numpy arrays; weights in files beside the model are read by onnxfile. Refused, by
-name: foreign operator domains, functions, control flow (subgraphs) and quantised graphs.
+Ordinary and sparse initializers become numpy arrays; weights in files beside the model are read by onnxfile; operator sets
+that are older than the engine knows are raised by onnx's converter. Refused, by name: foreign operator domains, functions,
+control flow other than If, and quantised graphs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import in_file, load_model
+from tdcompress.onnxfile.load import opset as opset_of
+from tdcompress.onnxfile.prepare import with_current_opset
 
 Array = NDArray[Any]
 
@@ -54,11 +58,21 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    branches: Mapping[str, Branch] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """How messages name it."""
         return f"{self.op} {self.name!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """A graph inside an If: it reads the values around it by their names."""
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Array]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +133,7 @@ def _to_dense(sparse: onnx.SparseTensorProto) -> Array:
 
 def _check_size(model: onnx.ModelProto) -> None:
     """Sparse initializers are small in the file and may be anything in memory."""
-    elements = sum(math.prod(sparse.dims) for sparse in model.graph.sparse_initializer)
+    elements = sum(math.prod(sparse.dims) for _, graph in graphs(model) for sparse in graph.sparse_initializer)
     if elements > MAX_CONSTANT_BYTES // 4:
         raise UnsupportedError(
             f"the sparse initializers have {elements} elements; at most {MAX_CONSTANT_BYTES // 4} are handled: use the "
@@ -133,7 +147,7 @@ def _value(info: onnx.ValueInfoProto) -> Value:
     tensor = info.type.tensor_type
     shape: list[int | str | None] = []
     for dim in tensor.shape.dim:
-        if dim.WhichOneof("value") == "dim_value":
+        if dim.WhichOneof("value") == "dim_value" and dim.dim_value != -1:  # some exporters write -1 for a size that is free
             if dim.dim_value < 0:
                 raise ModelError(f"{info.name!r} has the dimension {dim.dim_value}; get the file again")
             shape.append(dim.dim_value)
@@ -160,10 +174,13 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
             "or use the onnxruntime backend"
         )
     attributes: dict[str, Any] = {}
+    branches: dict[str, Branch] = {}
     for attribute in proto.attribute:
-        if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+        if attribute.type == onnx.AttributeProto.GRAPH and proto.op_type == "If":
+            branches[attribute.name] = _branch(attribute.g)
+        elif attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             raise UnsupportedError(f"control flow ({proto.op_type} {name!r}) is not handled; use the onnxruntime backend")
-        if attribute.type == onnx.AttributeProto.TENSOR:
+        elif attribute.type == onnx.AttributeProto.TENSOR:
             attributes[attribute.name] = to_array(attribute.t)
         elif attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
             attributes[attribute.name] = _to_dense(attribute.sparse_tensor)
@@ -172,7 +189,28 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
                 attributes[attribute.name] = onnx.helper.get_attribute_value(attribute)
             except (ValueError, TypeError) as error:
                 raise ModelError(f"{proto.op_type} {name!r}: attribute {attribute.name!r} is damaged: {error}") from error
-    return Node(op=proto.op_type, name=name, inputs=tuple(proto.input), outputs=tuple(proto.output), attributes=attributes)
+    return Node(
+        op=proto.op_type,
+        name=name,
+        inputs=tuple(proto.input),
+        outputs=tuple(proto.output),
+        attributes=attributes,
+        branches=branches,
+    )
+
+
+def _branch(graph: onnx.GraphProto) -> Branch:
+    return Branch(
+        nodes=tuple(_node(proto, index) for index, proto in enumerate(graph.node)),
+        constants=_constants(graph),
+        outputs=tuple(value.name for value in graph.output),
+    )
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
+    """Ordinary and sparse initializers."""
+    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    return constants | {sparse.values.name: _to_dense(sparse) for sparse in graph.sparse_initializer}
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
@@ -216,8 +254,10 @@ def read_graph(source: Path | bytes) -> Graph:
 
 
 def _graph(model: onnx.ModelProto) -> Graph:
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    opset = opsets.get("", opsets.get("ai.onnx", 0))
+    if opset_of(model) < OLDEST_OPSET:
+        _check_model(model)
+        model = with_current_opset(model)
+    opset = opset_of(model)
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise UnsupportedError(
             f"opset {opset} is not handled ({OLDEST_OPSET} to {NEWEST_OPSET} are); export the model again with one of those, or "
@@ -229,8 +269,7 @@ def _graph(model: onnx.ModelProto) -> Graph:
         )
     nodes = tuple(_node(proto, index) for index, proto in enumerate(model.graph.node))
     _check_size(model)
-    constants = {tensor.name: to_array(tensor) for tensor in model.graph.initializer}
-    constants.update({sparse.values.name: _to_dense(sparse) for sparse in model.graph.sparse_initializer})
+    constants = _constants(model.graph)
     inputs = tuple(_value(info) for info in model.graph.input if info.name not in constants)
     outputs = tuple(_value(info) for info in model.graph.output)
     return Graph(inputs=inputs, outputs=outputs, nodes=nodes, constants=constants, opset=opset)

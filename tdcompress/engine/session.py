@@ -59,6 +59,11 @@ def _batch_of(graph: Graph) -> int | None:
             raise UnsupportedError(
                 f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled: use the onnxruntime backend"
             )
+        if 0 in value.shape:
+            raise UnsupportedError(
+                f"input {value.name!r} has an axis of size 0, {list(value.shape)}, so there is nothing to compute; export "
+                "the model with the size that its inputs have, or leave it open"
+            )
         if not value.shape:
             raise UnsupportedError(
                 f"input {value.name!r} is a scalar; inputs need a batch axis: use the onnxruntime backend for this model"
@@ -137,6 +142,10 @@ class _Program:
         status = function(runner.address, first)
         results = [array.copy() for array in runner.results]
         self._free.append(runner)
+        if status > 0:
+            raise UserError(
+                "an input names a row that a table of the model does not have (token numbers and the like); check the inputs"
+            )
         if status != 0:
             raise TdcompressError("engine: the library refused its arguments; please report this")
         return results
@@ -279,9 +288,14 @@ class Session:
                 isinstance(want, int) and want != got for want, got in zip(value.shape, array.shape, strict=True)
             ):
                 raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; the model takes {list(value.shape)}")
-            if 0 in array.shape or (arrays and array.shape[0] != arrays[0].shape[0]):
+            if 0 in array.shape:
                 raise UserError(
-                    f"input {value.name!r} has the shape {list(array.shape)}; every input needs the same, non-empty batch"
+                    f"input {value.name!r} has the shape {list(array.shape)}, and an axis of size 0 leaves nothing to compute"
+                )
+            if arrays and array.shape[0] != arrays[0].shape[0]:
+                raise UserError(
+                    f"input {value.name!r} has the shape {list(array.shape)}; every input needs the same batch, here "
+                    f"{arrays[0].shape[0]}"
                 )
             arrays.append(array)
         return arrays

@@ -153,7 +153,7 @@ class Pool(_OneInput):
 
 @dataclass(frozen=True, kw_only=True)
 class Reduce(_OneInput):
-    """kind (mean, sum, max) over `axes` of an image."""
+    """kind (mean, sum, max, min) over `axes` of an image."""
 
     kind: str
     axes: tuple[int, ...]
@@ -200,6 +200,25 @@ class Concat(Step):
     def inputs(self) -> tuple[str, ...]:
         """The parts."""
         return self.parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resample(_OneInput):
+    """y[.., i, ..] = sum_k weights[i, k] * x[.., indices[i, k], ..] along `axis`; every index is inside it.
+
+    weights None: indices (size,), x is copied as it is.
+    """
+
+    axis: int
+    indices: NDArray[np.int32]
+    weights: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lookup(_OneInput):
+    """y = table[x]: the rows (V, D) whose numbers are computed; a run ends with an error where one names no row."""
+
+    table: Floats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ that mixes it with other axes is refused, and so is arithmetic with it (provenan
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -16,15 +17,23 @@ import numpy as np
 from tdcompress.engine.constants import evaluate
 from tdcompress.engine.provenance import DERIVED, IS_BATCH, marks_of_shape, places_depend, trace
 from tdcompress.engine.read import Graph, Node
-from tdcompress.engine.steps import Constant, Network, Shape
+from tdcompress.engine.steps import Constant, Network, Shape, View
 from tdcompress.engine.translate_arithmetic import ARITHMETIC
 from tdcompress.engine.translate_layers import LAYERS
+from tdcompress.engine.translate_logic import LOGIC
+from tdcompress.engine.translate_rows import ROWS
 from tdcompress.engine.translate_shapes import SHAPES
 from tdcompress.engine.translation import Translation, Translator
 from tdcompress.errors import ModelError, UnsupportedError
 
-TRANSLATORS: Mapping[str, Translator] = MappingProxyType({**LAYERS, **ARITHMETIC, **SHAPES})
-"""Every operator that the engine runs."""
+TRANSLATORS: Mapping[str, Translator] = MappingProxyType({**LAYERS, **ARITHMETIC, **LOGIC, **ROWS, **SHAPES})
+"""Every operator that the engine runs, but If, which is settled when a model is loaded."""
+
+MOVING = frozenset({*SHAPES, "Expand", "Tile"}) - {"Pad"}
+"""What gives the numbers of its first input in other places, so that their element type stays."""
+
+ANY_KIND = MOVING | LOGIC.keys() | {"Gather"}
+"""What also takes integers and bools; arithmetic does not, as float32 does not hold every integer."""
 
 
 def _shape_of(state: Translation, node: Node) -> None:
@@ -98,20 +107,17 @@ def translate(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
     """
     state = Translation(graph, batch)
     state.shapes.update(input_shapes)
-    state.casts.update(value.name for value in graph.inputs if value.dtype != np.float32)
-    for node in graph.nodes:
-        try:
-            translate_node(state, node)
-        except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
-            raise ModelError(f"{node.label} has inputs or attributes that do not fit: {error}") from error
+    state.kinds.update({value.name: value.dtype for value in graph.inputs if value.dtype != np.float32})
+    translate_nodes(state, graph.nodes)
     for value in graph.outputs:
         if value.name in state.constants:
             raise UnsupportedError(f"output {value.name!r} is a constant; remove it from the model's outputs")
         if value.name not in state.shapes:
             raise ModelError(f"output {value.name!r} is not computed by any node")
-        if value.dtype != np.float32 or value.name in state.casts:
+        if value.dtype != np.float32 or value.name in state.kinds:
             raise UnsupportedError(
-                f"output {value.name!r} is {value.dtype}; the engine gives float32: use the onnxruntime backend for this model"
+                f"output {value.name!r} is {state.kinds.get(value.name, value.dtype)}; the engine gives float32: use the "
+                "onnxruntime backend for this model"
             )
     return Network(
         steps=tuple(state.steps),
@@ -121,10 +127,25 @@ def translate(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
     )
 
 
+def translate_nodes(state: Translation, nodes: Sequence[Node]) -> None:
+    """Fold or translate nodes in their order.
+
+    Raises:
+        ModelError, UnsupportedError: as `translate`.
+    """
+    for node in nodes:
+        try:
+            translate_node(state, node)
+        except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
+            raise ModelError(f"{node.label} has inputs or attributes that do not fit: {error}") from error
+
+
 def translate_node(state: Translation, node: Node) -> None:
     """Fold a node, or append its steps."""
     if node.op in ("Shape", "Size"):
         _shape_of(state, node)
+    elif node.op == "If":
+        _choose(state, node)
     elif all(not name or name in state.constants for name in node.inputs):
         _fold(state, node)
     elif node.op not in TRANSLATORS:
@@ -132,13 +153,59 @@ def translate_node(state: Translation, node: Node) -> None:
             f"the engine has no operator {node.op} ({node.name!r}); use the onnxruntime backend for this model"
         )
     else:
-        uncast = [name for name in node.inputs if name in state.casts]
-        if uncast and node.op not in ("Cast", "Transpose", "Identity"):
+        other = [name for name in node.inputs if name in state.kinds]
+        if other and node.op not in ANY_KIND:
             raise UnsupportedError(
-                f"{node.label} reads the input {uncast[0]!r}, which is not float32, without a Cast; use the onnxruntime backend"
+                f"{node.label} computes with {other[0]!r}, which is {state.kinds[other[0]]}; the engine computes in float32: use "
+                "the onnxruntime backend"
             )
         if any(node.outputs[1:]) and node.op != "Split":
             raise UnsupportedError(
                 f"{node.label}: its second output {node.outputs[1]!r} is not computed by the engine; use the onnxruntime backend"
             )
         TRANSLATORS[node.op](state, node)
+        if other and node.op in MOVING:
+            state.kinds.update(dict.fromkeys(node.outputs, state.kinds[other[0]]))
+
+
+def _choose(state: Translation, node: Node) -> None:
+    """If whose condition is known once shapes are: the branch that is taken stands in its place."""
+    if not state.is_constant(node, 0):
+        raise UnsupportedError(
+            f"{node.label}: its condition is computed from the inputs; the engine's programs have no branches: use the "
+            "onnxruntime backend"
+        )
+    condition = state.constant(node, 0)
+    branch = node.branches["then_branch" if np.asarray(condition).reshape(()) else "else_branch"]
+    scope = {name: state.own_name(node, name) for name in (*branch.constants, *_outputs_of(branch.nodes))}
+    for name, array in branch.constants.items():
+        state.keep(scope[name], array)
+    translate_nodes(state, [_renamed(inner, scope) for inner in branch.nodes])
+    for outer, inner in zip(node.outputs, branch.outputs, strict=True):
+        name = scope.get(inner, inner)
+        if name in state.constants:
+            state.keep(outer, state.constants[name], state.marks.get(name))
+        elif name in state.shapes:
+            state.add(View(name=node.name, output=outer, x=name), state.shapes[name])
+            if name in state.kinds:
+                state.kinds[outer] = state.kinds[name]
+        else:
+            raise ModelError(f"{node.label}: its branch gives {inner!r}, which nothing computes")
+
+
+def _outputs_of(nodes: Sequence[Node]) -> list[str]:
+    return [name for node in nodes for name in node.outputs if name]
+
+
+def _renamed(node: Node, scope: Mapping[str, str]) -> Node:
+    """A node of a branch where its values have names of their own; so in the branches below it."""
+    inputs, outputs = (tuple(scope.get(name, name) for name in names) for names in (node.inputs, node.outputs))
+    branches = {
+        kind: replace(
+            branch,
+            nodes=tuple(_renamed(inner, scope) for inner in branch.nodes),
+            outputs=tuple(scope.get(name, name) for name in branch.outputs),
+        )
+        for kind, branch in node.branches.items()
+    }
+    return replace(node, inputs=inputs, outputs=outputs, branches=branches)

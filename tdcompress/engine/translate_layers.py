@@ -264,12 +264,29 @@ def _softmax(state: Translation, node: Node) -> None:
 def _layer_norm(state: Translation, node: Node) -> None:
     shape = state.shape(node, 0)
     axis = state.axis(node, int(node.attributes.get("axis", -1)), len(shape) + 1)
-    axes = tuple(range(axis, len(shape)))
-    reduced = (*shape[:axis], *([1] * len(axes)))
+    scale, shift = state.floats(node, 1), state.constant(node, 2)
+    np.broadcast_shapes(scale.shape, shape)
+    _normalised(
+        state, node, tuple(range(axis, len(shape))), scale, np.zeros(1, np.float32) if shift is None else state.floats(node, 2)
+    )
+
+
+def _instance_norm(state: Translation, node: Node) -> None:
+    shape, scale, shift = state.shape(node, 0), state.floats(node, 1), state.floats(node, 2)
+    if len(shape) < 2 or not scale.shape == shift.shape == shape[:1]:
+        raise ModelError(f"{node.label}: parameters of {list(scale.shape)} for {list(shape)} per image")
+    columns = (-1, *(1,) * (len(shape) - 1))
+    _normalised(state, node, tuple(range(1, len(shape))), scale.reshape(columns), shift.reshape(columns))
+
+
+def _normalised(state: Translation, node: Node, axes: Sequence[int], scale: Floats, shift: Floats) -> None:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift, mean and variance over axes of an image."""
+    shape = state.shape(node, 0)
+    reduced = tuple(1 if i in axes else size for i, size in enumerate(shape))
 
     def mean(x: str, purpose: str) -> str:
         name = state.own_name(node, purpose)
-        state.add(Reduce(name=node.name, output=name, x=x, kind="mean", axes=axes), reduced)
+        state.add(Reduce(name=node.name, output=name, x=x, kind="mean", axes=tuple(axes)), reduced)
         return name
 
     def binary(kind: str, a: str, b: str | Floats, purpose: str, *, act: Act = NO_ACT) -> str:
@@ -284,10 +301,33 @@ def _layer_norm(state: Translation, node: Node) -> None:
     variance = mean(binary("mul", exact, exact, "squared"), "variance")
     epsilon = np.full((1,) * len(shape), node.attributes.get("epsilon", 1e-5), np.float32)
     deviation = binary("add", variance, epsilon, "deviation", act=Act(kind="sqrt"))
-    scale, shift = state.floats(node, 1), state.constant(node, 2)
-    np.broadcast_shapes(scale.shape, shape)
-    scaled = binary("mul", binary("div", exact, deviation, "normal"), scale, "scaled")
-    binary("add", scaled, np.zeros(1, np.float32) if shift is None else np.asarray(shift, np.float32), "")
+    binary("add", binary("mul", binary("div", exact, deviation, "normal"), scale, "scaled"), shift, "")
+
+
+def _lrn(state: Translation, node: Node) -> None:
+    """As x / (bias + alpha / size * s) ** beta; s, the sum of squares over `size` channels around, is a banded convolution."""
+    shape, size = state.shape(node, 0), int(node.attributes["size"])
+    if len(shape) != 3 or size < 1:
+        raise UnsupportedError(f"{node.label}: a window of {size} channels, {list(shape)} per image; use the onnxruntime backend")
+    alpha, beta, bias = (
+        float(node.attributes.get(name, usual)) for name, usual in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))
+    )
+    channels = np.arange(shape[0])
+    apart = channels[None] - channels[:, None]
+    band = ((apart >= -((size - 1) // 2)) & (apart <= size // 2)).astype(np.float32)
+    source = Source(
+        x=state.own_name(node, "squared"),
+        weight=np.ascontiguousarray((band * np.float32(alpha / size))[:, :, None, None]),
+        strides=(1, 1),
+        pads=(0, 0, 0, 0),
+        dilations=(1, 1),
+        groups=1,
+    )
+    total, power = state.own_name(node, "sum"), state.own_name(node, "power")
+    state.add(Binary(name=node.name, output=source.x, kind="mul", a=node.inputs[0], b=node.inputs[0]), shape)
+    state.add(Conv(name=node.name, output=total, sources=(source,), bias=np.full(shape[0], bias, np.float32)), shape)
+    state.add(Binary(name=node.name, output=power, kind="pow", a=total, b=np.full((1, 1, 1), beta, np.float32)), shape)
+    state.add(Binary(name=node.name, output=node.outputs[0], kind="div", a=node.inputs[0], b=power), shape)
 
 
 LAYERS: Mapping[str, Translator] = MappingProxyType(
@@ -298,6 +338,8 @@ LAYERS: Mapping[str, Translator] = MappingProxyType(
         "Gemm": _gemm,
         "GlobalAveragePool": _global_pool,
         "GlobalMaxPool": _global_pool,
+        "InstanceNormalization": _instance_norm,
+        "LRN": _lrn,
         "LayerNormalization": _layer_norm,
         "LogSoftmax": _softmax,
         "MatMul": _matmul,

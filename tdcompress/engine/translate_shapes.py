@@ -1,4 +1,4 @@
-"""Operators that move or rename elements: reshapes, transposes, slices, concatenation, padding, casts."""
+"""Operators that move or rename elements: reshapes, transposes, slices, concatenation, padding."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-import onnx
 
 from tdcompress.engine.constants import axes_of, reshape_target, slices, split_sizes
 from tdcompress.engine.provenance import DERIVED
 from tdcompress.engine.read import Node
-from tdcompress.engine.steps import Concat, Pad, Permute, Take, View
+from tdcompress.engine.steps import Concat, Pad, Permute, Shape, Take, View
 from tdcompress.engine.translation import Translation, Translator
 from tdcompress.errors import ModelError, UnsupportedError
 
@@ -73,8 +72,6 @@ def _unsqueeze(state: Translation, node: Node) -> None:
 
 def _identity(state: Translation, node: Node) -> None:
     state.add(View(name=node.name, output=node.outputs[0], x=node.inputs[0]), state.shape(node, 0))
-    if node.inputs[0] in state.casts:
-        state.casts.add(node.outputs[0])
 
 
 def _dropout(state: Translation, node: Node) -> None:
@@ -82,15 +79,6 @@ def _dropout(state: Translation, node: Node) -> None:
     if training is not None and bool(training.reshape(())):
         raise UnsupportedError(f"{node.label}: training_mode; export the model in evaluation mode")
     _identity(state, node)
-
-
-def _cast(state: Translation, node: Node) -> None:
-    to = int(node.attributes["to"])
-    if to != onnx.TensorProto.FLOAT:
-        raise UnsupportedError(
-            f"{node.label} to {onnx.TensorProto.DataType.Name(to)}; the engine computes in float32: use the onnxruntime backend"
-        )
-    state.add(View(name=node.name, output=node.outputs[0], x=node.inputs[0]), state.shape(node, 0))
 
 
 def _transpose(state: Translation, node: Node) -> None:
@@ -105,19 +93,20 @@ def _transpose(state: Translation, node: Node) -> None:
     image_order = tuple(axis - 1 for axis in order[1:])
     step = Permute(name=node.name, output=node.outputs[0], x=node.inputs[0], order=image_order)
     state.add(step, [shape[axis] for axis in image_order])
-    if node.inputs[0] in state.casts:
-        state.casts.add(node.outputs[0])
 
 
 def _concat(state: Translation, node: Node) -> None:
-    parts = tuple(state.tensor(node, i) for i in range(len(node.inputs)))
-    shapes = [state.shapes[part] if part in state.shapes else state.shape(node, i) for i, part in enumerate(parts)]
+    if len({state.kind(node, i) for i in range(len(node.inputs))}) > 1:
+        raise ModelError(f"{node.label}: its parts have different element types")
+    filled = [i for i in range(len(node.inputs)) if not (state.is_constant(node, i) and not state.constants[node.inputs[i]].size)]
+    parts = tuple(state.tensor(node, i) for i in filled)
+    shapes = [state.shapes[part] if part in state.shapes else state.shape(node, i) for i, part in zip(filled, parts, strict=True)]
     axis = state.axis(node, int(node.attributes["axis"]), len(shapes[0]) + 1)
     if any(s[:axis] != shapes[0][:axis] or s[axis + 1 :] != shapes[0][axis + 1 :] or len(s) != len(shapes[0]) for s in shapes):
         raise ModelError(f"{node.label}: parts of {[list(s) for s in shapes]} along axis {axis + 1}")
-    full = list(shapes[0])
-    full[axis] = sum(s[axis] for s in shapes)
-    state.add(Concat(name=node.name, output=node.outputs[0], parts=parts, axis=axis), full)
+    joined = list(shapes[0])
+    joined[axis] = sum(s[axis] for s in shapes)
+    state.add(Concat(name=node.name, output=node.outputs[0], parts=parts, axis=axis), joined)
 
 
 def _split(state: Translation, node: Node) -> None:
@@ -216,16 +205,55 @@ def _pad_from_image(state: Translation, node: Node, before: Sequence[int], after
     state.add(View(name=node.name, output=node.outputs[0], x=x), shape)
 
 
+def _depth_to_space(state: Translation, node: Node) -> None:
+    """Channels as blocks of rows and columns: (C, H, W) to (C / b^2, b H, b W)."""
+    shape, block = _blocks(state, node)
+    channels, height, width = shape
+    if channels % (block * block):
+        raise ModelError(f"{node.label}: {channels} channels in blocks of {block} x {block}")
+    left = channels // (block * block)
+    columns_last = node.attributes.get("mode", b"DCR") == b"CRD"
+    split = (left, block, block, height, width) if columns_last else (block, block, left, height, width)
+    order = (0, 3, 1, 4, 2) if columns_last else (2, 3, 0, 4, 1)
+    _reordered(state, node, split, order, (left, height * block, width * block))
+
+
+def _space_to_depth(state: Translation, node: Node) -> None:
+    """Blocks of rows and columns as channels: (C, b H, b W) to (b^2 C, H, W)."""
+    shape, block = _blocks(state, node)
+    channels, height, width = shape
+    if height % block or width % block:
+        raise ModelError(f"{node.label}: planes of {height} x {width} in blocks of {block} x {block}")
+    tall, wide = height // block, width // block
+    _reordered(state, node, (channels, tall, block, wide, block), (2, 4, 0, 1, 3), (channels * block * block, tall, wide))
+
+
+def _blocks(state: Translation, node: Node) -> tuple[Shape, int]:
+    shape, block = state.shape(node, 0), int(node.attributes["blocksize"])
+    if len(shape) != 3 or block < 1:
+        raise ModelError(f"{node.label}: blocks of {block} in an input of rank {len(shape) + 1}")
+    return shape, block
+
+
+def _reordered(state: Translation, node: Node, split: Sequence[int], order: Sequence[int], shape: Sequence[int]) -> None:
+    """The input under the shape `split`, its axes in another order, under the shape `shape`."""
+    parts, moved = state.own_name(node, "parts"), state.own_name(node, "moved")
+    state.add(View(name=node.name, output=parts, x=node.inputs[0]), split)
+    state.add(Permute(name=node.name, output=moved, x=parts, order=tuple(order)), [split[axis] for axis in order])
+    state.add(View(name=node.name, output=node.outputs[0], x=moved), shape)
+
+
 SHAPES: Mapping[str, Translator] = MappingProxyType(
     {
-        "Cast": _cast,
         "Concat": _concat,
+        "DepthToSpace": _depth_to_space,
         "Dropout": _dropout,
         "Flatten": _flatten,
         "Identity": _identity,
         "Pad": _pad,
         "Reshape": _reshape,
         "Slice": _slice,
+        "SpaceToDepth": _space_to_depth,
         "Split": _split,
         "Squeeze": _squeeze,
         "Transpose": _transpose,

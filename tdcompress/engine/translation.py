@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from tdcompress.engine.read import MAX_CONSTANT_BYTES, MAX_ELEMENTS, Array, Grap
 from tdcompress.engine.steps import Constant, Floats, Shape, Step
 from tdcompress.errors import ModelError, UnsupportedError
 
+_FLOAT32 = np.dtype(np.float32)
 UNKNOWN_BATCH = 1_000_003
 """Stands for an unknown batch size: a prime, so that a reshape that mixes the batch with another axis is noticed."""
 
@@ -29,7 +30,7 @@ class Translation:
         self.marks: dict[str, Marks] = {}
         self.shapes: dict[str, Shape] = {}
         self.steps: list[Step] = []
-        self.casts: set[str] = set()
+        self.kinds: dict[str, np.dtype[Any]] = {}  # of computed tensors that the model does not hold in float32
         self._bytes = sum(array.nbytes for array in self.constants.values())
         self._taken = {value.name for value in graph.inputs} | set(graph.constants)
         self._taken.update(name for node in graph.nodes for name in node.outputs)
@@ -129,6 +130,11 @@ class Translation:
         self.add(Constant(name=node.name, output=name, value=np.ascontiguousarray(value, np.float32)), value.shape)
         return name
 
+    def kind(self, node: Node, index: int) -> np.dtype[Any]:
+        """The element type that the model has an input in, constant or computed; while it runs every number is float32."""
+        name = node.inputs[index]
+        return self.constants[name].dtype if name in self.constants else self.kinds.get(name, _FLOAT32)
+
     def is_constant(self, node: Node, index: int) -> bool:
         """Whether an input is there and constant."""
         return index < len(node.inputs) and node.inputs[index] in self.constants
@@ -137,7 +143,10 @@ class Translation:
         """Append a step; `shape` is its output's, without the batch."""
         sizes = tuple(int(size) for size in shape)
         if any(size < 1 for size in sizes):
-            raise ModelError(f"{step.name!r}: its output has the shape {list(sizes)}; every dimension must be at least 1")
+            raise UnsupportedError(
+                f"{step.name!r}: its output has the shape {list(sizes)} per image, and the engine has no axis of size 0; use the "
+                "onnxruntime backend"
+            )
         if math.prod(sizes) > MAX_ELEMENTS:
             raise UnsupportedError(
                 f"{step.name!r}: its output has {math.prod(sizes)} elements per image; at most {MAX_ELEMENTS} are handled"

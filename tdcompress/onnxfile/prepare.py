@@ -4,6 +4,7 @@ from collections.abc import Set
 
 import numpy as np
 import onnx
+import onnx.shape_inference
 from onnx import version_converter
 
 from tdcompress.errors import UnsupportedError
@@ -27,6 +28,21 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     Raises:
         UnsupportedError: onnx cannot raise the operator set.
     """
+    ready = with_current_opset(model)
+    negative_zeros = 0
+    for _, graph in graphs(ready):
+        _lift_constants(graph)
+        for tensor in graph.initializer:
+            negative_zeros += _unsign_zeros(tensor)
+    return ready, negative_zeros
+
+
+def with_current_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a current file format and of operator set 13 at least.
+
+    Raises:
+        UnsupportedError: onnx cannot raise the operator set.
+    """
     ready = onnx.ModelProto()
     ready.CopyFrom(model)
     if ready.ir_version < 4:
@@ -34,12 +50,7 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     if opset(ready) < LOWEST_OPSET:
         ready = _raised(ready)
     ready.ir_version = max(ready.ir_version, _LOWEST_IR)
-    negative_zeros = 0
-    for _, graph in graphs(ready):
-        _lift_constants(graph)
-        for tensor in graph.initializer:
-            negative_zeros += _unsign_zeros(tensor)
-    return ready, negative_zeros
+    return ready
 
 
 def unpackable(graph: onnx.GraphProto) -> dict[str, str]:
@@ -72,6 +83,8 @@ def _unlist_initializers(graph: onnx.GraphProto) -> None:
 
 def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
     model.ir_version = max(model.ir_version, 4)
+    if opset(model) < 7:
+        _widen_slopes(model)
     try:
         raised: onnx.ModelProto = version_converter.convert_version(model, LOWEST_OPSET)
     except (RuntimeError, ValueError) as error:
@@ -82,6 +95,29 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
     raised.metadata_props.extend(model.metadata_props)
     _forget_inferred(raised.graph, {value.name for value in model.graph.value_info})
     return raised
+
+
+def _widen_slopes(model: onnx.ModelProto) -> None:
+    """PRelu took one slope per channel before operator set 7, and broadcasts like all others since: (C) becomes (C, 1, 1).
+
+    onnx's converter leaves that out.
+
+    Raises:
+        UnsupportedError: the slopes are computed, or the rank of what they are for cannot be inferred.
+    """
+    slopes = {node.input[1]: node.input[0] for node in model.graph.node if node.op_type == "PRelu"}
+    if not slopes:
+        return
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.value_info, *inferred.input, *inferred.output)}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, x in slopes.items():
+        if name not in tensors or x not in ranks:
+            raise UnsupportedError(
+                f"operator set {opset(model)} cannot be raised to {LOWEST_OPSET}: the slopes {name!r} of a PRelu are not "
+                f"constant, or the rank of {x!r} is not known; export the model again"
+            )
+        tensors[name].dims.extend([1] * (ranks[x] - 2 if len(tensors[name].dims) == 1 else 0))
 
 
 def _forget_inferred(graph: onnx.GraphProto, known: Set[str]) -> None:

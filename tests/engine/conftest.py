@@ -74,6 +74,12 @@ def isa(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def isa_all() -> list[str]:
+    """Every instruction set of this machine."""
+    return [found.name for found in library().instruction_sets]
+
+
+@pytest.fixture(scope="session")
 def model() -> Callable[..., bytes]:
     return make_model
 

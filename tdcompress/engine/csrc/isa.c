@@ -26,5 +26,7 @@ const tdc_isa KERNEL(tdc_isa) = {
         [OP_PERMUTE] = KERNEL(permute),
         [OP_FILL] = KERNEL(fill),
         [OP_MATMUL] = KERNEL(matmul),
+        [OP_RESAMPLE] = KERNEL(resample),
+        [OP_LOOKUP] = KERNEL(lookup),
     },
 };

@@ -25,5 +25,7 @@ void KERNEL(softmax)(const void *descriptor, const tdc_context *context);
 void KERNEL(permute)(const void *descriptor, const tdc_context *context);
 void KERNEL(fill)(const void *descriptor, const tdc_context *context);
 void KERNEL(matmul)(const void *descriptor, const tdc_context *context);
+void KERNEL(resample)(const void *descriptor, const tdc_context *context);
+void KERNEL(lookup)(const void *descriptor, const tdc_context *context);
 
 #endif

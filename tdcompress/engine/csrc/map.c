@@ -92,6 +92,11 @@ INLINE void combine_steps(float *restrict out, const float *a, const float *b, i
     case BINARY_MAX: COMBINE(x != x || x > y ? x : y)
     case BINARY_MIN: COMBINE(x != x || x < y ? x : y)
     case BINARY_POW: COMBINE(powf(x, y))
+    case BINARY_EQUAL: COMBINE(x == y ? 1.0f : 0.0f)
+    case BINARY_LESS: COMBINE(x < y ? 1.0f : 0.0f)
+    case BINARY_LESS_EQUAL: COMBINE(x <= y ? 1.0f : 0.0f)
+    case BINARY_KEEP: COMBINE(x != 0 ? y : 0.0f)
+    case BINARY_DROP: COMBINE(x != 0 ? 0.0f : y)
     default: return;
     }
 }

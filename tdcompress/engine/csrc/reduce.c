@@ -1,4 +1,4 @@
-/* Means, sums and maxima over planes or over any axes, and softmax. */
+/* Means, sums, maxima and minima over planes or over any axes, and softmax. */
 #include <math.h>
 
 #include "functions.h"
@@ -6,11 +6,18 @@
 #include "vec.h"
 
 INLINE float join(float x, float y, int64_t kind) {
-    return kind == REDUCE_MAX ? (y > x || y != y ? y : x) : x + y;
+    if (kind == REDUCE_MAX) return y > x || y != y ? y : x;
+    if (kind == REDUCE_MIN) return y < x || y != y ? y : x;
+    return x + y;
 }
 
+INLINE int extreme(int64_t kind) { return kind == REDUCE_MAX || kind == REDUCE_MIN; }
+
+/* What changes nothing when it is joined. */
+INLINE float neutral(int64_t kind) { return kind == REDUCE_MAX ? -INFINITY : kind == REDUCE_MIN ? INFINITY : 0; }
+
 static float reduce_row(const float *row, int64_t n, int64_t kind, float start) {
-    if (kind == REDUCE_MAX) {
+    if (extreme(kind)) {
         for (int64_t i = 0; i < n; i++) start = join(start, row[i], kind);
         return start;
     }
@@ -30,7 +37,7 @@ void KERNEL(reduce_planes)(const void *descriptor, const tdc_context *context) {
     const float *source = tensor_base(in, context);
     float *target = tensor_base(&d->output, context);
     for (int64_t c = 0; c < in->channels; c++) {
-        float total = d->kind == REDUCE_MAX ? -INFINITY : 0;
+        float total = neutral(d->kind);
         if (gapless(in))
             total = reduce_row(source + c * in->plane_stride, in->height * in->width, d->kind, total);
         else
@@ -41,16 +48,16 @@ void KERNEL(reduce_planes)(const void *descriptor, const tdc_context *context) {
 }
 
 static double reduce_inner(const tdc_reduce *d, int64_t dim, const float *in, double total) {
-    if (dim == d->ndim) return d->kind == REDUCE_MAX ? join((float)total, *in, d->kind) : total + *in;
+    if (dim == d->ndim) return extreme(d->kind) ? join((float)total, *in, d->kind) : total + *in;
     if (dim == d->ndim - 1 && d->strides[dim] == 1)
-        return d->kind == REDUCE_MAX ? reduce_row(in, d->dims[dim], d->kind, (float)total) : total + reduce_row(in, d->dims[dim], d->kind, 0);
+        return extreme(d->kind) ? reduce_row(in, d->dims[dim], d->kind, (float)total) : total + reduce_row(in, d->dims[dim], d->kind, 0);
     for (int64_t i = 0; i < d->dims[dim]; i++) total = reduce_inner(d, dim + 1, in + i * d->strides[dim], total);
     return total;
 }
 
 static void reduce_outer(const tdc_reduce *d, int64_t dim, const float *in, float **out, float divisor) {
     if (dim == d->kept) {
-        *(*out)++ = (float)(reduce_inner(d, dim, in, d->kind == REDUCE_MAX ? -INFINITY : 0) / divisor);
+        *(*out)++ = (float)(reduce_inner(d, dim, in, neutral(d->kind)) / divisor);
         return;
     }
     for (int64_t i = 0; i < d->dims[dim]; i++) reduce_outer(d, dim + 1, in + i * d->strides[dim], out, divisor);

@@ -40,6 +40,7 @@ int64_t tdc_sizeof(int64_t kind) {
         [OP_SPLIT] = sizeof(tdc_split), [OP_MAP] = sizeof(tdc_map), [OP_BINARY] = sizeof(tdc_binary), [OP_BINARY_ROWS] = sizeof(tdc_binary_rows),
         [OP_POOL] = sizeof(tdc_pool), [OP_REDUCE_PLANES] = sizeof(tdc_reduce_planes), [OP_REDUCE] = sizeof(tdc_reduce), [OP_SOFTMAX] = sizeof(tdc_softmax),
         [OP_PERMUTE] = sizeof(tdc_permute), [OP_FILL] = sizeof(tdc_fill), [OP_MATMUL] = sizeof(tdc_matmul),
+        [OP_RESAMPLE] = sizeof(tdc_resample), [OP_LOOKUP] = sizeof(tdc_lookup),
     };
     return kind >= 0 && kind < OP_COUNT ? sizes[kind] : 0;
 }
@@ -49,6 +50,7 @@ typedef struct {
     const tdc_isa *isa;
     atomic_llong *next;
     void *arena, *first_input;
+    int64_t fault;
 } worker;
 
 /* Subnormal numbers make x86 arithmetic ten times slower and change nothing at the precision of float32: flush them. */
@@ -74,7 +76,7 @@ static void fetch(const char *start, int64_t bytes) {
 }
 
 static void *work(void *argument) {
-    const worker *w = argument;
+    worker *w = argument;
     const tdc_job *job = w->job;
     void *spaces[MAX_SPACES];
     for (int64_t i = 0; i < job->space_count; i++) spaces[i] = job->spaces[i];
@@ -85,7 +87,7 @@ static void *work(void *argument) {
     for (;;) {
         const int64_t image = atomic_fetch_add(w->next, 1);
         if (image >= job->batch) break;
-        const tdc_context context = {.spaces = spaces, .image = image};
+        const tdc_context context = {.spaces = spaces, .image = image, .fault = &w->fault};
         for (int64_t i = 0; i < job->op_count; i++) w->isa->kernels[job->ops[i].kind](job->ops[i].descriptor, &context);
     }
     restore_mode(mode);
@@ -94,7 +96,8 @@ static void *work(void *argument) {
 
 /* Run all images of a batch. `first_input` is an argument of its own: the caller saves a store into `spaces`, which costs Python more than
  * it seems. Threads live for one call: nothing to leak into a fork or to shut down. A thread that cannot be started is
- * no error, the others take its images. Returns 0, or -1 if an argument is out of range. */
+ * no error, the others take its images. Returns 0; -1 if an argument is out of range; 1 if a number that was computed named a row that is
+ * not there. */
 int64_t tdc_run(const tdc_job *job, void *first_input) {
     const tdc_isa *isa = isa_at(job->isa);
     if (isa == NULL || job->space_count < 2 || job->space_count > MAX_SPACES || job->threads < 1 || job->threads > MAX_THREADS) return -1;
@@ -110,6 +113,10 @@ int64_t tdc_run(const tdc_job *job, void *first_input) {
         started++;
     }
     work(&workers[0]);
-    for (int64_t t = 0; t < started; t++) pthread_join(handles[t], NULL);
-    return 0;
+    int64_t fault = workers[0].fault;
+    for (int64_t t = 0; t < started; t++) {
+        pthread_join(handles[t], NULL);
+        fault |= workers[t + 1].fault;
+    }
+    return fault != 0;
 }

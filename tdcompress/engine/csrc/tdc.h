@@ -130,7 +130,21 @@ typedef struct {
     tdc_act act;
 } tdc_map;
 
-enum { BINARY_ADD, BINARY_SUB, BINARY_MUL, BINARY_DIV, BINARY_MAX, BINARY_MIN, BINARY_POW };
+/* Comparisons give 1 or 0. KEEP: b where a is not 0, else 0; DROP: b where a is 0, else 0; Where is the sum of both. */
+enum {
+    BINARY_ADD,
+    BINARY_SUB,
+    BINARY_MUL,
+    BINARY_DIV,
+    BINARY_MAX,
+    BINARY_MIN,
+    BINARY_POW,
+    BINARY_EQUAL,
+    BINARY_LESS,
+    BINARY_LESS_EQUAL,
+    BINARY_KEEP,
+    BINARY_DROP
+};
 
 #define MAX_DIMS 8
 
@@ -158,7 +172,7 @@ typedef struct {
     int64_t kernel_y, kernel_x, stride_y, stride_x, pad_top, pad_left, pad_bottom, pad_right, dilation_y, dilation_x;
 } tdc_pool;
 
-enum { REDUCE_MEAN, REDUCE_SUM, REDUCE_MAX };
+enum { REDUCE_MEAN, REDUCE_SUM, REDUCE_MAX, REDUCE_MIN };
 
 /* Over the whole plane of each channel. */
 typedef struct {
@@ -196,6 +210,22 @@ typedef struct {
     int64_t batch, rows, inner, columns, stride_a, stride_b;
 } tdc_matmul;
 
+/* Along the middle one of three axes: out[o, i, n] = sum over k < taps of weights[i][k] * in[o, indices[i][k], n]. A weight of 0 adds
+ * nothing. weights NULL: one tap, copied as it is. */
+typedef struct {
+    tdc_tensor input, output;
+    int64_t outer, size_in, size_out, inner, taps;
+    const int32_t *indices;
+    const float *weights;
+} tdc_resample;
+
+/* Rows of a table by their computed numbers; a negative one counts from the end. A number that names no row is the context's fault. */
+typedef struct {
+    tdc_tensor input, output;
+    int64_t count, rows, width;
+    const float *table;
+} tdc_lookup;
+
 enum {
     OP_CONV_SPARSE,
     OP_CONV_DENSE,
@@ -212,6 +242,8 @@ enum {
     OP_PERMUTE,
     OP_FILL,
     OP_MATMUL,
+    OP_RESAMPLE,
+    OP_LOOKUP,
     OP_COUNT
 };
 
@@ -220,10 +252,12 @@ typedef struct {
     const void *descriptor;
 } tdc_op;
 
-/* One image in flight: spaces[0] is the arena, the rest the caller's arrays; image: which image of them. */
+/* One image in flight: spaces[0] is the arena, the rest the caller's arrays; image: which image of them; fault: set where a number that
+ * was computed names something that is not there. */
 typedef struct {
     void *const *spaces;
     int64_t image;
+    int64_t *fault;
 } tdc_context;
 
 typedef void (*tdc_kernel)(const void *descriptor, const tdc_context *context);
