@@ -148,6 +148,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime's execution provider")
     sub.add_argument("--budget", choices=["quick", "full"], default="quick")
     sub.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured")
+    _add_external_data(sub)
     return parser
 
 
@@ -378,7 +379,7 @@ def inspect(args: argparse.Namespace) -> None:
     found: dict[str, Any] = {}
     for file in files:
         if args.backend == "engine":
-            layers = engine_layers(file, args.shape)
+            layers = engine_layers(file, args.shape, external_data=args.external_data)
             found[file.name] = encode(layers)
             tables = [engine_table(file, layers)]
         else:
@@ -458,6 +459,7 @@ def bench(args: argparse.Namespace) -> None:
         backend=args.backend,
         provider=args.provider,
         budget=args.budget,
+        external_data=args.external_data,
         progress=lambda line: quiet.print(line, highlight=False, style="dim"),
     )
     if args.json:

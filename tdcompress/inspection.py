@@ -93,17 +93,18 @@ def _by_reason(what: str, kept: Mapping[str, str]) -> Iterator[str]:
         yield f"{what} because {reason}: {', '.join(names[:3])}" + " ..." * (len(names) > 3)
 
 
-def engine_layers(path: Path, shapes: Sequence[str]) -> tuple[LayerRecord, ...]:
+def engine_layers(path: Path, shapes: Sequence[str], *, external_data: bool = False) -> tuple[LayerRecord, ...]:
     """What the sparse engine would do with each layer of a file.
 
     Args:
         path: the file.
         shapes: of its inputs in turn, such as "1x3x224x224", if the file leaves other sizes than the batch open.
+        external_data: accept weights in files beside it.
 
     Raises:
         UserError: a shape that is none, or does not fit; ModelError, UnsupportedError: as the engine does.
     """
-    session = Session(path)
+    session = Session(path, external_data=external_data)
     if shapes:
         names = [value.name for value in session.get_inputs()]
         if len(shapes) != len(names) or not all(part.isdecimal() for shape in shapes for part in shape.split("x")):

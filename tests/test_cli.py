@@ -281,7 +281,15 @@ def test_external_data_is_read_only_where_it_is_allowed(refused, call, tiny_run,
     for verb in (["inspect", one], ["verify", one], ["pack", one, two], ["unpack", one, two]):
         assert "--external-data" in refused(*verb)
         assert not two.exists()
-    for verb in (["inspect", one], ["verify", one], ["unpack", one, plain], ["pack", one, two]):
+    dense = tiny_run / "dense.onnx"
+    for verb in (
+        ["inspect", one, "--backend", "engine"],
+        ["bench", one, "--baseline", dense],
+        ["bench", dense, "--baseline", one],
+    ):
+        assert "--external-data" in refused(*verb)
+    engine = ["inspect", one, "--backend", "engine"]
+    for verb in (["inspect", one], engine, ["verify", one], ["unpack", one, plain], ["pack", one, two]):
         call(*verb, "--external-data")
     assert onnx.load(plain) == onnx.load(tiny_run / "dense.onnx")
 

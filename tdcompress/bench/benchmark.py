@@ -43,6 +43,7 @@ def benchmark(
     seed: int = 0,
     inputs: Arrays | None = None,
     baseline_backend: str = "onnxruntime",
+    external_data: bool = False,
     progress: Progress | None = None,
 ) -> BenchReport:
     """Time files against a baseline on this machine.
@@ -61,6 +62,7 @@ def benchmark(
         seed: draws random inputs, orders and resamples.
         inputs: what to run on instead of random data; name -> array whose first size is `batch`.
         baseline_backend: what runs the baseline: onnxruntime, so that another backend is put beside it.
+        external_data: accept weights in files beside the ONNX files.
         progress: gets a line when a process starts.
 
     Returns:
@@ -80,8 +82,9 @@ def benchmark(
         check_backend(name)
     cores = usable_cores()
     setting = Setting(threads=threads or cores, batch=batch, usable_cores=cores, processor=read_processor())
-    dense = Subject(file=read_model_file(Path(baseline)), backend=baseline_backend, provider=provider)
-    asked = [Subject(file=read_model_file(Path(path)), backend=backend, provider=provider) for path in files]
+    dense_file, *asked_files = (read_model_file(Path(path), external_data=external_data) for path in (baseline, *files))
+    dense = Subject(file=dense_file, backend=baseline_backend, provider=provider)
+    asked = [Subject(file=file, backend=backend, provider=provider) for file in asked_files]
     check_same_inputs(dense.file, [subject.file for subject in asked])
     if inputs is None:
         data = random_inputs(dense.file, batch, np.random.default_rng(seed))

@@ -56,14 +56,18 @@ class ModelFile:
     inputs: tuple[InputSpec, ...]
 
 
-def read_model_file(path: Path) -> ModelFile:
+def read_model_file(path: Path, *, external_data: bool = False) -> ModelFile:
     """Read the facts of a file.
 
+    Args:
+        path: the file.
+        external_data: accept weights in files beside it.
+
     Raises:
-        ModelError: it is not an ONNX model, or it keeps weights in files outside its folder.
+        ModelError: it is not an ONNX model, or it keeps weights in other files, without permission or outside its folder.
         UnsupportedError: it uses an operator or operator set that is not known.
     """
-    model = load_model(path, external_data=True)
+    model = load_model(path, external_data=external_data)
     data = b"".join(part.read_bytes() for part in (path, *_files_beside(path)))
     weights = {tensor.name for tensor in model.graph.initializer}
     return ModelFile(

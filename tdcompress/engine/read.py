@@ -232,12 +232,12 @@ def _check_model(model: onnx.ModelProto) -> None:
         raise ModelError(f"the ONNX checker refuses the model: {' '.join(str(error).split())[:300]}") from error
 
 
-def read_graph(source: Path | bytes) -> Graph:
+def read_graph(source: Path | bytes, *, external_data: bool = False) -> Graph:
     """Read and check a model.
 
     Args:
-        source: a path, or the file's bytes. With a path, weights in files beside it are read too, if they lie in the same folder
-            or below; bytes have no folder.
+        source: a path, or the file's bytes.
+        external_data: also read weights in files beside the path, if they lie in the same folder or below; bytes have no folder.
 
     Raises:
         ModelError: not an ONNX model, or a damaged one.
@@ -248,7 +248,7 @@ def read_graph(source: Path | bytes) -> Graph:
         graph = _graph(model)
         _check_model(model)
         return graph
-    model = load_model(source, external_data=True)
+    model = load_model(source, external_data=external_data)
     with in_file(source):
         return _graph(model)
 

@@ -155,11 +155,11 @@ class Session:
     """A loaded model.
 
     Args:
-        source: path of an ONNX file (ordinary, with sparse initializers, or packed), or its bytes. Weights in files beside it
-            are read, if they lie in its folder or below.
+        source: path of an ONNX file (ordinary, with sparse initializers, or packed), or its bytes.
         threads: images of a batch run in this many threads; one image runs in one thread.
         isa: an instruction set ("avx512", "avx2", "neon", "scalar") instead of the best that the machine has.
         providers: None; there is only the CPU.
+        external_data: accept weights in files beside the ONNX file, in its folder or below.
 
     Raises:
         ModelError: not an ONNX model, or a damaged one.
@@ -169,7 +169,13 @@ class Session:
     """
 
     def __init__(
-        self, source: str | PathLike[str] | bytes, threads: int = 1, *, isa: str | None = None, providers: None = None
+        self,
+        source: str | PathLike[str] | bytes,
+        threads: int = 1,
+        *,
+        isa: str | None = None,
+        providers: None = None,
+        external_data: bool = False,
     ) -> None:
         if not isinstance(threads, int | np.integer) or not 1 <= threads <= MAX_THREADS:
             raise UserError(f"threads = {threads!r}; it must be a whole number from 1 to {MAX_THREADS}")
@@ -182,7 +188,7 @@ class Session:
         self._run = self._library.run
         self._threads = int(threads)
         self._path = None if isinstance(source, bytes) else Path(source)
-        self._graph: Graph = read_graph(source if isinstance(source, bytes) else Path(source))
+        self._graph: Graph = read_graph(source if isinstance(source, bytes) else Path(source), external_data=external_data)
         with self._in_file():
             self._batch = _batch_of(self._graph)
         self._inputs = [_node_arg(value) for value in self._graph.inputs]
@@ -352,7 +358,11 @@ class Session:
 
 
 def explain(
-    source: str | PathLike[str] | bytes, *, isa: str | None = None, shapes: Mapping[str, Sequence[int]] | None = None
+    source: str | PathLike[str] | bytes,
+    *,
+    isa: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    external_data: bool = False,
 ) -> tuple[LayerRecord, ...]:
     """Per convolution and fully connected layer: zeros, the kernel that was chosen, and why.
 
@@ -360,11 +370,12 @@ def explain(
         source: as Session takes it.
         isa: as Session takes it.
         shapes: input name -> shape with the batch, for models that leave other sizes open.
+        external_data: as Session takes it.
 
     Raises:
         ModelError, UnsupportedError, UserError: as Session and Session.plan do.
     """
-    session = Session(source, isa=isa)
+    session = Session(source, isa=isa, external_data=external_data)
     if shapes is not None:
         session.plan(shapes)
     return session.layers()

@@ -50,6 +50,7 @@ def quantise_int8(
     weight_range: WeightRange = "portable",
     pack: bool = True,
     prefer: Prefer = "speed",
+    external_data: bool = False,
 ) -> QuantiseReport:
     """Quantise `src` and publish the result.
 
@@ -62,13 +63,14 @@ def quantise_int8(
             bit more; needs ARM, or x86 with VNNI, wherever the file is to run.
         pack: pack int8 weights where that makes the file smaller.
         prefer: see `pack_onnx`.
+        external_data: accept weights in files beside `src`.
 
     Raises:
         ModelError: `src` is not a model, or the samples do not fit its input.
         UnsupportedError: several inputs, or nothing in the model that can be quantised.
         VerificationError: onnxruntime does not run the result, packed weights do not decode, or outputs that were finite are not.
     """
-    source = load_model(src)
+    source = load_model(src, external_data=external_data)
     with in_file(src):
         dense = prepared(densified(source))[0]
         batches = _batches(dense, calibration)

@@ -70,7 +70,8 @@ def test_engine_is_called_as_a_user_calls_it(monkeypatch):
     calls = []
 
     class Session:
-        def __init__(self, path, threads):
+        def __init__(self, path, threads, external_data):
+            assert external_data  # the benchmark asked before
             calls.append((path, threads))
 
         def run(self, outputs, inputs):

@@ -43,16 +43,18 @@ def test_denormals_are_counted_per_type(values, count):
 def test_weights_beside_the_model_count_and_those_elsewhere_are_refused(make_model, tmp_path):
     path, beside = tmp_path / "outside.onnx", tmp_path / "weights.bin"
     onnx.save_model(onnx.load(make_model(hidden=64)), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    file = read_model_file(path)
+    with pytest.raises(ModelError, match="external_data=True"):
+        read_model_file(path)
+    file = read_model_file(path, external_data=True)
     assert file.bytes == path.stat().st_size + beside.stat().st_size
     assert file.gzip_bytes > beside.stat().st_size / 2
     changed = bytearray(beside.read_bytes())
     changed[0] ^= 1
     beside.write_bytes(changed)
-    assert read_model_file(path).sha256 != file.sha256
+    assert read_model_file(path, external_data=True).sha256 != file.sha256
     beside.rename(tmp_path / "elsewhere.bin")
     with pytest.raises(ModelError, match="not a file beside the model"):
-        read_model_file(path)
+        read_model_file(path, external_data=True)
 
 
 def test_things_that_are_no_model_are_refused(tmp_path):

@@ -22,7 +22,7 @@ def open_file(model, tmp_path):
 
 
 def test_a_shape_opens_what_the_file_does_not_say(open_file, capsys):
-    assert main(["inspect", str(open_file), "--backend", "engine", "--shape", "1x3x20x24", "--json"]) == 0
+    assert main(["inspect", str(open_file), "--backend", "engine", "--external-data", "--shape", "1x3x20x24", "--json"]) == 0
     (layer,) = json.loads(capsys.readouterr().out)
     assert (layer["layer"], layer["weights"], layer["kernel"]) == ("conv", 108, "dense")
 
@@ -30,10 +30,11 @@ def test_a_shape_opens_what_the_file_does_not_say(open_file, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--backend", "engine"], "--shape"),
-        (["--backend", "engine", "--shape", "1x3xhxw"], "for each of x"),
-        (["--backend", "engine", "--shape", "1x3x9x9", "--shape", "1x3x9x9"], "for each of x"),
-        (["--backend", "engine", "--shape", "1x4x9x9"], "cannot have the shape"),
+        (["--backend", "engine", "--external-data"], "--shape"),
+        (["--backend", "engine", "--shape", "1x3x9x9"], "--external-data"),
+        (["--backend", "engine", "--external-data", "--shape", "1x3xhxw"], "for each of x"),
+        (["--backend", "engine", "--external-data", "--shape", "1x3x9x9", "--shape", "1x3x9x9"], "for each of x"),
+        (["--backend", "engine", "--external-data", "--shape", "1x4x9x9"], "cannot have the shape"),
         (["--shape", "1x3x9x9"], "--backend engine"),
     ],
 )

@@ -338,8 +338,11 @@ def external_copy(data: bytes, folder: Path) -> Path:
 def test_weights_in_a_file_beside_the_model(small, tmp_path):
     path, x = external_copy(small, tmp_path), floats(2, 3, 12, 12)
     assert (tmp_path / "model.onnx.data").stat().st_size > 1000
-    np.testing.assert_array_equal(Session(path).run(None, {"x": x})[0], Session(small).run(None, {"x": x})[0])
-    assert explain(path) == explain(small)
+    with pytest.raises(ModelError, match="external_data=True"):
+        Session(path)
+    session = Session(path, external_data=True)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], Session(small).run(None, {"x": x})[0])
+    assert explain(path, external_data=True) == explain(small)
 
 
 def test_weights_outside_the_folder_are_not_read(small, tmp_path):
@@ -348,14 +351,14 @@ def test_weights_outside_the_folder_are_not_read(small, tmp_path):
     path = external_copy(small, inner)
     (inner / "model.onnx.data").rename(tmp_path / "secret")
     with pytest.raises(ModelError, match="not a file beside the model"):
-        Session(path)
+        Session(path, external_data=True)
     (inner / "model.onnx.data").symlink_to(tmp_path / "secret")
     with pytest.raises(ModelError, match="not a file beside the model"):
-        Session(path)
+        Session(path, external_data=True)
     (inner / "model.onnx.data").unlink()
     (inner / "model.onnx.data").write_bytes((tmp_path / "secret").read_bytes()[:-1])
     with pytest.raises(ModelError, match="truncated"):
-        Session(path)
+        Session(path, external_data=True)
 
 
 def test_constants_that_would_fill_the_memory_together(model, monkeypatch):
