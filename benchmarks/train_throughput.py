@@ -128,17 +128,18 @@ def build(cell: Cell, model: str, data: TrainData, device: torch.device) -> Step
         batch_size=cell.batch,
         optimizer=OptimizerSettings(lr=1e-3, momentum=0.9, nesterov=True),
         l2=5e-4,
-        precision=cell.precision,
     )
     optimizer = settings.optimizer.build(net)
     if cell.path == "reference":
         updater = Updater(net, optimizer, l2=settings.l2, clip_norm=None, frozen=None)
-        stepper = Stepper(net, data, settings, updater, seed=0, device=device, world=World())
+        stepper = Stepper(net, data, settings, updater, precision=cell.precision, seed=0, device=device, world=World())
         path: StepPath = ReferencePath(stepper, len(data), settings, seed=0, device=device, lr=lambda step: 1e-3)
     elif why_not(net, settings):
         return None
     else:
-        path = FastPath(net, data, settings, optimizer, seed=0, device=device, lr=lambda step: 1e-3, mode=cell.path)
+        path = FastPath(
+            net, data, settings, optimizer, precision=cell.precision, seed=0, device=device, lr=lambda step: 1e-3, mode=cell.path
+        )
     path.begin_epoch(0, 0)
     for _ in range(3):
         path.advance(1)

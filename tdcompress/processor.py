@@ -4,7 +4,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-UNKNOWN = "unknown"
+from tdcompress.limits import UNKNOWN, read_fact
+
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686", "x86"})
 
 
@@ -46,11 +47,7 @@ def read_processor(root: Path = Path("/")) -> Processor:
         root: where /proc hangs (another folder in tests).
     """
     fields: dict[str, str] = {}
-    try:
-        text = (root / "proc/cpuinfo").read_text()
-    except OSError:
-        text = ""
-    for line in text.splitlines():
+    for line in (read_fact(root / "proc/cpuinfo") or "").splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), value.strip())
     words = (fields.get("flags") or fields.get("features") or "").split()

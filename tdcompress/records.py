@@ -22,6 +22,7 @@ class TrainRecord:
     """One training. ``accuracy`` (0..1) is that of the deployed, unpruned network on the test set.
 
     ``path`` is "fast" or "reference" (`tdcompress.train.paths`), ``path_reason`` why that one.
+    ``precision`` and ``threads`` are what they became on the machine that trained; ``notes`` say why.
     """
 
     method: str
@@ -34,6 +35,9 @@ class TrainRecord:
     device: str
     path: str
     path_reason: str
+    precision: Literal["float32", "bfloat16"]
+    threads: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tdcompress.bench.backends import check_backend
 from tdcompress.bench.backends.base import CPU_PROVIDER
 from tdcompress.bench.budget import Budget, find_budget
-from tdcompress.bench.host import read_host, usable_cores
+from tdcompress.bench.host import read_host
 from tdcompress.bench.inputs import check_given_inputs, check_same_inputs, random_inputs
 from tdcompress.bench.job import PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult
 from tdcompress.bench.launch import run_job
@@ -23,6 +23,7 @@ from tdcompress.bench.modelfile import read_model_file
 from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
 from tdcompress.bench.summary import Setting, Subject, compare, summarise
 from tdcompress.errors import UserError
+from tdcompress.limits import usable_cores
 from tdcompress.processor import read_processor
 
 Arrays = Mapping[str, NDArray[Any]]

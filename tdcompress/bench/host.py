@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdcompress.processor import UNKNOWN, read_processor
+from tdcompress.limits import UNKNOWN, affinity, container_limits, read_fact
+from tdcompress.processor import read_processor
 
 PACKAGES = ("tdcompress", "numpy", "onnx", "onnxruntime", "openvino", "deepsparse")
 # Instruction sets that decide which kernels a runtime picks; the whole flag list is a page of noise.
@@ -51,11 +52,6 @@ class Host:
     load_average: float | None
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(_affinity())
-
-
 def read_host(root: Path = Path("/")) -> Host:
     """Read the facts of this machine.
 
@@ -65,23 +61,23 @@ def read_host(root: Path = Path("/")) -> Host:
     processor = read_processor(root)
     cpu, flags = processor.name, tuple(flag for flag in processor.flags if FLAGS.match(flag))
     cores = os.cpu_count() or 1
-    affinity = _affinity()
+    cores_of_process = affinity()
     memory_bytes = _memory_bytes(root)
-    cpu_limit, memory_limit = _container_limits(root)
+    cpu_limit, memory_limit = container_limits(root)
     accelerators = _accelerators(root)
-    lasting = (cpu, flags, cores, affinity, cpu_limit, round(memory_bytes / 2**30), memory_limit, accelerators)
+    lasting = (cpu, flags, cores, cores_of_process, cpu_limit, round(memory_bytes / 2**30), memory_limit, accelerators)
     digest = hashlib.sha256(repr(lasting).encode()).hexdigest()[:6]
     name = re.sub(r"[^a-z0-9]+", "-", cpu.lower().replace("(r)", "").replace("(tm)", "")).strip("-")[:32].rstrip("-")
     return Host(
-        id=f"{name}-{len(affinity)}c-{digest}",
+        id=f"{name}-{len(cores_of_process)}c-{digest}",
         cpu=cpu,
         flags=flags,
         cores=cores,
-        affinity=affinity,
+        affinity=cores_of_process,
         cpu_limit=cpu_limit,
         memory_bytes=memory_bytes,
         memory_limit=memory_limit,
-        governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or UNKNOWN,
+        governor=read_fact(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or UNKNOWN,
         accelerators=accelerators,
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         versions=_versions(),
@@ -89,53 +85,15 @@ def read_host(root: Path = Path("/")) -> Host:
     )
 
 
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _affinity() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
-
-
 def _memory_bytes(root: Path) -> int:
-    found = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
+    found = re.search(r"^MemTotal:\s+(\d+) kB", read_fact(root / "proc/meminfo") or "", re.MULTILINE)
     return int(found.group(1)) * 1024 if found else 0
-
-
-def _container_limits(root: Path) -> tuple[str, str]:
-    """Quota in cores and memory in bytes from cgroup v2 or v1: the tightest of this process's group and the root's."""
-    groups = dict[str, str]()
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        groups.update(dict.fromkeys(controllers.split(","), path.strip("/")))
-    if not groups:
-        return UNKNOWN, UNKNOWN
-    base = root / "sys/fs/cgroup"
-    quotas, memories = list[float](), list[int]()
-    for folder in {base, base / groups.get("", "")}:
-        quota, _, period = (_read(folder / "cpu.max") or "max 1").partition(" ")
-        quotas += [int(quota) / int(period)] if quota != "max" else []
-        memory = _read(folder / "memory.max") or "max"
-        memories += [int(memory)] if memory != "max" else []
-    for folder in {base / "cpu", base / "cpu" / groups.get("cpu", "")}:
-        quota, period = _read(folder / "cpu.cfs_quota_us") or "-1", _read(folder / "cpu.cfs_period_us") or "1"
-        quotas += [int(quota) / int(period)] if int(quota) > 0 else []
-    for folder in {base / "memory", base / "memory" / groups.get("memory", "")}:
-        memory = _read(folder / "memory.limit_in_bytes") or ""
-        # v1 writes "no limit" as the largest multiple of the page size.
-        memories += [int(memory)] if memory and int(memory) < 2**62 else []
-    return (f"{min(quotas):g}" if quotas else "none"), (str(min(memories)) if memories else "none")
 
 
 def _accelerators(root: Path) -> tuple[str, ...]:
     models = list[str]()
     for path in sorted((root / "proc/driver/nvidia/gpus").glob("*/information")):
-        found = re.search(r"^Model:\s*(.+)$", _read(path) or "", re.MULTILINE)
+        found = re.search(r"^Model:\s*(.+)$", read_fact(path) or "", re.MULTILINE)
         models.append(found.group(1).strip() if found else UNKNOWN)
     return tuple(models)
 

@@ -3,10 +3,10 @@
 import torch
 
 from tdcompress.artifacts import SCRATCH
-from tdcompress.bench.host import read_host
 from tdcompress.files import write_text
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Workspace
+from tdcompress.processor import read_processor
 from tdcompress.records import TrainRecord
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import (
@@ -20,9 +20,10 @@ from tdcompress.stages.network import (
     train_samples,
 )
 from tdcompress.train.loop import METRICS, Progress, train
+from tdcompress.train.result import TrainResult
 from tdcompress.train.together import alone
 
-VERSION = 1
+VERSION = 2
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainRecord:
@@ -67,7 +68,10 @@ def _run(experiment: Experiment, device: torch.device, work: Workspace) -> Train
         accuracy=measured_accuracy(experiment, net, device),
         seconds=round(result.seconds, 3),
         images_per_second=round(result.images_per_second, 1),
-        device=device_name(device),
+        device=device_name(device, result),
+        precision=result.precision,
+        threads=result.threads,
+        notes=result.notes,
         path=result.path,
         path_reason=result.path_reason,
     )
@@ -85,12 +89,11 @@ def keep_metrics(work: Workspace) -> None:
 def progress_text(now: Progress) -> str:
     """What stands beside the bar of a training."""
     loss = "" if now.loss is None else f"  loss {now.loss:.3f}"
-    return f"epoch {now.epoch}/{now.epochs}{loss}  {now.images_per_second:,.0f} images/s"
+    return f"epoch {now.epoch}/{now.epochs}{loss}  {now.images_per_second:,.0f} images/s  {now.precision}"
 
 
-def device_name(device: torch.device) -> str:
-    """What a person calls the device: the GPU's name, or the processor's with the threads that were used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return f"{read_host().cpu}, {threads} thread{'s' * (threads != 1)}"
+def device_name(device: torch.device, result: TrainResult) -> str:
+    """What a person calls the device: the GPU's name, or the processor's with the threads that were used; and bfloat16."""
+    threads = f"{result.threads} thread{'s' * (result.threads != 1)}"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{read_processor().name}, {threads}"
+    return f"{name}, {result.precision}" if result.precision != "float32" else name

@@ -50,6 +50,14 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def first_says(self, numbers: tuple[int, ...], device: torch.device) -> tuple[int, ...]:
+        """The first process's numbers, in every process; what the others give only tells how many there are."""
+        if self.size == 1:
+            return numbers
+        shared = torch.tensor(numbers, dtype=torch.int64, device=device)
+        dist.broadcast(shared, 0)
+        return tuple(int(number) for number in shared)
+
     def agree(self, signal_number: int | None, device: torch.device) -> int | None:
         """The signal that any process got, so that all of them stop at the same step."""
         if self.size == 1:

@@ -20,6 +20,7 @@ from tdcompress.train import checkpoint
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
 from tdcompress.train.fast.path import FastPath, Mode
+from tdcompress.train.manner import Manner, settle
 from tdcompress.train.paths import Asked, PathName, ReferencePath, StepPath, choose_path
 from tdcompress.train.result import Counters, Progress, TrainResult
 from tdcompress.train.samples import TrainData
@@ -27,6 +28,7 @@ from tdcompress.train.saved import CHECKPOINTS
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.state import load_tensors, state_tensors
 from tdcompress.train.step import Stepper
+from tdcompress.train.threads import computing_with
 from tdcompress.train.together import alone, share
 from tdcompress.train.update import FrozenZeros, Updater
 
@@ -90,9 +92,14 @@ def train(
             f"train.batch_size: {settings.accumulate} micro-batches in each of {world.size} processes "
             f"do not divide {settings.batch_size}"
         )
+    found = _newest(folder, world)
+    begun = found.header["manner"] if found else None
     with alone(device), _named_memory_errors(settings):
-        run = _Run(net.to(device), data.to(device), test.to(device), settings, seed, device, folder, keep, world, path)
-        return run.loop(progress, should_stop, checkpoint_seconds)
+        net, data, test = net.to(device), data.to(device), test.to(device)
+        manner = settle(settings, begun, net.model, data, device=device, world=world)
+        with computing_with(manner.threads, device):
+            run = _Run(net, data, test, settings, seed, device, folder, keep, world, path, found, manner)
+            return run.loop(progress, should_stop, checkpoint_seconds)
 
 
 class _Run:
@@ -110,17 +117,19 @@ class _Run:
         keep: Mapping[str, Tensor] | None,
         world: World,
         path: Asked,
+        found: checkpoint.Checkpoint | None,
+        manner: Manner,
     ) -> None:
         self.net, self.data, self.test, self.settings = net, data, test, settings
-        self.seed, self.device, self.folder, self.world = seed, device, folder, world
+        self.seed, self.device, self.folder, self.world, self.manner = seed, device, folder, world, manner
         self.steps_per_epoch = len(data) // settings.batch_size
         self.steps = settings.epochs * self.steps_per_epoch
         self.counters = Counters()
         self.identity = _identity(settings, seed, len(data), keep)
         self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
-        begun = self.resume()
+        begun = None if found is None else self.take_up(found)
         self.choice = choose_path(path, begun, net, settings, device=device, world=world, keep=keep)
-        _log.info("training on the %s path: %s", self.choice.name, self.choice.reason)
+        _log.info("training on the %s path (%s), %s", self.choice.name, self.choice.reason, "; ".join(manner.notes))
         self.path = self.fast_path() if self.choice.name == "fast" else self.reference_path(keep)
 
     def reference_path(self, keep: Mapping[str, Tensor] | None) -> StepPath:
@@ -128,14 +137,24 @@ class _Run:
         net, settings, seed, device = self.net, self.settings, self.seed, self.device
         frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
         updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)
-        stepper = Stepper(net, self.data, settings, updater, seed=seed, device=device, world=self.world)
+        stepper = Stepper(
+            net, self.data, settings, updater, precision=self.manner.precision, seed=seed, device=device, world=self.world
+        )
         return ReferencePath(stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr)
 
     def fast_path(self) -> StepPath:
         """An epoch on the device."""
         mode: Mode = "compiled" if self.device.type == "cuda" or self.settings.compile else "direct"
         path = FastPath(
-            self.net, self.data, self.settings, self.optimizer, seed=self.seed, device=self.device, lr=self.lr, mode=mode
+            self.net,
+            self.data,
+            self.settings,
+            self.optimizer,
+            precision=self.manner.precision,
+            seed=self.seed,
+            device=self.device,
+            lr=self.lr,
+            mode=mode,
         )
         share()  # compiled, captured, and with generators of its own: other threads may go on
         return path
@@ -212,6 +231,7 @@ class _Run:
         if epoch % self.settings.evaluate_every == 0 or now.step == self.steps:
             line["test_accuracy"] = self.test_accuracy(stop_if_asked)
         line["lr"] = self.lr(now.step - 1)
+        line["precision"] = self.manner.precision
         line |= self.net.method.numbers((now.step - 1) / self.steps_per_epoch)
         line["images_per_second"] = round(images / now.epoch_seconds, 1)
         line["seconds"] = round(now.epoch_seconds, 3)
@@ -238,6 +258,7 @@ class _Run:
             epoch=epoch + 1,
             epochs=self.settings.epochs,
             loss=self.path.loss,
+            precision=self.manner.precision,
             images_per_second=done * self.settings.batch_size / now.epoch_seconds,
             seconds_left=(self.steps - now.step) * now.epoch_seconds / done,
         )
@@ -253,19 +274,13 @@ class _Run:
         self.collect()
         if self.world.first:
             counters = dataclasses.asdict(self.counters)
-            header = {"identity": self.identity, "counters": counters, "path": self.choice.name}
+            header = {"identity": self.identity, "counters": counters, "path": self.choice.name, "manner": self.manner.header()}
             tensors = state_tensors(self.net, self.optimizer)
             content = checkpoint.Checkpoint(step=self.counters.step, tensors=tensors, header=header)
             checkpoint.write(self.folder / CHECKPOINTS, content)
 
-    def resume(self) -> PathName | None:
-        """Take up the newest complete checkpoint; returns the path that it is of."""
-        with self.world.first_goes_first():
-            if self.world.first:  # alone: a later sweep would take away what the first process is writing by then
-                self.sweep()
-            found = checkpoint.read_newest(self.folder / CHECKPOINTS)
-        if found is None:
-            return None
+    def take_up(self, found: checkpoint.Checkpoint) -> PathName:
+        """Go on from a checkpoint; returns the path that it is of."""
         if found.header["identity"] != self.identity:
             raise ArtifactError(
                 f"{self.folder / CHECKPOINTS} is of another training (settings, seed or data differ): remove it to train anew"
@@ -276,12 +291,6 @@ class _Run:
         _log.info("going on after step %d of %d", self.counters.step, self.steps)
         path: PathName = found.header["path"]
         return path
-
-    def sweep(self) -> None:
-        """Remove what a killed process left half-written."""
-        checkpoint.sweep(self.folder / CHECKPOINTS)
-        for leftover in self.folder.glob(f".{METRICS}.*.tmp"):
-            leftover.unlink()
 
     def result(self, resumed_from: int, stop_if_asked: Callable[[], None]) -> TrainResult:
         """The last epoch's line, and the sums."""
@@ -297,10 +306,23 @@ class _Run:
             train_accuracy=last.get("train_accuracy"),
             test_accuracy=last["test_accuracy"] if last else self.test_accuracy(stop_if_asked),
             resumed_from_step=resumed_from,
+            precision=self.manner.precision,
+            threads=self.manner.threads,
+            notes=self.manner.notes,
             path=self.choice.name,
             path_reason=self.choice.reason,
             history=tuple(now.history),
         )
+
+
+def _newest(folder: Path, world: World) -> checkpoint.Checkpoint | None:
+    """The newest complete checkpoint, once what a killed process left half-written is removed."""
+    with world.first_goes_first():
+        if world.first:  # alone: a later sweep would take away what the first process is writing by then
+            checkpoint.sweep(folder / CHECKPOINTS)
+            for leftover in folder.glob(f".{METRICS}.*.tmp"):
+                leftover.unlink()
+        return checkpoint.read_newest(folder / CHECKPOINTS)
 
 
 def _identity(settings: TrainSettings, seed: int, samples: int, keep: Mapping[str, Tensor] | None) -> str:

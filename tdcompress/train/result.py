@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tdcompress.train.evaluate import Precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -15,6 +17,7 @@ class Progress:
         epoch: the epoch that runs, from 1.
         epochs: of the whole training.
         loss: of this step, with the method's penalty; None where only the device knows it.
+        precision: what the network computes in.
         images_per_second: over the epoch so far.
         seconds_left: until the last step, evaluation not counted.
     """
@@ -24,6 +27,7 @@ class Progress:
     epoch: int
     epochs: int
     loss: float | None
+    precision: Precision
     images_per_second: float
     seconds_left: float
 
@@ -41,6 +45,9 @@ class TrainResult:
         train_accuracy: of the last epoch, on augmented samples while the weights changed; None where there was none.
         test_accuracy: after the last epoch, in float32, with the method's deployed parameters.
         resumed_from_step: steps that an earlier process had done; 0 = none.
+        precision: what the network computed in.
+        threads: of a training on a CPU.
+        notes: what to know about how it was trained: why in this precision, and what changed since it began.
         path: "fast" or "reference" (`tdcompress.train.paths`).
         path_reason: why that one.
         history: the lines of metrics.jsonl.
@@ -54,6 +61,9 @@ class TrainResult:
     train_accuracy: float | None
     test_accuracy: float
     resumed_from_step: int
+    precision: Precision
+    threads: int
+    notes: tuple[str, ...]
     path: str
     path_reason: str
     history: tuple[Mapping[str, Any], ...]

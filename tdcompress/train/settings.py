@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
-from tdcompress.train.evaluate import Precision
 from tdcompress.train.optim import LrSchedule, OptimizerSettings
+from tdcompress.train.precision import Asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,11 @@ class TrainSettings:
             that are reported do not contain it.
         label_smoothing: share of the target spread over all classes.
         clip_norm: the norm of the whole gradient is scaled down to this; None = never.
-        precision: "float32", or "bfloat16" for autocast around the network; weights and optimizer stay float32.
+        precision: "float32", or "bfloat16" for autocast around the network; weights and optimizer stay float32. "auto" is
+            bfloat16 where the device has instructions for it and a step is not more than 1.5 times slower, else float32.
+            A training that is taken up keeps what it began with.
+        threads: of a training on a CPU; 0 = what torch takes, but no more than the cores of this process. A training that is
+            taken up keeps their number.
         channels_last: activations in NHWC order, usually faster for convolutions.
         compile: run the network through torch.compile (needs a C++ compiler on a CPU).
         accumulate: micro-batches of a step; more of them need less memory for the same result.
@@ -35,13 +40,16 @@ class TrainSettings:
     l2: float = 0.0
     label_smoothing: float = 0.0
     clip_norm: float | None = None
-    precision: Precision = "float32"
+    precision: Asked = "float32"
+    threads: int = 0
     channels_last: bool = True
     compile: bool = False
     accumulate: int = 1
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ValueError(f"threads: {self.threads} is out of range, 0 or more")
         for key in ("batch_size", "accumulate", "evaluate_every"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: {getattr(self, key)} is out of range, 1 or more")
@@ -53,7 +61,7 @@ class TrainSettings:
             raise ValueError(f"label_smoothing: {self.label_smoothing} is out of range, 0 <= label_smoothing < 1")
         if self.clip_norm is not None and not 0.0 < self.clip_norm < math.inf:
             raise ValueError(f"clip_norm: {self.clip_norm} is out of range, above 0")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision: {self.precision!r} is no precision, one of float32, bfloat16")
+        if self.precision not in get_args(Asked):
+            raise ValueError(f"precision: {self.precision!r} is no precision, one of {', '.join(get_args(Asked))}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size = {self.batch_size}")

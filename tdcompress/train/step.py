@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tdcompress.methods.base import Step
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train.distributed import World
-from tdcompress.train.evaluate import autocast
+from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.samples import TrainData, derived_seed
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.update import Updater
@@ -25,6 +25,7 @@ class Stepper:
         data: training samples, there too.
         settings: the recipe's [train].
         updater: applies the gradients.
+        precision: what the network computes in.
         seed: of all that is drawn.
         device: of network and samples.
         world: the processes that share each batch.
@@ -37,10 +38,12 @@ class Stepper:
         settings: TrainSettings,
         updater: Updater,
         *,
+        precision: Precision,
         seed: int,
         device: torch.device,
         world: World,
     ) -> None:
+        self._precision = precision
         self._net, self._data, self._settings, self._updater = net, data, settings, updater
         self._seed, self._device, self._world = seed, device, world
         self._generator = torch.Generator(device)
@@ -88,7 +91,7 @@ class Stepper:
         images = self._data.preprocess(pixels)
         # The images' order decides every layer's. Weights keep theirs, so that checkpoints and selection see plain memory.
         order = torch.channels_last if self._settings.channels_last else torch.contiguous_format
-        with autocast(self._device, self._settings.precision):
+        with autocast(self._device, self._precision):
             logits = self._forward(images.contiguous(memory_format=order)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self._settings.label_smoothing)
         penalty = self._net.penalty()

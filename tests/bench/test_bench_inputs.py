@@ -13,7 +13,7 @@ from tdcompress.errors import ModelError, UnsupportedError, UserError
 
 def model_file(tmp_path, *inputs: tuple[str, int, tuple[int | None, ...] | None]) -> ModelFile:
     specs = tuple(InputSpec(name=name, element_type=kind, shape=shape) for name, kind, shape in inputs)
-    return ModelFile(path=tmp_path / "model.onnx", sha256="", bytes=0, gzip_bytes=0, denormals=0, inputs=specs)
+    return ModelFile(path=tmp_path / "model.onnx", sha256="", bytes=0, gzip_bytes=0, denormals=0, full_range=0, inputs=specs)
 
 
 def test_facts_of_a_file(make_model):

@@ -1,17 +1,19 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tdcompress.bench.host import read_host
 from tdcompress.bench.job import PairTimes, ProbeResult
-from tdcompress.bench.modelfile import read_model_file
+from tdcompress.bench.modelfile import ModelFile, read_model_file
 from tdcompress.bench.report import BenchReport, Protocol, Samples
 from tdcompress.bench.statistics import Ratio
 from tdcompress.bench.summary import Setting, Subject, compare, summarise, within_process_spread
 from tdcompress.bench.table import COSTS, TIMES, costs_table, format_ms, times_table
 from tdcompress.errors import ArtifactError
+from tdcompress.processor import Processor, read_processor
 
 SAME = Ratio(value=1.0, low=0.99, high=1.01)
 FASTER = Ratio(value=0.5, low=0.49, high=0.51)
@@ -47,7 +49,7 @@ def row(make_model):
         file = read_model_file(make_model(tiny_weights=tiny_weights))
         return summarise(
             Subject(file=file, backend="onnxruntime", provider="CPUExecutionProvider"),
-            Setting(threads=threads, batch=1, usable_cores=2),
+            Setting(threads=threads, batch=1, usable_cores=2, processor=read_processor()),
             read_host(),
             PROBE,
             processes,
@@ -112,6 +114,16 @@ def test_flags_name_noise_shift_unsteadiness_denormals_threads_and_clock(row):
         "percentiles contain 40 ns of the clock itself",
         *PROBE.notes,
     )
+
+
+def test_a_full_range_file_is_flagged_where_its_sums_saturate():
+    processor = Processor(name="Haswell", machine="x86_64", flags=("avx2",))
+    file = ModelFile(path=Path("q.onnx"), sha256="", bytes=1, gzip_bytes=1, denormals=0, full_range=2, inputs=())
+    setting = Setting(threads=1, batch=1, usable_cores=1, processor=processor)
+    subject = Subject(file=file, backend="onnxruntime", provider="CPUExecutionProvider")
+    timed = [process_times([2000] * 10)] * 2
+    found = summarise(subject, setting, read_host(), PROBE, timed, ratio=FASTER, control=SAME, timer_overhead_ns=1.0)
+    assert any(flag.startswith("2 full-range int8 weights") for flag in found.flags)
 
 
 def test_a_ratio_is_of_calls_not_of_blocks():

@@ -18,7 +18,7 @@ def test_it_learns_and_tells_every_epoch(small, tmp_path: Path) -> None:
     assert [line["epoch"] for line in lines] == list(range(1, 9))
     assert [line["step"] for line in lines] == [6 * epoch for epoch in range(1, 9)]  # floor(100 / 16) steps each
     assert list(lines[0]) == [
-        *("epoch", "step", "loss", "train_accuracy", "test_accuracy", "lr", "gamma", "alpha"),
+        *("epoch", "step", "loss", "train_accuracy", "test_accuracy", "lr", "precision", "gamma", "alpha"),
         *("images_per_second", "seconds"),
     ]
     assert lines[0]["gamma"] == 0.5

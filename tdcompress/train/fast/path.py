@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tdcompress.errors import TrainingError
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.train.evaluate import Precision
 from tdcompress.train.fast.drop import Dropping, Unsupported, dropping_of
 from tdcompress.train.fast.graph import Direct, Graph
 from tdcompress.train.fast.layout import Layout
@@ -63,6 +64,7 @@ class FastPath:
         data: training samples, there too.
         settings: the recipe's [train].
         optimizer: its momentum is taken up.
+        precision: what the network computes in.
         seed: of all that is drawn.
         device: of everything.
         lr: step -> learning rate.
@@ -76,6 +78,7 @@ class FastPath:
         settings: TrainSettings,
         optimizer: torch.optim.Optimizer,
         *,
+        precision: Precision,
         seed: int,
         device: torch.device,
         lr: Callable[[int], float],
@@ -97,6 +100,7 @@ class FastPath:
             dropping=dropping,
             data=data,
             settings=settings,
+            precision=precision,
             rule=rule,
             state=self._state,
             compiled=mode == "compiled",

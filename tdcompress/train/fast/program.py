@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tdcompress.train.evaluate import autocast
+from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.fast.drop import Dropping
 from tdcompress.train.fast.layout import Layout
 from tdcompress.train.fast.update import Rule, update
@@ -64,6 +64,7 @@ class Program:
         dropping: what is dropped.
         data: training samples on the device.
         settings: the recipe's [train].
+        precision: what the network computes in.
         rule: of the update.
         state: on the device.
         compiled: run forward, backward and update through torch.compile.
@@ -77,13 +78,14 @@ class Program:
         dropping: Dropping,
         data: TrainData,
         settings: TrainSettings,
+        precision: Precision,
         rule: Rule,
         state: State,
         compiled: bool,
     ) -> None:
         self._network, self._layout, self._dropping, self._data = network, layout, dropping, data
         self._settings, self._rule, self.state = settings, rule, state
-        self._matrices = torch.bfloat16 if settings.precision == "bfloat16" else None
+        self._precision = precision
         device = state.vector.device
         self._never = torch.zeros(layout.size, dtype=torch.bool, device=device)
         self.generators = {name: torch.Generator(device) for name in ("method", "augment")}
@@ -107,7 +109,7 @@ class Program:
             pixels = self._data.augment(pixels, self.generators["augment"])
         leaf = state.vector.detach().requires_grad_()
         loss, correct = self._loss(
-            self._network, self._layout, self._data.preprocess, self._settings, self._matrices, leaf, dropped, pixels, labels,
+            self._network, self._layout, self._data.preprocess, self._settings, self._precision, leaf, dropped, pixels, labels,
             state.buffers,
         )  # fmt: skip
         (gradient,) = torch.autograd.grad(loss, leaf)
@@ -141,7 +143,7 @@ def _loss(
     layout: Layout,
     preprocess: nn.Module,
     settings: TrainSettings,
-    matrices: torch.dtype | None,
+    precision: Precision,
     vector_P: Tensor,
     dropped_P: Tensor | None,
     pixels: Tensor,
@@ -150,10 +152,10 @@ def _loss(
 ) -> tuple[Tensor, Tensor]:
     """The mean loss of a batch, and how many samples are right."""
     effective_P = vector_P if dropped_P is None else vector_P.masked_fill(dropped_P, 0.0)
-    params = layout.views(effective_P, matrices)
+    params = layout.views(effective_P, torch.bfloat16 if precision == "bfloat16" else None)
     order = torch.channels_last if settings.channels_last else torch.contiguous_format
     images = preprocess(pixels).contiguous(memory_format=order)
-    with autocast(vector_P.device, settings.precision):
+    with autocast(vector_P.device, precision):
         logits = functional_call(network, {**params, **buffers}, (images,)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
     return loss, (logits.detach().argmax(1) == labels).sum()

@@ -1,0 +1,130 @@
+"""Which number format a training computes in: settled once when it starts, by what the device can do.
+
+A recipe's key holds what was asked for, the checkpoint and the record hold what it became, so a training begun on one machine
+keeps its format on another.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+from tdcompress.processor import Processor
+from tdcompress.train.evaluate import Precision, autocast
+from tdcompress.train.samples import TrainData
+
+Asked = Literal["auto", "float32", "bfloat16"]
+
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+SLOWER = 1.5
+PROBE_STEPS = 3
+PROBE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a training computes in.
+
+    Attributes:
+        precision: float32, or bfloat16 autocast around the network.
+        reason: for people.
+        warning: whether the reason is one to think about before going on.
+    """
+
+    precision: Precision
+    reason: str
+    warning: bool = False
+
+
+def settle_precision(
+    asked: Asked,
+    begun: Precision | None,
+    *,
+    device: torch.device,
+    processor: Processor,
+    seconds: Callable[[Precision], float],
+) -> Settled:
+    """Decide for a training that starts or goes on.
+
+    Args:
+        asked: "auto" takes bfloat16 where the device computes in it, unless that turns out more than 1.5 times slower here.
+        begun: what the training began with, None at its start; it stays.
+        device: where to train.
+        processor: of this machine.
+        seconds: measures a step in a precision; called only where the answer matters.
+    """
+    if begun is not None:
+        return Settled(precision=begun, reason=f"{begun}, as the training began")
+    native, why = native_bfloat16(device, processor)
+    if asked == "float32" or (asked == "auto" and not native):
+        return Settled(precision="float32", reason="float32, as asked" if asked == "float32" else f"float32: {why}")
+    if asked == "bfloat16" and native:
+        return Settled(precision="bfloat16", reason="bfloat16, as asked")
+    wide, narrow = seconds("float32"), seconds("bfloat16")
+    times = f"a step takes {narrow:.3g} s in bfloat16 and {wide:.3g} s in float32"
+    if asked == "bfloat16":
+        reason = f'bfloat16, as asked, but {why}: {times}; train.precision = "auto" takes what is faster'
+        return Settled(precision="bfloat16", reason=reason, warning=True)
+    if narrow > SLOWER * wide:
+        return Settled(precision="float32", reason=f"float32: {why}, but {times}")
+    return Settled(precision="bfloat16", reason=f"bfloat16: {why}")
+
+
+def native_bfloat16(device: torch.device, processor: Processor) -> tuple[bool, str]:
+    """Whether a device multiplies in bfloat16, and the words for it. torch emulates it, slowly, where it does not."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return native, f"this GPU has {'' if native else 'no '}bfloat16 arithmetic"
+    found = sorted({"amx_bf16", "avx512_bf16"} & set(processor.flags)) if processor.is_x86 else []
+    if found:
+        return True, f"this processor has {found[0]}"
+    return False, "this processor has no bfloat16 instructions (amx_bf16, avx512_bf16)"
+
+
+def step_seconds(
+    model: nn.Module, data: TrainData, count: int, *, device: torch.device, channels_last: bool, precision: Precision
+) -> float:
+    """Seconds that a forward and backward pass takes: the fastest of up to three, after one to warm up.
+
+    The network stays as it is: its buffers are copies, and no gradient is kept.
+
+    Args:
+        model: the network, on ``device``.
+        data: samples, there too.
+        count: samples of the batch.
+        device: of both.
+        channels_last: see ``TrainSettings``.
+        precision: what to compute in.
+    """
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    images = data.preprocess(data.pixels[:count]).contiguous(memory_format=order)
+    labels = data.labels[:count]
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    was_training = model.training
+    model.train()
+
+    def step() -> float:
+        start = time.perf_counter()
+        with autocast(device, precision):
+            logits = functional_call(model, buffers, (images,)).float()
+        torch.autograd.grad(F.cross_entropy(logits, labels), parameters, allow_unused=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    try:
+        spent = fastest = step()
+        for _ in range(PROBE_STEPS):
+            taken = step()
+            spent, fastest = spent + taken, min(fastest, taken)
+            if spent > PROBE_SECONDS:
+                break
+    finally:
+        model.train(was_training)
+    return fastest
