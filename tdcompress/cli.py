@@ -313,7 +313,7 @@ def status(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace) -> None:
     """``tdcompress report``: a finished run's report, with what other machines measured."""
     from tdcompress.console import make_console
-    from tdcompress.report import shrinking
+    from tdcompress.report import layers, shrinking
     from tdcompress.report.again import compare_with, join_files, load_report
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render, render_document
@@ -325,7 +325,7 @@ def report(args: argparse.Namespace) -> None:
     if args.json:
         print((folder / "report.json").read_text(), end="")
         return
-    for table in (summary(found), *shrinking.tables(found)):
+    for table in (summary(found), *shrinking.tables(found), *layers.tables(found)):
         console.print(render(table))
     for note in found.notes:
         console.print(note, style="bold", highlight=False)

@@ -217,6 +217,7 @@ class Row:
         unit: what a pruned unit is.
         shares: how the pruned share was split where that is not how the training split its own (``options``); None = as there.
         evaluation: "released" = all candidates of the training were pruned too.
+        layers: how much of each prunable matrix was kept, before shrinking.
         shrunk: what shrinking did, layer by layer.
         finetune_epochs: those of ``epochs`` that came after pruning or shrinking.
         finetune_after: after which of them; None where there was no fine-tuning.
@@ -257,6 +258,7 @@ class Row:
     unit: Literal["whole", "filter"] = "whole"
     shares: Literal["filter", "layer", "erk", "global"] | None = None
     evaluation: Literal["plain", "released"] = "plain"
+    layers: tuple[LayerCount, ...] = ()
     shrunk: ShrinkRecord | None = None
     accuracy_finetuned: float | None = None
     finetune_epochs: int = 0

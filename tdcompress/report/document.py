@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tdcompress.records import Report
-from tdcompress.report import details, shrinking, text
+from tdcompress.report import details, layers, shrinking, text
 from tdcompress.report.headline import sentences
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
@@ -90,6 +90,7 @@ def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block
         figures.get("bytes"),
         *((details.sizes(report),) if report.rows else ()),
         *shrinking.tables(report),
+        *layers.tables(report),
         figures.get("latency") if measured else None,
         *_hosts(report),
         *((details.accuracies(report), details.trainings(report)) if report.rows else ()),

@@ -161,6 +161,7 @@ def make_row(
         unit=experiment.prune.unit or experiment.method.unit,
         shares=experiment.shares if pruned_otherwise(experiment) else None,
         evaluation=experiment.prune.evaluation,
+        layers=whole.layers,
         shrunk=shrunk,
         accuracy_finetuned=trained_on.accuracy if trained_on else None,
         finetune_epochs=finetune.epochs,

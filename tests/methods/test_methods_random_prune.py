@@ -70,6 +70,17 @@ def test_pruning_at_that_fraction_removes_exactly_what_was_masked(make_net, targ
     assert torch.equal(~masks["bn.bias"], net.method.pruned("conv"))
 
 
+@pytest.mark.parametrize("shares", ["layer", "erk", "global"])
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_with_other_shares_too(make_net, targets, granularity: str, shares: str):
+    net = make_net("random_prune", granularity, fraction=0.9, shares=shares)
+    params = net.parameters_by_name()
+    prune, slots = (weight_masks, targets.weights) if granularity == "weight" else (unit_masks, targets.groups)
+    masks = prune(params, slots, scores=net.method.scores(params), fraction=0.9, shares=shares)
+    deployed = net.method.deployed(params)
+    assert all(torch.equal(deployed[name], params[name] * mask) for name, mask in masks.items())
+
+
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_fractions_out_of_range_are_refused(fraction: float):
     with pytest.raises(ValueError, match=r"^fraction: "):

@@ -5,6 +5,7 @@ from torch import nn
 from tdcompress.methods.base import Step
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.sparsity.masks import unit_masks, weight_masks
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup
 
 
@@ -138,6 +139,9 @@ def test_a_ramp_that_does_not_fit_is_refused_or_scaled():
         ({"gamma": 1.5}, "gamma"),
         ({"keep_per_filter": 0}, "keep_per_filter"),
         ({"keep_per_filter": 3, "granularity": "unit"}, "keep_per_filter"),
+        ({"keep_per_filter": 3, "shares": "erk"}, "shares"),
+        ({"gamma": 0.5, "granularity": "unit", "shares": "filter"}, "shares"),
+        ({"gamma": 0.5, "schedule": "cubic", "freeze_share": 0.45}, "freeze_share"),
         ({"gamma": 0.5, "alpha": -0.1}, "alpha"),
         ({"gamma": 0.5, "alpha": float("nan")}, "alpha"),
         ({"gamma": 0.5, "l1": float("inf")}, "l1"),
@@ -147,3 +151,42 @@ def test_a_ramp_that_does_not_fit_is_refused_or_scaled():
 def test_values_out_of_range_are_refused(options: dict, key: str):
     with pytest.raises(ValueError, match=f"^{key}"):
         TargetedSettings(**options)
+
+
+@pytest.mark.parametrize("shares", ["layer", "erk", "global"])
+@pytest.mark.parametrize("granularity", ["weight", "unit"])
+def test_alpha_one_drops_exactly_what_pruning_with_the_same_shares_takes(make_net, granularity, shares):
+    net = make_net("targeted", granularity, gamma=0.7, alpha=1.0, shares=shares)
+    params, targets = {name: value.detach() for name, value in net.parameters_by_name().items()}, net.method.targets
+    if granularity == "weight":
+        masks = weight_masks(params, targets.weights, fraction=0.7, shares=shares)
+    else:
+        masks = unit_masks(params, targets.groups, fraction=0.7, shares=shares)
+    effective = drawn(net)
+    assert effective.keys() == masks.keys()
+    for name, mask in masks.items():
+        assert torch.equal(effective[name], params[name] * mask)
+        assert torch.equal(net.method.dropped()[name].expand_as(mask), ~mask)
+
+
+def test_a_cubic_freezes_with_every_candidate_dropped(make_net):
+    settings = TargetedSettings(gamma=0.75, alpha=0.5, schedule="cubic").for_training(10)
+    model = nn.Linear(8, 2)
+    targets = Targets(weights=(Slot(parameter="weight"),))
+    net = SparseNet(model, settings.build(targets, model))
+    assert net.method.rates(6.5) == (0.75, 0.5)
+    assert net.method.rates(7.0) == (0.75, 1.0)
+    assert [net.method.frozen(epoch) for epoch in (0.0, 6.9, 7.0)] == [False, False, True]
+    assert [net.method.counts(epoch).counts["weight"] for epoch in (0.0, 2.25, 9.0)] == [0, 5, 6]  # 0.875 * 0.75 * 8
+    assert int((drawn(net, epoch=7.0)["weight"] == 0).sum()) == 12
+
+
+def test_a_cubic_has_the_length_of_its_training():
+    cubic = TargetedSettings(gamma=0.9, schedule="cubic")
+    assert cubic.for_training(60).schedule_epochs == 60
+    assert cubic.for_training(60).for_training(60).schedule_epochs == 60
+    assert cubic.for_training(0).schedule_epochs == 1  # an untrained network has a schedule too, if never used
+    with pytest.raises(ValueError, match=r"^schedule_epochs: 60, but the training has 61 epochs"):
+        cubic.for_training(60).for_training(61)
+    with pytest.raises(ValueError, match=r"^schedule_epochs: .* has to know its epochs"):
+        cubic.build(Targets(weights=()), nn.Linear(2, 2))

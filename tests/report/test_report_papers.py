@@ -143,6 +143,9 @@ def test_a_heading_that_is_none_is_refused():
         ("none", "dropout", {}, False),
         ("targeted(alpha=0.66,gamma=0.75)", "targeted", TARGETED, True),
         ("targeted(alpha=0.66,gamma=0.75)", "targeted", TARGETED | {"schedule": "ramp"}, False),
+        ("targeted(alpha=0.66,gamma=0.75)", "targeted", TARGETED | {"schedule": "cubic"}, False),
+        ("ramping_targeted", "targeted", TARGETED | {"schedule": "cubic"}, False),
+        ("resnet32 xtreme-3", "targeted", {"keep_per_filter": 3, "alpha": 0.99, "schedule": "cubic"}, False),
         ("targeted(alpha=0.66,gamma=0.75)", "targeted", TARGETED | {"l1": 0.1}, False),
         ("targeted(alpha=0.66,gamma=0.75)", "targeted", TARGETED | {"alpha": 0.33}, False),
         ("ramping_targeted", "targeted", TARGETED | {"schedule": "ramp"}, True),
@@ -167,6 +170,9 @@ def test_variant_names_what_is_unusual():
     assert variant(row("targeted", options=TARGETED), targeted) == ""
     released = row("targeted", options=TARGETED | {"draw": "weight"}, granularity="unit", unit="filter", evaluation="released")
     assert variant(released, targeted) == "draw = weight, evaluation = released"
+    erk = row("targeted", options=TARGETED | {"shares": "erk"})
+    assert variant(erk, targeted) == "shares = erk"
+    assert variant(row("targeted", options=TARGETED, shares="global"), targeted) == "pruned by global shares"
     mismatched = row("targeted", options=TARGETED, granularity="unit", trained_granularity="weight", unit="filter")
     assert variant(mismatched, targeted) == "trained on weights"
     assert variant(row("none", granularity="unit", trained_granularity="weight"), read_heading("none")) == "whole units"

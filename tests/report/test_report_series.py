@@ -95,3 +95,15 @@ def luminance(colour: str) -> float:
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_shares_of_training_and_of_pruning_make_series_of_their_own(make_row):
+    row = make_row("targeted", 0.5, 0.9)
+    erk = dataclasses.replace(row, options=row.options | {"shares": "erk"})
+    pruned = dataclasses.replace(row, shares="global")
+    assert [line.detail for line in group([row, erk, pruned])] == [
+        "γ 0.9, α 0.66",
+        "γ 0.9, α 0.66, shares erk",
+        "γ 0.9, α 0.66, pruned by global shares",
+    ]
+    assert training_of(erk) != training_of(row) == training_of(pruned)

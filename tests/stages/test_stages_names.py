@@ -2,7 +2,7 @@
 
 from tdcompress.recipe import expand_sweep, parse_recipe
 from tdcompress.stages.experiment import Experiment, resolve
-from tdcompress.stages.names import differences, method_label, row_ids
+from tdcompress.stages.names import differences, method_label, pruned_otherwise, row_ids
 
 RECIPE = """
 name = "names"
@@ -68,3 +68,24 @@ def test_differences_leave_out_steps_that_are_not_taken_and_what_a_row_says_of_i
         {"prune.align": 4, "shrink.align": 16, "prune.exclude": ["conv2"]},
         {"finetune.lr": 0.1},
     ]
+
+
+def test_shares_and_schedules_tell_rows_apart() -> None:
+    targeted = '[[sweep.case]]\n"sparsity.method" = "targeted"\n"sparsity.gamma" = 0.5\n'
+    rows = experiments(
+        f'[[sweep.case]]\n"sparsity.method" = "none"\n[[sweep.case]]\n"prune.shares" = "erk"\n{targeted}'
+        f'{targeted}"sparsity.shares" = "erk"\n{targeted}"sparsity.shares" = "erk"\n"prune.shares" = "global"\n'
+        f'{targeted}"sparsity.schedule" = "cubic"\n{targeted}"sparsity.schedule" = "cubic"\n"sparsity.freeze_share" = 0.2\n'
+    )
+    assert row_ids(rows) == [
+        "none-0.5",
+        "none-by-erk-0.5",
+        "targeted-0.5",
+        "targeted-erk-0.5",
+        "targeted-by-global-erk-0.5",
+        "targeted-cubic-0.5",
+        "targeted-cubic-freeze_share0.2-0.5",
+    ]
+    assert method_label(rows[3]) == "targeted(alpha=0.5,gamma=0.5,shares=erk)"
+    assert [pruned_otherwise(row) for row in rows] == [False, True, False, False, True, False, False]
+    assert all("prune.shares" not in each for each in differences(rows))

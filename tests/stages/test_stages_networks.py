@@ -12,6 +12,7 @@ from tdcompress.artifacts import Store
 from tdcompress.errors import ModelError, RecipeError
 from tdcompress.pipeline import Runner
 from tdcompress.recipe import parse_recipe
+from tdcompress.sparsity.shares import Extent, selected_counts
 from tdcompress.stages.network import dense_network, deployed_network, example_inputs
 from tdcompress.stages.plan import plan_run
 
@@ -41,6 +42,7 @@ optimizer = {{ name = "sgd", lr = 0.05, momentum = 0.9 }}
 budget = "none"
 """
 UNITS = {"sparsity.granularity": "unit", "sparsity.gamma": 0.5, "sparsity.alpha": 0.5}
+CUBIC = {"sparsity.gamma": 0.5, "sparsity.schedule": "cubic"}
 RELEASED = 'fraction = 0.5\nevaluation = "released"'
 SAMPLES = 359
 CPU = torch.device("cpu")
@@ -98,6 +100,46 @@ def test_a_fixed_number_of_weights_is_kept_in_each_filter(runner, row):
     assert {name: kept for name, (_, kept, _) in layers(pruned).items()} == {
         "conv1.weight": 24, "conv2.weight": 48, "conv3.weight": 48, "hidden.weight": 48,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("shares", ["layer", "erk", "global"])
+def test_a_budget_is_split_over_the_layers_as_the_shares_say(runner, row, shares):
+    pruned = runner.ensure(row(prune=f'fraction = 0.9\nshares = "{shares}"').network)
+    sizes = {
+        "conv1.weight": (8, 9, 15),
+        "conv2.weight": (16, 72, 30),
+        "conv3.weight": (16, 144, 38),
+        "hidden.weight": (16, 64, 80),
+    }
+    extents = [Extent(name=name, rows=rows, length=size, erk=erk) for name, (rows, size, erk) in sizes.items()]
+    kept = {name: count for name, (_, count, _) in layers(pruned).items()}
+    total = sum(each.entries for each in extents)
+    if shares == "global":
+        assert sum(kept.values()) == total - math.floor(0.9 * total)
+    else:
+        counts = selected_counts(extents, 0.9, shares).counts
+        assert kept == {each.name: each.entries - counts[each.name] for each in extents}
+    for mask in load_file(pruned.file("masks.safetensors")).values():
+        assert bool(mask.flatten(1).any(1).all())  # no filter is empty
+
+
+def test_pruning_splits_as_training_did_unless_it_says_otherwise(row):
+    trained = {"sparsity.gamma": 0.5, "sparsity.shares": "erk"}
+    assert row("targeted", **trained).experiment.shares == "erk"
+    assert row("targeted", **trained, **{"prune.shares": "global"}).experiment.shares == "global"
+    assert row("targeted", **trained, **{"prune.granularity": "unit"}).experiment.shares == "layer"
+    assert row("targeted", "keep_per_filter = 3", **trained).experiment.shares == "filter"
+    keys = {row("targeted", **trained, **more).pruned.key for more in ({}, {"prune.shares": "global"}, {"prune.shares": "layer"})}
+    assert len(keys) == 3
+
+
+def test_a_schedule_by_share_knows_the_trainings_epochs(row):
+    cubic = {"sparsity.gamma": 0.5, "sparsity.schedule": "cubic"}
+    assert row("targeted", **cubic, **{"train.epochs": 7}).experiment.method.schedule_epochs == 7
+    options = row("targeted", **cubic).experiment.options
+    assert options["freeze_share"] == 0.3
+    assert "schedule_epochs" not in options
+    assert "freeze_share" not in row("targeted", **{"sparsity.gamma": 0.5}).experiment.options
 
 
 def test_one_training_feeds_many_prunings(runner, row):
@@ -270,6 +312,14 @@ GOLDEN = {
         (RELEASED, {"sparsity.keep_per_filter": 3}, "prune.evaluation: .*this targeted has no gamma"),
         (RELEASED, {"sparsity.gamma": 0.5, "prune.granularity": "unit"}, "which are weights, and here units are pruned"),
         ("keep_per_filter = 3", {"sparsity.gamma": 0.5, "prune.evaluation": "released"}, "keep_per_filter is no share"),
+        (RELEASED, {"sparsity.gamma": 0.5, "prune.shares": "erk"}, "split by .filter., and here shares = .erk."),
+        ("keep_per_filter = 3", {"sparsity.gamma": 0.5, "prune.shares": "erk"}, "prune.shares: they split a fraction"),
+        ("fraction = 0.5", {"sparsity.keep_per_filter": 3, "sparsity.shares": "erk"}, "sparsity.shares: they split gamma"),
+        ("fraction = 0.5", {**UNITS, "sparsity.shares": "filter"}, "sparsity.shares: .filter. is a share of the weights"),
+        ("fraction = 0.5", {**UNITS, "prune.shares": "filter"}, "prune.shares: .filter. is a share of the weights"),
+        ("fraction = 0.5", {**CUBIC, "sparsity.freeze_share": 0.5}, "sparsity.freeze_share: 0.5 would freeze the masks"),
+        ("fraction = 0.5", {**CUBIC, "sparsity.schedule_epochs": 5}, "sparsity.schedule_epochs: 5, but the training has 1"),
+        ("fraction = 0.5", {**CUBIC, "sparsity.ramp_share": [0.5, 0.2]}, "sparsity.ramp_share: "),
     ],
 )
 def test_combinations_that_cannot_be_are_refused(plan, prune, changes, said):

@@ -1,0 +1,33 @@
+"""How many weights each layer keeps: where a budget went, layer by layer."""
+
+from tdcompress.records import LayerCount, Report, Row
+from tdcompress.report import text
+from tdcompress.report.tables import Table, numbers, texts
+
+
+def tables(report: Report) -> tuple[Table, ...]:
+    """One row's layers, weights pruned; every row's are in report.json. Nothing where no weights were pruned."""
+    pruned = [row for row in report.rows if row.layers and row.granularity == "weight" and row.sparsity_prunable > 0]
+    if not pruned:
+        return ()
+    row = _shown(report, pruned)
+    return (
+        Table(
+            title=f"Weights kept in each layer of {row.id}",
+            columns=(*texts("layer", "shape"), *numbers("weights", "kept", "kept, %")),
+            rows=tuple(
+                (layer.name, " x ".join(map(str, layer.shape)), f"{layer.total:,}", f"{layer.kept:,}", _percent(layer))
+                for layer in row.layers
+            ),
+        ),
+    )
+
+
+def _percent(layer: LayerCount) -> str:
+    return text.percent(layer.kept / layer.total)
+
+
+def _shown(report: Report, pruned: list[Row]) -> Row:
+    """The selected row if weights of it were pruned, else the sparsest."""
+    selected = [row for row in pruned if row.id == report.selected]
+    return (selected or sorted(pruned, key=lambda row: -row.sparsity_prunable))[0]

@@ -1,0 +1,62 @@
+"""Shares and schedules for a training loop of one's own."""
+
+import pytest
+import torch
+from torch import nn
+
+import tdcompress as tdc
+from tdcompress.errors import UserError
+
+
+def network() -> nn.Sequential:
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(4 * 4, 3))
+    for index, parameter in enumerate(model.parameters()):
+        nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(index))
+    return model
+
+
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(16, 2, 6, 6, generator=generator), torch.randint(0, 3, (16,), generator=generator)
+
+
+@pytest.mark.parametrize(("granularity", "shares"), [("weight", "erk"), ("weight", "global"), ("unit", "global")])
+def test_a_loop_of_ones_own_freezes_and_pruning_changes_nothing_afterwards(granularity: str, shares: str) -> None:
+    pixels, labels = images()
+    cubic = tdc.Cubic(epochs=10)
+    net = tdc.TargetedDropout(
+        network(), granularity=granularity, gamma=0.6, alpha=0.5, schedule=cubic, shares=shares, example_inputs=pixels[:2]
+    )  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9, weight_decay=0.01)
+    net.train()
+    frozen = []
+    for epoch in range(10):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(pixels), labels).backward()
+        optimizer.step()
+        net.step(epoch + 1, optimizer)
+        if cubic.frozen(epoch + 1):
+            frozen.append({name: mask.clone() for name, mask in net.method.dropped().items()})
+    assert len(frozen) == 4
+    assert all(torch.equal(each[name], frozen[0][name]) for each in frozen for name in each)
+    before = {name: value.clone() for name, value in net.plain().state_dict().items()}
+    masks = tdc.prune(net, granularity=granularity, fraction=0.6, shares=shares, example_inputs=pixels[:2])  # type: ignore[arg-type]
+    assert all(torch.equal(value, before[name]) for name, value in net.plain().state_dict().items())
+    assert sum(int((~mask).sum()) for mask in masks.values()) > 50
+
+
+def test_a_schedule_needs_the_epoch_and_a_freeze_the_optimizer() -> None:
+    net = tdc.TargetedDropout(network(), gamma=0.5, schedule=tdc.Cubic(epochs=10))
+    with pytest.raises(UserError, match="needs to know the epoch"):
+        net.step()
+    net.step(3.0)
+    with pytest.raises(UserError, match=r"net\.step\(epoch, optimizer\)"):
+        net.step(7.0)
+    tdc.TargetedDropout(network(), gamma=0.5).step()  # a constant one needs nothing
+
+
+def test_shares_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="shares: 'erk' splits a fraction"):
+        tdc.prune(network(), keep_per_filter=2, shares="erk")
+    with pytest.raises(ValueError, match='shares: "filter" is a share'):
+        tdc.prune(network(), granularity="unit", fraction=0.5, shares="filter", example_inputs=images()[0])
