@@ -22,7 +22,7 @@ def from_rows(rows: Tensor, shape: Sequence[int], axis: int) -> Tensor:
     return rows.reshape(moved).movedim(0, axis)
 
 
-def protect_largest(scores: Tensor, axis: int) -> Tensor:
+def protect_largest(scores: Tensor, axis: int = 0) -> Tensor:
     """Rank the largest score of each filter above everything, so that no filter is ever emptied.
 
     Of equal scores it is the one with the highest logical index, which `bottom_k` selects last.

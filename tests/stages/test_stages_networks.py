@@ -300,7 +300,7 @@ GOLDEN = {
     "train": "e03cef1f8050db99",
     "prune": "82d7e903ad1824cc",
     "store": "bd75129e5dc29348",
-    "export": "1b759c582dcd0e8e",
+    "export": "3e1604e84cbdfbc0",
 }
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdcompress.sparsity.masks import filter_rows
+from tdcompress.sparsity.scores import filter_rows
 from tdcompress.sparsity.select import bottom_k
 from tdcompress.train.fast.layout import Layout
 from tdcompress.train.fast.select import PortableSelection, Ranked, Selection, protect_largest, ranks
