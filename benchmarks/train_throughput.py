@@ -40,9 +40,11 @@ from tdcompress.models.registry import build_model
 from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.shrink.groups import unit_groups
 from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.train.average import Averaging, RunningAverage
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import Precision
-from tdcompress.train.fast.path import FastPath, Mode, why_not
+from tdcompress.train.fast.path import FastPath, Mode
+from tdcompress.train.fast.support import why_not
 from tdcompress.train.optim import OptimizerSettings
 from tdcompress.train.paths import ReferencePath, StepPath
 from tdcompress.train.samples import TrainData
@@ -137,8 +139,18 @@ def build(cell: Cell, model: str, data: TrainData, device: torch.device) -> Step
     elif why_not(net, settings):
         return None
     else:
+        average = RunningAverage(net, Averaging(), 1)
         path = FastPath(
-            net, data, settings, optimizer, precision=cell.precision, seed=0, device=device, lr=lambda step: 1e-3, mode=cell.path
+            net,
+            data,
+            settings,
+            optimizer,
+            average,
+            precision=cell.precision,
+            seed=0,
+            device=device,
+            lr=lambda step: 1e-3,
+            mode=cell.path,
         )
     path.begin_epoch(0, 0)
     for _ in range(3):

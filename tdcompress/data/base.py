@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tdcompress.data.augment import Augmentation
+from tdcompress.data.augment import Augmentation, Flip
 from tdcompress.data.preprocess import Preprocess
 from tdcompress.errors import DataError
 
@@ -102,19 +102,22 @@ class DataSettings(ABC):
 
     Attributes:
         crop_padding: training images are padded with this many zeros on each side and cropped back at random; 0 = not.
-        flip: mirror each training image left to right with probability 1/2.
+        flip: mirror each training image left to right with probability 1/2; or "alternating": in every second epoch, half of the
+            images in the even ones and the other half in the odd ones, so that two epochs show both sides of each.
+        cutout: side, in pixels, of a square at a random place of each training image, painted with its mean colour; 0 = not.
     """
 
     name: ClassVar[str]
     crop_padding: int = 0
-    flip: bool = False
+    flip: Flip = False
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         self.augmentation()
 
     def augmentation(self) -> Augmentation:
         """The random changes of training batches that these keys ask for."""
-        return Augmentation(crop_padding=self.crop_padding, flip=self.flip)
+        return Augmentation(crop_padding=self.crop_padding, flip=self.flip, cutout=self.cutout)
 
     @abstractmethod
     def load(self) -> Dataset:

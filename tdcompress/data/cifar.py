@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from tdcompress.data.augment import Flip
 from tdcompress.data.base import Dataset, FileDataSettings, Images
 from tdcompress.data.cifar_archive import read_archive
 from tdcompress.data.fetch import fetch_archive
@@ -20,7 +21,7 @@ class CifarSettings(FileDataSettings):
     """What both sets share. Images are padded by 4, cropped and mirrored in training, and standardised one by one."""
 
     crop_padding: int = 4
-    flip: bool = True
+    flip: Flip = True
 
     title: ClassVar[str]  # the name for people
     folder: ClassVar[str]

@@ -5,7 +5,7 @@ Images are decoded, resized and cropped once, and held as uint8; training cuts r
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ import torch
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from tdcompress.data.augment import Augmentation
+from tdcompress.data.augment import Augmentation, Flip
 from tdcompress.data.base import Dataset, FileDataSettings, Images
 from tdcompress.data.preprocess import Standardize
 from tdcompress.errors import DataError
@@ -41,7 +41,7 @@ class ImageFolderSettings(FileDataSettings):
     """
 
     name: ClassVar[str] = "imagefolder"
-    flip: bool = True
+    flip: Flip = True
     image_size: int = 224
     resize: int | None = None
     crop_scale: tuple[float, float] = (0.25, 1.0)
@@ -59,7 +59,7 @@ class ImageFolderSettings(FileDataSettings):
             raise ValueError(f"memory_limit_gib: above 0, not {self.memory_limit_gib}")
 
     def augmentation(self) -> Augmentation:  # noqa: D102
-        return Augmentation(crop_scale=self.crop_scale, crop_padding=self.crop_padding, flip=self.flip)
+        return replace(super().augmentation(), crop_scale=self.crop_scale)
 
     def files(self) -> list[Path]:  # noqa: D102
         return [path for part in self._parts() for members in part.values() for path in members]

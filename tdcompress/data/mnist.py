@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from tdcompress.data.augment import Flip
 from tdcompress.data.base import Dataset, FileDataSettings, Images
 from tdcompress.data.fetch import fetch_archive
 from tdcompress.data.preprocess import Standardize
@@ -145,4 +146,4 @@ class FashionMnistSettings(IdxSettings):
         "Ankle boot",
     )
     crop_padding: int = 2
-    flip: bool = True
+    flip: Flip = True

@@ -23,7 +23,7 @@ from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stages.experiment import Experiment
 from tdcompress.storage.csr import load_dense
 from tdcompress.train.evaluate import accuracy
-from tdcompress.train.samples import TrainData
+from tdcompress.train.samples import TrainData, first_sides
 
 MODEL, METHOD, MASKS = "model.safetensors", "method.safetensors", "masks.safetensors"
 KEPT, WEIGHTS = "kept_channels.json", "weights.npz"
@@ -39,7 +39,13 @@ def load_data(settings: DataSettings) -> Dataset:
 def train_samples(experiment: Experiment) -> TrainData:
     """Training samples with their augmentation."""
     data = load_data(experiment.data)
-    return TrainData(pixels=data.train.pixels, labels=data.train.labels, preprocess=data.preprocess, augment=data.augmentation)
+    return TrainData(
+        pixels=data.train.pixels,
+        labels=data.train.labels,
+        preprocess=data.preprocess,
+        augment=data.augmentation,
+        sides=first_sides(len(data.train), experiment.seed) if data.augmentation.flip == "alternating" else None,
+    )
 
 
 def test_samples(experiment: Experiment) -> TrainData:

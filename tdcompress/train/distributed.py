@@ -6,7 +6,7 @@ process's running statistics. The folder has to be the same for all processes; t
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -76,11 +76,11 @@ class World:
             dist.barrier()
 
     @torch.no_grad()
-    def share_buffers(self, net: nn.Module) -> None:
-        """Give every process the first one's buffers (running statistics)."""
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give every process the first one's tensors (running statistics), in place."""
         if self.size > 1:
-            for buffer in net.buffers():
-                dist.broadcast(buffer, 0)
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """The network as a backward pass averages its gradients over all processes."""

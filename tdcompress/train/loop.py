@@ -7,16 +7,19 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
 from tdcompress.files import write_text
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
+from tdcompress.train.average import RunningAverage
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
 from tdcompress.train.fast.path import FastPath, Mode
@@ -127,6 +130,9 @@ class _Run:
         self.counters = Counters()
         self.identity = _identity(settings, seed, len(data), keep)
         self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
+        self.average = RunningAverage(net, settings.averaging(), self.steps)
+        if unreached := settings.lr_schedule.unreached(self.steps_per_epoch, settings.epochs):
+            _log.warning("train.%s", unreached)
         begun = None if found is None else self.take_up(found)
         self.choice = choose_path(path, begun, net, settings, device=device, world=world, keep=keep)
         _log.info("training on the %s path (%s), %s", self.choice.name, self.choice.reason, "; ".join(manner.notes))
@@ -140,7 +146,7 @@ class _Run:
         stepper = Stepper(
             net, self.data, settings, updater, precision=self.manner.precision, seed=seed, device=device, world=self.world
         )
-        return ReferencePath(stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr)
+        return ReferencePath(stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr, average=self.average)
 
     def fast_path(self) -> StepPath:
         """An epoch on the device."""
@@ -150,6 +156,7 @@ class _Run:
             self.data,
             self.settings,
             self.optimizer,
+            self.average,
             precision=self.manner.precision,
             seed=self.seed,
             device=self.device,
@@ -197,6 +204,8 @@ class _Run:
                 saved_at = time.monotonic()
         self.net.eval()
         self.save()
+        if self.average.begun(now.step):
+            self.average.finish()
         return self.result(resumed_from, stop_if_asked)
 
     @contextmanager
@@ -240,12 +249,19 @@ class _Run:
         self.write_metrics()
 
     def test_accuracy(self, stop_if_asked: Callable[[], None]) -> float:
-        """Of the deployed parameters, in float32; each process measures its part of the samples."""
-        self.world.share_buffers(self.net)
+        """Of the deployed parameters, or of their average once there is one, in float32; each process measures its part."""
+        self.net.eval()
+        evaluated: Callable[[Tensor], Tensor] = self.net
+        if self.average.begun(self.counters.step):
+            averaged = self.average.tensors()
+            evaluated = partial(functional_call, self.net, averaged)
+            self.world.share(averaged.values())
+        else:
+            self.world.share(self.net.buffers())
         part = self.test.every(self.world.size, self.world.rank)
         # parts differ in length, and processes can agree to stop only where all of them ask
         between = stop_if_asked if self.world.size == 1 else None
-        correct = count_correct(self.net, part, _EVALUATION_BATCH, self.device, between=between)
+        correct = count_correct(evaluated, part, _EVALUATION_BATCH, self.device, between=between)
         return int(self.world.total(torch.tensor(correct, device=self.device))) / len(self.test)
 
     def describe(self, epoch: int) -> Progress:
@@ -275,7 +291,7 @@ class _Run:
         if self.world.first:
             counters = dataclasses.asdict(self.counters)
             header = {"identity": self.identity, "counters": counters, "path": self.choice.name, "manner": self.manner.header()}
-            tensors = state_tensors(self.net, self.optimizer)
+            tensors = state_tensors(self.net, self.optimizer) | self.average.state(self.counters.step)
             content = checkpoint.Checkpoint(step=self.counters.step, tensors=tensors, header=header)
             checkpoint.write(self.folder / CHECKPOINTS, content)
 
@@ -287,6 +303,7 @@ class _Run:
             )
         load_tensors(found.tensors, self.net, self.optimizer)
         self.counters = Counters(**found.header["counters"])
+        self.average.load(found.tensors, found.step)
         self.write_metrics()
         _log.info("going on after step %d of %d", self.counters.step, self.steps)
         path: PathName = found.header["path"]

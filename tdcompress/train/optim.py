@@ -1,7 +1,9 @@
 """Optimizers and learning rates: settings as a recipe writes them, and what they mean per step."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Any, Literal
 
 import torch
@@ -22,9 +24,18 @@ NORMALISATIONS = (
 )
 
 OWN_KEYS: dict[str, frozenset[str]] = {
-    "sgd": frozenset({"momentum", "nesterov"}),
+    "sgd": frozenset({"momentum", "nesterov", "decoupled"}),
     "adam": frozenset({"beta1", "beta2", "epsilon"}),
     "adamw": frozenset({"beta1", "beta2", "epsilon"}),
+}
+
+# a schedule's own keys: who owns one, and what it is where it is not set
+_SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], object]] = {
+    "milestones": (("piecewise",), ()),
+    "factors": (("piecewise",), ()),
+    "final_factor": (("cosine", "one_cycle"), None),
+    "warmup_share": (("one_cycle",), None),
+    "curve": (("one_cycle",), None),
 }
 
 
@@ -41,6 +52,8 @@ class OptimizerSettings:
             kernels and biases, never a normalisation layer's affine nor a method's own parameters.
         momentum: sgd; default 0.
         nesterov: sgd; default false.
+        decoupled: sgd; default false. Before each update weights are multiplied by 1 - learning rate * weight_decay, as adamw
+            does; nothing is added to the gradient, so that momentum does not see it (Loshchilov and Hutter, 2019).
         beta1: adam, adamw; default 0.9.
         beta2: adam, adamw; default 0.999.
         epsilon: adam, adamw; default 1e-8.
@@ -51,13 +64,13 @@ class OptimizerSettings:
     weight_decay: float = 0.0
     momentum: float | None = None
     nesterov: bool | None = None
+    decoupled: bool | None = None
     beta1: float | None = None
     beta2: float | None = None
     epsilon: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in OWN_KEYS:
-            raise ValueError(f"name: {self.name!r} is no optimizer, one of {', '.join(OWN_KEYS)}")
+        _require_known(self.name, "name", "optimizer", tuple(OWN_KEYS))
         shared = {"name", "lr", "weight_decay"}
         for field in fields(self):
             foreign = field.name not in shared | OWN_KEYS[self.name]
@@ -84,10 +97,33 @@ class OptimizerSettings:
         """
         groups = parameter_groups(net, self.weight_decay, method_lr_scale)
         if self.name == "sgd":
-            return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum or 0.0, nesterov=self.nesterov or False, fused=True)
+            rule = DecoupledSGD if self.decoupled else torch.optim.SGD
+            return rule(groups, lr=self.lr, momentum=self.momentum or 0.0, nesterov=self.nesterov or False, fused=True)
         kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
         betas = (0.9 if self.beta1 is None else self.beta1, 0.999 if self.beta2 is None else self.beta2)
         return kind(groups, lr=self.lr, betas=betas, eps=1e-8 if self.epsilon is None else self.epsilon, fused=True)
+
+
+class DecoupledSGD(torch.optim.SGD):
+    """SGD whose weight decay is decoupled (SGDW: Loshchilov and Hutter, 2019, algorithm 1).
+
+    As in torch's AdamW the decay is in proportion to the learning rate: w := w * (1 - lr * weight_decay), then SGD's update.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], **settings: Any) -> None:
+        # under a key of our own: what SGD calls weight_decay it adds to the gradient
+        own = [{**group, "weight_decay": 0.0, "decoupled_decay": group["weight_decay"]} for group in groups]
+        super().__init__(own, **settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Decay, then update; parameters without a gradient stay as they are."""
+        for group in self.param_groups:
+            decayed = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if decayed and group["decoupled_decay"]:
+                torch._foreach_mul_(decayed, 1.0 - group["lr"] * group["decoupled_decay"])
+        loss: float | None = super().step(closure)
+        return loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,41 +135,53 @@ class LrSchedule:
 
     Attributes:
         name: constant; piecewise (factor i from milestone i on, 1 before the first); cosine (half a cosine from 1 to
-            ``final_factor`` over what follows the warm-up).
-        warmup_epochs: the factor is also multiplied by (steps done + 1) / warm-up steps until that is 1.
-        unit: of the milestones.
+            ``final_factor`` over what follows the warm-up); one_cycle (up to 1 over ``warmup_share``, then down to
+            ``final_factor``).
+        warmup_epochs: the factor is also multiplied by (steps done + 1) / warm-up steps until that is 1; not for one_cycle.
+        warmup_share: one_cycle; the share of the training in which the factor rises; default 0.3.
+        curve: one_cycle; "linear" (the default), or "cosine": half a cosine up and half a cosine down.
+        unit: of the milestones: "epochs", optimizer "steps", or the "share" (0 to 1) of the training, whatever its length.
         milestones: piecewise; increasing.
         factors: piecewise; one per milestone.
-        final_factor: cosine; default 0.
+        final_factor: cosine, one_cycle; default 0.
     """
 
-    name: Literal["constant", "piecewise", "cosine"] = "constant"
+    name: Literal["constant", "piecewise", "cosine", "one_cycle"] = "constant"
     warmup_epochs: float = 0.0
-    unit: Literal["epochs", "steps"] = "epochs"
+    warmup_share: float | None = None
+    curve: Literal["linear", "cosine"] | None = None
+    unit: Literal["epochs", "steps", "share"] = "epochs"
     milestones: tuple[float, ...] = ()
     factors: tuple[float, ...] = ()
     final_factor: float | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in ("constant", "piecewise", "cosine"):
-            raise ValueError(f"name: {self.name!r} is no schedule, one of constant, piecewise, cosine")
-        if self.unit not in ("epochs", "steps"):
-            raise ValueError(f"unit: {self.unit!r} is no unit, one of epochs, steps")
+        _require_known(self.name, "name", "schedule", ("constant", "piecewise", "cosine", "one_cycle"))
+        _require_known(self.unit, "unit", "unit", ("epochs", "steps", "share"))
+        _require_known(self.curve or "linear", "curve", "curve", ("linear", "cosine"))
+        for key, (owners, unset) in _SCHEDULE_KEYS.items():
+            if self.name not in owners and getattr(self, key) != unset:
+                raise ValueError(f"{key}: not a key of {self.name}, only of {' and '.join(owners)}")
         _require(0.0 <= self.warmup_epochs < math.inf, "warmup_epochs", self.warmup_epochs, "0 or more")
-        if self.name != "piecewise" and (self.milestones or self.factors):
-            raise ValueError(f"milestones: not a key of {self.name}, only of piecewise")
-        if self.name != "cosine" and self.final_factor is not None:
-            raise ValueError(f"final_factor: not a key of {self.name}, only of cosine")
-        if self.final_factor is not None:
-            _require(0.0 <= self.final_factor <= 1.0, "final_factor", self.final_factor, "0 to 1")
+        if self.name == "one_cycle" and self.warmup_epochs:
+            raise ValueError("warmup_epochs: one_cycle rises over warmup_share of the training; leave it out")
+        _require(
+            self.warmup_share is None or 0.0 <= self.warmup_share < 1.0, "warmup_share", self.warmup_share, "0 or more, below 1"
+        )
+        _require(self.final_factor is None or 0.0 <= self.final_factor <= 1.0, "final_factor", self.final_factor, "0 to 1")
         if self.name == "piecewise":
-            increasing = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
-            if not self.milestones or not increasing or not 0.0 < self.milestones[0] < math.inf:
-                raise ValueError(f"milestones: {list(self.milestones)}, increasing and above 0")
-            if len(self.factors) != len(self.milestones):
-                raise ValueError(f"factors: {len(self.factors)} for {len(self.milestones)} milestones, one for each")
-            for factor in self.factors:
-                _require(0.0 <= factor < math.inf, "factors", factor, "0 or more")
+            self._check_milestones()
+
+    def _check_milestones(self) -> None:
+        increasing = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
+        if not self.milestones or not increasing or not 0.0 < self.milestones[0] <= self.milestones[-1] < math.inf:
+            raise ValueError(f"milestones: {list(self.milestones)}, increasing and above 0")
+        if self.unit == "share" and self.milestones[-1] >= 1.0:
+            raise ValueError(f'milestones: {list(self.milestones)}, with unit = "share" all of them below 1')
+        if len(self.factors) != len(self.milestones):
+            raise ValueError(f"factors: {len(self.factors)} for {len(self.milestones)} milestones, one for each")
+        for factor in self.factors:
+            _require(0.0 <= factor < math.inf, "factors", factor, "0 or more")
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         """The factor of the optimizer step with ``step`` steps before it.
@@ -143,18 +191,41 @@ class LrSchedule:
             steps_per_epoch: optimizer steps in an epoch.
             epochs: of the whole training.
         """
-        warmup_steps = self.warmup_epochs * steps_per_epoch
+        steps = epochs * steps_per_epoch
+        if self.name == "one_cycle":
+            warmup_steps = steps * (0.3 if self.warmup_share is None else self.warmup_share)
+        else:
+            warmup_steps = self.warmup_epochs * steps_per_epoch
         warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
         if self.name == "constant":
             return warmup
         if self.name == "piecewise":
-            # milestones in epochs are compared in steps, where an integer product is exact
-            scale = steps_per_epoch if self.unit == "epochs" else 1
-            passed = sum(step >= milestone * scale for milestone in self.milestones)
+            passed = sum(step >= first for first in self.milestone_steps(steps_per_epoch, epochs))
             return warmup * (self.factors[passed - 1] if passed else 1.0)
         final = self.final_factor or 0.0
-        done = max(0.0, step - warmup_steps) / max(1.0, epochs * steps_per_epoch - warmup_steps)
-        return warmup * (final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done))))
+        done = min(1.0, max(0.0, step - warmup_steps) / max(1.0, steps - warmup_steps))
+        if self.name == "cosine":
+            return warmup * (final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done)))
+        return self._risen(warmup) * (1.0 - (1.0 - final) * self._risen(done))
+
+    def milestone_steps(self, steps_per_epoch: int, epochs: int) -> tuple[Fraction, ...]:
+        """Steps done at each milestone, exactly: of the decimals as written."""
+        scale = {"epochs": steps_per_epoch, "steps": 1, "share": epochs * steps_per_epoch}[self.unit]
+        return tuple(Fraction(str(milestone)) * scale for milestone in self.milestones)
+
+    def unreached(self, steps_per_epoch: int, epochs: int) -> str | None:
+        """What to say where a training ends before its first milestone, so that its rate never changes; else None."""
+        steps = epochs * steps_per_epoch
+        if not self.milestones or not steps or self.milestone_steps(steps_per_epoch, epochs)[0] < steps:
+            return None
+        return (
+            f"lr_schedule.milestones: this training ends after {steps} steps ({epochs} epochs), before the first milestone, "
+            f'{self.milestones[0]:g} {self.unit}: its learning rate never falls; lower them, or give them with unit = "share"'
+        )
+
+    def _risen(self, share: float) -> float:
+        """From 0 to 1 along the curve."""
+        return 0.5 * (1.0 - math.cos(math.pi * share)) if self.curve == "cosine" else share
 
 
 def decayed_parameters(net: nn.Module, prefix: str = "model.") -> dict[str, Tensor]:
@@ -191,3 +262,8 @@ def parameter_groups(
 def _require(holds: bool, key: str, value: object, allowed: str) -> None:
     if not holds:
         raise ValueError(f"{key}: {value} is out of range, {allowed}")
+
+
+def _require_known(value: str, key: str, noun: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{key}: {value!r} is no {noun}, one of {', '.join(known)}")

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.train.average import RunningAverage
 from tdcompress.train.distributed import World
-from tdcompress.train.fast.path import why_not
+from tdcompress.train.fast.support import why_not
 from tdcompress.train.samples import epoch_order
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.step import Stepper
@@ -52,6 +53,7 @@ class ReferencePath:
         seed: of the order of samples.
         device: of the samples.
         lr: step -> learning rate.
+        average: of the weights.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class ReferencePath:
         seed: int,
         device: torch.device,
         lr: Callable[[int], float],
+        average: RunningAverage,
     ) -> None:
+        self._average = average
         self._stepper, self._samples, self._batch_size = stepper, samples, settings.batch_size
         self._seed, self._device, self._lr = seed, device, lr
         self._steps = samples // settings.batch_size
@@ -80,6 +84,7 @@ class ReferencePath:
         loss, correct = self._stepper.step(
             self._order[first : first + self._batch_size], step, step / self._steps, self._lr(step)
         )
+        self._average.update(step + 1)
         self._position += 1
         self._sums = (self._sums[0] + loss, self._sums[1] + correct)
         self.loss = loss

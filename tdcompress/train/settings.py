@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import get_args
 
+from tdcompress.train.average import Averaging, Kind
 from tdcompress.train.optim import LrSchedule, OptimizerSettings
 from tdcompress.train.precision import Asked
 
@@ -22,6 +23,11 @@ class TrainSettings:
             that are reported do not contain it.
         label_smoothing: share of the target spread over all classes.
         clip_norm: the norm of the whole gradient is scaled down to this; None = never.
+        average: what is kept at the end instead of the last weights: "ema", an exponential moving average of them, or "last", the
+            plain mean of the "last" part of the training; statistics of normalisation layers and the method's own numbers too.
+            What is pruned at the end is zero in the average. The epochs' test accuracies are the average's once it has begun.
+        average_share: the last share of the steps, over which it is taken.
+        average_decay: ema; what a step's weights keep of their part with each further step.
         precision: "float32", or "bfloat16" for autocast around the network; weights and optimizer stay float32. "auto" is
             bfloat16 where the device has instructions for it and a step is not more than 1.5 times slower, else float32.
             A training that is taken up keeps what it began with.
@@ -40,6 +46,9 @@ class TrainSettings:
     l2: float = 0.0
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    average: Kind = "none"
+    average_share: float = 0.2
+    average_decay: float = 0.999
     precision: Asked = "float32"
     threads: int = 0
     channels_last: bool = True
@@ -63,5 +72,10 @@ class TrainSettings:
             raise ValueError(f"clip_norm: {self.clip_norm} is out of range, above 0")
         if self.precision not in get_args(Asked):
             raise ValueError(f"precision: {self.precision!r} is no precision, one of {', '.join(get_args(Asked))}")
+        self.averaging()
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size = {self.batch_size}")
+
+    def averaging(self) -> Averaging:
+        """The average of the weights that the keys ask for."""
+        return Averaging(kind=self.average, share=self.average_share, decay=self.average_decay)

@@ -73,7 +73,7 @@ class Stepper:
         pixels, labels = self._data.pixels[batch], self._data.labels[batch]
         if self._data.augment is not None:
             # the whole batch in every process, so that each sample is changed as one process alone would
-            pixels = self._data.augment(pixels, self._drawing("augment", step))
+            pixels = self._data.augment(pixels, self._drawing("augment", step), self._data.mirrored(batch, int(epoch) % 2 == 1))
         self._seed_dropout(step)
         count = self._settings.accumulate
         micro_batches = zip(self._world.part(pixels).chunk(count), self._world.part(labels).chunk(count), strict=True)

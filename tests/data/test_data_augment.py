@@ -2,8 +2,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tdcompress.data.augment import Augmentation, crop, random_crop, random_flip, random_resized_crop
+from tdcompress.data.augment import Augmentation, crop, mirror, random_crop, random_cutout, random_flip, random_resized_crop
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -84,8 +85,68 @@ def test_augmentation_applies_only_what_is_asked_for():
         ({"crop_padding": -1}, "crop_padding: "),
         ({"crop_scale": (0.0, 1.0)}, "crop_scale: "),
         ({"crop_scale": (0.9, 0.5)}, "crop_scale: "),
+        ({"cutout": -1}, "cutout: "),
+        ({"flip": "sometimes"}, "flip: "),
     ],
 )
 def test_augmentation_refuses_values_out_of_range(keys, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**keys)
+
+
+def test_alternating_flips_mirror_the_images_that_are_named():
+    pixels = random_pixels(3, 2, 4, 1)
+    named = torch.tensor([True, False, True])
+    flipped = Augmentation(flip="alternating")(pixels, generator(), named)
+    assert torch.equal(flipped, mirror(pixels, named))
+    assert torch.equal(flipped, torch.stack([pixels[0].flip(1), pixels[1], pixels[2].flip(1)]))
+    with pytest.raises(ValueError, match="flip: alternating flips need to know"):
+        Augmentation(flip="alternating")(pixels, generator())
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(height=st.integers(1, 6), width=st.integers(1, 6), side=st.integers(1, 9), seed=st.integers(0, 999))
+def test_cutout_paints_one_square_with_the_mean_colour(height, width, side, seed):
+    pixels = random_pixels(5, height, width, 2, seed=seed)
+    cut = random_cutout(pixels, side, generator(seed))
+    drawn = generator(seed)
+    rows = torch.randint(0, height, (5,), generator=drawn).tolist()
+    columns = torch.randint(0, width, (5,), generator=drawn).tolist()
+    for image, painted, row, column in zip(pixels, cut, rows, columns, strict=True):
+        expected = image.clone()
+        top, left = row - side // 2, column - side // 2
+        colour = image.double().mean((0, 1)).round().to(torch.uint8)
+        expected[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = colour
+        assert int((painted.int() - expected.int()).abs().max()) <= 1  # a mean halfway between two values, in float32
+        outside = torch.ones(height, width, dtype=torch.bool)
+        outside[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = False
+        assert torch.equal(painted[outside], image[outside])
+
+
+class NothingForTheHost(TorchDispatchMode):
+    """Refuses every operator whose result's shape or value the host would have to wait for, and copies between devices."""
+
+    REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "repeat_interleave")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert not any(name.startswith(refused) for refused in self.REFUSED), name
+        flags = [
+            index.dtype
+            for index in (args[1] if name.startswith("index") and isinstance(args[1], list | tuple) else ())
+            if index is not None
+        ]
+        assert torch.bool not in flags, name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("flip", [True, "alternating"])
+def test_no_operation_waits_for_the_host(flip):
+    augmentation = Augmentation(crop_scale=(0.5, 1.0), crop_padding=2, flip=flip, cutout=3)
+    pixels, named = random_pixels(6, 8, 8, 3), torch.rand(6, generator=generator()) < 0.5
+    expected = augmentation(pixels, generator(), named)
+    with NothingForTheHost():
+        assert torch.is_tensor(augmentation(pixels, generator(), named))
+    with NothingForTheHost(), pytest.raises(AssertionError):
+        pixels[pixels > 3]
+    assert torch.equal(augmentation(pixels, generator(), named), expected)

@@ -32,7 +32,7 @@ class Standardise(nn.Module):
         return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def flip(pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def flip(pixels: torch.Tensor, generator: torch.Generator, _mirrored: torch.Tensor | None = None) -> torch.Tensor:
     flipped = torch.rand(len(pixels), generator=generator, device=generator.device) < 0.5
     return torch.where(flipped[:, None, None, None], pixels.flip(2), pixels)
 

@@ -16,7 +16,7 @@ from tdcompress.models.preactivation import PreActivationResNet
 from tdcompress.shrink.groups import unit_groups
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.train.fast import program
-from tdcompress.train.fast.path import layout_of, why_not
+from tdcompress.train.fast.support import layout_of, why_not
 from tdcompress.train.optim import OptimizerSettings
 from tdcompress.train.together import alone, own_stream
 
@@ -26,6 +26,11 @@ METHODS = {
     "ramp": TargetedSettings(gamma=0.9, alpha=0.9, schedule="ramp", ramp_epochs=(1.0, 1.0)),
     "units": TargetedSettings(granularity="unit", gamma=0.5, alpha=0.6),
     "weights of units": TargetedSettings(granularity="unit", gamma=0.5, alpha=0.6, draw="weight"),
+    "layers": TargetedSettings(gamma=0.7, alpha=0.6, shares="layer"),
+    "erk": TargetedSettings(gamma=0.9, alpha=1.0, shares="erk", schedule="cubic", schedule_epochs=3),
+    "network": TargetedSettings(gamma=0.9, alpha=0.9, shares="global", schedule="cubic", schedule_epochs=3),
+    "frozen units": TargetedSettings(granularity="unit", gamma=0.5, alpha=0.9, schedule="cubic", schedule_epochs=3),
+    "units of the network": TargetedSettings(granularity="unit", gamma=0.5, alpha=0.6, shares="global"),
     "streams": TargetedSettings(granularity="unit", scope="group", gamma=0.5, alpha=0.6),
 }
 
@@ -91,6 +96,21 @@ def test_both_paths_make_the_same_steps(
         assert left["loss"] == pytest.approx(right["loss"], rel=1e-4)
         assert left["train_accuracy"] == right["train_accuracy"]
         assert left["lr"] == right["lr"]
+
+
+def test_both_paths_take_the_same_average(small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = OptimizerSettings(name="sgd", lr=0.05, momentum=0.9, weight_decay=1e-2, decoupled=True)
+    settings = dataclasses.replace(small.SETTINGS, optimizer=optimizer, average="ema", average_share=0.5, average_decay=0.9)
+    one, other = residual_net(METHODS["erk"]), residual_net(METHODS["erk"])
+    same_chance(other, monkeypatch)
+    first = small.run(tmp_path / "reference", one, settings, path="reference")
+    second = small.run(tmp_path / "fast", other, settings, path="fast")
+    for key, value in one.model.state_dict().items():
+        torch.testing.assert_close(other.model.state_dict()[key], value, rtol=1e-3, atol=1e-5, msg=f"{key} differs")
+    assert first.test_accuracy == second.test_accuracy
+    zeros = {name: int((value == 0).sum()) for name, value in other.parameters_by_name().items()}
+    for name, count in other.method.counts(3.0).counts.items():
+        assert zeros[name] == count
 
 
 def test_a_stopped_training_goes_on_with_the_same_bits(small: ModuleType, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The loop as a whole: what a training tells and leaves behind, and that a seed decides all of it."""
 
+import dataclasses
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ import torch
 from torch import nn
 
 from tdcompress.errors import UserError
-from tdcompress.train.loop import Progress, TrainSettings
+from tdcompress.train.loop import Progress, TrainSettings, train
+from tdcompress.train.optim import LrSchedule
+from tdcompress.train.samples import first_sides
 
 
 def test_it_learns_and_tells_every_epoch(small, tmp_path: Path) -> None:
@@ -75,3 +79,41 @@ def test_no_epochs_only_measures(small, tmp_path: Path) -> None:
 def test_fewer_samples_than_a_batch_is_an_error(small, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.batch_size: 128, but there are only 100"):
         small.run(tmp_path, settings=TrainSettings(batch_size=128))
+
+
+def test_a_first_milestone_beyond_the_end_is_warned_of_by_its_key(small, tmp_path: Path, caplog) -> None:
+    late = LrSchedule(name="piecewise", unit="steps", milestones=(40_000,), factors=(0.1,))
+    with caplog.at_level(logging.WARNING):
+        small.run(tmp_path, settings=TrainSettings(batch_size=16, lr_schedule=late))
+    assert [r.message[:60] for r in caplog.records] == ["train.lr_schedule.milestones: this training ends after 6 step"[:60]]
+
+
+def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs(small) -> None:
+    sides = first_sides(100, seed=3)
+    assert torch.equal(sides, first_sides(100, seed=3))
+    assert 30 < int(sides.sum()) < 70
+    data = dataclasses.replace(small.images(100), sides=sides)
+    batch = torch.tensor([5, 0, 99])
+    even, odd = data.mirrored(batch, False), data.mirrored(batch, True)
+    assert even is not None
+    assert odd is not None
+    assert torch.equal(even, sides[batch])
+    assert torch.equal(even, ~odd)
+    assert torch.equal(odd, data.mirrored(batch, torch.tensor(True)))
+    assert small.images(10).mirrored(batch, False) is None
+
+
+def test_a_training_mirrors_each_image_in_every_second_epoch(small, tmp_path: Path) -> None:
+    seen: dict[bytes, list[bool]] = {}
+
+    def look(pixels: torch.Tensor, generator: torch.Generator, mirrored: torch.Tensor | None = None) -> torch.Tensor:
+        assert mirrored is not None
+        for image, side in zip(pixels, mirrored.tolist(), strict=True):
+            seen.setdefault(image.numpy().tobytes(), []).append(side)
+        return pixels
+
+    data = dataclasses.replace(small.images(96), augment=look, sides=first_sides(96, 0))
+    settings = TrainSettings(epochs=4, batch_size=16)
+    train(small.conv_net(), data, small.images(40, seed=1), settings, seed=0, device=small.CPU, folder=tmp_path)
+    assert len(seen) == 96
+    assert all(sides in ([True, False] * 2, [False, True] * 2) for sides in seen.values())

@@ -42,6 +42,40 @@ def test_cosine_with_warmup_ends_at_its_final_factor() -> None:
     assert [schedule.factor(step, 2, 5) for step in (0, 1, 2, 6, 10)] == pytest.approx([0.5, 1.0, 1.0, 0.55, 0.1])
 
 
+def test_one_cycle_goes_up_and_down_in_straight_lines() -> None:
+    schedule = LrSchedule(name="one_cycle", warmup_share=0.2, final_factor=0.2)
+    # 2 of 10 steps up, then from 1 to 0.2 over the 8 that follow
+    assert [schedule.factor(step, 5, 2) for step in range(11)] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    )
+    assert LrSchedule(name="one_cycle").factor(2, 5, 2) == 1.0  # 0.3 of the steps by default
+
+
+def test_one_cycle_along_cosines() -> None:
+    schedule = LrSchedule(name="one_cycle", warmup_share=0.4, curve="cosine")
+    root = math.sqrt(0.5)
+    expected = [(1 - root) / 2, 0.5, (1 + root) / 2, 1.0, 1.0, 1 - (1 - math.sqrt(3) / 2) / 2]
+    assert [schedule.factor(step, 5, 2) for step in range(6)] == pytest.approx(expected)
+
+
+def test_milestones_by_share_of_the_training_are_exact() -> None:
+    schedule = LrSchedule(name="piecewise", unit="share", milestones=(0.3, 0.7), factors=(0.1, 0.01))
+    assert [schedule.factor(step, 5, 2) for step in range(10)] == [1.0] * 3 + [0.1] * 4 + [0.01] * 3
+    assert schedule.factor(69, 10, 10) == 0.1  # 0.7 * 100 is a little above 70 in floating-point numbers
+    assert schedule.factor(70, 10, 10) == 0.01
+
+
+def test_a_training_that_ends_before_its_first_milestone_is_told() -> None:
+    assert RELEASED.unreached(390, 256) is None
+    said = RELEASED.unreached(390, 60)
+    assert said is not None
+    assert said.startswith("lr_schedule.milestones: this training ends after 23400 steps (60 epochs)")
+    assert RELEASED.unreached(390, 0) is None  # nothing is trained
+    assert LrSchedule(name="piecewise", milestones=(2,), factors=(0.1,)).unreached(3, 2) is not None
+    assert LrSchedule(name="piecewise", unit="share", milestones=(0.9,), factors=(0.1,)).unreached(10, 1) is None
+    assert LrSchedule(name="cosine").unreached(390, 60) is None
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
@@ -55,6 +89,12 @@ def test_cosine_with_warmup_ends_at_its_final_factor() -> None:
         ({"name": "cosine", "milestones": (2,)}, "milestones: not a key of cosine"),
         ({"name": "constant", "final_factor": 0.5}, "final_factor: not a key of constant"),
         ({"name": "cosine", "final_factor": 1.5}, "final_factor: 1.5 is out of range"),
+        ({"warmup_share": 0.3}, "warmup_share: not a key of constant, only of one_cycle"),
+        ({"name": "cosine", "curve": "linear"}, "curve: not a key of cosine"),
+        ({"name": "one_cycle", "curve": "cubic"}, "curve: 'cubic' is no curve"),
+        ({"name": "one_cycle", "warmup_share": 1.0}, "warmup_share: 1.0 is out of range"),
+        ({"name": "one_cycle", "warmup_epochs": 1.0}, "warmup_epochs: one_cycle rises over warmup_share"),
+        ({"name": "piecewise", "unit": "share", "milestones": (1.0,), "factors": (0.1,)}, "milestones: .*below 1"),
         ({"warmup_epochs": -1.0}, "warmup_epochs: -1.0 is out of range"),
     ],
 )
@@ -69,6 +109,7 @@ def test_a_schedule_that_cannot_be_is_refused(keys: dict[str, object], message: 
         ({"name": "lion"}, "name: 'lion' is no optimizer, one of sgd, adam, adamw"),
         ({"name": "adam", "momentum": 0.9}, "momentum: not a key of adam, which has beta1, beta2, epsilon"),
         ({"name": "sgd", "beta1": 0.9}, "beta1: not a key of sgd"),
+        ({"name": "adamw", "decoupled": True}, "decoupled: not a key of adamw"),
         ({"lr": 0.0}, "lr: 0.0 is out of range"),
         ({"lr": math.nan}, "lr: nan is out of range"),
         ({"momentum": 1.0}, "momentum: 1.0 is out of range"),
@@ -112,3 +153,34 @@ def test_the_optimizer_has_the_keys_that_were_written() -> None:
     assert type(lenet) is torch.optim.SGD
     assert (lenet.defaults["momentum"], lenet.defaults["nesterov"]) == (0.9, True)
     assert type(OptimizerSettings(name="adamw").build(wrapped())) is torch.optim.AdamW
+
+
+def test_decoupled_decay_shrinks_the_weights_and_leaves_momentum_alone() -> None:
+    """SGDW against the formulas written out, with Nesterov's momentum."""
+    net = nn.ModuleDict({"model": nn.Linear(2, 1, bias=False)})
+    weight = next(net.parameters())
+    settings = OptimizerSettings(name="sgd", lr=0.5, momentum=0.9, nesterov=True, weight_decay=0.1, decoupled=True)
+    optimizer = settings.build(net)
+    expected, moment = weight.detach().clone(), torch.zeros(1, 2)
+    for gradient in (torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 0.25]])):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        moment = 0.9 * moment + gradient
+        expected = expected * (1 - 0.5 * 0.1) - 0.5 * (gradient + 0.9 * moment)
+        torch.testing.assert_close(weight.detach(), expected)
+    before = weight.detach().clone()
+    weight.grad = None
+    optimizer.step()
+    assert torch.equal(weight.detach(), before)  # without a gradient nothing moves
+
+
+def test_norms_are_not_decayed_when_decay_is_decoupled() -> None:
+    net = wrapped()
+    optimizer = OptimizerSettings(name="sgd", lr=0.5, weight_decay=0.1, decoupled=True).build(net)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in net.named_parameters():
+        factor = 0.95 if name in decayed_parameters(net) else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * factor)

@@ -1,6 +1,6 @@
 """What a method drops in a step, for whole vectors: single weights, units, or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from tdcompress.methods.base import Method
 from tdcompress.methods.targeted import TargetedUnits, TargetedWeights
-from tdcompress.sparsity.select import pruned_count
+from tdcompress.sparsity.scores import protect_largest
+from tdcompress.sparsity.shares import Counts, Overall, Shares
 from tdcompress.train.fast.layout import Layout
 from tdcompress.train.fast.select import PortableSelection, Ranked, Selection, ranks
 
@@ -28,6 +29,14 @@ class Dropping(Protocol):
 
     def __call__(self, vector_P: Tensor, uniform: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:
         """Bool over the first entries of the vector: True = dropped in this step."""
+
+
+RANKED: Mapping[Shares, Ranked] = {"filter": "filter", "layer": "layer", "erk": "layer", "global": "network"}
+
+
+def _numbers(counts: Counts, names: Sequence[str]) -> list[int]:
+    """The counts as a row of a table, in the order of these names."""
+    return [counts.count] if isinstance(counts, Overall) else [counts.counts[name] for name in names]
 
 
 class NoDropping:
@@ -52,17 +61,14 @@ class WeightDropping:
     """
 
     def __init__(self, layout: Layout, method: TargetedWeights, device: torch.device) -> None:
-        self._layout, self._method = layout, method
+        self._method = method
         self.draws = layout.prunable_size
-        self._ranked: Ranked = "filter"
-        self._select = make_selection(layout, self._ranked, device)
+        ranked = RANKED[method.settings.split]
+        self._named = layout.first_of_runs if ranked == "filter" else tuple(piece.name for piece in layout.matrices)
+        self._select = make_selection(layout, ranked, device)
 
     def counts(self, epoch: float) -> Sequence[int]:  # noqa: D102
-        gamma, _ = self._method.rates(epoch)
-        return [
-            pruned_count(run.fan_in, fraction=gamma, keep_per_filter=self._method.kept(run.fan_in, epoch))
-            for run in self._layout.runs
-        ]
+        return _numbers(self._method.counts(epoch), self._named)
 
     def __call__(self, vector_P: Tensor, uniform: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:  # noqa: D102
         return self._select(vector_P, uniform, counts_C, alpha)
@@ -106,6 +112,7 @@ class UnitDropping:
         owner_P, row_owners = _owners(layout, method)
         self._owner_P = owner_P.to(device)
         self._rows = [(rows.to(device), owners.to(device)) for rows, owners in row_owners]
+        self._together = method.settings.split == "global"
         self._per_entry = method.settings.draw == "weight"
         self.draws = layout.size if self._per_entry else units
         width = max(self._sizes)
@@ -116,18 +123,26 @@ class UnitDropping:
         self._of_unit = self._unit_GW.new_tensor([int(i) for i in (padded >= 0).flatten().nonzero().flatten()])
 
     def counts(self, epoch: float) -> Sequence[int]:  # noqa: D102
-        gamma, _ = self._method.rates(epoch)
-        assert gamma is not None
-        return [min(pruned_count(size, fraction=gamma), size - 1) for size in self._sizes]  # never all units
+        return _numbers(self._method.counts(epoch), [group.name for group in self._method.targets.groups])
 
     def __call__(self, vector_P: Tensor, uniform: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:  # noqa: D102
-        scores_U = self.scores(vector_P)
-        padded_GW = torch.cat([scores_U, scores_U.new_full((1,), torch.inf)])[self._unit_GW]
-        candidate_U = (ranks(padded_GW) < counts_C[:, None]).flatten().index_select(0, self._of_unit)
+        candidate_U = self._candidates(self.scores(vector_P), counts_C)
         if not self._per_entry:
             candidate_U = candidate_U & (uniform < alpha)
         dropped_P = torch.cat([candidate_U, candidate_U.new_zeros(1)]).index_select(0, self._owner_P)
         return dropped_P & (uniform < alpha) if self._per_entry else dropped_P
+
+    def _candidates(self, scores_U: Tensor, counts_C: Tensor) -> Tensor:
+        """The lowest units of every group, or of all groups together with the last of each protected."""
+        if self._together:
+            protected_GW = protect_largest(self._padded(scores_U, -torch.inf), 0)
+            return ranks(protected_GW.flatten().index_select(0, self._of_unit)) < counts_C[0]
+        chosen_GW = ranks(self._padded(scores_U, torch.inf)) < counts_C[:, None]
+        return chosen_GW.flatten().index_select(0, self._of_unit)
+
+    def _padded(self, scores_U: Tensor, value: float) -> Tensor:
+        """The scores as a table with a row for each group."""
+        return torch.cat([scores_U, scores_U.new_full((1,), value)])[self._unit_GW]
 
     def scores(self, vector_P: Tensor) -> Tensor:
         """The L2 norm of each unit over all its filters, (U,), all groups one after another."""

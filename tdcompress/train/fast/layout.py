@@ -151,6 +151,12 @@ class Layout:
                 runs.append(Run(start=piece.start, rows=piece.rows, fan_in=piece.fan_in, kernel=piece.kernel))
         return tuple(runs)
 
+    @cached_property
+    def first_of_runs(self) -> tuple[str, ...]:
+        """A matrix of each run, by name."""
+        starts = {piece.start: piece.name for piece in self.matrices}
+        return tuple(starts[run.start] for run in self.runs)
+
     def views(self, vector_P: Tensor, matrices: torch.dtype | None = None) -> dict[str, Tensor]:
         """The parameters by name, as views; made by ``split``, whose backward is one ``cat``.
 

@@ -11,49 +11,19 @@ from torch import Tensor, nn
 
 from tdcompress.errors import TrainingError
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.train.average import RunningAverage
 from tdcompress.train.evaluate import Precision
-from tdcompress.train.fast.drop import Dropping, Unsupported, dropping_of
+from tdcompress.train.fast.drop import Unsupported, dropping_of
 from tdcompress.train.fast.graph import Direct, Graph
-from tdcompress.train.fast.layout import Layout
 from tdcompress.train.fast.program import Program, State
+from tdcompress.train.fast.support import PREFIX, layout_of
+from tdcompress.train.fast.tables import Course, EpochTable
 from tdcompress.train.fast.update import Rule
-from tdcompress.train.optim import decayed_parameters
-from tdcompress.train.samples import TrainData, derived_seed, epoch_order
+from tdcompress.train.samples import TrainData, derived_seed
 from tdcompress.train.settings import TrainSettings
 
-PREFIX = "model."
 Mode = Literal["direct", "graph", "compiled"]
 """Operator by operator; captured in a CUDA graph; that, with the arithmetic compiled (on a CPU without the graph)."""
-
-
-def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
-    """Why the fast path cannot make this training, or None where it can."""
-    params = net.parameters_by_name()
-    axes = {slot.axis for slot in net.method.targets.weights}
-    drawing = [type(m).__name__ for m in net.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
-    cumulative = [m for m in net.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.momentum is None]
-    for holds, reason in (
-        (settings.optimizer.name != "sgd", f"the optimizer is {settings.optimizer.name}, not sgd"),
-        (settings.accumulate > 1, "the batch comes in micro-batches"),
-        (net.l1 > 0, "there is an L1 penalty"),
-        (axes - {0}, "a transposed convolution's filters are not rows"),
-        (drawing, f"the network has a {(drawing or [''])[0]}, which draws from the global generator"),
-        (cumulative, "a BatchNorm averages over all batches"),
-        (any(not p.requires_grad for p in params.values()), "some parameters are not trained"),
-        (any(p.dtype != torch.float32 for p in params.values()), "some parameters are not float32"),
-    ):
-        if holds:
-            return reason
-    found = dropping_of(net.method, layout_of(net), torch.device("cpu"))
-    return found.reason if isinstance(found, Unsupported) else None
-
-
-def layout_of(net: SparseNet) -> Layout:
-    """The vector of a network's parameters."""
-    shapes = {name: parameter.shape for name, parameter in net.model.named_parameters()}
-    prunable = [slot.parameter for slot in net.method.targets.weights]
-    decayed = [name.removeprefix(PREFIX) for name in decayed_parameters(net, PREFIX)]
-    return Layout.of(shapes, prunable, decayed)
 
 
 class FastPath:
@@ -64,6 +34,7 @@ class FastPath:
         data: training samples, there too.
         settings: the recipe's [train].
         optimizer: its momentum is taken up.
+        average: of the weights; it is taken up too, and brought back.
         precision: what the network computes in.
         seed: of all that is drawn.
         device: of everything.
@@ -77,6 +48,7 @@ class FastPath:
         data: TrainData,
         settings: TrainSettings,
         optimizer: torch.optim.Optimizer,
+        average: RunningAverage,
         *,
         precision: Precision,
         seed: int,
@@ -84,16 +56,22 @@ class FastPath:
         lr: Callable[[int], float],
         mode: Mode,
     ) -> None:
-        self._net, self._settings, self._optimizer, self._seed, self._lr = net, settings, optimizer, seed, lr
-        self._device = device
-        self._steps = len(data) // settings.batch_size
-        self._samples = len(data)
+        self._net, self._settings, self._optimizer, self._average = net, settings, optimizer, average
+        self._seed, self._device = seed, device
         self._layout = layout_of(net)
         dropping = dropping_of(net.method, self._layout, device)
         assert not isinstance(dropping, Unsupported), dropping.reason
-        self._dropping: Dropping = dropping
-        self._state = self._fresh_state()
-        rule = Rule(optimizer=settings.optimizer, decayed=self._layout.decayed, l2=settings.l2, clip_norm=settings.clip_norm)
+        self._course = Course(
+            method=net.method,
+            dropping=dropping,
+            lr=lr,
+            average=lambda step: average.weight(step + 1),
+            samples=len(data),
+            batch=settings.batch_size,
+            seed=seed,
+        )
+        self._next = (0, self._course.table(0))
+        self._state = self._taken_up()
         program = Program(
             network=_skeleton(net.model),
             layout=self._layout,
@@ -101,30 +79,31 @@ class FastPath:
             data=data,
             settings=settings,
             precision=precision,
-            rule=rule,
+            rule=Rule(optimizer=settings.optimizer, decayed=self._layout.decayed, l2=settings.l2, clip_norm=settings.clip_norm),
             state=self._state,
             compiled=mode == "compiled",
         )
         self._generators = program.generators
-        self._begin_epoch(0, 0)
         self._runner = Graph(program) if device.type == "cuda" and mode != "direct" else Direct(program)
-        self._done, self._unstored = 0, 0
+        self._epoch, self._done, self._unstored = 0, 0, 0
         self.loss: float | None = None
         self._pending: deque[torch.cuda.Event] = deque()
 
-    def _fresh_state(self) -> State:
-        device, layout, steps = self._device, self._layout, self._steps
-        params = {name: parameter.detach() for name, parameter in self._net.parameters_by_name().items()}
-        moments = {name: self._moment(parameter) for name, parameter in self._net.parameters_by_name().items()}
+    def _taken_up(self) -> State:
+        """Everything that a step needs, as network, optimizer and average have it."""
+        device, layout = self._device, self._layout
+        params = self._net.parameters_by_name()
+        kept = {name.removeprefix(PREFIX): tensor for name, tensor in self._average.kept.items()}
+        buffers = {name: value.clone() for name, value in self._net.model.named_buffers() if value.is_floating_point()}
+        table = self._next[1]
         return State(
-            vector=layout.gather(params).float(),
-            moment=layout.gather(moments),
-            buffers={name: value.clone() for name, value in self._net.model.named_buffers() if value.is_floating_point()},
-            average=None,
+            vector=layout.gather({name: parameter.detach() for name, parameter in params.items()}),
+            moment=layout.gather({name: self._moment(parameter) for name, parameter in params.items()}),
+            buffers=buffers,
+            average=layout.gather(kept) if kept else None,
+            averaged_buffers={name: kept[name].clone() for name in buffers if kept},
             position=torch.zeros(1, dtype=torch.int64, device=device),
-            numbers=torch.zeros(steps, 4, device=device),
-            counts=torch.zeros(steps, len(self._dropping.counts(0.0)), dtype=torch.int32, device=device),
-            order=torch.zeros(steps, self._settings.batch_size, dtype=torch.int64, device=device),
+            table=EpochTable(numbers=table.numbers.to(device), counts=table.counts.to(device), order=table.order.to(device)),
             sums=torch.zeros(3, dtype=torch.float64, device=device),
         )
 
@@ -132,39 +111,27 @@ class FastPath:
         kept = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
         return torch.zeros_like(parameter) if kept is None else kept.detach()
 
-    def _begin_epoch(self, epoch: int, position: int) -> None:
-        """Send what the host knows of an epoch's steps to the device."""
-        method = self._net.method
-        moments = [epoch + step / self._steps for step in range(self._steps)]
-        numbers = [
-            [self._lr(epoch * self._steps + step), method.numbers(moment).get("alpha", 0.0), float(method.frozen(moment)), 0.0]
-            for step, moment in enumerate(moments)
-        ]
-        counts = [list(self._dropping.counts(moment)) for moment in moments]
-        used = self._steps * self._settings.batch_size
-        order = epoch_order(self._samples, self._seed, epoch)[:used].view(self._steps, -1)
-        state = self._state
-        state.numbers.copy_(torch.tensor(numbers))
-        state.counts.copy_(torch.tensor(counts, dtype=torch.int32).view_as(state.counts))
-        state.order.copy_(order)
-        state.position.fill_(position)
-        self._epoch = epoch
-
     def begin_epoch(self, epoch: int, position: int) -> None:
-        """Start an epoch, or take it up after ``position`` steps."""
-        self._begin_epoch(epoch, position)
-        self._done = position
+        """Start an epoch, or take it up after ``position`` steps: send its numbers to the device."""
+        table = self._next[1] if self._next[0] == epoch else self._course.table(epoch)
+        self._state.table.numbers.copy_(table.numbers)
+        self._state.table.counts.copy_(table.counts)
+        self._state.table.order.copy_(table.order)
+        self._state.position.fill_(position)
+        self._epoch, self._done = epoch, position
 
     def advance(self, most: int) -> int:
         """Make up to ``most`` steps of the epoch; returns how many. The device may still be working on them."""
-        count = min(most, self._steps - self._done)
+        count = min(most, self._course.steps - self._done)
         for _ in range(count):
-            step = self._epoch * self._steps + self._done
+            step = self._epoch * self._course.steps + self._done
             for stream, generator in self._generators.items():
                 generator.manual_seed(derived_seed(self._seed, stream, step))
             self._runner.run()
             self._done += 1
             self._unstored += 1
+        if self._done == self._course.steps:  # while the device still works
+            self._next = (self._epoch + 1, self._course.table(self._epoch + 1))
         self._wait()
         return count
 
@@ -198,19 +165,25 @@ class FastPath:
 
     @torch.no_grad()
     def store(self) -> None:
-        """Put parameters, momentum and buffers back into the network and the optimizer."""
-        values, moments = self._layout.views(self._state.vector), self._layout.views(self._state.moment)
+        """Put everything back into the network, the optimizer and the average."""
+        state = self._state
+        values, moments = self._layout.views(state.vector), self._layout.views(state.moment)
         for name, parameter in self._net.parameters_by_name().items():
             parameter.copy_(values[name])
             if self._settings.optimizer.momentum:
-                state = self._optimizer.state[parameter]
-                state["momentum_buffer"] = torch.empty_like(parameter).copy_(moments[name])
+                self._optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(moments[name])
         for name, buffer in self._net.model.named_buffers():
-            if name in self._state.buffers:
-                buffer.copy_(self._state.buffers[name])
+            if name in state.buffers:
+                buffer.copy_(state.buffers[name])
             elif name.endswith("num_batches_tracked"):
                 buffer.add_(self._unstored)
         self._unstored = 0
+        if state.average is not None:
+            averaged = self._layout.views(state.average) | state.averaged_buffers
+            for name, buffer in self._net.model.named_buffers():
+                averaged.setdefault(name, buffer)  # what is counted is not averaged
+            for name, value in averaged.items():
+                self._average.kept[PREFIX + name].copy_(value)
 
 
 def _skeleton(model: nn.Module) -> nn.Module:

@@ -12,13 +12,12 @@ from torch.func import functional_call
 from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.fast.drop import Dropping
 from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.tables import ALPHA, AVERAGE, FROZEN, LR, ODD, EpochTable
 from tdcompress.train.fast.update import Rule, update
 from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 
 T = TypeVar("T")
-
-LR, ALPHA, FROZEN, AVERAGE = range(4)  # columns of a step's numbers
 
 
 @dataclass(kw_only=True)
@@ -32,9 +31,7 @@ class State:
         average: the weights' running average, (P,); None without one.
         averaged_buffers: theirs.
         position: int64 (1,), steps of this epoch done.
-        numbers: float32 (S, 4), what holds in each step of the epoch; columns above.
-        counts: int32 (S, C), candidates in each step.
-        order: int64 (S, B), the samples of each step.
+        table: what holds in each step of the epoch.
         sums: float64 (3,): of the losses, of the right answers, of the steps that were not finite.
     """
 
@@ -44,9 +41,7 @@ class State:
     average: Tensor | None
     averaged_buffers: dict[str, Tensor] = field(default_factory=dict)
     position: Tensor
-    numbers: Tensor
-    counts: Tensor
-    order: Tensor
+    table: EpochTable
     sums: Tensor
 
     def tensors(self) -> list[Tensor]:
@@ -95,9 +90,9 @@ class Program:
     def step(self) -> None:
         """One optimizer step; nothing comes back to the host."""
         state = self.state
-        now = state.numbers.index_select(0, state.position)[0]
-        counts = state.counts.index_select(0, state.position)[0]
-        batch = state.order.index_select(0, state.position)[0]
+        now = state.table.numbers.index_select(0, state.position)[0]
+        counts = state.table.counts.index_select(0, state.position)[0]
+        batch = state.table.order.index_select(0, state.position)[0]
         uniform = uniform_numbers(self._dropping.draws, self.generators["method"])
         dropped = self._widened(self._dropping(state.vector, uniform, counts, now[ALPHA]))
         if dropped is not None:
@@ -106,7 +101,7 @@ class Program:
             state.moment.masked_fill_(zeroed, 0.0)
         pixels, labels = self._data.pixels.index_select(0, batch), self._data.labels.index_select(0, batch)
         if self._data.augment is not None:
-            pixels = self._data.augment(pixels, self.generators["augment"])
+            pixels = self._data.augment(pixels, self.generators["augment"], self._data.mirrored(batch, now[ODD] > 0))
         leaf = state.vector.detach().requires_grad_()
         loss, correct = self._loss(
             self._network, self._layout, self._data.preprocess, self._settings, self._precision, leaf, dropped, pixels, labels,
@@ -128,9 +123,11 @@ class Program:
         state = self.state
         if state.average is None:
             return
-        state.average.lerp_(state.vector, weight)
-        for name, averaged in state.averaged_buffers.items():
-            averaged.lerp_(state.buffers[name], weight)
+        averaged = [state.average, *state.averaged_buffers.values()]
+        now = [state.vector, *(state.buffers[name] for name in state.averaged_buffers)]
+        towards = torch._foreach_sub(now, averaged)  # three calls for all tensors; foreach_lerp takes no weight on the device
+        torch._foreach_mul_(towards, weight)
+        torch._foreach_add_(averaged, towards)
 
 
 def uniform_numbers(count: int, generator: torch.Generator) -> Tensor:

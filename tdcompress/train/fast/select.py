@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from tdcompress.sparsity.scores import protect_largest
 from tdcompress.train.fast.layout import Layout, Piece, Run
 
 Ranked = Literal["filter", "layer", "network"]
@@ -40,14 +41,6 @@ def ranks(scores: Tensor) -> Tensor:
     order = scores.argsort(dim=-1, stable=True)
     places = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)
-
-
-def protect_largest(scores_RF: Tensor) -> Tensor:
-    """The scores with the last-ranked one of every row raised to infinity, so that no filter is emptied."""
-    places_F = torch.arange(scores_RF.shape[1], device=scores_RF.device)
-    largest = scores_RF == scores_RF.amax(1, keepdim=True)
-    last_R1 = torch.where(largest, places_F, -1).amax(1, keepdim=True)
-    return torch.where(places_F == last_R1, torch.inf, scores_RF)
 
 
 class PortableSelection:
@@ -84,6 +77,6 @@ class PortableSelection:
     def _together(self, pieces: Sequence[Piece], scores_N: Tensor, count: Tensor) -> list[Tensor]:
         """Rank some matrices as one; returns the chosen entries of each in the vector's order."""
         runs = [Run(start=piece.start, rows=piece.rows, fan_in=piece.fan_in, kernel=piece.kernel) for piece in pieces]
-        ranked = torch.cat([protect_largest(run.logical(scores_N)).reshape(-1) for run in runs])
+        ranked = torch.cat([protect_largest(run.logical(scores_N), 0).reshape(-1) for run in runs])
         chosen = torch.split(ranks(ranked) < count, [piece.size for piece in pieces])
         return [run.memory(part) for run, part in zip(runs, chosen, strict=True)]

@@ -30,7 +30,8 @@ def update(
 ) -> None:
     """L2, clipping and SGD's step, in place; a step that is not finite changes nothing and is counted.
 
-    The order is `tdcompress.train.update.Updater`'s: L2 belongs to the loss, so it is clipped; weight decay comes after clipping.
+    The order is `tdcompress.train.update.Updater`'s: L2 belongs to the loss, so it is clipped; weight decay comes after clipping,
+    or, decoupled, shrinks the weights themselves.
 
     Args:
         rule: the settings.
@@ -50,10 +51,12 @@ def update(
     finite = norm.isfinite() & loss.isfinite()
     if rule.clip_norm is not None:
         gradient_P = gradient_P * torch.where(norm > rule.clip_norm, rule.clip_norm / (norm + 1e-6), torch.ones_like(norm))
-    if settings.weight_decay:
+    if settings.weight_decay and not getattr(settings, "decoupled", False):
         gradient_P = torch.where(decayed_P, gradient_P + settings.weight_decay * vector_P, gradient_P)
     moved_P = momentum * moment_P + gradient_P
     direction_P = gradient_P + momentum * moved_P if settings.nesterov else moved_P
+    decayed = 1.0 - lr * settings.weight_decay if settings.weight_decay and getattr(settings, "decoupled", False) else None
+    shrunk_P = vector_P if decayed is None else torch.where(decayed_P, vector_P * decayed, vector_P)
     moment_P.copy_(torch.where(finite, moved_P, moment_P))
-    vector_P.copy_(torch.where(finite, vector_P - lr * direction_P, vector_P))
+    vector_P.copy_(torch.where(finite, shrunk_P - lr * direction_P, vector_P))
     sums.add_(torch.stack([torch.where(finite, loss, torch.zeros_like(loss)).double(), correct.double(), (~finite).double()]))

@@ -1,0 +1,42 @@
+"""What the fast path can train, and the vector that it makes of a network."""
+
+import torch
+from torch import nn
+
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.train.fast.drop import Unsupported, dropping_of
+from tdcompress.train.fast.layout import Layout
+from tdcompress.train.optim import decayed_parameters
+from tdcompress.train.settings import TrainSettings
+
+PREFIX = "model."  # of the network's names inside a SparseNet
+
+
+def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
+    """Why the fast path cannot make this training, or None where it can."""
+    params = net.parameters_by_name()
+    axes = {slot.axis for slot in net.method.targets.weights}
+    drawing = [type(m).__name__ for m in net.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
+    cumulative = [m for m in net.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.momentum is None]
+    for holds, reason in (
+        (settings.optimizer.name != "sgd", f"the optimizer is {settings.optimizer.name}, not sgd"),
+        (settings.accumulate > 1, "the batch comes in micro-batches"),
+        (net.l1 > 0, "there is an L1 penalty"),
+        (axes - {0}, "a transposed convolution's filters are not rows"),
+        (drawing, f"the network has a {(drawing or [''])[0]}, which draws from the global generator"),
+        (cumulative, "a BatchNorm averages over all batches"),
+        (any(not p.requires_grad for p in params.values()), "some parameters are not trained"),
+        (any(p.dtype != torch.float32 for p in params.values()), "some parameters are not float32"),
+    ):
+        if holds:
+            return reason
+    found = dropping_of(net.method, layout_of(net), torch.device("cpu"))
+    return found.reason if isinstance(found, Unsupported) else None
+
+
+def layout_of(net: SparseNet) -> Layout:
+    """The vector of a network's parameters."""
+    shapes = {name: parameter.shape for name, parameter in net.model.named_parameters()}
+    prunable = [slot.parameter for slot in net.method.targets.weights]
+    decayed = [name.removeprefix(PREFIX) for name in decayed_parameters(net, PREFIX)]
+    return Layout.of(shapes, prunable, decayed)
