@@ -100,20 +100,24 @@ class Row:
 
 def cells(batches: list[int], precisions: list[Precision]) -> Iterator[Cell]:
     """The most important first."""
-    half: Precision = precisions[0]
-    for batch in batches:
-        for method in ("none", "weight", "unit"):
-            yield Cell(method=method, path="graph", precision=half, batch=batch)
-        for method in ("none", "weight", "unit"):
-            yield Cell(method=method, path="compiled", precision=half, batch=batch)
-    for together in (2, 4):
-        yield Cell(method="weight", path="compiled", precision=half, batch=batches[0], together=together)
+    half, small = precisions[0], batches[0]
+    for method in ("none", "weight", "unit"):
+        yield Cell(method=method, path="graph", precision=half, batch=small)
+    yield Cell(method="weight", path="graph", precision=half, batch=small, together=4)
+    for method in ("weight", "none", "unit"):
+        yield Cell(method=method, path="compiled", precision=half, batch=small)
+    for together in (2, 4, 8):
+        yield Cell(method="weight", path="compiled", precision=half, batch=small, together=together)
+    for batch, method in itertools.product(batches[1:], ("none", "weight", "unit")):
+        yield Cell(method=method, path="graph", precision=half, batch=batch)
+    for batch, method in itertools.product(batches[1:], ("weight", "none")):
+        yield Cell(method=method, path="compiled", precision=half, batch=batch)
     for method in SETTINGS:
-        yield Cell(method=method, path="reference", precision=half, batch=batches[0])
-    yield Cell(method="weight", path="direct", precision=half, batch=batches[0])
+        yield Cell(method=method, path="reference", precision=half, batch=small)
+    yield Cell(method="weight", path="direct", precision=half, batch=small)
     for precision, method in itertools.product(precisions[1:], ("none", "weight")):
-        yield Cell(method=method, path="graph", precision=precision, batch=batches[0])
-        yield Cell(method=method, path="reference", precision=precision, batch=batches[0])
+        yield Cell(method=method, path="graph", precision=precision, batch=small)
+        yield Cell(method=method, path="reference", precision=precision, batch=small)
 
 
 def build(cell: Cell, model: str, data: TrainData, device: torch.device) -> StepPath | None:

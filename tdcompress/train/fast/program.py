@@ -159,4 +159,6 @@ def _loss(
 
 
 def _compiled(function: Callable[..., T]) -> Callable[..., T]:
+    # a campaign's networks and settings are variants of one function; torch gives up after eight
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
     return torch.compile(function, fullgraph=True, dynamic=False)
