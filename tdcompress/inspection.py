@@ -9,6 +9,8 @@ from tdcompress.onnxfile.reports import FileReport, PackReport
 from tdcompress.report import text
 from tdcompress.report.tables import Table, numbers, texts
 
+SECONDS_PER_BYTE = 1.7e-9
+"""Processor time of loading a packed file over its dense one, by the bytes of its decoders' results (docs/packing.md)."""
 _SHARES = ("accuracy", "sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
 
 
@@ -46,6 +48,7 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
         ("file", f"{report.file_bytes:,} bytes, {report.gzip_bytes:,} gzipped"),
         ("bound of the weights", f"{report.bound_bytes:,.0f} bytes; the file takes {text.ratio(report.ratio_to_bound)} of it"),
         ("decoders and graph", f"{report.decoder_bytes:,} + {report.graph_bytes:,} bytes"),
+        *(("loading", _loading(report)) for _ in range(report.loading_bytes > 0)),
         ("parameters", f"{report.parameters:,}, {text.percent(report.sparsity, 1)} % of them zero"),
         ("inputs", ", ".join(f"{value.name} {value.dtype} {list(value.shape)}" for value in report.inputs)),
         ("outputs", ", ".join(f"{value.name} {value.dtype} {list(value.shape)}" for value in report.outputs)),
@@ -54,6 +57,15 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
         *sorted((name, _readable(name, value)) for name, value in report.metadata.items()),
     )
     return tensors, Table(title="", columns=texts("the whole", ""), rows=facts)
+
+
+def _loading(report: FileReport) -> str:
+    """What unpacking costs when a runtime loads the file."""
+    cost = (
+        f"onnxruntime unpacks it: up to {report.loading_bytes:,} bytes more memory for a moment than the dense file, and about "
+        f"{report.loading_bytes * SECONDS_PER_BYTE:.1g} s more (as on the processor of docs/packing.md)"
+    )
+    return cost + "; over 1 GiB in one piece is unpacked on every call, not once: pack the dense file again" * report.unfolded
 
 
 def _readable(name: str, value: str) -> str:

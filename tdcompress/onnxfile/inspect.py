@@ -4,15 +4,20 @@ import gzip
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from tdcompress.onnxfile.cost import own_bytes
+from tdcompress.onnxfile.encodings.base import Section
 from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import in_file, load_model, opset, serialised
+from tdcompress.onnxfile.loading import loading
 from tdcompress.onnxfile.metadata import get_metadata
+from tdcompress.onnxfile.plan import FOLDED_BYTES
 from tdcompress.onnxfile.reports import FileReport, TensorReport, ValueReport
-from tdcompress.onnxfile.tensors import bound_bytes, count_zeros, is_parameter, message_bytes, value_bytes
+from tdcompress.onnxfile.tensors import Array, bound_bytes, count_zeros, is_parameter, message_bytes, value_bytes
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, sections, stored_weights
+from tdcompress.onnxfile.zero_points import zero_points
 
 
 def inspect_onnx(path: str | Path, *, external_data: bool = False) -> FileReport:
@@ -35,15 +40,19 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
     """Describe a model as `save_model` would write it."""
     data = serialised(model)
     weights = [*stored_weights(model), *constant_weights(model)]
-    tensors = tuple(describe(weight) for weight in weights)
+    points = zero_points(model, {weight.full_name: weight.array for weight in weights})
+    tensors = tuple(describe(weight, points.get(weight.full_name)) for weight in weights)
     operators: Counter[str] = Counter()
     decoder_bytes = 0
+    decoders: list[Section] = []
     for _, graph in graphs(model):
         operators.update(node.op_type for node in graph.node)
         for key, section in sections(graph).items():
             operators.subtract(node.op_type for node in section.nodes)
             own = sum(_file_bytes(weight) for weight in weights if weight.key == key)
             decoder_bytes += section.n_bytes() - own
+            decoders.append(section)
+    cost = loading(decoders)
     parameters = [tensor for weight, tensor in zip(weights, tensors, strict=True) if is_parameter(weight.key.dtype)]
     return FileReport(
         file_bytes=len(data),
@@ -57,16 +66,18 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
         zeros=sum(tensor.zeros for tensor in parameters),
         operators={name: count for name, count in sorted(operators.items()) if count},
         metadata=get_metadata(model),
+        loading_bytes=cost.bytes,
+        unfolded=cost.largest > FOLDED_BYTES,
         inputs=tuple(_describe_value(value) for value in model.graph.input),
         outputs=tuple(_describe_value(value) for value in model.graph.output),
         tensors=tensors,
     )
 
 
-def describe(weight: StoredWeight) -> TensorReport:
-    """One weight of a file."""
+def describe(weight: StoredWeight, zero_point: Array | None = None) -> TensorReport:
+    """One weight of a file; `zero_point`: what stands for 0 in it, broadcast against it, if that is not 0."""
     array, key = weight.array, weight.key
-    zeros = count_zeros(array)
+    zeros = count_zeros(array) if zero_point is None else int(np.count_nonzero(array == zero_point))
     kept = array.size - zeros if is_parameter(key.dtype) else array.size
     return TensorReport(
         name=weight.full_name,

@@ -13,6 +13,11 @@ from tdcompress.onnxfile.encodings.base import Key, Weight
 from tdcompress.onnxfile.reports import Prefer, Values
 from tdcompress.onnxfile.tensors import Array
 
+FOLDED_BYTES = 1 << 30
+"""Results of a node that are larger than this onnxruntime computes on every call, not once when it loads the file."""
+_LEAST_BYTES = 4  # the decoders' own numbers are int32
+_SLACK = 1 << 16  # places before and after the weights
+
 _FLOAT32, _FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 
 
@@ -67,7 +72,24 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
         picks = choose(own, {name: price * shared_bytes(keys[name]) for name, price in prices.items()})
         for weight, pick in zip(members, picks, strict=True):
             planned.setdefault(keys[pick], []).append(weight)
-    return Plan(sections=planned, kept_float32=kept_float32)
+    return Plan(sections=_in_parts(planned), kept_float32=kept_float32)
+
+
+def _in_parts(sections: Mapping[Key, Sequence[Weight]]) -> dict[Key, list[Weight]]:
+    """Sections so small that onnxruntime folds their decoders; the order of weights stays. A larger weight stays dense."""
+    parts: dict[Key, list[Weight]] = {}
+    for key, members in sections.items():
+        room = FOLDED_BYTES // max(_LEAST_BYTES, key.dtype.itemsize) - _SLACK
+        part, taken = 0, 0
+        for weight in members:
+            if key.encoding == "dense" or weight.array.size > room:
+                parts.setdefault(replace(key, encoding="dense"), []).append(weight)
+                continue
+            taken += weight.array.size
+            if taken > room:
+                part, taken = part + 1, weight.array.size
+            parts.setdefault(replace(key, part=part), []).append(weight)
+    return parts
 
 
 def can_be_halved(weight: Weight) -> bool:

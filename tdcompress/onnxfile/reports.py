@@ -40,7 +40,7 @@ class TensorReport(_Json):
         dtype: element type that the network sees.
         stored: element type of the values in the file.
         elements: number of elements.
-        zeros: how many of them are 0 or -0.
+        zeros: how many of them are 0 or -0; of a quantised weight, how many are its zero point, which stands for 0.
         encoding: name of the encoding; "constant" = in a Constant node.
         file_bytes: what this weight adds to the file, without the decoder it shares with others.
         bound_bytes: value bits + n H(p) position bits, or dense where that is less.
@@ -82,6 +82,8 @@ class FileReport(_Json):
         zeros: zeros among them.
         operators: operator name -> number of nodes, decoders not counted.
         metadata: the model's metadata.
+        loading_bytes: memory that a runtime which folds constants takes for a moment to unpack the file, over the dense one's.
+        unfolded: whether a result of a decoder is so large (over 1 GiB) that onnxruntime computes it on every call.
         inputs: what the caller gives.
         outputs: what the caller gets.
         tensors: every weight, in file order.
@@ -98,6 +100,8 @@ class FileReport(_Json):
     zeros: int
     operators: dict[str, int]
     metadata: dict[str, str]
+    loading_bytes: int
+    unfolded: bool
     inputs: tuple[ValueReport, ...]
     outputs: tuple[ValueReport, ...]
     tensors: tuple[TensorReport, ...]

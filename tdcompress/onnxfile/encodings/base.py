@@ -14,7 +14,7 @@ from tdcompress.onnxfile.tensors import PACKABLE, Array, message_bytes
 
 RESERVED = "tdc1."  # every name that packing adds to a graph starts so; the digit is the version of the format
 RENAME = f"names that begin with {RESERVED!r} are reserved for packed weights: in a file that was never packed, rename them"
-_PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d)?\.")
+_PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d)?\.(?:([1-9]\d{0,5})\.)?")
 _DTYPES = {dtype.str[1:]: dtype for dtype in PACKABLE.values()}
 
 
@@ -35,18 +35,21 @@ class Key:
         encoding: name of the encoding.
         dtype: element type that the network sees.
         stored: element type of the values in the file.
+        part: 0, or 1, 2, ... for what is too much for one decoder.
     """
 
     graph: int
     encoding: str
     dtype: np.dtype[Any]
     stored: np.dtype[Any]
+    part: int = 0
 
     @property
     def prefix(self) -> str:
-        """Start of every name of the section, for example "tdc1.0.gap8.f4.", or "tdc1.0.gap8.f4f2." if narrow."""
+        """Start of every name of the section: "tdc1.0.gap8.f4.", if narrow "tdc1.0.gap8.f4f2.", of part 1 "tdc1.0.gap8.f4.1."."""
         stored = self.stored.str[1:] if self.narrow else ""
-        return f"{RESERVED}{self.graph}.{self.encoding}.{self.dtype.str[1:]}{stored}."
+        part = f"{self.part}." if self.part else ""
+        return f"{RESERVED}{self.graph}.{self.encoding}.{self.dtype.str[1:]}{stored}.{part}"
 
     @property
     def narrow(self) -> bool:
@@ -63,7 +66,13 @@ class Key:
         match = _PREFIX.match(name)
         if match is None or match[3] not in _DTYPES or (match[4] or match[3]) not in _DTYPES:
             raise ModelError(f"{name!r} looks like a packed weight, but not of a known format; was the file edited? {RENAME}")
-        return Key(graph=int(match[1]), encoding=match[2], dtype=_DTYPES[match[3]], stored=_DTYPES[match[4] or match[3]])
+        return Key(
+            graph=int(match[1]),
+            encoding=match[2],
+            dtype=_DTYPES[match[3]],
+            stored=_DTYPES[match[4] or match[3]],
+            part=int(match[5] or 0),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
