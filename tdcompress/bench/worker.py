@@ -37,7 +37,7 @@ def run_probe(job: ProbeJob) -> ProbeResult:
         provider=session.provider,
         options=dict(session.options),
         notes=session.notes,
-        peak_rss_bytes=peak_rss_bytes(),
+        peak_rss_bytes=peak_rss_bytes(session.pid),
         timer_overhead_ns=timer_overhead_ns(),
     )
 
@@ -53,12 +53,12 @@ def run_pairs(job: PairsJob) -> PairsResult:
     return PairsResult(files=tuple(times[index] for index in range(len(job.candidates))))
 
 
-def peak_rss_bytes() -> int:
-    """Largest resident memory of this process.
+def peak_rss_bytes(pid: int | None = None) -> int:
+    """Largest resident memory of this process, or on Linux of another one.
 
-    Linux carries ru_maxrss over from the parent through exec; VmHWM belongs to this process alone.
+    Linux carries ru_maxrss over from the parent through exec; VmHWM belongs to one process alone.
     """
-    status = Path("/proc/self/status")
+    status = Path("/proc") / ("self" if pid is None else str(pid)) / "status"
     if status.exists():
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -49,4 +49,4 @@ def _results(section: Section) -> list[int]:
 def _bytes(value: onnx.ValueInfoProto) -> int:
     tensor = value.type.tensor_type
     width = int(helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
-    return width * math.prod(size.dim_value for size in tensor.shape.dim)
+    return width * math.prod(int(size.dim_value) for size in tensor.shape.dim)

@@ -29,7 +29,6 @@ def test_only_onnxruntime_has_providers(name):
     ("name", "module", "advice"),
     [
         ("openvino", "openvino", "pip install openvino"),
-        ("deepsparse", "deepsparse", "pip install deepsparse"),
         ("engine", "tdcompress.engine", "use onnxruntime"),
     ],
 )

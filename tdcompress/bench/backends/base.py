@@ -19,6 +19,8 @@ class Session(Protocol):
 
     provider: str
     """What really runs it."""
+    pid: int | None
+    """The process that holds it; None: this one."""
     options: Mapping[str, str]
     """Settings, and what the runtime says about itself."""
     notes: tuple[str, ...]

@@ -1,27 +1,159 @@
-"""DeepSparse, when installed: the sparse CPU runtime that readers compare with (its development has ended)."""
+"""DeepSparse, the sparse CPU runtime that readers compare with (its development has ended), in a process of its own.
 
+Its last release needs an onnx that is older than ours, so the two cannot be installed side by side: a child with another
+interpreter loads the model and waits for calls.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
+from tdcompress.bench.backends import deepsparse_child
 from tdcompress.bench.backends.base import Inputs, require_cpu
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, TdcompressError, UnsupportedError
+
+PYTHON = "TDCOMPRESS_DEEPSPARSE_PYTHON"
+ADVICE = f"python3.11 -m venv ds && ds/bin/pip install deepsparse==1.8.0 && export {PYTHON}=$PWD/ds/bin/python"
+_PINGS = 200
+
+
+class Child:
+    """A process that has DeepSparse imported; it ends when this object does.
+
+    Raises:
+        UnsupportedError: no interpreter is named, it does not start, or it has no DeepSparse.
+    """
+
+    def __init__(self) -> None:
+        interpreter = os.environ.get(PYTHON)
+        if not interpreter:
+            raise UnsupportedError(
+                f"backend 'deepsparse' runs under an interpreter of its own, and {PYTHON} names none: {ADVICE}"
+            )
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        try:
+            self._process = subprocess.Popen(
+                [interpreter, str(deepsparse_child.__file__)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=environment,
+            )
+        except OSError as error:
+            raise UnsupportedError(
+                f"backend 'deepsparse': {PYTHON}={interpreter} does not start ({error.strerror}): {ADVICE}"
+            ) from error
+        self._end = weakref.finalize(self, _end, self._process)
+        answer = self._answer()
+        if "error" in answer:
+            raise UnsupportedError(
+                f"backend 'deepsparse': {PYTHON}={interpreter} has no deepsparse ({answer['error']}): {ADVICE}"
+            )
+        self.version = str(answer["version"])
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def load(self, path: Path, inputs: Inputs, threads: int) -> float:
+        """Compile a model for its inputs; the share of its operators that DeepSparse runs itself.
+
+        Raises:
+            ModelError: it does not.
+        """
+        with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
+            stored = Path(folder) / "inputs.npz"
+            np.savez(stored, *inputs.values())
+            batch = next(iter(inputs.values())).shape[0]
+            job = {"model": str(path.resolve()), "inputs": str(stored), "batch": batch, "threads": threads}
+            self._send(json.dumps(job).encode() + b"\n")
+            answer = self._answer()
+        if "error" in answer:
+            raise ModelError(f"{path}: deepsparse cannot load it: {' '.join(str(answer['error']).split())}")
+        return float(answer["fraction"])
+
+    def ask(self, what: bytes) -> None:
+        """One call: b"r" runs the model, b"p" only comes back.
+
+        Raises:
+            TdcompressError: the model fails, or the process is gone.
+        """
+        self._send(what)
+        assert self._process.stdout is not None
+        answer = self._process.stdout.read(1)
+        if answer != b".":
+            raise TdcompressError(f"deepsparse: {self._answer()['error']}")
+
+    def _send(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+        except OSError as error:
+            raise TdcompressError(f"deepsparse's process ended with status {self._process.wait()}") from error
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            return (
+                {"error": f"its process ended with status {self._process.wait()}"}
+                if not line
+                else {"error": line.decode(errors="replace")}
+            )
+        return answer
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipes, which ends a child that waits; one that computes is killed."""
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class DeepSparseSession:
-    """A DeepSparse engine with its inputs, which it takes as a list."""
+    """A model that a child holds, with its inputs."""
 
     provider = "CPU"
-    notes: tuple[str, ...] = ()
 
-    def __init__(self, engine: Any, inputs: Inputs, options: Mapping[str, str]) -> None:
-        self._engine = engine
-        self._inputs = list(inputs.values())
-        self.options = options
+    def __init__(self, child: Child, threads: int, batch: int) -> None:
+        self._child = child
+        self.pid: int | None = child.pid
+        trips = []
+        for _ in range(_PINGS):
+            start = time.perf_counter_ns()
+            child.ask(b"p")
+            trips.append(time.perf_counter_ns() - start)
+        trip = f"{statistics.median(trips) / 1000:.0f}"
+        self.options: Mapping[str, str] = {
+            "num_cores": str(threads),
+            "batch_size": str(batch),
+            "version": child.version,
+            "round_trip_us": trip,
+        }
+        self.notes: tuple[str, ...] = (f"runs in a process of its own: {trip} us of each call are the way there and back",)
 
     def run(self) -> object:
-        """One synchronous call."""
-        return self._engine.run(self._inputs)
+        """One synchronous call; the outputs stay in the child."""
+        self._child.ask(b"r")
+        return None
 
 
 class DeepSparseBackend:
@@ -31,25 +163,15 @@ class DeepSparseBackend:
 
     def __init__(self, provider: str, threads: int) -> None:
         require_cpu(self.name, provider)
-        try:
-            import deepsparse
-        except ImportError as error:
-            raise UnsupportedError(
-                f"backend 'deepsparse' cannot be imported ({error}); pip install deepsparse==1.8.0 'onnx<1.18' (Python 3.11)"
-            ) from error
-        self._engine_type = deepsparse.Engine
+        self._waiting = [Child()]  # so that loading a model is not charged with importing DeepSparse
         self._threads = threads
 
     def open(self, path: Path, inputs: Inputs) -> DeepSparseSession:
         """Compile for the batch size of the inputs."""
-        batch = next(iter(inputs.values())).shape[0]
-        try:
-            engine = self._engine_type(model=str(path), batch_size=batch, num_cores=self._threads)
-        except Exception as error:  # DeepSparse's loader raises whatever its C++ side threw
-            raise ModelError(f"{path}: deepsparse cannot load it: {' '.join(str(error).split())}") from error
-        if engine.fraction_of_supported_ops < 1:
+        child = self._waiting.pop() if self._waiting else Child()
+        fraction = child.load(path, inputs, self._threads)
+        if fraction < 1:
             raise UnsupportedError(
-                f"{path}: deepsparse runs only {engine.fraction_of_supported_ops:.0%} of the operators itself and "
-                "hands the rest to onnxruntime"
+                f"{path}: deepsparse runs only {fraction:.0%} of the operators itself and hands the rest to onnxruntime"
             )
-        return DeepSparseSession(engine, inputs, {"num_cores": str(self._threads), "batch_size": str(batch)})
+        return DeepSparseSession(child, self._threads, next(iter(inputs.values())).shape[0])

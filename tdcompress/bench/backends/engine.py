@@ -12,6 +12,7 @@ class EngineSession:
     """A `tdcompress.engine.Session` with its inputs."""
 
     provider = "CPU"
+    pid: int | None = None
     notes: tuple[str, ...] = ()
 
     def __init__(self, session: Any, inputs: Inputs, options: Mapping[str, str]) -> None:

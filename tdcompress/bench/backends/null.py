@@ -12,6 +12,7 @@ class NullSession:
     """Runs nothing."""
 
     provider = "none"
+    pid: int | None = None
     options: Mapping[str, str] = MappingProxyType({})
     notes: tuple[str, ...] = ("runs nothing: its time is that of the harness",)
 

@@ -20,6 +20,8 @@ CONFIG: Mapping[str, str] = {
 class OnnxRuntimeSession:
     """An `onnxruntime.InferenceSession` with its inputs."""
 
+    pid: int | None = None
+
     def __init__(self, session: Any, provider: str, inputs: Inputs, options: Mapping[str, str]) -> None:
         self._session = session
         self._inputs = dict(inputs)

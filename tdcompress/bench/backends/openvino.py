@@ -12,6 +12,7 @@ class OpenVinoSession:
     """A compiled model's inference request with its inputs."""
 
     provider = "CPU"
+    pid: int | None = None
     notes: tuple[str, ...] = ()
 
     def __init__(self, request: Any, inputs: Inputs, options: Mapping[str, str]) -> None:
