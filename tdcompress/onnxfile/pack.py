@@ -14,14 +14,15 @@ from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Key, Section, Weight
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
-from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, save_model
+from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_halved, plan
-from tdcompress.onnxfile.prepare import not_packed, prepared, unpackable
+from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
 from tdcompress.onnxfile.runtime import Comparison, check_section, compare_outputs, open_session, random_inputs
 from tdcompress.onnxfile.strip import undocumented
 from tdcompress.onnxfile.tensors import PACKABLE, count_zeros, is_parameter
+from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights
 
 
@@ -172,8 +173,25 @@ def _why_left(source: onnx.ModelProto, dense: onnx.ModelProto, packed: onnx.Mode
     """Why the user's file is better left as it is; "" where the packed one is smaller and runs as the same network."""
     if packed.ByteSize() >= source.ByteSize():
         return f"packed it would have {packed.ByteSize():,} bytes, no fewer than now"
+    if opset(source) < LOWEST_OPSET and (changed := _raising_changes(source, dense)):
+        return changed
     differences = optimised_differently(dense, packed, contents=exact)
     return f"onnxruntime would run the packed file in another way ({differences})" if differences else ""
+
+
+def _raising_changes(source: onnx.ModelProto, dense: onnx.ModelProto) -> str:
+    """What is wrong where the raised operator set gives other outputs on random inputs; "" where that cannot be found out."""
+    try:
+        session = open_session(source)
+        inputs = random_inputs(session, batch=4, seed=0)
+        if inputs is None:
+            return ""
+        compared = compare_outputs(session, open_session(dense), [inputs])
+    except VerificationError:
+        return ""
+    if compared.error is not None and compared.error <= RELATIVE_TOLERANCE and compared.not_finite[0] == compared.not_finite[1]:
+        return ""
+    return f"raised from operator set {opset(source)} to {LOWEST_OPSET} by onnx's converter, it gives other outputs"
 
 
 def _drop_labels(model: onnx.ModelProto) -> None:

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.cli import main
-from tdcompress.onnxfile import pack
+from tdcompress.onnxfile import pack, prepare
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.optimised import Optimised, optimised, optimised_differently
 from tdcompress.onnxfile.pack import pack_model, pack_onnx
@@ -126,3 +126,54 @@ def test_a_packed_file_is_packed_again_from_its_weights(make_small_net: Make) ->
     assert pack_model(packed)[0] == packed
     assert pack_model(densified(packed))[1].file_bytes == packed.ByteSize()
     assert isinstance(optimised(packed), Optimised)
+
+
+def slopes_per_channel(zeros: float = 0.9) -> onnx.ModelProto:
+    """Opset 6: PRelu with one slope per channel; 5 channels in planes of 5 columns, so that the slopes would fit there too."""
+    random = np.random.default_rng(0)
+    weight = np.where(random.random((5, 3, 5, 5)) < zeros, 0, random.standard_normal((5, 3, 5, 5))).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[5, 5], pads=[2, 2, 2, 2]),
+        helper.make_node("PRelu", ["c", "s"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, n, 5, 5]) for name, n in (("x", 3), ("y", 5))]
+    slopes = random.standard_normal(5).astype(np.float32)
+    constants = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(slopes, "s")]
+    model = helper.make_graph(nodes, "g", values[:1], values[1:], constants)
+    return helper.make_model(model, opset_imports=[helper.make_opsetid("", 6)], ir_version=4)
+
+
+def test_slopes_per_channel_stay_per_channel(run_model: Callable) -> None:
+    """onnx's converter leaves them as they are, and since opset 7 they would be slopes per column."""
+    source = slopes_per_channel()
+    packed, report = pack_model(source)
+    assert report.left_as_is == ""
+    x = np.random.default_rng(1).standard_normal((2, 3, 5, 5)).astype(np.float32)
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.graph.initializer}
+    source.graph.node.pop()
+    source.graph.output[0].name = "c"
+    plain = run_model(source, x)[0]
+    wanted = np.where(plain < 0, plain * weights["s"][:, None, None], plain)
+    np.testing.assert_allclose(run_model(packed, x)[0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_raised_file_that_computes_something_else_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the converter gets wrong is found on random inputs, where onnxruntime runs the old operators too."""
+    model = old_squeezes(1)
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.where(np.arange(4000) % 40 == 0, 1.0, 0).astype(np.float32), "w")
+    )
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[1].dim_value = 4000
+    assert pack_model(model)[1].left_as_is == ""
+    real = prepare.version_converter.convert_version
+
+    def wrong(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+        raised = real(model, version)
+        raised.graph.node[-1].op_type = "Add"
+        return raised
+
+    monkeypatch.setattr(prepare.version_converter, "convert_version", wrong)
+    packed, report = pack_model(model)
+    assert packed == model
+    assert "raised from operator set 11 to 13 by onnx's converter, it gives other outputs" in report.left_as_is
