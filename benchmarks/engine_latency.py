@@ -1,7 +1,7 @@
 """The engine against onnxruntime fp32 on the same dense network, interleaved.
 
-Every process builds both sessions and times pairs in random order (AB or BA); the estimate is the geometric mean over
-processes of the median pair ratio, with a 95 % interval from a bootstrap over processes and blocks of ten pairs.
+Every process builds the sessions and times pairs in random order (AB or BA); the estimate and its 95 % interval are those of
+`tdcompress bench` (tdcompress/bench/statistics.py), widened by a control: the reference against a second session of itself.
 "x4.8" means: the dense network's time under onnxruntime divided by 4.8. Outputs are compared before anything is timed.
 `--clock cpu` counts the process's processor time instead of wall time: on a machine that other programs use at the same
 time, wall time favours whichever call is too short to be interrupted. `--table` runs every row of the table in
@@ -26,6 +26,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from engine_networks import NETWORKS, resnet32
+
+from tdcompress.bench.statistics import Ratio, measure_ratio, widened_by_control
+from tdcompress.bench.timing import BLOCK_PAIRS
 
 SHAPE = (3, 32, 32)
 CLOCKS: dict[str, Callable[[], int]] = {"wall": time.perf_counter_ns, "cpu": time.process_time_ns}
@@ -85,7 +88,7 @@ REFERENCES: dict[str, Callable[[bytes, int, dict[str, np.ndarray]], Callable[[],
 def time_pairs(
     case: str, batch: int, threads: int, pairs: int, isa: str | None, clock: Callable[[], int], warm: bool, reference: str
 ) -> dict[str, object]:
-    """Runs in its own process: (engine ns, reference ns) of every pair."""
+    """Runs in its own process: (engine ns, reference ns) of every pair, and (second reference ns, reference ns)."""
     from tdcompress.engine import Session
 
     pruned, dense = build(case)
@@ -94,22 +97,24 @@ def time_pairs(
     engine, same = Session(pruned, threads, isa=isa), onnxruntime_session(pruned, 1)
     got, want = engine.run(None, feed)[0], same.run(None, feed)[0]
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max(), "the outputs differ"
-    calls = (lambda: engine.run(None, feed), REFERENCES[reference](dense, threads, feed))
-    for call in calls * 10:
-        call()
-    samples = []
+    beside, copy = (REFERENCES[reference](dense, threads, feed) for _ in range(2))
+    subjects = {"samples": (lambda: engine.run(None, feed), beside), "control": (copy, beside)}
+    for calls in subjects.values():
+        for call in calls * 10:
+            call()
+    timed: dict[str, list[list[int]]] = {name: [] for name in subjects}
     for _ in range(pairs):
-        pair = [0, 0]
-        order = [0, 1]
-        random.shuffle(order)
-        for which in order:
-            if warm:
-                calls[which]()
-            start = clock()
-            calls[which]()
-            pair[which] = clock() - start
-        samples.append(pair)
-    return {"samples": samples, "memory": dict(engine.memory_bytes()), "isa": engine.instruction_set}
+        for name in random.sample(list(subjects), len(subjects)):
+            pair = [0, 0]
+            for which in random.sample((0, 1), 2):
+                call = subjects[name][which]
+                if warm:
+                    call()
+                start = clock()
+                call()
+                pair[which] = clock() - start
+            timed[name].append(pair)
+    return {**timed, "memory": dict(engine.memory_bytes()), "isa": engine.instruction_set}
 
 
 def peak_memory(case: str, backend: str) -> int:
@@ -124,20 +129,9 @@ def peak_memory(case: str, backend: str) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def estimate(processes: list[np.ndarray], draws: int = 2000) -> tuple[float, float, float]:
-    """(ratio, low, high): how many times faster the engine is. processes: per process (pairs, 2) ns."""
-    logs = [np.log(samples[:, 1] / samples[:, 0]) for samples in processes]
-    point = float(np.exp(np.mean([np.median(log) for log in logs])))
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(draws):
-        medians = []
-        for index in rng.integers(0, len(logs), len(logs)):
-            blocks = logs[index][: len(logs[index]) // 10 * 10].reshape(-1, 10)
-            medians.append(np.median(blocks[rng.integers(0, len(blocks), len(blocks))]))
-        means.append(np.mean(medians))
-    low, high = np.exp(np.percentile(means, [2.5, 97.5]))
-    return point, float(low), float(high)
+def times_as_fast(processes: list[np.ndarray]) -> Ratio:
+    """Second column / first column, from the (pairs, 2) ns of each process."""
+    return measure_ratio([pairs[:, 1] / pairs[:, 0] for pairs in processes], generator=np.random.default_rng(0))
 
 
 def child(arguments: list[str]) -> str:
@@ -158,19 +152,22 @@ TABLE = [
 """(case, batch, threads) of every row of the table in docs/engine.md."""
 
 
-def measure(case: str, batch: int, threads: int, options: argparse.Namespace) -> str:
-    """One row of a Markdown table, from fresh processes."""
+def measure(case: str, batch: int, threads: int, options: argparse.Namespace) -> tuple[str, list[dict[str, object]]]:
+    """One row of a Markdown table, from fresh processes, and their raw times."""
     arguments = [case, "--child", "pairs", "--batch", str(batch), "--threads", str(threads), "--pairs", str(options.pairs)]
     arguments += ["--clock", options.clock, "--reference", options.reference]
     arguments += (["--warm"] if options.warm else []) + (["--isa", options.isa] if options.isa else [])
     results = [json.loads(child(arguments)) for _ in range(options.processes)]
-    processes = [np.array(result["samples"], float) for result in results]
-    ratio, low, high = estimate(processes)
+    processes, controls = ([np.array(result[name], float) for result in results] for name in ("samples", "control"))
+    control = times_as_fast(controls)
+    found = widened_by_control(times_as_fast(processes), control)
     engine, reference = (float(np.median(np.concatenate([samples[:, i] for samples in processes]))) / 1e3 for i in (0, 1))
     kept = sum(results[0]["memory"].values()) / 1e6
-    return (
-        f"| {case} | {batch} | {threads} | x{ratio:.2f} [{low:.2f}, {high:.2f}] | {engine:.0f} | {reference:.0f} | {kept:.2f} |"
+    row = (
+        f"| {case} | {batch} | {threads} | x{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] "
+        f"| {control.value:.3f} [{control.low:.3f}, {control.high:.3f}] | {engine:.0f} | {reference:.0f} | {kept:.2f} |"
     )
+    return row, results
 
 
 def main() -> None:
@@ -180,8 +177,9 @@ def main() -> None:
     parser.add_argument("--reference", choices=list(REFERENCES), default="onnxruntime")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=80)
-    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=80, help="of each process, a multiple of 10")
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--json", type=Path, help="keep the raw times in this file")
     parser.add_argument("--isa")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--warm", action="store_true", help="an untimed call before each timed one: repeated calls of one model")
@@ -206,6 +204,8 @@ def main() -> None:
     if options.child:
         print(peak_memory(options.cases[0], options.child))
         return
+    if options.pairs % BLOCK_PAIRS or options.processes < 2:
+        parser.error(f"an interval needs at least two processes, and pairs in whole blocks of {BLOCK_PAIRS}")
     rows = TABLE if options.table else [(case, options.batch, options.threads) for case in options.cases]
     if options.memory:
         for case in dict.fromkeys(case for case, _, _ in rows):
@@ -214,10 +214,16 @@ def main() -> None:
         return
     print(f"{platform.platform()}; Python {platform.python_version()}; numpy {np.__version__}; {options.clock} time; ", end="")
     print(f"{options.processes} processes x {options.pairs} pairs; load {os.getloadavg()[0]:.1f}\n")
-    print(f"| case | batch | threads | faster than {options.reference}, dense | engine us | reference us | arena + tables MB |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"| case | batch | threads | faster than {options.reference}, dense ", end="")
+    print("| against itself | engine us | reference us | arena + tables MB |")
+    print("|---|---|---|---|---|---|---|---|")
+    raw = []
     for case, batch, threads in rows:
-        print(measure(case, batch, threads, options), flush=True)
+        row, processes = measure(case, batch, threads, options)
+        print(row, flush=True)
+        raw.append({"case": case, "batch": batch, "threads": threads, "processes": processes})
+        if options.json:
+            options.json.write_text(json.dumps(raw))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 Networks are the project's ResNet-32 with random weights, pruned by magnitude and exported; only bytes and loading are
 measured, which do not depend on training. Loading the dense file and each packed one is interleaved in random order, one
-session each, so that what else the machine does falls on all; the difference to the dense file is taken within a round
-and its median is given with a 95 % bootstrap interval. Each packed file's optimised graph is compared with the dense
-file's, operator for operator, before anything is timed.
+session each, in fresh processes, so that what else the machine does falls on all; the difference to the dense file is taken
+within a round. Estimate and 95 % interval are those of `tdcompress bench` (tdcompress/bench/statistics.py) on a scale of
+milliseconds, widened by what a copy of the dense file differs from it. Each packed file's optimised graph is compared with
+the dense file's, operator for operator, before anything is timed.
 
-    python benchmarks/pack_load.py --rounds 40
+    python benchmarks/pack_load.py --processes 8 --rounds 10
     python benchmarks/pack_load.py --encodings      # bytes, if all pruned weights took one encoding
     python benchmarks/pack_load.py --int8           # bytes of quantised files
     python benchmarks/pack_load.py --operators      # which operators onnxruntime folds when it loads a file
@@ -17,9 +18,12 @@ The results that the documentation quotes are in docs/packing.md.
 import argparse
 import platform
 import random
+import shutil
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,6 +32,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+from tdcompress.bench.statistics import measure
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.onnxfile.load import load_model, save_model
@@ -36,6 +41,7 @@ from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.onnxfile.reports import Prefer, Values
 from tdcompress.onnxfile.weights import stored_weights
 
+COPY = "dense, again"
 VARIANTS: tuple[tuple[Values, Prefer], ...] = (("float32", "speed"), ("float32", "size"), ("float16", "speed"))
 
 
@@ -63,12 +69,32 @@ def operators_run(path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(settings.optimized_model_filepath).graph.node)
 
 
-def with_interval(differences: np.ndarray) -> str:
-    """The median and its 95 % percentile bootstrap interval."""
-    generator = np.random.default_rng(0)
-    medians = np.median(generator.choice(differences, (2000, differences.size)), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return f"{np.median(differences):+.1f} ({low:+.1f} to {high:+.1f})"
+Interval = tuple[float, float, float]
+Seconds = dict[str, list[tuple[float, float]]]
+
+
+def interval(processes: list[np.ndarray]) -> Interval:
+    """(estimate, low, high) of differences, an array for each process."""
+    return measure(processes, generator=np.random.default_rng(0))
+
+
+def in_words(found: Interval, control: Interval) -> str:
+    """An interval, wider by the control's estimate."""
+    value, low, high = found
+    off = abs(control[0])
+    return f"{value:+.1f} ({low - off:+.1f} to {high + off:+.1f})"
+
+
+def load_rounds(files: dict[str, Path], rounds: int, threads: int, seed: int) -> Seconds:
+    """What a fresh process does: load every file in every round, in random order."""
+    seconds: Seconds = {name: [] for name in files}
+    shuffle = random.Random(seed)
+    for turn in range(rounds + 2):
+        for name in shuffle.sample(sorted(files), len(files)):
+            taken = load_seconds(files[name], threads)
+            if turn >= 2:  # the first two warm the disk cache and the allocator
+                seconds[name].append(taken)
+    return seconds
 
 
 def exported_resnet32(sparsity: float, path: Path) -> None:
@@ -91,10 +117,10 @@ def exported_resnet32(sparsity: float, path: Path) -> None:
     save_model(to_model_proto(model.eval(), torch.zeros(2, 3, 32, 32)), path)
 
 
-def measure(folder: Path, sparsity: float, rounds: int, threads: int) -> None:
+def print_loads(folder: Path, sparsity: float, processes: int, rounds: int, threads: int) -> None:
     dense = folder / "dense.onnx"
     exported_resnet32(sparsity, dense)
-    files = {"dense": dense}
+    files = {"dense": dense, COPY: Path(shutil.copy(dense, folder / "copy.onnx"))}
     for values, prefer in VARIANTS:
         files[f"{values}, {prefer}"] = folder / f"{values}_{prefer}.onnx"
         pack_onnx(dense, files[f"{values}, {prefer}"], values=values, prefer=prefer)
@@ -102,21 +128,24 @@ def measure(folder: Path, sparsity: float, rounds: int, threads: int) -> None:
     for name, path in files.items():
         if operators_run(path) != wanted:
             raise SystemExit(f"{name}: the optimised graph differs from the dense file's")
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in files}
-    shuffle = random.Random(0)
-    for turn in range(rounds + 2):
-        for name in shuffle.sample(sorted(files), len(files)):
-            taken = load_seconds(files[name], threads)
-            if turn >= 2:  # the first two warm the disk cache and the allocator
-                seconds[name].append(taken)
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
+        found = list(fresh.map(load_rounds, *zip(*((files, rounds, threads, seed) for seed in range(processes)), strict=True)))
+    more = {
+        name: tuple(
+            interval([1e3 * (np.array(seconds[name]) - np.array(seconds["dense"]))[:, clock] for seconds in found])
+            for clock in (0, 1)
+        )
+        for name in files
+    }
     for name, path in files.items():
         report = inspect_onnx(path)
         encodings = Counter(tensor.encoding for tensor in report.tensors if len(tensor.shape) == 4)
-        wall, processor = 1e3 * (np.array(seconds[name]) - np.array(seconds["dense"])).T
+        wall, processor = (in_words(more[name][clock], more[COPY][clock]) for clock in (0, 1))
+        loads = [load for seconds in found for load, _ in seconds[name]]
         print(
             f"| {100 * sparsity:.0f} % | {name} | {' '.join(f'{k}:{v}' for k, v in sorted(encodings.items()))} "
             f"| {report.file_bytes:,} | {report.ratio_to_bound:.3f} | {report.gzip_bytes:,} "
-            f"| {1e3 * float(np.median(seconds[name], axis=0)[0]):.1f} | {with_interval(wall)} | {with_interval(processor)} |"
+            f"| {1e3 * float(np.median(loads)):.1f} | {wall} | {processor} |"
         )
 
 
@@ -196,7 +225,8 @@ def print_folding() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="bytes and load time of packed files")
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=10, help="in each process, a multiple of 10")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75, 0.9, 0.95, 0.99])
     parser.add_argument("--operators", action="store_true", help="only print which operators are folded")
@@ -218,7 +248,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with TemporaryDirectory() as folder:
         for sparsity in arguments.sparsity:
-            measure(Path(folder), sparsity, arguments.rounds, arguments.threads)
+            print_loads(Path(folder), sparsity, arguments.processes, arguments.rounds, arguments.threads)
 
 
 if __name__ == "__main__":

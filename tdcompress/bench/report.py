@@ -28,7 +28,7 @@ class Latency:
         threads, batch: as run; threads are counted, never "all".
         p50_ns, p90_ns, p99_ns: percentiles of single calls, all processes together; p90 needs 64 calls, p99 662.
         ratio_to_dense: time / the baseline's time, below 1 = faster.
-        ratio_low, ratio_high: its 95 % interval.
+        ratio_low, ratio_high: its 95 % interval, wider by how far the control is from 1.
         claim: what may be said; `claim_reason` says why.
         spread: IQR/median of the file's times.
         flags: what a reader has to know before believing the row.
@@ -113,7 +113,7 @@ class BenchReport:
     Attributes:
         host: where.
         protocol: how.
-        control: the baseline against a copy of itself (A/A). If its interval excludes 1, no row claims anything.
+        control: the baseline against a copy of itself (A/A). The intervals of the rows are wider by how far it is from 1.
         rows: one for each file asked for, in that order; equal files were measured once.
         samples: raw times.
     """

@@ -91,13 +91,13 @@ def summarise(
         host: where.
         probe: what its own process said.
         processes: its times in every fresh process.
-        ratio: `compare` of these.
+        ratio: `compare` of these, `widened_by_control` unless this is the control.
         control: `compare` of the baseline with itself.
         timer_overhead_ns: one reading of the clock.
     """
     single_ns = np.concatenate([np.asarray(process.single_ns) for process in processes])
     noise = within_process_spread(processes)
-    claim, reason = decide_claim(ratio, spread=noise, control=control)
+    claim, reason = decide_claim(ratio, control=control)
     p50_ns = percentile(single_ns, 0.50, minimum_runs=1)
     assert p50_ns is not None
     return Latency(

@@ -13,7 +13,7 @@ from tdcompress.records import BenchRecord, RowLatency
 from tdcompress.stages.experiment import BenchSettings
 from tdcompress.stages.export import ONNX, SAMPLES
 
-VERSION = 1
+VERSION = 2
 
 
 def run(settings: BenchSettings, seed: int, work: Workspace) -> BenchRecord:
