@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tdcompress import __version__
 from tdcompress.commands import artifacts as artifacts_verbs
 from tdcompress.commands import data as data_verbs
 from tdcompress.errors import InterruptedRun, ModelError, TdcompressError, UnfinishedRun, UserError
@@ -65,6 +66,7 @@ def process_age() -> float:
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(prog="tdcompress", description="From training to a compact, verified, measured ONNX file.")
+    parser.add_argument("--version", action="version", version=f"tdcompress {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, function: Any, text: str) -> argparse.ArgumentParser:

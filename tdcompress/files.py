@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+StrPath = str | os.PathLike[str]
+"""What every public function takes for a path."""
+
 _CHUNK_BYTES = 1 << 20
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tdcompress.console import StageConsole, make_console
 from tdcompress.errors import ModelError, UserError
+from tdcompress.files import StrPath
 from tdcompress.methods.base import Granularity, Step
 from tdcompress.methods.targeted import Targeted, TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -233,7 +234,7 @@ def _check_granularity(granularity: str) -> None:
         raise ValueError(f"granularity is 'weight' or 'unit', not {granularity!r}")
 
 
-def save_sparse(model: nn.Module, path: str | Path) -> int:
+def save_sparse(model: nn.Module, path: StrPath) -> int:
     """Write a network's weights as scipy CSR where that is smaller; ``load_sparse`` reads them without torch.
 
     Returns:
@@ -243,10 +244,10 @@ def save_sparse(model: nn.Module, path: str | Path) -> int:
 
 
 def run(
-    recipe: str | Path,
+    recipe: StrPath,
     set: Mapping[str, Any] | None = None,
     *,
-    artifacts: str | Path = "artifacts",
+    artifacts: StrPath = "artifacts",
     device: str = "auto",
     replace: bool = False,
 ) -> Report:

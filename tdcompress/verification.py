@@ -9,6 +9,7 @@ import numpy as np
 
 from tdcompress.artifacts import FORMAT, MANIFEST, check_files
 from tdcompress.errors import ArtifactError
+from tdcompress.files import StrPath
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.verify import verify_onnx
 
@@ -16,7 +17,7 @@ REPORT, SAMPLES = "report.json", "samples.npz"
 
 
 def verify_path(
-    path: Path, say: Callable[[str], None] = lambda line: None, *, external_data: bool = False
+    path: StrPath, say: Callable[[str], None] = lambda line: None, *, external_data: bool = False
 ) -> dict[str, VerifyReport]:
     """Verify a file, or a run folder: every file against the manifest, every ONNX file, and its outputs on real samples.
 
@@ -33,6 +34,7 @@ def verify_path(
         ModelError: a file that is not a model.
         VerificationError: a model that does not give the recorded outputs.
     """
+    path = Path(path)
     if not path.is_dir():
         return {path.name: verify_with_samples(path, external_data=external_data)}
     files = _manifest_files(path)

@@ -24,6 +24,7 @@ from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
 from tdcompress.bench.statistics import widened_by_control
 from tdcompress.bench.summary import Setting, Subject, compare, summarise
 from tdcompress.errors import UserError
+from tdcompress.files import StrPath
 from tdcompress.limits import usable_cores
 from tdcompress.processor import read_processor
 
@@ -34,9 +35,9 @@ DENORMALS = "kept, as is the runtime's default; the same for all files"
 
 
 def benchmark(
-    files: Sequence[Path],
+    files: Sequence[StrPath],
     *,
-    baseline: Path,
+    baseline: StrPath,
     threads: int = 1,
     batch: int = 1,
     backend: str = "onnxruntime",
@@ -201,7 +202,7 @@ class _Processes:
         return list(zip(*results, strict=True))
 
 
-def _check_counts(files: Sequence[Path], threads: int, batch: int) -> None:
+def _check_counts(files: Sequence[StrPath], threads: int, batch: int) -> None:
     if not files:
         raise UserError("no file to benchmark; name at least one ONNX file")
     if not 0 <= threads <= usable_cores():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tdcompress.errors import UnsupportedError
 from tdcompress.export.check import BATCHES, Agreement, check_agreement
-from tdcompress.files import published
+from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.strip import strip
@@ -110,7 +110,7 @@ def metadata_strings(metadata: Mapping[str, Any]) -> dict[str, str]:
 def export_onnx(
     model: nn.Module,
     example_inputs: Tensor | Sequence[Tensor],
-    path: str | Path,
+    path: StrPath,
     metadata: Mapping[str, Any] | None = None,
     *,
     batches: Sequence[int] = BATCHES,

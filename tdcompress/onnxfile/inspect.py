@@ -2,11 +2,11 @@
 
 import gzip
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
 
+from tdcompress.files import StrPath
 from tdcompress.onnxfile.cost import own_bytes
 from tdcompress.onnxfile.encodings.base import Section
 from tdcompress.onnxfile.graphs import graphs
@@ -20,7 +20,7 @@ from tdcompress.onnxfile.weights import StoredWeight, constant_weights, sections
 from tdcompress.onnxfile.zero_points import zero_points
 
 
-def inspect_onnx(path: str | Path, *, external_data: bool = False) -> FileReport:
+def inspect_onnx(path: StrPath, *, external_data: bool = False) -> FileReport:
     """Describe an ONNX file, packed or not; with external data, as the one file that it would be with everything inside.
 
     Args:

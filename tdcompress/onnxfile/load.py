@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError, EncodeError, Message
 
 from tdcompress import files
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
+from tdcompress.files import StrPath
 from tdcompress.onnxfile.graphs import all_tensors, every_node
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit for one message
@@ -25,7 +26,7 @@ _NOT_A_MODEL = {
 }
 
 
-def load_model(path: str | Path, *, external_data: bool = False) -> onnx.ModelProto:
+def load_model(path: StrPath, *, external_data: bool = False) -> onnx.ModelProto:
     """Load an ONNX file after checking that it is one.
 
     Args:
@@ -58,12 +59,12 @@ def load_model(path: str | Path, *, external_data: bool = False) -> onnx.ModelPr
 
 
 @contextmanager
-def in_file(path: str | Path) -> Iterator[None]:
+def in_file(path: StrPath) -> Iterator[None]:
     """Put the file's name in front of what turns out to be wrong with a model that was loaded from it."""
     try:
         yield
     except (ModelError, UnsupportedError, VerificationError) as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
 
 
 def infers_strictly(model: onnx.ModelProto) -> bool:
@@ -75,7 +76,7 @@ def infers_strictly(model: onnx.ModelProto) -> bool:
     return True
 
 
-def save_model(model: onnx.ModelProto, path: str | Path) -> int:
+def save_model(model: onnx.ModelProto, path: StrPath) -> int:
     """Publish a model as one file: a temporary name in the same folder, fsync, rename. The same model gives the same bytes.
 
     Returns:
@@ -89,7 +90,7 @@ def save_model(model: onnx.ModelProto, path: str | Path) -> int:
     try:
         files.write_bytes(Path(path), data)
     except OSError as error:
-        raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise ModelError(f"{os.fspath(path)}: cannot be written: {error.strerror or error}") from error
     return len(data)
 
 

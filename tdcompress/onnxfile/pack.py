@@ -4,12 +4,12 @@ The packed file is plain ONNX: standard operators that a runtime folds into ordi
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import onnx
 from onnx import helper
 
 from tdcompress.errors import UnsupportedError, VerificationError
+from tdcompress.files import StrPath
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Key, Section, Weight
 from tdcompress.onnxfile.graphs import every_node, graphs
@@ -27,8 +27,8 @@ from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densifie
 
 
 def pack_onnx(
-    src: str | Path,
-    dst: str | Path,
+    src: StrPath,
+    dst: StrPath,
     values: Values = "float32",
     prefer: Prefer = "speed",
     *,
@@ -129,7 +129,7 @@ def pack_model(
     )
 
 
-def unpack_onnx(src: str | Path, dst: str | Path, *, external_data: bool = False) -> UnpackReport:
+def unpack_onnx(src: StrPath, dst: StrPath, *, external_data: bool = False) -> UnpackReport:
     """Write `src` again with every weight an ordinary initializer of the same name and value, bit for bit.
 
     Args:

@@ -20,6 +20,7 @@ from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
+from tdcompress.files import StrPath
 from tdcompress.onnxfile.load import in_file, load_model, save_model
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
@@ -42,8 +43,8 @@ _SUFFIX = "_quantized"  # what onnxruntime's quantiser appends to the name of a 
 
 
 def quantise_int8(
-    src: str | Path,
-    dst: str | Path,
+    src: StrPath,
+    dst: StrPath,
     calibration: Array,
     *,
     method: Literal["minmax", "entropy", "percentile"] = "minmax",

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime as ort
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
+from tdcompress.files import StrPath
 from tdcompress.onnxfile.graphs import every_node
 from tdcompress.onnxfile.load import in_file, load_model, opset
 from tdcompress.onnxfile.reports import VerifyReport
@@ -28,8 +29,8 @@ _QUANTISERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 
 
 def verify_onnx(
-    path: str | Path,
-    samples: str | Path | None = None,
+    path: StrPath,
+    samples: StrPath | None = None,
     *,
     output: str = "output",
     external_data: bool = False,

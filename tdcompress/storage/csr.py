@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tdcompress.errors import ModelError
-from tdcompress.files import published
+from tdcompress.files import StrPath, published
 
 Array = NDArray[Any]
 MAX_BYTES = 8 << 30
@@ -53,7 +53,7 @@ def save_arrays(arrays: Mapping[str, Array], path: Path) -> int:
     return path.stat().st_size
 
 
-def load_sparse(path: str | Path) -> dict[str, csr_array | Array]:
+def load_sparse(path: StrPath) -> dict[str, csr_array | Array]:
     """Read weights: a CSR matrix of (O, fan_in) rows where one was stored, an array otherwise.
 
     Raises:
