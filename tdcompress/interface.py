@@ -23,6 +23,7 @@ from tdcompress.shrink.groups import unit_groups
 from tdcompress.shrink.shrink import Shrunk
 from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
+from tdcompress.sparsity.patterns import PATTERNS
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp
 from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module
@@ -42,7 +43,7 @@ class TargetedDropout(SparseNet):
 
     Args:
         model: the network; held, not copied.
-        granularity: what is dropped: "weight" or "unit".
+        granularity: what is dropped: see ``prune``.
         gamma: targeting proportion, the share that are candidates; or
         keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
         alpha: drop rate of a candidate.
@@ -167,7 +168,7 @@ def prune(
 
     Args:
         model: any module, or a network in ``TargetedDropout``.
-        granularity: what is pruned: "weight" or "unit".
+        granularity: what is pruned: a "weight" or a "unit"; "2:4", two of every four; or "1x4", blocks over four filters.
         fraction: pruned share; exactly floor(fraction * n) of the decimal as written.
         keep_per_filter: instead, for weights: how many stay in each filter.
         example_inputs: needed for units.
@@ -189,9 +190,11 @@ def prune(
     check_align(align)
     model = _plain(model)
     params = {name: value.detach() for name, value in model.named_parameters()}
-    if granularity == "weight":
-        weights = prunable_weights(model, exclude)
-        masks = weight_masks(params, weights, fraction=fraction, keep_per_filter=keep_per_filter, shares=shares or "filter")
+    if granularity != "unit":
+        weights, pattern = prunable_weights(model, exclude), None if granularity == "weight" else granularity
+        masks = weight_masks(
+            params, weights, fraction=fraction, keep_per_filter=keep_per_filter, shares=shares or "filter", pattern=pattern
+        )
     else:
         if fraction is None or keep_per_filter is not None:
             raise ValueError("units are pruned by fraction; keep_per_filter counts weights")
@@ -230,8 +233,8 @@ def _plain(model: nn.Module) -> nn.Module:
 
 def _check_granularity(granularity: str) -> None:
     """Refuse a misspelt one, which would else choose the other silently."""
-    if granularity not in ("weight", "unit"):
-        raise ValueError(f"granularity is 'weight' or 'unit', not {granularity!r}")
+    if granularity not in ("weight", "unit", *PATTERNS):
+        raise ValueError(f"granularity is 'weight', 'unit', '2:4' or '1x4', not {granularity!r}")
 
 
 def save_sparse(model: nn.Module, path: StrPath) -> int:

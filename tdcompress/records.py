@@ -27,7 +27,7 @@ class TrainRecord:
 
     method: str
     options: dict[str, Any]
-    granularity: Literal["weight", "unit"]
+    granularity: Literal["weight", "unit", "2:4", "1x4"]
     epochs: int
     accuracy: float
     seconds: float
@@ -227,7 +227,7 @@ class Row:
     id: str
     method: str
     options: dict[str, Any]
-    granularity: Literal["weight", "unit"]
+    granularity: Literal["weight", "unit", "2:4", "1x4"]
     fraction: float | None
     keep_per_filter: int | None
     scope: Literal["layer", "group"]
@@ -254,7 +254,7 @@ class Row:
     selectable: bool
     why: str
     latency: tuple[RowLatency, ...] = ()
-    trained_granularity: Literal["weight", "unit"] | None = None
+    trained_granularity: Literal["weight", "unit", "2:4", "1x4"] | None = None
     unit: Literal["whole", "filter"] = "whole"
     shares: Literal["filter", "layer", "erk", "global"] | None = None
     evaluation: Literal["plain", "released"] = "plain"

@@ -60,3 +60,16 @@ def test_shares_that_do_not_fit_are_refused() -> None:
         tdc.prune(network(), keep_per_filter=2, shares="erk")
     with pytest.raises(ValueError, match='shares: "filter" is a share'):
         tdc.prune(network(), granularity="unit", fraction=0.5, shares="filter", example_inputs=images()[0])
+
+
+@pytest.mark.parametrize("granularity", ["2:4", "1x4"])
+def test_patterns_for_a_loop_of_ones_own(granularity: str) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    net = tdc.TargetedDropout(model, granularity=granularity, gamma=0.5, alpha=1.0)  # type: ignore[arg-type]
+    dropped = {name: mask.clone() for name, mask in net.method.dropped().items()}
+    masks = tdc.prune(net, granularity=granularity, fraction=0.5)  # type: ignore[arg-type]
+    assert masks.keys() == {"0.weight", "2.weight"}
+    assert all(torch.equal(~mask, dropped[name]) for name, mask in masks.items())
+    assert all(int(mask.sum()) == mask.numel() // 2 for mask in masks.values())
+    with pytest.raises(ValueError, match="granularity is 'weight', 'unit', '2:4' or '1x4', not '4:2'"):
+        tdc.prune(model, granularity="4:2", fraction=0.5)  # type: ignore[arg-type]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tdcompress.sparsity.patterns import PATTERNS
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import Targets
 
-Granularity = Literal["weight", "unit"]
+Granularity = Literal["weight", "unit", "2:4", "1x4"]
 Parameters = Mapping[str, Tensor]
 
 
@@ -95,7 +96,9 @@ class MethodSettings(ABC):
     """A method's keys in a recipe's [sparsity] table, and how it is built. The registry maps names to subclasses.
 
     Attributes:
-        granularity: what is dropped or gated in training, and pruned afterwards unless [prune] says otherwise.
+        granularity: what is dropped or gated in training, and pruned afterwards unless [prune] says otherwise: a "weight", a
+            "unit"; two weights of every four neighbouring input channels, "2:4"; or a block of one weight of each of four
+            neighbouring filters, "1x4". The last two are of targeted dropout, and of pruning by magnitude.
         scope: for units: rank inside each "layer" (the papers'), or all writers of a residual stream together ("group").
         unit: a unit is "whole" (filter, bias and the affine of the BatchNorm that sees it alone) or, as in the papers, the
             "filter" alone.
@@ -107,6 +110,7 @@ class MethodSettings(ABC):
     """
 
     name: ClassVar[str]
+    patterned: ClassVar[bool] = False  # whether granularity "2:4" and "1x4" are known
     headline: ClassVar[tuple[str, ...]] = ()  # keys that name a training, as the papers' tables do, also at their defaults
     granularity: Granularity = "weight"
     scope: Literal["layer", "group"] = "layer"
@@ -119,6 +123,10 @@ class MethodSettings(ABC):
         """Refuse values out of range; a message begins with its key."""
         if not 0 <= self.l1 < float("inf"):
             raise ValueError(f"l1: {self.l1} is not a strength of 0 or above")
+        if self.granularity in PATTERNS and not self.patterned:
+            raise ValueError(f'granularity: method = "{self.name}" has no "{self.granularity}", only "weight" and "unit"')
+        if self.granularity == "2:4" and self.shares is not None:
+            raise ValueError('shares: "2:4" prunes two of every four; there is nothing to split')
         if self.granularity == "unit" and self.shares == "filter":
             raise ValueError('shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"')
 

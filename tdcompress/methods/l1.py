@@ -25,6 +25,7 @@ class L1Settings(MethodSettings):
     """``method = "l1"``: the penalty alone, with its strength in ``l1``; magnitude ranks what is pruned."""
 
     name: ClassVar[str] = "l1"
+    patterned: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,6 +14,7 @@ class NoneSettings(MethodSettings):
     """``method = "none"``: the baseline of every table. Magnitude ranks what is pruned."""
 
     name: ClassVar[str] = "none"
+    patterned: ClassVar[bool] = True
 
     def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return Method(targets)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
 from tdcompress.sparsity.masks import merge_selected, widen
+from tdcompress.sparsity.patterns import Pattern, check_fraction, check_pattern, lowest_in_pattern, pattern_extents, spread
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, Schedule
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
@@ -88,6 +89,25 @@ class TargetedWeights(Targeted):
         self.drop(params, {name: each.logical_and_(_chance(each, alpha, generator)) for name, each in candidates.items()})
 
 
+class TargetedPattern(Targeted):
+    """Candidates are the lowest of every four weights ("2:4"), or the lowest blocks ("1x4"); a block is drawn for as one."""
+
+    def __init__(self, targets: Targets, extents: Sequence[Extent], settings: "TargetedSettings", pattern: Pattern) -> None:
+        super().__init__(targets, extents, settings)
+        self.pattern: Pattern = pattern
+
+    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+        _, alpha = self.rates(step.epoch)
+        scores = {slot.parameter: params[slot.parameter].detach().abs() for slot in self.targets.weights}
+        candidates = lowest_in_pattern(scores, self.targets.weights, self.counts(step.epoch), self.pattern)
+        dropped = {}
+        for slot in self.targets.weights:
+            rows = candidates[slot.parameter]
+            rows = rows & _chance(rows, alpha, generator)
+            dropped[slot.parameter] = spread(rows, params[slot.parameter].shape, slot.axis, self.pattern)
+        self.drop(params, dropped)
+
+
 class TargetedUnits(Targeted):
     """Candidates are the gamma share of units with the lowest L2 norm in each group (section 4.1), or in all groups.
 
@@ -139,6 +159,7 @@ class TargetedSettings(MethodSettings):
     """
 
     name: ClassVar[str] = "targeted"
+    patterned: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = ("gamma", "alpha")
     gamma: float | None = None
     keep_per_filter: int | None = None
@@ -162,6 +183,13 @@ class TargetedSettings(MethodSettings):
             raise ValueError(f"keep_per_filter: {self.keep_per_filter} is below 1")
         if self.keep_per_filter is not None and self.granularity == "unit":
             raise ValueError('keep_per_filter: it counts weights of a filter; with granularity = "unit" give gamma')
+        if self.granularity == "2:4":
+            if self.keep_per_filter is not None:
+                raise ValueError('keep_per_filter: "2:4" keeps two of every four; give gamma = 0.5')
+            try:
+                check_fraction(self.gamma or 0, "2:4")
+            except ValueError as error:
+                raise ValueError(f"gamma: {error}") from None
         if self.keep_per_filter is not None and self.shares is not None:
             raise ValueError("shares: they split gamma; keep_per_filter says how many weights of each filter stay")
         if not 0 <= self.alpha <= 1:
@@ -210,4 +238,7 @@ class TargetedSettings(MethodSettings):
         params = dict(model.named_parameters())
         if self.granularity == "unit":
             return TargetedUnits(targets, unit_extents(params, targets.groups), self)
-        return TargetedWeights(targets, weight_extents(params, targets.weights), self)
+        if self.granularity == "weight":
+            return TargetedWeights(targets, weight_extents(params, targets.weights), self)
+        check_pattern(params, targets.weights, self.granularity)
+        return TargetedPattern(targets, pattern_extents(params, targets.weights, self.granularity), self, self.granularity)

@@ -72,7 +72,7 @@ def plot(report: Report) -> "Canvas":
     axes.grid(axis="y")
     axes.tick_params(length=0)
     axes.set_title("accuracy, %", loc="left", fontsize=9.5, color=colours.MUTED)
-    axes.set_xlabel(f"pruned share of prunable {' and '.join(sorted({f'{row.granularity}s' for row in report.rows}))}")
+    axes.set_xlabel(f"pruned share of prunable {' and '.join(sorted({text.plural(row.granularity) for row in report.rows}))}")
     if direct:
         _name_lines(axes, names)
     else:

@@ -7,7 +7,7 @@ from tdcompress.report.tables import Table, numbers, texts
 
 def tables(report: Report) -> tuple[Table, ...]:
     """One row's layers, weights pruned; every row's are in report.json. Nothing where no weights were pruned."""
-    pruned = [row for row in report.rows if row.layers and row.granularity == "weight" and row.sparsity_prunable > 0]
+    pruned = [row for row in report.rows if row.layers and row.granularity != "unit" and row.sparsity_prunable > 0]
     if not pruned:
         return ()
     row = _shown(report, pruned)

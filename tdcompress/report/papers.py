@@ -13,6 +13,7 @@ from tdcompress.codec import decode
 from tdcompress.errors import UserError, did_you_mean
 from tdcompress.records import AnalysisRecord, Row
 from tdcompress.report.series import WITHOUT_GRANULARITY
+from tdcompress.report.text import plural
 
 _FORM = re.compile(r"(?P<method>[a-z0-9_]+?)(?:\((?P<parameters>[^)]*)\))?(?:\+l1\((?P<l1>[^)]+)\))?")
 _ASSIGNMENT = re.compile(r"(?:(?P<key>\w+)=)?(?P<value>[^,]+)(?:,|$)")
@@ -155,7 +156,7 @@ def variant(row: Row, heading: Heading) -> str:
     if "keep_per_filter" in row.options and "keep_per_filter" not in named:
         unusual.append(f"keep_per_filter = {row.options['keep_per_filter']}")
     if row.trained_granularity is not None and row.method not in WITHOUT_GRANULARITY:
-        unusual.append(f"trained on {row.trained_granularity}s")
+        unusual.append(f"trained on {plural(row.trained_granularity)}")
     if row.scope != "layer":
         unusual.append(f"scope = {row.scope}")
     if row.granularity == "unit" and row.unit == "whole":

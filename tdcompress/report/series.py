@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tdcompress.records import Row
+from tdcompress.report.text import plural
 
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
 _AFTER = {"prune": "after pruning", "shrink": "after shrinking"}
@@ -118,7 +119,7 @@ def _shared(row: Row) -> dict[str, Any]:
     mismatched = row.method not in WITHOUT_GRANULARITY and row.trained_granularity is not None
     return {
         "options": row.options,
-        "granularity": f"{row.granularity}s",
+        "granularity": plural(row.granularity),
         "trained": f"trained by {row.trained_granularity}" if mismatched else "",
         "scope": "ranked by group" if row.scope == "group" else "",
         "unit": "filter alone" if row.unit == "filter" else "",

@@ -64,13 +64,18 @@ def setting(latency: RowLatency) -> str:
     return f"{runtime}, {latency.threads} thread{'s' * (latency.threads != 1)}, batch {latency.batch}"
 
 
+def plural(granularity: str) -> str:
+    """What is pruned, in words: "weights", "2:4 weights"."""
+    return {"2:4": "2:4 weights", "1x4": "1x4 blocks"}.get(granularity, f"{granularity}s")
+
+
 def pruned(row: Row) -> str:
     """What was asked of the pruning: "90 % of weights", "3 per filter", "nothing"."""
     if row.keep_per_filter is not None:
         return f"all but {row.keep_per_filter} per filter"
     if not row.fraction:
         return "nothing"
-    return f"{short_percent(row.fraction)} of {row.granularity}s"
+    return f"{short_percent(row.fraction)} of {plural(row.granularity)}"
 
 
 def shorten(name: str, at_most: int) -> str:

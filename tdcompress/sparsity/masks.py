@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError
+from tdcompress.sparsity.patterns import Pattern, check_fraction, check_pattern, lowest_in_pattern, pattern_extents, spread
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
 from tdcompress.sparsity.shares import Counts, PerFilter, Shares, pruned_count, selected_counts, unit_counts
@@ -61,6 +62,7 @@ def weight_masks(
     fraction: float | None = None,
     keep_per_filter: int | None = None,
     shares: Shares = "filter",
+    pattern: Pattern | None = None,
 ) -> Masks:
     """Masks that prune the lowest |w| first unless ``scores`` says otherwise (section 2.2).
 
@@ -71,12 +73,18 @@ def weight_masks(
         fraction: pruned share; or
         keep_per_filter: how many weights of each filter stay.
         shares: how the fraction is split; the papers prune the same share of every filter.
+        pattern: prune the lowest of each group of four, or the lowest blocks, instead of single weights.
 
     Raises:
         ValueError: both or neither of fraction and keep_per_filter, one out of range, or a count with shares other than "filter".
-        ModelError: NaN or infinity among the scores.
+        ModelError: NaN or infinity among the scores, or a layer that the pattern does not fit.
     """
-    extents = weight_extents(params, weights)
+    if pattern is not None:
+        check_pattern(params, weights, pattern)
+        check_fraction(fraction or 0, pattern)
+        if pattern == "2:4" and (keep_per_filter is not None or shares != "filter"):
+            raise ValueError('"2:4" keeps two of every four: give fraction = 0.5 and nothing else')
+    extents = weight_extents(params, weights) if pattern is None else pattern_extents(params, weights, pattern)
     counts: Counts
     if fraction is None or keep_per_filter is not None:
         if shares != "filter":
@@ -88,7 +96,10 @@ def weight_masks(
     given = scores or {}
     names = [slot.parameter for slot in weights]
     ranked = {name: _finite(given.get(name, params[name].detach().abs()), name) for name in names}
-    return {name: ~selected for name, selected in lowest_weights(ranked, weights, counts).items()}
+    if pattern is None:
+        return {name: ~selected for name, selected in lowest_weights(ranked, weights, counts).items()}
+    chosen = lowest_in_pattern(ranked, weights, counts, pattern)
+    return {s.parameter: ~spread(chosen[s.parameter], params[s.parameter].shape, s.axis, pattern).contiguous() for s in weights}
 
 
 def unit_masks(

@@ -1,8 +1,7 @@
 """THE selection rule: exactly the k lowest scores, ties broken by index. Training and pruning both call it."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +10,6 @@ from torch import Tensor
 from tdcompress.sparsity.scores import filter_rows, from_rows, protect_largest
 from tdcompress.sparsity.shares import Counts, Overall, PerFilter, PerLayer
 from tdcompress.sparsity.units import Slot
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 def bottom_k(scores: Tensor, k: int) -> Tensor:
@@ -69,15 +66,27 @@ def lowest_weights(scores: Mapping[str, Tensor], weights: Sequence[Slot], counts
     Returns:
         By parameter, bool, of its shape: True = selected.
     """
+    rows = {slot.parameter: filter_rows(scores[slot.parameter], slot.axis) for slot in weights}
+    chosen = lowest_rows(rows, counts)
+    return {s.parameter: from_rows(chosen[s.parameter], scores[s.parameter].shape, s.axis) for s in weights}
+
+
+def lowest_rows(rows: Mapping[str, Tensor], counts: Counts) -> dict[str, Tensor]:
+    """Select the lowest scores of matrices (R, n), by name: of each row, of each matrix, or of all.
+
+    Rows that are ranked together with others keep their largest score.
+
+    Returns:
+        By name, bool (R, n): True = selected.
+    """
     if isinstance(counts, PerFilter):
-        rows = {slot: bottom_k(filter_rows(scores[slot.parameter], slot.axis), counts.counts[slot.parameter]) for slot in weights}
+        return {name: bottom_k(scores, counts.counts[name]) for name, scores in rows.items()}
+    lines = {name: protect_largest(scores, 0).flatten() for name, scores in rows.items()}
+    if isinstance(counts, PerLayer):
+        chosen = {name: bottom_k(line, counts.counts[name]) for name, line in lines.items()}
     else:
-        lines = {slot: filter_rows(protect_largest(scores[slot.parameter], slot.axis), slot.axis).flatten() for slot in weights}
-        if isinstance(counts, PerLayer):
-            rows = {slot: bottom_k(line, counts.counts[slot.parameter]) for slot, line in lines.items()}
-        else:
-            rows = _lowest_of_all(lines, counts)
-    return {slot.parameter: from_rows(chosen, scores[slot.parameter].shape, slot.axis) for slot, chosen in rows.items()}
+        chosen = _lowest_of_all(lines, counts)
+    return {name: selected.view_as(rows[name]) for name, selected in chosen.items()}
 
 
 def lowest_units(scores: Mapping[str, Tensor], counts: PerLayer | Overall, *, align: int = 1) -> dict[str, Tensor]:
@@ -103,7 +112,7 @@ def lowest_units(scores: Mapping[str, Tensor], counts: PerLayer | Overall, *, al
     return {name: bottom_k(score, sizes[name] - kept[name]) for name, score in scores.items()}
 
 
-def _lowest_of_all(lines: Mapping[Name, Tensor], counts: Overall) -> dict[Name, Tensor]:
+def _lowest_of_all(lines: Mapping[str, Tensor], counts: Overall) -> dict[str, Tensor]:
     """Rank the entries of all lines together."""
     selected = bottom_k(torch.cat(list(lines.values())), counts.count)
     return dict(zip(lines, torch.split(selected, [len(line) for line in lines.values()]), strict=True))

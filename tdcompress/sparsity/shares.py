@@ -63,7 +63,7 @@ class Overall:
 
 Counts = PerFilter | PerLayer | Overall
 
-USUAL: Mapping[str, Shares] = {"weight": "filter", "unit": "layer"}  # by granularity: the papers'
+USUAL: Mapping[str, Shares] = {"weight": "filter", "unit": "layer", "2:4": "filter", "1x4": "filter"}  # by granularity
 
 
 def pruned_count(size: int, *, fraction: float | None = None, keep_per_filter: int | None = None) -> int:

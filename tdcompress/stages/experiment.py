@@ -14,6 +14,7 @@ from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.models.base import ModelSettings
 from tdcompress.models.registry import settings_type
 from tdcompress.recipe import Recipe
+from tdcompress.sparsity.patterns import check_fraction
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.train.settings import TrainSettings
 
@@ -290,12 +291,28 @@ def resolve(recipe: Recipe) -> Experiment:
     if experiment.granularity == "unit" and prune.shares == "filter":
         problem = 'prune.shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"'
         raise recipe.source.error("prune.shares", problem)
-    if experiment.granularity == "weight" and experiment.finetune.after == "shrink":
+    if experiment.granularity == "2:4":
+        _check_two_of_four(recipe, prune)
+    if experiment.granularity != "unit" and experiment.finetune.after == "shrink":
         problem = 'finetune.after: weights are pruned here, and only units are shrunk; "prune" trains on with the zeros frozen'
         raise recipe.source.error("finetune.after", problem)
     if prune.evaluation == "released" and (reason := _no_candidates(experiment)):
         raise recipe.source.error("prune.evaluation", f'prune.evaluation: "released" prunes {reason}; take "plain"')
     return experiment
+
+
+def _check_two_of_four(recipe: Recipe, prune: PruneSettings) -> None:
+    """Refuse what "2:4" cannot be combined with."""
+    for key, why in (
+        ("keep_per_filter", "it keeps two of every four; give fraction = 0.5"),
+        ("shares", "there is nothing to split"),
+    ):
+        if getattr(prune, key) is not None:
+            raise recipe.source.error(f"prune.{key}", f'prune.{key}: not a key of granularity = "2:4": {why}')
+    try:
+        check_fraction(prune.fraction or 0, "2:4")
+    except ValueError as error:
+        raise recipe.source.error("prune.fraction", f"prune.fraction: {error}") from None
 
 
 def _no_candidates(experiment: Experiment) -> str | None:
@@ -306,7 +323,7 @@ def _no_candidates(experiment: Experiment) -> str | None:
     if experiment.prune.fraction is None:
         return "the larger one of fraction and gamma, and keep_per_filter is no share"
     if experiment.granularity != method.granularity:
-        return f"the training's candidates, which are {method.granularity}s, and here {experiment.granularity}s are pruned"
+        return f'the training\'s candidates, of granularity "{method.granularity}", and here it is "{experiment.granularity}"'
     if experiment.shares != method.split:
         return f'the training\'s candidates, split by "{method.split}", and here shares = "{experiment.shares}"'
     return None

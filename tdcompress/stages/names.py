@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from tdcompress.codec import encode
+from tdcompress.report.text import plural
 from tdcompress.sparsity.shares import USUAL
 from tdcompress.stages.experiment import Experiment, FinetuneSettings, PruneSettings, ShrinkSettings
 
@@ -91,7 +92,7 @@ def row_ids(experiments: Sequence[Experiment]) -> list[str]:
         same = [t for e, t in zip(experiments, traits, strict=True) if e.method.name == experiment.method.name]
         telling = [key for key in trait if len({str(other.get(key)) for other in same}) > 1]
         words = [word for key in telling if (word := _word(key, trait[key]))]
-        ids.append("-".join([experiment.method.name, *words, share_label(experiment)]).replace("/", "_"))
+        ids.append("-".join([experiment.method.name, *words, share_label(experiment)]).replace("/", "_").replace(":", "of"))
     seen: dict[str, int] = {}
     unique = []
     for name in ids:
@@ -106,7 +107,7 @@ def _traits(experiment: Experiment, differs: Mapping[str, Any]) -> dict[str, Any
     matched = method.name == "none" or method.granularity == experiment.granularity
     traits = {
         "granularity": experiment.granularity,
-        "trained on": "" if matched else f"on-{method.granularity}s",
+        "trained on": "" if matched else f"on-{plural(method.granularity)}",
         "scope": experiment.scope,
         "unit": prune.unit or method.unit,
         "pruned by": f"by-{experiment.shares}" if pruned_otherwise(experiment) else "",

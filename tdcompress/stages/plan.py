@@ -16,6 +16,7 @@ from tdcompress.data.base import DataSettings
 from tdcompress.errors import ModelError
 from tdcompress.pipeline import Task, Workspace
 from tdcompress.recipe import Recipe, expand_sweep
+from tdcompress.sparsity.patterns import check_pattern
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
 from tdcompress.stages.experiment import Experiment, Values, resolve
@@ -89,6 +90,7 @@ def plan_run(recipe: Recipe, device: torch.device, hashes: HashMemory) -> RunPla
     experiments = tuple(resolve(variant) for variant in variants)
     for variant, experiment in zip(variants, experiments, strict=True):
         _check_excluded(variant, experiment)
+        _check_patterns(variant, experiment)
     data_keys = {settings: settings.content_hash(hashes.sha256) for settings in {e.data for e in experiments}}
     recipe_key = content_key([describe(experiment, data_keys[experiment.data]) for experiment in experiments])
     tasks = [_Tasks(experiment, device, data_keys[experiment.data]) for experiment in experiments]
@@ -120,6 +122,20 @@ def _check_excluded(recipe: Recipe, experiment: Experiment) -> None:
         prunable_weights(model, experiment.prune.exclude)
     except ModelError as error:
         raise recipe.source.error("prune.exclude", f"prune.exclude: {error}") from None
+
+
+def _check_patterns(recipe: Recipe, experiment: Experiment) -> None:
+    """Refuse layers that the patterns of training or pruning do not fit, before anything is trained."""
+    method = experiment.method
+    chosen = (("sparsity", method.granularity, method.exclude), ("prune", experiment.granularity, experiment.exclude))
+    for section, granularity, exclude in chosen:
+        if granularity != "2:4" and granularity != "1x4":
+            continue
+        model = fresh_network(experiment)
+        try:
+            check_pattern(dict(model.named_parameters()), prunable_weights(model, exclude), granularity)
+        except ModelError as error:
+            raise recipe.source.error(f"{section}.granularity", f"{section}.granularity: {error}") from None
 
 
 def describe(experiment: Experiment, data_key: str) -> dict[str, Any]:

@@ -48,10 +48,17 @@ def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch
         assert method.gamma is not None
         assert fraction is not None
         fraction = max(fraction, method.gamma)
-    if experiment.granularity == "weight":
-        own = scores if method.granularity == "weight" else {}
+    if experiment.granularity != "unit":
+        pattern = None if experiment.granularity == "weight" else experiment.granularity
+        own = scores if method.granularity == experiment.granularity == "weight" else {}
         masks = weight_masks(
-            params, weights, scores=own, fraction=fraction, keep_per_filter=prune.keep_per_filter, shares=experiment.shares
+            params,
+            weights,
+            scores=own,
+            fraction=fraction,
+            keep_per_filter=prune.keep_per_filter,
+            shares=experiment.shares,
+            pattern=pattern,
         )
         return Targets(weights=weights), masks
     assert fraction is not None

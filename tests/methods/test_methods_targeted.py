@@ -140,6 +140,9 @@ def test_a_ramp_that_does_not_fit_is_refused_or_scaled():
         ({"keep_per_filter": 0}, "keep_per_filter"),
         ({"keep_per_filter": 3, "granularity": "unit"}, "keep_per_filter"),
         ({"keep_per_filter": 3, "shares": "erk"}, "shares"),
+        ({"gamma": 0.75, "granularity": "2:4"}, "gamma"),
+        ({"keep_per_filter": 2, "granularity": "2:4"}, "keep_per_filter"),
+        ({"gamma": 0.5, "granularity": "2:4", "shares": "erk"}, "shares"),
         ({"gamma": 0.5, "granularity": "unit", "shares": "filter"}, "shares"),
         ({"gamma": 0.5, "schedule": "cubic", "freeze_share": 0.45}, "freeze_share"),
         ({"gamma": 0.5, "alpha": -0.1}, "alpha"),
@@ -190,3 +193,31 @@ def test_a_cubic_has_the_length_of_its_training():
         cubic.for_training(60).for_training(61)
     with pytest.raises(ValueError, match=r"^schedule_epochs: .* has to know its epochs"):
         cubic.build(Targets(weights=()), nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(("granularity", "shares"), [("2:4", None), ("1x4", None), ("1x4", "erk"), ("1x4", "global")])
+def test_patterns_are_dropped_as_they_are_pruned(granularity, shares):
+    model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ConvTranspose2d(8, 4, 2), nn.Linear(8, 12))
+    targets = Targets(weights=(Slot(parameter="0.weight"), Slot(parameter="1.weight", axis=1), Slot(parameter="2.weight")))
+    params = {name: value.detach() for name, value in model.named_parameters()}
+
+    def net(alpha: float) -> SparseNet:
+        settings = TargetedSettings(granularity=granularity, shares=shares, gamma=0.5, alpha=alpha)
+        return SparseNet(model, settings.build(targets, model))
+
+    masks = weight_masks(params, targets.weights, fraction=0.5, shares=shares or "filter", pattern=granularity)
+    for name, effective in drawn(net(1.0)).items():
+        assert torch.equal(effective, params[name] * masks[name])
+    some = {name: effective != 0 for name, effective in drawn(net(0.5)).items()}
+    assert all(bool((some[name] | ~mask)[mask].all()) for name, mask in masks.items())  # what is no candidate stays
+    share = sum(int((~kept).sum()) for kept in some.values()) / sum(int((~mask).sum()) for mask in masks.values())
+    assert 0.3 < share < 0.7
+    if granularity == "1x4":  # a block goes as one
+        blocks = some["0.weight"].reshape(2, 4, -1)
+        assert torch.equal(blocks.all(1), blocks.any(1))
+
+
+def test_methods_with_numbers_of_their_own_have_no_patterns(make_settings):
+    for name in ("dropout", "l0", "variational", "smallify", "random_prune"):
+        with pytest.raises(ValueError, match=f'^granularity: method = "{name}" has no "1x4"'):
+            make_settings(name, "1x4")

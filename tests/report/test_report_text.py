@@ -54,3 +54,8 @@ def test_shorten_keeps_both_ends():
     assert text.shorten("targeted-0.9", 12) == "targeted-0.9"
     assert text.shorten("targeted-gamma0.9-unit-0.95", 12) == "target…-0.95"
     assert all(len(text.shorten("x" * 40, length)) == length for length in (1, 2, 3, 4, 5))
+
+
+def test_patterns_are_named_as_such(make_row):
+    assert text.pruned(make_row("none", 0.5, 0.9, granularity="2:4")) == "50 % of 2:4 weights"
+    assert text.pruned(make_row("none", 0.5, 0.9, granularity="1x4")) == "50 % of 1x4 blocks"

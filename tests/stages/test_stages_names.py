@@ -70,6 +70,11 @@ def test_differences_leave_out_steps_that_are_not_taken_and_what_a_row_says_of_i
     ]
 
 
+def test_patterns_have_names_that_can_be_files() -> None:
+    rows = experiments('[sweep]\n"prune.granularity" = ["weight", "2:4", "1x4"]')
+    assert row_ids(rows) == ["none-weight-0.5", "none-2of4-0.5", "none-1x4-0.5"]
+
+
 def test_shares_and_schedules_tell_rows_apart() -> None:
     targeted = '[[sweep.case]]\n"sparsity.method" = "targeted"\n"sparsity.gamma" = 0.5\n'
     rows = experiments(

@@ -123,6 +123,28 @@ def test_a_budget_is_split_over_the_layers_as_the_shares_say(runner, row, shares
         assert bool(mask.flatten(1).any(1).all())  # no filter is empty
 
 
+@pytest.mark.parametrize("granularity", ["2:4", "1x4"])
+def test_patterns_are_trained_pruned_stored_packed_and_exported(runner, row, granularity):
+    changes = {"sparsity.gamma": 0.5, "sparsity.granularity": granularity, "sparsity.exclude": ["conv1"]}
+    planned = row("targeted", "fraction = 0.5", **changes)
+    exported = runner.ensure(planned.export)
+    pruned = runner.ensure(planned.network)
+    counts = layers(pruned)
+    assert {name: kept / total for name, (total, kept, _) in counts.items()} == dict.fromkeys(counts, 0.5)
+    for mask in load_file(pruned.file("masks.safetensors")).values():
+        if granularity == "2:4":
+            groups = mask.movedim(1, -1).reshape(-1, 4)
+            assert bool((groups.sum(1) == 2).all())
+        else:
+            blocks = mask.reshape(mask.shape[0] // 4, 4, -1)
+            assert torch.equal(blocks.all(1), blocks.any(1))
+    assert planned.compact.stage == "store"
+    assert exported.record["accuracy"] == pytest.approx(pruned.record["accuracy"], abs=2 / SAMPLES)
+    dense = runner.ensure(row("targeted", "fraction = 0.0", **changes).export)
+    assert exported.record["onnx_bytes"] < dense.record["onnx_bytes"]
+    assert planned.id == "targeted-0.5"
+
+
 def test_pruning_splits_as_training_did_unless_it_says_otherwise(row):
     trained = {"sparsity.gamma": 0.5, "sparsity.shares": "erk"}
     assert row("targeted", **trained).experiment.shares == "erk"
@@ -310,8 +332,20 @@ GOLDEN = {
         ("keep_per_filter = 3", {"prune.granularity": "unit", "sparsity.gamma": 0.5}, "prune.keep_per_filter: it counts weights"),
         ("fraction = 0.5", {"sparsity.schedule": "ramp", "sparsity.gamma": 0.5}, "sparsity.ramp_epochs"),
         (RELEASED, {"sparsity.keep_per_filter": 3}, "prune.evaluation: .*this targeted has no gamma"),
-        (RELEASED, {"sparsity.gamma": 0.5, "prune.granularity": "unit"}, "which are weights, and here units are pruned"),
+        (RELEASED, {"sparsity.gamma": 0.5, "prune.granularity": "unit"}, "of granularity .weight., and here it is .unit."),
         ("keep_per_filter = 3", {"sparsity.gamma": 0.5, "prune.evaluation": "released"}, "keep_per_filter is no share"),
+        (
+            "fraction = 0.75",
+            {"sparsity.gamma": 0.5, "prune.granularity": "2:4"},
+            "prune.fraction: 0.75 is no share that .2:4. can",
+        ),
+        ("keep_per_filter = 2", {"sparsity.gamma": 0.5, "prune.granularity": "2:4"}, "prune.keep_per_filter: not a key"),
+        ("fraction = 0.5", {"sparsity.gamma": 0.5, "sparsity.granularity": "2:4"}, "sparsity.granularity: .*conv1 has 1 input"),
+        (
+            "fraction = 0.5",
+            {"sparsity.gamma": 0.5, "prune.granularity": "1x4", "model.width": 6},
+            "prune.granularity: .*conv1 has 6",
+        ),
         (RELEASED, {"sparsity.gamma": 0.5, "prune.shares": "erk"}, "split by .filter., and here shares = .erk."),
         ("keep_per_filter = 3", {"sparsity.gamma": 0.5, "prune.shares": "erk"}, "prune.shares: they split a fraction"),
         ("fraction = 0.5", {"sparsity.keep_per_filter": 3, "sparsity.shares": "erk"}, "sparsity.shares: they split gamma"),

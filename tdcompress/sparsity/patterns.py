@@ -1,0 +1,91 @@
+"""Patterns of single weights that hardware and kernels can use: what is ranked and selected instead of each weight alone.
+
+"2:4": of every four neighbouring input channels of a filter, at one place of its kernel, two weights go (Mishra et al. 2021,
+"Accelerating Sparse Deep Neural Networks"). "1x4": four neighbouring filters lose the same weights: a block is one weight of each
+of them, and its score is their L2 norm.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tdcompress.errors import ModelError
+from tdcompress.sparsity.scores import filter_rows, from_rows
+from tdcompress.sparsity.select import lowest_rows
+from tdcompress.sparsity.shares import Counts, Extent
+from tdcompress.sparsity.units import Slot
+
+Pattern = Literal["2:4", "1x4"]
+PATTERNS: tuple[Pattern, ...] = ("2:4", "1x4")
+GROUP = 4
+
+
+def check_pattern(params: Mapping[str, Tensor], weights: Sequence[Slot], pattern: Pattern) -> None:
+    """Refuse matrices that the pattern does not fit.
+
+    Raises:
+        ModelError: four does not divide a layer's input channels ("2:4") or filters ("1x4"); names the layer.
+    """
+    for slot in weights:
+        shape = params[slot.parameter].shape
+        counted, size = ("input channels", shape[1 - slot.axis]) if pattern == "2:4" else ("filters", shape[slot.axis])
+        if size % GROUP:
+            layer = slot.parameter.removesuffix(".weight")
+            raise ModelError(f'"{pattern}": {layer} has {size} {counted}, which {GROUP} does not divide; exclude = ["{layer}"]')
+
+
+def check_fraction(fraction: float, pattern: Pattern) -> None:
+    """Refuse a share that the pattern cannot give.
+
+    Raises:
+        ValueError: with "2:4", neither 0 nor 0.5.
+    """
+    if pattern == "2:4" and fraction not in (0, 0.5):
+        raise ValueError(f'{fraction:g} is no share that "2:4" can give: two of four are 0.5, or 0 = nothing')
+
+
+def pattern_extents(params: Mapping[str, Tensor], weights: Sequence[Slot], pattern: Pattern) -> tuple[Extent, ...]:
+    """The sizes of what is ranked: groups of four weights, or rows of blocks."""
+    extents = []
+    for slot in weights:
+        shape = params[slot.parameter].shape
+        rows = shape.numel() // GROUP if pattern == "2:4" else shape[slot.axis] // GROUP
+        length = GROUP if pattern == "2:4" else shape.numel() // shape[slot.axis]
+        extents.append(Extent(name=slot.parameter, rows=rows, length=length, erk=sum(shape)))
+    return tuple(extents)
+
+
+def lowest_in_pattern(
+    scores: Mapping[str, Tensor], weights: Sequence[Slot], counts: Counts, pattern: Pattern
+) -> dict[str, Tensor]:
+    """Select the lowest-scored weights of each group of four, or the lowest blocks.
+
+    Args:
+        scores: by parameter, of its shape, 0 or above.
+        weights: whose.
+        counts: how many, of `pattern_extents`.
+        pattern: what is selected.
+
+    Returns:
+        By parameter, bool: (groups, 4) for "2:4"; a block each, (O / 4, fan_in), for "1x4". `spread` makes weights of both.
+    """
+    rows = {slot.parameter: _rows(scores[slot.parameter], slot.axis, pattern) for slot in weights}
+    return lowest_rows(rows, counts)
+
+
+def spread(selected: Tensor, shape: torch.Size, axis: int, pattern: Pattern) -> Tensor:
+    """From selected rows to the selected entries of a weight of this shape."""
+    if pattern == "1x4":
+        return from_rows(selected.repeat_interleave(GROUP, 0), shape, axis)
+    moved = [shape[axis], *shape[2:], shape[1 - axis]]
+    return selected.reshape(moved).movedim(-1, 1).movedim(0, axis)
+
+
+def _rows(scores: Tensor, axis: int, pattern: Pattern) -> Tensor:
+    """What is ranked, a row each: (G, 4) weights, or (O / 4, fan_in) blocks."""
+    if pattern == "2:4":
+        return scores.movedim(axis, 0).movedim(1, -1).reshape(-1, GROUP)
+    blocks = filter_rows(scores, axis)
+    return blocks.reshape(-1, GROUP, blocks.shape[1]).square().sum(1).sqrt()
