@@ -125,6 +125,7 @@ class ChannelGraph:
         auxiliary: weights whose outputs the network returns in training alone.
         unread: numbers of units whose values nothing uses: all that sees them is a BatchNorm with weight 0.
         lost: constants that an operator makes vary, with its name: for the report.
+        sized: operators and literal tensors whose numbers follow from the input's size, so that they make no constants.
     """
 
     state: Mapping[str, Tensor]
@@ -144,6 +145,7 @@ class ChannelGraph:
     auxiliary: set[str] = field(default_factory=set)
     unread: list[Ids] = field(default_factory=list)
     lost: list[tuple[Ids, str]] = field(default_factory=list)
+    sized: frozenset[str] = frozenset()
     channels: int = 0
     units: int = 0
     _edges: list[tuple[Ids, Ids]] = field(default_factory=list)
@@ -184,7 +186,9 @@ class ChannelGraph:
             else:
                 cells = np.zeros(tuple(tensor.shape), CELL)
                 cells["channel"] = self.new_channels(*tensor.shape)
-                cells["known"], cells["value"], cells["unit"] = True, tensor.double().cpu().numpy(), MIXED
+                cells["unit"] = MIXED
+                if name not in self.sized:
+                    cells["known"], cells["value"] = True, tensor.double().cpu().numpy()
                 self.raw[name] = Signal(shape=tuple(tensor.shape), cells=cells)
             if name in self.matrices:
                 self.frozen[name] = f"{name} is also used element by element"

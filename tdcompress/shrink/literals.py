@@ -5,13 +5,13 @@ import traceback
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.shrink.cells import Ids, Signal, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.decide import Decision
 from tdcompress.shrink.rules import SIZED, base_name
+from tdcompress.shrink.sizes import numbers
 from tdcompress.shrink.trace import ExampleInputs, Program, place, source_line, trace
 
 
@@ -56,7 +56,7 @@ def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decisio
     values = (values,) if isinstance(values, torch.Tensor) else values
     if isinstance(values, list | tuple) and [predicted_shape(s, decision) for s in signals] != [tuple(v.shape) for v in values]:
         return False
-    return _numbers(full) == _numbers(actual)
+    return numbers(full) == numbers(actual)
 
 
 def predicted_shape(signal: Signal, decision: Decision) -> tuple[int, ...]:
@@ -71,22 +71,11 @@ def predicted_shape(signal: Signal, decision: Decision) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _numbers(node: fx.Node) -> list[object]:
-    """Arguments that are numbers but no sizes: scales, epsilons, strides, bounds of slices."""
-    if (
-        base_name(node.target) in SIZED
-        or base_name(node.target) in ("group_norm", "layer_norm")
-        or "conv" in base_name(node.target)
-    ):
-        return []
-    return [item for item in pytree.tree_leaves((node.args, node.kwargs)) if not isinstance(item, fx.Node)]
-
-
 def _changed(full: fx.Node, actual: fx.Node) -> frozenset[tuple[object, object]]:
     """The numbers of an operator, or of what is returned, that came out otherwise."""
     if full.target != actual.target:
         return frozenset()
-    return frozenset((a, b) for a, b in zip(_numbers(full), _numbers(actual), strict=False) if a != b)
+    return frozenset((a, b) for a, b in zip(numbers(full), numbers(actual), strict=False) if a != b)
 
 
 def _blame_exception(error: UnsupportedError, program: Program, graph: ChannelGraph, decision: Decision) -> tuple[Ids, str]:

@@ -3,7 +3,7 @@
 import contextlib
 import operator
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from tdcompress.shrink.cells import Signal, plain, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
 from tdcompress.shrink.rules import Call, Result, Rule, base_name, bind, untracked
+from tdcompress.shrink.sizes import varying
 from tdcompress.shrink.trace import ExampleInputs, Program, place, trace, unused
 
 RULES: Mapping[str, Rule] = {
@@ -28,12 +29,19 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def network_graph(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Program, ChannelGraph]:
+def network_graph(
+    model: nn.Module, example_inputs: ExampleInputs, elsewhere: Sequence[tuple[Tensor, ...]] = ()
+) -> tuple[Program, ChannelGraph]:
     """Trace a network and build its channel graph.
 
     Where evaluation leaves parameters out (auxiliary heads), training is followed as well, so that these layers go on
     fitting what they read. If training cannot be traced, such layers may not fit after shrinking; evaluation is exact in any
     case.
+
+    Args:
+        model: the network.
+        example_inputs: tensor or tuple of tensors.
+        elsewhere: inputs of other sizes: it is traced with them too, to find the numbers that follow from the size.
 
     Raises:
         UnsupportedError: torch.export does not accept the network.
@@ -43,10 +51,11 @@ def network_graph(model: nn.Module, example_inputs: ExampleInputs) -> tuple[Prog
     if unused(model, program):
         with contextlib.suppress(UnsupportedError):
             training = trace(model, example_inputs, training=True)
-    return program, channel_graph(program, training)
+    sized = varying(program, [trace(model, inputs) for inputs in elsewhere])
+    return program, channel_graph(program, training, sized=sized)
 
 
-def channel_graph(program: Program, training: Program | None = None) -> ChannelGraph:
+def channel_graph(program: Program, training: Program | None = None, *, sized: frozenset[str] = frozenset()) -> ChannelGraph:
     """Follow channels, constants and sources from the inputs to the outputs of a program.
 
     The channels of what the network returns stay, as do those that reach an operator without a rule.
@@ -54,8 +63,9 @@ def channel_graph(program: Program, training: Program | None = None) -> ChannelG
     Args:
         program: the forward pass in eval mode.
         training: the one in train mode, for the layers that ``program`` leaves out.
+        sized: operators and literal tensors whose numbers hold for the examples' size only.
     """
-    graph = ChannelGraph(state={**(training.state if training else {}), **program.state})
+    graph = ChannelGraph(state={**(training.state if training else {}), **program.state}, sized=sized)
     _follow_all(graph, program)
     if training is not None:
         _add_layers(graph, training)

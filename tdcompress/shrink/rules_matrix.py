@@ -104,6 +104,7 @@ def _apply(
     out["channel"] = matrix.outputs.ravel()
     out["unit"] = matrix.first_unit + np.arange(out.size)
     out["known"], out["value"] = _constants(reader, weight)
+    out["known"] &= matrix.parameter not in graph.sized
     if bias is not None:
         shift = graph.signal(bias)
         graph.unify(shift.channel, out["channel"], f"the bias of {layer} is computed")

@@ -21,7 +21,10 @@ def pointwise(graph: ChannelGraph, call: Call) -> Signal:
     else:
         cells["unit"] = MIXED
     known = np.logical_and.reduce(np.broadcast_arrays(*(operand.cells["known"] for operand in operands)))
-    _evaluate(call, dict(zip(names, operands, strict=True)), cells, known)
+    by_name = dict(zip(names, operands, strict=True))
+    if call.node.name not in graph.sized:
+        _evaluate(call, by_name, cells, known)
+    _keep_zeros(call, by_name, cells)
     return Signal(shape=call.shape, cells=cells)
 
 
@@ -94,7 +97,6 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
 
 def _evaluate(call: Call, operands: Mapping[str, Signal], cells: Cells, known: Flags) -> None:
     """Write the constants of the result: the operator itself, in float64, on the constants of its operands."""
-    op = base_name(call.node.target)
     if known.any() and call.node.meta["val"].is_floating_point():
         arguments = {
             name: torch.from_numpy(operands[name].cells["value"].copy()) if name in operands else value
@@ -105,10 +107,14 @@ def _evaluate(call: Call, operands: Mapping[str, Signal], cells: Cells, known: F
         values = np.broadcast_to(result.double().numpy(), cells.shape)
         known = known & np.isfinite(values)
         cells["known"], cells["value"] = known, np.where(known, values, 0.0)
-    if op == "mul":
+
+
+def _keep_zeros(call: Call, operands: Mapping[str, Signal], cells: Cells) -> None:
+    """0 times anything finite is 0, and so is 0 divided by a number."""
+    op = base_name(call.node.target)
+    if op in ("mul", "multiply") or (op in ("div", "divide", "true_divide") and len(operands) == 1):
         for operand in operands.values():
-            zero = operand.cells["known"] & (operand.cells["value"] == 0)
-            cells["known"] |= zero  # 0 times anything finite
+            cells["known"] |= operand.cells["known"] & (operand.cells["value"] == 0)
 
 
 def functional(call: Call) -> torch._ops.OpOverload:

@@ -77,7 +77,8 @@ def pad(graph: ChannelGraph, call: Call) -> Result:
     mode = call.arguments.get("mode", "constant")
     if mode == "constant":
         border = call["value"] or 0.0
-        cells = constant(cells, cells["value"], cells["known"] & (cells["value"] == border))
+        same = (cells["value"] == border) & (call.node.name not in graph.sized)
+        cells = constant(cells, cells["value"], cells["known"] & same)
     return Signal(shape=call.shape, cells=cells)
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tdcompress.errors import VerificationError
 from tdcompress.shrink import rebuild
 from tdcompress.shrink.align import check_align
 from tdcompress.shrink.attention import NarrowAttention, replace, replaceable
 from tdcompress.shrink.cells import Ids
-from tdcompress.shrink.certificate import Certificate, certify
+from tdcompress.shrink.certificate import Certificate, certify, differs_at
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.shrink.decide import Decision, decide
@@ -85,8 +85,18 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
     flexible = replace(duplicate(model), attention)
-    program, graph = network_graph(flexible, example_inputs)
-    plan, certificate = _certified_plan(model, flexible, example_inputs, program, graph, align)
+    elsewhere: tuple[tuple[Tensor, ...], ...] = ()
+    while True:
+        program, graph = network_graph(flexible, example_inputs, elsewhere)
+        plan, certificate = _certified_plan(model, flexible, example_inputs, program, graph, align)
+        clash = differs_at(model, plan.exact, example_inputs)
+        if clash is None:
+            break
+        # A constant that holds for the examples' size only. Tracing at the other size finds the numbers that made it.
+        shapes = [tuple(item.shape) for item in clash.inputs]
+        if any(shapes == [tuple(item.shape) for item in known] for known in elsewhere):
+            raise VerificationError(f"with inputs of shape {', '.join(map(str, shapes))}: {clash.reason}")
+        elsewhere = (*elsewhere, clash.inputs)
     narrow = rebuild.narrow(model, to_json(plan.kept))
     exact = dict(plan.exact.named_parameters())
     with torch.no_grad():

@@ -11,7 +11,7 @@ from tdcompress.shrink.shrink import shrink
 from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import KEPT, MODEL, dense_network, example_inputs, measured_accuracy, save_tensors
 
-VERSION = 4
+VERSION = 5
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> ShrinkRecord:
