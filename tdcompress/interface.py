@@ -1,5 +1,6 @@
 """What people call from Python with their own network and their own training loop. Needs torch; see ``tdcompress.__init__``."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -19,14 +20,14 @@ from tdcompress.shipped import find_recipe
 from tdcompress.shrink import rebuild
 from tdcompress.shrink import shrink as exact
 from tdcompress.shrink.align import check_align
-from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrink.groups import find_units
 from tdcompress.shrink.shrink import Shrunk
 from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.patterns import PATTERNS
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp
 from tdcompress.sparsity.shares import Shares
-from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module
+from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module, require_values
 from tdcompress.stages.run import find_device, run_recipe
 from tdcompress.storage.csr import save_arrays
 from tdcompress.train.update import FrozenZeros
@@ -49,6 +50,7 @@ class TargetedDropout(SparseNet):
         alpha: drop rate of a candidate.
         schedule: a ``Ramp`` or a ``Cubic``; then each ``step`` has to be told the epoch. None = constant.
         exclude: names of layers that stay dense.
+        include: for units: see ``prune``.
         example_inputs: a tensor or tuple of tensors; needed for units, to trace which parameters belong to one.
         scope: for units: see ``prune``.
         unit: for units: see ``prune``.
@@ -72,6 +74,7 @@ class TargetedDropout(SparseNet):
         alpha: float = 0.5,
         schedule: Ramp | Cubic | None = None,
         exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
         example_inputs: ExampleInputs | None = None,
         scope: Scope = "layer",
         unit: Unit = "whole",
@@ -93,7 +96,9 @@ class TargetedDropout(SparseNet):
             l1=l1,
         )
         weights = prunable_weights(model, exclude)
-        groups = find_groups(model, example_inputs, exclude, scope, unit) if granularity == "unit" else ()
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise ModelError(f"{type(model).__name__} was made in torch.inference_mode and cannot be trained; build it outside")
+        groups = find_groups(model, example_inputs, exclude, include, scope, unit) if granularity == "unit" else ()
         method = settings.build(Targets(weights=weights, groups=groups), model)
         assert isinstance(method, Targeted)
         method.schedule = schedule or method.schedule
@@ -139,16 +144,24 @@ class TargetedDropout(SparseNet):
 
 
 def find_groups(
-    model: nn.Module, example_inputs: ExampleInputs | None, exclude: Sequence[str], scope: Scope, unit: Unit
+    model: nn.Module,
+    example_inputs: ExampleInputs | None,
+    exclude: Sequence[str],
+    include: Sequence[str],
+    scope: Scope,
+    unit: Unit,
 ) -> tuple[UnitGroup, ...]:
-    """The units of a network.
+    """The units of a network; warns of the layers that are left whole since no unit of theirs could leave.
 
     Raises:
         ModelError: no example inputs.
     """
     if example_inputs is None:
         raise ModelError("units: give example_inputs (a batch as the network takes it), so that the network can be traced")
-    return unit_groups(model, example_inputs, prunable_weights(model, exclude), scope=scope, unit=unit)
+    units = find_units(model, example_inputs, prunable_weights(model, exclude), scope=scope, unit=unit, include=include)
+    if units.fixed:
+        warnings.warn(str(units), stacklevel=3)
+    return units.groups
 
 
 def prune(
@@ -159,6 +172,7 @@ def prune(
     keep_per_filter: int | None = None,
     example_inputs: ExampleInputs | None = None,
     exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
     scope: Scope = "layer",
     unit: Unit = "whole",
     shares: Shares | None = None,
@@ -173,6 +187,9 @@ def prune(
         keep_per_filter: instead, for weights: how many stay in each filter.
         example_inputs: needed for units.
         exclude: layers that stay dense, besides those the network declares in ``unprunable`` or else its last linear one.
+        include: for units: layers to prune although no unit of theirs could ever leave. What the network returns is left whole by
+            default, and so are streams that nothing can narrow (a LayerNorm reads them, their number of heads is written in the
+            forward code); a warning names the latter, since zeros there cost accuracy and save nothing.
         scope: for units: ranked inside each "layer", or all writers of a residual stream together ("group").
         unit: "whole": a unit is its filter, bias, and the affine of the BatchNorm that sees it alone; or the "filter" alone.
         shares: how the fraction is split: the same of every "filter" (weights; the default), of every "layer" (for units, the
@@ -189,6 +206,7 @@ def prune(
     _check_granularity(granularity)
     check_align(align)
     model = _plain(model)
+    require_values(model)
     params = {name: value.detach() for name, value in model.named_parameters()}
     if granularity != "unit":
         weights, pattern = prunable_weights(model, exclude), None if granularity == "weight" else granularity
@@ -198,7 +216,7 @@ def prune(
     else:
         if fraction is None or keep_per_filter is not None:
             raise ValueError("units are pruned by fraction; keep_per_filter counts weights")
-        groups = find_groups(model, example_inputs, exclude, scope, unit)
+        groups = find_groups(model, example_inputs, exclude, include, scope, unit)
         masks = unit_masks(params, groups, fraction=fraction, align=align, shares=shares or "layer")
     apply_masks(model, masks)
     return masks

@@ -14,7 +14,7 @@ from tdcompress.errors import UnsupportedError
 from tdcompress.methods.base import Granularity, Method, Parameters, Step, TrainedMethodSettings
 from tdcompress.methods.gates import place, shapes, state_name, weights_behind, without
 from tdcompress.sparsity.scores import unit_squares
-from tdcompress.sparsity.units import MATRIX_TYPES, Targets
+from tdcompress.sparsity.units import Targets, is_matrix
 
 INITIAL_LOG_SIGMA2 = -10.0
 LOG_ALPHA_LIMIT = 8.0
@@ -149,7 +149,7 @@ def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[
     return [
         (by_identity[id(module.weight)], module)
         for module in model.modules()
-        if isinstance(module, MATRIX_TYPES) and id(module.weight) in by_identity
+        if is_matrix(module) and id(module.weight) in by_identity
     ]
 
 

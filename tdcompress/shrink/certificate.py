@@ -1,6 +1,5 @@
 """Proof by computation that shrinking changed nothing: both networks in float64 on random inputs."""
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from tdcompress.errors import VerificationError
 from tdcompress.shrink.double import in_float64
+from tdcompress.shrink.duplicate import duplicate
 from tdcompress.shrink.sizes import other_batches, other_lengths
 from tdcompress.shrink.trace import ExampleInputs, as_tuple, unfused
 
@@ -155,7 +155,7 @@ def _same(a: object, b: object) -> bool:
 
 def _exact(model: nn.Module) -> nn.Module:
     """A float64 copy in eval mode."""
-    return copy.deepcopy(model).double().eval()
+    return duplicate(model).double().eval()
 
 
 def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> Outputs:

@@ -1,10 +1,9 @@
 """Parameters and multiply-accumulates of a network."""
 
-import copy
-
 import torch
 from torch import nn
 
+from tdcompress.shrink.duplicate import duplicate
 from tdcompress.shrink.trace import ExampleInputs, as_tuple, unfused
 
 
@@ -21,7 +20,7 @@ def parameters_and_macs(model: nn.Module, example_inputs: ExampleInputs) -> tupl
     """
     inputs = as_tuple(example_inputs)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    model = copy.deepcopy(model).eval()
+    model = duplicate(model).eval()
     from torch.utils.flop_counter import FlopCounterMode  # imports triton, which takes 0.15 s
 
     counter = FlopCounterMode(display=False)

@@ -1,13 +1,13 @@
 """What is dropped, pruned and removed together: the units of a network, found through its channel graph."""
 
+import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from tdcompress.errors import ModelError
@@ -15,17 +15,42 @@ from tdcompress.shrink.attention import replace, replaceable
 from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.channels import ChannelGraph, layer_name
 from tdcompress.shrink.demands import matrix_readers
-from tdcompress.shrink.propagate import network_graph
-from tdcompress.shrink.trace import ExampleInputs, Program, duplicate
-from tdcompress.shrink.trial import spelled_out
-from tdcompress.sparsity.units import Slot, UnitGroup
+from tdcompress.shrink.duplicate import duplicate
+from tdcompress.shrink.propagate import RETURNED, network_graph
+from tdcompress.shrink.streams import Part, claimed, stuck
+from tdcompress.shrink.trace import ExampleInputs
+from tdcompress.sparsity.units import Slot, UnitGroup, is_below
 
 Scope = Literal["layer", "group"]
 Unit = Literal["whole", "filter"]
 Positions = list[tuple[int, ...]]
 
 
-@torch.inference_mode(mode=False)
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """What may be pruned of a network, unit by unit, and what is left out.
+
+    Attributes:
+        groups: units that are ranked together.
+        fixed: layers of which no unit could ever leave, with the reason: zeros there would cost accuracy and save nothing.
+    """
+
+    groups: tuple[UnitGroup, ...]
+    fixed: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """What is fixed, in one line; empty where nothing is."""
+        if not self.fixed:
+            return ""
+        count = len(self.fixed)
+        listed = [f"{name} ({reason})" for name, reason in list(self.fixed.items())[:4]]
+        more = ", ..." if count > len(listed) else ""
+        return (
+            f"{count} layer{'s' if count > 1 else ''} left whole, since no unit could ever leave: {', '.join(listed)}{more}; "
+            "name them in include to prune them all the same"
+        )
+
+
 def unit_groups(
     model: nn.Module,
     example_inputs: ExampleInputs,
@@ -33,7 +58,22 @@ def unit_groups(
     *,
     scope: Scope = "layer",
     unit: Unit = "whole",
+    include: Sequence[str] = (),
 ) -> tuple[UnitGroup, ...]:
+    """The groups of ``find_units``."""
+    return find_units(model, example_inputs, weights, scope=scope, unit=unit, include=include).groups
+
+
+@torch.inference_mode(mode=False)
+def find_units(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    weights: Sequence[Slot],
+    *,
+    scope: Scope = "layer",
+    unit: Unit = "whole",
+    include: Sequence[str] = (),
+) -> Units:
     """The groups of units of a network's prunable weights.
 
     Scope "layer": one group per weight, whose unit u is row u. Tied to it are its bias and the affine of every BatchNorm
@@ -41,11 +81,13 @@ def unit_groups(
 
     Scope "group": weights that write into the same channels (coupled by a residual sum, a product, a depthwise convolution)
     are one group, whose unit is a channel, and so are channels that only go together (the channels of one group of a grouped
-    convolution). Tied is every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A
-    stream can be removed only if all its writers are prunable and nothing else holds its channels (a LayerNorm, the
-    network's result); else its weights are grouped as in scope "layer" and make no claim on the stream. Units that a size
-    written as a number would keep (a literal number of heads) are left out. The heads of an
+    convolution). Parts that must stay equally wide (the halves of a chunk) are ranked apart, so that each loses as many. Tied is
+    every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A stream is claimed only if
+    all its writers are prunable and nothing holds its channels; else its weights are grouped as in scope "layer". The heads of an
     nn.MultiheadAttention whose ``out_proj`` is prunable are units too.
+
+    Units that can never leave are not offered, in either scope: those that the network returns, that a LayerNorm or an operator
+    without a rule reads together, and those of which the forward code has the number (a literal number of heads).
 
     Args:
         model: any module that torch.export accepts; not modified.
@@ -53,13 +95,16 @@ def unit_groups(
         weights: the prunable weights, as from ``sparsity.units.prunable_weights``.
         scope: see above.
         unit: "whole" as above; "filter": nothing is tied (the papers' "biases are not removed").
+        include: names of layers whose units are offered although they can never leave.
 
     Raises:
-        ModelError: a weight that the network does not use, or no unit that could leave.
+        ModelError: a weight that the network does not use, a name in ``include`` that is no prunable layer, or no unit that
+            could leave.
         UnsupportedError: torch.export does not accept the network.
     """
     if scope not in ("layer", "group") or unit not in ("whole", "filter"):
         raise ModelError(f"scope is 'layer' or 'group' and unit 'whole' or 'filter', not {scope!r} and {unit!r}")
+    _check_include(model, weights, include)
     attention: list[Slot] = []
     if scope == "group":
         names = replaceable(model)
@@ -70,26 +115,51 @@ def unit_groups(
     for slot in weights:
         if not any(slot.parameter in used for used in (graph.matrices, graph.raw, graph.frozen)):
             raise ModelError(f"{slot.parameter} is not used by {type(model).__name__}.forward, so that it cannot be pruned")
-    layers = {slot.parameter: _layer_group(graph, slot, tie=unit == "whole") for slot in weights}
-    if scope == "layer":
-        return tuple(layers.values())
     slots = {slot.parameter: slot for slot in (*weights, *attention)}
-    streams = _streams(graph, list(slots))
-    fixed = _fixed(streams, model, example_inputs, program, graph)
+    stays = stuck(graph, model, example_inputs, program, list(slots))
+    streams = claimed(graph, list(slots), stays) if scope == "group" else {}
+    roots = graph.roots()
     groups: list[UnitGroup] = []
+    fixed: dict[str, str] = {}
     done: set[str] = set()
-    for parameter in slots:
-        if parameter in done or parameter in fixed:
-            continue
-        stream = streams.get(parameter)
-        if stream is not None:
-            groups.append(_stream_group(graph, stream, slots, tie=unit == "whole"))
-            done.update(stream.weights)
-        elif parameter in layers:
-            groups.append(layers[parameter])
-    if fixed and not groups:
-        raise ModelError(f"{type(model).__name__}.forward has its sizes as numbers: no unit could leave; use scope 'layer'")
-    return tuple(groups)
+    tie = unit == "whole"
+    for parameter, slot in slots.items():
+        if parameter in streams:
+            if parameter not in done:
+                groups += [_stream_group(graph, part, slots, tie=tie) for part in streams[parameter].parts]
+                done.update(streams[parameter].weights)
+        elif slot not in attention:
+            asked = any(is_below(layer_name(parameter), name) for name in include)
+            group, reason = _layer_group(graph, slot, roots, {} if asked else stays, tie=tie)
+            groups += [] if group is None else [group]
+            if reason not in ("", RETURNED):
+                fixed[layer_name(parameter)] = reason
+    if not groups:
+        raise ModelError(
+            f"{type(model).__name__} has no unit that could leave: "
+            + "; ".join(f"{name}: {reason}" for name, reason in (fixed or {"what is prunable": RETURNED}).items())
+        )
+    return Units(groups=_uniquely_named(groups), fixed=fixed)
+
+
+def _check_include(model: nn.Module, weights: Sequence[Slot], include: Sequence[str]) -> None:
+    layers = [layer_name(slot.parameter) for slot in weights]
+    for name in include:
+        if not any(is_below(layer, name) for layer in layers):
+            raise ModelError(
+                f"include = {name!r} names no prunable layer of {type(model).__name__}; it has {', '.join(layers[:8])}"
+            )
+
+
+def _uniquely_named(groups: Sequence[UnitGroup]) -> tuple[UnitGroup, ...]:
+    """The parts of one layer are told apart: "cv1", "cv1:2"."""
+    seen: Counter[str] = Counter()
+    named = []
+    for group in groups:
+        seen[group.name] += 1
+        count = seen[group.name]
+        named.append(group if count == 1 else dataclasses.replace(group, name=f"{group.name}:{count}"))
+    return tuple(named)
 
 
 def _projections(attention: Sequence[str], weights: Sequence[Slot]) -> Iterator[Slot]:
@@ -101,22 +171,48 @@ def _projections(attention: Sequence[str], weights: Sequence[Slot]) -> Iterator[
             yield Slot(parameter=f"{prefix}in_proj_weight")
 
 
-def _layer_group(graph: ChannelGraph, slot: Slot, *, tie: bool) -> UnitGroup:
-    """One weight: unit u is index u of its output axis; of a grouped transposed convolution, all outputs of group u."""
+def _layer_group(
+    graph: ChannelGraph, slot: Slot, roots: Ids, stays: Mapping[int, str], *, tie: bool
+) -> tuple[UnitGroup | None, str]:
+    """One weight: unit u is index u of its output axis; of a grouped transposed convolution, all outputs of group u.
+
+    Returns:
+        The units that could leave, None where there are none; and the reason of the first that cannot.
+    """
     size = int(graph.state[slot.parameter].shape[slot.axis])
     matrix = graph.matrices.get(slot.parameter)
-    width = 1  # outputs of a unit
-    if matrix is not None and matrix.out_axis == 1 and matrix.groups > 1:
+    if matrix is None:  # read element by element, or by an operator without a rule
+        reason = graph.frozen.get(slot.parameter, "") if stays else ""
+        return (None, reason) if reason else (UnitGroup(name=layer_name(slot.parameter), size=size, filters=(slot,)), "")
+    width, rows = 1, matrix.outputs.reshape(-1, 1)  # outputs of a unit
+    if matrix.out_axis == 1 and matrix.groups > 1:
         # Its filters do not lie along one axis; its groups do, along axis 0, whose rows are the inputs group by group.
-        size, width = matrix.outputs.shape
+        size, width = rows.shape[0] // matrix.outputs.shape[1], matrix.outputs.shape[1]
+        rows = matrix.outputs
         slot = Slot(parameter=slot.parameter, axis=0, positions=_consecutive(size, matrix.inputs.shape[1]))
+    reasons = [next((stays[root] for root in roots[row].tolist() if root in stays), "") for row in rows]
+    free = [unit for unit in range(size) if not reasons[unit]]
+    reason = next(filter(None, reasons), "")
+    if not free:
+        return None, reason
     tied: list[Slot] = []
-    if tie and matrix is not None:
+    if tie:
         tied = [
             *(Slot(parameter=bias, positions=_consecutive(size, width)) for bias in _biases(graph, slot.parameter)),
             *_alone(graph, matrix.first_unit, size, width),
         ]
-    return UnitGroup(name=layer_name(slot.parameter), size=size, filters=(slot,), tied=tuple(tied))
+    group = UnitGroup(name=layer_name(slot.parameter), size=size, filters=(slot,), tied=tuple(tied))
+    return (group if len(free) == size else _only(group, free)), ""
+
+
+def _only(group: UnitGroup, units: Sequence[int]) -> UnitGroup:
+    """Some units of a group."""
+
+    def part(slot: Slot) -> Slot:
+        all_of_them = slot.positions or tuple((unit,) for unit in range(group.size))
+        return dataclasses.replace(slot, positions=tuple(all_of_them[unit] for unit in units))
+
+    return UnitGroup(name=group.name, size=len(units), filters=tuple(map(part, group.filters)), tied=tuple(map(part, group.tied)))
 
 
 def _biases(graph: ChannelGraph, weight: str) -> Iterator[str]:
@@ -140,49 +236,7 @@ def _alone(graph: ChannelGraph, first_unit: int, size: int, width: int) -> Itera
             yield Slot(parameter=name, positions=_simple(positions, affine.units.size))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Stream:
-    """Weights that write into the same channels, and those channels' classes in the order of their first writer."""
-
-    weights: tuple[str, ...]
-    classes: Ids
-
-
-def _streams(graph: ChannelGraph, prunable: Sequence[str]) -> dict[str, _Stream]:
-    """Weight name -> its stream, for the streams that can be removed."""
-    roots = graph.roots(coupled=True)
-    names = list(graph.matrices)
-    classes = [np.unique(roots[matrix.outputs]) for matrix in graph.matrices.values()]
-    # Writers are connected through the classes they share.
-    rows = np.concatenate([np.full(found.size, index) for index, found in enumerate(classes)])
-    columns = np.concatenate(classes) + len(names)
-    size = len(names) + int(roots.max()) + 1
-    label = connected_components(coo_array((np.ones(rows.size, np.int8), (rows, columns)), shape=(size, size)), directed=False)[1]
-    stay = [roots[ids] for ids, _ in (*graph.pins, *graph.holds)]
-    held = np.unique(np.concatenate(stay)) if stay else np.zeros(0, np.int64)
-    streams = {}
-    for component in dict.fromkeys(label[: len(names)].tolist()):
-        members = [index for index in range(len(names)) if label[index] == component]
-        weights = tuple(names[index] for index in members)
-        ordered = list(dict.fromkeys(np.concatenate([roots[graph.matrices[name].outputs].ravel() for name in weights]).tolist()))
-        if set(weights) <= set(prunable) and not np.isin(ordered, held).any():
-            stream = _Stream(weights=weights, classes=np.array(ordered, np.int64))
-            streams.update(dict.fromkeys(weights, stream))
-    return streams
-
-
-def _fixed(
-    streams: Mapping[str, _Stream], model: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph
-) -> set[str]:
-    """The weights whose streams cannot lose a unit, because the forward code has their size as a number."""
-    distinct = [stream for stream in dict.fromkeys(streams.values()) if stream.classes.size > 1]
-    roots = graph.roots(coupled=True)
-    units = [np.flatnonzero(roots == stream.classes[-1]) for stream in distinct]
-    held = spelled_out(model, example_inputs, program, graph, units)
-    return {name for stream, stuck in zip(distinct, held, strict=True) if stuck for name in stream.weights}
-
-
-def _stream_group(graph: ChannelGraph, stream: _Stream, slots: Mapping[str, Slot], *, tie: bool) -> UnitGroup:
+def _stream_group(graph: ChannelGraph, stream: Part, slots: Mapping[str, Slot], *, tie: bool) -> UnitGroup:
     """One unit per class of the stream; a parameter takes part where its elements belong to it."""
     roots = graph.roots(coupled=True)
     size = stream.classes.size

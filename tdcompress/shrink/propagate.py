@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from tdcompress.errors import UnsupportedError
-from tdcompress.shrink import rules_attention, rules_layout, rules_matrix, rules_norm, rules_pointwise, rules_pool
+from tdcompress.shrink import (
+    rules_attention,
+    rules_layout,
+    rules_matrix,
+    rules_norm,
+    rules_pointwise,
+    rules_pool,
+    rules_reduce,
+    rules_shuffle,
+)
 from tdcompress.shrink.cells import Signal, plain, signals_of
 from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
@@ -25,8 +34,12 @@ RULES: Mapping[str, Rule] = {
     **rules_attention.RULES,
     **rules_norm.RULES,
     **rules_pool.RULES,
+    **rules_reduce.RULES,
+    **rules_shuffle.RULES,
     **rules_layout.RULES,
 }
+
+RETURNED = "the network returns it"
 
 
 def network_graph(
@@ -104,7 +117,7 @@ def _follow_all(graph: ChannelGraph, program: Program) -> None:
             _follow(graph, node, program)
     for node in program.outputs:
         for signal in signals_of(graph.signals.get(node.name)):
-            graph.pin(signal.channel, "the network returns it")
+            graph.pin(signal.channel, RETURNED)
     for name in program.state.keys() - program.narrowable:
         graph.frozen[name] = f"{name} is a literal tensor of the forward code"
 
@@ -126,11 +139,22 @@ def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:
     rule = RULES.get(base_name(node.target))
     if rule is None and torch.Tag.pointwise in node.target.tags:
         rule = rules_pointwise.pointwise
-    result = rule(graph, call) if rule and call.tensors() else untracked(graph, call, "this operator is not handled")
+    result = _apply(graph, call, rule) if rule and call.tensors() else untracked(graph, call, "this operator is not handled")
     graph.signals[node.name] = result
     _note_lost(graph, call, result)
     if node.target._schema.is_mutable and isinstance(node.args[0], fx.Node):
         graph.signals[node.args[0].name] = result  # in-place: later readers see the new value
+
+
+def _apply(graph: ChannelGraph, call: Call, rule: Rule) -> Result:
+    """The result of a rule; of operands that it was not written for (a scalar, an axis that is missing), all channels stay.
+
+    What it has noted until then only keeps more.
+    """
+    try:
+        return rule(graph, call)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, AssertionError, AttributeError):
+        return untracked(graph, call, "this form of it is not handled")
 
 
 def _note_lost(graph: ChannelGraph, call: Call, result: Result) -> None:

@@ -1,6 +1,5 @@
 """Build the narrow network again, from the plain one and kept_channels.json."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 
 from tdcompress.shrink.attention import replace
+from tdcompress.shrink.duplicate import duplicate
 from tdcompress.shrink.kept import from_json
 from tdcompress.shrink.surgery import narrowed
 from tdcompress.sparsity.units import require_module
@@ -27,5 +27,5 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
     """
     require_module(model)
     description = from_json(kept)
-    model = replace(copy.deepcopy(model), description.narrow_attention)
+    model = replace(duplicate(model), description.narrow_attention)
     return narrowed(model, description.cuts, description.new_biases)

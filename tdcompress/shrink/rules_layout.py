@@ -49,6 +49,12 @@ def transpose(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=x.cells.swapaxes(first, second))
 
 
+def move_axes(graph: ChannelGraph, call: Call) -> Result:
+    """movedim, moveaxis: some axes to other places."""
+    x = graph.signal(call["self"])
+    return Signal(shape=call.shape, cells=np.moveaxis(x.cells, call["source"], call["destination"]))
+
+
 def expand_to(graph: ChannelGraph, call: Call) -> Result:
     """expand, expand_as: axes of length 1 repeat."""
     x = graph.signal(call["self"])
@@ -191,7 +197,8 @@ RULES: Mapping[str, Rule] = {
         ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"), view
     ),
     "permute": permute,
-    **dict.fromkeys(("transpose", "swapaxes", "t", "numpy_T"), transpose),
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "adjoint"), transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), move_axes),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand_to),
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,

@@ -30,6 +30,13 @@ def product(graph: ChannelGraph, call: Call) -> Result:
     return _apply(graph, call, graph.matrix(weight, out_axis=1), x, None, axis=-1)
 
 
+def product_with_bias(graph: ChannelGraph, call: Call) -> Result:
+    """Y = b + x W, W a parameter (I, O): addmm, as HuggingFace's ``Conv1D`` has it."""
+    if not isinstance(call["mat2"], Parameter) or call["alpha"] != 1 or call["beta"] != 1:
+        return untracked(graph, call, "this kind of product is not handled")
+    return _apply(graph, call, graph.matrix(call["mat2"], out_axis=1), call["mat1"], call["self"], axis=-1)
+
+
 def convolution(graph: ChannelGraph, call: Call) -> Result:
     """Convolution of 1, 2 or 3 dimensions; W is (O, I / groups, kernel)."""
     if not isinstance(call["weight"], Parameter):
@@ -143,4 +150,5 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), transposed_convolution),
     "embedding": embedding,
     **dict.fromkeys(("matmul", "mm"), product),
+    "addmm": product_with_bias,
 }

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tdcompress.shrink.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, forget
-from tdcompress.shrink.channels import ChannelGraph, Flags, Parameter
+from tdcompress.shrink.channels import ChannelGraph, Flags, Parameter, constant
 from tdcompress.shrink.rules import Call, Rule, base_name
 
 
@@ -34,7 +34,7 @@ def identity(graph: ChannelGraph, call: Call) -> Signal:
 
 
 def cast(graph: ChannelGraph, call: Call) -> Signal:
-    """A change of type: constants pass, unless they are rounded to integers."""
+    """A change of type, also to that of a second tensor: constants pass, unless they are rounded to integers."""
     x = graph.signal(call.tensors()[0])
     return x if call.node.meta["val"].is_floating_point() else Signal(shape=x.shape, cells=forget(x.cells, value=True))
 
@@ -43,15 +43,38 @@ def prelu(graph: ChannelGraph, call: Call) -> Signal:
     """PReLU: one slope per channel of axis 1, or one for all."""
     x, slope = graph.signal(call["self"]), graph.signal(call["weight"])
     cells = x.cells
+    if cells.ndim > 1 and slope.cells.size > 1:  # also where what comes in does not tell its channels apart
+        cells = np.broadcast_to(cells, [x.shape[1] if axis == 1 else n for axis, n in enumerate(cells.shape)])
     slopes = slope.cells.reshape([-1 if axis == 1 else 1 for axis in range(cells.ndim)]) if cells.ndim > 1 else slope.cells
     if slopes.size > 1:
         graph.unify(cells["channel"], slopes["channel"], f"{call.layer} has one slope per channel")
     else:
         graph.hold(slopes["channel"], f"{call.layer} has one slope for all channels")
     value = np.where(cells["value"] > 0, cells["value"], cells["value"] * slopes["value"])
-    cells = cells.copy()
-    cells["value"] = np.where(cells["known"], value, 0.0)
-    return Signal(shape=x.shape, cells=cells)
+    return Signal(shape=x.shape, cells=constant(cells, value, cells["known"] & slopes["known"]))
+
+
+def like(graph: ChannelGraph, call: Call) -> Signal:
+    """A new tensor of the shape of another: it goes with its channels, and holds nothing of its values."""
+    x = graph.signal(call.tensors()[0])
+    value = {"zeros_like": 0.0, "ones_like": 1.0}.get(base_name(call.node.target), call.arguments.get("fill_value"))
+    known = isinstance(value, float | int) and call.node.name not in graph.sized and call.node.meta["val"].is_floating_point()
+    cells = forget(x.cells, value=True, unit=True)
+    return Signal(shape=x.shape, cells=constant(cells, np.full(cells.shape, float(value or 0)), np.full(cells.shape, known)))
+
+
+def glu(graph: ChannelGraph, call: Call) -> Signal:
+    """Gated linear unit, a * sigmoid(b) of the two halves of an axis: channels of both go together."""
+    x = graph.signal(call["self"])
+    axis = call["dim"]
+    if x.cells.shape[axis] == 1:
+        return Signal(shape=call.shape, cells=forget(x.cells, value=True))
+    a, b = np.split(x.cells, 2, axis)
+    graph.unify(a["channel"], b["channel"], call.layer)
+    known = a["known"] & (b["known"] | (a["value"] == 0))
+    cells = constant(a, a["value"] / (1 + np.exp(-b["value"])), known)
+    cells["unit"] = np.where(a["unit"] == b["unit"], a["unit"], MIXED)
+    return Signal(shape=call.shape, cells=cells)
 
 
 def _aligned(signal: Signal, ndim: int) -> Signal:
@@ -131,7 +154,7 @@ def functional(call: Call) -> torch._ops.OpOverload:
 # Elementwise, though torch does not tag them so.
 _POINTWISE = """
     relu6 hardtanh hardswish hardsigmoid silu mish gelu elu selu celu leaky_relu softplus softsign hardshrink softshrink
-    tanhshrink logsigmoid log_sigmoid sigmoid tanh square type_as threshold clip multiply divide subtract true_divide rsub
+    tanhshrink logsigmoid log_sigmoid sigmoid tanh square threshold clip multiply divide subtract true_divide rsub
 """
 _IDENTITY = """
     dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy lift_fresh
@@ -139,7 +162,9 @@ _IDENTITY = """
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), pointwise),
     **dict.fromkeys(_IDENTITY.split(), identity),
-    **dict.fromkeys(("to", "_to_copy"), cast),
+    **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"), like),
+    "glu": glu,
     "prelu": prelu,
     "_prelu_kernel": prelu,
 }

@@ -1,4 +1,4 @@
-"""Pooling, resizing and reductions: channels pass, pixels change."""
+"""Pooling, resizing and padding: channels pass, pixels change."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -33,36 +33,6 @@ def average_pool(graph: ChannelGraph, call: Call, *, dims: int) -> Result:
     """Average pooling; zeros of the border count in, unless told otherwise."""
     borders = any(call["padding"]) and call["count_include_pad"]
     return spatial(graph, call, dims=dims, keeps_constants=not borders and call.arguments.get("divisor_override") is None)
-
-
-def reduce(graph: ChannelGraph, call: Call, *, keeps_constants: bool) -> Result:
-    """Mean, sum, maximum or minimum over axes: pixels are averaged per channel; over channels, they all stay."""
-    x = graph.signal(call.tensors()[0])
-    ndim = len(x.shape)
-    dims = call.arguments.get("dim")
-    listed = list(range(ndim)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
-    axes = sorted(axis % ndim for axis in listed)
-    cells = forget(x.cells, unit=True)
-    told_apart = [axis for axis in axes if cells.shape[axis] > 1]
-    if told_apart:
-        graph.pin(cells["channel"], f"{call.layer} reduces over channels")
-        cells = forget(cells.take([0], told_apart[0]), value=True)
-        for axis in told_apart[1:]:
-            cells = cells.take([0], axis)
-        cells["channel"] = np.where(np.ones(cells.shape, bool), -1, 0)
-    if not keeps_constants:
-        cells = constant(cells, cells["value"], cells["known"] & (cells["value"] == 0))
-    if not call.arguments.get("keepdim"):
-        cells = cells.reshape([n for axis, n in enumerate(cells.shape) if axis not in axes])
-    return Signal(shape=call.shape, cells=cells)
-
-
-def softmax(graph: ChannelGraph, call: Call) -> Result:
-    """Softmax over an axis reads all of it together."""
-    x = graph.signal(call.tensors()[0])
-    if x.cells.shape[call["dim"]] > 1:
-        graph.pin(x.channel, f"the softmax in {call.layer} reads all channels together")
-    return Signal(shape=x.shape, cells=forget(x.cells, value=True, unit=True))
 
 
 def pad(graph: ChannelGraph, call: Call) -> Result:
@@ -110,15 +80,11 @@ RULES: Mapping[str, Rule] = {
     **{f"adaptive_max_pool{d}d": partial(spatial, dims=d) for d in (1, 2, 3)},
     **{f"avg_pool{d}d": partial(average_pool, dims=d) for d in (1, 2, 3)},
     **{f"upsample_nearest{d}d": partial(spatial, dims=d) for d in (1, 2, 3)},
+    **{f"{private}upsample_nearest_exact{d}d": partial(spatial, dims=d) for d in (1, 2, 3) for private in ("", "_")},
     **{f"upsample_{kind}": partial(spatial, dims=2) for kind in ("bilinear2d", "bicubic2d")},
+    **{f"_upsample_{kind}2d_aa": partial(spatial, dims=2) for kind in ("bilinear", "bicubic")},
     "upsample_linear1d": partial(spatial, dims=1),
     "upsample_trilinear3d": partial(spatial, dims=3),
-    "mean": partial(reduce, keeps_constants=True),
-    "amax": partial(reduce, keeps_constants=True),
-    "amin": partial(reduce, keeps_constants=True),
-    "sum": partial(reduce, keeps_constants=False),
-    "softmax": softmax,
-    "_softmax": softmax,
     "pad": pad,
     "constant_pad_nd": pad,
 }

@@ -1,6 +1,5 @@
 """Exact shrinking: find dead channels in the weights, remove them everywhere at once, and prove that nothing changed."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +17,13 @@ from tdcompress.shrink.channels import ChannelGraph
 from tdcompress.shrink.count import parameters_and_macs
 from tdcompress.shrink.decide import Decision, decide
 from tdcompress.shrink.demands import matrix_readers
+from tdcompress.shrink.duplicate import duplicate
 from tdcompress.shrink.kept import Kept, to_json
 from tdcompress.shrink.literals import depends_on_sizes, first_misfit
 from tdcompress.shrink.propagate import network_graph
 from tdcompress.shrink.report import ShrinkReport, layer_reports
 from tdcompress.shrink.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
-from tdcompress.shrink.trace import ExampleInputs, Program, duplicate
+from tdcompress.shrink.trace import ExampleInputs, Program
 from tdcompress.sparsity.units import require_module
 
 CONSTANT = (
@@ -161,8 +161,8 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]], al
         name for name, module in model.named_modules() if isinstance(module, NarrowAttention) and _touches(found, name)
     )
     kept = Kept(cuts=found, new_biases=tuple(new_biases.values()), narrow_attention=attention)
-    narrow = narrowed(copy.deepcopy(model), kept.cuts, kept.new_biases)
-    exact = copy.deepcopy(narrow).double()
+    narrow = narrowed(duplicate(model), kept.cuts, kept.new_biases)
+    exact = duplicate(narrow).double()
     fold(exact, graph, decision, new_biases)
     biases: Mapping[str, None] = dict.fromkeys(r.bias or new_biases[r.matrix.parameter] for r in shifted)
     return _Plan(decision=decision, kept=kept, narrow=narrow, exact=exact, folded_biases=tuple(biases))

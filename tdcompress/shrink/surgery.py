@@ -13,7 +13,7 @@ from tdcompress.shrink.channels import ChannelGraph, Matrix
 from tdcompress.shrink.decide import Decision
 from tdcompress.shrink.demands import MatrixReader, matrix_readers
 from tdcompress.shrink.taps import shifts
-from tdcompress.sparsity.units import MATRIX_TYPES
+from tdcompress.sparsity.units import MATRIX_TYPES, is_transposed_linear
 
 Rows = list[int] | list[list[int]]  # indices kept along an axis; for axis 1 of a grouped weight, one list per group
 
@@ -235,6 +235,12 @@ _SIZES: Mapping[type[nn.Module], Callable[[nn.Module], None]] = {
 
 
 def _set_sizes(module: nn.Module) -> None:
+    """Of a layer that owns its weight; one that computes it is not narrowed, and asking for it may change what it stores."""
+    if hasattr(module, "parametrizations"):
+        return
     for kind, setter in _SIZES.items():
         if isinstance(module, kind):
             setter(module)
+    if is_transposed_linear(module):
+        assert isinstance(module.weight, Tensor)
+        vars(module).update(nx=module.weight.shape[0], nf=module.weight.shape[1])

@@ -1,7 +1,6 @@
 """A network as a list of aten operators: torch.export in eval mode, with the names of its parameters."""
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -12,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
-from torch.nn.utils.prune import BasePruningMethod
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.sparsity.units import require_module
+from tdcompress.shrink.duplicate import duplicate
+from tdcompress.sparsity.units import require_module, require_values
 
 ExampleInputs = Tensor | Sequence[Tensor]
 _ASSERTIONS = (torch.ops.aten._assert_tensor_metadata.default,)  # of casts: they compute nothing
@@ -63,10 +62,11 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
     value that has views, the program is functionalised first.
 
     Raises:
-        ModelError: no network, or no example inputs.
+        ModelError: no network, one without values, or no example inputs.
         UnsupportedError: torch.export does not accept the network; the message is its own, in one line.
     """
     require_module(model)
+    require_values(model)
     inputs = as_tuple(example_inputs)
     model = duplicate(model).train(training)
     try:
@@ -101,21 +101,6 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
     # A functionalised program also returns what it mutates; those nodes count as outputs, which is safe.
     outputs = tuple(node for node in nodes[-1].all_input_nodes)
     return Program(nodes=nodes, tensors=tensors, state=state, narrowable=frozenset(narrowable), outputs=outputs)
-
-
-def duplicate(model: nn.Module) -> nn.Module:
-    """A copy to work on.
-
-    Raises:
-        ModelError: torch.nn.utils.prune computes a weight anew in each forward pass, which cannot be copied.
-    """
-    for name, module in model.named_modules():
-        if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
-            raise ModelError(
-                f"{name or type(model).__name__} is masked by torch.nn.utils.prune: make its zeros permanent first, with"
-                " torch.nn.utils.prune.remove(layer, name)"
-            )
-    return copy.deepcopy(model)
 
 
 @contextlib.contextmanager

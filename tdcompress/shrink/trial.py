@@ -1,6 +1,5 @@
 """Which streams cannot lose a unit because the forward code spells their size out: found by taking one unit of each."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from tdcompress.errors import VerificationError
 from tdcompress.shrink.cells import Ids
 from tdcompress.shrink.channels import READ, ChannelGraph
 from tdcompress.shrink.decide import decide
+from tdcompress.shrink.duplicate import duplicate
 from tdcompress.shrink.literals import depends_on_sizes, first_misfit
 from tdcompress.shrink.surgery import cuts, narrowed
 from tdcompress.shrink.trace import ExampleInputs, Program
@@ -18,8 +18,8 @@ from tdcompress.shrink.trace import ExampleInputs, Program
 
 def spelled_out(
     model: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph, units: Sequence[Ids]
-) -> list[bool]:
-    """Say of each unit whether a size written as a number would keep it.
+) -> list[str]:
+    """Say of each unit which size written as a number would keep it; "" where none does.
 
     The narrow network is traced, as shrinking does; where no removed channel meets an operator with sizes, nothing is.
 
@@ -32,18 +32,19 @@ def spelled_out(
     """
     roots = graph.roots()
     shapes = replace(graph, pins=[], demands=[demand for demand in graph.demands if demand.tier != READ])
-    stuck = [False] * len(units)
+    stuck = [""] * len(units)
     while not all(stuck):
         gone = np.isin(roots, roots[np.concatenate([ids for ids, held in zip(units, stuck, strict=True) if not held])])
         decision = decide(shapes, [(np.flatnonzero(~gone), "not in this trial")])
         if not depends_on_sizes(graph, decision):
             break
-        narrow = narrowed(copy.deepcopy(model), cuts(graph, decision, program.narrowable), ())
+        narrow = narrowed(duplicate(model), cuts(graph, decision, program.narrowable), ())
         try:
             misfit = first_misfit(narrow, example_inputs, program, graph, decision)
         except VerificationError:  # not for want of a size; shrinking will say what it is
             break
         if misfit is None:
             break
-        stuck = [held or bool(np.isin(roots[ids], roots[misfit[0]]).any()) for ids, held in zip(units, stuck, strict=True)]
+        found, reason = roots[misfit[0]], misfit[1]
+        stuck = [held or (reason if np.isin(roots[ids], found).any() else "") for ids, held in zip(units, stuck, strict=True)]
     return stuck

@@ -1,5 +1,6 @@
 """Masks (True = kept): made from scores by the selection rule, widened from units to parameters, applied in place."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -150,7 +151,9 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set every pruned entry to exactly zero, in place."""
     params = dict(model.named_parameters())
     for name, mask in masks.items():
-        params[name].masked_fill_(~mask.to(params[name].device), 0.0)
+        parameter = params[name]
+        with torch.inference_mode() if parameter.is_inference() else contextlib.nullcontext():  # which can be written there alone
+            parameter.masked_fill_(~mask.to(parameter.device), 0.0)
 
 
 def count_zeros(tensors: Iterable[Tensor]) -> tuple[int, int]:

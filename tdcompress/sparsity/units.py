@@ -64,9 +64,21 @@ class Targets:
     groups: tuple[UnitGroup, ...] = ()
 
 
+def is_matrix(module: nn.Module) -> bool:
+    """Whether a layer has a weight matrix that makes units and reads others."""
+    return isinstance(module, MATRIX_TYPES) or is_transposed_linear(module)
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Whether a layer is HuggingFace's ``Conv1D`` (GPT-2): a linear layer whose weight is (inputs, outputs)."""
+    weight = module._parameters.get("weight")
+    return type(module).__name__ == "Conv1D" and weight is not None and weight.ndim == 2 and hasattr(module, "nf")
+
+
 def output_axis(module: nn.Module) -> int:
-    """The axis of ``module.weight`` that counts output channels: 1 for transposed convolutions, 0 else."""
-    return 1 if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) else 0
+    """The axis of ``module.weight`` that counts output channels: 1 for transposed convolutions and ``Conv1D``, 0 else."""
+    transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    return 1 if transposed or is_transposed_linear(module) else 0
 
 
 def require_module(model: object) -> None:
@@ -78,6 +90,20 @@ def require_module(model: object) -> None:
     if not isinstance(model, nn.Module):
         given = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise ModelError(f"the model has to be a torch.nn.Module, and is {given}")
+
+
+def require_values(model: nn.Module) -> None:
+    """Refuse a network without weights to look at.
+
+    Raises:
+        ModelError: lazy layers that have not seen an input yet, or tensors on the meta device.
+    """
+    name = type(model).__name__
+    for path, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise ModelError(f"{path} of {name} has no shape yet: run the network once, so that its lazy layers are made")
+        if tensor.is_meta:
+            raise ModelError(f"{path} of {name} is on the meta device and has no values: load its weights first")
 
 
 def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slot, ...]:
@@ -96,7 +122,8 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
             weight is computed from other parameters.
     """
     require_module(model)
-    matrices = {name: module for name, module in model.named_modules() if isinstance(module, MATRIX_TYPES)}
+    require_values(model)
+    matrices = {name: module for name, module in model.named_modules() if is_matrix(module)}
     if not matrices:
         raise ModelError(f"{type(model).__name__} has no convolution or linear layer: nothing can be pruned")
     declared = getattr(model, "unprunable", None)
@@ -105,21 +132,24 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
         declared = ((linear or list(matrices))[-1],)
     spared = (*declared, *exclude)
     for prefix in spared:
-        if not any(_is_below(name, prefix) for name in matrices):
+        if not any(is_below(name, prefix) for name in matrices):
             known = ", ".join(list(matrices)[:8])
             raise ModelError(
                 f"exclude = {prefix!r} names no convolution or linear layer of {type(model).__name__}; it has {known}, ..."
             )
     slots, seen = [], set()
     for name, module in matrices.items():
-        if any(_is_below(name, prefix) for prefix in spared) or id(module.weight) in seen:
+        if any(is_below(name, prefix) for prefix in spared):
             continue
-        if "weight" not in dict(module.named_parameters(recurse=False)):
+        weight = module._parameters.get("weight")  # to ask a parametrization for it may change what that has stored
+        if weight is None:
             raise ModelError(
                 f"the weight of {name or type(model).__name__} is computed from other parameters (weight_norm, ...), so "
                 f"that zeros in it would not last; remove the parametrization first, or leave the layer out: exclude = [{name!r}]"
             )
-        seen.add(id(module.weight))  # a tied weight is one weight
+        if id(weight) in seen:  # a tied weight is one weight
+            continue
+        seen.add(id(weight))
         slots.append(Slot(parameter=f"{name}.weight" if name else "weight", axis=output_axis(module)))
     if not slots and not exclude:
         kept = ", ".join(name or "its only layer" for name in declared)
@@ -129,5 +159,6 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
     return tuple(slots)
 
 
-def _is_below(name: str, prefix: str) -> bool:
+def is_below(name: str, prefix: str) -> bool:
+    """Whether a module is the named one, or inside it."""
     return name == prefix or name.startswith(prefix + ".")

@@ -1,12 +1,14 @@
 """Stage "prune": a trained network -> the same network with exact zeros, and its masks."""
 
+import warnings
+
 import torch
 from torch import nn
 
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.pipeline import Workspace
 from tdcompress.records import PruneRecord
-from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrink.groups import find_units
 from tdcompress.sparsity.masks import Masks, apply_masks, count_zeros, unit_masks, weight_masks
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stages.experiment import Experiment
@@ -21,7 +23,7 @@ from tdcompress.stages.network import (
     trained_network,
 )
 
-VERSION = 2
+VERSION = 3
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneRecord:
@@ -63,7 +65,10 @@ def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch
         return Targets(weights=weights), masks
     assert fraction is not None
     unit = prune.unit or method.unit
-    groups = unit_groups(model, example_inputs(experiment), weights, scope=experiment.scope, unit=unit)
+    units = find_units(model, example_inputs(experiment), weights, scope=experiment.scope, unit=unit)
+    if units.fixed:
+        warnings.warn(str(units), stacklevel=2)
+    groups = units.groups
     own = {}
     if scores and method.granularity == "unit":
         trained = {group.filters for group in find_targets(experiment, model, method, units=True).groups}

@@ -143,7 +143,10 @@ def test_the_heads_of_multi_head_attention_are_units_in_group_scope():
     assert "self_attn" not in as_dict(unit_groups(model, x, prunable_weights(model, ["self_attn"]), scope="group"))
     tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x, scope="group", exclude=["self_attn.out_proj"])
     assert model.self_attn.in_proj_weight.all()
-    tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x, scope="group")
+    with pytest.warns(
+        UserWarning, match=r"1 layer left whole, .*: self_attn\.out_proj \(norm1 .*normalises all channels together"
+    ):
+        tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x, scope="group")
     shrunk = tdc.shrink(model, x)
     assert shrunk.model.self_attn.num_heads == 2
     assert shrunk.model.linear1.out_features == 6
@@ -172,7 +175,9 @@ def test_units_that_a_literal_number_would_keep_are_not_offered_in_group_scope()
         sizes[literal] = {group.name: group.size for group in groups}
     assert sizes == {True: {"stem": 8, "out": 7}, False: {"stem": 8, "qkv": 2, "out": 7}}
     model = LiteralHeads(True)
-    with pytest.raises(ModelError, match="no unit could leave; use scope 'layer'"):
+    with pytest.raises(
+        ModelError, match=r"LiteralHeads has no unit that could leave: qkv: unflatten in .* has a size written as a number"
+    ):
         unit_groups(model, x, prunable_weights(model, ["stem", "out"]), scope="group")
 
 
@@ -187,9 +192,11 @@ def test_the_units_of_a_grouped_transposed_convolution_are_its_groups():
     assert (group.size, group.filters) == (3, (Slot(parameter="0.weight", positions=((0, 1), (2, 3), (4, 5))),))
     fours = ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11))
     assert group.tied == tuple(Slot(parameter=name, positions=fours) for name in ("0.bias", "1.weight", "1.bias"))
-    depthwise = nn.Sequential(nn.ConvTranspose2d(3, 3, 2, groups=3), nn.Flatten(), nn.Linear(243, 2))
-    (group,) = unit_groups(depthwise, X, prunable_weights(depthwise))
-    assert (group.size, group.filters, group.tied) == (3, (Slot(parameter="0.weight"),), (Slot(parameter="0.bias"),))
+    depthwise = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ConvTranspose2d(3, 3, 2, groups=3), nn.Flatten(), nn.Linear(243, 2))
+    _, group = unit_groups(depthwise, X, prunable_weights(depthwise))
+    assert (group.size, group.filters, group.tied) == (3, (Slot(parameter="1.weight"),), (Slot(parameter="1.bias"),))
+    with pytest.raises(ModelError, match="has no unit that could leave: 1: the input of 1 has a fixed size"):
+        unit_groups(depthwise[1:], X, prunable_weights(depthwise[1:]))
 
 
 def test_a_network_with_grouped_transposed_convolutions_is_pruned_and_shrunk():

@@ -73,6 +73,7 @@ def test_a_width_that_serves_as_a_number_keeps_its_layer(kind):
         assert shrunk.model(x)[1] == model(x)[1]
 
 
+@pytest.mark.filterwarnings("ignore:.*left whole:UserWarning")  # what LayerNorm reads
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("scope", ["layer", "group"])
