@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.console import StageConsole, make_console
-from tdcompress.errors import ModelError, UserError
+from tdcompress.errors import ModelError, UnsupportedError, UserError
 from tdcompress.files import StrPath
 from tdcompress.methods.base import Granularity, Step
 from tdcompress.methods.targeted import Targeted, TargetedSettings
@@ -27,7 +27,7 @@ from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_mas
 from tdcompress.sparsity.patterns import PATTERNS
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp
 from tdcompress.sparsity.shares import Shares
-from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module, require_values
+from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module, require_values, unwrapped
 from tdcompress.stages.run import find_device, run_recipe
 from tdcompress.storage.csr import save_arrays
 from tdcompress.train.update import FrozenZeros
@@ -246,7 +246,8 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
 def _plain(model: nn.Module) -> nn.Module:
     """The ordinary network, out of its wrapper."""
     require_module(model)
-    return model.plain() if isinstance(model, SparseNet) else model
+    model = unwrapped(model)
+    return unwrapped(model.plain()) if isinstance(model, SparseNet) else model
 
 
 def _check_granularity(granularity: str) -> None:
@@ -258,10 +259,21 @@ def _check_granularity(granularity: str) -> None:
 def save_sparse(model: nn.Module, path: StrPath) -> int:
     """Write a network's weights as scipy CSR where that is smaller; ``load_sparse`` reads them without torch.
 
+    bfloat16, which numpy does not have, is written as float32, exactly.
+
     Returns:
         Bytes on disk.
     """
-    return save_arrays({name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}, Path(path))
+    tensors = _plain(model).state_dict()
+    return save_arrays({name: _as_array(value, name) for name, value in tensors.items()}, Path(path))
+
+
+def _as_array(tensor: Tensor, name: str) -> Any:
+    tensor = tensor.detach().cpu()
+    try:
+        return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise UnsupportedError(f"{name} cannot be stored: {str(error).splitlines()[0]}") from error
 
 
 def run(

@@ -1,6 +1,6 @@
-"""Does an ONNX file compute what the module computes? Compared under onnxruntime, on real samples, at several batch sizes."""
+"""Does an ONNX file compute what the module computes? Compared under onnxruntime, on real samples, at several sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tdcompress.errors import VerificationError
+from tdcompress.errors import UnsupportedError, VerificationError
+from tdcompress.export.outputs import named_outputs
 from tdcompress.onnxfile.load import in_file
 from tdcompress.onnxfile.runtime import open_session
-from tdcompress.onnxfile.verify import compare
+from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE, compare
 
 BATCHES = (1, 7, 64)
+BATCH = (0,)  # the axes that may have any length: the first
+# Of the largest |output|, by the coarsest type that a network computes with: some rounding steps (float16 has 2^-11).
+TOLERANCES: Mapping[torch.dtype, float] = {torch.float16: 1e-2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,42 +44,102 @@ def check_agreement(
     path: Path,
     *,
     batches: Sequence[int] = BATCHES,
+    free_axes: Sequence[int] = BATCH,
     name: str | None = None,
 ) -> Agreement:
-    """Compare a file with the module it was exported from.
+    """Compare a file with the module it was exported from, every output by its name.
 
     Args:
         model: the module; run in eval mode, its mode is restored.
-        inputs: samples (B, ...), repeated where a batch needs more.
+        inputs: samples (B, ...), repeated where a batch needs more; an input whose first axis is not B is given as it is.
         path: the ONNX file.
-        batches: batch sizes.
+        batches: batch sizes; without a free first axis, B alone is compared.
+        free_axes: the axes that may have any length; others than the first are also compared at twice the length.
         name: what messages call the file; None = its own name.
 
     Raises:
-        VerificationError: a difference above 1e-5 of the largest |output|, another argmax outside ties, a value that is not
-            finite, or a file that does not load or run.
+        VerificationError: a difference above 1e-5 of the largest |output| (1e-2 in float16), another argmax outside ties, a value
+            that is not finite, another number of outputs, or a file that does not load or run.
     """
     training = model.training
     name = name or path.name
     with in_file(name):
         session = open_session(path, threads=0)
+    relative = tolerance(model, inputs)
+    batches = tuple(batches) if 0 in free_axes else (len(inputs[0]),)
     try:
         model.eval()
         worst, largest = 0.0, 0.0
-        for batch in batches:
-            rows = [tensor[torch.arange(batch) % len(tensor)].contiguous() for tensor in inputs]
-            with torch.inference_mode():
-                expected = model(*rows).detach().cpu().numpy()
+        for said, rows in _sizes(inputs, batches, free_axes):
+            expected = _expected(model, rows, [entry.name for entry in session.get_inputs()], said)
             feed = {entry.name: row.cpu().numpy() for entry, row in zip(session.get_inputs(), rows, strict=True)}
-            error, output, _ = compare(session.run(None, feed)[0], expected, f"{name} at batch {batch}")
-            worst, largest = max(worst, error), max(largest, output)
-    except VerificationError:
+            names = [entry.name for entry in session.get_outputs()]
+            if names != list(expected):
+                raise VerificationError(f"{name}: its outputs are {names}, those of the network {list(expected)}")
+            for key, given in zip(names, session.run(None, feed), strict=True):
+                what = f"{name} at {said}" if len(names) == 1 else f"{name}, {key!r} at {said}"
+                error, output = _compare(given, expected[key].detach().cpu().numpy(), what, relative)
+                worst, largest = max(worst, error), max(largest, output)
+    except (VerificationError, UnsupportedError):
         raise
     except Exception as error:
         raise VerificationError(f"{name}: cannot be compared with torch: {' '.join(str(error).split())}") from error
     finally:
         model.train(training)
-    return Agreement(max_error=worst, max_output=largest, batches=tuple(batches), samples=min(max(batches), len(inputs[0])))
+    return Agreement(max_error=worst, max_output=largest, batches=batches, samples=min(max(batches), len(inputs[0])))
+
+
+def batched(inputs: Sequence[Tensor]) -> list[bool]:
+    """Which inputs have the batch as their first axis: those that are as long there as the first input."""
+    return [item.ndim > 0 and len(item) == len(inputs[0]) for item in inputs]
+
+
+def tolerance(model: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """The share of the largest |output| that two runtimes may differ by: it follows the coarsest type."""
+    types = {tensor.dtype for tensor in (*model.parameters(), *model.buffers(), *inputs)}
+    return max((TOLERANCES.get(dtype, RELATIVE_TOLERANCE) for dtype in types), default=RELATIVE_TOLERANCE)
+
+
+def _sizes(inputs: Sequence[Tensor], batches: Sequence[int], free_axes: Sequence[int]) -> Iterator[tuple[str, list[Tensor]]]:
+    """What is compared: the samples at each batch size, then at twice the length of every other free axis."""
+    own = batched(inputs)
+    for batch in batches:
+        rows = [_cycled(item, 0, batch) if first else item for item, first in zip(inputs, own, strict=True)]
+        yield f"batch {batch}", rows
+    others = [axis for axis in free_axes if axis]
+    if others:
+        rows = [item[:1] if first and 0 in free_axes else item for item, first in zip(inputs, own, strict=True)]
+        for axis in others:
+            rows = [
+                _cycled(item, axis, 2 * item.shape[axis]) if first and axis < item.ndim else item
+                for item, first in zip(rows, own, strict=True)
+            ]
+        yield f"shape {', '.join(str(tuple(item.shape)) for item in rows)}", rows
+
+
+def _cycled(item: Tensor, axis: int, length: int) -> Tensor:
+    return item.index_select(axis, torch.arange(length, device=item.device) % item.shape[axis]).contiguous()
+
+
+def _expected(model: nn.Module, rows: Sequence[Tensor], inputs: Sequence[str], said: str) -> dict[str, Tensor]:
+    """What the network returns; a size that it does not take is named."""
+    try:
+        with torch.inference_mode():
+            return named_outputs(model(*rows), inputs)
+    except UnsupportedError:
+        raise
+    except Exception as error:  # user code raises anything
+        raise ValueError(f"the network does not take {said}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _compare(given: NDArray[np.generic], expected: NDArray[np.generic], what: str, relative: float) -> tuple[float, float]:
+    """(largest difference, largest output); whole numbers and flags have to be the same."""
+    if expected.dtype.kind != "f" or not expected.size:
+        if given.shape != expected.shape or given.dtype != expected.dtype or not np.array_equal(given, expected):
+            raise VerificationError(f"{what}: outputs are not the same")
+        return 0.0, 0.0
+    error, output, _ = compare(given, expected, what, relative)
+    return error, output
 
 
 class OnnxNetwork:

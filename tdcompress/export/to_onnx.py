@@ -12,12 +12,14 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tdcompress.errors import UnsupportedError
-from tdcompress.export.check import BATCHES, Agreement, check_agreement
+from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.export.check import BATCH, BATCHES, Agreement, batched, check_agreement
+from tdcompress.export.outputs import flat_outputs, named_outputs
 from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.strip import strip
+from tdcompress.sparsity.units import require_module, require_values, unwrapped
 
 OPSET = 20
 
@@ -36,52 +38,105 @@ class FromPixels(nn.Module):
         return output
 
 
-def to_model_proto(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> onnx.ModelProto:
-    """Trace a module in eval mode and convert it; every input's and output's first axis is the batch.
+def to_model_proto(
+    model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, free_axes: Sequence[int] = BATCH
+) -> onnx.ModelProto:
+    """Trace a module in eval mode and convert it.
 
-    The example may have any batch size: torch.export takes a size of 1 for a constant, so the first sample is repeated.
+    The example may have any batch size: torch.export takes a size of 1 for a constant, so the first sample is repeated. An input
+    whose first axis is not as long as that of the first input has no batch, and keeps its shape.
 
     Args:
         model: the network; its mode is restored.
         example_inputs: a tensor or a sequence of tensors, (B, ...).
+        free_axes: the axes of the inputs that may have any length in the file: (0,) is the batch, (0, 2, 3) also height and
+            width of images; () fixes the shapes of the examples.
 
     Returns:
-        A stripped model: inputs "input" (or "input_0", ...), outputs "output".
+        A stripped model: inputs "input" (or "input_0", ...), outputs as ``outputs.named_outputs`` names them.
 
     Raises:
-        UnsupportedError: torch cannot export the network, or not with a free batch size; the message has torch's reason.
+        ModelError: no network, a training wrapper, or one without values.
+        UnsupportedError: torch cannot export the network, or not with free axes; the message has torch's reason.
     """
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    doubled = tuple(torch.cat([tensor[:1], tensor[:1]]) for tensor in inputs)
+    require_deployable(model, inputs)
+    kind = type(model).__name__
+    own = batched(inputs)
+    if 0 in free_axes:
+        inputs = tuple(torch.cat([item[:1]] * 2) if first else item for item, first in zip(inputs, own, strict=True))
     names = ["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))]
+    dims = {axis: torch.export.Dim("batch" if axis == 0 else f"axis_{axis}", min=1) for axis in free_axes}
+    shapes = [
+        {axis: dim for axis, dim in dims.items() if axis < item.ndim} if first else {}
+        for item, first in zip(inputs, own, strict=True)
+    ]
     training = model.training
-    batch = torch.export.Dim("batch", min=1)
     try:
-        with _quiet():
+        model.eval()
+        with torch.no_grad():
+            outputs = list(named_outputs(model(*inputs), names))
+        with _quiet(), flat_outputs(model):
             program = torch.onnx.export(
-                model.eval(),
-                doubled,
+                model,
+                inputs,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=names,
-                output_names=["output"],
-                dynamic_shapes=tuple({0: batch} for _ in doubled),
+                output_names=outputs,
+                dynamic_shapes=tuple(shapes) if dims else None,
                 external_data=False,
                 verbose=False,
             )
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{kind} cannot be exported to ONNX: {error}") from error
     except Exception as error:  # the exporter raises many types; each says in its first lines what it could not do
         reason = " ".join(str(error.__cause__ or error).split())[:400]
-        raise UnsupportedError(f"{type(model).__name__} cannot be exported to ONNX with a free batch size: {reason}") from error
+        raise UnsupportedError(f"{kind} cannot be exported to ONNX {_with(free_axes)}: {reason}{_hint(inputs, own)}") from error
     finally:
         model.train(training)
     assert program is not None
     proto = strip(program.model_proto)
-    for value in proto.graph.input:  # the exporter's last resort is to take the example's sizes for constants
-        if not value.type.tensor_type.shape.dim[0].dim_param:
-            raise UnsupportedError(
-                f"{type(model).__name__} cannot be exported to ONNX with a free batch size: what it computes depends on the size"
-            )
+    for value, shape in zip(proto.graph.input, shapes, strict=True):  # the exporter's last resort is to take sizes for constants
+        for axis in shape:
+            if not value.type.tensor_type.shape.dim[axis].dim_param:
+                raise UnsupportedError(
+                    f"{kind} cannot be exported to ONNX {_with(free_axes)}: what it computes depends on the size of axis {axis}"
+                    f" of {value.name}{_hint(inputs, own)}"
+                )
     return proto
+
+
+def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """Refuse what no ONNX file can be made of, before a minute is spent on it.
+
+    Raises:
+        ModelError: no network, a training wrapper, or one without values.
+        UnsupportedError: bfloat16.
+    """
+    require_module(model)
+    require_values(model)
+    if callable(getattr(model, "plain", None)):
+        raise ModelError(f"{type(model).__name__} is a wrapper for training: export the network in it, net.plain()")
+    if any(tensor.dtype == torch.bfloat16 for tensor in (*model.parameters(), *model.buffers(), *inputs)):
+        raise UnsupportedError(
+            f"{type(model).__name__} is in bfloat16, which onnxruntime cannot compute on a CPU: export model.float()"
+        )
+
+
+def _with(free_axes: Sequence[int]) -> str:
+    others = [f"axis {axis}" for axis in free_axes if axis]
+    named = [*(["a free batch size"] if 0 in free_axes else []), *(["a free " + " and ".join(others)] if others else [])]
+    return "with " + " and ".join(named) if named else "with a fixed shape"
+
+
+def _hint(inputs: Sequence[Tensor], own: Sequence[bool]) -> str:
+    """What to try where inputs may have been taken for batches that are none."""
+    if len(inputs) == 1 or not all(own):
+        return ""
+    return (
+        "; if not every input has the batch first, give examples whose batch size no other first axis has: these then stay fixed"
+    )
 
 
 @contextmanager
@@ -114,27 +169,32 @@ def export_onnx(
     metadata: Mapping[str, Any] | None = None,
     *,
     batches: Sequence[int] = BATCHES,
+    free_axes: Sequence[int] = BATCH,
 ) -> Agreement:
     """Export, verify against torch, publish.
 
     Args:
-        model: the network, in any mode; it is not changed.
+        model: the network, in any mode; it is not changed. What DataParallel, DistributedDataParallel or torch.compile wraps is
+            taken out.
         example_inputs: real samples, (B, ...): onnxruntime is compared with torch on them (repeated where a batch needs more).
         path: where the file goes: one file, no external data.
         metadata: further facts to keep in the file; strings or JSON values.
         batches: the batch sizes compared.
+        free_axes: the axes of the inputs that may have any length: (0,) is the batch, (0, 2, 3) also height and width, () none.
 
     Returns:
         How far torch and onnxruntime agree.
 
     Raises:
+        ModelError: a network without values, or ``TargetedDropout``; export ``net.plain()``.
         UnsupportedError: the network cannot be exported.
         VerificationError: onnxruntime's output differs from torch's; nothing is published.
     """
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    proto = to_model_proto(model, inputs)
+    model = unwrapped(model)
+    proto = to_model_proto(model, inputs, free_axes=free_axes)
     if metadata:
         set_metadata(proto, metadata_strings(metadata))
     with published(Path(path)) as temporary:
         save_model(proto, temporary)
-        return check_agreement(model, inputs, temporary, batches=batches, name=Path(path).name)
+        return check_agreement(model, inputs, temporary, batches=batches, free_axes=free_axes, name=Path(path).name)

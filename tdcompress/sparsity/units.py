@@ -92,6 +92,17 @@ def require_module(model: object) -> None:
         raise ModelError(f"the model has to be a torch.nn.Module, and is {given}")
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):  # torch.compile
+            model = inner
+        else:
+            return model
+
+
 def require_values(model: nn.Module) -> None:
     """Refuse a network without weights to look at.
 
