@@ -23,7 +23,7 @@ from tdcompress.train.loop import METRICS, Progress, train
 from tdcompress.train.result import TrainResult
 from tdcompress.train.together import alone
 
-VERSION = 2
+VERSION = 3
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainRecord:

@@ -319,10 +319,10 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 
 GOLDEN = {
-    "train": "e03cef1f8050db99",
-    "prune": "82d7e903ad1824cc",
-    "store": "bd75129e5dc29348",
-    "export": "3e1604e84cbdfbc0",
+    "train": "375b26c5d56d14dc",
+    "prune": "49f60f5abbaacac5",
+    "store": "6ebd314d9fd4ebac",
+    "export": "9fb8f66f08eca8d0",
 }
 
 
