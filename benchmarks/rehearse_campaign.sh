@@ -22,10 +22,10 @@ if [ -n "$data" ] && [ -d "$data/cifar-10-batches-py" ]; then
     tdc data unpack "$work/packed" --root "$work/there/data"
     diff -r "$data/cifar-10-batches-py" "$work/there/data/cifar-10-batches-py"
     ln -s "$data" "$work/home/data"
-    network='name = "lenet5"' name=cifar10 keys='root = "data"' epochs=2
+    network='name = "lenet5"' name=cifar10 keys='root = "data"' epochs=1
 else
     say "no CIFAR-10 below '${1:-$checkout/data}': digits instead, and nothing is packed"
-    network='name = "digits_cnn"' name=digits keys='' epochs=60
+    network='name = "digits_cnn"' name=digits keys='' epochs=30
 fi
 
 for method in none targeted; do

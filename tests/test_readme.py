@@ -9,11 +9,13 @@ import torch
 from tdcompress.cli import make_parser
 from tdcompress.shipped import shipped_recipes
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,10 +28,11 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "model.onnx").stat().st_size < 0.25 * (tmp_path / "dense.onnx").stat().st_size
 
 
-def test_the_shell_lines_parse() -> None:
-    lines = [line.split("#")[0].split() for block in blocks("sh") for line in block.splitlines()]
+@pytest.mark.parametrize(("text", "least"), [(README, 8), (SCALING, 7)], ids=["README", "scaling"])
+def test_the_shell_lines_parse(text: str, least: int) -> None:
+    lines = [line.split("#")[0].split() for block in blocks("sh", text) for line in block.splitlines()]
     commands = [line[1:] for line in lines if line and line[0] == "tdcompress"]
-    assert len(commands) >= 8
+    assert len(commands) >= least
     for command in commands:
         make_parser().parse_args(command)
 
