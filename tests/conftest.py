@@ -64,8 +64,8 @@ budget = "quick"
 "sparsity.alpha" = 0.5
 """
 
-# Hides the training half, as on a machine with the base install: its packages are not found, here and in child processes.
-BLOCK = f"""
+# Hides packages, as on a machine where they are not installed: they are not found, here and in child processes.
+BLOCK = """
 import sys
 
 class Without:
@@ -73,7 +73,7 @@ class Without:
         self.finder = finder
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {TRAINING_PARTS!r}:
+        if name.split(".")[0] in HIDDEN:
             return None
         return self.finder.find_spec(name, path, target)
 
@@ -175,11 +175,21 @@ def tiny_run(tiny_root: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def without_torch(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def without(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """``without("torch")``: an environment in which packages cannot be found."""
+
+    def hide(*names: str) -> dict[str, str]:
+        folder = tmp_path_factory.mktemp("site")
+        (folder / "sitecustomize.py").write_text(f"HIDDEN = {names!r}\n{BLOCK}")
+        return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+
+    return hide
+
+
+@pytest.fixture(scope="session")
+def without_torch(without: Callable[..., dict[str, str]]) -> dict[str, str]:
     """An environment in which the training half of the package cannot be found."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "sitecustomize.py").write_text(BLOCK)
-    return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return without(*TRAINING_PARTS)
 
 
 @pytest.fixture(scope="session")

@@ -355,6 +355,15 @@ def test_trainings_alone_within_the_time_given(call, refused, tmp_path):
             call("run", "x.toml", *wrong)
 
 
+def test_trainings_alone_need_nothing_of_export_and_report(command, without, tmp_path):
+    (tmp_path / "x.toml").write_text(RECIPE + "[train]\nepochs = 1\nbatch_size = 512\n")
+    there = without("onnxscript", "matplotlib", "tomli_w")
+    done = command("run", "x.toml", "--only", "train", "--minutes", 4, env=there, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = command("run", "x.toml", env=there, cwd=tmp_path)
+    assert done.stderr.startswith("tdcompress: this needs onnxscript, matplotlib, tomli_w: ")
+
+
 def test_the_package_is_a_command_of_a_checkout(tmp_path):
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run(

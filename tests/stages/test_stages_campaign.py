@@ -101,6 +101,22 @@ def test_trainings_at_the_same_time_come_to_the_same_bits(start, tmp_path, monke
     assert len(weights(tmp_path / "one")) == 2
 
 
+def test_trainings_on_the_fast_path_run_beside_each_other_with_the_same_bits(start, tmp_path, monkeypatch):
+    choose, original, both = loop.choose_path, loop._Run.loop, threading.Barrier(2, timeout=60)
+    monkeypatch.setattr(loop, "choose_path", lambda asked, *rest, **options: choose("fast", *rest, **options))
+    start("one", recipe("a", train__epochs=2))
+
+    def together(self, *arguments):
+        both.wait()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(loop._Run, "loop", together)
+    start("two", recipe("a", train__epochs=2), together=2)
+    assert weights(tmp_path / "two") == weights(tmp_path / "one")
+    records = [json.loads(path.read_text())["record"] for path in (tmp_path / "two").glob("stages/train/*/manifest.json")]
+    assert [record["path"] for record in records] == ["fast", "fast"]
+
+
 def test_trainings_of_the_reference_step_take_turns(start, tmp_path, monkeypatch):
     inside, most = [], []
     original = loop._Run.loop
