@@ -136,14 +136,14 @@ def build(cell: Cell, model: str, data: TrainData, device: torch.device) -> Step
         l2=5e-4,
     )
     optimizer = settings.optimizer.build(net)
+    average = RunningAverage(net, Averaging(), 1)
     if cell.path == "reference":
         updater = Updater(net, optimizer, l2=settings.l2, clip_norm=None, frozen=None)
         stepper = Stepper(net, data, settings, updater, precision=cell.precision, seed=0, device=device, world=World())
-        path: StepPath = ReferencePath(stepper, len(data), settings, seed=0, device=device, lr=lambda step: 1e-3)
+        path: StepPath = ReferencePath(stepper, len(data), settings, seed=0, device=device, lr=lambda step: 1e-3, average=average)
     elif why_not(net, settings):
         return None
     else:
-        average = RunningAverage(net, Averaging(), 1)
         path = FastPath(
             net,
             data,

@@ -55,7 +55,7 @@ CALLS: dict[str, Callable[[Path, Callable[[Path], object]], object]] = {
     "engine": lambda here, to: run_engine(to(here / "m.onnx")),
     "run": lambda here, to: tdc.run(to(here / "missing.toml"), artifacts=to(here)),
 }
-PATHLESS = {"Cubic", "Ramp", "TargetedDropout", "build_model", "narrow", "prune", "shrink"}
+PATHLESS = {"Cubic", "Ramp", "TargetedDropout", "build_model", "narrow", "prune", "recalibrate", "shrink"}
 
 
 def test_every_name_of_the_interface_is_here_or_takes_no_path() -> None:
