@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import UnsupportedError
-from tdcompress.export.check import BATCHES, Agreement, check_agreement
+from tdcompress.export.check import BATCHES, Agreement, OnnxNetwork, check_agreement
 from tdcompress.files import published
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
@@ -137,4 +137,4 @@ def export_onnx(
         set_metadata(proto, metadata_strings(metadata))
     with published(Path(path)) as temporary:
         save_model(proto, temporary)
-        return check_agreement(model, inputs, temporary, batches=batches, name=Path(path).name)
+        return check_agreement(model, inputs, OnnxNetwork(temporary, Path(path).name), batches=batches)
