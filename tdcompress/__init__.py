@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tdcompress.sparsity.schedule import Cubic as Cubic
     from tdcompress.sparsity.schedule import Ramp as Ramp
     from tdcompress.storage.csr import load_sparse as load_sparse
+    from tdcompress.train.recalibrate import recalibrate as recalibrate
     from tdcompress.verification import verify_path as verify
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ _HOME = {
     "narrow": "tdcompress.interface",
     "pack_onnx": "tdcompress.onnxfile.pack",
     "prune": "tdcompress.interface",
+    "recalibrate": "tdcompress.train.recalibrate",
     "run": "tdcompress.interface",
     "save_sparse": "tdcompress.interface",
     "unpack_onnx": "tdcompress.onnxfile.pack",

@@ -42,7 +42,10 @@ class TrainRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRecord:
-    """One pruning. Sparsity is a share of zeros: of the prunable weights, and of all the network's parameters."""
+    """One pruning. Sparsity is a share of zeros: of the prunable weights, and of all the network's parameters.
+
+    ``accuracy_before`` is with the training's BatchNorm statistics; None where they were not estimated again.
+    """
 
     layers: tuple[LayerCount, ...]
     accuracy: float
@@ -50,6 +53,7 @@ class PruneRecord:
     parameters_nonzero: int
     sparsity_prunable: float
     sparsity_model: float
+    accuracy_before: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +208,8 @@ class Row:
         options: the method's own parameters.
         epochs: of the training and of fine-tuning.
         accuracy_dense: of the same training, unpruned.
-        accuracy_masked: right after pruning.
+        accuracy_masked: right after pruning, with the BatchNorm statistics that the row has.
+        accuracy_before: likewise, with the training's, where they were estimated again; else None.
         accuracy_finetuned: after fine-tuning, before or after shrinking; None where there was none.
         parameters_total: of the full network.
         parameters_nonzero: of the deployed one: as trained, pruned, shrunk and fine-tuned, before its values are rounded.
@@ -261,6 +266,7 @@ class Row:
     layers: tuple[LayerCount, ...] = ()
     shrunk: ShrinkRecord | None = None
     accuracy_finetuned: float | None = None
+    accuracy_before: float | None = None
     finetune_epochs: int = 0
     finetune_after: Literal["prune", "shrink"] | None = None
     differs: dict[str, Any] = field(default_factory=dict)

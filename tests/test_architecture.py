@@ -79,8 +79,8 @@ def test_the_interface_is_lazy():
 
 def test_every_name_of_the_interface_is_there():
     expected = {
-        "TargetedDropout", "benchmark", "build_model", "engine", "export_onnx", "load_sparse", "pack_onnx", "prune", "run",
-        "save_sparse", "shrink", "unpack_onnx", "verify",
+        "TargetedDropout", "benchmark", "build_model", "engine", "export_onnx", "load_sparse", "pack_onnx", "prune",
+        "recalibrate", "run", "save_sparse", "shrink", "unpack_onnx", "verify",
     }  # fmt: skip
     assert expected <= set(dir(tdcompress))
     assert all(getattr(tdcompress, name) is not None for name in expected)

@@ -11,6 +11,7 @@ from tdcompress.report.tables import Table, line_of, numbered, numbers, texts
 def accuracies(report: Report) -> Table:
     """Accuracy of each form of each row, measured through that form, and how many test samples forms of one network differ by."""
     forms: dict[str, Callable[[Row], float | None]] = {
+        "before new statistics": lambda row: row.accuracy_before,
         "masked": lambda row: row.accuracy_masked,
         "fine-tuned": lambda row: row.accuracy_finetuned if row.finetune_after == "prune" else None,
         "shrunk": lambda row: row.accuracy_shrunk,

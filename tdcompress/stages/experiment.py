@@ -36,6 +36,8 @@ class PruneSettings:
         align: kept units are rounded up to a multiple of this; onnxruntime computes channels in blocks of 16.
         evaluation: "plain", or "released": as the released code evaluates, all candidates of the training (the bottom gamma
             share) are pruned too.
+        recalibrate: so many training images, drawn from the seed and not augmented, re-estimate the mean and variance of every
+            BatchNorm layer after pruning; all where there are fewer; 0 = the training's stay.
     """
 
     fraction: float | None = None
@@ -47,8 +49,11 @@ class PruneSettings:
     exclude: tuple[str, ...] | None = None
     align: int = 1
     evaluation: Literal["plain", "released"] = "plain"
+    recalibrate: int = 0
 
     def __post_init__(self) -> None:
+        if self.recalibrate < 0:
+            raise ValueError(f"recalibrate: {self.recalibrate} images is out of range, 0 or more")
         if (self.fraction is None) == (self.keep_per_filter is None):
             raise ValueError("fraction: give either fraction or keep_per_filter")
         if self.fraction is not None and not 0 <= self.fraction < 1:

@@ -1,5 +1,6 @@
 """What several stages need: data on a device, a fresh network, its targets, and networks read back from artefacts."""
 
+import copy
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stages.experiment import Experiment
 from tdcompress.storage.csr import load_dense
 from tdcompress.train.evaluate import accuracy
-from tdcompress.train.samples import TrainData, first_sides
+from tdcompress.train.samples import TrainData, derived_seed, first_sides
 
 MODEL, METHOD, MASKS = "model.safetensors", "method.safetensors", "masks.safetensors"
 KEPT, WEIGHTS = "kept_channels.json", "weights.npz"
@@ -46,6 +47,20 @@ def train_samples(experiment: Experiment) -> TrainData:
         augment=data.augmentation,
         sides=first_sides(len(data.train), experiment.seed) if data.augmentation.flip == "alternating" else None,
     )
+
+
+def plain_batches(experiment: Experiment, count: int, device: torch.device) -> list[Tensor]:
+    """Preprocessed training images, not augmented, drawn from the seed without replacement; all where there are no more.
+
+    Returns:
+        Batches of float32 (B, C, H, W) on the device.
+    """
+    data = load_data(experiment.data)
+    generator = torch.Generator().manual_seed(derived_seed(experiment.seed, "recalibrate"))
+    chosen = torch.randperm(len(data.train), generator=generator)[:count]
+    preprocess = copy.deepcopy(data.preprocess).to(device)
+    with torch.no_grad():
+        return [preprocess(data.train.pixels[part].to(device)) for part in torch.split(chosen, EVALUATION_BATCH)]
 
 
 def test_samples(experiment: Experiment) -> TrainData:

@@ -1,5 +1,7 @@
 """Stage "prune": a trained network -> the same network with exact zeros, and its masks."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -17,21 +19,27 @@ from tdcompress.stages.network import (
     example_inputs,
     find_targets,
     measured_accuracy,
+    plain_batches,
     save_tensors,
     trained_network,
 )
+from tdcompress.train.recalibrate import recalibrate
 
 VERSION = 2
 
 
 def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneRecord:
-    """Rank by the method's importance, set the lowest share to zero, measure."""
+    """Rank by the method's importance, set the lowest share to zero, estimate BatchNorm statistics where asked for, measure."""
     model, scores = trained_network(experiment, work.inputs["train"])
     targets, masks = make_masks(experiment, model, scores)
     apply_masks(model, masks)
+    before = None
+    if experiment.prune.recalibrate:
+        as_trained = measured_accuracy(experiment, model, device)
+        before = as_trained if recalibrate(model, plain_batches(experiment, experiment.prune.recalibrate, device)) else None
     save_tensors(dict(masks), work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)
-    return pruned_record(experiment, model, targets, device)
+    return replace(pruned_record(experiment, model, targets, device), accuracy_before=before)
 
 
 def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch.Tensor]) -> tuple[Targets, Masks]:

@@ -140,6 +140,7 @@ def make_row(
         device=trained.device,
         accuracy_dense=trained.accuracy,
         accuracy_masked=pruned.accuracy,
+        accuracy_before=pruned.accuracy_before,
         accuracy_shrunk=shrunk.accuracy if shrunk else None,
         accuracy_stored=stored.accuracy if stored else None,
         accuracy_onnx=exported.accuracy,

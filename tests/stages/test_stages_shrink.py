@@ -14,6 +14,7 @@ from tdcompress.recipe import parse_recipe
 from tdcompress.stages.network import deployed_network, fresh_network, measured_accuracy
 from tdcompress.stages.plan import plan_run
 from tdcompress.stages.prune import make_masks
+from tdcompress.stages.rows import make_report
 from tdcompress.verification import verify_path
 
 RECIPE = """
@@ -229,3 +230,16 @@ def test_the_methods_scores_rank_the_groups_that_it_was_trained_on(runner):
     assert kept() == kept(**{"prune.exclude": ["hidden"]}) == kept(**{"prune.scope": "group"}) == own
     assert kept(**{"sparsity.exclude": ["conv2"], "prune.exclude": []})["conv1"] == own["conv1"]
     assert kept(**{"sparsity.exclude": ["conv2"], "prune.exclude": []})["conv2"] != own["conv2"]  # by magnitude
+
+
+def test_a_network_with_new_statistics_is_certified_exported_and_shown_with_both_accuracies(runner):
+    """Certificate, shrunk network and file are of one network: all are made after the statistics were estimated again."""
+    found = plan(runner, **{"train.epochs": 1, "prune.recalibrate": 256})
+    row = found.rows[0]
+    artifacts = {task.key: runner.ensure(task) for task in (found.dense, row.train, row.pruned, row.compact, row.export)}
+    shown = make_report(found, artifacts).rows[0]
+    assert shown.accuracy_before is not None
+    assert shown.accuracy_before != shown.accuracy_masked
+    assert shown.accuracy_shrunk == shown.accuracy_masked
+    assert abs(shown.accuracy_onnx - shown.accuracy_masked) <= 2 / 359
+    assert artifacts[row.compact.key].record["max_error"] < 1e-6

@@ -32,7 +32,6 @@ class Graph:
     """
 
     def __init__(self, program: Program) -> None:
-        self._program = program  # the graph reads its tensors, which must not be freed
         before = [tensor.clone() for tensor in program.state.tensors()]
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -1,0 +1,179 @@
+"""Statistics estimated again are those of the layers' inputs in the evaluated network, whatever the size of the batches."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import tdcompress as tdc
+from tdcompress.errors import ModelError
+
+
+def resnet(dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A small network with branches, whose statistics and affines are not those of a fresh one."""
+    model = tdc.build_model("cifar_resnet20", classes=4, image=(3, 8, 8), shortcut="projection")
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.normal_(generator=generator)
+                module.running_mean.normal_(generator=generator)
+                module.running_var.uniform_(0.5, 2.0, generator=generator)
+    return model.to(dtype)
+
+
+def images(count: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items() if "running" in name}
+
+
+def inputs_of_norms(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """Mean and variance of every layer's input in evaluation mode, under the names of the statistics that should equal them."""
+    found: dict[str, Tensor] = {}
+
+    def look(name: str, x: Tensor) -> None:
+        found[f"{name}.running_mean"] = x.mean((0, 2, 3))
+        found[f"{name}.running_var"] = x.var((0, 2, 3), correction=1)
+
+    model = copy.deepcopy(model).eval()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_pre_hook(lambda _, inputs, name=name: look(name, inputs[0]))  # type: ignore[misc]
+    with torch.no_grad():
+        model(batch)
+    return found
+
+
+def whole_batch(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """What torch itself computes: all images in one batch in training mode, the old statistics forgotten."""
+    model = copy.deepcopy(model).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(batch)
+    return statistics(model)
+
+
+def test_every_layer_has_the_statistics_of_its_input_in_evaluation() -> None:
+    model, batch = resnet(), images(20)
+    names = tdc.recalibrate(model, batch.split(6))
+    assert len(names) == 21
+    assert names[:2] == ("norm", "stages.0.0.norm1")
+    torch.testing.assert_close(inputs_of_norms(model, batch), statistics(model), rtol=1e-10, atol=1e-12)
+
+
+def test_it_is_a_pass_in_training_mode_with_all_images_in_one_batch_but_for_the_bias_of_the_variance() -> None:
+    model, batch = resnet(), images(400)  # 1,600 values of a channel in the last stage: their variances differ by 1/1,600
+    expected = whole_batch(model, batch)
+    tdc.recalibrate(model, batch.split(150))
+    torch.testing.assert_close(statistics(model), expected, rtol=5e-3, atol=5e-3)
+
+
+@settings(derandomize=True, deadline=None, max_examples=8)
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_the_size_of_the_batches_does_not_matter(sizes: list[int]) -> None:
+    batch = images(sum(sizes) + 1)
+    parts, whole = resnet(), resnet()
+    tdc.recalibrate(parts, batch.split([*sizes, 1]))
+    tdc.recalibrate(whole, [batch])
+    torch.testing.assert_close(statistics(parts), statistics(whole), rtol=1e-10, atol=1e-12)
+
+
+def test_nothing_but_the_statistics_changes() -> None:
+    model = resnet(torch.float32)
+    model.train()
+    model.stages[0].eval()  # type: ignore[index, union-attr]
+    modes = [module.training for module in model.modules()]
+    before = copy.deepcopy(model.state_dict())
+    tdc.recalibrate(model, iter(images(6, torch.float32).split(4)))  # also of an iterator, which can be read once
+    after = model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {name for name in before if "running" in name}
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_wrapper_of_targeted_dropout_is_measured_as_it_is_evaluated() -> None:
+    plain, wrapped = resnet(torch.float32), resnet(torch.float32)
+    net = tdc.TargetedDropout(wrapped, gamma=0.5, alpha=1.0)
+    tdc.recalibrate(plain, [images(6, torch.float32)])
+    assert tdc.recalibrate(net, [images(6, torch.float32)])[0] == "model.norm"
+    assert net.training
+    torch.testing.assert_close(statistics(wrapped), statistics(plain))
+
+
+def test_several_inputs_and_layers_that_are_not_used() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused, self.norm = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            out: Tensor = self.norm(a + b)
+            return out
+
+    model = Sum()
+    a = torch.tensor([[1.0, 2.0], [3.0, 8.0], [5.0, 5.0]])
+    assert tdc.recalibrate(model, [(a, a)]) == ("norm",)
+    assert model.norm.running_mean is not None
+    assert model.norm.running_mean.tolist() == [6.0, 10.0]
+    assert model.norm.running_var is not None
+    assert model.norm.running_var.tolist() == [16.0, 36.0]
+    assert model.unused.running_mean is not None
+    assert model.unused.running_mean.tolist() == [0.0, 0.0]
+
+
+def test_no_norm_is_said_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))
+    before = copy.deepcopy(model.state_dict())
+    with caplog.at_level(logging.WARNING):
+        assert tdc.recalibrate(model, [torch.ones(3, 2)]) == ()
+    assert "no BatchNorm layer with running statistics in this Sequential" in caplog.text
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.norm(x))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("make", "batches", "message"),
+    [
+        (resnet, [], "norm: no batches"),
+        (resnet, [images(0)], "norm: 0 values of each channel"),
+        (resnet, [images(3) * torch.nan], "norm: the mean of 16 channels is not finite"),
+        (Twice, [images(3, torch.float32)], "norm: one forward pass uses it 2 times"),
+    ],
+)
+def test_what_cannot_be_estimated_names_the_layer(make, batches, message) -> None:
+    model = make()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ModelError, match=message):
+        tdc.recalibrate(model, batches)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_statistics_that_overflow_late_leave_the_earlier_layers_as_they_were() -> None:
+    model = resnet(torch.float32)
+    with torch.no_grad():
+        model.stages[1][1].conv1.weight.fill_(3e38)  # type: ignore[index, union-attr]
+    before = statistics(model)
+    with pytest.raises(ModelError, match=r"stages\.1\.1\.norm1: the (mean|variance) of \d+ channels is not finite"):
+        tdc.recalibrate(model, [images(4, torch.float32)])
+    assert all(torch.equal(before[name], value) for name, value in statistics(model).items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
