@@ -20,8 +20,8 @@ Values = dict[str, Any]
 
 SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "shrink", "export", "bench")
 # What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by.
-SWEPT = ("seed", "sparsity", "train", "prune", "finetune", "shrink", "export.values", "export.pack", "export.prefer")
-TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", "analyse")
+SWEPT = ("seed", "sparsity", "train", "distill", "prune", "finetune", "shrink", "export.values", "export.pack", "export.prefer")
+TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", "distill", "analyse")
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")

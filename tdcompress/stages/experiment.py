@@ -1,6 +1,6 @@
 """One resolved combination of a recipe: every section as the settings dataclass that owns its keys."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +9,16 @@ from tdcompress.data.base import DataSettings
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import UserError
 from tdcompress.methods.base import Granularity, MethodSettings
+from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.models.base import ModelSettings
+from tdcompress.models.initialise import DIRAC
 from tdcompress.models.registry import settings_type
 from tdcompress.recipe import Recipe
 from tdcompress.sparsity.shares import USUAL, Shares
+from tdcompress.train.distill import DistillSettings
+from tdcompress.train.optim import LrSchedule
 from tdcompress.train.settings import TrainSettings
 
 Values = Literal["float32", "float16", "int8"]
@@ -88,13 +92,15 @@ class FinetuneSettings:
 
     Attributes:
         epochs: 0 = no fine-tuning.
-        lr: learning rate, constant.
+        lr: learning rate.
+        lr_schedule: what it is multiplied by, over the steps of the fine-tuning; [train]'s is of the training.
         after: "prune": the full network with its masks frozen, so that zeros stay zeros and shrinking comes last; or, for units,
             "shrink": every weight of the narrow network; shrinking is certified before that.
     """
 
     epochs: int = 0
     lr: float | None = None
+    lr_schedule: LrSchedule = field(default_factory=LrSchedule)
     after: Literal["prune", "shrink"] = "prune"
 
     def __post_init__(self) -> None:
@@ -200,7 +206,8 @@ class Experiment:
 
     Attributes:
         model_name: as written; "torchvision/resnet18" is a name too.
-        init: a safetensors file that the weights start from.
+        init: a safetensors file that the weights start from, or "dirac".
+        distill: None also where there is nothing to learn from: in the untargeted training itself.
     """
 
     seed: int
@@ -216,6 +223,7 @@ class Experiment:
     export: ExportSettings
     bench: BenchSettings
     analyse: AnalyseSettings | None = None
+    distill: DistillSettings | None = None
 
     @property
     def granularity(self) -> Granularity:
@@ -239,6 +247,11 @@ class Experiment:
     def exclude(self) -> tuple[str, ...]:
         """Layers that are not pruned, besides those that the model declares."""
         return self.method.exclude if self.prune.exclude is None else self.prune.exclude
+
+    @property
+    def teacher(self) -> "Experiment":
+        """The untargeted training that this one learns from."""
+        return replace(self, method=NoneSettings(), distill=None)
 
     def trains_on(self, after: Literal["prune", "shrink"]) -> bool:
         """Whether there is a fine-tuning after this stage."""
@@ -270,6 +283,7 @@ def resolve(recipe: Recipe) -> Experiment:
     except ValueError as error:
         key = str(error).split(":")[0]
         raise recipe.source.error(f"sparsity.{key}", f"sparsity.{error}") from None
+    distill = recipe.bind(DistillSettings, "distill") if "distill" in recipe.values else None
     experiment = Experiment(
         seed=recipe.seed,
         data=recipe.bind(data_type, "data", data_values),
@@ -284,6 +298,7 @@ def resolve(recipe: Recipe) -> Experiment:
         export=recipe.bind(ExportSettings, "export"),
         bench=recipe.bind(BenchSettings, "bench"),
         analyse=recipe.bind(AnalyseSettings, "analyse") if "analyse" in recipe.values else None,
+        distill=distill if method.name != NoneSettings.name else None,
     )
     if experiment.analyse is not None and prune.fraction is None:
         raise recipe.source.error("prune", "prune.fraction: [analyse] needs the share that is pruned")
@@ -322,8 +337,8 @@ def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], dict[str, Any], st
     name, init = values.pop("name", None), values.pop("init", None)
     if not isinstance(name, str):
         raise recipe.source.error("model", "model.name is missing: the name of a network")
-    if init is not None and (not isinstance(init, str) or not Path(init).is_file()):
-        raise recipe.source.error("model.init", f"model.init: {init!r} is not a file")
+    if init is not None and init != DIRAC and (not isinstance(init, str) or not Path(init).is_file()):
+        raise recipe.source.error("model.init", f'model.init: {init!r} is not a file, nor "{DIRAC}"')
     try:
         return name, settings_type(name), values, init
     except UserError as error:

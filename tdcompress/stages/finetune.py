@@ -30,7 +30,6 @@ from tdcompress.stages.network import (
 from tdcompress.stages.prune import pruned_record
 from tdcompress.stages.train import keep_metrics, progress_text
 from tdcompress.train.loop import train
-from tdcompress.train.optim import LrSchedule
 from tdcompress.train.result import TrainResult
 
 VERSION = 1
@@ -69,7 +68,7 @@ def _train_on(
     work: Workspace,
     keep: Mapping[str, Tensor] | None = None,
 ) -> TrainResult:
-    """Train in place without any dropout, with a constant learning rate, going on where a killed run stopped; save the weights.
+    """Train in place without any dropout, at the fine-tuning's own rate, going on where a killed run stopped; save the weights.
 
     Args:
         experiment: the resolved recipe.
@@ -85,7 +84,7 @@ def _train_on(
         SparseNet(model.to(device), Method(targets)),
         train_samples(experiment),
         test_samples(experiment),
-        replace(base, epochs=finetune.epochs, optimizer=optimizer, lr_schedule=LrSchedule()),
+        replace(base, epochs=finetune.epochs, optimizer=optimizer, lr_schedule=finetune.lr_schedule),
         seed=experiment.seed,
         device=device,
         folder=work.folder / SCRATCH,

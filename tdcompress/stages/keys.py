@@ -26,6 +26,7 @@ from tdcompress.stages.experiment import (
     PruneSettings,
     ShrinkSettings,
 )
+from tdcompress.train.distill import DistillSettings
 from tdcompress.train.settings import TrainSettings
 
 # The tables that one dataclass owns, and those whose further keys depend on the name that one key gives.
@@ -36,6 +37,7 @@ PLAIN: Mapping[str, type] = {
     "shrink": ShrinkSettings,
     "export": ExportSettings,
     "bench": BenchSettings,
+    "distill": DistillSettings,
     "analyse": AnalyseSettings,
 }
 NAMED: Mapping[str, tuple[str, Mapping[str, type]]] = {
@@ -150,7 +152,15 @@ _CHOOSERS: Mapping[str, str] = {
 }
 
 _FURTHER: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "model": (("init", "text", "", "", "a safetensors file that the weights start from"),),
+    "model": (
+        (
+            "init",
+            "text",
+            "",
+            "",
+            'a safetensors file that the weights start from; or "dirac": convolutions behind the first one begin as the identity',
+        ),
+    ),
 }
 _TOP = Table(
     title="",
@@ -184,7 +194,7 @@ _SWEEP: tuple[Block, ...] = (
 def keys_document() -> Document:
     """What a recipe can say, all of it."""
     blocks: list[Block] = [_TOP]
-    for section in (*SECTIONS, "analyse"):
+    for section in (*SECTIONS, "distill", "analyse"):
         blocks.append(Section(title=f"[{section}]"))
         if section in PLAIN and (about := _about(PLAIN[section])):
             blocks.append(Paragraph(text=about))

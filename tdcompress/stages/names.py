@@ -1,7 +1,7 @@
 """What rows are called: labels that people read, ids that name files, and what tells rows of one run apart."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from tdcompress.codec import encode
@@ -22,9 +22,6 @@ _TOLD = (
     "finetune.after",
 )
 _STEPS = {"prune": PruneSettings, "finetune": FinetuneSettings, "shrink": ShrinkSettings}
-# A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
-_OFF = {f"{table}.{field.name}": encode(field.default) for table, step in _STEPS.items() for field in fields(step)}
-_OFF |= {"prune.exclude": []}
 
 
 def method_label(experiment: Experiment) -> str:
@@ -70,6 +67,7 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
 
 def _settings(experiment: Experiment) -> dict[str, Any]:
     tables = {name: encode(getattr(experiment, name)) for name in ("train", "prune", "finetune", "shrink")}
+    tables["distill"] = encode(experiment.distill) if experiment.distill else {}
     tables["prune"]["exclude"] = list(experiment.exclude)
     tables["finetune"] = tables["finetune"] if experiment.finetune.epochs else {}
     return {key: value for key, value in _flat(tables) if key not in _TOLD}
@@ -81,6 +79,15 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _default(field: "Field[Any]") -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+# A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
+_OFF = dict(_flat({table: {field.name: encode(_default(field)) for field in fields(step)} for table, step in _STEPS.items()}))
+_OFF |= {"prune.exclude": []}
 
 
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
@@ -114,6 +121,9 @@ def _traits(experiment: Experiment, differs: Mapping[str, Any]) -> dict[str, Any
         "align": prune.align,
         "shrink-align": experiment.shrink.align,
         "evaluation": prune.evaluation,
+        "recalibrate": prune.recalibrate or None,
+        "distill": experiment.distill.weight if experiment.distill else None,
+        "temperature": experiment.distill.temperature if experiment.distill else None,
         "model": experiment.model_name,
         "epochs": experiment.train.epochs,
         "finetune": experiment.finetune.epochs,

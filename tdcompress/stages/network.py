@@ -16,6 +16,7 @@ from tdcompress.errors import ModelError
 from tdcompress.files import published
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.models.initialise import DIRAC, dirac
 from tdcompress.models.registry import instantiate
 from tdcompress.records import LayerCount
 from tdcompress.shrink.groups import unit_groups
@@ -81,11 +82,13 @@ def fresh_network(experiment: Experiment) -> nn.Module:
     """The dense network on the CPU, with its initial weights.
 
     Raises:
-        ModelError: the file of initial weights does not fit the network.
+        ModelError: the initial weights do not fit the network.
     """
     data = load_data(experiment.data)
     model = instantiate(experiment.model, classes=len(data.classes), image=data.image, seed=experiment.seed)
-    if experiment.init is not None:
+    if experiment.init == DIRAC:
+        dirac(model)
+    elif experiment.init is not None:
         load_weights(model, Path(experiment.init))
     return model
 

@@ -14,6 +14,7 @@ from tdcompress.bench.host import read_host
 from tdcompress.codec import encode
 from tdcompress.data.base import DataSettings
 from tdcompress.errors import ModelError
+from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task, Workspace
 from tdcompress.recipe import Recipe, expand_sweep
 from tdcompress.sparsity.units import prunable_weights
@@ -130,7 +131,7 @@ def describe(experiment: Experiment, data_key: str) -> dict[str, Any]:
         "model": _model(experiment),
         "method": {"name": experiment.method.name, **encode(experiment.method)},
         **{key: encode(getattr(experiment, key)) for key in ("train", "prune", "finetune", "shrink", "export", "bench")},
-        **({"analyse": encode(experiment.analyse)} if experiment.analyse else {}),
+        **{key: encode(table) for key in ("analyse", "distill") if (table := getattr(experiment, key))},
     }
 
 
@@ -140,7 +141,9 @@ def _data(settings: DataSettings, data_key: str) -> dict[str, Any]:
 
 
 def _model(experiment: Experiment) -> dict[str, Any]:
-    init = experiment.init and hashlib.sha256(Path(experiment.init).read_bytes()).hexdigest()
+    init = experiment.init
+    if init is not None and init != DIRAC:
+        init = hashlib.sha256(Path(init).read_bytes()).hexdigest()
     return {"name": experiment.model_name, "init": init, **encode(experiment.model)}
 
 
@@ -150,14 +153,18 @@ class _Tasks:
     def __init__(self, experiment: Experiment, device: torch.device, data_key: str) -> None:
         self.experiment = experiment
         self.device = device
+        self.data_key = data_key
         self.described = describe(experiment, data_key)
 
     def train(self) -> Task:
         experiment = self.experiment
+        keys = ("seed", "data", "model", "method", "train", *(["distill"] if experiment.distill else []))
+        teacher = _Tasks(experiment.teacher, self.device, self.data_key).train if experiment.distill else None
         return Task(
             stage="train",
             version=train.VERSION,
-            settings={key: self.described[key] for key in ("seed", "data", "model", "method", "train")},
+            settings={key: self.described[key] for key in keys},
+            inputs={"teacher": teacher()} if teacher else {},
             work=partial(train.run, experiment, self.device),
             title=f"train {experiment.model_name} {method_label(experiment)}",
         )

@@ -113,7 +113,8 @@ def facts() -> dict[str, Any]:
 def all_tasks(plan: RunPlan) -> list[Task]:
     """Every task whose result the report needs, trainings first."""
     rows = plan.rows
-    tasks = [*(row.train for row in rows), plan.dense_train, plan.dense]
+    teachers = [teacher for row in rows for teacher in row.train.inputs.values()]
+    tasks = [*teachers, *(row.train for row in rows), plan.dense_train, plan.dense]
     tasks += [task for row in rows for task in (row.pruned, row.network, row.compact, row.deployed, row.export)]
     tasks += plan.analyses
     return tasks + ([plan.bench] if plan.bench else [])

@@ -12,6 +12,7 @@ from tdcompress.stages.experiment import Experiment
 from tdcompress.stages.network import (
     METHOD,
     MODEL,
+    deployed_network,
     find_targets,
     fresh_network,
     measured_accuracy,
@@ -19,6 +20,7 @@ from tdcompress.stages.network import (
     test_samples,
     train_samples,
 )
+from tdcompress.train.distill import Teacher
 from tdcompress.train.loop import METRICS, Progress, train
 from tdcompress.train.result import TrainResult
 from tdcompress.train.together import alone
@@ -56,6 +58,7 @@ def _run(experiment: Experiment, device: torch.device, work: Workspace) -> Train
         folder=scratch,
         progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
         should_stop=work.should_stop,
+        teacher=_teacher(experiment, work),
     )
     save_tensors(net.model.state_dict(), work.folder / MODEL)
     save_tensors(net.method.state_dict(), work.folder / METHOD)
@@ -75,6 +78,13 @@ def _run(experiment: Experiment, device: torch.device, work: Workspace) -> Train
         path=result.path,
         path_reason=result.path_reason,
     )
+
+
+def _teacher(experiment: Experiment, work: Workspace) -> Teacher | None:
+    """The untargeted training, where the recipe distils."""
+    if experiment.distill is None:
+        return None
+    return Teacher(deployed_network(experiment.teacher, work.inputs["teacher"]), experiment.distill)
 
 
 def keep_metrics(work: Workspace) -> None:

@@ -253,6 +253,28 @@ def test_finetuning_changes_what_stays_and_no_zero(runner, row, changes):
     assert abs(tuned.record["accuracy"] - deployed.record["accuracy"]) <= 2.001 / SAMPLES
 
 
+def test_finetuning_has_a_schedule_of_its_own(runner, row):
+    changes = {"finetune.epochs": 2, "finetune.lr": 0.01, "finetune.lr_schedule.name": "cosine"}
+    tuned = runner.ensure(row(**changes).network)
+    rates = [json.loads(line)["lr"] for line in tuned.file("metrics.jsonl").read_text().splitlines()]
+    steps = 1438 // 32
+    expected = [0.01 * 0.5 * (1 + math.cos(math.pi * (epoch * steps - 1) / (2 * steps))) for epoch in (1, 2)]
+    assert rates == pytest.approx(expected)
+    assert row(**changes).train.key == row().train.key
+
+
+def test_a_training_learns_from_the_untargeted_one(runner, row):
+    sparse = {"sparsity.gamma": 0.5, "sparsity.alpha": 0.5}
+    alone, taught = row("targeted", **sparse), row("targeted", **sparse, **{"distill.weight": 0.5})
+    teacher = taught.train.inputs["teacher"]
+    assert teacher.key == row().train.key
+    weights = [load_file(runner.ensure(task).file("model.safetensors")) for task in (alone.train, taught.train, teacher)]
+    assert not torch.equal(weights[0]["conv1.weight"], weights[1]["conv1.weight"])
+    assert not torch.equal(weights[1]["conv1.weight"], weights[2]["conv1.weight"])
+    loss = [json.loads(runner.ensure(task).file("metrics.jsonl").read_text())["loss"] for task in (alone.train, taught.train)]
+    assert loss[0] != loss[1]
+
+
 def test_metrics_are_kept_as_json_lines(runner, row):
     trained = runner.ensure(row().train)
     (line,) = map(json.loads, trained.file("metrics.jsonl").read_text().splitlines())
