@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tdcompress.models.registry import build_model as build_model
     from tdcompress.onnxfile.pack import pack_onnx as pack_onnx
     from tdcompress.onnxfile.pack import unpack_onnx as unpack_onnx
+    from tdcompress.runs.verification import verify_path as verify
     from tdcompress.sparsity.schedule import Cubic as Cubic
     from tdcompress.sparsity.schedule import Ramp as Ramp
     from tdcompress.storage.csr import load_sparse as load_sparse
     from tdcompress.train.recalibrate import recalibrate as recalibrate
-    from tdcompress.verification import verify_path as verify
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name == "engine":
         return import_module("tdcompress.engine")
     if name == "verify":
-        return import_module("tdcompress.verification").verify_path
+        return import_module("tdcompress.runs.verification").verify_path
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'tdcompress' has no attribute {name!r}")

@@ -23,6 +23,7 @@ from tdcompress.files import fsync_file, fsync_folder, sha256_file, write_text
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+IDENTITY = ("stage", "version", "settings", "inputs")  # what a key is the hash of
 SCRATCH = "scratch"  # a folder inside a partial one that is dropped when the artefact is published: checkpoints
 
 
@@ -44,6 +45,8 @@ class Artifact:
         stage: the stage that made it.
         key: its content key.
         folder: where its files are.
+        settings: what it was made with, as JSON.
+        inputs: keys of the artefacts that it was made from, by role.
         record: the stage's result, as JSON.
         files: sha256 by relative name.
     """
@@ -51,6 +54,8 @@ class Artifact:
     stage: str
     key: str
     folder: Path
+    settings: Json
+    inputs: Mapping[str, str]
     record: Json
     files: Mapping[str, str]
 
@@ -59,6 +64,27 @@ class Artifact:
         if name not in self.files:
             raise ArtifactError(f"{self.folder}: has no file {name}; it has {', '.join(self.files)}")
         return self.folder / name
+
+    def ancestor(self, stage: str) -> "Artifact | None":
+        """The nearest artefact of a stage on the way back through the inputs, this one included; its files are not checked.
+
+        Raises:
+            ArtifactError: an input that is not there, or whose manifest does not verify.
+        """
+        generation = [self]
+        while generation:
+            for artifact in generation:
+                if artifact.stage == stage:
+                    return artifact
+            generation = [artifact._input(role) for artifact in generation for role in artifact.inputs]
+        return None
+
+    def _input(self, role: str) -> "Artifact":
+        key = self.inputs[role]
+        found = next(self.folder.parents[1].glob(f"*/{key}"), None)
+        if found is None:
+            raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; run the recipe again to rebuild it")
+        return read_artifact(found)
 
 
 class HashMemory:
@@ -145,7 +171,7 @@ class Store:
             key: the content key.
             partial: the folder that ``partial`` gave.
             record: the stage's result, a record.
-            description: what else the manifest says: settings, inputs, versions, host.
+            description: what else the manifest says: ``IDENTITY``, versions, host.
         """
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         (partial / MANIFEST).unlink(missing_ok=True)
@@ -161,7 +187,7 @@ class Store:
         final = self.folder(stage, key)
         partial.rename(final)
         fsync_folder(final.parent)
-        return Artifact(stage=stage, key=key, folder=final, record=manifest["record"], files=files)
+        return read_artifact(final)
 
 
 def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
@@ -172,21 +198,34 @@ def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
         sha256: how a file is hashed; ``HashMemory.sha256`` for speed, ``sha256_file`` to hash everything again.
 
     Raises:
-        ArtifactError: no manifest, a file that is missing or differs, or a manifest of another format.
+        ArtifactError: a file that is missing or differs, or as ``read_artifact``.
+    """
+    artifact = read_artifact(folder)
+    check_files(folder, artifact.files, sha256)
+    return artifact
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read an artefact's manifest; its files are not looked at.
+
+    Raises:
+        ArtifactError: no manifest, one of another format, of another folder, or with settings that its key is not the hash of.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        form, files = manifest["format"], dict(manifest["files"])
+        form, files, inputs = manifest["format"], dict(manifest["files"]), dict(manifest["inputs"])
         stage, key, record = str(manifest["stage"]), str(manifest["key"]), manifest["record"]
+        identity = {name: manifest[name] for name in IDENTITY}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a readable manifest ({error}); run the recipe again to rebuild it") from None
     if form != FORMAT:
         raise ArtifactError(f"{path}: format {form!r}, this version reads {FORMAT}; run the recipe again to rebuild it")
     if (stage, key) != (folder.parent.name, folder.name):
         raise ArtifactError(f"{path}: is of {stage} {key}, not of this folder; run the recipe again to rebuild it")
-    check_files(folder, files, sha256)
-    return Artifact(stage=stage, key=key, folder=folder, record=record, files=files)
+    if content_key(identity) != key:
+        raise ArtifactError(f"{path}: is damaged (its key is not of its settings and inputs); run the recipe again to rebuild it")
+    return Artifact(stage=stage, key=key, folder=folder, settings=manifest["settings"], inputs=inputs, record=record, files=files)
 
 
 def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_file) -> None:

@@ -179,10 +179,10 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         UnfinishedRun: ``--minutes`` are over.
-        TdcompressError: see ``run_all``, ``stages.campaign.run_campaign``.
+        TdcompressError: see ``run_all``, ``runs.campaign.run_campaign``.
     """
     from tdcompress.console import Signals, make_console
-    from tdcompress.shipped import find_recipes
+    from tdcompress.recipes.shipped import find_recipes
 
     if args.together > 1 and not args.only:
         raise UserError(f"--together {args.together}: only trainings run together; add --only train")
@@ -227,16 +227,16 @@ def run_all(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals",
 
 
 def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
-    """One recipe, and what it came to: see ``stages.run.run_recipe``."""
+    """One recipe, and what it came to: see ``runs.run.run_recipe``."""
     from tdcompress.console import StageConsole
-    from tdcompress.recipe import load_recipe, parse_override
+    from tdcompress.recipes.source import load_recipe, parse_override
     from tdcompress.report import shrinking
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
 
     recipe = load_recipe(path, dict(parse_override(text) for text in args.set))
     require_training_parts(*TRAINING, *REPORTING)
-    from tdcompress.stages.run import find_device, run_recipe
+    from tdcompress.runs.run import find_device, run_recipe
 
     with StageConsole(console) as watcher:
         done = run_recipe(
@@ -258,15 +258,15 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
 
 
 def run_trainings(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
-    """The trainings of all recipes: see ``stages.campaign.run_campaign``."""
+    """The trainings of all recipes: see ``runs.campaign.run_campaign``."""
     from tdcompress.console import StageConsole
-    from tdcompress.recipe import load_recipe, parse_override
+    from tdcompress.recipes.source import load_recipe, parse_override
 
     changes = dict(parse_override(text) for text in args.set)
     loaded = [load_recipe(path, changes) for path in paths]
     require_training_parts(*TRAINING)
-    from tdcompress.stages.campaign import run_campaign
-    from tdcompress.stages.run import find_device
+    from tdcompress.runs.campaign import run_campaign
+    from tdcompress.runs.run import find_device
 
     with StageConsole(console) as watcher:
         done = run_campaign(
@@ -305,7 +305,7 @@ def status(args: argparse.Namespace) -> None:
     """``tdcompress status``: runs with their state, unfinished ones with what goes on with them, and stages."""
     from tdcompress.console import make_console
     from tdcompress.report.terminal import render
-    from tdcompress.status import status_tables
+    from tdcompress.runs.status import status_tables
 
     console = make_console()
     for table in status_tables(args.artifacts, args.run):
@@ -316,16 +316,17 @@ def report(args: argparse.Namespace) -> None:
     """``tdcompress report``: a finished run's report, with what other machines measured."""
     from tdcompress.console import make_console
     from tdcompress.report import layers, shrinking
-    from tdcompress.report.again import compare_with, join_files, load_report
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render, render_document
+    from tdcompress.runs.finished import compare_with, join_files
+    from tdcompress.runs.manifest import REPORT, read_report
 
     console = make_console()
     folder = args.artifacts / args.run
-    found = join_files(folder, args.bench) if args.bench else load_report(folder)
+    found = join_files(folder, args.bench) if args.bench else read_report(folder)
     compared = compare_with(folder, found, args.compare) if args.compare else None
     if args.json:
-        print((folder / "report.json").read_text(), end="")
+        print((folder / REPORT).read_text(), end="")
         return
     for table in (summary(found), *shrinking.tables(found), *layers.tables(found)):
         console.print(render(table))
@@ -337,7 +338,7 @@ def report(args: argparse.Namespace) -> None:
 
 def recipes(args: argparse.Namespace) -> None:
     """``tdcompress recipes``: list the shipped recipes, copy one, or say what a recipe can say."""
-    from tdcompress.shipped import copy_recipe, shipped_recipes
+    from tdcompress.recipes.shipped import copy_recipe, shipped_recipes
 
     if args.keys or args.write_keys:
         _say_keys(args.write_keys)
@@ -355,7 +356,7 @@ def _say_keys(target: Path | None) -> None:
     from tdcompress.report import markdown, terminal
 
     require_training_parts(*TRAINING)  # which own most of the keys
-    from tdcompress.stages.keys import keys_document
+    from tdcompress.recipes.keys import keys_document
 
     if target is None:
         make_console().print(terminal.render_document(keys_document()))
@@ -368,8 +369,9 @@ def inspect(args: argparse.Namespace) -> None:
     """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run."""
     from tdcompress.codec import encode
     from tdcompress.console import make_console
-    from tdcompress.inspection import engine_layers, engine_table, file_tables, run_files
+    from tdcompress.inspection import engine_layers, engine_table, file_tables
     from tdcompress.report.terminal import render
+    from tdcompress.runs.manifest import onnx_files
 
     if args.shape and args.backend != "engine":
         raise UserError("--shape says for which input the engine chooses its kernels; add --backend engine")
@@ -377,7 +379,7 @@ def inspect(args: argparse.Namespace) -> None:
     path = Path(args.path)
     if path.suffix == ".onnx" and not path.exists():
         raise ModelError(f"{path}: no such file")
-    files = [path] if path.is_file() else run_files(path if path.is_dir() else args.artifacts / args.path)
+    files = [path] if path.is_file() else onnx_files(path if path.is_dir() else args.artifacts / args.path)
     found: dict[str, Any] = {}
     for file in files:
         if args.backend == "engine":
@@ -418,7 +420,7 @@ def unpack(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> None:
     """``tdcompress verify``."""
-    from tdcompress.verification import verify_path
+    from tdcompress.runs.verification import verify_path
 
     path = args.path if args.path.exists() else args.artifacts / args.path
     if not path.exists():
@@ -444,10 +446,11 @@ def bench(args: argparse.Namespace) -> None:
     from tdcompress.bench.table import COSTS, TIMES, costs_table, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
+    from tdcompress.report.join import DENSE_FILE
     from tdcompress.report.tables import Table, numbers, texts
     from tdcompress.report.terminal import render
 
-    baseline = args.baseline or args.files[0].parent / "dense.onnx"
+    baseline = args.baseline or args.files[0].parent / DENSE_FILE
     if not baseline.is_file():
         raise UserError(f"{baseline}: no such file; name what the files are compared with: --baseline dense.onnx")
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):

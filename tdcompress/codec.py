@@ -7,11 +7,33 @@ import dataclasses
 import math
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, Self, TypeVar, Union
 
 T = TypeVar("T")
 Json = Any
+
+
+class Coded(ABC):
+    """A value with a JSON form of its own, where that of a dataclass would not do."""
+
+    @abstractmethod
+    def to_json(self) -> Json:
+        """Its JSON values."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, value: Json, where: str) -> Self:
+        """Read what ``to_json`` gave.
+
+        Args:
+            value: what was read.
+            where: dotted path of the value, for messages.
+
+        Raises:
+            ValueError: "path: what is wrong".
+        """
 
 
 def encode(value: Any) -> Json:
@@ -20,6 +42,8 @@ def encode(value: Any) -> Json:
     Raises:
         TypeError: a value that JSON has no word for.
     """
+    if isinstance(value, Coded):
+        return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -31,6 +55,11 @@ def encode(value: Any) -> Json:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def shallow(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass by name, their values as they are: for another dataclass that has them too."""
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def decode(kind: type[T], value: Json, where: str = "") -> T:
@@ -64,6 +93,8 @@ def _decode(kind: Any, value: Json, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"{where}: a table is needed, not {value!r}")
         return {key: _decode(options[1], item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(kind, type) and issubclass(kind, Coded):
+        return kind.from_json(value, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _decode_dataclass(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

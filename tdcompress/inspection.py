@@ -14,19 +14,6 @@ SECONDS_PER_BYTE = 1.7e-9
 _SHARES = ("accuracy", "sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
 
 
-def run_files(folder: Path) -> list[Path]:
-    """The ONNX files of a run's folder.
-
-    Raises:
-        UserError: no such folder, or none in it.
-    """
-    files = sorted(folder.glob("*.onnx"))
-    if not files:
-        found = "a folder without ONNX files" if folder.is_dir() else "no such file or run"
-        raise UserError(f"{folder}: {found}; name an ONNX file, or a run that `tdcompress status` lists")
-    return files
-
-
 def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
     """Every weight of a file, and the file as a whole."""
     tensors = Table(

@@ -14,9 +14,10 @@ from tdcompress.files import StrPath
 from tdcompress.methods.base import Granularity, Step
 from tdcompress.methods.targeted import Targeted, TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
-from tdcompress.recipe import load_recipe
+from tdcompress.recipes.shipped import find_recipe
+from tdcompress.recipes.source import load_recipe
 from tdcompress.records import Report
-from tdcompress.shipped import find_recipe
+from tdcompress.runs.run import find_device, run_recipe
 from tdcompress.shrink import rebuild
 from tdcompress.shrink import shrink as exact
 from tdcompress.shrink.align import check_align
@@ -28,7 +29,6 @@ from tdcompress.sparsity.patterns import PATTERNS
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp
 from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module, require_values, unwrapped
-from tdcompress.stages.run import find_device, run_recipe
 from tdcompress.storage.csr import save_arrays
 from tdcompress.train.update import FrozenZeros
 

@@ -1,8 +1,8 @@
 """Tasks that depend on one another, each made once and kept. Knows no torch.
 
-A ``Task`` is one stage with its settings, its inputs and the work that makes it. Its key is a hash of everything the result
-depends on, so a task that is done is never done again, a changed setting redoes only what depends on it, and one training feeds
-many prunings.
+A ``Task`` is one stage with its settings and its inputs. Its key is the hash of just these, and just these are what the stage
+gets: so a task that is done is never done again, a changed setting redoes only what depends on it, and one training feeds many
+prunings.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from tdcompress.artifacts import SCRATCH, Artifact, Store, canonical, content_key
 from tdcompress.codec import encode
@@ -18,6 +18,8 @@ from tdcompress.errors import InterruptedRun
 from tdcompress.files import write_text
 
 TASK = "task.json"  # in the scratch of an unfinished folder: what its key is a hash of
+
+S = TypeVar("S")
 
 
 class Progress(Protocol):
@@ -28,18 +30,33 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Machine:
+    """All that a stage may use and no key hashes: what it runs on, and where things lie that keys know by content.
+
+    Attributes:
+        device: "cpu" or "cuda"; by it a training settles its precision and threads where its settings leave them open.
+        places: hash of a data set's content -> its root folder; sha256 of a file of initial weights -> the file.
+    """
+
+    device: str = "cpu"
+    places: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """What a stage gets to work with.
+    """What a stage gets to work with, besides its settings.
 
     Attributes:
         folder: where it writes its files; unfinished work of a killed run is still in it.
         inputs: the artefacts it depends on, by role.
+        machine: what no key hashes.
         progress: for anything over two seconds.
         should_stop: the number of a signal that asks the process to end, or None; asked at least every second or two.
     """
 
     folder: Path
     inputs: Mapping[str, Artifact]
+    machine: Machine
     progress: Progress
     should_stop: Callable[[], int | None] = lambda: None
 
@@ -52,32 +69,52 @@ class Workspace:
         _stop_if_asked(self.should_stop)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stage(Generic[S]):
+    """One kind of work.
+
+    Attributes:
+        name: the folder below ``stages/``.
+        version: raised when the stage's code changes what it makes.
+        settings: the type of its settings.
+        run: makes the files and returns the record.
+    """
+
+    name: str
+    version: int
+    settings: type[S]
+    run: Callable[[S, Workspace], Any]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
     """One stage to be run with certain settings on certain inputs.
 
     Attributes:
-        stage: the stage's name: the folder below ``stages/``.
-        version: raised when the stage's code changes what it makes.
-        settings: all that the result depends on besides the inputs: resolved settings with defaults, the seed, the data's hash.
+        stage: what is done.
+        settings: all that the result depends on besides the inputs, of the stage's own type: hashed, and handed to the stage.
         inputs: tasks that come first, by role.
-        work: makes the files and returns the record.
         title: what people read: "train targeted(gamma=0.75, alpha=0.66)".
+
+    Raises:
+        TypeError: settings of another type than the stage's.
     """
 
-    stage: str
-    version: int
-    settings: Mapping[str, Any]
+    stage: Stage[Any]
+    settings: Any
     inputs: Mapping[str, "Task"] = field(default_factory=dict)
-    work: Callable[[Workspace], Any]
     title: str
+
+    def __post_init__(self) -> None:
+        if type(self.settings) is not self.stage.settings:
+            raise TypeError(f"stage {self.stage.name}: settings of type {type(self.settings).__name__} are another stage's")
 
     @property
     def identity(self) -> dict[str, Any]:
         """All that the key is a hash of, as JSON."""
         return {
-            "stage": self.stage,
-            "version": self.version,
+            "stage": self.stage.name,
+            "version": self.stage.version,
             "settings": encode(self.settings),
             "inputs": {role: task.key for role, task in self.inputs.items()},
         }
@@ -114,12 +151,14 @@ class Runner:
         store: where artefacts are kept.
         watcher: told about each stage.
         facts: versions and host, written into each manifest.
+        machine: see ``Machine``.
         should_stop: see ``Workspace``.
     """
 
     store: Store
     watcher: Watcher
     facts: Mapping[str, Any]
+    machine: Machine = field(default_factory=Machine)
     should_stop: Callable[[], int | None] = lambda: None
     _done: dict[str, Artifact] = field(default_factory=dict)
     _made: list[str] = field(default_factory=list)
@@ -132,7 +171,7 @@ class Runner:
     def ensure(self, task: Task) -> Artifact:
         """The task's artefact: found if it is there and whole, made otherwise."""
         if task.key not in self._done:
-            found = self.store.find(task.stage, task.key)
+            found = self.store.find(task.stage.name, task.key)
             if found is not None:
                 self.watcher.reused(task, found)
             self._done[task.key] = found or self._make(task)
@@ -141,17 +180,20 @@ class Runner:
     def _make(self, task: Task) -> Artifact:
         inputs = {role: self.ensure(needed) for role, needed in task.inputs.items()}
         _stop_if_asked(self.should_stop)
-        with self.store.partial(task.stage, task.key) as folder:
-            found = self.store.find(task.stage, task.key)  # another process may have made it while this one waited
+        stage = task.stage
+        with self.store.partial(stage.name, task.key) as folder:
+            found = self.store.find(stage.name, task.key)  # another process may have made it while this one waited
             if found is not None:
                 return found
             write_text(folder / SCRATCH / TASK, canonical(task.identity))
             progress = self.watcher.started(task)
             start = time.monotonic()
-            workspace = Workspace(folder=folder, inputs=inputs, progress=progress, should_stop=self.should_stop)
+            workspace = Workspace(
+                folder=folder, inputs=inputs, machine=self.machine, progress=progress, should_stop=self.should_stop
+            )
             try:
-                record = task.work(workspace)
-                artifact = self.store.publish(task.stage, task.key, folder, record, {**task.identity, **self.facts})
+                record = stage.run(task.settings, workspace)
+                artifact = self.store.publish(stage.name, task.key, folder, record, {**task.identity, **self.facts})
             except BaseException:
                 self.watcher.left(task)
                 raise

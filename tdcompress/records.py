@@ -200,13 +200,50 @@ class BenchRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class RowConfig:
+    """How the network of a row was made: what tells the rows of a report apart, made once from the recipe.
+
+    A field that tells a key of the recipe names it, as ``key``.
+
+    Attributes:
+        options: the method's own parameters.
+        trained_granularity: what was dropped in training where it is not what was pruned, else None.
+        scope: inside what units were ranked when pruned.
+        unit: what a pruned unit is.
+        shares: how the pruned share was split where that is not how the training split its own (``options``); None = as there.
+        evaluation: "released" = all candidates of the training were pruned too.
+        epochs: of the training and of fine-tuning.
+        finetune_epochs: those of ``epochs`` that came after pruning or shrinking.
+        finetune_after: after which of them; None where there was no fine-tuning.
+        values: number format of the file's weights.
+        differs: settings that nothing above tells, dotted key of the recipe -> value: those in which the run's rows differ, and
+            those of [prune], [finetune] and [shrink] that are not at their defaults.
+    """
+
+    method: str
+    options: dict[str, Any]
+    granularity: Literal["weight", "unit", "2:4", "1x4"] = field(metadata={"key": "prune.granularity"})
+    trained_granularity: Literal["weight", "unit", "2:4", "1x4"] | None = None
+    fraction: float | None = field(metadata={"key": "prune.fraction"})
+    keep_per_filter: int | None = field(metadata={"key": "prune.keep_per_filter"})
+    scope: Literal["layer", "group"] = field(metadata={"key": "prune.scope"})
+    unit: Literal["whole", "filter"] = field(default="whole", metadata={"key": "prune.unit"})
+    shares: Literal["filter", "layer", "erk", "global"] | None = field(default=None, metadata={"key": "prune.shares"})
+    evaluation: Literal["plain", "released"] = field(default="plain", metadata={"key": "prune.evaluation"})
+    seed: int
+    epochs: int = field(metadata={"key": "train.epochs"})
+    finetune_epochs: int = field(default=0, metadata={"key": "finetune.epochs"})
+    finetune_after: Literal["prune", "shrink"] | None = field(default=None, metadata={"key": "finetune.after"})
+    values: Literal["float32", "float16", "int8"]
+    differs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row(RowConfig):
     """One line of a report: one network at one pruning, as it is deployed.
 
     Attributes:
         id: short and unique in the run: "targeted-0.9".
-        options: the method's own parameters.
-        epochs: of the training and of fine-tuning.
         accuracy_dense: of the same training, unpruned.
         accuracy_masked: right after pruning, with the BatchNorm statistics that the row has.
         accuracy_before: likewise, with the training's, where they were estimated again; else None.
@@ -215,29 +252,14 @@ class Row:
         parameters_nonzero: of the deployed one: as trained, pruned, shrunk and fine-tuned, before its values are rounded.
         sparsity_prunable: share of zeros (0..1) among the prunable weights of the pruned network, before shrinking.
         sparsity_model: likewise among all its parameters.
-        values: number format of the file's weights.
+        onnx_bytes: of the file as it lies in the run's folder.
         selectable: whether it may become ``model.onnx``.
-        why: what can make this row faster than the dense file, or why nothing can.
-        trained_granularity: what was dropped in training where it is not what was pruned, else None.
-        unit: what a pruned unit is.
-        shares: how the pruned share was split where that is not how the training split its own (``options``); None = as there.
-        evaluation: "released" = all candidates of the training were pruned too.
         layers: how much of each prunable matrix was kept, before shrinking.
+        why: what can make this row faster than the dense file, or why nothing can.
         shrunk: what shrinking did, layer by layer.
-        finetune_epochs: those of ``epochs`` that came after pruning or shrinking.
-        finetune_after: after which of them; None where there was no fine-tuning.
-        differs: settings in which the run's rows differ and that nothing above tells: dotted key of the recipe -> value.
     """
 
     id: str
-    method: str
-    options: dict[str, Any]
-    granularity: Literal["weight", "unit", "2:4", "1x4"]
-    fraction: float | None
-    keep_per_filter: int | None
-    scope: Literal["layer", "group"]
-    seed: int
-    epochs: int
     train_seconds: float
     device: str
     accuracy_dense: float
@@ -250,7 +272,6 @@ class Row:
     sparsity_prunable: float
     sparsity_model: float
     macs: int
-    values: Literal["float32", "float16", "int8"]
     onnx_file: str
     onnx_bytes: int
     dense_onnx_bytes: int
@@ -259,17 +280,10 @@ class Row:
     selectable: bool
     why: str
     latency: tuple[RowLatency, ...] = ()
-    trained_granularity: Literal["weight", "unit", "2:4", "1x4"] | None = None
-    unit: Literal["whole", "filter"] = "whole"
-    shares: Literal["filter", "layer", "erk", "global"] | None = None
-    evaluation: Literal["plain", "released"] = "plain"
     layers: tuple[LayerCount, ...] = ()
     shrunk: ShrinkRecord | None = None
     accuracy_finetuned: float | None = None
     accuracy_before: float | None = None
-    finetune_epochs: int = 0
-    finetune_after: Literal["prune", "shrink"] | None = None
-    differs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

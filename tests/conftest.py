@@ -98,10 +98,10 @@ class Recorder:
         pass
 
     def finished(self, task: Any, artifact: Any, seconds: float) -> None:
-        self.made.append(task.stage)
+        self.made.append(task.stage.name)
 
     def reused(self, task: Any, artifact: Any) -> None:
-        self.kept.append(task.stage)
+        self.kept.append(task.stage.name)
 
     def left(self, task: Any) -> None:
         pass
@@ -122,14 +122,12 @@ def run_text(make_recorder: Callable[[], Recorder]) -> Callable[..., Any]:
     """Run a recipe's text in this process; returns what ``run_recipe`` does, and the watcher."""
 
     def run(text: str, root: Path, changes: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        import torch
-
-        from tdcompress.recipe import parse_recipe
-        from tdcompress.stages.run import run_recipe
+        from tdcompress.recipes.source import parse_recipe
+        from tdcompress.runs.run import run_recipe
 
         watcher = make_recorder()
         recipe = parse_recipe(text, "test.toml", changes)
-        return run_recipe(recipe, root=root, device=torch.device("cpu"), watcher=watcher, **options), watcher
+        return run_recipe(recipe, root=root, device="cpu", watcher=watcher, **options), watcher
 
     return run
 

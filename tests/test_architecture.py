@@ -15,18 +15,29 @@ ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_TORCH = (
     "artifacts",
     "pipeline",
-    "recipe",
     "codec",
     "records",
     "errors",
     "files",
     "console",
     "cli",
-    "status",
-    "unfinished",
-    "shipped",
+    "recipes.source",
+    "recipes.shipped",
+    "runs.finished",
+    "runs.folder",
+    "runs.manifest",
+    "runs.status",
+    "runs.unfinished",
+    "runs.verification",
+    "inspection",
+    "report",
+    "storage",
+    "onnxfile",
+    "engine",
+    "bench",
+    "transfer",
+    "commands",
 )
-WITHOUT_TORCH += ("verification", "inspection", "report", "storage", "onnxfile", "engine", "bench", "transfer", "commands")
 
 
 def modules(name):

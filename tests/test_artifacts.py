@@ -7,11 +7,22 @@ from dataclasses import dataclass
 
 import pytest
 
-from tdcompress.artifacts import MANIFEST, SCRATCH, HashMemory, Store, canonical, check_files, content_key, hold, load_artifact
+from tdcompress.artifacts import (
+    MANIFEST,
+    SCRATCH,
+    HashMemory,
+    Store,
+    canonical,
+    check_files,
+    content_key,
+    hold,
+    load_artifact,
+)
 from tdcompress.errors import ArtifactError, BusyError
 from tdcompress.files import sha256_file
 
-KEY = "0123456789abcdef"
+MADE_FROM = {"version": 1, "settings": {"x": 0.5}, "inputs": {}}
+KEY = content_key({"stage": "train", **MADE_FROM})
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -42,7 +53,7 @@ def published(store):
         (folder / SCRATCH).mkdir()
         (folder / SCRATCH / "checkpoint").write_text("big")
         (folder / ".a.bin.x.tmp").write_text("half")
-        return store.publish("train", KEY, folder, Record(n=3), {"version": 1, "settings": {"x": 0.5}})
+        return store.publish("train", KEY, folder, Record(n=3), MADE_FROM)
 
 
 def test_golden_keys():
@@ -105,6 +116,8 @@ DAMAGES = {
     "a file outside": (lambda folder: change(folder, files={"../../../x": "0" * 64}), "outside its folder"),
     "an absolute file": (lambda folder: change(folder, files={"/etc/passwd": "0" * 64}), "outside its folder"),
     "another stage's manifest": (lambda folder: change(folder, stage="prune"), "is of prune"),
+    "settings that are not the key's": (lambda folder: change(folder, settings={"x": 0.25}), "its key is not of its settings"),
+    "a manifest without settings": (lambda folder: change(folder, inputs=None), "not a readable manifest"),
     "another key's manifest": (lambda folder: change(folder, key="f" * 16), "is of train ffff"),
 }
 
@@ -129,7 +142,7 @@ def test_a_second_damage_replaces_the_first_that_was_set_aside(store, published)
     assert store.find("train", KEY) is None
     with store.partial("train", KEY) as folder:
         (folder / "a.bin").write_bytes(b"good")
-        again = store.publish("train", KEY, folder, Record(n=4), {})
+        again = store.publish("train", KEY, folder, Record(n=4), MADE_FROM)
     (again.folder / "a.bin").write_bytes(b"2222")
     assert store.find("train", KEY) is None
     assert (again.folder.with_name(f"{KEY}.damaged") / "a.bin").read_bytes() == b"2222"

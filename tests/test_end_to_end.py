@@ -20,10 +20,10 @@ from tdcompress.codec import decode
 from tdcompress.errors import UserError
 from tdcompress.files import sha256_file
 from tdcompress.onnxfile.inspect import inspect_onnx
-from tdcompress.recipe import parse_recipe
+from tdcompress.recipes.source import parse_recipe
 from tdcompress.records import Report
-from tdcompress.report.again import join_files
 from tdcompress.report.select import select_row
+from tdcompress.runs.finished import join_files
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW_FIELDS = {
@@ -144,6 +144,21 @@ def test_each_file_says_its_own_accuracy_and_what_feeds_it(tiny_run, report):
         assert {"preprocessing", "recipe_key", "sparsity_model", "sparsity_prunable", "model"} <= set(metadata)
 
 
+def test_shipped_files_are_the_stages_files_with_the_recipe_stamped_on(tiny_run, report):
+    links = json.loads((tiny_run / "stages.json").read_text())
+    deployed = {row["id"]: links[row["id"]]["shrink" if row["granularity"] == "unit" else "store"] for row in report["rows"]}
+    for name, network in {"dense": links["dense"]["train"], **deployed}.items():
+        exported = onnx.load(tiny_run / links[name]["export"] / "model.onnx")
+        shipped = onnx.load(tiny_run / f"{name}.onnx")
+        before, after = ({entry.key: entry.value for entry in model.metadata_props} for model in (exported, shipped))
+        assert after == {**before, "recipe_key": report["recipe_key"]}
+        assert "recipe_key" not in before
+        assert before["network_key"] == Path(network).name
+        for model in (exported, shipped):
+            model.ClearField("metadata_props")
+        assert exported == shipped
+
+
 def test_model_onnx_is_the_selected_row_and_was_allowed_to_be(tiny_run, report):
     chosen = next(row for row in report["rows"] if row["id"] == report["selected"])
     assert (tiny_run / "model.onnx").read_bytes() == (tiny_run / chosen["onnx_file"]).read_bytes()
@@ -206,6 +221,11 @@ def test_another_recipe_of_the_same_name_is_refused_unless_told(copied, tiny_tex
     assert contents(copied / "tiny") == before
     other, watcher = run(changes={"name": "other"})
     assert watcher.made == []  # every stage was there
+    keys = [onnx.load(copied / name / "dense.onnx").metadata_props for name in ("tiny", "other")]
+    assert [{e.key: e.value for e in each}["recipe_key"] for each in keys] == [
+        json.loads((copied / "tiny" / "report.json").read_text())["recipe_key"],
+        other.report.recipe_key,
+    ]
     assert contents(copied / "tiny") == before
     (copied / "tiny" / "notes.txt").write_text("mine")
     replaced, _ = run(replace=True)
@@ -264,9 +284,10 @@ def join_another_machine(folder):
     (measured,) = (folder.parent / "stages" / "bench").glob("*/bench-*.json")
     bench = json.loads(measured.read_text())
     bench["benchmark"]["host"]["id"] = "elsewhere"
-    names = {sha256_file(folder / row): row for row in sorted(path.name for path in folder.glob("*-*.onnx"))}
-    for row in bench["benchmark"]["rows"]:
-        row.update(host="elsewhere", file=names[row["sha256"]])
+    timed = [row["onnx_file"] for row in json.loads((folder / "report.json").read_text())["rows"]]
+    for row, file in zip(bench["benchmark"]["rows"], timed, strict=True):
+        row.update(host="elsewhere", file=file, sha256=sha256_file(folder / file))
+    bench["benchmark"]["control"].update(sha256=sha256_file(folder / "dense.onnx"))
     (folder / "elsewhere.json").write_text(json.dumps(bench))
     return join_files(folder, [folder / "elsewhere.json"])
 

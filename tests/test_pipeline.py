@@ -2,7 +2,7 @@ import pytest
 
 from tdcompress.artifacts import Store
 from tdcompress.errors import InterruptedRun
-from tdcompress.pipeline import Runner, Task
+from tdcompress.pipeline import Runner, Stage, Task
 
 
 class Net:
@@ -19,7 +19,8 @@ class Net:
             workspace.progress.update(1, 1, "done")
             return {"length": len(text)}
 
-        return Task(stage=stage, version=version, settings=settings or {}, inputs=inputs, work=work or write, title=stage)
+        made = Stage(name=stage, version=version, settings=dict, run=lambda given, workspace: (work or write)(workspace))
+        return Task(stage=made, settings=settings or {}, inputs=inputs, title=stage)
 
     def diamond(self, **settings):
         a = self.task("a", settings.get("a"))

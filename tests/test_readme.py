@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tdcompress.cli import make_parser
-from tdcompress.shipped import shipped_recipes
+from tdcompress.recipes.shipped import shipped_recipes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

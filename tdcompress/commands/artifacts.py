@@ -102,18 +102,17 @@ def _tasks_of(args: argparse.Namespace) -> set[tuple[str, str]]:
     """Stage and key of all that recipes need."""
     from tdcompress.artifacts import Store
     from tdcompress.cli import TRAINING, require_training_parts
-    from tdcompress.recipe import load_recipe, parse_override
-    from tdcompress.shipped import find_recipes
+    from tdcompress.recipes.shipped import find_recipes
+    from tdcompress.recipes.source import load_recipe, parse_override
 
     require_training_parts(*TRAINING)
-    from tdcompress.stages.plan import plan_run
-    from tdcompress.stages.run import all_tasks, find_device
+    from tdcompress.runs.plan import plan_run
 
     changes = dict(parse_override(text) for text in args.set)
-    device, hashes = find_device("cpu"), Store(args.artifacts).hashes
+    hashes = Store(args.artifacts).hashes
     needed = set()
     for path in (path for given in args.recipe for path in find_recipes(given)):
-        needed |= {(task.stage, task.key) for task in all_tasks(plan_run(load_recipe(path, changes), device, hashes))}
+        needed |= {(task.stage.name, task.key) for task in plan_run(load_recipe(path, changes), hashes).tasks()}
     return needed
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -38,33 +39,51 @@ class Agreement:
     samples: int
 
 
+class OnnxNetwork:
+    """An ONNX model under onnxruntime; one of a single input is called like the module it came from.
+
+    Args:
+        model: a file, or a model in memory.
+        name: what messages call it.
+
+    Raises:
+        VerificationError: onnxruntime does not load the model.
+    """
+
+    def __init__(self, model: Path | onnx.ModelProto, name: str) -> None:
+        self.name = name
+        with in_file(name):
+            self.session = open_session(model, threads=0)
+
+    def __call__(self, inputs: Tensor) -> NDArray[np.float32]:
+        """Outputs (B, classes) of a batch on the CPU."""
+        first = self.session.get_inputs()[0].name
+        outputs: NDArray[np.float32] = self.session.run(None, {first: inputs.contiguous().numpy()})[0]
+        return outputs
+
+
 def check_agreement(
     model: nn.Module,
     inputs: Sequence[Tensor],
-    path: Path,
+    network: OnnxNetwork,
     *,
     batches: Sequence[int] = BATCHES,
     free_axes: Sequence[int] = BATCH,
-    name: str | None = None,
 ) -> Agreement:
-    """Compare a file with the module it was exported from, every output by its name.
+    """Compare an ONNX model with the module it was exported from, every output by its name.
 
     Args:
         model: the module; run in eval mode, its mode is restored.
         inputs: samples (B, ...), repeated where a batch needs more; an input whose first axis is not B is given as it is.
-        path: the ONNX file.
+        network: the ONNX model.
         batches: batch sizes; without a free first axis, B alone is compared.
         free_axes: the axes that may have any length; others than the first are also compared at twice the length.
-        name: what messages call the file; None = its own name.
 
     Raises:
         VerificationError: a difference above 1e-5 of the largest |output| (1e-2 in float16), another argmax outside ties, a value
-            that is not finite, another number of outputs, or a file that does not load or run.
+            that is not finite, another number of outputs, or a model that does not run.
     """
-    training = model.training
-    name = name or path.name
-    with in_file(name):
-        session = open_session(path, threads=0)
+    training, name, session = model.training, network.name, network.session
     relative = tolerance(model, inputs)
     batches = tuple(batches) if 0 in free_axes else (len(inputs[0]),)
     try:
@@ -140,20 +159,3 @@ def _compare(given: NDArray[np.generic], expected: NDArray[np.generic], what: st
         return 0.0, 0.0
     error, output, _ = compare(given, expected, what, relative)
     return error, output
-
-
-class OnnxNetwork:
-    """A one-input file under onnxruntime, called like the module it came from.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._session = open_session(path, threads=0)
-        self._name = self._session.get_inputs()[0].name
-
-    def __call__(self, inputs: Tensor) -> NDArray[np.float32]:
-        """Outputs (B, classes) of a batch on the CPU."""
-        outputs: NDArray[np.float32] = self._session.run(None, {self._name: inputs.contiguous().numpy()})[0]
-        return outputs

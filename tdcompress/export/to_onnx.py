@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.export.check import BATCH, BATCHES, Agreement, batched, check_agreement
+from tdcompress.export.check import BATCH, BATCHES, Agreement, OnnxNetwork, batched, check_agreement
 from tdcompress.export.outputs import flat_outputs, named_outputs
 from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
@@ -197,4 +197,5 @@ def export_onnx(
         set_metadata(proto, metadata_strings(metadata))
     with published(Path(path)) as temporary:
         save_model(proto, temporary)
-        return check_agreement(model, inputs, temporary, batches=batches, free_axes=free_axes, name=Path(path).name)
+        network = OnnxNetwork(temporary, Path(path).name)
+        return check_agreement(model, inputs, network, batches=batches, free_axes=free_axes)

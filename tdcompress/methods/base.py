@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tdcompress.codec import encode
 from tdcompress.sparsity.patterns import PATTERNS
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import Targets
@@ -139,6 +141,14 @@ class MethodSettings(ABC):
     def silent(self) -> frozenset[str]:
         """Keys that say nothing of this training: they belong to a choice that was not made, or something else tells them."""
         return frozenset()
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """The method's own keys, without those that all methods have; L1's strength and the shares where they are given."""
+        shared = {field.name for field in fields(MethodSettings)} | self.silent
+        own = {key: value for key, value in encode(self).items() if key not in shared and value is not None}
+        given = {"l1": self.l1 or None, "shares": self.shares}
+        return own | {key: value for key, value in given.items() if value is not None}
 
     def for_training(self, epochs: int) -> Self:
         """These settings for a training of this length; refuses what does not fit it."""

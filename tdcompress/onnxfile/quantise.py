@@ -21,7 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.files import StrPath
-from tdcompress.onnxfile.load import in_file, load_model, save_model
+from tdcompress.onnxfile.load import in_file, load_model, save_model, serialised
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.prepare import prepared
@@ -73,26 +73,43 @@ def quantise_int8(
     """
     source = load_model(src, external_data=external_data)
     with in_file(src):
-        dense = prepared(densified(source))[0]
-        batches = _batches(dense, calibration)
-        folded, quantised = _quantised(dense, batches, method, weight_range)
-        quantised.ClearField("metadata_props")  # the quantiser's own remarks
-        set_metadata(quantised, get_metadata(source))
-        if pack:
-            quantised = pack_model(quantised, prefer=prefer)[0]
-        before = {weight.name + _SUFFIX: weight.array for weight in stored_weights(folded)}
-        weights = [w for w in stored_weights(quantised) if w.array.dtype == np.int8 and w.name in before]
-        if not weights:
-            raise UnsupportedError("nothing in it can be quantised to int8")
-        compared = compare_outputs(open_session(dense), open_session(quantised), batches)
-        before_int8, as_int8 = compared.not_finite
-        if compared.error is None or as_int8 > before_int8:
-            raise VerificationError(
-                f"{as_int8} output values are NaN or infinite as int8, {before_int8} before, on the calibration samples"
-            )
-    return QuantiseReport(
+        quantised, report = quantise_model(
+            source, calibration, method=method, weight_range=weight_range, pack=pack, prefer=prefer
+        )
+    save_model(quantised, dst)
+    return report
+
+
+def quantise_model(
+    source: onnx.ModelProto,
+    calibration: Array,
+    *,
+    method: Literal["minmax", "entropy", "percentile"] = "minmax",
+    weight_range: WeightRange = "portable",
+    pack: bool = True,
+    prefer: Prefer = "speed",
+) -> tuple[onnx.ModelProto, QuantiseReport]:
+    """As `quantise_int8`, on a model in memory; the source is not changed."""
+    dense = prepared(densified(source))[0]
+    batches = _batches(dense, calibration)
+    folded, quantised = _quantised(dense, batches, method, weight_range)
+    quantised.ClearField("metadata_props")  # the quantiser's own remarks
+    set_metadata(quantised, get_metadata(source))
+    if pack:
+        quantised = pack_model(quantised, prefer=prefer)[0]
+    before = {weight.name + _SUFFIX: weight.array for weight in stored_weights(folded)}
+    weights = [w for w in stored_weights(quantised) if w.array.dtype == np.int8 and w.name in before]
+    if not weights:
+        raise UnsupportedError("nothing in it can be quantised to int8")
+    compared = compare_outputs(open_session(dense), open_session(quantised), batches)
+    before_int8, as_int8 = compared.not_finite
+    if compared.error is None or as_int8 > before_int8:
+        raise VerificationError(
+            f"{as_int8} output values are NaN or infinite as int8, {before_int8} before, on the calibration samples"
+        )
+    return quantised, QuantiseReport(
         source_bytes=source.ByteSize(),
-        file_bytes=save_model(quantised, dst),
+        file_bytes=len(serialised(quantised)),
         packed=any(is_packed(weight.key) for weight in weights),
         calibration_samples=len(calibration),
         quantised_weights=len(weights),

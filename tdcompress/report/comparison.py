@@ -11,7 +11,10 @@ from tdcompress.errors import UserError
 from tdcompress.records import Report, Row
 from tdcompress.report.document import Block, Items, Paragraph, Section
 from tdcompress.report.papers import Heading, PublishedTable, matches, percentage_of, read_heading, variant, word
+from tdcompress.report.series import told
 from tdcompress.report.tables import Table, numbers, texts
+
+_OF_A_CELL = ("method", "options", "granularity", "fraction", "keep_per_filter", "seed", "values", "differs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,18 +129,12 @@ def differing_tasks(report: Report, dataset: str) -> Iterator[str]:
 def settings_of(row: Row) -> dict[str, Any]:
     """What rows of one column share: all that training, pruning and fine-tuning depend on, but the seed and the pruned share."""
     own = {key: value for key, value in row.options.items() if (row.method, key) != ("random_prune", "fraction")}
-    return {
-        **own,
-        **row.differs,
-        "epochs": row.epochs,
-        "device": row.device,
-        "trained on": row.trained_granularity,
-        "scope": row.scope,
-        "unit": row.unit,
-        "evaluation": row.evaluation,
-        "fine-tuned after": row.finetune_after,
-        "fine-tuning epochs": row.finetune_epochs,
-    }
+    config = {_spoken(key): value for key, value in told(row).items() if key not in _OF_A_CELL}
+    return {**own, **row.differs, **config, "device": row.device}
+
+
+def _spoken(field: str) -> str:
+    return field.replace("finetune_", "fine-tuning ").replace("_", " ")
 
 
 def variants(groups: Sequence[Sequence[Row]], heading: Heading) -> list[str]:

@@ -169,6 +169,7 @@ def variant(row: Row, heading: Heading) -> str:
         unusual.append(f"evaluation = {row.evaluation}")
     if row.finetune_after is not None:
         unusual.append(f"fine-tuned after {row.finetune_after}")
+    unusual += [f"{key} = {word(value)}" for key, value in row.differs.items() if not key.startswith("train.")]
     return ", ".join(unusual)
 
 

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from tdcompress.records import Row
+from tdcompress.records import Row, RowConfig
 from tdcompress.report.text import plural
 
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
@@ -33,6 +33,11 @@ class Series:
     def label(self) -> str:
         """Name and detail: "targeted (γ 0.9, α 0.66)"."""
         return f"{self.method} ({self.detail})" if self.detail else self.method
+
+
+def told(row: Row) -> dict[str, Any]:
+    """What tells a row apart, by field: see ``RowConfig``."""
+    return {field.name: getattr(row, field.name) for field in fields(RowConfig)}
 
 
 def pruned_share(row: Row) -> float:

@@ -10,6 +10,7 @@ from tdcompress.records import Report
 from tdcompress.report import canvas, html, markdown, plots
 from tdcompress.report.document import Block, Paragraph, compose
 
+REPORT = "report.json"
 WITHOUT_PLOTS = (
     "There are no plots because matplotlib is not installed here: pip install matplotlib, then write the report again."
 )
@@ -40,7 +41,7 @@ def write_report(report: Report, folder: Path, extra: Sequence[Block] = ()) -> l
     inline = {drawing.figure.name: plots.inline(drawing) for drawing in drawings}
     files["report.md"] = markdown.render_document(document).encode()
     files["report.html"] = html.render_document(document, inline).encode()
-    files["report.json"] = to_json(report).encode()
+    files[REPORT] = to_json(report).encode()
     for name, data in files.items():
         write_bytes(folder / name, data)
     return [folder / name for name in files]

@@ -1,1 +1,1 @@
-"""One file per stage, thin: the only place where recipes, artefacts and domain code meet."""
+"""One file per stage: its version, its settings, and what it does with them and its inputs. Knows no recipe."""

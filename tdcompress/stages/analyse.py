@@ -1,6 +1,7 @@
 """Stage "analyse": a trained network -> |delta E| and the dependence matrix (section 5.1)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,57 +10,92 @@ from tdcompress.analysis.curvature import Batches
 from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
 from tdcompress.codec import decode
+from tdcompress.data.base import Dataset
 from tdcompress.files import published
-from tdcompress.pipeline import Workspace
+from tdcompress.lineage.measure import measured_accuracy
+from tdcompress.lineage.network import trained_network
+from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.samples import test_samples
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import AnalysisRecord, TrainRecord
 from tdcompress.sparsity.masks import apply_masks
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.network import measured_accuracy, test_samples, trained_network
-from tdcompress.stages.prune import make_masks
+from tdcompress.stages import prune
 
 VERSION = 1
 MATRIX = "matrix.npy"
 
 
-def run(experiment: Experiment, device: torch.device, work: Workspace) -> AnalysisRecord:
+@dataclass(frozen=True, kw_only=True)
+class AnalyseTable:
+    """The [analyse] table: where a recipe has it, every row's pruning is also analysed as in section 5.1.
+
+    Attributes:
+        bins: rows of the dependence matrix; neighbours in the order of magnitude are summed.
+        batch: test samples at once.
+    """
+
+    bins: int = 256
+    batch: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ValueError(f"bins: {self.bins} is out of range, 2 or more")
+        if self.batch < 1:
+            raise ValueError(f"batch: {self.batch} is out of range, 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(AnalyseTable):
+    """What is analysed.
+
+    Attributes:
+        prune: the pruning, of single weights by a fraction.
+    """
+
+    prune: prune.Settings
+
+
+def run(settings: Settings, work: Workspace) -> AnalysisRecord:
     """Derive the test loss twice at the trained weights, in float64."""
-    analyse, fraction = experiment.analyse, experiment.prune.fraction
-    assert analyse is not None
-    assert fraction is not None
-    trained = decode(TrainRecord, work.inputs["train"].record, "train")
-    model, scores = trained_network(experiment, work.inputs["train"])
-    _, masks = make_masks(experiment, model, scores)
-    unpruned = measured_accuracy(experiment, model, device)
+    fraction, device = settings.prune.fraction, torch.device(work.machine.device)
+    if fraction is None:
+        raise ValueError("prune.fraction: an analysis needs the share that is pruned")
+    trained = work.inputs["train"]
+    origin, record = origin_of(trained), decode(TrainRecord, trained.record, "train")
+    data = origin.data.load(work.machine.places)
+    model, scores = trained_network(trained, data)
+    masks = prune.make_masks(settings.prune, origin.method.settings, model, scores, data)
+    unpruned = measured_accuracy(model, data, device)
     model.double().eval()
     masks = {name: mask.to(device) for name, mask in masks.items()}
-    batches = float64_batches(experiment, analyse.batch, device)
+    batches = float64_batches(data, settings.batch, device)
     change = loss_change(model, batches, masks)
-    matrix = dependence_matrix(model, batches, masks, bins=analyse.bins, progress=_progress(work, len(batches)))
+    matrix = dependence_matrix(model, batches, masks, bins=settings.bins, progress=_progress(work, len(batches)))
     apply_masks(model, masks)
     with published(work.folder / MATRIX) as temporary, temporary.open("wb") as file:
         np.save(file, matrix.matrix.cpu().numpy(), allow_pickle=False)
     return AnalysisRecord(
-        method=trained.method,
-        options=trained.options,
-        seed=experiment.seed,
-        epochs=trained.epochs,
-        device=trained.device,
-        train_seconds=trained.seconds,
+        method=record.method,
+        options=record.options,
+        seed=origin.seed,
+        epochs=record.epochs,
+        device=record.device,
+        train_seconds=record.seconds,
         fraction=fraction,
         gradient_term=change.gradient_term,
         curvature_term=change.curvature_term,
         measured=change.measured,
         accuracy_unpruned=unpruned,
-        accuracy_pruned=measured_accuracy(experiment, model.float(), device),
-        bins=analyse.bins,
+        accuracy_pruned=measured_accuracy(model.float(), data, device),
+        bins=settings.bins,
         kept_bins=matrix.kept_bins,
         samples=sum(len(labels) for _, labels in batches),
     )
 
 
-def float64_batches(experiment: Experiment, size: int, device: torch.device) -> Batches:
+def float64_batches(data: Dataset, size: int, device: torch.device) -> Batches:
     """The test set, preprocessed."""
-    samples = test_samples(experiment).to(device)
+    samples = test_samples(data).to(device)
     with torch.no_grad():
         return [
             (samples.preprocess(samples.pixels[start : start + size]).double(), samples.labels[start : start + size])
@@ -73,3 +109,6 @@ def _progress(work: Workspace, batches: int) -> Callable[[int], None]:
         work.progress.update(done, batches, f"Hessian-vector products, batch {done} of {batches}")
 
     return report
+
+
+STAGE = Stage(name="analyse", version=VERSION, settings=Settings, run=run)

@@ -1,6 +1,8 @@
 """Stage "bench": a run's ONNX files, timed against its dense file on this host."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -8,15 +10,56 @@ from tdcompress.bench.benchmark import benchmark
 from tdcompress.bench.report import BenchReport
 from tdcompress.codec import encode
 from tdcompress.files import write_text
-from tdcompress.pipeline import Workspace
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import BenchRecord, RowLatency
-from tdcompress.stages.experiment import BenchSettings
 from tdcompress.stages.export import ONNX, SAMPLES
 
 VERSION = 2
 
 
-def run(settings: BenchSettings, seed: int, work: Workspace) -> BenchRecord:
+@dataclass(frozen=True, kw_only=True)
+class BenchTable:
+    """The [bench] table.
+
+    Attributes:
+        budget: "quick" or "full"; "none" measures nothing.
+        threads: of a session; 0 = all cores. Each is measured.
+        batch: examples of a call. Each is measured.
+        backend: what runs the files. Each is measured against dense.onnx under onnxruntime.
+        provider: onnxruntime's execution provider.
+    """
+
+    budget: Literal["none", "quick", "full"] = "quick"
+    threads: tuple[int, ...] = (1,)
+    batch: tuple[int, ...] = (1,)
+    backend: tuple[str, ...] = ("onnxruntime",)
+    provider: str = "CPUExecutionProvider"
+
+    def __post_init__(self) -> None:
+        for key, least in (("threads", 0), ("batch", 1)):
+            values = getattr(self, key)
+            if not values or min(values) < least:
+                raise ValueError(f"{key}: {list(values)}: at least one number of {least} or above")
+        if not self.backend:
+            raise ValueError("backend: at least one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(BenchTable):
+    """What is measured, and where: latencies of another host, or of other versions, are of no use here.
+
+    Attributes:
+        host: the machine's id.
+        versions: of what runs the files.
+        seed: of the order in which they run.
+    """
+
+    host: str
+    versions: tuple[str, ...]
+    seed: int
+
+
+def run(settings: Settings, work: Workspace) -> BenchRecord:
     """Time every input but "dense" against it, for each backend, thread count and batch size; keep the raw samples."""
     dense = work.inputs["dense"].file(ONNX)
     names = [name for name in work.inputs if name != "dense"]
@@ -38,7 +81,7 @@ def run(settings: BenchSettings, seed: int, work: Workspace) -> BenchRecord:
             backend=backend,
             provider=settings.provider,
             budget=settings.budget,
-            seed=seed,
+            seed=settings.seed,
             inputs={"input": real_inputs(work.inputs["dense"].file(SAMPLES), batch)},
             progress=say,
         )
@@ -74,3 +117,6 @@ def real_inputs(samples: Path, batch: int) -> np.ndarray:
     with np.load(samples, allow_pickle=False) as archive:
         inputs = archive["input"]
     return np.ascontiguousarray(inputs[np.arange(batch) % len(inputs)])
+
+
+STAGE = Stage(name="bench", version=VERSION, settings=Settings, run=run)

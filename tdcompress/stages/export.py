@@ -1,78 +1,151 @@
 """Stage "export": a deployed network -> one verified ONNX file, its accuracy under onnxruntime, and samples to verify it by."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
+from tdcompress.artifacts import Artifact
+from tdcompress.data.base import Dataset
 from tdcompress.errors import VerificationError
 from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.to_onnx import FromPixels, metadata_strings, to_model_proto
 from tdcompress.files import published
-from tdcompress.onnxfile.inspect import inspect_onnx
-from tdcompress.onnxfile.load import load_model, save_model
+from tdcompress.lineage.network import load_network
+from tdcompress.lineage.origin import origin_of, settings_of
+from tdcompress.lineage.samples import BATCH
+from tdcompress.onnxfile.inspect import inspect_model
+from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
-from tdcompress.onnxfile.pack import pack_onnx
-from tdcompress.pipeline import Workspace
+from tdcompress.onnxfile.pack import pack_model
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import ExportRecord
 from tdcompress.sparsity.masks import count_zeros
 from tdcompress.sparsity.units import prunable_weights
-from tdcompress.stages.experiment import Experiment, Values
-from tdcompress.stages.network import EVALUATION_BATCH, deployed_network, load_data
+from tdcompress.stages import prune
 
 Prepare = Callable[[Tensor], Tensor]
+Values = Literal["float32", "float16", "int8"]
 
-VERSION = 6
+VERSION = 7
 ONNX, SAMPLES = "model.onnx", "samples.npz"
 CHECKED_SAMPLES = 64
 SHIPPED_SAMPLES = 16
 CALIBRATION_SAMPLES = 256
 
 
-def run(experiment: Experiment, values: Values, pack: bool, recipe_key: str, work: Workspace) -> ExportRecord:
-    """Export, pack, verify, measure.
+@dataclass(frozen=True, kw_only=True)
+class SelectSettings:
+    """Which row becomes model.onnx.
 
-    Args:
-        experiment: the resolved recipe.
-        values: number format of the weights.
+    Attributes:
+        max_accuracy_drop: below the dense network's accuracy, 0..1.
+        smallest: of the rows that remain, the one with the smallest of this.
+    """
+
+    max_accuracy_drop: float = 0.01
+    smallest: Literal["onnx_bytes", "latency", "parameters_nonzero"] = "onnx_bytes"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_accuracy_drop <= 1:
+            raise ValueError(f"max_accuracy_drop: {self.max_accuracy_drop} is out of range, 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportTable:
+    """The [export] table.
+
+    Attributes:
+        pack: "auto" packs zeros where that makes a file smaller: pruned weights, dead channels that shrinking kept; "never"
+            keeps every tensor dense.
+        prefer: "size" also allows encodings that load more slowly.
+        input: "float32" NCHW, preprocessed by the caller; or "uint8" NHWC images, preprocessed inside the graph.
+        values: number formats of the files; each gives a row.
+        int8_range: "portable": 7-bit weights, whose sums come out the same on every processor; "full": 8-bit weights, one
+            bit more, for files that will run only on ARM or on x86 with VNNI (others cut large sums, and `verify` and `bench`
+            say so).
+        select: which row becomes model.onnx.
+    """
+
+    pack: Literal["auto", "never"] = "auto"
+    prefer: Literal["speed", "size"] = "speed"
+    input: Literal["float32", "uint8"] = "float32"
+    values: tuple[Values, ...] = ("float32",)
+    int8_range: Literal["portable", "full"] = "portable"
+    select: SelectSettings = SelectSettings()
+
+    def __post_init__(self) -> None:
+        if not self.values or len(set(self.values)) != len(self.values):
+            raise ValueError(f"values: {list(self.values)}: at least one, none twice")
+
+    def of(self, values: Values, *, pack: bool | None = None) -> "Settings":
+        """What makes the file of one row.
+
+        Args:
+            values: its number format.
+            pack: whether zeros are packed away; None = as the table says.
+        """
+        packed = self.pack == "auto" if pack is None else pack
+        return Settings(pack=packed, prefer=self.prefer, input=self.input, values=values, int8_range=self.int8_range)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What makes one file.
+
+    Attributes:
         pack: whether zeros are packed away.
-        recipe_key: hash of everything that the network depends on, for the file's metadata.
-        work: the input "network" is what is exported.
+        prefer: as in the recipe.
+        input: as in the recipe.
+        values: number format of the weights.
+        int8_range: as in the recipe.
+    """
+
+    pack: bool
+    prefer: Literal["speed", "size"]
+    input: Literal["float32", "uint8"]
+    values: Values
+    int8_range: Literal["portable", "full"]
+
+
+def run(settings: Settings, work: Workspace) -> ExportRecord:
+    """Export, pack, verify and measure in memory; then save.
 
     Raises:
         VerificationError: the file does not compute what torch computes; nothing is published.
     """
-    network = deployed_network(experiment, work.inputs["network"])
-    data = load_data(experiment.data)
-    model, prepare = deployable(experiment, network)
+    source = work.inputs["network"]
+    data = origin_of(source).data.load(work.machine.places)
+    network = load_network(source, data)
+    model, prepare = deployable(settings, network, data)
     samples = prepare(data.test.pixels[:CHECKED_SAMPLES])
-    path = work.folder / ONNX
     proto = to_model_proto(model, samples)
-    set_metadata(proto, metadata_strings({"recipe_key": recipe_key, **file_facts(experiment, network)}))
-    write_file(experiment, proto, values, pack, path, prepare)
-    onnx_correct = count_correct(OnnxNetwork(path), experiment, prepare, work)
-    stamped = load_model(path)
-    set_metadata(stamped, metadata_strings({"accuracy": onnx_correct / len(data.test)}))
-    save_model(stamped, path)
+    set_metadata(proto, metadata_strings(file_facts(settings, source, network, data)))
+    proto = as_asked(settings, proto, lambda: prepare(data.train.pixels[:CALIBRATION_SAMPLES]).numpy())
+    onnx_network = OnnxNetwork(proto, ONNX)
+    correct = count_correct(onnx_network, data, prepare, work)
     with torch.inference_mode():
         expected = model(samples).numpy()
-    given = OnnxNetwork(path)(samples)
-    if values == "float32":
-        agreement = check_agreement(model, [samples], path)
+    given = onnx_network(samples)
+    if settings.values == "float32":
+        agreement = check_agreement(model, [samples], onnx_network)
         error, largest = agreement.max_error, agreement.max_output
-        check_accuracy(path, onnx_correct, work.inputs["network"].record["accuracy"], len(data.test))
+        check_accuracy(correct, source.record["accuracy"], len(data.test))
     else:
-        error, largest = rounding_error(path, given, expected), float(np.abs(expected).max())
-    write_samples(work.folder / SAMPLES, values, samples, expected, given)
-    report = inspect_onnx(path)
+        error, largest = rounding_error(given, expected), float(np.abs(expected).max())
+    set_metadata(proto, metadata_strings({"accuracy": correct / len(data.test)}))
+    save_model(proto, work.folder / ONNX)
+    write_samples(work.folder / SAMPLES, samples, expected if settings.values == "float32" else given)
+    report = inspect_model(proto)
     zeros, total = count_zeros(network.parameters())
     return ExportRecord(
         opset=report.opset,
-        values=values,
+        values=settings.values,
         onnx_bytes=report.file_bytes,
         bound_bytes=report.bound_bytes,
         encodings=report.encodings,
@@ -80,14 +153,14 @@ def run(experiment: Experiment, values: Values, pack: bool, recipe_key: str, wor
         max_error=error,
         max_output=largest,
         samples=len(samples),
-        accuracy=onnx_correct / len(data.test),
+        accuracy=correct / len(data.test),
     )
 
 
-def deployable(experiment: Experiment, network: nn.Module) -> tuple[nn.Module, Prepare]:
+def deployable(settings: Settings, network: nn.Module, data: Dataset) -> tuple[nn.Module, Prepare]:
     """The module that is exported, and what turns stored pixels into its input."""
-    preprocess = load_data(experiment.data).preprocess.cpu()
-    if experiment.export.input == "uint8":
+    preprocess = data.preprocess.cpu()
+    if settings.input == "uint8":
         return FromPixels(preprocess, network).eval(), lambda pixels: pixels
 
     def prepare(pixels: Tensor) -> Tensor:
@@ -98,76 +171,99 @@ def deployable(experiment: Experiment, network: nn.Module) -> tuple[nn.Module, P
     return network, prepare
 
 
-def file_facts(experiment: Experiment, network: nn.Module) -> dict[str, Any]:
-    """Metadata that a deployer needs to feed the file, to read its output, and to know what it is."""
-    data = load_data(experiment.data)
+def file_facts(settings: Settings, source: Artifact, network: nn.Module, data: Dataset) -> dict[str, Any]:
+    """Metadata that a deployer needs to feed the file, to read its output, and to know what it is.
+
+    Args:
+        settings: of the export.
+        source: the artefact that is exported: the key of its network is ``network_key``.
+        network: what it holds.
+        data: its data set.
+    """
     params = dict(network.named_parameters())
-    prunable_zeros, prunable = count_zeros(params[slot.parameter] for slot in prunable_weights(network, experiment.exclude))
+    prunable = prunable_weights(network, spared_layers(source))
+    prunable_zeros, prunable_total = count_zeros(params[slot.parameter] for slot in prunable)
     zeros, total = count_zeros(params.values())
     return {
-        "model": experiment.model_name,
+        "network_key": source.key,
+        "model": origin_of(source).model.name,
         "classes": data.classes,
         "preprocessing": data.preprocessing,
-        "preprocessing_inside": experiment.export.input == "uint8",
-        "sparsity_prunable": prunable_zeros / prunable,
+        "preprocessing_inside": settings.input == "uint8",
+        "sparsity_prunable": prunable_zeros / prunable_total,
         "sparsity_model": zeros / total,
     }
 
 
-def write_file(experiment: Experiment, proto: onnx.ModelProto, values: Values, pack: bool, path: Path, prepare: Prepare) -> None:
-    """Write the dense float32 file, then turn it into the format that is asked for."""
-    save_model(proto, path)
-    if values == "int8":
-        from tdcompress.onnxfile.quantise import quantise_int8  # onnxruntime's quantiser takes 0.2 s to import
-
-        pixels = load_data(experiment.data).train.pixels[:CALIBRATION_SAMPLES]
-        export, calibration = experiment.export, prepare(pixels).numpy()
-        quantise_int8(path, path, calibration, weight_range=export.int8_range, pack=pack, prefer=export.prefer)
-    elif pack or values == "float16":
-        pack_onnx(path, path, values=values, prefer=experiment.export.prefer, sparse=pack)
+def spared_layers(source: Artifact) -> tuple[str, ...]:
+    """Layers that were left dense on purpose: in the pruning, or in the training where nothing was pruned."""
+    pruned = source.ancestor("prune")
+    if pruned is not None:
+        return settings_of(prune.Settings, pruned).exclude
+    return origin_of(source).method.settings.exclude
 
 
-def rounding_error(path: Path, given: np.ndarray, expected: np.ndarray) -> float:
+def as_asked(settings: Settings, dense: onnx.ModelProto, calibration: Callable[[], np.ndarray]) -> onnx.ModelProto:
+    """The dense float32 model in the format that is asked for.
+
+    Args:
+        settings: of the export.
+        dense: not changed.
+        calibration: gives samples (N, ...) of the model's input, which ranges of int8 activations come from.
+    """
+    if settings.values == "int8":
+        from tdcompress.onnxfile.quantise import quantise_model  # onnxruntime's quantiser takes 0.2 s to import
+
+        bits = settings.int8_range
+        return quantise_model(dense, calibration(), weight_range=bits, pack=settings.pack, prefer=settings.prefer)[0]
+    if settings.pack or settings.values == "float16":
+        return pack_model(dense, settings.values, settings.prefer, sparse=settings.pack)[0]
+    return dense
+
+
+def rounding_error(given: np.ndarray, expected: np.ndarray) -> float:
     """Largest |difference| from torch's float32 outputs, of a file whose values are rounded; it says what rounding costs.
 
     Raises:
         VerificationError: an output is not finite, or not of torch's shape.
     """
     if given.shape != expected.shape or not np.isfinite(given).all():
-        raise VerificationError(f"{path.name}: outputs are not finite, or not of shape {expected.shape}")
+        raise VerificationError(f"{ONNX}: outputs are not finite, or not of shape {expected.shape}")
     return float(np.abs(given - expected).max())
 
 
-def write_samples(path: Path, values: Values, samples: Tensor, expected: np.ndarray, given: np.ndarray) -> None:
+def write_samples(path: Path, samples: Tensor, output: np.ndarray) -> None:
     """Some inputs and what the file has to give for them on any machine.
 
-    float32: torch's outputs. float16, int8: the file's own, as onnxruntime computed them when its accuracy was measured; torch
-    has no network of these rounded weights. Processors round int8 differently; `verify` allows for that.
+    Args:
+        path: the .npz file.
+        samples: (N, ...), the network's inputs.
+        output: (N, classes). Of float32 files torch's outputs. Of float16 and int8 files their own, as onnxruntime computed them
+            when their accuracy was measured; torch has no network of these rounded weights. Processors round int8 differently;
+            `verify` allows for that.
     """
-    output = (expected if values == "float32" else given)[:SHIPPED_SAMPLES]
-    arrays = {"input": samples[:SHIPPED_SAMPLES].contiguous().numpy(), "output": output}
+    arrays = {"input": samples[:SHIPPED_SAMPLES].contiguous().numpy(), "output": output[:SHIPPED_SAMPLES]}
     with published(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def count_correct(network: OnnxNetwork, experiment: Experiment, prepare: Prepare, work: Workspace) -> int:
+def count_correct(network: OnnxNetwork, data: Dataset, prepare: Prepare, work: Workspace) -> int:
     """How many test samples the file classifies rightly."""
-    test = load_data(experiment.data).test
+    test = data.test
     correct = 0
-    for start in range(0, len(test), EVALUATION_BATCH):
+    for start in range(0, len(test), BATCH):
         work.progress.update(start, len(test), "accuracy under onnxruntime")
         work.stop_if_asked()
-        part = slice(start, start + EVALUATION_BATCH)
+        part = slice(start, start + BATCH)
         logits = network(prepare(test.pixels[part]))
         correct += int((logits.argmax(1) == test.labels[part].numpy()).sum())
     return correct
 
 
-def check_accuracy(path: Path, onnx_correct: int, torch_accuracy: float, samples: int) -> None:
+def check_accuracy(onnx_correct: int, torch_accuracy: float, samples: int) -> None:
     """Accuracies of one network agree when at most two test samples differ (design, rule 5).
 
     Args:
-        path: the file.
         onnx_correct: samples that the file classifies rightly.
         torch_accuracy: of the artefact that was exported, measured by the stage that made it.
         samples: size of the test set.
@@ -177,4 +273,7 @@ def check_accuracy(path: Path, onnx_correct: int, torch_accuracy: float, samples
     """
     torch_correct = round(torch_accuracy * samples)
     if abs(onnx_correct - torch_correct) > 2:
-        raise VerificationError(f"{path.name}: {onnx_correct} test samples right under onnxruntime, {torch_correct} in torch")
+        raise VerificationError(f"{ONNX}: {onnx_correct} test samples right under onnxruntime, {torch_correct} in torch")
+
+
+STAGE = Stage(name="export", version=VERSION, settings=Settings, run=run)

@@ -1,98 +1,100 @@
 """Stage "finetune": a pruned network trains on with its masks frozen, or a shrunk one with all of its weights."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from tdcompress.artifacts import SCRATCH
+from tdcompress.errors import ArtifactError
 from tdcompress.files import published
+from tdcompress.lineage.measure import measured_accuracy, pruned_record
+from tdcompress.lineage.network import KEPT, MASKS, MODEL, load_network, save_tensors
+from tdcompress.lineage.origin import settings_of, training_of
+from tdcompress.lineage.samples import test_samples, train_samples
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
-from tdcompress.pipeline import Workspace
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import FinetuneRecord, PruneRecord
 from tdcompress.sparsity.units import Targets, prunable_weights
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.network import (
-    KEPT,
-    MASKS,
-    MODEL,
-    dense_network,
-    measured_accuracy,
-    narrow_network,
-    save_tensors,
-    test_samples,
-    train_samples,
-)
-from tdcompress.stages.prune import pruned_record
-from tdcompress.stages.train import keep_metrics, progress_text
+from tdcompress.stages import prune
+from tdcompress.stages import train as training
 from tdcompress.train.loop import train
 from tdcompress.train.optim import LrSchedule
-from tdcompress.train.result import TrainResult
+from tdcompress.train.settings import TrainSettings
 
 VERSION = 1
 
 
-def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneRecord:
-    """Train a pruned network, its pruned entries held at zero."""
-    pruned = work.inputs["network"]
-    model = dense_network(experiment, pruned)
-    targets = Targets(weights=prunable_weights(model, experiment.exclude))
-    _train_on(experiment, model, targets, device, work, keep=load_file(pruned.file(MASKS)))
-    return pruned_record(experiment, model, targets, device)
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The [finetune] table: training goes on after pruning or shrinking. What is None is as in [train].
+
+    Attributes:
+        epochs: 0 = no fine-tuning.
+        lr: learning rate, constant.
+        after: "prune": the full network with its masks frozen, so that zeros stay zeros and shrinking comes last; or, for units,
+            "shrink": every weight of the narrow network; shrinking is certified before that.
+    """
+
+    epochs: int = 0
+    lr: float | None = None
+    after: Literal["prune", "shrink"] = "prune"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"epochs: {self.epochs} is out of range, 0 or more")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr: {self.lr} is out of range, above 0")
 
 
-def run_narrow(experiment: Experiment, device: torch.device, work: Workspace) -> FinetuneRecord:
-    """Train a shrunk network; what it is made of goes with its weights."""
-    shrunk = work.inputs["network"]
-    model = narrow_network(experiment, shrunk)
-    targets = Targets(weights=prunable_weights(model, experiment.exclude))
-    result = _train_on(experiment, model, targets, device, work)
+def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord:
+    """Train on without any dropout, with a constant learning rate, going on where a killed run stopped.
+
+    The network is pruned: then its zeros stay, by its masks. Or it is shrunk: then what it is made of goes with its weights.
+    """
+    device = torch.device(work.machine.device)
+    network = work.inputs["network"]
+    origin = settings_of(training.Settings, training_of(network))
+    data = origin.data.load(work.machine.places)
+    model = load_network(network, data)
+    pruned = network.ancestor("prune")
+    if pruned is None:
+        raise ArtifactError(f"{network.folder}: nothing was pruned that could be fine-tuned")
+    weights = prunable_weights(model, settings_of(prune.Settings, pruned).exclude)
+    narrow = network.stage == "shrink"
+    result = train(
+        SparseNet(model.to(device), Method(Targets(weights=weights))),
+        train_samples(data, origin.seed),
+        test_samples(data),
+        _tuning(settings, origin.train),
+        seed=origin.seed,
+        device=device,
+        folder=work.folder / SCRATCH,
+        progress=lambda now: work.progress.update(now.step, now.steps, training.progress_text(now)),
+        should_stop=work.should_stop,
+        keep=None if narrow else load_file(network.file(MASKS)),
+    )
+    save_tensors(model.state_dict(), work.folder / MODEL)
+    training.keep_metrics(work)
+    if not narrow:
+        return pruned_record(model, weights, data, device)
     with published(work.folder / KEPT) as temporary:
-        shutil.copyfile(shrunk.file(KEPT), temporary)
+        shutil.copyfile(network.file(KEPT), temporary)
     return FinetuneRecord(
         epochs=result.epochs,
-        accuracy=measured_accuracy(experiment, model, device),
+        accuracy=measured_accuracy(model, data, device),
         seconds=round(result.seconds, 3),
         images_per_second=round(result.images_per_second, 1),
     )
 
 
-def _train_on(
-    experiment: Experiment,
-    model: nn.Module,
-    targets: Targets,
-    device: torch.device,
-    work: Workspace,
-    keep: Mapping[str, Tensor] | None = None,
-) -> TrainResult:
-    """Train in place without any dropout, with a constant learning rate, going on where a killed run stopped; save the weights.
+def _tuning(settings: Settings, base: TrainSettings) -> TrainSettings:
+    """How the training goes on: as it was, but for its length and its learning rate."""
+    optimizer = replace(base.optimizer, lr=settings.lr or base.optimizer.lr)
+    return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=LrSchedule())
 
-    Args:
-        experiment: the resolved recipe.
-        model: the network; moved to ``device``, and left in eval mode.
-        targets: its prunable weights.
-        device: where to train.
-        work: see ``Workspace``.
-        keep: masks of the entries that train; the others stay zero.
-    """
-    base, finetune = experiment.train, experiment.finetune
-    optimizer = replace(base.optimizer, lr=finetune.lr or base.optimizer.lr)
-    result = train(
-        SparseNet(model.to(device), Method(targets)),
-        train_samples(experiment),
-        test_samples(experiment),
-        replace(base, epochs=finetune.epochs, optimizer=optimizer, lr_schedule=LrSchedule()),
-        seed=experiment.seed,
-        device=device,
-        folder=work.folder / SCRATCH,
-        progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
-        should_stop=work.should_stop,
-        keep=keep,
-    )
-    save_tensors(model.state_dict(), work.folder / MODEL)
-    keep_metrics(work)
-    return result
+
+STAGE = Stage(name="finetune", version=VERSION, settings=Settings, run=run)

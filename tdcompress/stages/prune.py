@@ -1,99 +1,186 @@
 """Stage "prune": a trained network -> the same network with exact zeros, and its masks."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tdcompress.codec import shallow
+from tdcompress.data.base import Dataset
+from tdcompress.lineage.measure import measured_accuracy, pruned_record
+from tdcompress.lineage.network import MASKS, MODEL, save_tensors, trained_network, training_targets
+from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.samples import example_inputs, plain_batches
+from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
-from tdcompress.pipeline import Workspace
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import PruneRecord
 from tdcompress.shrink.groups import find_units
-from tdcompress.sparsity.masks import Masks, apply_masks, count_zeros, unit_masks, weight_masks
-from tdcompress.sparsity.units import Targets, prunable_weights
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.network import (
-    MASKS,
-    MODEL,
-    count_layers,
-    example_inputs,
-    find_targets,
-    measured_accuracy,
-    plain_batches,
-    save_tensors,
-    trained_network,
-)
+from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
+from tdcompress.sparsity.shares import USUAL, Shares
+from tdcompress.sparsity.units import prunable_weights
 from tdcompress.train.recalibrate import recalibrate
 
 VERSION = 4
 
 
-def run(experiment: Experiment, device: torch.device, work: Workspace) -> PruneRecord:
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What of [prune] is the same as written and as done.
+
+    Attributes:
+        fraction: pruned share, 0..1, of the weights or units, split as ``shares`` says; or
+        keep_per_filter: weights that stay in each filter.
+        align: kept units are rounded up to a multiple of this; onnxruntime computes channels in blocks of 16.
+        evaluation: "plain", or "released": as the released code evaluates, all candidates of the training (the bottom gamma
+            share) are pruned too.
+        recalibrate: so many training images, drawn from the seed and not augmented, re-estimate the mean and variance of every
+            BatchNorm layer after pruning; all where there are fewer; 0 = the training's stay.
+    """
+
+    fraction: float | None = None
+    keep_per_filter: int | None = None
+    align: int = 1
+    evaluation: Literal["plain", "released"] = "plain"
+    recalibrate: int = 0
+
+    def __post_init__(self) -> None:
+        if self.recalibrate < 0:
+            raise ValueError(f"recalibrate: {self.recalibrate} images is out of range, 0 or more")
+        if (self.fraction is None) == (self.keep_per_filter is None):
+            raise ValueError("fraction: give either fraction or keep_per_filter")
+        if self.fraction is not None and not 0 <= self.fraction < 1:
+            raise ValueError(f"fraction: {self.fraction} is out of range, 0 <= fraction < 1")
+        if self.keep_per_filter is not None and self.keep_per_filter < 1:
+            raise ValueError(f"keep_per_filter: {self.keep_per_filter} is out of range, 1 or more")
+        if self.align < 1:
+            raise ValueError(f"align: {self.align} is out of range, 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Share):
+    """What is pruned, nothing left open.
+
+    Attributes:
+        granularity: weights, or units.
+        scope: inside what units are ranked.
+        unit: what a pruned unit is.
+        shares: how the fraction is split.
+        exclude: names of layers that stay dense, besides those that the model declares.
+    """
+
+    granularity: Granularity
+    scope: Literal["layer", "group"]
+    unit: Literal["whole", "filter"]
+    shares: Shares
+    exclude: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneTable(Share):
+    """The [prune] table: what is set to zero after training.
+
+    Attributes:
+        granularity: None = the training's.
+        scope: None = the training's.
+        unit: None = the training's.
+        shares: how the fraction is split, see [sparsity]; None = the training's where it is of the same granularity, else
+            "filter" for weights and "layer" for units.
+        exclude: names of layers that stay dense, besides those that the model declares; None = the training's.
+    """
+
+    granularity: Granularity | None = None
+    scope: Literal["layer", "group"] | None = None
+    unit: Literal["whole", "filter"] | None = None
+    shares: Shares | None = None
+    exclude: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_per_filter is not None and self.shares is not None:
+            raise ValueError("shares: they split a fraction; keep_per_filter says how many weights of each filter stay")
+
+    def after(self, method: MethodSettings) -> Settings:
+        """With what is left open as in the training."""
+        left_open = [name for name in ("granularity", "scope", "unit", "exclude") if getattr(self, name) is None]
+        taken = {name: getattr(method, name) for name in left_open}
+        return Settings(**(shallow(self) | taken | {"shares": self.shares or self.usual_shares(method)}))
+
+    def usual_shares(self, method: MethodSettings) -> Shares:
+        """How the fraction is split where [prune] leaves it open; weights kept by count have the same share of every filter."""
+        granularity = self.granularity or method.granularity
+        if self.keep_per_filter is not None:
+            return "filter"
+        return method.split if granularity == method.granularity else USUAL[granularity]
+
+
+def run(settings: Settings, work: Workspace) -> PruneRecord:
     """Rank by the method's importance, set the lowest share to zero, estimate BatchNorm statistics where asked for, measure."""
-    model, scores = trained_network(experiment, work.inputs["train"])
-    targets, masks = make_masks(experiment, model, scores)
+    device = torch.device(work.machine.device)
+    trained = work.inputs["train"]
+    origin = origin_of(trained)
+    data = origin.data.load(work.machine.places)
+    model, scores = trained_network(trained, data)
+    masks = make_masks(settings, origin.method.settings, model, scores, data)
     apply_masks(model, masks)
     before = None
-    if experiment.prune.recalibrate:
-        as_trained = measured_accuracy(experiment, model, device)
-        before = as_trained if recalibrate(model, plain_batches(experiment, experiment.prune.recalibrate, device)) else None
-    save_tensors(dict(masks), work.folder / MASKS)
+    if settings.recalibrate:
+        as_trained = measured_accuracy(model, data, device)
+        images = plain_batches(data, origin.seed, settings.recalibrate, device)
+        before = as_trained if recalibrate(model, images) else None
+    save_tensors(masks, work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)
-    return replace(pruned_record(experiment, model, targets, device), accuracy_before=before)
+    weights = prunable_weights(model, settings.exclude)
+    return replace(pruned_record(model, weights, data, device), accuracy_before=before)
 
 
-def make_masks(experiment: Experiment, model: nn.Module, scores: dict[str, torch.Tensor]) -> tuple[Targets, Masks]:
-    """Targets and masks of the recipe's pruning.
+def make_masks(settings: Settings, method: MethodSettings, model: nn.Module, scores: dict[str, Tensor], data: Dataset) -> Masks:
+    """Masks by parameter name; True = kept.
 
     The method's own scores rank the weights and the groups of units that it was trained on; others are ranked by magnitude.
+
+    Args:
+        settings: what is pruned.
+        method: of the training.
+        model: the trained network, on the CPU.
+        scores: the method's own, by name of a parameter or a group of units; empty = magnitude.
+        data: its data set.
     """
-    prune, method = experiment.prune, experiment.method
-    weights = prunable_weights(model, experiment.exclude)
+    weights = prunable_weights(model, settings.exclude)
     params = {name: value.detach() for name, value in model.named_parameters()}
-    fraction = prune.fraction
-    if prune.evaluation == "released":  # `resolve` has seen to it that there are both shares
-        assert isinstance(method, TargetedSettings)
-        assert method.gamma is not None
-        assert fraction is not None
-        fraction = max(fraction, method.gamma)
-    if experiment.granularity != "unit":
-        pattern = None if experiment.granularity == "weight" else experiment.granularity
-        own = scores if method.granularity == experiment.granularity == "weight" else {}
-        masks = weight_masks(
+    fraction = _fraction(settings, method)
+    if settings.granularity != "unit":
+        own = scores if method.granularity == settings.granularity == "weight" else {}
+        return weight_masks(
             params,
             weights,
             scores=own,
             fraction=fraction,
-            keep_per_filter=prune.keep_per_filter,
-            shares=experiment.shares,
-            pattern=pattern,
+            keep_per_filter=settings.keep_per_filter,
+            shares=settings.shares,
+            pattern=None if settings.granularity == "weight" else settings.granularity,
         )
-        return Targets(weights=weights), masks
-    assert fraction is not None
-    unit = prune.unit or method.unit
-    units = find_units(model, example_inputs(experiment), weights, scope=experiment.scope, unit=unit)
+    if fraction is None:
+        raise ValueError("keep_per_filter: it counts weights of a filter; units are pruned by fraction")
+    units = find_units(model, example_inputs(data), weights, scope=settings.scope, unit=settings.unit)
     if units.fixed:
         warnings.warn(str(units), stacklevel=2)
-    groups = units.groups
     own = {}
     if scores and method.granularity == "unit":
-        trained = {group.filters for group in find_targets(experiment, model, method, units=True).groups}
-        own = {group.name: scores[group.name] for group in groups if group.name in scores and group.filters in trained}
-    masks = unit_masks(params, groups, scores=own, fraction=fraction, align=prune.align, shares=experiment.shares)
-    return Targets(weights=weights, groups=groups), masks
+        trained = {group.filters for group in training_targets(method, model, data).groups}
+        own = {group.name: scores[group.name] for group in units.groups if group.name in scores and group.filters in trained}
+    return unit_masks(params, units.groups, scores=own, fraction=fraction, align=settings.align, shares=settings.shares)
 
 
-def pruned_record(experiment: Experiment, model: nn.Module, targets: Targets, device: torch.device) -> PruneRecord:
-    """Counts of zeros, and the accuracy of the masked network."""
-    layers = count_layers(model, targets)
-    kept, prunable = sum(layer.kept for layer in layers), sum(layer.total for layer in layers)
-    zeros, total = count_zeros(model.parameters())
-    return PruneRecord(
-        layers=layers,
-        accuracy=measured_accuracy(experiment, model, device),
-        parameters_total=total,
-        parameters_nonzero=total - zeros,
-        sparsity_prunable=1 - kept / prunable,
-        sparsity_model=zeros / total,
-    )
+def _fraction(settings: Settings, method: MethodSettings) -> float | None:
+    """The pruned share; with the released evaluation at least the training's candidates."""
+    if settings.evaluation == "plain":
+        return settings.fraction
+    if not isinstance(method, TargetedSettings) or method.gamma is None or settings.fraction is None:
+        raise ValueError('evaluation: "released" needs a pruned fraction and a training with gamma')
+    return max(settings.fraction, method.gamma)
+
+
+STAGE = Stage(name="prune", version=VERSION, settings=Settings, run=run)

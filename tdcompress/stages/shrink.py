@@ -1,23 +1,43 @@
 """Stage "shrink": a unit-pruned network -> a physically smaller one, with a certificate that nothing changed."""
 
 import json
+from dataclasses import dataclass
 
 import torch
 
 from tdcompress.files import write_text
-from tdcompress.pipeline import Workspace
+from tdcompress.lineage.measure import measured_accuracy
+from tdcompress.lineage.network import KEPT, MODEL, load_network, save_tensors
+from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.samples import example_inputs
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
 from tdcompress.shrink.shrink import shrink
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.network import KEPT, MODEL, dense_network, example_inputs, measured_accuracy, save_tensors
 
 VERSION = 5
 
 
-def run(experiment: Experiment, device: torch.device, work: Workspace) -> ShrinkRecord:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The [shrink] table: how a network that lost units is made smaller.
+
+    Attributes:
+        align: of the channels that could go, so many stay that widths are multiples of this, or what they were; onnxruntime
+            computes channels in blocks of 16.
+    """
+
+    align: int = 1
+
+    def __post_init__(self) -> None:
+        if self.align < 1:
+            raise ValueError(f"align: {self.align} is out of range, 1 or more")
+
+
+def run(settings: Settings, work: Workspace) -> ShrinkRecord:
     """Remove dead units, keep what is needed to rebuild the narrow network, measure it."""
-    model = dense_network(experiment, work.inputs["network"])
-    shrunk = shrink(model, example_inputs(experiment), align=experiment.shrink.align)
+    network = work.inputs["network"]
+    data = origin_of(network).data.load(work.machine.places)
+    shrunk = shrink(load_network(network, data), example_inputs(data), align=settings.align)
     write_text(work.folder / KEPT, json.dumps(shrunk.kept, sort_keys=True))
     save_tensors(shrunk.model.state_dict(), work.folder / MODEL)
     report = shrunk.report
@@ -33,5 +53,8 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> Shrink
         max_error=report.max_error,
         max_output=report.max_output,
         notes=report.notes,
-        accuracy=measured_accuracy(experiment, shrunk.model, device),
+        accuracy=measured_accuracy(shrunk.model, data, torch.device(work.machine.device)),
     )
+
+
+STAGE = Stage(name="shrink", version=VERSION, settings=Settings, run=run)

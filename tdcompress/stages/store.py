@@ -1,20 +1,30 @@
 """Stage "store": a weight-pruned network -> scipy CSR on disk, read back bit-exactly and measured."""
 
+from dataclasses import dataclass
+
 import torch
 
 from tdcompress.errors import VerificationError
-from tdcompress.pipeline import Workspace
+from tdcompress.lineage.measure import measured_accuracy
+from tdcompress.lineage.network import WEIGHTS, load_network
+from tdcompress.lineage.origin import origin_of
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import StoreRecord
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.network import WEIGHTS, dense_network, measured_accuracy
 from tdcompress.storage.csr import load_dense, save_arrays
 
 VERSION = 2
 
 
-def run(experiment: Experiment, device: torch.device, work: Workspace) -> StoreRecord:
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """There is nothing to set."""
+
+
+def run(settings: Settings, work: Workspace) -> StoreRecord:
     """Write the weights, read them again, and measure what was read."""
-    model = dense_network(experiment, work.inputs["network"])
+    network = work.inputs["network"]
+    data = origin_of(network).data.load(work.machine.places)
+    model = load_network(network, data)
     path = work.folder / WEIGHTS
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     size = save_arrays(arrays, path)
@@ -26,5 +36,8 @@ def run(experiment: Experiment, device: torch.device, work: Workspace) -> StoreR
     return StoreRecord(
         stored_bytes=size,
         dense_bytes=sum(array.nbytes for array in arrays.values()),
-        accuracy=measured_accuracy(experiment, model, device),
+        accuracy=measured_accuracy(model, data, torch.device(work.machine.device)),
     )
+
+
+STAGE = Stage(name="store", version=VERSION, settings=Settings, run=run)

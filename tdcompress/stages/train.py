@@ -1,59 +1,61 @@
 """Stage "train": a fresh network and its method -> trained weights."""
 
+from dataclasses import dataclass
+
 import torch
 
 from tdcompress.artifacts import SCRATCH
 from tdcompress.files import write_text
+from tdcompress.lineage.measure import measured_accuracy
+from tdcompress.lineage.network import METHOD, MODEL, initial_network, save_tensors, training_targets
+from tdcompress.lineage.origin import Origin
+from tdcompress.lineage.samples import test_samples, train_samples
 from tdcompress.methods.wrapper import SparseNet
-from tdcompress.pipeline import Workspace
+from tdcompress.pipeline import Stage, Workspace
 from tdcompress.processor import read_processor
 from tdcompress.records import TrainRecord
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.network import (
-    METHOD,
-    MODEL,
-    find_targets,
-    fresh_network,
-    measured_accuracy,
-    save_tensors,
-    test_samples,
-    train_samples,
-)
 from tdcompress.train.loop import METRICS, Progress, train
 from tdcompress.train.result import TrainResult
+from tdcompress.train.settings import TrainSettings
 from tdcompress.train.together import alone
 
 VERSION = 3
 
 
-def run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainRecord:
-    """Train, going on where a killed run stopped; write weights, the method's state, and metrics.
+@dataclass(frozen=True, kw_only=True)
+class Settings(Origin):
+    """All that a training depends on.
 
-    Args:
-        experiment: the resolved recipe.
-        device: where to train.
-        work: see ``Workspace``.
+    Attributes:
+        train: the [train] table.
     """
-    with alone(device):
+
+    train: TrainSettings
+
+
+def run(settings: Settings, work: Workspace) -> TrainRecord:
+    """Train, going on where a killed run stopped; write weights, the method's state, and metrics."""
+    with alone(torch.device(work.machine.device)):
         work.stop_if_asked()  # while another training had its turn
-        return _run(experiment, device, work)
+        return _run(settings, work)
 
 
-def _run(experiment: Experiment, device: torch.device, work: Workspace) -> TrainRecord:
-    model = fresh_network(experiment)
-    settings = experiment.method
-    targets = find_targets(experiment, model, settings, units=settings.granularity == "unit")
+def _run(settings: Settings, work: Workspace) -> TrainRecord:
+    device = torch.device(work.machine.device)
+    data = settings.data.load(work.machine.places)
+    method = settings.method.settings
+    model = initial_network(settings, data, work.machine.places)
+    targets = training_targets(method, model, data)
     model.to(device)
-    net = SparseNet(model, settings.build(targets, model, experiment.seed), l1=settings.l1)
-    scratch = work.folder / SCRATCH
+    net = SparseNet(model, method.build(targets, model, settings.seed), l1=method.l1)
     result = train(
         net,
-        train_samples(experiment),
-        test_samples(experiment),
-        experiment.train,
-        seed=experiment.seed,
+        train_samples(data, settings.seed),
+        test_samples(data),
+        settings.train,
+        seed=settings.seed,
         device=device,
-        folder=scratch,
+        folder=work.folder / SCRATCH,
         progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
         should_stop=work.should_stop,
     )
@@ -61,11 +63,11 @@ def _run(experiment: Experiment, device: torch.device, work: Workspace) -> Train
     save_tensors(net.method.state_dict(), work.folder / METHOD)
     keep_metrics(work)
     return TrainRecord(
-        method=settings.name,
-        options=experiment.options,
-        granularity=settings.granularity,
+        method=method.name,
+        options=method.options,
+        granularity=method.granularity,
         epochs=result.epochs,
-        accuracy=measured_accuracy(experiment, net, device),
+        accuracy=measured_accuracy(net, data, device),
         seconds=round(result.seconds, 3),
         images_per_second=round(result.images_per_second, 1),
         device=device_name(device, result),
@@ -97,3 +99,6 @@ def device_name(device: torch.device, result: TrainResult) -> str:
     threads = f"{result.threads} thread{'s' * (result.threads != 1)}"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{read_processor().name}, {threads}"
     return f"{name}, {result.precision}" if result.precision != "float32" else name
+
+
+STAGE = Stage(name="train", version=VERSION, settings=Settings, run=run)

@@ -97,7 +97,6 @@ def read_item(store: Store, place: Place) -> Item | None:
     folder = place.folder(store.root)
     if place.finished:
         artifact = load_artifact(folder)
-        check_finished(folder)
         names = [*artifact.files, MANIFEST]
     else:
         names = _unfinished_names(folder)
@@ -106,16 +105,6 @@ def read_item(store: Store, place: Place) -> Item | None:
         check_unfinished(folder)
     files = {name: File(bytes=(folder / name).stat().st_size, sha256=sha256_file(folder / name)) for name in names}
     return Item(stage=place.stage, key=place.key, finished=place.finished, files=files)
-
-
-def check_finished(folder: Path) -> None:
-    """Compare an artefact's key with its manifest.
-
-    Raises:
-        ArtifactError: it is the key of something else.
-    """
-    manifest = json.loads((folder / MANIFEST).read_text())
-    _check_key(folder.name, {name: manifest.get(name) for name in ("stage", "version", "settings", "inputs")}, folder / MANIFEST)
 
 
 def check_unfinished(folder: Path) -> None:

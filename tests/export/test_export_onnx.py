@@ -9,7 +9,7 @@ from torch import nn
 
 from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.export import to_onnx
-from tdcompress.export.check import check_agreement
+from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.to_onnx import FromPixels, export_onnx
 
 
@@ -160,8 +160,8 @@ def test_a_comparison_that_raises_is_a_failure(net, tmp_path):
     export_onnx(net, random(3, 2, 4, 4), path)
     for other in (random(3, 2, 5, 5), random(3, 4)):
         with pytest.raises(VerificationError, match="cannot be compared with torch"):
-            check_agreement(net, [other], path)
+            check_agreement(net, [other], OnnxNetwork(path, path.name))
     path.write_bytes(b"not a model")
     with pytest.raises(VerificationError, match=r"^m\.onnx: onnxruntime does not load the model"):
-        check_agreement(net, [random(3, 2, 4, 4)], path)
+        check_agreement(net, [random(3, 2, 4, 4)], OnnxNetwork(path, path.name))
     assert net.training

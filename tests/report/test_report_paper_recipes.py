@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tdcompress.codec import encode
-from tdcompress.recipe import expand_sweep, load_recipe
+from tdcompress.codec import shallow
+from tdcompress.recipes.experiment import Experiment, resolve
+from tdcompress.recipes.names import row_config
+from tdcompress.recipes.source import expand_sweep, load_recipe
 from tdcompress.records import Row
 from tdcompress.report.papers import matches, percentage_of, published_table, published_tables, read_heading, variant
-from tdcompress.stages.experiment import Experiment, resolve
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "paper"
 RECIPES = sorted(FOLDER.glob("*.toml"))
@@ -22,17 +23,10 @@ NOT_BUILT = {"arxiv-5a", "arxiv-5b"}  # the Transformer
 
 
 def row(experiment: Experiment) -> Row:
-    trained = experiment.method.granularity
+    config = row_config(experiment, "float32", {})
     return Row(
+        **shallow(config),
         id="row",
-        method=experiment.method.name,
-        options=encode(experiment.options),
-        granularity=experiment.granularity,
-        fraction=experiment.prune.fraction,
-        keep_per_filter=experiment.prune.keep_per_filter,
-        scope=experiment.scope,
-        seed=experiment.seed,
-        epochs=experiment.train.epochs,
         train_seconds=0.0,
         device="cpu",
         accuracy_dense=0.0,
@@ -45,7 +39,6 @@ def row(experiment: Experiment) -> Row:
         sparsity_prunable=0.0,
         sparsity_model=0.0,
         macs=1,
-        values="float32",
         onnx_file="row.onnx",
         onnx_bytes=1,
         dense_onnx_bytes=1,
@@ -53,9 +46,6 @@ def row(experiment: Experiment) -> Row:
         stored_bytes=None,
         selectable=True,
         why="",
-        trained_granularity=None if trained == experiment.granularity else trained,
-        unit=experiment.prune.unit or experiment.method.unit,
-        evaluation=experiment.prune.evaluation,
     )
 
 
@@ -126,5 +116,5 @@ def test_tables_of_weights_and_units_share_the_trainings_that_know_no_granularit
 
 
 def test_the_mismatch_has_all_four_pairs():
-    pairs = {(each.method.granularity, each.granularity) for each in experiments(FOLDER / "workshop3_mismatch.toml")}
+    pairs = {(each.method.granularity, each.pruning.granularity) for each in experiments(FOLDER / "workshop3_mismatch.toml")}
     assert len(pairs) == 4

@@ -1,5 +1,6 @@
 import dataclasses
 
+from tdcompress.records import RowConfig
 from tdcompress.report.colours import PALETTE, PLAIN, styles
 from tdcompress.report.series import dense_accuracy, group, mean_accuracy, pruned_share, training_of
 
@@ -9,6 +10,18 @@ def test_rows_group_by_everything_but_fraction_and_seed(report):
     assert [line.label for line in series] == ["none", "dropout (rate 0.594)", "targeted (γ 0.9, α 0.66)"]
     assert [len(line.rows) for line in series] == [6, 6, 6]
     assert group(()) == ()
+
+
+def test_whatever_tells_rows_apart_makes_series_of_their_own_but_for_share_and_seed(make_row):
+    row = make_row("targeted", 0.5, 0.9, granularity="unit")
+    others = {
+        "method": "dropout", "options": {"gamma": 0.1}, "granularity": "weight", "trained_granularity": "weight",
+        "scope": "group", "unit": "filter", "shares": "erk", "evaluation": "released", "epochs": 7, "finetune_epochs": 3,
+        "finetune_after": "shrink", "values": "int8", "differs": {"prune.align": 4},
+    }  # fmt: skip
+    assert set(others) | {"fraction", "keep_per_filter", "seed"} == {field.name for field in dataclasses.fields(RowConfig)}
+    for name, value in others.items():
+        assert len(group([row, dataclasses.replace(row, **{name: value})])) == 2, name
 
 
 def test_what_varies_is_named_and_what_does_not_is_not(make_row):

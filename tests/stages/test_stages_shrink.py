@@ -9,13 +9,16 @@ from safetensors.torch import load_file
 
 from tdcompress.artifacts import Store
 from tdcompress.errors import InterruptedRun, RecipeError
+from tdcompress.lineage.measure import measured_accuracy
+from tdcompress.lineage.network import load_network, new_network
+from tdcompress.lineage.origin import origin_of
 from tdcompress.pipeline import Runner
-from tdcompress.recipe import parse_recipe
-from tdcompress.stages.network import deployed_network, fresh_network, measured_accuracy
-from tdcompress.stages.plan import plan_run
+from tdcompress.recipes.source import parse_recipe
+from tdcompress.runs.manifest import DENSE_FILE
+from tdcompress.runs.plan import plan_run
+from tdcompress.runs.rows import make_report
+from tdcompress.runs.verification import verify_path
 from tdcompress.stages.prune import make_masks
-from tdcompress.stages.rows import make_report
-from tdcompress.verification import verify_path
 
 RECIPE = """
 name = "aligned"
@@ -57,7 +60,7 @@ def runner(tmp_path_factory, make_recorder):
 
 
 def plan(runner, **changes):
-    return plan_run(parse_recipe(RECIPE, "shrink.toml", changes), CPU, runner.store.hashes)
+    return plan_run(parse_recipe(RECIPE, "shrink.toml", changes), runner.store.hashes)
 
 
 def test_align_is_a_setting_of_the_stage(runner):
@@ -65,8 +68,7 @@ def test_align_is_a_setting_of_the_stage(runner):
     assert plain.network.key == aligned.network.key
     assert plain.deployed.key != aligned.deployed.key
     made = [runner.ensure(row.deployed) for row in (plain, aligned)]
-    networks = [deployed_network(row.experiment, found) for row, found in zip((plain, aligned), made, strict=True)]
-    widths = [[network.state_dict()[name].shape[0] for name in WEIGHTS] for network in networks]
+    widths = [[load_network(found).state_dict()[name].shape[0] for name in WEIGHTS] for found in made]
     assert widths == [[4, 7, 7, 7], [4, 8, 8, 8]]  # n - floor(0.6 n), rounded up
     reasons = {dead["layer"]: dead["reason"] for dead in made[1].record["dead_but_kept"]}
     assert reasons == dict.fromkeys(("conv2", "conv3", "hidden"), "kept to align to 4")
@@ -87,7 +89,7 @@ def test_an_alignment_below_one_is_refused(runner):
 
 def test_a_shrunk_network_trains_on_as_a_stage_of_its_own(runner):
     (row,) = plan(runner, **{"finetune.epochs": 2, "finetune.after": "shrink"}).rows
-    assert (row.network.stage, row.compact.stage, row.deployed.stage) == ("prune", "shrink", "finetune")
+    assert (row.network.stage.name, row.compact.stage.name, row.deployed.stage.name) == ("prune", "shrink", "finetune")
     assert row.deployed.inputs == {"network": row.compact}
     shrunk, tuned = runner.ensure(row.compact), runner.ensure(row.deployed)
     assert shrunk.key == plan(runner).rows[0].deployed.key  # shared with rows that do not train on
@@ -98,9 +100,9 @@ def test_a_shrunk_network_trains_on_as_a_stage_of_its_own(runner):
     assert len(tuned.file("metrics.jsonl").read_text().splitlines()) == 2
     assert tuned.record["epochs"] == 2
     assert tuned.record["accuracy"] > shrunk.record["accuracy"] + 0.2  # this one was never trained before
-    network = deployed_network(row.experiment, tuned)  # from the plain constructor and kept_channels.json
+    network = load_network(tuned)  # from the plain constructor and kept_channels.json
     assert [network.state_dict()[name].shape[0] for name in WEIGHTS] == [4, 7, 7, 7]
-    assert measured_accuracy(row.experiment, network, CPU) == tuned.record["accuracy"]
+    assert measured_accuracy(network, origin_of(tuned).data.load({}), CPU) == tuned.record["accuracy"]
 
 
 def test_fine_tuning_after_shrinking_goes_on_bit_exactly_where_it_was_stopped(runner, make_recorder, tmp_path):
@@ -222,8 +224,9 @@ def test_the_trainings_exclude_holds_unless_pruning_has_its_own(runner):
 def test_the_methods_scores_rank_the_groups_that_it_was_trained_on(runner):
     def kept(**changes):
         (row,) = plan(runner, **{"sparsity.method": "l0", **changes}).rows
-        model = fresh_network(row.experiment)
-        _, masks = make_masks(row.experiment, model, {"conv1": torch.arange(8.0), "conv2": torch.arange(16.0)})
+        training = row.train.settings
+        data, scores = training.data.load({}), {"conv1": torch.arange(8.0), "conv2": torch.arange(16.0)}
+        masks = make_masks(row.pruned.settings, training.method.settings, new_network(training, data), scores, data)
         return {name: masks[f"{name}.weight"].flatten(1).any(1).nonzero().ravel().tolist() for name in ("conv1", "conv2")}
 
     own = {"conv1": list(range(4, 8)), "conv2": list(range(9, 16))}
@@ -237,7 +240,8 @@ def test_a_network_with_new_statistics_is_certified_exported_and_shown_with_both
     found = plan(runner, **{"train.epochs": 1, "prune.recalibrate": 256})
     row = found.rows[0]
     artifacts = {task.key: runner.ensure(task) for task in (found.dense, row.train, row.pruned, row.compact, row.export)}
-    shown = make_report(found, artifacts).rows[0]
+    sizes = {f"{row.id}.onnx": 1, DENSE_FILE: 2}
+    shown = make_report(found, artifacts, sizes).rows[0]
     assert shown.accuracy_before is not None
     assert shown.accuracy_before != shown.accuracy_masked
     assert shown.accuracy_shrunk == shown.accuracy_masked

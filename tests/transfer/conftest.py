@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tdcompress.artifacts import SCRATCH, Store
-from tdcompress.pipeline import Runner, Task
+from tdcompress.pipeline import Runner, Stage, Task
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, tensors_path
 
 
@@ -30,7 +30,7 @@ def write_checkpoint(partial: Path, step: int, content: bytes) -> None:
 def task(seed: int, content: bytes, checkpoints: tuple[int, ...] = ()) -> Task:
     """A training: finished, or stopped after checkpoints at these steps."""
 
-    def work(workspace: Any) -> dict[str, Any]:
+    def work(settings: dict[str, Any], workspace: Any) -> dict[str, Any]:
         for step in checkpoints:
             write_checkpoint(workspace.folder, step, content)
         if checkpoints:
@@ -41,7 +41,7 @@ def task(seed: int, content: bytes, checkpoints: tuple[int, ...] = ()) -> Task:
         return {"accuracy": 0.5}
 
     settings = {"seed": seed, "model": {"name": "mlp"}, "method": {"name": "none"}, "lr": 0.1}
-    return Task(stage="train", version=1, settings=settings, work=work, title=f"train {seed}")
+    return Task(stage=Stage(name="train", version=1, settings=dict, run=work), settings=settings, title=f"train {seed}")
 
 
 def fill(root: Path, recorder: Any, *tasks: Task) -> list[str]:

@@ -6,21 +6,20 @@ import threading
 from pathlib import Path
 
 import pytest
-import torch
 
 from tdcompress.errors import DataError, InterruptedRun, TdcompressError, TrainingError, UserError
-from tdcompress.recipe import parse_recipe
-from tdcompress.stages import campaign, train
-from tdcompress.stages.campaign import run_campaign
-from tdcompress.stages.run import run_recipe
+from tdcompress.recipes.source import parse_recipe
+from tdcompress.runs import campaign
+from tdcompress.runs.campaign import run_campaign
+from tdcompress.runs.run import run_recipe
+from tdcompress.runs.unfinished import unfinished_runs
+from tdcompress.stages import train
 from tdcompress.train import loop
 from tdcompress.train.together import share
 from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files
 from tdcompress.transfer.items import newest_step, places
-from tdcompress.unfinished import unfinished_runs
 
-CPU = torch.device("cpu")
 RECIPE = """
 name = "{name}"
 [data]
@@ -63,7 +62,7 @@ def start(tmp_path, make_recorder):
 
     def run(folder: str, *recipes, **options):
         watcher = make_recorder()
-        return run_campaign(recipes, root=tmp_path / folder, device=CPU, watcher=watcher, **options), watcher
+        return run_campaign(recipes, root=tmp_path / folder, device="cpu", watcher=watcher, **options), watcher
 
     return run
 
@@ -78,7 +77,7 @@ def test_trainings_alone_and_the_run_that_goes_on_from_them(start, tmp_path, mak
     assert (again.trainings, again.made, watcher.kept) == (3, 0, ["train"] * 3)
     before = weights(tmp_path / "x")
     watcher = make_recorder()
-    run_recipe(recipe("a"), root=tmp_path / "x", device=CPU, watcher=watcher)
+    run_recipe(recipe("a"), root=tmp_path / "x", device="cpu", watcher=watcher)
     assert "train" not in watcher.made
     assert "export" in watcher.made
     assert weights(tmp_path / "x") == before
@@ -158,12 +157,12 @@ def test_a_campaign_that_is_stopped_goes_on_with_the_same_bits(start, tmp_path, 
 def test_one_failure_does_not_keep_the_others_from_being_made(start, tmp_path, monkeypatch, together, capsys):
     original = train._run
 
-    def failing(experiment, device, work):
-        if experiment.seed == 1:
+    def failing(settings, work):
+        if settings.seed == 1:
             raise TrainingError("the loss is not finite")
-        if experiment.seed == 2:
+        if settings.seed == 2:
             raise ZeroDivisionError("a fault")
-        return original(experiment, device, work)
+        return original(settings, work)
 
     monkeypatch.setattr(train, "_run", failing)
     with pytest.raises(TdcompressError, match=r"2 of 3 failed: .*the loss is not finite.*ZeroDivisionError: a fault; the others"):
@@ -205,10 +204,10 @@ def test_an_unfinished_folder_says_what_its_key_is_a_hash_of(start, tmp_path):
 
 def test_the_trainings_of_a_plan_are_each_named_once(tmp_path):
     from tdcompress.artifacts import HashMemory
-    from tdcompress.stages.plan import plan_run
+    from tdcompress.runs.plan import plan_run
 
-    plan = plan_run(recipe("a"), CPU, HashMemory(tmp_path / "hashes.json"))
-    assert [task.settings["seed"] for task in campaign.trainings(plan)] == [1, 7]
+    plan = plan_run(recipe("a"), HashMemory(tmp_path / "hashes.json"))
+    assert [task.settings.seed for task in campaign.trainings(plan)] == [1, 7]
 
 
 def test_an_unfinished_training_travels_and_ends_with_the_same_bits(start, tmp_path):

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tdcompress.errors import UserError
-from tdcompress.stages.folder import refuse_another_recipe, renewed
+from tdcompress.runs.folder import refuse_another_recipe, renewed
 
 WRITE = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_stages_folder as t
-from tdcompress.stages import folder
+import test_runs_folder as t
+from tdcompress.runs import folder
 
 calls = 0
 def die(*arguments, real):
@@ -38,7 +38,9 @@ def write(folder, key):
     with renewed(folder) as new:
         (new / "a.txt").write_text(key)
         (new / f"{key}.txt").write_text(key)
-        (new / "manifest.json").write_text(json.dumps({"recipe_key": key, "files": {"a.txt": "", f"{key}.txt": ""}}))
+        (new / "manifest.json").write_text(
+            json.dumps({"format": 1, "run": "run", "recipe_key": key, "files": {"a.txt": "", f"{key}.txt": ""}})
+        )
 
 
 def names(folder):

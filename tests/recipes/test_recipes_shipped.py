@@ -1,15 +1,14 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from tdcompress.artifacts import HashMemory
 from tdcompress.errors import DataError, UserError
-from tdcompress.recipe import expand_sweep, load_recipe
-from tdcompress.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
-from tdcompress.stages.experiment import resolve
-from tdcompress.stages.names import row_ids
-from tdcompress.stages.plan import plan_run
+from tdcompress.recipes.experiment import resolve
+from tdcompress.recipes.names import row_ids
+from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
+from tdcompress.recipes.source import expand_sweep, load_recipe
+from tdcompress.runs.plan import plan_run
 
 
 def test_the_papers_settings_and_the_demo_are_shipped():
@@ -68,4 +67,4 @@ def test_a_recipe_is_copied_once(tmp_path):
 def test_missing_data_is_told_before_anything_is_made(tmp_path):
     recipe = load_recipe(find_recipe(Path("cifar10_lenet5_weight")), {"data.root": str(tmp_path / "nowhere")})
     with pytest.raises(DataError, match="nowhere"):
-        plan_run(recipe, torch.device("cpu"), HashMemory(tmp_path / "hashes"))
+        plan_run(recipe, HashMemory(tmp_path / "hashes"))

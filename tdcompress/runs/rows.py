@@ -1,15 +1,20 @@
 """The records of a run's stages -> its report: one row per deployed network."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from tdcompress.artifacts import Artifact
-from tdcompress.codec import decode, encode
+from tdcompress.codec import decode, encode, shallow
+from tdcompress.data.base import Dataset
+from tdcompress.lineage.network import new_network
+from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.samples import example_inputs
 from tdcompress.pipeline import Task
+from tdcompress.recipes.experiment import Experiment
 from tdcompress.records import (
     BenchRecord,
     ExportRecord,
@@ -23,47 +28,51 @@ from tdcompress.records import (
     TrainRecord,
 )
 from tdcompress.report.select import select_row
+from tdcompress.runs.manifest import DENSE_FILE
+from tdcompress.runs.plan import RowPlan, RunPlan
 from tdcompress.shrink.count import parameters_and_macs
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.names import pruned_otherwise
-from tdcompress.stages.network import example_inputs, fresh_network, load_data
-from tdcompress.stages.plan import RowPlan, RunPlan
 
 PACKAGES = ("tdcompress", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy")
 
 T = TypeVar("T")
 
 
-def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact]) -> Report:
-    """The run's record: one row per deployed network."""
+def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes: Mapping[str, int]) -> Report:
+    """The run's record: one row per deployed network.
+
+    Args:
+        plan: the run.
+        artifacts: of all its tasks, by key.
+        shipped_bytes: size of each ONNX file in the run's folder, by name.
+    """
 
     def record(kind: type[T], task: Task) -> T:
-        return decode(kind, artifacts[task.key].record, task.stage)
+        return decode(kind, artifacts[task.key].record, task.stage.name)
 
-    dense = record(ExportRecord, plan.dense)
     bench = record(BenchRecord, plan.bench) if plan.bench else BenchRecord(rows={}, hosts={})
-    macs = dense_macs(plan.experiments)
+    experiment = plan.experiments[0]
+    data = origin_of(artifacts[plan.dense_train.key]).data.load(plan.places)
+    macs = dense_macs(artifacts[plan.dense_train.key], data)
     rows = tuple(
         make_row(
             row,
             record(TrainRecord, row.train),
             record(PruneRecord, row.pruned),
             record(PruneRecord, row.network),
-            record(ShrinkRecord, row.compact) if row.compact.stage == "shrink" else record(StoreRecord, row.compact),
+            record(ShrinkRecord, row.compact) if row.compact.stage.name == "shrink" else record(StoreRecord, row.compact),
             record(ExportRecord, row.export),
             tuned=record(FinetuneRecord, row.deployed) if row.deployed is not row.compact else None,
-            dense=dense,
-            macs=macs[row.experiment.model_name],
+            shipped_bytes=shipped_bytes,
+            macs=macs,
             latency=bench.rows.get(row.id, ()),
         )
         for row in plan.rows
     )
-    experiment = plan.experiments[0]
+    dense = record(ExportRecord, plan.dense)
     select = experiment.export.select
     selected, sentence = select_row(
         rows, max_accuracy_drop=select.max_accuracy_drop, smallest=select.smallest, reference_accuracy=dense.accuracy
     )
-    data = load_data(experiment.data)
     return Report(
         run=plan.recipe.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -98,13 +107,10 @@ def model_options(experiment: Experiment) -> dict[str, Any]:
     return {key: value for key, value in encode(experiment.model).items() if value != encode(usual[key])}
 
 
-def dense_macs(experiments: Sequence[Experiment]) -> dict[str, int]:
-    """Multiply-accumulates of one sample for each dense network of a run."""
-    first = {experiment.model_name: experiment for experiment in experiments}
-    return {
-        name: parameters_and_macs(fresh_network(experiment).eval(), example_inputs(experiment))[1]
-        for name, experiment in first.items()
-    }
+def dense_macs(trained: Artifact, data: Dataset) -> int:
+    """Multiply-accumulates of one sample in a run's dense network."""
+    model = new_network(origin_of(trained), data).eval()
+    return parameters_and_macs(model, example_inputs(data))[1]
 
 
 def make_row(
@@ -116,31 +122,37 @@ def make_row(
     exported: ExportRecord,
     *,
     tuned: FinetuneRecord | None,
-    dense: ExportRecord,
+    shipped_bytes: Mapping[str, int],
     macs: int,
     latency: tuple[RowLatency, ...],
 ) -> Row:
-    """One row from the records of its stages; `whole` is of what was shrunk or stored: pruned, and perhaps fine-tuned."""
-    experiment = row.experiment
+    """One row from the records of its stages.
+
+    Args:
+        row: its tasks.
+        trained: of the training.
+        pruned: of the pruning alone.
+        whole: of what was shrunk or stored: pruned, and perhaps fine-tuned.
+        compact: of shrinking or storing.
+        exported: of its file.
+        tuned: of fine-tuning after shrinking.
+        shipped_bytes: see ``make_report``.
+        macs: multiply-accumulates of the dense network.
+        latency: what was measured.
+    """
     shrunk = compact if isinstance(compact, ShrinkRecord) else None
     stored = compact if isinstance(compact, StoreRecord) else None
-    finetune = experiment.finetune
-    trained_on = tuned or (whole if experiment.trains_on("prune") else None)
+    trained_on = tuned or (whole if row.network is not row.pruned else None)
+    file = f"{row.id}.onnx"
     return Row(
+        **shallow(row.config),
         id=row.id,
-        method=experiment.method.name,
-        options=experiment.options,
-        granularity=experiment.granularity,
-        fraction=experiment.prune.fraction,
-        keep_per_filter=experiment.prune.keep_per_filter,
-        scope=experiment.scope,
-        seed=experiment.seed,
-        epochs=trained.epochs + finetune.epochs,
         train_seconds=trained.seconds,
         device=trained.device,
         accuracy_dense=trained.accuracy,
         accuracy_masked=pruned.accuracy,
         accuracy_before=pruned.accuracy_before,
+        accuracy_finetuned=trained_on.accuracy if trained_on else None,
         accuracy_shrunk=shrunk.accuracy if shrunk else None,
         accuracy_stored=stored.accuracy if stored else None,
         accuracy_onnx=exported.accuracy,
@@ -149,29 +161,20 @@ def make_row(
         sparsity_prunable=whole.sparsity_prunable,
         sparsity_model=whole.sparsity_model,
         macs=shrunk.macs_after if shrunk else macs,
-        values=row.values,
-        onnx_file=f"{row.id}.onnx",
-        onnx_bytes=exported.onnx_bytes,
-        dense_onnx_bytes=dense.onnx_bytes,
+        onnx_file=file,
+        onnx_bytes=shipped_bytes[file],
+        dense_onnx_bytes=shipped_bytes[DENSE_FILE],
         bound_bytes=exported.bound_bytes,
         stored_bytes=stored.stored_bytes if stored else None,
         selectable=True,
-        why=why(row, shrunk, exported),
+        why=why(row, shrunk),
         latency=latency,
-        trained_granularity=None if experiment.method.granularity == experiment.granularity else experiment.method.granularity,
-        unit=experiment.prune.unit or experiment.method.unit,
-        shares=experiment.shares if pruned_otherwise(experiment) else None,
-        evaluation=experiment.prune.evaluation,
         layers=whole.layers,
         shrunk=shrunk,
-        accuracy_finetuned=trained_on.accuracy if trained_on else None,
-        finetune_epochs=finetune.epochs,
-        finetune_after=finetune.after if finetune.epochs else None,
-        differs=dict(row.differs),
     )
 
 
-def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> str:
+def why(row: RowPlan, shrunk: ShrinkRecord | None) -> str:
     """What can make this file faster than the dense one, or why nothing can (design, rule 7)."""
     if shrunk is None:
         reason = "onnxruntime multiplies the zeros too: pruned weights make the file smaller, not faster"
@@ -186,8 +189,8 @@ def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> st
         reason += f"; {count} dead units stay, most of them in {most.layer} ({most.reason})"
     if shrunk and shrunk.notes:
         reason += f"; {'; '.join(shrunk.notes)}"
-    if row.values == "int8":
+    if row.config.values == "int8":
         reason += "; int8 arithmetic can be faster where the processor has instructions for it"
-    if row.values == "float16":
+    if row.config.values == "float16":
         reason += "; float16 values are widened when the file is loaded"
     return reason

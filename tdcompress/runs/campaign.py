@@ -14,12 +14,12 @@ import torch
 
 from tdcompress.artifacts import Store, hold
 from tdcompress.errors import InterruptedRun, TdcompressError, TrainingError, UserError
-from tdcompress.pipeline import Runner, Task, Watcher
-from tdcompress.recipe import Recipe
-from tdcompress.stages.plan import RunPlan, plan_run
-from tdcompress.stages.run import facts, refuse_processes
+from tdcompress.pipeline import Machine, Runner, Task, Watcher
+from tdcompress.recipes.source import Recipe
+from tdcompress.runs.plan import RunPlan, plan_run
+from tdcompress.runs.run import facts, refuse_processes
+from tdcompress.runs.unfinished import announce, forget, run_lock
 from tdcompress.train.together import own_stream
-from tdcompress.unfinished import announce, forget, run_lock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def run_campaign(
     recipes: Sequence[Recipe],
     *,
     root: Path,
-    device: torch.device,
+    device: str,
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     together: int = 1,
@@ -61,21 +61,25 @@ def run_campaign(
     refuse_processes()
     _refuse_one_name(recipes)
     store = Store(root)
-    runner = Runner(store=store, watcher=watcher, facts=facts(), should_stop=should_stop)
     failed: dict[str, TdcompressError] = {}
     planned: dict[str, list[Task]] = {}
+    places: dict[str, Path] = {}
     with ExitStack() as held:
         for recipe in recipes:
             try:
                 held.enter_context(hold(run_lock(root, recipe.name), f"the run {recipe.name}"))
-                planned[recipe.name] = trainings(plan_run(recipe, device, store.hashes))
+                plan = plan_run(recipe, store.hashes)
             except TdcompressError as error:
                 failed[recipe.name] = error
             else:
+                places |= plan.places
+                planned[recipe.name] = trainings(plan)
                 announce(root, recipe.name, planned[recipe.name], command)
         store.hashes.save()
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
-        pool = _Pool(tasks, runner, device)
+        machine = Machine(device=device, places=places)
+        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop)
+        pool = _Pool(tasks, runner, torch.device(device))
         pool.run(together)
         store.hashes.save()
         for name, named in planned.items():

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdcompress.errors import RecipeError
-from tdcompress.recipe import expand_sweep, key_lines, load_recipe, parse_override, parse_recipe
-from tdcompress.stages.experiment import resolve
+from tdcompress.recipes.experiment import resolve
+from tdcompress.recipes.source import expand_sweep, key_lines, load_recipe, parse_override, parse_recipe
 
 GOOD = """\
 name = "a"
@@ -54,7 +54,7 @@ def test_a_good_recipe_resolves_with_defaults():
     assert (experiment.seed, experiment.method.name, experiment.method.gamma) == (1, "targeted", 0.5)
     assert experiment.export.values == ("float32",)
     assert experiment.bench.budget == "quick"
-    assert experiment.granularity == "weight"
+    assert experiment.pruning.granularity == "weight"
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,17 @@
 """Check what is to be deployed: one ONNX file, or a run's whole folder. Needs no torch."""
 
-import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from tdcompress.artifacts import FORMAT, MANIFEST, check_files
-from tdcompress.errors import ArtifactError
+from tdcompress.artifacts import check_files
+from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import StrPath
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.verify import verify_onnx
-
-REPORT, SAMPLES = "report.json", "samples.npz"
+from tdcompress.runs.manifest import MANIFEST, REPORT, SAMPLES, RunManifest, read_manifest, read_report
 
 
 def verify_path(
@@ -37,11 +35,11 @@ def verify_path(
     path = Path(path)
     if not path.is_dir():
         return {path.name: verify_with_samples(path, external_data=external_data)}
-    files = _manifest_files(path)
+    manifest = read_manifest(path)
     say(f"{path}: hashing files")
-    check_files(path, files)
-    _check_manifest(path)
-    models = sorted(name for name in files if name.endswith(".onnx"))
+    check_files(path, manifest.files)
+    _check_manifest(path, manifest)
+    models = sorted(name for name in manifest.files if name.endswith(".onnx"))
     if not models:
         raise ArtifactError(f"{path / MANIFEST}: names no .onnx file; is {path} a run's folder?")
     reports = {}
@@ -70,22 +68,11 @@ def _holds(samples: Path, output: str) -> bool:
         raise ArtifactError(f"{samples}: not a readable file of samples ({error}); fetch the run's folder again") from None
 
 
-def _check_manifest(folder: Path) -> None:
+def _check_manifest(folder: Path, manifest: RunManifest) -> None:
     """What the manifest says besides its files is in the report too, whose digest it holds."""
-    manifest = json.loads((folder / MANIFEST).read_text())
     try:
-        report = json.loads((folder / REPORT).read_text())
-        same = all(manifest[key] == report[key] for key in ("run", "recipe_key"))
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same or manifest.get("format") != FORMAT:
+        report = read_report(folder)
+    except UserError as error:
+        raise ArtifactError(str(error)) from None
+    if (report.run, report.recipe_key) != (manifest.run, manifest.recipe_key):
         raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not agree with {REPORT}); run the recipe again")
-
-
-def _manifest_files(folder: Path) -> dict[str, str]:
-    path = folder / MANIFEST
-    try:
-        return {str(name): str(digest) for name, digest in json.loads(path.read_text())["files"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error
-        raise ArtifactError(f"{path}: not a readable manifest ({reason}); is {folder} a run's folder?") from None

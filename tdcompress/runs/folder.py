@@ -5,15 +5,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from tdcompress.artifacts import MANIFEST, check_files
-from tdcompress.codec import decode
+from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
 from tdcompress.records import Report
-
-REPORT = "report.json"
+from tdcompress.runs.manifest import MANIFEST, REPORT, RunManifest, read_manifest, read_report
 
 
 def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
@@ -36,13 +33,11 @@ def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
 
 def finished_report(folder: Path, recipe_key: str) -> Report | None:
     """The report of a run folder that is complete and undamaged, else None."""
-    manifest = _read_table(folder / MANIFEST)
-    if manifest.get("recipe_key") != recipe_key or not isinstance(manifest.get("files"), dict):
-        return None
     try:
-        check_files(folder, manifest["files"])
-        return decode(Report, _read_table(folder / REPORT), REPORT)
-    except (ArtifactError, ValueError):
+        manifest = read_manifest(folder)
+        check_files(folder, manifest.files)
+        return read_report(folder) if manifest.recipe_key == recipe_key else None
+    except (ArtifactError, UserError):
         return None
 
 
@@ -52,14 +47,12 @@ def earlier_report(folder: Path, recipe_key: str) -> tuple[Report, dict[str, str
     None where there is none, or where it cannot be trusted.
     """
     for place in (folder, _set_aside(folder)):
-        manifest = _read_table(place / MANIFEST)
-        files = manifest.get("files")
-        if manifest.get("recipe_key") != recipe_key or not isinstance(files, dict):
-            continue
         try:
-            check_files(place, {REPORT: str(files.get(REPORT))})
-            return decode(Report, _read_table(place / REPORT), REPORT), files
-        except (ArtifactError, ValueError):
+            manifest = read_manifest(place)
+            check_files(place, {REPORT: manifest.files.get(REPORT, "")})
+            if manifest.recipe_key == recipe_key:
+                return read_report(place), manifest.files
+        except (ArtifactError, UserError):
             continue
     return None
 
@@ -91,8 +84,8 @@ def _set_aside(folder: Path) -> Path:
 def _take_over(old: Path, folder: Path) -> None:
     if not old.exists():
         return
-    files = _read_table(old / MANIFEST).get("files")
-    replaced = {MANIFEST, *(files if isinstance(files, dict) else ())}
+    manifest = _manifest(old)
+    replaced = {MANIFEST, *(manifest.files if manifest else ())}
     for path in old.iterdir():
         if path.name not in replaced and not (folder / path.name).exists():
             path.rename(folder / path.name)
@@ -100,17 +93,19 @@ def _take_over(old: Path, folder: Path) -> None:
 
 
 def _recipe_key(folder: Path) -> str | None:
-    for name in (MANIFEST, REPORT):  # a run whose manifest is damaged is still a run of its recipe
-        key = _read_table(folder / name).get("recipe_key")
-        if isinstance(key, str):
-            return key
-    return None
+    manifest = _manifest(folder)
+    if manifest is not None:
+        return manifest.recipe_key
+    try:  # a run whose manifest is damaged is still a run of its recipe
+        key = json.loads((folder / REPORT).read_text())["recipe_key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return key if isinstance(key, str) else None
 
 
-def _read_table(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or damaged."""
+def _manifest(folder: Path) -> RunManifest | None:
+    """The manifest, or None where it is missing or damaged."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return read_manifest(folder)
+    except ArtifactError:
+        return None

@@ -1,6 +1,5 @@
 """The folder that people read and ship from: files, report, resolved recipe, links to the stages behind them."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,22 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from tdcompress.artifacts import FORMAT, MANIFEST, Artifact
+from tdcompress.artifacts import Artifact
 from tdcompress.codec import decode, encode
 from tdcompress.files import published, sha256_file, write_text
+from tdcompress.onnxfile.load import load_model, save_model
+from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.pipeline import Task
-from tdcompress.recipe import SECTIONS
+from tdcompress.recipes.experiment import Experiment
+from tdcompress.recipes.source import SECTIONS
 from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report.dependence import write_dependence
 from tdcompress.report.join import keep_joined
 from tdcompress.report.write import write_report
+from tdcompress.runs.manifest import DENSE_FILE, RECIPE, SAMPLES, SELECTED_FILE, save_links, write_manifest
+from tdcompress.runs.plan import RunPlan
+from tdcompress.runs.rows import make_report
 from tdcompress.stages.analyse import MATRIX
-from tdcompress.stages.experiment import Experiment
-from tdcompress.stages.export import ONNX, SAMPLES
-from tdcompress.stages.plan import RunPlan
-from tdcompress.stages.rows import make_report
-
-RECIPE, STAGES = "recipe.toml", "stages.json"
+from tdcompress.stages.export import ONNX
+from tdcompress.stages.export import SAMPLES as EXPORTED_SAMPLES
 
 
 def lay_out(
@@ -39,48 +40,61 @@ def lay_out(
     """
     import tomli_w
 
-    dense = artifacts[plan.dense.key]
-    shipped = {"dense.onnx": dense, **{f"{row.id}.onnx": artifacts[row.export.key] for row in plan.rows}}
-    report = make_report(plan, artifacts)
-    chosen = next((row for row in plan.rows if row.id == report.selected), None)
-    if chosen is not None:
-        shipped["model.onnx"] = artifacts[chosen.export.key]
-    for name, artifact in shipped.items():
-        with published(folder / name) as temporary:
-            shutil.copyfile(artifact.file(ONNX), temporary)
+    exported = {DENSE_FILE: artifacts[plan.dense.key], **{f"{row.id}.onnx": artifacts[row.export.key] for row in plan.rows}}
+    sizes = {name: ship(artifact, plan.recipe_key, folder / name) for name, artifact in exported.items()}
+    report = make_report(plan, artifacts, sizes)
+    if report.selected is not None:
+        exported[SELECTED_FILE] = exported[f"{report.selected}.onnx"]
+        with published(folder / SELECTED_FILE) as temporary:
+            shutil.copyfile(folder / f"{report.selected}.onnx", temporary)
     if earlier is not None:
         before, digests = earlier
-        report = keep_joined(report, before, [name for name in shipped if sha256_file(folder / name) == digests.get(name)])
-    write_samples(folder / SAMPLES, shipped)
+        report = keep_joined(report, before, [name for name in exported if sha256_file(folder / name) == digests.get(name)])
+    write_samples(folder / SAMPLES, exported)
     write_text(folder / RECIPE, tomli_w.dumps(resolved_values(plan)))
-    links = {
-        row.id: {task.stage: _link(task) for task in (row.train, row.pruned, row.network, row.compact, row.deployed, row.export)}
-        for row in plan.rows
-    }
-    links["dense"] = {"train": _link(plan.dense_train), "export": _link(plan.dense)}
-    links |= {"bench": {"bench": _link(plan.bench)}} if plan.bench else {}
-    write_text(folder / STAGES, json.dumps(links, indent=1))
+    save_links(folder, links(plan))
     write_report(report, folder)
     if plan.analyses:
         analyses = [artifacts[task.key] for task in plan.analyses]
         records = [decode(AnalysisRecord, artifact.record, "analyse") for artifact in analyses]
         matrices = [np.load(artifact.file(MATRIX), allow_pickle=False) for artifact in analyses]
         write_dependence(folder, records, matrices, report)
-    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    manifest = {"format": FORMAT, "run": plan.recipe.name, "recipe_key": plan.recipe_key, "files": files}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    write_manifest(folder, plan.recipe.name, plan.recipe_key)
     return report
 
 
+def ship(exported: Artifact, recipe_key: str, path: Path) -> int:
+    """Copy an export's ONNX file and stamp it with the recipe that it is shipped by; recipes can share an export.
+
+    Args:
+        exported: the export.
+        recipe_key: of the run.
+        path: the file in the run's folder.
+
+    Returns:
+        Its bytes.
+    """
+    model = load_model(exported.file(ONNX))
+    set_metadata(model, {"recipe_key": recipe_key})
+    return save_model(model, path)
+
+
+def links(plan: RunPlan) -> dict[str, dict[str, str]]:
+    """Row -> stage -> the stage's folder, from the run's."""
+    found = {row.id: {task.stage.name: _link(task) for task in row.tasks()} for row in plan.rows}
+    found["dense"] = {"train": _link(plan.dense_train), "export": _link(plan.dense)}
+    return found | ({"bench": {"bench": _link(plan.bench)}} if plan.bench else {})
+
+
 def _link(task: Task) -> str:
-    return f"../stages/{task.stage}/{task.key}"
+    return f"../stages/{task.stage.name}/{task.key}"
 
 
 def write_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
     """Real inputs, and what each file has to give for them, for ``verify`` on the deployment machine; see ``stages.export``."""
     arrays: dict[str, np.ndarray] = {}
     for name, artifact in shipped.items():
-        with np.load(artifact.file(SAMPLES), allow_pickle=False) as archive:
+        with np.load(artifact.file(EXPORTED_SAMPLES), allow_pickle=False) as archive:
             arrays["input"] = archive["input"]
             arrays[f"output/{name}"] = archive["output"]
     with published(path) as temporary, temporary.open("wb") as file:

@@ -1,8 +1,8 @@
 """Rows of one run are told apart by what differs between them, and by nothing else."""
 
-from tdcompress.recipe import expand_sweep, parse_recipe
-from tdcompress.stages.experiment import Experiment, resolve
-from tdcompress.stages.names import differences, method_label, pruned_otherwise, row_ids
+from tdcompress.recipes.experiment import Experiment, resolve
+from tdcompress.recipes.names import differences, method_label, row_config, row_ids
+from tdcompress.recipes.source import expand_sweep, parse_recipe
 
 RECIPE = """
 name = "names"
@@ -40,7 +40,7 @@ def test_defaults_that_are_off_say_nothing_and_names_that_end_in_a_digit_keep_of
         '"sparsity.alpha" = 0.66\n"sparsity.ramp_scale" = true\n'
     )
     assert row_ids(rows) == ["targeted-l1_0.1-0.5", "targeted-ramp-ramp_scale-0.5"]
-    assert method_label(rows[0]) == "targeted(alpha=0.66,gamma=0.75,l1=0.1)"
+    assert method_label(rows[0].method) == "targeted(alpha=0.66,gamma=0.75,l1=0.1)"
 
 
 def test_lists_switches_and_excluded_layers() -> None:
@@ -91,6 +91,7 @@ def test_shares_and_schedules_tell_rows_apart() -> None:
         "targeted-cubic-0.5",
         "targeted-cubic-freeze_share0.2-0.5",
     ]
-    assert method_label(rows[3]) == "targeted(alpha=0.5,gamma=0.5,shares=erk)"
-    assert [pruned_otherwise(row) for row in rows] == [False, True, False, False, True, False, False]
+    assert method_label(rows[3].method) == "targeted(alpha=0.5,gamma=0.5,shares=erk)"
+    told = [row_config(row, "float32", {}).shares for row in rows]
+    assert told == [None, "erk", None, None, "global", None, None]
     assert all("prune.shares" not in each for each in differences(rows))

@@ -11,7 +11,7 @@ import pytest
 
 from tdcompress.errors import ArtifactError, ModelError, VerificationError
 from tdcompress.files import sha256_file
-from tdcompress.verification import verify_path, verify_with_samples
+from tdcompress.runs.verification import verify_path, verify_with_samples
 
 
 @pytest.fixture
@@ -79,14 +79,21 @@ def test_a_changed_weight_is_found_by_the_outputs(run):
         verify_with_samples(run / "dense.onnx")
 
 
+def change(run, **values):
+    """Other values in a run's manifest."""
+    path = run / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (lambda run: (run / "manifest.json").unlink(), "no such file.*is .* a run's folder"),
         (lambda run: (run / "manifest.json").write_text("[]"), "not a readable manifest"),
-        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "does not agree with report.json"),
+        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "not a readable manifest"),
+        (lambda run: change(run, files={}, recipe_key="another"), "does not agree with report.json"),
         (lambda run: [path.unlink() for path in run.glob("*.onnx")] and rehash(run), r"names no \.onnx file"),
-        (lambda run: (run / "manifest.json").write_text('{"files": {"../x.onnx": "0"}}'), "outside its folder"),
+        (lambda run: change(run, files={"../x.onnx": "0"}), "outside its folder"),
         (lambda run: (run / "dense.onnx").unlink(), r"dense\.onnx: is missing"),
         (lambda run: (run / "samples.npz").write_bytes(b"no"), r"samples\.npz: is damaged"),
     ],

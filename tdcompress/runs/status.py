@@ -1,15 +1,14 @@
 """What runs there are and how far they are, read from their folders. Needs no torch."""
 
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.report.tables import Table, numbered, numbers, texts
-from tdcompress.unfinished import Unfinished, unfinished_runs
+from tdcompress.runs.manifest import MANIFEST, REPORT, linked_stages, read_manifest, read_report
+from tdcompress.runs.unfinished import Unfinished, unfinished_runs
 
 
 def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
@@ -18,7 +17,7 @@ def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
     Raises:
         UserError: the one run that is asked for is not there.
     """
-    folders = sorted(path.parent for path in root.glob("[!.]*/report.json"))
+    folders = sorted(path.parent for path in root.glob(f"[!.]*/{REPORT}"))
     unfinished = unfinished_runs(root)
     if only is not None:
         folders = [folder for folder in folders if folder.name == only]
@@ -87,27 +86,26 @@ def ago(seconds: float) -> str:
 
 def _run_row(folder: Path) -> tuple[str, ...]:
     try:
-        report = json.loads((folder / "report.json").read_text())
-        network = f"{report['model']} on {report['data']}"
-        facts = (str(len(report["rows"])), str(report["selected"] or "none"), network, str(report["created"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder.name, "damaged: report.json; run the recipe again", "", "", "", ""
-    return folder.name, _state(folder), *facts
+        report = read_report(folder)
+    except (ArtifactError, UserError):
+        return folder.name, f"damaged: {REPORT}; run the recipe again", "", "", "", ""
+    network = f"{report.model} on {report.data}"
+    return folder.name, _state(folder), str(len(report.rows)), report.selected or "none", network, report.created
 
 
 def _state(folder: Path) -> str:
+    if not (folder / MANIFEST).is_file():
+        return "unfinished; run the recipe again"
     try:
-        check_files(folder, json.loads((folder / MANIFEST).read_text())["files"])
+        check_files(folder, read_manifest(folder).files)
     except ArtifactError as error:
         return f"damaged: {error}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unfinished; run the recipe again"
     return "complete"
 
 
 def stage_table(root: Path, only: str | None = None) -> Table:
     """Stages on disk by kind: done, unfinished (at work, or a killed run's to be taken up again), and set aside as damaged."""
-    folders = list(_stages_of(root, only)) if only else [path for path in root.glob("stages/*/*") if path.is_dir()]
+    folders = linked_stages(root / only) if only else [path for path in root.glob("stages/*/*") if path.is_dir()]
     counts: dict[str, list[int]] = {}
     for folder in folders:
         kind = 1 if folder.suffix == ".partial" else 2 if folder.suffix == ".damaged" else 0
@@ -117,14 +115,3 @@ def stage_table(root: Path, only: str | None = None) -> Table:
         columns=(*texts("stage"), *numbers("done", "unfinished", "damaged")),
         rows=tuple((stage, *map(str, numbers)) for stage, numbers in sorted(counts.items())),
     )
-
-
-def _stages_of(root: Path, run: str) -> Iterable[Path]:
-    try:
-        links: dict[str, dict[str, Any]] = json.loads((root / run / "stages.json").read_text())
-    except (OSError, ValueError):
-        return
-    for relative in sorted({link for row in links.values() for link in row.values()}):
-        folder = (root / run / str(relative)).resolve()
-        if folder.is_dir():
-            yield folder

@@ -5,6 +5,7 @@ out of range is a ``RecipeError`` that says file, line, key and, for a misspelt 
 """
 
 import itertools
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -47,10 +48,17 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A recipe as written, with ``--set`` applied: nested values, and where each came from."""
+    """A recipe as written, with ``--set`` applied.
+
+    Attributes:
+        values: nested.
+        source: where each came from.
+        bound: tables that were read already; the combinations of a sweep share most of theirs.
+    """
 
     values: Values
     source: Source
+    bound: dict[tuple[type, str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -80,8 +88,14 @@ class Recipe:
         Raises:
             RecipeError: an unknown, missing or wrong key, with its line.
         """
+        given = self.section(section) if values is None else values
+        written = (kind, section, json.dumps(given, sort_keys=True, default=repr))
+        if written in self.bound:
+            known: T = self.bound[written]
+            return known
         try:
-            return decode(kind, self.section(section) if values is None else values, section)
+            self.bound[written] = bound = decode(kind, given, section)
+            return bound
         except UnknownKeyError as error:
             raise self.source.error(error.path, f"{error.path}: unknown key{nearest(error.path, error.known)}") from None
         except ValueError as error:
@@ -272,7 +286,7 @@ def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]]) -> Recipe:
         _assign(values, path, value, source)
         lines[path] = lines.get(written, lines.get("sweep", 0))
     _check_top(values, source)
-    return Recipe(values=values, source=source)
+    return Recipe(values=values, source=source, bound=recipe.bound)
 
 
 def _copy(value: Any) -> Any:

@@ -11,14 +11,14 @@ import torch
 
 from tdcompress.artifacts import Store, hold
 from tdcompress.errors import UnsupportedError, UserError
-from tdcompress.pipeline import Runner, Task, Watcher
-from tdcompress.recipe import Recipe
+from tdcompress.pipeline import Machine, Runner, Watcher
+from tdcompress.recipes.source import Recipe
 from tdcompress.records import Report
-from tdcompress.stages.folder import earlier_report, finished_report, refuse_another_recipe, renewed
-from tdcompress.stages.layout import lay_out
-from tdcompress.stages.plan import RunPlan, plan_run
-from tdcompress.stages.rows import versions
-from tdcompress.unfinished import announced, run_lock
+from tdcompress.runs.folder import earlier_report, finished_report, refuse_another_recipe, renewed
+from tdcompress.runs.layout import lay_out
+from tdcompress.runs.plan import plan_run
+from tdcompress.runs.rows import versions
+from tdcompress.runs.unfinished import announced, run_lock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Finished:
     made: int
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str) -> str:
     """The device of ``--device``: "auto" takes a GPU where there is one.
 
     Raises:
@@ -44,14 +44,14 @@ def find_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: it is one of auto, cpu, cuda")
     # the accuracy of one network is the same everywhere only if float32 means float32
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device(name)
+    return name
 
 
 def run_recipe(
     recipe: Recipe,
     *,
     root: Path,
-    device: torch.device,
+    device: str,
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     replace: bool = False,
@@ -76,11 +76,12 @@ def run_recipe(
     store = Store(root)
     folder = root / recipe.name
     with hold(run_lock(root, recipe.name), f"the run {recipe.name}"):
-        plan = plan_run(recipe, device, store.hashes)
+        plan = plan_run(recipe, store.hashes)
         store.hashes.save()
         refuse_another_recipe(folder, plan.recipe_key, replace)
-        runner = Runner(store=store, watcher=watcher, facts=facts(), should_stop=should_stop)
-        tasks = all_tasks(plan)
+        machine = Machine(device=device, places=plan.places)
+        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop)
+        tasks = plan.tasks()
         with announced(root, recipe.name, tasks, command):
             artifacts = {task.key: runner.ensure(task) for task in tasks}
             store.hashes.save()
@@ -108,12 +109,3 @@ def refuse_processes() -> None:
 def facts() -> dict[str, Any]:
     """Versions and host, for manifests."""
     return {"versions": versions(), "host": {"system": platform.platform(), "machine": platform.machine()}}
-
-
-def all_tasks(plan: RunPlan) -> list[Task]:
-    """Every task whose result the report needs, trainings first."""
-    rows = plan.rows
-    tasks = [*(row.train for row in rows), plan.dense_train, plan.dense]
-    tasks += [task for row in rows for task in (row.pruned, row.network, row.compact, row.deployed, row.export)]
-    tasks += plan.analyses
-    return tasks + ([plan.bench] if plan.bench else [])

@@ -1,12 +1,11 @@
-"""A finished run's report, read back: compared with a published table, or joined by what other machines measured."""
+"""A finished run, taken up again: compared with a published table, or joined by what other machines measured."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tdcompress.artifacts import MANIFEST
-from tdcompress.codec import decode
-from tdcompress.errors import ArtifactError, UserError
+from tdcompress.errors import UserError
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report
 from tdcompress.report import dependence, markdown
@@ -15,23 +14,7 @@ from tdcompress.report.document import Document
 from tdcompress.report.join import join_bench
 from tdcompress.report.papers import published_table
 from tdcompress.report.write import write_report
-
-
-def load_report(folder: Path) -> Report:
-    """The report of a run's folder.
-
-    Raises:
-        UserError: no such run, or one that is not finished.
-        ArtifactError: a report.json that cannot be read.
-    """
-    path = folder / "report.json"
-    if not path.is_file():
-        state = "has no report.json yet: run its recipe again to finish it" if folder.is_dir() else "no such run"
-        raise UserError(f"{folder}: {state}; `tdcompress status` lists the runs")
-    try:
-        return decode(Report, json.loads(path.read_text()), "report")
-    except ValueError as error:
-        raise ArtifactError(f"{path}: damaged, or of another version ({error}); run the recipe again to rebuild it") from None
+from tdcompress.runs.manifest import read_manifest, read_report, save_manifest
 
 
 def join_files(folder: Path, files: Sequence[Path]) -> Report:
@@ -40,21 +23,19 @@ def join_files(folder: Path, files: Sequence[Path]) -> Report:
     Raises:
         UserError: a file that is not such a result, or that timed other files than this run's.
     """
-    report = load_report(folder)
-    digests = _manifest(folder)["files"]
+    report, manifest = read_report(folder), read_manifest(folder)
     for file in files:
         try:
             found = json.loads(file.read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: not readable as JSON ({error}); write it with `tdcompress bench --json`") from None
         try:
-            report = join_bench(report, found, digests)
+            report = join_bench(report, found, manifest.files)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
     written = write_report(report, folder)
-    manifest = _manifest(folder)
-    manifest["files"] |= {path.name: sha256_file(path) for path in written}
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
+    digests = manifest.files | {path.name: sha256_file(path) for path in written}
+    save_manifest(folder, replace(manifest, files=digests))
     return report
 
 
@@ -72,13 +53,3 @@ def compare_with(folder: Path, report: Report, table_id: str) -> Document:
     document = Document(title=f"{report.run} beside {table_id}", subtitle=f"{report.model} on {report.data}", blocks=blocks)
     write_text(folder / f"compare-{table_id}.md", markdown.render_document(document))
     return document
-
-
-def _manifest(folder: Path) -> dict[str, dict[str, str]]:
-    try:
-        manifest: dict[str, dict[str, str]] = json.loads((folder / MANIFEST).read_text())
-        if not isinstance(manifest["files"], dict):
-            raise TypeError("files is not a table")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder / MANIFEST}: not a readable manifest ({error}); run the recipe again") from None
-    return manifest

@@ -13,7 +13,7 @@ def recipes_folder() -> Path:
     Raises:
         UserError: neither is there.
     """
-    beside = Path(__file__).resolve().parent.parent / "pipelines"
+    beside = Path(__file__).resolve().parents[2] / "pipelines"
     installed = Path(sysconfig.get_path("data")) / "share" / "tdcompress" / "pipelines"
     for folder in (beside, installed):
         if folder.is_dir():

@@ -7,25 +7,27 @@ import pytest
 
 from tdcompress.artifacts import Store, hold, holder
 from tdcompress.errors import InterruptedRun, UserError, VerificationError
-from tdcompress.pipeline import Runner, Task
-from tdcompress.status import ago, status_tables
-from tdcompress.unfinished import announced, run_lock, unfinished_runs
+from tdcompress.pipeline import Runner, Stage, Task
+from tdcompress.runs.status import ago, status_tables
+from tdcompress.runs.unfinished import announced, run_lock, unfinished_runs
 
 
-def write(workspace):
+def write(settings, workspace):
     (workspace.folder / "out").write_text("x")
     return {}
 
 
-def fail(workspace):
+def fail(settings, workspace):
     (workspace.folder / "half").write_text("x")
     raise InterruptedRun("stopped", 15)
 
 
 def chain(last=write):
-    first = Task(stage="train", version=1, settings={}, work=write, title="train")
-    middle = Task(stage="prune", version=1, settings={}, inputs={"train": first}, work=write, title="prune")
-    return Task(stage="export", version=1, settings={}, inputs={"network": middle}, work=last, title="export")
+    task = None
+    for name, run in (("train", write), ("prune", write), ("export", last)):
+        stage = Stage(name=name, version=1, settings=dict, run=run)
+        task = Task(stage=stage, settings={}, inputs={"network": task} if task else {}, title=name)
+    return task
 
 
 @pytest.fixture

@@ -15,29 +15,12 @@ from typing import Any, Literal, Union
 from tdcompress.data.registry import DATASETS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
-from tdcompress.recipe import SECTIONS, SWEPT
+from tdcompress.recipes.experiment import TABLES
+from tdcompress.recipes.source import SECTIONS, SWEPT
 from tdcompress.report.document import Block, Document, Items, Paragraph, Section
 from tdcompress.report.tables import Table, texts
-from tdcompress.stages.experiment import (
-    AnalyseSettings,
-    BenchSettings,
-    ExportSettings,
-    FinetuneSettings,
-    PruneSettings,
-    ShrinkSettings,
-)
-from tdcompress.train.settings import TrainSettings
 
-# The tables that one dataclass owns, and those whose further keys depend on the name that one key gives.
-PLAIN: Mapping[str, type] = {
-    "train": TrainSettings,
-    "prune": PruneSettings,
-    "finetune": FinetuneSettings,
-    "shrink": ShrinkSettings,
-    "export": ExportSettings,
-    "bench": BenchSettings,
-    "analyse": AnalyseSettings,
-}
+# The tables whose further keys depend on the name that one key gives.
 NAMED: Mapping[str, tuple[str, Mapping[str, type]]] = {
     "data": ("name", DATASETS),
     "model": ("name", MODELS),
@@ -121,8 +104,8 @@ def _toml(value: Any) -> str:
 
 def table_of(section: str) -> Table:
     """The keys of one of a recipe's tables; "for" says which names own a key that not all own."""
-    if section in PLAIN:
-        own = ((key.path, key.values, key.default, "", key.meaning) for key in keys_of(PLAIN[section]))
+    if section in TABLES:
+        own = ((key.path, key.values, key.default, "", key.meaning) for key in keys_of(TABLES[section]))
         return Table(title="", columns=COLUMNS, rows=tuple(own))
     chooser, registry = NAMED[section]
     names = " or ".join(f'"{name}"' for name in registry)
@@ -186,7 +169,7 @@ def keys_document() -> Document:
     blocks: list[Block] = [_TOP]
     for section in (*SECTIONS, "analyse"):
         blocks.append(Section(title=f"[{section}]"))
-        if section in PLAIN and (about := _about(PLAIN[section])):
+        if section in TABLES and (about := _about(TABLES[section])):
             blocks.append(Paragraph(text=about))
         blocks.append(table_of(section))
     return Document(

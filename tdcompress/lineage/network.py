@@ -1,0 +1,128 @@
+"""Networks read back from artefacts: each is known by its own manifest and those of what it was made from."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tdcompress.artifacts import Artifact
+from tdcompress.data.base import Dataset
+from tdcompress.errors import ModelError
+from tdcompress.files import published
+from tdcompress.lineage.origin import Origin, origin_of
+from tdcompress.lineage.samples import example_inputs
+from tdcompress.methods.base import MethodSettings
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.models.registry import instantiate
+from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrink.rebuild import narrow
+from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.storage.csr import load_dense
+
+MODEL, METHOD, MASKS = "model.safetensors", "method.safetensors", "masks.safetensors"
+KEPT, WEIGHTS = "kept_channels.json", "weights.npz"
+
+
+def load_network(artifact: Artifact, data: Dataset | None = None) -> nn.Module:
+    """The network as an artefact deploys it: trained, pruned, fine-tuned, stored as sparse weights, or narrow.
+
+    Args:
+        artifact: of any stage that makes a network; nothing else is needed to know what it holds.
+        data: its data set, which says how many classes there are and how large the images; None = read it where it usually
+            lies.
+
+    Returns:
+        The network on the CPU in eval mode.
+
+    Raises:
+        ArtifactError: what the artefact was made from is missing.
+        DataError: its data set is missing, or is another one.
+        ModelError: weights that do not fit the network.
+    """
+    origin = origin_of(artifact)
+    data = data or origin.data.load({})
+    if artifact.stage == "train":
+        return trained_network(artifact, data)[0]
+    model = new_network(origin, data)
+    if artifact.stage == "store":
+        arrays = load_dense(artifact.file(WEIGHTS))
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return model.eval()
+    if KEPT in artifact.files:
+        model = narrow(model, json.loads(artifact.file(KEPT).read_text()))
+    load_weights(model, artifact.file(MODEL))
+    return model.eval()
+
+
+def trained_network(trained: Artifact, data: Dataset) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The network as its training deploys it, unpruned, and the method's own scores.
+
+    Args:
+        trained: of the stage "train".
+        data: its data set.
+    """
+    origin = origin_of(trained)
+    model = new_network(origin, data)
+    load_weights(model, trained.file(MODEL))
+    method = origin.method.settings
+    net = SparseNet(model.eval(), method.build(training_targets(method, model, data), model), l1=method.l1)
+    net.method.load_state_dict(load_file(trained.file(METHOD)))
+    scores = net.method.scores(net.parameters_by_name())
+    return net.plain(), scores
+
+
+def new_network(origin: Origin, data: Dataset) -> nn.Module:
+    """The dense network on the CPU as its constructor makes it."""
+    return instantiate(origin.model.settings, classes=len(data.classes), image=data.image, seed=origin.seed)
+
+
+def initial_network(origin: Origin, data: Dataset, places: Mapping[str, Path]) -> nn.Module:
+    """The dense network on the CPU, with the weights that its training starts from.
+
+    Args:
+        origin: of the training.
+        data: its data set.
+        places: files of initial weights, by their sha256.
+
+    Raises:
+        ModelError: the file of initial weights is not known, or does not fit the network.
+    """
+    model = new_network(origin, data)
+    init = origin.model.init
+    if init is not None:
+        if init not in places:
+            raise ModelError(f"model.init: where the initial weights with sha256 {init} lie is not known")
+        load_weights(model, places[init])
+    return model
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Read all weights of a network from a safetensors file.
+
+    Raises:
+        ModelError: the file is not safetensors, or its tensors are not the network's.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: does not hold the weights of this {type(model).__name__}: {reason}") from None
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Publish a safetensors file."""
+    with published(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+
+
+def training_targets(method: MethodSettings, model: nn.Module, data: Dataset) -> Targets:
+    """What a method may touch in a network while it trains."""
+    weights = prunable_weights(model, method.exclude)
+    if method.granularity != "unit":
+        return Targets(weights=weights)
+    groups = unit_groups(model, example_inputs(data), weights, scope=method.scope, unit=method.unit)
+    return Targets(weights=weights, groups=groups)

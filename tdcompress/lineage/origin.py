@@ -1,0 +1,191 @@
+"""Where a network comes from: the seed, data, architecture and method of its training, as keys know them."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from tdcompress.artifacts import Artifact
+from tdcompress.codec import Coded, Json, decode, encode
+from tdcompress.data.base import Dataset, DataSettings, HashFile
+from tdcompress.data.registry import DATASETS
+from tdcompress.errors import ArtifactError, DataError, UserError
+from tdcompress.methods.base import MethodSettings
+from tdcompress.methods.registry import METHODS
+from tdcompress.models.base import ModelSettings
+from tdcompress.models.registry import settings_type
+
+T = TypeVar("T")
+
+_PLACE = ("root", "download")  # keys that say where data lies; the content's hash says what it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownData(Coded):
+    """A data set by what it holds, wherever it lies.
+
+    Attributes:
+        content: hash of all that is read.
+        settings: its other keys; those that say where it lies are at their defaults.
+    """
+
+    content: str
+    settings: DataSettings
+
+    @classmethod
+    def of(cls, settings: DataSettings, hash_file: HashFile | None = None) -> Self:
+        """Hash a data set where it lies.
+
+        Raises:
+            DataError: data that is missing or damaged.
+        """
+        usual = {field.name: field.default for field in fields(settings) if field.name in _PLACE and field.default is not MISSING}
+        return cls(content=settings.content_hash(hash_file), settings=_placed(settings, **usual))
+
+    def load(self, places: Mapping[str, Path]) -> Dataset:
+        """Read it, once for all stages of a run.
+
+        Args:
+            places: root folders by content.
+
+        Raises:
+            DataError: data that is missing or damaged, or other data than this.
+        """
+        if not any(field.name == "root" for field in fields(self.settings)):
+            return _loaded(self.settings)
+        place = places.get(self.content)
+        settings = self.settings if place is None else _placed(self.settings, root=str(place))
+        if place is None and settings.content_hash() != self.content:
+            raise DataError(f"{settings.name}: what lies at its usual place is other data than the network was trained on")
+        return _loaded(settings)
+
+    def to_json(self) -> Json:  # noqa: D102
+        kept = {key: value for key, value in encode(self.settings).items() if key not in _PLACE}
+        return {"name": self.settings.name, "content": self.content, **kept}
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:  # noqa: D102
+        name, values = _named(value, where)
+        content = str(values.pop("content", ""))
+        if name not in DATASETS:
+            raise ValueError(f"{where}.name: there is no data set {name!r}")
+        return cls(content=content, settings=decode(DATASETS[name], values, where))
+
+
+def _placed(settings: DataSettings, **keys: Any) -> DataSettings:
+    """The same data set elsewhere."""
+    return replace(settings, **keys)
+
+
+@lru_cache(maxsize=2)
+def _loaded(settings: DataSettings) -> Dataset:
+    return settings.load()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel(Coded):
+    """An architecture by its name.
+
+    Attributes:
+        name: as written; "torchvision/resnet18" is a name too.
+        init: sha256 of a safetensors file that the weights start from, or None.
+        settings: the network's own keys.
+    """
+
+    name: str
+    init: str | None
+    settings: ModelSettings
+
+    def to_json(self) -> Json:  # noqa: D102
+        return {"name": self.name, "init": self.init, **encode(self.settings)}
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:  # noqa: D102
+        name, values = _named(value, where)
+        init = values.pop("init", None)
+        try:
+            kind = settings_type(name)
+        except UserError as error:
+            raise ValueError(f"{where}.name: {error}") from None
+        return cls(name=name, init=init, settings=decode(kind, values, where))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedMethod(Coded):
+    """A training method by its name."""
+
+    settings: MethodSettings
+
+    def to_json(self) -> Json:  # noqa: D102
+        return {"name": self.settings.name, **encode(self.settings)}
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:  # noqa: D102
+        name, values = _named(value, where)
+        if name not in METHODS:
+            raise ValueError(f"{where}.name: there is no method {name!r}")
+        return cls(settings=decode(METHODS[name], values, where))
+
+
+def _named(value: Json, where: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise ValueError(f"{where}.name: missing")
+    return value["name"], {key: item for key, item in value.items() if key != "name"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What makes a trained network what it is, besides how long and by what optimizer it was trained.
+
+    Attributes:
+        seed: of every random generator.
+        data: what it was trained on.
+        model: its architecture.
+        method: of its training.
+    """
+
+    seed: int
+    data: KnownData
+    model: NamedModel
+    method: NamedMethod
+
+
+def training_of(artifact: Artifact) -> Artifact:
+    """The training behind an artefact, which may be that artefact itself.
+
+    Raises:
+        ArtifactError: there is none, or an artefact on the way is missing.
+    """
+    trained = artifact.ancestor("train")
+    if trained is None:
+        raise ArtifactError(f"{artifact.folder}: comes from no training")
+    return trained
+
+
+def origin_of(artifact: Artifact) -> Origin:
+    """Where the network of an artefact comes from.
+
+    Raises:
+        ArtifactError: as ``training_of``, or settings that cannot be read.
+    """
+    trained = training_of(artifact)
+    own = {field.name for field in fields(Origin)}
+    return settings_of(Origin, trained, {key: value for key, value in trained.settings.items() if key in own})
+
+
+def settings_of(kind: type[T], artifact: Artifact, values: Json | None = None) -> T:
+    """An artefact's settings as its stage's type.
+
+    Args:
+        kind: the type.
+        artifact: of that stage.
+        values: the settings where they are not all of them.
+
+    Raises:
+        ArtifactError: settings that cannot be read.
+    """
+    try:
+        return decode(kind, artifact.settings if values is None else values)
+    except ValueError as error:
+        raise ArtifactError(f"{artifact.folder}: of another version ({error}); run the recipe again to rebuild it") from None

@@ -1,0 +1,160 @@
+"""One resolved combination of a recipe: every section as the settings dataclass that owns its keys."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tdcompress.data.base import DataSettings
+from tdcompress.data.registry import DATASETS
+from tdcompress.errors import UserError
+from tdcompress.methods.base import MethodSettings
+from tdcompress.methods.registry import METHODS
+from tdcompress.methods.targeted import TargetedSettings
+from tdcompress.models.base import ModelSettings
+from tdcompress.models.registry import settings_type
+from tdcompress.recipes.source import Recipe
+from tdcompress.sparsity.patterns import check_fraction
+from tdcompress.stages.analyse import AnalyseTable
+from tdcompress.stages.bench import BenchTable
+from tdcompress.stages.export import ExportTable
+from tdcompress.stages.finetune import Settings as FinetuneTable
+from tdcompress.stages.prune import PruneTable
+from tdcompress.stages.prune import Settings as Pruning
+from tdcompress.stages.shrink import Settings as ShrinkTable
+from tdcompress.train.settings import TrainSettings
+
+# The recipe's tables that one dataclass owns, by name.
+TABLES: Mapping[str, type] = {
+    "train": TrainSettings,
+    "prune": PruneTable,
+    "finetune": FinetuneTable,
+    "shrink": ShrinkTable,
+    "export": ExportTable,
+    "bench": BenchTable,
+    "analyse": AnalyseTable,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One combination of a recipe, resolved: nothing in it is left open.
+
+    Attributes:
+        model_name: as written; "torchvision/resnet18" is a name too.
+        init: a safetensors file that the weights start from.
+        prune: the [prune] table as written.
+        pruning: with what it leaves open as in the training.
+    """
+
+    seed: int
+    data: DataSettings
+    model_name: str
+    model: ModelSettings
+    init: str | None
+    method: MethodSettings
+    train: TrainSettings
+    prune: PruneTable
+    pruning: Pruning
+    finetune: FinetuneTable
+    shrink: ShrinkTable
+    export: ExportTable
+    bench: BenchTable
+    analyse: AnalyseTable | None = None
+
+
+def resolve(recipe: Recipe) -> Experiment:
+    """Bind every section to its owner, with defaults.
+
+    Raises:
+        RecipeError: anything that is not right, with file, line and key.
+    """
+    data_type, data_values = recipe.choose(DATASETS, "data", "name")
+    method_type, method_values = recipe.choose(METHODS, "sparsity", "method")
+    model_name, model_type, model_values, init = _model(recipe)
+    tables: dict[str, Any] = {name: recipe.bind(kind, name) for name, kind in TABLES.items() if name != "analyse"}
+    analysis = recipe.bind(AnalyseTable, "analyse") if "analyse" in recipe.values else None
+    method = recipe.bind(method_type, "sparsity", method_values)
+    try:
+        method = method.for_training(tables["train"].epochs)
+    except ValueError as error:
+        key = str(error).split(":")[0]
+        raise recipe.source.error(f"sparsity.{key}", f"sparsity.{error}") from None
+    experiment = Experiment(
+        seed=recipe.seed,
+        data=recipe.bind(data_type, "data", data_values),
+        model_name=model_name,
+        model=recipe.bind(model_type, "model", model_values),
+        init=init,
+        method=method,
+        pruning=tables["prune"].after(method),
+        analyse=analysis,
+        **tables,
+    )
+    for key, problem in _contradictions(experiment):
+        raise recipe.source.error(key, problem)
+    return experiment
+
+
+def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """Tables that are right by themselves and do not go together: the key to change, and why."""
+    pruning = experiment.pruning
+    units = pruning.granularity == "unit"
+    if experiment.analyse is not None and pruning.fraction is None:
+        yield "prune", "prune.fraction: [analyse] needs the share that is pruned"
+    if experiment.analyse is not None and units:
+        yield "prune.granularity", 'prune.granularity: [analyse] is of single weights; set "weight"'
+    if units and pruning.keep_per_filter is not None:
+        counted = 'it counts weights of a filter; with granularity = "unit" give fraction'
+        yield "prune.keep_per_filter", f"prune.keep_per_filter: {counted}"
+    if units and pruning.shares == "filter":
+        split = '"filter" is a share of the weights of each filter; units have "layer", "erk" or "global"'
+        yield "prune.shares", f"prune.shares: {split}"
+    if pruning.granularity == "2:4":
+        yield from _unlike_two_of_four(experiment.prune)
+    if not units and experiment.finetune.after == "shrink":
+        only = 'weights are pruned here, and only units are shrunk; "prune" trains on with the zeros frozen'
+        yield "finetune.after", f"finetune.after: {only}"
+    if pruning.evaluation == "released" and (reason := _no_candidates(experiment)):
+        yield "prune.evaluation", f'prune.evaluation: "released" prunes {reason}; take "plain"'
+
+
+def _unlike_two_of_four(prune: PruneTable) -> Iterator[tuple[str, str]]:
+    """What "2:4" cannot be combined with."""
+    for key, why in (
+        ("keep_per_filter", "it keeps two of every four; give fraction = 0.5"),
+        ("shares", "there is nothing to split"),
+    ):
+        if getattr(prune, key) is not None:
+            yield f"prune.{key}", f'prune.{key}: not a key of granularity = "2:4": {why}'
+    try:
+        check_fraction(prune.fraction or 0, "2:4")
+    except ValueError as error:
+        yield "prune.fraction", f"prune.fraction: {error}"
+
+
+def _no_candidates(experiment: Experiment) -> str | None:
+    """Why a training's candidates cannot be pruned as the released code's evaluation does, or None where they can."""
+    method = experiment.method
+    if not isinstance(method, TargetedSettings) or method.gamma is None:
+        return f"the training's candidates, its bottom gamma share, and this {method.name} has no gamma"
+    if experiment.prune.fraction is None:
+        return "the larger one of fraction and gamma, and keep_per_filter is no share"
+    if (pruned := experiment.pruning.granularity) != method.granularity:
+        return f'the training\'s candidates, of granularity "{method.granularity}", and here it is "{pruned}"'
+    if (shares := experiment.pruning.shares) != method.split:
+        return f'the training\'s candidates, split by "{method.split}", and here shares = "{shares}"'
+    return None
+
+
+def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], dict[str, Any], str | None]:
+    values = recipe.section("model")
+    name, init = values.pop("name", None), values.pop("init", None)
+    if not isinstance(name, str):
+        raise recipe.source.error("model", "model.name is missing: the name of a network")
+    if init is not None and (not isinstance(init, str) or not Path(init).is_file()):
+        raise recipe.source.error("model.init", f"model.init: {init!r} is not a file")
+    try:
+        return name, settings_type(name), values, init
+    except UserError as error:
+        raise recipe.source.error("model.name", f"model.name: {error}") from None

@@ -1,0 +1,173 @@
+"""What rows are called: labels that people read, ids that name files, and what tells rows of one run apart."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from tdcompress.codec import encode
+from tdcompress.methods.base import MethodSettings
+from tdcompress.recipes.experiment import TABLES, Experiment
+from tdcompress.records import RowConfig
+from tdcompress.report.text import plural
+from tdcompress.stages.export import Values
+from tdcompress.stages.prune import Share
+
+_STEPS = ("prune", "finetune", "shrink")
+# What a row says of itself by fields of its own.
+_TOLD = frozenset(field.metadata["key"] for field in fields(RowConfig) if "key" in field.metadata)
+# A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
+_OFF = {f"{table}.{field.name}": encode(field.default) for table in _STEPS for field in fields(TABLES[table])}
+_OFF |= {"prune.exclude": []}
+
+
+def row_config(experiment: Experiment, values: Values, differs: Mapping[str, Any]) -> RowConfig:
+    """What tells a row apart.
+
+    Args:
+        experiment: its combination.
+        values: number format of its file.
+        differs: see ``differences``.
+    """
+    method, pruning, finetune = experiment.method, experiment.pruning, experiment.finetune
+    return RowConfig(
+        method=method.name,
+        options=method.options,
+        granularity=pruning.granularity,
+        trained_granularity=None if method.granularity == pruning.granularity else method.granularity,
+        fraction=pruning.fraction,
+        keep_per_filter=pruning.keep_per_filter,
+        scope=pruning.scope,
+        unit=pruning.unit,
+        shares=pruning.shares if pruning.shares != experiment.prune.usual_shares(method) else None,
+        evaluation=pruning.evaluation,
+        seed=experiment.seed,
+        epochs=experiment.train.epochs + finetune.epochs,
+        finetune_epochs=finetune.epochs,
+        finetune_after=finetune.after if finetune.epochs else None,
+        values=values,
+        differs=dict(differs),
+    )
+
+
+def method_label(method: MethodSettings) -> str:
+    """How people and the papers write a method: "targeted(alpha=0.66,gamma=0.75)"."""
+    inside = ",".join(f"{key}={value}" for key, value in sorted(telling_options(method).items()))
+    return f"{method.name}({inside})" if inside else method.name
+
+
+def share_label(pruning: Share) -> str:
+    """The pruned share: "0.9", or "keep3" for Xtreme."""
+    keep = pruning.keep_per_filter
+    return f"keep{keep}" if keep is not None else f"{pruning.fraction:g}"
+
+
+def telling_options(method: MethodSettings) -> dict[str, Any]:
+    """The method's own keys that name a training, and those that are not at their defaults."""
+    defaults = {field.name: field.default for field in fields(method) if field.default is not MISSING}
+    return {key: value for key, value in method.options.items() if key in method.headline or value != encode(defaults.get(key))}
+
+
+def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+    """Of each combination, the settings that a row's other columns do not tell.
+
+    Returns:
+        For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1: of what not all have alike,
+        and of what in [prune], [finetune] and [shrink] is not at its default.
+    """
+    taken = []
+    for experiment in experiments:
+        skipped = () if experiment.finetune.epochs else ("finetune",)
+        taken.append({key: value for key, value in _settings(experiment).items() if key.split(".")[0] not in skipped})
+    varying = _varying(taken)
+    return [
+        {key: value for key, value in own.items() if (value != _OFF[key] if key in _OFF else key in varying)} for own in taken
+    ]
+
+
+def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Keys that not all have alike."""
+    return {key for own in settings for key, value in own.items() if any(other.get(key) != value for other in settings)}
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    """What a combination sets, by dotted key, without what a row's other columns tell."""
+    tables = {name: encode(getattr(experiment, name)) for name in ("train", *_STEPS)}
+    tables["prune"]["exclude"] = list(experiment.pruning.exclude)
+    return {key: value for key, value in _flat(tables) if key not in _TOLD}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def row_ids(experiments: Sequence[Experiment]) -> list[str]:
+    """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
+    settings = [_settings(experiment) for experiment in experiments]
+    varying = _varying(settings)
+    traits = [
+        _traits(experiment, {key: value for key, value in own.items() if key in varying})
+        for experiment, own in zip(experiments, settings, strict=True)
+    ]
+    ids = []
+    for experiment, trait in zip(experiments, traits, strict=True):
+        same = [t for e, t in zip(experiments, traits, strict=True) if e.method.name == experiment.method.name]
+        telling = [key for key in trait if len({str(other.get(key)) for other in same}) > 1]
+        words = [word for key in telling if (word := _word(key, trait[key]))]
+        ids.append(
+            "-".join([experiment.method.name, *words, share_label(experiment.pruning)]).replace("/", "_").replace(":", "of")
+        )
+    seen: dict[str, int] = {}
+    unique = []
+    for name in ids:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return unique
+
+
+def _traits(experiment: Experiment, varying: Mapping[str, Any]) -> dict[str, Any]:
+    """What can tell rows of one method apart, besides the pruned share; a key that has no words of its own is a trait by name."""
+    pruning, method, finetune = experiment.pruning, experiment.method, experiment.finetune
+    matched = method.name == "none" or method.granularity == pruning.granularity
+    steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in _STEPS and key != "prune.exclude"}
+    return {
+        "granularity": pruning.granularity,
+        "trained on": "" if matched else f"on-{plural(method.granularity)}",
+        "scope": pruning.scope,
+        "unit": pruning.unit,
+        "pruned by": f"by-{pruning.shares}" if pruning.shares != experiment.prune.usual_shares(method) else "",
+        "exclude": _spared(pruning.exclude),
+        **steps,
+        "evaluation": pruning.evaluation,
+        "model": experiment.model_name,
+        "epochs": experiment.train.epochs,
+        "finetune": finetune.epochs,
+        "finetune-after": f"after-{finetune.after}" if finetune.epochs else "",
+        "seed": experiment.seed,
+        **{_trait(key): value for key, value in varying.items() if key.startswith("train.")},
+        **telling_options(method),
+    }
+
+
+def _trait(key: str) -> str:
+    """A dotted key in a row's name: "lr", "align", "shrink-align"."""
+    table, last = key.split(".")[0], key.split(".")[-1]
+    return last if table in ("train", "prune") else f"{table}-{last}"
+
+
+def _spared(exclude: Sequence[str]) -> str:
+    """Layers that stay dense, in a row's name: by name where these are short."""
+    names = "-".join(exclude)
+    return "" if not exclude else f"without-{names}" if len(names) <= 40 else f"without-{len(exclude)}-layers"
+
+
+def _word(key: str, value: Any) -> str:
+    """A trait in a row's name: words speak for themselves, numbers need their key; lists and what is off or open say nothing."""
+    if value is None or isinstance(value, bool | list):
+        return key if value is True else ""
+    if isinstance(value, str):
+        return value
+    return f"{key}{'_' if key[-1].isdigit() else ''}{value:g}"

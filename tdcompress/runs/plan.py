@@ -1,0 +1,249 @@
+"""A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tdcompress.artifacts import HashMemory, content_key
+from tdcompress.bench.host import read_host
+from tdcompress.codec import encode, shallow
+from tdcompress.errors import ModelError
+from tdcompress.lineage.network import new_network
+from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
+from tdcompress.pipeline import Task
+from tdcompress.recipes.experiment import Experiment, resolve
+from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
+from tdcompress.recipes.source import Recipe, expand_sweep
+from tdcompress.records import RowConfig
+from tdcompress.sparsity.patterns import check_pattern
+from tdcompress.sparsity.units import prunable_weights
+from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
+
+Places = Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """The tasks of one combination, up to what is exported.
+
+    Attributes:
+        train: the training.
+        pruned: the pruning alone.
+        network: the last task whose network has its full shape: ``pruned``, or its fine-tuning.
+        compact: shrink, or store.
+        deployed: what is exported: ``compact``, or its fine-tuning.
+    """
+
+    train: Task
+    pruned: Task
+    network: Task
+    compact: Task
+    deployed: Task
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Inputs first."""
+        return tuple(dict.fromkeys((self.train, self.pruned, self.network, self.compact, self.deployed)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowPlan(Chain):
+    """The tasks behind one row of the report.
+
+    Attributes:
+        id: short and unique in the run.
+        config: what tells it apart.
+        export: its file.
+    """
+
+    id: str
+    config: RowConfig
+    export: Task
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Inputs first."""
+        return (*super().tasks(), self.export)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """All tasks of a run.
+
+    Attributes:
+        recipe_key: hash of every resolved combination.
+        dense: export of the unpruned network that every row is compared with.
+        dense_train: its training.
+        rows: one per combination and number format.
+        bench: None where the recipe measures nothing.
+        analyses: one per combination that has an [analyse] table.
+        places: where lies what keys know by content; see ``Machine``.
+    """
+
+    recipe: Recipe
+    recipe_key: str
+    experiments: tuple[Experiment, ...]
+    dense: Task
+    dense_train: Task
+    rows: tuple[RowPlan, ...]
+    bench: Task | None
+    analyses: tuple[Task, ...]
+    places: Places
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task whose result the report needs, each once, trainings first."""
+        tasks = [*(row.train for row in self.rows), self.dense_train, self.dense]
+        tasks += [task for row in self.rows for task in row.tasks()]
+        tasks += [*self.analyses, *([self.bench] if self.bench else [])]
+        return tuple({task.key: task for task in tasks}.values())
+
+
+def plan_run(recipe: Recipe, hashes: HashMemory) -> RunPlan:
+    """Resolve every combination of a recipe and lay out its tasks.
+
+    Args:
+        recipe: with its sweep.
+        hashes: remembers the hashes of data files.
+
+    Raises:
+        RecipeError: anything wrong in the recipe, before anything runs.
+        DataError: data that is missing or damaged.
+    """
+    variants = expand_sweep(recipe)
+    experiments = tuple(resolve(variant) for variant in variants)
+    trainings, places = _trainings(experiments, hashes)
+    for variant, experiment, training in zip(variants, experiments, trainings, strict=True):
+        _check_excluded(variant, experiment, training, places)
+        _check_patterns(variant, experiment, training, places)
+    trained = [_train_task(training) for training in trainings]
+    chains = [_chain(*pair) for pair in zip(experiments, trained, strict=True)]
+    rows = tuple(
+        _row(name, experiment, row_config(experiment, values, differs), chain)
+        for name, experiment, differs, chain in zip(
+            row_ids(experiments), experiments, differences(experiments), chains, strict=True
+        )
+        for values in experiment.export.values
+    )
+    plain = next((place for place, experiment in enumerate(experiments) if experiment.method.name == "none"), 0)
+    dense = Task(
+        stage=export.STAGE,
+        settings=experiments[plain].export.of("float32", pack=False),
+        inputs={"network": trained[plain]},
+        title=f"export dense {experiments[plain].model_name}",
+    )
+    return RunPlan(
+        recipe=recipe,
+        recipe_key=content_key([describe(*pair) for pair in zip(experiments, trainings, strict=True)]),
+        experiments=experiments,
+        dense=dense,
+        dense_train=trained[plain],
+        rows=rows,
+        bench=_bench_task(experiments[0], dense, rows),
+        analyses=tuple(
+            _analysis(experiment, experiment.analyse, task)
+            for experiment, task in zip(experiments, trained, strict=True)
+            if experiment.analyse
+        ),
+        places=places,
+    )
+
+
+def describe(experiment: Experiment, training: train.Settings) -> dict[str, Any]:
+    """Everything that a combination depends on, as JSON: settings with defaults, names, the data's hash."""
+    tables = {key: encode(getattr(experiment, key)) for key in ("prune", "finetune", "shrink", "export", "bench")}
+    analysis = {"analyse": encode(experiment.analyse)} if experiment.analyse else {}
+    return {**encode(training), **tables, **analysis}
+
+
+def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple[list[train.Settings], Places]:
+    """What each combination's training depends on, and where lies what it knows by content."""
+    places: dict[str, Path] = {}
+    known: dict[Any, KnownData] = {}
+    trainings = []
+    for experiment in experiments:
+        if experiment.data not in known:
+            data = known[experiment.data] = KnownData.of(experiment.data, hashes.sha256)
+            if root := getattr(experiment.data, "root", None):
+                places[data.content] = Path(root)
+        init = experiment.init and hashes.sha256(Path(experiment.init))
+        if init and experiment.init:
+            places[init] = Path(experiment.init)
+        trainings.append(
+            train.Settings(
+                seed=experiment.seed,
+                data=known[experiment.data],
+                model=NamedModel(name=experiment.model_name, init=init, settings=experiment.model),
+                method=NamedMethod(settings=experiment.method),
+                train=experiment.train,
+            )
+        )
+    return trainings, places
+
+
+def _check_excluded(recipe: Recipe, experiment: Experiment, training: train.Settings, places: Places) -> None:
+    """Refuse a layer in prune.exclude that the network does not have, before it is trained."""
+    if experiment.prune.exclude is None:
+        return
+    try:
+        prunable_weights(new_network(training, training.data.load(places)), experiment.prune.exclude)
+    except ModelError as error:
+        raise recipe.source.error("prune.exclude", f"prune.exclude: {error}") from None
+
+
+def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Settings, places: Places) -> None:
+    """Refuse layers that the patterns of training or pruning do not fit, before anything is trained."""
+    for section, settings in (("sparsity", experiment.method), ("prune", experiment.pruning)):
+        if settings.granularity != "2:4" and settings.granularity != "1x4":
+            continue
+        model = new_network(training, training.data.load(places))
+        try:
+            check_pattern(dict(model.named_parameters()), prunable_weights(model, settings.exclude), settings.granularity)
+        except ModelError as error:
+            raise recipe.source.error(f"{section}.granularity", f"{section}.granularity: {error}") from None
+
+
+def _train_task(training: train.Settings) -> Task:
+    title = f"train {training.model.name} {method_label(training.method.settings)}"
+    return Task(stage=train.STAGE, settings=training, title=title)
+
+
+def _chain(experiment: Experiment, trained: Task) -> Chain:
+    """What becomes of a training."""
+    finetuning, words = experiment.finetune, _words(experiment)
+
+    def tuned(after: Literal["prune", "shrink"], network: Task) -> Task:
+        if not (finetuning.epochs and finetuning.after == after):
+            return network
+        return Task(stage=finetune.STAGE, settings=finetuning, inputs={"network": network}, title=f"fine-tune {words}")
+
+    pruned = Task(stage=prune.STAGE, settings=experiment.pruning, inputs={"train": trained}, title=f"prune {words}")
+    inputs = {"network": tuned("prune", pruned)}
+    if experiment.pruning.granularity == "unit":
+        compact = Task(stage=shrink.STAGE, settings=experiment.shrink, inputs=inputs, title=f"shrink {words}")
+    else:
+        compact = Task(stage=store.STAGE, settings=store.Settings(), inputs=inputs, title=f"store {words}")
+    return Chain(train=trained, pruned=pruned, network=inputs["network"], compact=compact, deployed=tuned("shrink", compact))
+
+
+def _words(experiment: Experiment) -> str:
+    return f"{method_label(experiment.method)} {share_label(experiment.pruning)}"
+
+
+def _row(name: str, experiment: Experiment, config: RowConfig, chain: Chain) -> RowPlan:
+    name = name if len(experiment.export.values) == 1 else f"{name}-{config.values}"
+    settings, inputs = experiment.export.of(config.values), {"network": chain.deployed}
+    exported = Task(stage=export.STAGE, settings=settings, inputs=inputs, title=f"export {name}")
+    return RowPlan(**shallow(chain), id=name, config=config, export=exported)
+
+
+def _analysis(experiment: Experiment, table: analyse.AnalyseTable, trained: Task) -> Task:
+    settings = analyse.Settings(**shallow(table), prune=experiment.pruning)
+    return Task(stage=analyse.STAGE, settings=settings, inputs={"train": trained}, title=f"analyse {_words(experiment)}")
+
+
+def _bench_task(experiment: Experiment, dense: Task, rows: tuple[RowPlan, ...]) -> Task | None:
+    if experiment.bench.budget == "none":
+        return None
+    here = read_host()
+    settings = bench.Settings(**shallow(experiment.bench), host=here.id, versions=here.versions, seed=experiment.seed)
+    inputs = {"dense": dense, **{row.id: row.export for row in rows}}
+    return Task(stage=bench.STAGE, settings=settings, inputs=inputs, title=f"bench {len(rows)} files")

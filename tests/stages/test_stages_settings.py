@@ -1,0 +1,250 @@
+"""A stage sees what its key hashes, and nothing else."""
+
+import dataclasses
+import importlib
+import itertools
+import pkgutil
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from tdcompress import stages
+from tdcompress.artifacts import HashMemory, Store, content_key
+from tdcompress.codec import decode, encode
+from tdcompress.data.base import Dataset, DataSettings, Images
+from tdcompress.data.registry import DATASETS
+from tdcompress.errors import ArtifactError, DataError, RecipeError
+from tdcompress.lineage.network import load_network
+from tdcompress.lineage.origin import KnownData
+from tdcompress.methods.registry import METHODS
+from tdcompress.models.registry import MODELS
+from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
+from tdcompress.recipes.experiment import TABLES
+from tdcompress.recipes.source import parse_recipe
+from tdcompress.runs.plan import plan_run
+
+STAGES: dict[str, Stage[Any]] = {
+    module.name: importlib.import_module(f"tdcompress.stages.{module.name}").STAGE
+    for module in pkgutil.iter_modules(stages.__path__)
+}
+WEIGHTS = """
+name = "keys"
+[data]
+name = "digits"
+[model]
+name = "digits_cnn"
+[sparsity]
+method = "targeted"
+gamma = 0.5
+[prune]
+fraction = 0.5
+[finetune]
+epochs = 1
+[analyse]
+bins = 8
+"""
+UNITS = WEIGHTS.replace("[analyse]\nbins = 8\n", 'after = "shrink"\n').replace("gamma", 'granularity = "unit"\ngamma')
+TYPES = {
+    **TABLES,
+    "data": DATASETS["digits"],
+    "model": MODELS["digits_cnn"],
+    "sparsity": METHODS["targeted"],
+}
+# Whose own settings hold a key. What comes after such a stage has another key too.
+USED_BY = {
+    "seed": {"train", "bench"},
+    "data": {"train"},
+    "model": {"train"},
+    "sparsity": {"train"},
+    "train": {"train"},
+    "prune": {"prune", "analyse"},
+    "finetune": {"finetune"},
+    "shrink": {"shrink"},
+    "export": {"export"},
+    "export.select": set(),
+    "bench": {"bench"},
+    "analyse": {"analyse"},
+    # what [prune] takes over from the training
+    **{f"sparsity.{key}": {"train", "prune", "analyse"} for key in ("scope", "unit", "shares", "exclude")},
+}
+# These cannot be changed alone: another key has to go, or another stage comes.
+NOT_ALONE = {
+    "sparsity.keep_per_filter", "prune.keep_per_filter", "prune.granularity", "sparsity.granularity", "finetune.after",
+    "train.lr_schedule.milestones", "train.lr_schedule.factors",
+}  # fmt: skip
+# What has to be set for a key to be allowed.
+WITH = {
+    "sparsity.schedule": {"sparsity.ramp_scale": True},
+    "train.optimizer.nesterov": {"train.optimizer.momentum": 0.9},
+    **{f"train.optimizer.{key}": {"train.optimizer.name": "adam"} for key in ("beta1", "beta2", "epsilon")},
+    **{f"train.lr_schedule.{key}": {"train.lr_schedule.name": "one_cycle"} for key in ("warmup_share", "curve")},
+    "train.lr_schedule.final_factor": {"train.lr_schedule.name": "cosine"},
+}
+# What the recipes below say already, or what it comes to where [prune] leaves it open.
+SAID = {
+    "sparsity.gamma": (0.5,),
+    "prune.fraction": (0.5,),
+    "prune.scope": ("layer",),
+    "prune.unit": ("whole",),
+    **dict.fromkeys(("prune.shares", "sparsity.shares"), ("filter", "layer")),
+}
+
+
+def keys_below(kind: type, path: str) -> list[tuple[str, Any, Any]]:
+    """(dotted key, type, default) of each key of a settings dataclass."""
+    found = []
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        below, own = hints[field.name], f"{path}.{field.name}"
+        if dataclasses.is_dataclass(below):
+            found += keys_below(below, own)
+        else:
+            found.append((own, below, None if field.default is dataclasses.MISSING else field.default))
+    return found
+
+
+def others(kind: Any, value: Any) -> list[Any]:
+    """Values of a type that are not this one."""
+    options = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        return [option for option in options if option != value]
+    if typing.get_origin(kind) is tuple:
+        numbers = [[0.25, 0.25], [1, 2], [2], [0.9, 0.99]]
+        return [["conv2"], ["engine"], ["float16"], *numbers]
+    if kind in (bool, int, float, str):
+        words, numbers = ["adam", "piecewise", "Other"], [0.25, 0.5, 2.0]
+        plain: dict[Any, list[Any]] = {bool: [not value], str: words, int: [2, 4, 3], float: numbers}
+        return [option for option in plain[kind] if option != value]
+    return [other for option in options if option is not type(None) for other in others(option, value)]
+
+
+KEYS = [("seed", int, 0), *(key for table, kind in TYPES.items() for key in keys_below(kind, table))]
+EVERY_KEY = [key for key in KEYS if key[0] not in NOT_ALONE]
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    hashes = HashMemory(tmp_path_factory.mktemp("keys") / "hashes.json")
+
+    def make(text: str, **changes: Any) -> dict[str, Task]:
+        plan = plan_run(parse_recipe(text, "keys.toml", changes), hashes)
+        return {task.stage.name: task for task in plan.tasks() if task is not plan.dense}
+
+    return make
+
+
+@pytest.mark.parametrize(("path", "kind", "default"), EVERY_KEY, ids=lambda part: str(part))
+def test_a_changed_key_gives_new_keys_to_the_stages_that_use_it_and_to_what_comes_after(
+    tasks: Any, path: str, kind: Any, default: Any
+) -> None:
+    tried = 0
+    for text, value in itertools.product((WEIGHTS, UNITS), others(kind, default)):
+        if value in SAID.get(path, ()):
+            continue
+        needed = WITH.get(path, {})
+        before = tasks(text, **needed)
+        try:
+            after = tasks(text, **needed, **{path: value})
+        except RecipeError:
+            continue
+        if after.keys() != before.keys():  # a budget of "none" has no benchmark
+            continue
+        tried += 1
+        parts = path.split(".")
+        users = next(USED_BY[key] for end in (3, 2, 1) if (key := ".".join(parts[:end])) in USED_BY)
+        own = {name for name, task in after.items() if content_key(task.settings) != content_key(before[name].settings)}
+        assert own == users & before.keys()
+        for name, task in after.items():
+            made_anew = name in own or task.identity["inputs"] != before[name].identity["inputs"]
+            assert (task.key != before[name].key) == made_anew
+    assert tried, "no value of this key was accepted"
+
+
+def test_every_file_of_the_folder_is_a_stage_that_owns_its_version_settings_and_work() -> None:
+    assert set(STAGES) == {"train", "prune", "finetune", "shrink", "store", "export", "bench", "analyse"}
+    for name, stage in STAGES.items():
+        module = importlib.import_module(f"tdcompress.stages.{name}")
+        assert (stage.name, stage.version, stage.settings, stage.run) == (name, module.VERSION, module.Settings, module.run)
+        assert stage.settings.__module__ == module.__name__
+
+
+@pytest.mark.parametrize(("stage", "other"), list(itertools.permutations(("prune", "finetune", "shrink", "store"), 2)))
+def test_settings_of_another_stage_are_refused(stage: str, other: str) -> None:
+    made = (
+        {"fraction": 0.5, "granularity": "weight", "scope": "layer", "unit": "whole", "shares": "filter", "exclude": ()}
+        if other == "prune"
+        else {}
+    )
+    with pytest.raises(TypeError, match=f"stage {stage}: settings of type Settings are another stage's"):
+        Task(stage=STAGES[stage], settings=STAGES[other].settings(**made), title="wrong")
+
+
+def test_what_a_stage_may_use_besides_its_settings_and_inputs_is_listed_in_one_place() -> None:
+    assert {field.name for field in dataclasses.fields(Workspace)} == {"folder", "inputs", "machine", "progress", "should_stop"}
+    assert {field.name for field in dataclasses.fields(Machine)} == {"device", "places"}
+
+
+def test_a_stage_gets_the_very_object_that_was_hashed(tmp_path: Path, make_recorder: Any) -> None:
+    got: list[Any] = []
+    stage = Stage(name="look", version=1, settings=dict, run=lambda settings, work: got.append((settings, work.machine)) or {})
+    task, machine = Task(stage=stage, settings={"a": 1}, title="look"), Machine(device="cuda")
+    artifact = Runner(store=Store(tmp_path), watcher=make_recorder(), facts={}, machine=machine).ensure(task)
+    ((settings, used),) = got
+    assert settings is task.settings
+    assert used is machine
+    assert artifact.settings == settings
+
+
+@pytest.mark.parametrize("text", [WEIGHTS, UNITS])
+def test_settings_come_back_from_a_manifest_as_they_were(tasks: Any, text: str) -> None:
+    for task in tasks(text).values():
+        assert decode(task.stage.settings, encode(task.settings)) == task.settings
+
+
+def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> None:
+    import shutil
+
+    root = Path(shutil.copytree(tiny_root, tiny_root.parent / "without_training"))
+    store = Store(root)
+    (pruned, *_) = [found for path in (root / "stages" / "prune").iterdir() if (found := store.find("prune", path.name))]
+    assert load_network(pruned)
+    shutil.rmtree(root / "stages" / "train")
+    with pytest.raises(ArtifactError, match=r"its train, [0-9a-f]{16}, is missing; run the recipe again"):
+        load_network(pruned)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FolderData(DataSettings):
+    """A data set of one file: one image of that value."""
+
+    name = "folder"
+    root: str = "nowhere"
+
+    def load(self) -> Dataset:
+        images = Images(
+            pixels=torch.full((1, 4, 4, 1), int(self._text()), dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.int64)
+        )
+        digits = DATASETS["digits"]().load()
+        return dataclasses.replace(digits, train=images, test=images)
+
+    def content_hash(self, hash_file: Any = None) -> str:
+        return f"content {self._text()}"
+
+    def _text(self) -> str:
+        return (Path(self.root) / "value").read_text()
+
+
+def test_data_is_known_by_content_and_found_by_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("here", "7"), ("nowhere", "8")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "value").write_text(value)
+    data = KnownData.of(FolderData(root="here"))
+    assert data == KnownData.of(FolderData(root=str(tmp_path / "here")))  # wherever it lies
+    assert "root" not in data.to_json()
+    assert data.load({data.content: tmp_path / "here"}).test.pixels.max() == 7
+    with pytest.raises(DataError, match="is other data than the network was trained on"):
+        data.load({})
