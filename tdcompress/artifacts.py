@@ -231,6 +231,11 @@ def read_artifact(folder: Path) -> Artifact:
 def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_file) -> None:
     """Compare files with their recorded sha256.
 
+    Args:
+        folder: of an artefact or a run.
+        files: name -> sha256, in hex.
+        sha256: path -> sha256; another one remembers hashes.
+
     Raises:
         ArtifactError: one that is missing, differs, or lies outside the folder.
     """

@@ -74,7 +74,7 @@ class StageConsole:
         return StageProgress(self, bar, task.title)
 
     def finished(self, task: Task, artifact: Artifact, seconds: float) -> None:
-        """Say what a stage made."""
+        """As `Watcher`: say what a stage made."""
         self.left(task)
         self.console.print(f"[green]done[/]  {_title(task):<58}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
         for note in artifact.record.get("notes", ()):
@@ -97,7 +97,7 @@ class StageProgress:
         self.told = time.monotonic()
 
     def update(self, done: float, total: float, text: str) -> None:
-        """Move the bar; without a terminal print a line every quarter of a minute."""
+        """As `Progress`: move the bar; without a terminal print a line every quarter of a minute."""
         self.owner.bars.update(self.bar, completed=done, total=total, text=text)
         if self.owner.bars.disable and time.monotonic() - self.told > _PLAIN_SECONDS:
             self.told = time.monotonic()

@@ -26,7 +26,13 @@ class Progress(Protocol):
     """Where a running stage says how far it is."""
 
     def update(self, done: float, total: float, text: str) -> None:
-        """``done`` of ``total`` steps, and what can be read beside the bar."""
+        """Say how far the stage is.
+
+        Args:
+            done: of ``total`` steps.
+            total: steps of the stage, in any unit.
+            text: what can be read beside the bar.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +138,13 @@ class Watcher(Protocol):
         """A stage begins; returns where its progress goes."""
 
     def finished(self, task: Task, artifact: Artifact, seconds: float) -> None:
-        """A stage was made."""
+        """A stage was made.
+
+        Args:
+            task: the stage, its settings and inputs.
+            artifact: what it made.
+            seconds: that it took.
+        """
 
     def reused(self, task: Task, artifact: Artifact) -> None:
         """A stage was there already."""

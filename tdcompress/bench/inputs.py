@@ -39,6 +39,11 @@ def random_inputs(model: ModelFile, batch: int, generator: np.random.Generator) 
 
     An open first size becomes `batch`.
 
+    Args:
+        model: what is fed.
+        batch: length of an open first axis.
+        generator: draws the numbers.
+
     Raises:
         ModelError: another size is open, or the batch size is fixed to another number.
         UnsupportedError: an element type that no random data is known for.
@@ -48,6 +53,11 @@ def random_inputs(model: ModelFile, batch: int, generator: np.random.Generator) 
 
 def check_given_inputs(model: ModelFile, inputs: Mapping[str, Array], batch: int) -> dict[str, Array]:
     """The caller's inputs, if they fit the model and the batch size.
+
+    Args:
+        model: what is fed.
+        inputs: name -> array, as given.
+        batch: length that the first axis of each has to have.
 
     Raises:
         UserError: a name, type or shape does not fit.

@@ -134,6 +134,11 @@ def percentile(times: ArrayLike, share: float, *, minimum_runs: int) -> int | No
 
     The minimum counts (`P90_RUNS`, `P99_RUNS`) are those of MLPerf LoadGen's early stopping: with fewer runs a tail
     percentile says nothing with confidence.
+
+    Args:
+        times: of single runs, ns.
+        share: 0..1.
+        minimum_runs: fewer give None.
     """
     values = np.asarray(times)
     if values.size < minimum_runs:

@@ -66,7 +66,13 @@ def block_calls(call_ns: float, overhead_ns: float) -> int:
 
 
 def time_block(call: Call, calls: int, clock: Clock = time.perf_counter_ns) -> int:
-    """Nanoseconds for `calls` calls in a row."""
+    """Nanoseconds for `calls` calls in a row.
+
+    Args:
+        call: what is timed.
+        calls: how many in a row.
+        clock: gives ns.
+    """
     repeats = range(calls)
     start = clock()
     for _ in repeats:

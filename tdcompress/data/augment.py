@@ -68,7 +68,13 @@ class Augmentation:
 
 
 def random_crop(pixels_BHWC: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Pad with zeros on each side, and cut the old size out of each image at a place of its own."""
+    """Pad with zeros on each side, and cut the old size out of each image at a place of its own.
+
+    Args:
+        pixels_BHWC: uint8 images.
+        padding: pixels on each side.
+        generator: draws the places.
+    """
     batch = len(pixels_BHWC)
     offsets_2B = torch.randint(0, 2 * padding + 1, (2, batch), generator=generator, device=generator.device)
     return crop(pixels_BHWC, padding, offsets_2B.to(pixels_BHWC.device))
@@ -80,6 +86,11 @@ def crop(pixels_BHWC: Tensor, padding: int, offsets_2B: Tensor) -> Tensor:
     Every possible window of the padded batch is a view that starts at one of its pixels, so one index_select over
     overlapping windows copies all crops, row by row (0.05 ms for 128 images of 32x32x3 on one CPU core, against 1.2 ms
     for an index of every pixel).
+
+    Args:
+        pixels_BHWC: uint8 images.
+        padding: pixels on each side.
+        offsets_2B: int64; rows and columns, 0 to twice the padding.
     """
     batch, height, width, channels = pixels_BHWC.shape
     padded = F.pad(pixels_BHWC, (0, 0, padding, padding, padding, padding))
@@ -111,6 +122,11 @@ def random_cutout(pixels_BHWC: Tensor, side: int, generator: torch.Generator) ->
 
     DeVries and Taylor (2017), section 3.2: part of the square may lie outside. They paint zeros into standardised images, so the
     data set's mean; the image's own is about that for every way of preprocessing.
+
+    Args:
+        pixels_BHWC: uint8 images.
+        side: of the square, in pixels.
+        generator: draws the centres.
     """
     batch, height, width, _ = pixels_BHWC.shape
     device = pixels_BHWC.device
@@ -129,6 +145,11 @@ def random_resized_crop(pixels_BHWC: Tensor, scale: tuple[float, float], generat
 
     Its area is a share of the image drawn from ``scale``, its aspect ratio drawn between 3/4 and 4/3 (log-uniform), as
     Szegedy et al. (2015) do; a side that would not fit is cut to the image's.
+
+    Args:
+        pixels_BHWC: uint8 images.
+        scale: smallest and largest share of the area, 0..1.
+        generator: draws the rectangles.
     """
     batch = len(pixels_BHWC)
     area_B, aspect_B, x_B, y_B = torch.rand(4, batch, generator=generator, device=generator.device).to(pixels_BHWC.device)

@@ -71,6 +71,11 @@ class CifarSettings(FileDataSettings):
 def batch_images(batch: Mapping[str, Any], labels_key: str, where: str) -> Images:
     """One archive's images: its rows are 1,024 red, then green, then blue values.
 
+    Args:
+        batch: the unpickled dict of an archive.
+        labels_key: under which its labels lie.
+        where: the file, for messages.
+
     Raises:
         DataError: no such rows or labels in the archive.
     """

@@ -73,7 +73,13 @@ def packaged_file() -> Path:
 
 
 def stratified_sample(labels_N: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """A boolean mask that holds ``round(share * members)`` members of each class, drawn at random."""
+    """A boolean mask that holds ``round(share * members)`` members of each class, drawn at random.
+
+    Args:
+        labels_N: the class of each sample.
+        share: 0..1.
+        seed: of the draw.
+    """
     generator = np.random.default_rng(seed)
     chosen_N = np.zeros(len(labels_N), dtype=bool)
     for label in np.unique(labels_N):

@@ -8,6 +8,12 @@ from tdcompress.errors import DataError
 def fetch_archive(url: str, folder: Path, md5: str, title: str) -> None:
     """Download an archive into a folder, check its md5 and unpack it there.
 
+    Args:
+        url: where it lies.
+        folder: where it goes.
+        md5: of the archive, in hex.
+        title: the data set, for messages.
+
     Raises:
         DataError: no connection, or another file than expected.
     """

@@ -106,6 +106,11 @@ class ImageFolderSettings(FileDataSettings):
 def read_image(path: Path, size: int, resize: int) -> np.ndarray:
     """One image as uint8 (size, size, 3): its shorter side scaled to ``resize`` (bilinear), then its centre.
 
+    Args:
+        path: the file.
+        size: side of what is cut out, in pixels.
+        resize: length of the shorter side before that.
+
     Raises:
         DataError: a file that is no image, is cut off, or has more than ``MAX_PIXELS`` pixels.
     """

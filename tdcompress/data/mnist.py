@@ -64,6 +64,11 @@ class IdxSettings(FileDataSettings):
 def read_images(pixels_path: Path, labels_path: Path, size: int) -> Images:
     """One part of a set from its two idx files.
 
+    Args:
+        pixels_path: idx file of uint8 (N, 28, 28).
+        labels_path: idx file of uint8 (N,).
+        size: how many images there have to be.
+
     Raises:
         DataError: a file that is cut off, damaged, or of another shape than ``size`` images of 28x28.
     """

@@ -166,6 +166,11 @@ AGREEMENTS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
 def check_call(kind: str, descriptor: ctypes.Structure, use: Use) -> None:
     """Refuse a call that would touch memory outside its buffers.
 
+    Args:
+        kind: of operation: a key of ``AGREEMENTS``.
+        descriptor: what the library gets.
+        use: the buffers that it may read and write.
+
     Raises:
         TdcompressError: it would; a mistake of the planner, never of the model.
     """

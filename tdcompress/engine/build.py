@@ -178,6 +178,11 @@ def find_library(folder: Path, machine: str) -> Path | None:
 def make_library(compiler: Sequence[str], folder: Path, machine: str) -> Path:
     """Compile a library into a folder, under the name by which `find_library` knows it.
 
+    Args:
+        compiler: its command and options.
+        folder: where the library goes.
+        machine: architecture that it is for.
+
     Raises:
         UnsupportedError, TdcompressError: as `build`.
     """

@@ -29,7 +29,15 @@ class Choice:
 
 
 def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_block: int) -> Choice:
-    """For a convolution with `filters` filters in `groups` groups; the dense kernel works on `filter_block` filters at a time."""
+    """For a convolution with `filters` filters in `groups` groups; the dense kernel works on `filter_block` filters at a time.
+
+    Args:
+        weights: entries of the matrix.
+        zeros: how many of them are zero.
+        filters: output channels.
+        groups: of the convolution.
+        filter_block: filters that the dense kernel works on at a time.
+    """
     kept = weights - zeros
     per_group = filters // groups
     padded = -(-per_group // filter_block) * filter_block
@@ -39,7 +47,14 @@ def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_b
 
 
 def choose_linear(*, weights: int, zeros: int, outputs: int, lanes: bool) -> Choice:
-    """For a fully connected layer with `outputs` rows; lanes: whether the machine has the lanes kernel."""
+    """For a fully connected layer with `outputs` rows; lanes: whether the machine has the lanes kernel.
+
+    Args:
+        weights: entries of the matrix.
+        zeros: how many of them are zero.
+        outputs: its rows.
+        lanes: whether the machine has the lanes kernel.
+    """
     kept = weights - zeros
     use_lanes = lanes and kept <= LANES_LARGEST
     cost = (kept + outputs) * (LANES_DENSE_ADVANTAGE if use_lanes else ROWS_DENSE_ADVANTAGE)

@@ -131,7 +131,13 @@ def _where(inputs: Inputs, node: Node, opset: int) -> Array:
 
 
 def reshape_target(shape: Sequence[int], target: Sequence[int], allow_zero: bool) -> tuple[int, ...]:
-    """The shape that Reshape gives: 0 copies a dimension (unless allow_zero), -1 takes what is left."""
+    """The shape that Reshape gives: 0 copies a dimension (unless allow_zero), -1 takes what is left.
+
+    Args:
+        shape: before.
+        target: the operator's second input.
+        allow_zero: whether 0 means a length of 0.
+    """
     sizes = [shape[i] if size == 0 and not allow_zero else int(size) for i, size in enumerate(target)]
     if sizes.count(-1) > 1 or any(size < -1 for size in sizes):
         raise ValueError(f"a reshape to {list(target)}")
@@ -151,7 +157,13 @@ def _reshape(inputs: Inputs, node: Node, opset: int) -> Array:
 
 
 def split_sizes(size: int, inputs: Inputs, node: Node) -> tuple[int, ...]:
-    """How Split divides an axis of `size` among its outputs."""
+    """How Split divides an axis of `size` among its outputs.
+
+    Args:
+        size: length of the axis.
+        inputs: of the node; the second may hold the sizes.
+        node: Split.
+    """
     given = _optional(inputs, 1)
     if given is not None:
         sizes = tuple(int(part) for part in given.reshape(-1))
@@ -173,7 +185,13 @@ def _split(inputs: Inputs, node: Node, opset: int) -> tuple[Array, ...]:
 
 
 def axes_of(inputs: Inputs, node: Node, index: int) -> list[int] | None:
-    """The `axes` of a node, which older opsets give as an attribute and newer ones as an input."""
+    """The `axes` of a node, which older opsets give as an attribute and newer ones as an input.
+
+    Args:
+        inputs: of the node.
+        node: has them as an attribute, or
+        index: the input that holds them.
+    """
     given = _optional(inputs, index)
     if given is not None:
         return [int(axis) for axis in given.reshape(-1)]
@@ -190,7 +208,13 @@ def _unsqueeze(inputs: Inputs, node: Node, opset: int) -> Array:
 
 
 def slices(shape: Sequence[int], inputs: Inputs, node: Node) -> tuple[slice, ...]:
-    """The slices that Slice takes of a tensor of `shape`, one per axis."""
+    """The slices that Slice takes of a tensor of `shape`, one per axis.
+
+    Args:
+        shape: of the tensor.
+        inputs: of the node: data, starts, ends, axes, steps.
+        node: Slice.
+    """
     starts, ends = _need(inputs, 1).tolist(), _need(inputs, 2).tolist()
     axes, steps = _optional(inputs, 3), _optional(inputs, 4)
     result = [slice(0, size, 1) for size in shape]
@@ -371,6 +395,11 @@ EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]
 
 def evaluate(node: Node, inputs: Inputs, opset: int) -> tuple[Array, ...]:
     """The outputs of a node whose inputs are all constants.
+
+    Args:
+        node: the operator.
+        inputs: its inputs in order; None where one is left out.
+        opset: of the model.
 
     Raises:
         UnsupportedError: the operator is not in EVALUATORS.

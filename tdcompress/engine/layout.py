@@ -97,7 +97,13 @@ def plain(shape: Shape) -> Layout:
 
 
 def planes(shape: Shape, *, grid_height: int, grid_width: int) -> Layout:
-    """The planes of a tensor (C, H, W) on the grid of a convolution whose largest plane is grid_height x grid_width."""
+    """The planes of a tensor (C, H, W) on the grid of a convolution whose largest plane is grid_height x grid_width.
+
+    Args:
+        shape: (C, H, W).
+        grid_height: rows of the largest plane.
+        grid_width: columns of the largest plane.
+    """
     channels, height, width = shape
     pitch = -(-grid_width // LANES) * LANES if grid_width > LANES // 2 else 1 << (grid_width - 1).bit_length()
     segments = max(1, LANES // pitch)

@@ -106,7 +106,14 @@ class Lowering:
         return not names & {*self.network.outputs, *(name for other in later for name in other.inputs)}
 
     def call(self, kind: str, reads: Sequence[Place], writes: Sequence[Place], fill: Callable[[], ctypes.Structure]) -> None:
-        """Append a call."""
+        """Append a call.
+
+        Args:
+            kind: of operation: a key of ``OPERATIONS``.
+            reads: what it reads.
+            writes: what it writes.
+            fill: gives the descriptor, once addresses are known.
+        """
         use = Use(reads=tuple(place.buffer for place in reads), writes=tuple(place.buffer for place in writes))
         self.calls.append(Call(kind=kind, use=use, fill=fill))
 
@@ -179,7 +186,13 @@ class Lowering:
         self.call("copy", [source], [target], lambda: CopyOp(input=source.tensor(), output=target.tensor()))
 
     def phases(self, name: str, strides: tuple[int, int], wanted: Layout) -> Place:
-        """A tensor split into stride_y * stride_x phases per channel, so that a strided convolution reads whole rows."""
+        """A tensor split into stride_y * stride_x phases per channel, so that a strided convolution reads whole rows.
+
+        Args:
+            name: of the tensor.
+            strides: (y, x).
+            wanted: layout that the reader asks for.
+        """
         key = (name, strides, wanted)
         if key not in self.copies:
             for (other, other_strides, *rest), place in list(self.copies.items()):

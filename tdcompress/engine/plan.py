@@ -64,6 +64,12 @@ def _export_outputs(state: Lowering, network: Network) -> None:
 def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None, isa: InstructionSet) -> Plan:
     """Plan a graph for given input shapes (without the batch) and an instruction set.
 
+    Args:
+        graph: the model.
+        input_shapes: by input, without the batch.
+        batch: the size that the model is fixed to; None = any.
+        isa: instruction set whose kernels run.
+
     Raises:
         ModelError: the graph and the shapes do not fit.
         UnsupportedError: an operator or size that the engine does not handle.

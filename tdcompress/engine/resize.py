@@ -67,7 +67,13 @@ ROUNDINGS: Mapping[str, Callable[[Floats], Floats]] = MappingProxyType(
 
 
 def nearest(axis: Axis, coordinates: str, rounding: str) -> Taps:
-    """The nearest old place of every new one."""
+    """The nearest old place of every new one.
+
+    Args:
+        axis: its length before and after.
+        coordinates: a key of ``COORDINATES``.
+        rounding: a key of ``ROUNDINGS``.
+    """
     x = COORDINATES[coordinates](axis, np.arange(axis.resized, dtype=np.float32))
     return np.clip(ROUNDINGS[rounding](x), 0, axis.size - 1).astype(np.int32), None
 
@@ -82,7 +88,14 @@ def linear(axis: Axis, coordinates: str) -> Taps:
 
 
 def cubic(axis: Axis, coordinates: str, a: float, *, exclude_outside: bool) -> Taps:
-    """Four old places around every new one (Keys 1981, with parameter `a`); those beyond the edge are the edge, or left out."""
+    """Four old places around every new one (Keys 1981, with parameter `a`); those beyond the edge are the edge, or left out.
+
+    Args:
+        axis: its length before and after.
+        coordinates: a key of ``COORDINATES``.
+        a: the parameter of the kernel.
+        exclude_outside: leave out places beyond the edge, and scale the rest to sum 1.
+    """
     x = COORDINATES[coordinates](axis, np.arange(axis.resized, dtype=np.float32)).astype(np.float64)
     first = np.floor(x)
     share = x - first

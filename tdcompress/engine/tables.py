@@ -60,7 +60,14 @@ def phase_of(position: int, stride: int) -> tuple[int, int]:
 
 
 def row_range(kernel: int, stride: int, pad: int, dilation: int) -> tuple[int, int]:
-    """The smallest and largest displacement dy inside the phases."""
+    """The smallest and largest displacement dy inside the phases.
+
+    Args:
+        kernel: its rows.
+        stride: in rows.
+        pad: rows above the image.
+        dilation: in rows.
+    """
     steps = [phase_of(k * dilation - pad, stride)[1] for k in (0, *range(kernel))]
     return min(steps), max(steps)
 
@@ -180,7 +187,14 @@ def lane_table(weight: Floats) -> tuple[Floats, Array, Array]:
 
 
 def dense_table(taps: Taps, channel_offsets: Array, *, sets: int, block: int) -> tuple[Array, Array, Array]:
-    """(offsets, group_counts, weights) of the dense kernel; weights: (sets, blocks, taps, block), filters padded with zeros."""
+    """(offsets, group_counts, weights) of the dense kernel; weights: (sets, blocks, taps, block), filters padded with zeros.
+
+    Args:
+        taps: all taps of the convolution, (O, T).
+        channel_offsets: (O,) bytes added to each filter's addresses: where its convolution group's channels start.
+        sets: groups of the convolution.
+        block: filters at a time.
+    """
     filters, count = taps.weight.shape
     per_set = filters // sets
     blocks = -(-per_set // block)

@@ -50,6 +50,11 @@ def _hard_swish(state: Translation, node: Node) -> Act:
 def operands(state: Translation, node: Node, indices: Sequence[int]) -> tuple[list[str | Floats], list[Shape]]:
     """Inputs that are broadcast against each other, per image: names of computed tensors, and constants; and their shapes.
 
+    Args:
+        state: the translation so far.
+        node: the operator.
+        indices: which of its inputs.
+
     Raises:
         UnsupportedError: what is broadcast would reach the batch axis.
     """

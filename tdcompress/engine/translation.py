@@ -48,6 +48,11 @@ class Translation:
     def keep(self, name: str, array: Array, marks: Marks | None = None) -> None:
         """A constant that was folded.
 
+        Args:
+            name: of the tensor.
+            array: its value.
+            marks: of its shape, what of it comes from the batch size (`provenance.Marks`); None = nothing.
+
         Raises:
             UnsupportedError: all constants together are too large.
         """
@@ -155,7 +160,13 @@ class Translation:
         self.shapes[step.output] = sizes
 
     def axis(self, node: Node, axis: int, rank: int) -> int:
-        """An axis of the ONNX tensor (batch included) as an axis of one image."""
+        """An axis of the ONNX tensor (batch included) as an axis of one image.
+
+        Args:
+            node: for messages.
+            axis: as ONNX counts; negative = from the end.
+            rank: of the ONNX tensor.
+        """
         if not -rank <= axis < rank:
             raise ModelError(f"{node.label}: axis {axis} of a tensor of rank {rank}")
         if axis % rank == 0:

@@ -12,7 +12,13 @@ from tdcompress.train.evaluate import accuracy
 
 
 def measured_accuracy(model: nn.Module, data: Dataset, device: torch.device) -> float:
-    """Accuracy on the test set in float32, 0..1; the model is moved to the device."""
+    """Accuracy on the test set in float32, 0..1; the model is moved to the device.
+
+    Args:
+        model: (B, C, H, W) float32 -> (B, classes).
+        data: its data set.
+        device: where it runs.
+    """
     return accuracy(model.to(device), test_samples(data).to(device), BATCH, device)
 
 

@@ -120,7 +120,13 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def training_targets(method: MethodSettings, model: nn.Module, data: Dataset) -> Targets:
-    """What a method may touch in a network while it trains."""
+    """What a method may touch in a network while it trains.
+
+    Args:
+        method: of the training.
+        model: the dense network, on the CPU.
+        data: its data set, which gives example inputs.
+    """
     weights = prunable_weights(model, method.exclude)
     if method.granularity != "unit":
         return Targets(weights=weights)

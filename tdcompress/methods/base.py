@@ -51,7 +51,13 @@ class Method(nn.Module):
         self.targets = targets
 
     def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:
-        """Draw what is random in this step, once, whatever the number of micro-batches. Runs without gradient."""
+        """Draw what is random in this step, once, whatever the number of micro-batches. Runs without gradient.
+
+        Args:
+            params: the network's, by name.
+            step: where training stands.
+            generator: of this step alone, on the device of the network.
+        """
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:
         """The parameters that training runs with, differentiable; only those that differ from ``params``."""

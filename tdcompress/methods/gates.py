@@ -47,14 +47,26 @@ def place(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor
 
 
 def shapes(targets: Targets, granularity: Granularity, params: Parameters) -> dict[str, torch.Size]:
-    """Shape of one number for each prunable weight, by parameter name, or for each unit, (O,) by group name."""
+    """Shape of one number for each prunable weight, by parameter name, or for each unit, (O,) by group name.
+
+    Args:
+        targets: what the method may touch.
+        granularity: "weight" or "unit".
+        params: the network's, by name.
+    """
     if granularity == "weight":
         return {slot.parameter: params[slot.parameter].shape for slot in targets.weights}
     return {group.name: torch.Size([group.size]) for group in targets.groups}
 
 
 def weights_behind(targets: Targets, granularity: Granularity, params: Parameters) -> dict[str, int]:
-    """How many weights each of these numbers stands for: one, or all of a unit's (the largest unit's, where they differ)."""
+    """How many weights each of these numbers stands for: one, or all of a unit's (the largest unit's, where they differ).
+
+    Args:
+        targets: what the method may touch.
+        granularity: "weight" or "unit".
+        params: the network's, by name.
+    """
     if granularity == "weight":
         return {slot.parameter: 1 for slot in targets.weights}
     return {group.name: sum(_fan_in(slot, params) for slot in group.filters) for group in targets.groups}

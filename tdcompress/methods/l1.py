@@ -16,6 +16,11 @@ def l1_penalty(params: Parameters, weights: Sequence[Slot], beta: float) -> Tens
 
     The papers write beta * |theta|_1; the released code takes the mean of each layer, and only so do the published betas (0.1,
     0.01) make sense.
+
+    Args:
+        params: the network's, by name.
+        weights: the prunable ones.
+        beta: strength.
     """
     return beta * torch.stack([params[slot.parameter].abs().mean() for slot in weights]).sum()
 

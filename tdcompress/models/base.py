@@ -40,6 +40,11 @@ class ModelSettings(ABC):
 def require_side(name: str, image: Image, least: int) -> None:
     """Refuse images that the network would shrink to nothing.
 
+    Args:
+        name: of the network, for messages.
+        image: (C, H, W).
+        least: pixels.
+
     Raises:
         ModelError: a side below ``least``.
     """

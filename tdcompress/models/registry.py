@@ -68,6 +68,12 @@ def settings_type(name: str) -> type[ModelSettings]:
 def instantiate(settings: ModelSettings, *, classes: int, image: Image, seed: int) -> nn.Module:
     """A new network on the CPU; the same seed gives the same weights, and torch's own generator stays as it was.
 
+    Args:
+        settings: its keys.
+        classes: number of logits.
+        image: (C, H, W) of its input.
+        seed: of its initial weights.
+
     Raises:
         ModelError: images that this network cannot take.
     """

@@ -7,7 +7,13 @@ from tdcompress.onnxfile.encodings.base import Key, Weight
 
 
 def own_bytes(weight: Weight, key: Key, beside: tuple[int, ...] = (1,)) -> int:
-    """Bytes that a weight adds to a file which has the decoder, and weights of shape `beside`, already."""
+    """Bytes that a weight adds to a file which has the decoder, and weights of shape `beside`, already.
+
+    Args:
+        weight: the tensor.
+        key: how it is stored.
+        beside: shape of the others.
+    """
     if key.encoding == "dense":
         return _bytes([weight], key)
     anchors = [Weight(name="w", array=np.ones(beside, key.dtype))] * 2

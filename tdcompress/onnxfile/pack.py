@@ -68,7 +68,14 @@ def pack_onnx(
 def pack_model(
     source: onnx.ModelProto, values: Values = "float32", prefer: Prefer = "speed", *, sparse: bool = True
 ) -> tuple[onnx.ModelProto, PackReport]:
-    """As `pack_onnx`, on a model in memory; the source is not changed."""
+    """As `pack_onnx`, on a model in memory; the source is not changed.
+
+    Args:
+        source: the model.
+        values: number format of the weights.
+        prefer: see `pack_onnx`.
+        sparse: False = round the values alone, and keep every zero.
+    """
     if values not in ("float32", "float16") or prefer not in ("speed", "size"):
         raise UnsupportedError(f"values {values!r} or prefer {prefer!r}: not one of float32, float16 / speed, size")
     dense, negative_zeros = prepared(undocumented(densified(source)))

@@ -53,6 +53,12 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
     """Decide the encoding and the stored element type of each weight.
 
     Every set of weights with the same element types shares decoders, so these are decided together.
+
+    Args:
+        weights: of one graph.
+        graph: its number in the model.
+        values: number format of the weights.
+        prices: encoding -> what a byte of it counts.
     """
     by_type: dict[Key, list[Weight]] = {}
     kept_float32: dict[str, str] = {}

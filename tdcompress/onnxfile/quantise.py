@@ -89,7 +89,16 @@ def quantise_model(
     pack: bool = True,
     prefer: Prefer = "speed",
 ) -> tuple[onnx.ModelProto, QuantiseReport]:
-    """As `quantise_int8`, on a model in memory; the source is not changed."""
+    """As `quantise_int8`, on a model in memory; the source is not changed.
+
+    Args:
+        source: the model.
+        calibration: (N, ...), samples of its input.
+        method: how ranges come from them.
+        weight_range: "portable" = 7 bits, "full" = 8.
+        pack: whether zeros are packed away.
+        prefer: see `pack_onnx`.
+    """
     dense = prepared(densified(source))[0]
     batches = _batches(dense, calibration)
     folded, quantised = _quantised(dense, batches, method, weight_range)

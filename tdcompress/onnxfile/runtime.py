@@ -72,7 +72,13 @@ def run(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Arra
 
 
 def random_inputs(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, Array] | None:
-    """Standard normal floats and zeros for other types; None where a size other than the first is free."""
+    """Standard normal floats and zeros for other types; None where a size other than the first is free.
+
+    Args:
+        session: what is fed.
+        batch: length of a free first axis.
+        seed: of the draw.
+    """
     generator = np.random.default_rng(seed)
     inputs: dict[str, Array] = {}
     for value in session.get_inputs():
@@ -104,6 +110,11 @@ def compare_outputs(
 ) -> Comparison:
     """Run both on all batches.
 
+    Args:
+        exact: what is right.
+        other: what is compared.
+        batches: inputs by name.
+
     Raises:
         VerificationError: onnxruntime fails.
     """
@@ -129,6 +140,12 @@ def compare_outputs(
 
 def check_section(section: Section, key: Key, weights: list[Weight], like: onnx.ModelProto) -> None:
     """Run a section's decoder, unoptimised, under the operator sets of `like`; its weights must come out bit for bit.
+
+    Args:
+        section: the nodes and constants of one decoder.
+        key: how it stores.
+        weights: what has to come out.
+        like: the model that it will stand in.
 
     Raises:
         VerificationError: they do not.

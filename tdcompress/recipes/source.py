@@ -105,6 +105,11 @@ class Recipe:
     def choose(self, registry: Mapping[str, type[T]], section: str, key: str) -> tuple[type[T], Values]:
         """The registered dataclass that a table names, and the table's further keys.
 
+        Args:
+            registry: name -> dataclass.
+            section: the table.
+            key: that holds the name.
+
         Raises:
             RecipeError: no name, or one that is not registered.
         """
@@ -144,7 +149,13 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
 
 
 def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe's text; see ``load_recipe``."""
+    """Read a recipe's text; see ``load_recipe``.
+
+    Args:
+        text: TOML.
+        file: what messages call it.
+        overrides: dotted key -> value, as `--set` gives them.
+    """
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

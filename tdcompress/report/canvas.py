@@ -35,7 +35,14 @@ def canvas(height: float, panels: Sequence[float] = (1,)) -> "tuple[Canvas, list
 
 
 def beside(axes: "Axes", level: float, words: str, **style: Any) -> None:
-    """Words to the right of the axes, at a level of its y axis."""
+    """Words to the right of the axes, at a level of its y axis.
+
+    Args:
+        axes: matplotlib's.
+        level: on the y axis.
+        words: the text.
+        style: of matplotlib's text.
+    """
     position: Any = ("axes fraction", "data")
     axes.annotate(words, (1.04, level), xycoords=position, va="center", annotation_clip=False, **style)
 

@@ -125,7 +125,13 @@ def read_heading(text: str) -> Heading:
 
 
 def matches(heading: Heading, row: Row | AnalysisRecord, model: str) -> bool:
-    """Whether a row's training is what a column's heading says; options that it does not name may be anything."""
+    """Whether a row's training is what a column's heading says; options that it does not name may be anything.
+
+    Args:
+        heading: what the column says.
+        row: what was trained.
+        model: the network of the run.
+    """
     options = row.options
     return (
         row.method == heading.method
@@ -179,7 +185,13 @@ def word(value: Any) -> str:
 
 
 def percentage_of(row: Row, values: Mapping[str, float], heading: Heading) -> str | None:
-    """The table's row that a network belongs to."""
+    """The table's row that a network belongs to.
+
+    Args:
+        row: the network.
+        values: of the column, by the table's row.
+        heading: what the column says.
+    """
     if heading.xtreme:
         return (
             next(iter(values))

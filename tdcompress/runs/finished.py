@@ -42,6 +42,11 @@ def join_files(folder: Path, files: Sequence[Path]) -> Report:
 def compare_with(folder: Path, report: Report, table_id: str) -> Document:
     """Lay a run beside a published table; the comparison is also written as ``compare-<table>.md`` in the run's folder.
 
+    Args:
+        folder: the run's.
+        report: its report.
+        table_id: of `published_table`: "workshop-1".
+
     Raises:
         UserError: no such table, or one of another network or measure.
     """

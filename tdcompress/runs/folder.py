@@ -16,6 +16,11 @@ from tdcompress.runs.manifest import MANIFEST, REPORT, RunManifest, read_manifes
 def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
     """Protect a finished run from a recipe of the same name, and what is no run from any.
 
+    Args:
+        folder: the run's.
+        recipe_key: of the recipe that is to be run.
+        replace: whether another recipe's run may go.
+
     Raises:
         UserError: the folder holds a run of another resolved recipe, or something else.
     """

@@ -37,7 +37,13 @@ class RunManifest:
 
 
 def write_manifest(folder: Path, run: str, recipe_key: str) -> None:
-    """Hash every file that is in the folder; the manifest comes last."""
+    """Hash every file that is in the folder; the manifest comes last.
+
+    Args:
+        folder: the run's.
+        run: its name.
+        recipe_key: hash of the resolved recipe.
+    """
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST}
     save_manifest(folder, RunManifest(run=run, recipe_key=recipe_key, files=files))
 

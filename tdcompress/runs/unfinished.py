@@ -70,7 +70,14 @@ def announced(root: Path, name: str, tasks: Sequence[Task], command: str) -> Ite
 
 
 def announce(root: Path, name: str, tasks: Sequence[Task], command: str) -> None:
-    """Keep what a run sets out to make, until `forget`; arguments as for `announced`."""
+    """Keep what a run sets out to make, until `forget`; arguments as for `announced`.
+
+    Args:
+        root: of all artefacts.
+        name: of the run.
+        tasks: what it makes.
+        command: what to type to go on.
+    """
     needed = dict.fromkeys((task.stage.name, task.key) for task in _with_inputs(tasks))
     write_text(_intent_path(root, name), json.dumps(encode(Intent(run=name, command=command, tasks=tuple(needed)))))
 

@@ -75,6 +75,11 @@ def aligned(graph: ChannelGraph, roots: Ids, align: int) -> list[Aligned]:
 
     They concern what every weight makes, and what it reads where the full width is a multiple of ``align``: what is
     concatenated of tensors that never fit does not either.
+
+    Args:
+        graph: the network's.
+        roots: class of each channel.
+        align: what widths have to be a multiple of.
     """
     if align == 1:
         return []

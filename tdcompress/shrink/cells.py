@@ -59,7 +59,13 @@ def plain(shape: Sequence[int]) -> Signal:
 
 
 def forget(cells: Cells, *, value: bool = False, unit: bool = False) -> Cells:
-    """A copy without the constants (``value``) or the sources (``unit``)."""
+    """A copy without the constants (``value``) or the sources (``unit``).
+
+    Args:
+        cells: of a tensor.
+        value: whether constants go.
+        unit: whether sources go.
+    """
     cells = cells.copy()
     if value:
         cells["known"], cells["value"] = False, 0.0
@@ -69,7 +75,13 @@ def forget(cells: Cells, *, value: bool = False, unit: bool = False) -> Cells:
 
 
 def expand(cells: Cells, shape: Sequence[int], axes: Sequence[int]) -> Cells:
-    """Give ``axes`` their full length."""
+    """Give ``axes`` their full length.
+
+    Args:
+        cells: of a tensor.
+        shape: of the tensor.
+        axes: which ones.
+    """
     return np.broadcast_to(cells, [shape[a] if a in axes else n for a, n in enumerate(cells.shape)])
 
 
@@ -78,6 +90,11 @@ def reshape(cells: Cells, old: Sequence[int], new: Sequence[int]) -> Cells:
 
     Axes are matched in runs of equal product, (B, C, H, W) -> (B, C*H*W) as B | C*H*W. A run that the cells do not tell apart
     stays of length 1; else its axes are expanded and merged, and then the new axes that repeat themselves are collapsed.
+
+    Args:
+        cells: of the tensor before.
+        old: its shape.
+        new: the shape after.
     """
     if 0 in old or prod(old) != prod(new):
         raise ValueError(f"cannot reshape {tuple(old)} to {tuple(new)}")
@@ -151,7 +168,13 @@ def channel_vector(cells: Cells, axis: int) -> tuple[Ids, Cells]:
 
 
 def along(vector: Cells, axis: int, ndim: int) -> Cells:
-    """One cell per index, laid along ``axis`` of a tensor with ``ndim`` axes."""
+    """One cell per index, laid along ``axis`` of a tensor with ``ndim`` axes.
+
+    Args:
+        vector: (n,).
+        axis: where they lie.
+        ndim: axes of the result; the others have length 1.
+    """
     return vector.reshape([-1 if a == axis % ndim else 1 for a in range(ndim)])
 
 

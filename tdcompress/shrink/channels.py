@@ -157,7 +157,13 @@ class ChannelGraph:
         return np.arange(self.channels - count, self.channels, dtype=np.int64).reshape(shape)
 
     def unify(self, left: Ids, right: Ids, reason: str) -> None:
-        """Make channels one, element by element; a channel that meets an element without one is held (``reason``)."""
+        """Make channels one, element by element; a channel that meets an element without one is held (``reason``).
+
+        Args:
+            left: channels; negative = none.
+            right: likewise; broadcast against ``left``.
+            reason: why a channel is held, in words.
+        """
         left, right = np.broadcast_arrays(left, right)
         differ = left != right
         left, right = left[differ], right[differ]
@@ -196,6 +202,11 @@ class ChannelGraph:
 
     def matrix(self, argument: Parameter, *, out_axis: int = 0, groups: int = 1) -> Matrix:
         """A weight read as a matrix; the same weight gives the same channels each time.
+
+        Args:
+            argument: the weight.
+            out_axis: its axis of outputs, 0 or 1.
+            groups: of a convolution.
 
         Raises:
             UnsupportedError: one weight used with different group counts.
@@ -260,7 +271,13 @@ def _note(lots: list[tuple[Ids, str]], ids: Ids, reason: str) -> None:
 
 
 def constant(cells: Cells, value: NDArray[np.float64], known: Flags) -> Cells:
-    """A copy of cells with other constants."""
+    """A copy of cells with other constants.
+
+    Args:
+        cells: of a tensor.
+        value: broadcast to them.
+        known: where it holds; elsewhere nothing is known.
+    """
     cells = cells.copy()
     cells["known"], cells["value"] = known, np.where(known, value, 0.0)
     return cells

@@ -60,7 +60,16 @@ def unit_groups(
     unit: Unit = "whole",
     include: Sequence[str] = (),
 ) -> tuple[UnitGroup, ...]:
-    """The groups of ``find_units``."""
+    """The groups of ``find_units``.
+
+    Args:
+        model: on any device; not changed.
+        example_inputs: a batch as it takes it.
+        weights: what is prunable.
+        scope: see ``find_units``.
+        unit: see ``find_units``.
+        include: see ``find_units``.
+    """
     return find_units(model, example_inputs, weights, scope=scope, unit=unit, include=include).groups
 
 

@@ -30,6 +30,13 @@ def first_misfit(
     every tensor that went from the one to the other; else for a function of all widths. A forward pass that raises is blamed
     on the sized operator of the same source line, else on the last one before it.
 
+    Args:
+        narrow: the network after surgery.
+        example_inputs: a batch as it takes it.
+        program: the trace of the full network.
+        graph: its channels.
+        decision: what stays of them.
+
     Returns:
         None when everything fits.
 

@@ -56,7 +56,13 @@ Rule = Callable[[ChannelGraph, Call], Result]
 
 
 def bind(graph: ChannelGraph, node: fx.Node, parameters: Mapping[str, str]) -> Call:
-    """Replace an operator's node arguments by what is known about them, and name all arguments."""
+    """Replace an operator's node arguments by what is known about them, and name all arguments.
+
+    Args:
+        graph: what is known so far.
+        node: of the traced program.
+        parameters: placeholder -> name of the parameter.
+    """
 
     def known(item: Any) -> Any:
         if isinstance(item, fx.Node):

@@ -30,7 +30,13 @@ def spatial(graph: ChannelGraph, call: Call, *, dims: int, keeps_constants: bool
 
 
 def average_pool(graph: ChannelGraph, call: Call, *, dims: int) -> Result:
-    """Average pooling; zeros of the border count in, unless told otherwise."""
+    """Average pooling; zeros of the border count in, unless told otherwise.
+
+    Args:
+        graph: what is known so far.
+        call: the operator.
+        dims: spatial axes.
+    """
     borders = any(call["padding"]) and call["count_include_pad"]
     return spatial(graph, call, dims=dims, keeps_constants=not borders and call.arguments.get("divisor_override") is None)
 

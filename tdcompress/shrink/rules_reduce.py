@@ -15,7 +15,13 @@ Keeps = Literal["all", "zero", "none"]  # the constants that come out as they we
 
 
 def reduce(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
-    """Mean, sum, maximum, norm, ... over axes: pixels become one per channel; over channels, they all stay."""
+    """Mean, sum, maximum, norm, ... over axes: pixels become one per channel; over channels, they all stay.
+
+    Args:
+        graph: what is known so far.
+        call: the operator.
+        keeps: the constants that come out as they went in.
+    """
     x = graph.signal(call.tensors()[0])
     ndim = len(x.shape)
     dims = call.arguments.get("dim")
@@ -35,7 +41,13 @@ def reduce(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
 
 
 def along_axis(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
-    """sort, topk, cumsum, ...: one axis is read together and stays an axis; if channels lie along it, they stay."""
+    """sort, topk, cumsum, ...: one axis is read together and stays an axis; if channels lie along it, they stay.
+
+    Args:
+        graph: what is known so far.
+        call: the operator.
+        keeps: the constants that come out as they went in.
+    """
     x = graph.signal(call.tensors()[0])
     axis = call.arguments.get("dim", -1)
     if x.cells.ndim and x.cells.shape[axis] > 1:

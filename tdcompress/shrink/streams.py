@@ -66,7 +66,13 @@ def stuck(
 
 
 def claimed(graph: ChannelGraph, prunable: Sequence[str], stays: Reasons) -> dict[str, Stream]:
-    """Weight name -> its stream, for the streams that can be removed: all writers are prunable, and no channel stays."""
+    """Weight name -> its stream, for the streams that can be removed: all writers are prunable, and no channel stays.
+
+    Args:
+        graph: the network's.
+        prunable: names of prunable weights.
+        stays: class -> why it stays.
+    """
     coupled = graph.roots(coupled=True)
     held = np.unique(coupled[np.isin(graph.roots(), list(stays))])
     return {

@@ -57,7 +57,13 @@ class Cut:
 
 
 def cuts(graph: ChannelGraph, decision: Decision, narrowable: frozenset[str]) -> dict[str, Cut]:
-    """What stays of each tensor that gets narrower."""
+    """What stays of each tensor that gets narrower.
+
+    Args:
+        graph: the network's.
+        decision: what stays.
+        narrowable: names of the tensors that may get narrower.
+    """
     found: dict[str, Cut] = {}
     for name, matrix in graph.matrices.items():
         found[name] = _matrix_cut(graph, decision, matrix)
@@ -145,7 +151,13 @@ def fold(narrow: nn.Module, full: ChannelGraph, decision: Decision, new_biases: 
 
 
 def folded(reader: MatrixReader, graph: ChannelGraph, decision: Decision) -> NDArray[np.float64] | None:
-    """What removed constants add to the outputs that stay, (outputs,); None where nothing does."""
+    """What removed constants add to the outputs that stay, (outputs,); None where nothing does.
+
+    Args:
+        reader: what reads the removed channels.
+        graph: the network's.
+        decision: what stays.
+    """
     gone = ~decision.now.of(reader.matrix.inputs) & reader.leaves & (reader.vector["value"] != 0)
     if not gone.any():
         return None

@@ -61,6 +61,11 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
     In-place operators on plain values are kept (the caller rebinds their target); where one writes into a view, or into a
     value that has views, the program is functionalised first.
 
+    Args:
+        model: on any device; not changed.
+        example_inputs: a batch as it takes it.
+        training: trace in train mode.
+
     Raises:
         ModelError: no network, one without values, or no example inputs.
         UnsupportedError: torch.export does not accept the network; the message is its own, in one line.

@@ -42,7 +42,13 @@ def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> d
 
 
 def widen_all(groups: Sequence[UnitGroup], selected: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`widen` for several groups, by name; a parameter may hold units of more than one."""
+    """`widen` for several groups, by name; a parameter may hold units of more than one.
+
+    Args:
+        groups: of units.
+        selected: bool (units,) by group.
+        params: by name.
+    """
     widened: dict[str, Tensor] = {}
     for group in groups:
         for name, entries in widen(group, selected[group.name], params).items():
@@ -51,7 +57,13 @@ def widen_all(groups: Sequence[UnitGroup], selected: Mapping[str, Tensor], param
 
 
 def merge_selected(into: dict[str, Tensor], name: str, selected: Tensor) -> None:
-    """Add a selection to those already made for the same parameter."""
+    """Add a selection to those already made for the same parameter.
+
+    Args:
+        into: selections by parameter; changed.
+        name: of the parameter.
+        selected: bool, of its shape or broadcasting to it.
+    """
     into[name] = into[name] | selected if name in into else selected
 
 

@@ -25,6 +25,11 @@ GROUP = 4
 def check_pattern(params: Mapping[str, Tensor], weights: Sequence[Slot], pattern: Pattern) -> None:
     """Refuse matrices that the pattern does not fit.
 
+    Args:
+        params: by name.
+        weights: what the pattern is for.
+        pattern: "2:4" or "1x4".
+
     Raises:
         ModelError: four does not divide a layer's input channels ("2:4") or filters ("1x4"); names the layer.
     """
@@ -47,7 +52,13 @@ def check_fraction(fraction: float, pattern: Pattern) -> None:
 
 
 def pattern_extents(params: Mapping[str, Tensor], weights: Sequence[Slot], pattern: Pattern) -> tuple[Extent, ...]:
-    """The sizes of what is ranked: groups of four weights, or rows of blocks."""
+    """The sizes of what is ranked: groups of four weights, or rows of blocks.
+
+    Args:
+        params: by name.
+        weights: what is ranked.
+        pattern: "2:4" or "1x4".
+    """
     extents = []
     for slot in weights:
         shape = params[slot.parameter].shape
@@ -76,7 +87,14 @@ def lowest_in_pattern(
 
 
 def spread(selected: Tensor, shape: torch.Size, axis: int, pattern: Pattern) -> Tensor:
-    """From selected rows to the selected entries of a weight of this shape."""
+    """From selected rows to the selected entries of a weight of this shape.
+
+    Args:
+        selected: bool rows as they were ranked.
+        shape: of the weight.
+        axis: its axis of filters.
+        pattern: "2:4" or "1x4".
+    """
     if pattern == "1x4":
         return from_rows(selected.repeat_interleave(GROUP, 0), shape, axis)
     moved = [shape[axis], *shape[2:], shape[1 - axis]]

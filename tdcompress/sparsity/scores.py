@@ -17,7 +17,13 @@ def filter_rows(weight: Tensor, axis: int) -> Tensor:
 
 
 def from_rows(rows: Tensor, shape: Sequence[int], axis: int) -> Tensor:
-    """The inverse of `filter_rows`: (O, fan_in) rows as a matrix of this shape."""
+    """The inverse of `filter_rows`: (O, fan_in) rows as a matrix of this shape.
+
+    Args:
+        rows: (O, fan_in).
+        shape: of the weight.
+        axis: its axis of filters.
+    """
     moved = [shape[axis], *(size for index, size in enumerate(shape) if index != axis)]
     return rows.reshape(moved).movedim(0, axis)
 

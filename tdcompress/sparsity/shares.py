@@ -128,6 +128,11 @@ def selected_counts(extents: Sequence[Extent], fraction: float, shares: Shares) 
 def unit_counts(extents: Sequence[Extent], fraction: float, shares: Shares) -> PerLayer | Overall:
     """`selected_counts` of groups of units, each of which is one row.
 
+    Args:
+        extents: the sizes of the groups.
+        fraction: 0..1.
+        shares: "layer", "erk" or "global".
+
     Raises:
         ValueError: likewise, or shares = "filter", which are of weights.
     """

@@ -94,7 +94,13 @@ def run(settings: Settings, work: Workspace) -> AnalysisRecord:
 
 
 def float64_batches(data: Dataset, size: int, device: torch.device) -> Batches:
-    """The test set, preprocessed."""
+    """The test set, preprocessed.
+
+    Args:
+        data: the data set.
+        size: samples of a batch.
+        device: where they lie.
+    """
     samples = test_samples(data).to(device)
     with torch.no_grad():
         return [

@@ -158,7 +158,13 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
 
 
 def deployable(settings: Settings, network: nn.Module, data: Dataset) -> tuple[nn.Module, Prepare]:
-    """The module that is exported, and what turns stored pixels into its input."""
+    """The module that is exported, and what turns stored pixels into its input.
+
+    Args:
+        settings: of the export.
+        network: what is deployed.
+        data: its data set.
+    """
     preprocess = data.preprocess.cpu()
     if settings.input == "uint8":
         return FromPixels(preprocess, network).eval(), lambda pixels: pixels
@@ -248,7 +254,14 @@ def write_samples(path: Path, samples: Tensor, output: np.ndarray) -> None:
 
 
 def count_correct(network: OnnxNetwork, data: Dataset, prepare: Prepare, work: Workspace) -> int:
-    """How many test samples the file classifies rightly."""
+    """How many test samples the file classifies rightly.
+
+    Args:
+        network: the file.
+        data: its data set.
+        prepare: stored pixels -> the network's input.
+        work: told of progress.
+    """
     test = data.test
     correct = 0
     for start in range(0, len(test), BATCH):

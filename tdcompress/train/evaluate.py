@@ -51,7 +51,16 @@ def count_correct(
     precision: Precision = "float32",
     between: Callable[[], None] | None = None,
 ) -> int:
-    """How many samples `accuracy` calls right; arguments and errors as there."""
+    """How many samples `accuracy` calls right; arguments and errors as there.
+
+    Args:
+        model: as for `accuracy`.
+        data: the samples.
+        batch_size: at a time.
+        device: where the model runs.
+        precision: of the network.
+        between: called before each batch.
+    """
     correct = torch.zeros((), dtype=torch.int64, device=device)  # read once, so that a GPU does not wait after every batch
     for start, scores in _batches(model, data, batch_size, device, precision, between):
         labels = data.labels[start : start + batch_size].to(device)

@@ -246,7 +246,14 @@ def decayed_parameters(net: nn.Module, prefix: str = "model.") -> dict[str, Tens
 def parameter_groups(
     net: nn.Module, weight_decay: float, method_lr_scale: float = 1.0, prefix: str = "model."
 ) -> list[dict[str, Any]]:
-    """The network's parameters that are decayed, those that are not, and the method's own; a group only where it has any."""
+    """The network's parameters that are decayed, those that are not, and the method's own; a group only where it has any.
+
+    Args:
+        net: the network and its method.
+        weight_decay: of the first group.
+        method_lr_scale: learning rate of the method's own parameters, relative to the network's.
+        prefix: of the names of the network's parameters.
+    """
     decayed = decayed_parameters(net, prefix)
     rest = {name: p for name, p in net.named_parameters() if p.requires_grad and name not in decayed}
     spared = [p for name, p in rest.items() if name.startswith(prefix)]

@@ -34,6 +34,11 @@ def state_tensors(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
 def load_tensors(tensors: Mapping[str, Tensor], net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put the tensors of `state_tensors` back, in place.
 
+    Args:
+        tensors: of a checkpoint, by name.
+        net: the network and its method; changed.
+        optimizer: over its parameters; changed.
+
     Raises:
         ArtifactError: they are of another network; names the tensor.
     """

@@ -32,6 +32,11 @@ def check_backend(name: str) -> None:
 def create_backend(name: str, provider: str, threads: int) -> Backend:
     """The backend of that name, checked to be installed.
 
+    Args:
+        name: a key of ``BACKENDS``.
+        provider: execution provider of the runtime, as it calls it.
+        threads: of one call.
+
     Raises:
         UnsupportedError: the name is unknown, or the runtime or provider is not installed.
     """

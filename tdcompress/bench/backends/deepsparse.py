@@ -69,6 +69,11 @@ class Child:
     def load(self, path: Path, inputs: Inputs, threads: int) -> float:
         """Compile a model for its inputs; the share of its operators that DeepSparse runs itself.
 
+        Args:
+            path: an ONNX file.
+            inputs: name -> array; the first axis of the first is the batch.
+            threads: cores that the engine may use.
+
         Raises:
             ModelError: it does not.
         """

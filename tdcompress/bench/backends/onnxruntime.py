@@ -97,6 +97,12 @@ def placed_nodes(session: Any) -> dict[str, int]:
 def refuse_fallback(path: Path, asked: str, used: str, placement: Mapping[str, int]) -> None:
     """Check that a session runs where it was asked to: a provider can be listed first and still get no node.
 
+    Args:
+        path: the file, for messages.
+        asked: provider asked for.
+        used: the session's first provider.
+        placement: provider -> number of nodes it runs; empty = not known.
+
     Raises:
         UnsupportedError: the session's first provider is another, or the provider asked for runs no node.
     """

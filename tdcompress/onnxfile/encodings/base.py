@@ -127,11 +127,22 @@ class Encoding(Protocol):
 
         The caller compares `write(read(section))` with the section, so nodes need no check of their own here.
 
+        Args:
+            section: nodes and constants found under the prefix.
+            key: how they are stored.
+            room: bytes that may still be unpacked.
+
         Raises:
             ModelError: this is not what `write` makes, or it would unpack to more than `room`.
         """
 
 
 def widen(source: str, target: str, dtype: np.dtype[Any]) -> onnx.NodeProto:
-    """Cast stored values to the element type that the network computes with."""
+    """Cast stored values to the element type that the network computes with.
+
+    Args:
+        source: name of the stored tensor.
+        target: name of what is computed with.
+        dtype: its element type.
+    """
     return helper.make_node("Cast", [source], [target], to=helper.np_dtype_to_tensor_dtype(dtype))

@@ -57,7 +57,13 @@ class Codec(Protocol):
         """The positions, fillers included, that codes stand for; increasing, to be compared with their end by the caller."""
 
     def nodes(self, names: "Names", dtype: np.dtype[Any], length: int) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
-        """Nodes from `names("codes")` and `names("values")` to `names("flat")`, and the constants that they need."""
+        """Nodes from `names("codes")` and `names("values")` to `names("flat")`, and the constants that they need.
+
+        Args:
+            names: gives full names.
+            dtype: element type of the values.
+            length: entries of "flat".
+        """
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,14 @@ class Names:
         return name.startswith(self.prefix)
 
     def node(self, operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
-        """A node between values of this section; `inputs` are names with spaces between."""
+        """A node between values of this section; `inputs` are names with spaces between.
+
+        Args:
+            operator: of ONNX.
+            inputs: names with spaces between.
+            output: name.
+            attributes: of the operator.
+        """
         return helper.make_node(operator, [self(name) for name in inputs.split()], [self(output)], **attributes)
 
 
@@ -156,7 +169,14 @@ class FrameEncoding:
 
 
 def scatter(names: Names, dtype: np.dtype[Any], length: int, updates: str) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
-    """Nodes that put `updates` at "places" of `length` zeros, which is "flat"; and their constants."""
+    """Nodes that put `updates` at "places" of `length` zeros, which is "flat"; and their constants.
+
+    Args:
+        names: gives full names.
+        dtype: element type of the values.
+        length: entries of "flat".
+        updates: name of the values.
+    """
     zero = helper.make_tensor("", helper.np_dtype_to_tensor_dtype(dtype), [1], bytes(dtype.itemsize), raw=True)
     nodes = [
         names.node("ConstantOfShape", "length", "zeros", value=zero),

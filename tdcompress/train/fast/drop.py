@@ -75,7 +75,13 @@ class WeightDropping:
 
 
 def make_selection(layout: Layout, ranked: Ranked, device: torch.device) -> Selection:
-    """The kernels on a GPU where Triton is there, torch's operators elsewhere."""
+    """The kernels on a GPU where Triton is there, torch's operators elsewhere.
+
+    Args:
+        layout: where parameters lie.
+        ranked: what is ranked.
+        device: of the network.
+    """
     if device.type == "cuda" and has_triton():
         from tdcompress.train.fast.kernels import TritonSelection
 
@@ -201,7 +207,13 @@ class Unsupported:
 
 
 def dropping_of(method: Method, layout: Layout, device: torch.device) -> Dropping | Unsupported:
-    """The method's fast form."""
+    """The method's fast form.
+
+    Args:
+        method: of the training.
+        layout: where parameters lie.
+        device: of the network.
+    """
     if type(method) is Method:
         return NoDropping()
     if isinstance(method, TargetedWeights):
