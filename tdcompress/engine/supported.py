@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 
 from tdcompress.engine.binding import DTYPES
 from tdcompress.engine.constants import EVALUATORS
@@ -17,33 +16,43 @@ from tdcompress.onnxfile.prepare import LOWEST_OPSET
 FOLDED_BY_TRANSLATION = ("Shape", "Size")
 """Known without computing anything (translate.py)."""
 
-NOTES: Mapping[str, str] = MappingProxyType(
-    {
-        "Add": "so Sub, Mul, Div, Max, Min, Sum, Mean, Pow, comparisons, logic and Where: computed operands of one rank, "
-        "constants the same for every image",
-        "Equal": "so Less, Greater and the like: floats and small integers; wide integers with a constant below 2^24",
-        "Expand": "so Tile: not the batch",
-        "Gather": "rows of a constant table by computed numbers (embeddings), or computed data by constant indices",
-        "BatchNormalization": "in evaluation mode",
-        "Cast": "to float32 and bool; of bools and integers to wider integers",
-        "Concat": "constants too, if they are the same for every image",
-        "Conv": "one or two spatial axes; any kernel, stride, padding, dilation and groups; constant weights",
-        "Dropout": "in evaluation mode: nothing",
-        "Gelu": "with erf",
-        "Gemm": "constant weights; not transA",
-        "MatMul": "of an input with a constant on either side, or of two computed tensors with the same leading axes",
-        "MaxPool": "so AveragePool: one or two spatial axes; without indices",
-        "Pad": "constant, reflect, edge; negative pads with constant",
-        "ReduceMean": "so all of Reduce: over named axes of an image",
-        "Resize": "nearest, linear, cubic; no antialiasing, no tf_crop_and_resize",
-        "Reshape": "so Flatten, Squeeze, Unsqueeze, Transpose, Slice, Split: the batch stays first and whole",
-    }
+NOTES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (
+        ("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean", "Pow", "And", "Or", "Xor", "Where"),
+        "computed operands have one rank; constants are the same for every image",
+    ),
+    (("BatchNormalization",), "in evaluation mode"),
+    (("Cast",), "to float32 and bool; of bools and integers also to wider integers"),
+    (("Concat",), "also of constants that are the same for every image"),
+    (("Conv",), "one or two spatial axes; any kernel, stride, padding, dilation and groups; constant weights"),
+    (("Dropout",), "in evaluation mode, where it does nothing"),
+    (
+        ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
+        "as Add; of floats and small integers, and of wide integers with a constant below 2^24",
+    ),
+    (("Expand", "Tile"), "along any axis but the batch"),
+    (("Gather",), "rows of a constant table by computed numbers (embeddings), or computed data by constant indices"),
+    (("Gelu",), "the exact form, with erf"),
+    (("Gemm",), "constant weights; not transA"),
+    (("MatMul",), "of an input with a constant on either side, or of two computed tensors with the same leading axes"),
+    (("MaxPool", "AveragePool"), "one or two spatial axes; without indices"),
+    (("Pad",), "constant, reflect and edge; negative pads with constant only"),
+    (
+        ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"),
+        "over named axes of an image",
+    ),
+    (("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split"), "the batch stays first and whole"),
+    (("Resize",), "nearest, linear and cubic; no antialiasing, no tf_crop_and_resize"),
 )
-"""Per operator, what of it is handled, where that is not all."""
+"""Operators of which not everything is handled, and what of them is."""
 
 
 def _names(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names))
+    return _listed(sorted(names))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def supported_text() -> str:
@@ -52,7 +61,7 @@ def supported_text() -> str:
     lines = [
         f"Operators: {_names(TRANSLATORS)}.",
         "",
-        *(f"- `{name}`: {note}." for name, note in sorted(NOTES.items())),
+        *(f"- {_listed(operators)}: {note}." for operators, note in NOTES),
         "",
         f"On constants, when the model is loaded, also: {_names(folded)}.",
         "",

@@ -1,4 +1,4 @@
-"""THE selection rule: exactly the k lowest scores, ties broken by index. Training and pruning both call it."""
+"""The one selection rule: exactly the k lowest scores, ties broken by index. Training and pruning both call it."""
 
 import math
 from collections.abc import Mapping, Sequence
