@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tdcompress.errors import ModelError, UnsupportedError
 from tdcompress.export.check import BATCH, BATCHES, Agreement, OnnxNetwork, batched, check_agreement
 from tdcompress.export.outputs import flat_outputs, named_outputs
+from tdcompress.export.torchlib import table_made_once
 from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
@@ -76,7 +77,7 @@ def to_model_proto(
         model.eval()
         with torch.no_grad():
             outputs = list(named_outputs(model(*inputs), names))
-        with _quiet(), flat_outputs(model):
+        with _quiet(), table_made_once(), flat_outputs(model):
             program = torch.onnx.export(
                 model,
                 inputs,
