@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50, database=None)
 hypothesis.settings.load_profile("fixed")
@@ -158,12 +160,33 @@ def short_benchmarks() -> Callable[[], AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_root(tmp_path_factory: pytest.TempPathFactory, run_text: Callable[..., Any], short_benchmarks: Any) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``once("name", make)``: the folder of that name, which ``make`` fills in whichever worker needs it first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # each worker has a folder in that of the whole run
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        place, made = shared / f"once-{name}", shared / f"once-{name}.made"
+        with FileLock(shared / f"once-{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(place, ignore_errors=True)  # of a worker that failed
+                place.mkdir()
+                make(place)
+                made.touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_root(once: Callable[..., Path], run_text: Callable[..., Any], short_benchmarks: Any) -> Path:
     """The artifacts folder of one tiny run, benchmark included. Not to be changed: copy it first."""
-    root = tmp_path_factory.mktemp("tiny") / "artifacts"
-    with short_benchmarks():
-        run_text(TINY, root)
-    return root
+
+    def make(folder: Path) -> None:
+        with short_benchmarks():
+            run_text(TINY, folder / "artifacts")
+
+    return once("tiny", make) / "artifacts"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -60,7 +61,8 @@ def assert_close(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _engine() -> None:
+def _engine(once: Callable[..., Path]) -> None:
+    once("engine", lambda folder: unavailable_reason())  # compiled by one worker, found by the others
     reason = unavailable_reason()
     if reason is not None:
         pytest.skip(reason)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,45 @@ import pytest
 from tdcompress.engine import build
 from tdcompress.engine.binding import OPERATIONS
 from tdcompress.errors import TdcompressError, UnsupportedError
+
+# A compiler that does not optimise, and that compiles the same source with the same flags once: these tests look at files.
+QUICK = """\
+#!{python} -IS
+import hashlib, os, pathlib, shutil, subprocess, sys
+
+command = [*{compiler!r}, *sys.argv[1:], "-O0"]
+if "-c" not in command:
+    sys.exit(subprocess.run(command).returncode)
+source = pathlib.Path(command[command.index("-c") + 1])
+output = pathlib.Path(command[command.index("-o") + 1])
+told = [source.name] + [word for word in command if word not in (str(source), str(output))]
+read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
+kept = pathlib.Path({folder!r}) / hashlib.sha256(repr(told).encode() + read).hexdigest()
+if not kept.exists():
+    code = subprocess.run(command).returncode
+    if code:
+        sys.exit(code)
+    mine = kept.with_name(f"{{kept.name}}-{{os.getpid()}}")
+    shutil.copyfile(output, mine)
+    mine.replace(kept)
+shutil.copyfile(kept, output)
+"""
+
+
+@pytest.fixture(scope="session")
+def quick_compiler(once: Callable[..., Path]) -> str:
+    """The path of QUICK."""
+    found = build.find_compiler()
+    if found is None:
+        pytest.skip("no compiler for this test")
+
+    def make(folder: Path) -> None:
+        (folder / "objects").mkdir()
+        script = folder / "quick-cc"
+        script.write_text(QUICK.format(python=sys.executable, compiler=list(found), folder=str(folder / "objects")))
+        script.chmod(0o755)
+
+    return str(once("compiler", make) / "quick-cc")
 
 
 def test_no_compiler_says_what_to_install(monkeypatch, tmp_path):
@@ -42,13 +82,10 @@ def test_the_ziglang_wheel_is_the_last_choice(monkeypatch):
     assert build.find_compiler() == (sys.executable, "-m", "ziglang", "cc")
 
 
-def test_a_build_is_published_whole_and_portable_code_compiles(tmp_path):
+def test_a_build_is_published_whole_and_portable_code_compiles(tmp_path, quick_compiler):
     """The portable kernels alone, for a machine that no table names."""
-    compiler = build.find_compiler()
-    if compiler is None:
-        pytest.skip("no compiler for this test")
     library = tmp_path / "cache" / "library.so"
-    build.build(compiler, library, machine=build.machine_name(), extra=("-O0",))
+    build.build((quick_compiler,), library, machine=build.machine_name())
     assert [path.name for path in library.parent.iterdir()] == ["library.so"]
     assert ctypes.CDLL(str(library)).tdc_sizeof(0) == ctypes.sizeof(OPERATIONS["conv_sparse"][1])
 
@@ -72,41 +109,25 @@ def test_no_torch_is_imported():
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
 
 
-def test_processes_that_build_at_the_same_time_end_with_one_whole_library(tmp_path):
+def test_processes_that_build_at_the_same_time_end_with_one_whole_library(tmp_path, quick_compiler):
     """Each compiles in a folder of its own and renames; whoever is last replaces a library by an equal one."""
-    if build.find_compiler() is None:
-        pytest.skip("no compiler for this test")
     code = (
         "import sys\nfrom pathlib import Path\nfrom tdcompress.engine import build\n"
-        "build.build(build.find_compiler(), Path(sys.argv[1]), machine='portable', extra=('-O0',))"
+        "build.build((sys.argv[2],), Path(sys.argv[1]), machine='portable')"
     )
     library = tmp_path / "cache" / "library.so"
-    builders = [subprocess.Popen([sys.executable, "-c", code, str(library)]) for _ in range(3)]
+    builders = [subprocess.Popen([sys.executable, "-c", code, str(library), quick_compiler]) for _ in range(3)]
     assert [builder.wait(timeout=300) for builder in builders] == [0, 0, 0]
     assert [path.name for path in library.parent.iterdir()] == ["library.so"]
 
 
-def test_a_library_that_another_process_is_replacing_can_be_loaded(tmp_path):
+def test_a_library_that_another_process_is_replacing_can_be_loaded(tmp_path, quick_compiler):
     """A rename never shows a part of a file: a library that was opened before stays whole."""
-    if build.find_compiler() is None:
-        pytest.skip("no compiler for this test")
     library = tmp_path / "library.so"
-    build.build(build.find_compiler(), library, machine=build.machine_name(), extra=("-O0",))
+    build.build((quick_compiler,), library, machine=build.machine_name())
     loaded = ctypes.CDLL(str(library))
-    build.build(build.find_compiler(), library, machine=build.machine_name(), extra=("-O0",))
+    build.build((quick_compiler,), library, machine=build.machine_name())
     assert loaded.tdc_sizeof(0) == ctypes.sizeof(OPERATIONS["conv_sparse"][1])
-
-
-@pytest.fixture
-def quick_compiler(tmp_path) -> str:
-    """A compiler that does not optimise: these tests look at files, not at speed."""
-    found = build.find_compiler()
-    if found is None:
-        pytest.skip("no compiler for this test")
-    script = tmp_path / "quick-cc"
-    script.write_text(f'#!/bin/sh\nexec {" ".join(found)} "$@" -O0\n')
-    script.chmod(0o755)
-    return str(script)
 
 
 def load(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
