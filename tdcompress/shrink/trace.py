@@ -156,6 +156,8 @@ def _quiet() -> Iterator[None]:
     try:
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)  # recurrent layers list their weights anew
+            # torch 2.11's own run_decompositions asks in the way that it warns of
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
         logging.disable(level)
