@@ -11,7 +11,7 @@ demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritt
 	$(BIN)/tdcompress run pipelines/digits.toml
 
 test: lint  ## format, lint, types, layers, tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -66,6 +66,15 @@ budget = "quick"
 "sparsity.alpha" = 0.5
 """
 
+# Few tests that take long. Files go to workers whole: these first, so that none of them runs on when the others are done.
+LONG_FILES = (
+    "test_methods_pipeline.py",
+    "test_end_to_end.py",
+    "test_engine_build.py",
+    "test_train_kill.py",
+    "test_train_distributed.py",
+)
+
 # Hides packages, as on a machine where they are not installed: they are not found, here and in child processes.
 BLOCK = """
 import sys
@@ -84,6 +93,10 @@ class Without:
 
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
 @dataclass
