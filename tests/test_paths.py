@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +65,17 @@ def test_every_name_of_the_interface_is_here_or_takes_no_path() -> None:
 
 @pytest.mark.parametrize("kind", [str, Path, Other])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_path_is_anything_that_names_a_file(folder: Path, tmp_path: Path, name: str, kind: type) -> None:
+def test_a_path_is_anything_that_names_a_file(
+    folder: Path, tmp_path: Path, name: str, kind: type, short_benchmarks: Callable[[], AbstractContextManager[None]]
+) -> None:
     here = Path(shutil.copytree(folder, tmp_path / "here"))
     assert isinstance(kind(here), str | os.PathLike)
     if name == "run":  # a whole run is in the end-to-end tests; a path is understood where the file's name is in the message
         with pytest.raises(UserError, match=r"missing\.toml: no such recipe"):
             CALLS[name](here, kind)
     else:
-        CALLS[name](here, kind)
+        with short_benchmarks():
+            CALLS[name](here, kind)
 
 
 @pytest.mark.parametrize("kind", [str, Path, Other])

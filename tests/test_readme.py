@@ -1,6 +1,8 @@
 """The README's Python example runs as it stands, and its shell lines name verbs and recipes that exist."""
 
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,15 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_example_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    short_benchmarks: Callable[[], AbstractContextManager[None]],
+) -> None:
     (example,) = blocks("python")
     monkeypatch.chdir(tmp_path)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), short_benchmarks():
         torch.manual_seed(0)
         exec(compile(example, "README.md", "exec"), {})
     assert float(capsys.readouterr().out) > 0
