@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import TRAINING, Verbs, add_artifacts, add_verb, require_training_parts
+from tdcompress.commands.shared import TRAINING, Verbs, add_artifacts, add_set, add_verb, read_recipes, require_training_parts
 from tdcompress.errors import TdcompressError, UserError
 
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -24,7 +24,7 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its beginning; see `tdcompress artifacts list`")
     text = "the stages of a recipe, a folder of recipes or a shipped one"
     sub.add_argument("--recipe", type=Path, action="append", default=[], metavar="RECIPE", help=text)
-    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --recipe: as it was run")
+    add_set(sub, "with --recipe: as it was run")
     sub.add_argument("--stage", metavar="STAGE", help="of these the ones of one stage, such as train; alone: all of it")
     sub.add_argument(
         "--to", type=Path, default=Path("artifacts"), metavar="NAME", help="writes NAME.000.tdca, NAME.001.tdca, ..."
@@ -94,18 +94,13 @@ def export(args: argparse.Namespace) -> None:
 def _tasks_of(args: argparse.Namespace) -> set[tuple[str, str]]:
     """Stage and key of all that recipes need."""
     from tdcompress.artifacts import Store
-    from tdcompress.recipes.shipped import find_recipes
-    from tdcompress.recipes.source import load_recipe, parse_override
 
     require_training_parts(*TRAINING)
     from tdcompress.runs.plan import plan_run
 
-    changes = dict(parse_override(text) for text in args.set)
     hashes = Store(args.artifacts).hashes
-    needed = set()
-    for path in (path for given in args.recipe for path in find_recipes(given)):
-        needed |= {(task.stage.name, task.key) for task in plan_run(load_recipe(path, changes), hashes).tasks()}
-    return needed
+    plans = (plan_run(recipe, hashes) for recipe in read_recipes(args.recipe, args.set))
+    return {(task.stage.name, task.key) for plan in plans for task in plan.tasks()}
 
 
 def take_in(args: argparse.Namespace) -> None:

@@ -12,8 +12,10 @@ from tdcompress.commands.shared import (
     TRAINING,
     Verbs,
     add_artifacts,
+    add_set,
     add_verb,
     positive,
+    read_recipe,
     require_training_parts,
 )
 from tdcompress.errors import InterruptedRun, TdcompressError, UnfinishedRun, UserError
@@ -29,7 +31,7 @@ def add_parser(verbs: Verbs) -> None:
     sub = add_verb(verbs, "run", run, "run recipes to their reports; what is done already is not done again")
     text = "a .toml file or a folder of them, or the name of a shipped recipe or folder, such as digits or paper"
     sub.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE", help=text)
-    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: --set train.epochs=1")
+    add_set(sub, "change a key: --set train.epochs=1")
     add_artifacts(sub)
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     text = "make the trainings alone, in the order of the recipes; the same command without this goes on to the reports"
@@ -96,12 +98,11 @@ def run_all(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals",
 def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
     """One recipe, and what it came to: see ``runs.run.run_recipe``."""
     from tdcompress.console import StageConsole
-    from tdcompress.recipes.source import load_recipe, parse_override
     from tdcompress.report import shrinking
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
 
-    recipe = load_recipe(path, dict(parse_override(text) for text in args.set))
+    recipe = read_recipe(path, args.set)
     require_training_parts(*TRAINING, *REPORTING)
     from tdcompress.runs.run import find_device, run_recipe
 
@@ -127,10 +128,8 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
 def run_trainings(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
     """The trainings of all recipes: see ``runs.campaign.run_campaign``."""
     from tdcompress.console import StageConsole
-    from tdcompress.recipes.source import load_recipe, parse_override
 
-    changes = dict(parse_override(text) for text in args.set)
-    loaded = [load_recipe(path, changes) for path in paths]
+    loaded = [read_recipe(path, args.set) for path in paths]
     require_training_parts(*TRAINING)
     from tdcompress.runs.campaign import run_campaign
     from tdcompress.runs.run import find_device

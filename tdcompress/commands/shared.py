@@ -2,11 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tdcompress.errors import UserError
+from tdcompress.errors import RecipeError, UserError
+
+if TYPE_CHECKING:
+    from tdcompress.recipes.source import Recipe
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb adds its parser."""
@@ -40,6 +43,43 @@ def add_artifacts(parser: argparse.ArgumentParser) -> None:
 def add_external_data(parser: argparse.ArgumentParser) -> None:
     """Add ``--external-data``."""
     parser.add_argument("--external-data", action="store_true", help="accept weights in files beside the ONNX file")
+
+
+def add_set(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--set``."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def read_recipes(given: Sequence[Path], changes: Sequence[str]) -> "list[Recipe]":
+    """The recipes that are named, with ``--set`` applied.
+
+    Args:
+        given: files, folders, or names of shipped ones.
+        changes: as ``--set`` has them.
+
+    Raises:
+        RecipeError: a recipe that cannot be read; a key at the top gets the place where it belongs.
+    """
+    from tdcompress.recipes.shipped import find_recipes
+
+    paths = [path for each in given for path in find_recipes(each)]
+    return [read_recipe(path, changes) for path in paths]
+
+
+def read_recipe(path: Path, changes: Sequence[str]) -> "Recipe":
+    """One recipe file; see ``read_recipes``."""
+    from tdcompress.recipes.source import UnknownTableError, load_recipe, parse_override
+
+    try:
+        return load_recipe(path, dict(parse_override(text) for text in changes))
+    except UnknownTableError as error:
+        require_training_parts(*TRAINING)  # which own the keys
+        from tdcompress.recipes.keys import homes
+
+        if not (found := homes(error.key)):
+            raise
+        said = str(error).partition(": unknown key")[0]
+        raise RecipeError(f"{said}: unknown key; did you mean {' or '.join(found[:4])}?") from None
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -49,8 +49,13 @@ class Share:
     def __post_init__(self) -> None:
         if self.recalibrate < 0:
             raise ValueError(f"recalibrate: {self.recalibrate} images is out of range, 0 or more")
-        if (self.fraction is None) == (self.keep_per_filter is None):
+        if self.fraction is None and self.keep_per_filter is None:
             raise ValueError("fraction: give either fraction or keep_per_filter")
+        if self.fraction is not None and self.keep_per_filter is not None:
+            raise ValueError(
+                "keep_per_filter: given beside fraction, and each says how much is pruned; "
+                "drop keep_per_filter to prune a share, or drop fraction to keep so many weights of each filter"
+            )
         if self.fraction is not None and not 0 <= self.fraction < 1:
             raise ValueError(f"fraction: {self.fraction} is out of range, 0 <= fraction < 1")
         if self.keep_per_filter is not None and self.keep_per_filter < 1:
