@@ -130,6 +130,8 @@ def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
     if units and pruning.shares == "filter":
         split = '"filter" is a share of the weights of each filter; units have "layer", "erk" or "global"'
         yield "prune.shares", f"prune.shares: {split}"
+    if pruning.include and not units:
+        yield "prune.include", 'prune.include: it names layers whose units are pruned; with granularity = "unit" only'
     if pruning.granularity == "2:4":
         yield from _unlike_two_of_four(experiment.prune)
     if not units and experiment.finetune.after == "shrink":
