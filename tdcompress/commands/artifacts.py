@@ -5,8 +5,9 @@ import re
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import TRAINING, Verbs, add_artifacts, add_set, add_verb, read_recipes, require_training_parts
+from tdcompress.commands.shared import Verbs, add_artifacts, add_set, add_verb, read_recipes
 from tdcompress.errors import TdcompressError, UserError
+from tdcompress.runs.parts import TRAINING, require_parts
 
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -95,7 +96,7 @@ def _tasks_of(args: argparse.Namespace) -> set[tuple[str, str]]:
     """Stage and key of all that recipes need."""
     from tdcompress.artifacts import Store
 
-    require_training_parts(*TRAINING)
+    require_parts(*TRAINING)
     from tdcompress.runs.plan import plan_run
 
     hashes = Store(args.artifacts).hashes

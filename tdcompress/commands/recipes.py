@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tdcompress.commands.shared import TRAINING, Verbs, add_verb, require_training_parts
+from tdcompress.commands.shared import Verbs, add_verb
+from tdcompress.runs.parts import TRAINING, require_parts
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -34,7 +35,7 @@ def _say_keys(target: Path | None) -> None:
     from tdcompress.files import write_text
     from tdcompress.report import markdown, terminal
 
-    require_training_parts(*TRAINING)  # which own most of the keys
+    require_parts(*TRAINING)  # which own most of the keys
     from tdcompress.recipes.keys import keys_document
 
     if target is None:

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tdcompress.commands.shared import (
-    REPORTING,
-    TRAINING,
     Verbs,
     add_artifacts,
     add_set,
     add_verb,
     positive,
     read_recipe,
-    require_training_parts,
 )
 from tdcompress.errors import InterruptedRun, TdcompressError, UnfinishedRun, UserError
+from tdcompress.runs.parts import REPORTING, TRAINING, require_parts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +38,8 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--minutes", type=positive(float), default=math.inf, help=text)
     text = "with --only train: so many at the same time, on one GPU in a stream each"
     sub.add_argument("--together", type=positive(int), default=1, metavar="N", help=text)
+    text = "wait for what another process has or makes; without it that is an error"
+    sub.add_argument("--wait", action="store_true", help=text)
     sub.add_argument("--replace", action="store_true", help="replace a finished run of the same name by another recipe's")
 
 
@@ -103,7 +103,7 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
     from tdcompress.report.terminal import render
 
     recipe = read_recipe(path, args.set)
-    require_training_parts(*TRAINING, *REPORTING)
+    require_parts(*TRAINING, *REPORTING)
     from tdcompress.runs.run import find_device, run_recipe
 
     with StageConsole(console) as watcher:
@@ -114,6 +114,7 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
             watcher=watcher,
             should_stop=signals.asked,
             replace=args.replace,
+            waiting=watcher.waiting if args.wait else None,
             command=args.command,
         )
     console.print(render(summary(done.report)))
@@ -130,7 +131,7 @@ def run_trainings(paths: Sequence[Path], args: argparse.Namespace, signals: "Sig
     from tdcompress.console import StageConsole
 
     loaded = [read_recipe(path, args.set) for path in paths]
-    require_training_parts(*TRAINING)
+    require_parts(*TRAINING)
     from tdcompress.runs.campaign import run_campaign
     from tdcompress.runs.run import find_device
 
@@ -142,6 +143,7 @@ def run_trainings(paths: Sequence[Path], args: argparse.Namespace, signals: "Sig
             watcher=watcher,
             should_stop=signals.asked,
             together=args.together,
+            waiting=watcher.waiting if args.wait else None,
             command=args.command,
         )
     console.print(f"all {done.trainings} trainings are done, {done.made} of them now; run without --only train to go on")

@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tdcompress.errors import RecipeError, UserError
+from tdcompress.errors import RecipeError
+from tdcompress.runs.parts import TRAINING, require_parts
 
 if TYPE_CHECKING:
     from tdcompress.recipes.source import Recipe
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb adds its parser."""
-
-TRAINING = ("torch", "torchvision", "safetensors")
-REPORTING = ("onnxscript", "sklearn", "matplotlib", "tomli_w")
 
 
 def add_verb(verbs: Verbs, name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
@@ -73,7 +71,7 @@ def read_recipe(path: Path, changes: Sequence[str]) -> "Recipe":
     try:
         return load_recipe(path, dict(parse_override(text) for text in changes))
     except UnknownTableError as error:
-        require_training_parts(*TRAINING)  # which own the keys
+        require_parts(*TRAINING)  # which own the keys
         from tdcompress.recipes.keys import homes
 
         if not (found := homes(error.key)):
@@ -97,19 +95,3 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
 def print_json(value: Any) -> None:
     """What ``--json`` prints."""
     print(json.dumps(value, indent=1))
-
-
-def require_training_parts(*names: str) -> None:
-    """Say what to install where the training half is missing.
-
-    Args:
-        names: the packages that are needed.
-
-    Raises:
-        UserError: one of them cannot be found.
-    """
-    from importlib.util import find_spec
-
-    missing = [name for name in names if not find_spec(name)]
-    if missing:
-        raise UserError(f"this needs {', '.join(missing)}: pip install '.[train]' in tdcompress's checkout")
