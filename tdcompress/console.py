@@ -60,6 +60,8 @@ class StageConsole:
             disable=not console.is_terminal,
         )
         self._shown: dict[str, TaskID] = {}  # by key: several stages may run at the same time
+        self._waits: dict[str, TaskID] = {}  # by what is waited for
+        self._told: dict[str, float] = {}
 
     def __enter__(self) -> "StageConsole":
         self.bars.start()
@@ -70,6 +72,7 @@ class StageConsole:
 
     def started(self, task: Task) -> "StageProgress":
         """Show a bar for a stage."""
+        self._waited()
         bar = self._shown[task.key] = self.bars.add_task(task.title, total=None, text="")
         return StageProgress(self, bar, task.title)
 
@@ -82,7 +85,23 @@ class StageConsole:
 
     def reused(self, task: Task, artifact: Artifact) -> None:
         """Say that a stage was there already."""
+        self._waited()
         self.console.print(f"[dim]kept  {_title(task):<58}{_result(artifact.record)}[/]", highlight=False)
+
+    def waiting(self, what: str, seconds: float) -> None:
+        """Say who is waited for, and for how long: a line at once and, without a terminal, every quarter of a minute."""
+        if what not in self._waits:
+            self._waits[what] = self.bars.add_task("waiting", total=None, text="")
+        if seconds < 1 or (self.bars.disable and seconds - self._told.get(what, 0.0) > _PLAIN_SECONDS):
+            self._told[what] = seconds
+            self.console.print(f"wait  {_clock(seconds)}  {what}", highlight=False, soft_wrap=True)
+        self.bars.update(self._waits[what], text=f"{_clock(seconds)}  {what}")
+
+    def _waited(self) -> None:
+        """What was waited for is there, or another thread says so again within a second."""
+        for bar in self._waits.values():
+            self.bars.remove_task(bar)
+        self._waits.clear()
 
     def left(self, task: Task) -> None:
         """Show a stage's bar no more."""
@@ -103,6 +122,11 @@ class StageProgress:
             self.told = time.monotonic()
             share = f"{done / total:.0%}" if total else ""
             self.owner.console.print(f"...   {self.title}  {share}  {text}", highlight=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def _title(task: Task) -> str:

@@ -6,7 +6,8 @@ prunings.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tdcompress.artifacts import SCRATCH, Artifact, Store, canonical, content_key
 from tdcompress.codec import encode
-from tdcompress.errors import InterruptedRun
+from tdcompress.errors import BusyError, InterruptedRun
 from tdcompress.files import write_text
 
 TASK = "task.json"  # in the scratch of an unfinished folder: what its key is a hash of
 
 S = TypeVar("S")
+T = TypeVar("T")
+Waiting = Callable[[str, float], None]
+
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 class Progress(Protocol):
@@ -165,6 +170,7 @@ class Runner:
         facts: versions and host, written into each manifest.
         machine: see ``Machine``.
         should_stop: see ``Workspace``.
+        waiting: told while another process makes what is needed here; None = that is an error.
     """
 
     store: Store
@@ -172,6 +178,7 @@ class Runner:
     facts: Mapping[str, Any]
     machine: Machine = field(default_factory=Machine)
     should_stop: Callable[[], int | None] = lambda: None
+    waiting: Waiting | None = None
     _done: dict[str, Artifact] = field(default_factory=dict)
     _made: list[str] = field(default_factory=list)
 
@@ -181,7 +188,12 @@ class Runner:
         return len(self._made)
 
     def ensure(self, task: Task) -> Artifact:
-        """The task's artefact: found if it is there and whole, made otherwise."""
+        """The task's artefact: found if it is there and whole, made otherwise.
+
+        Raises:
+            BusyError: another process makes it, and ``waiting`` is None.
+            InterruptedRun: a signal arrived before it began, or while it was waited for.
+        """
         if task.key not in self._done:
             found = self.store.find(task.stage.name, task.key)
             if found is not None:
@@ -193,9 +205,10 @@ class Runner:
         inputs = {role: self.ensure(needed) for role, needed in task.inputs.items()}
         _stop_if_asked(self.should_stop)
         stage = task.stage
-        with self.store.partial(stage.name, task.key) as folder:
-            found = self.store.find(stage.name, task.key)  # another process may have made it while this one waited
+        with when_free(lambda: self.store.partial(stage.name, task.key), self.waiting, self.should_stop) as folder:
+            found = self.store.find(stage.name, task.key)  # another process may have made it in the meantime
             if found is not None:
+                self.watcher.reused(task, found)
                 return found
             write_text(folder / SCRATCH / TASK, canonical(task.identity))
             progress = self.watcher.started(task)
@@ -212,6 +225,36 @@ class Runner:
             self._made.append(task.key)
             self.watcher.finished(task, artifact, time.monotonic() - start)
             return artifact
+
+
+@contextmanager
+def when_free(
+    own: Callable[[], AbstractContextManager[T]], waiting: Waiting | None, should_stop: Callable[[], int | None]
+) -> Iterator[T]:
+    """Own what another process may have: at once, or when that is done with it.
+
+    Args:
+        own: a new attempt to own it.
+        waiting: told each second who has it, and for how many seconds it has been waited for; None = not waited for.
+        should_stop: see ``Workspace``.
+
+    Raises:
+        BusyError: another process has it, and ``waiting`` is None.
+        InterruptedRun: a signal arrived.
+    """
+    began = time.monotonic()
+    with ExitStack() as stack:
+        while True:
+            try:
+                owned = stack.enter_context(own())
+                break
+            except BusyError as busy:
+                if waiting is None:
+                    raise
+                waiting(str(busy).partition(";")[0], time.monotonic() - began)
+            _stop_if_asked(should_stop)
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        yield owned
 
 
 def _stop_if_asked(should_stop: Callable[[], int | None]) -> None:

@@ -26,6 +26,7 @@ WITHOUT_TORCH = (
     "runs.finished",
     "runs.folder",
     "runs.manifest",
+    "runs.parts",
     "runs.status",
     "runs.unfinished",
     "runs.verification",

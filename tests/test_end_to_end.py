@@ -321,6 +321,10 @@ def test_a_second_run_of_a_folder_is_told_who_holds_it(tmp_path, command):
     assert done.returncode == 2
     assert done.stderr.startswith(f"tdcompress: the run long is in use by process {os.getpid()} on ")
     assert done.stderr.count("\n") == 1
+    with hold(tmp_path / "a" / ".locks" / "run-long", "it"):
+        done = command("run", tmp_path / "long.toml", "--artifacts", tmp_path / "a", "--wait", "--minutes", 0.1)
+    assert done.returncode == 75
+    assert f"wait  0:00:00  the run long is in use by process {os.getpid()} on " in done.stdout
 
 
 def wait_for_epochs(root, count, process):

@@ -1,7 +1,9 @@
+from contextlib import ExitStack, contextmanager
+
 import pytest
 
-from tdcompress.artifacts import Store
-from tdcompress.errors import InterruptedRun
+from tdcompress.artifacts import Store, hold
+from tdcompress.errors import BusyError, InterruptedRun
 from tdcompress.pipeline import Runner, Stage, Task
 
 
@@ -147,3 +149,43 @@ def test_the_manifest_tells_what_a_result_came_from(net, make_runner):
     assert manifest["inputs"] == {"network": net.task("a").key}
     assert manifest["versions"] == {"x": "1"}
     assert manifest["record"] == {"length": 2}
+
+
+def test_a_stage_that_another_runner_makes_is_an_error_or_waited_for(net, make_runner, monkeypatch):
+    monkeypatch.setattr("tdcompress.pipeline._LOOK_AGAIN_SECONDS", 0.0)
+    task, other, told = net.task("a"), make_runner(), []
+    made = other.ensure(net.task("b"))
+    with other.store.partial("a", task.key) as folder:
+        with pytest.raises(BusyError, match=f"^a {task.key} is in use by .*; wait for it"):
+            make_runner().ensure(task)
+
+        def waiting(what, seconds):
+            told.append((what, seconds))
+            if len(told) == 3:  # the other one is done
+                (folder / "out").write_text("other's")
+                other.store.publish("a", task.key, folder, {"length": 7}, task.identity)
+                held.close()
+
+        waiter = make_runner(waiting=waiting)
+        with ExitStack() as held:
+            held.enter_context(hold(other.store.root / ".locks" / "second", "it"))
+            monkeypatch.setattr(waiter.store, "partial", lambda *_: second(other.store.root))
+            assert waiter.ensure(task).file("out").read_text() == "other's"
+    assert made.record == {"length": 1}
+    assert [what.startswith("it is in use by process") for what, _ in told] == [True] * 3
+    assert waiter.watcher.kept == ["a"]
+    assert waiter.made == 0
+
+
+@contextmanager
+def second(root):
+    with hold(root / ".locks" / "second", "it"):
+        yield root
+
+
+def test_waiting_ends_when_a_signal_asks_for_it(net, make_runner):
+    runner = make_runner(waiting=lambda *_: None, should_stop=iter([None, 15]).__next__)
+    task = net.task("a")
+    with make_runner().store.partial("a", task.key), pytest.raises(InterruptedRun):
+        runner.ensure(task)
+    assert net.runs == []

@@ -31,6 +31,7 @@ from tdcompress.processor import read_processor
 Arrays = Mapping[str, NDArray[Any]]
 Progress = Callable[[str], None]
 
+BASELINE_BACKEND = "onnxruntime"
 DENORMALS = "kept, as is the runtime's default; the same for all files"
 
 
@@ -45,7 +46,7 @@ def benchmark(
     budget: str = "quick",
     seed: int = 0,
     inputs: Arrays | None = None,
-    baseline_backend: str = "onnxruntime",
+    baseline_backend: str = BASELINE_BACKEND,
     external_data: bool = False,
     progress: Progress | None = None,
 ) -> BenchReport:
@@ -205,10 +206,19 @@ class _Processes:
 def _check_counts(files: Sequence[StrPath], threads: int, batch: int) -> None:
     if not files:
         raise UserError("no file to benchmark; name at least one ONNX file")
-    if not 0 <= threads <= usable_cores():
-        raise UserError(f"threads is {threads}; give 1 to {usable_cores()} (the cores of this process), or 0 for all of them")
+    check_threads(threads)
     if batch < 1:
         raise UserError(f"batch is {batch}; give a positive number")
+
+
+def check_threads(threads: int) -> None:
+    """Refuse more threads than there are cores for.
+
+    Raises:
+        UserError: below 0, or above the cores of this process.
+    """
+    if not 0 <= threads <= usable_cores():
+        raise UserError(f"threads is {threads}; give 1 to {usable_cores()} (the cores of this process), or 0 for all of them")
 
 
 def _hash_arrays(arrays: Arrays) -> str:

@@ -1,1 +1,1 @@
-"""Verbs with verbs of their own: parse, call, print, as ``cli.py`` does for the others."""
+"""The verbs of the command line, one file each: add a parser, call the library, print."""

@@ -3,34 +3,29 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from tdcompress.commands.shared import Verbs, add_artifacts, add_set, add_verb, read_recipes
 from tdcompress.errors import TdcompressError, UserError
+from tdcompress.runs.parts import TRAINING, require_parts
 
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
-def add(parser: argparse.ArgumentParser, add_artifacts: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the verbs below ``artifacts``.
+def add_parser(verbs: Verbs) -> None:
+    """Add ``artifacts`` and the verbs below it."""
+    text = "what is in the artifacts folder; pack it for another machine, and take it in there"
+    below = verbs.add_parser("artifacts", help=text, description=text).add_subparsers(required=True, metavar="VERB")
 
-    Args:
-        parser: of ``tdcompress artifacts``.
-        add_artifacts: adds ``--artifacts``.
-    """
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    sub = verbs.add_parser("list", help="artefacts and unfinished trainings, with their keys")
-    sub.set_defaults(verb=show)
+    sub = add_verb(below, "list", show, "artefacts and unfinished trainings, with their keys")
     add_artifacts(sub)
 
     text = "pack artefacts, and unfinished trainings with their newest checkpoint, into numbered files for another machine"
-    sub = verbs.add_parser("export", help=text, description=text)
-    sub.set_defaults(verb=export)
+    sub = add_verb(below, "export", export, text)
     sub.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its beginning; see `tdcompress artifacts list`")
     text = "the stages of a recipe, a folder of recipes or a shipped one"
     sub.add_argument("--recipe", type=Path, action="append", default=[], metavar="RECIPE", help=text)
-    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --recipe: as it was run")
+    add_set(sub, "with --recipe: as it was run")
     sub.add_argument("--stage", metavar="STAGE", help="of these the ones of one stage, such as train; alone: all of it")
     sub.add_argument(
         "--to", type=Path, default=Path("artifacts"), metavar="NAME", help="writes NAME.000.tdca, NAME.001.tdca, ..."
@@ -41,8 +36,7 @@ def add(parser: argparse.ArgumentParser, add_artifacts: Callable[[argparse.Argum
     add_artifacts(sub)
 
     text = "take in what export wrote: all is checked before anything is published"
-    sub = verbs.add_parser("import", help=text, description=text)
-    sub.set_defaults(verb=take_in)
+    sub = add_verb(below, "import", take_in, text)
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE", help="all parts of an export, in any order")
     add_artifacts(sub)
 
@@ -101,19 +95,13 @@ def export(args: argparse.Namespace) -> None:
 def _tasks_of(args: argparse.Namespace) -> set[tuple[str, str]]:
     """Stage and key of all that recipes need."""
     from tdcompress.artifacts import Store
-    from tdcompress.cli import TRAINING, require_training_parts
-    from tdcompress.recipes.shipped import find_recipes
-    from tdcompress.recipes.source import load_recipe, parse_override
 
-    require_training_parts(*TRAINING)
+    require_parts(*TRAINING)
     from tdcompress.runs.plan import plan_run
 
-    changes = dict(parse_override(text) for text in args.set)
     hashes = Store(args.artifacts).hashes
-    needed = set()
-    for path in (path for given in args.recipe for path in find_recipes(given)):
-        needed |= {(task.stage.name, task.key) for task in plan_run(load_recipe(path, changes), hashes).tasks()}
-    return needed
+    plans = (plan_run(recipe, hashes) for recipe in read_recipes(args.recipe, args.set))
+    return {(task.stage.name, task.key) for plan in plans for task in plan.tasks()}
 
 
 def take_in(args: argparse.Namespace) -> None:

@@ -4,21 +4,22 @@ import argparse
 import sys
 from pathlib import Path
 
+from tdcompress.commands.shared import Verbs, add_verb
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the verbs below ``data`` to its parser."""
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+def add_parser(verbs: Verbs) -> None:
+    """Add ``data`` and the verbs below it."""
+    text = "pack a data set without loss for a slow connection, and unpack it there"
+    below = verbs.add_parser("data", help=text, description=text).add_subparsers(required=True, metavar="VERB")
 
     text = "pack the published files of a data set, without loss, into pieces of up to 10,000 images"
-    sub = verbs.add_parser("pack", help=text, description=text)
-    sub.set_defaults(verb=pack)
+    sub = add_verb(below, "pack", pack, text)
     sub.add_argument("name", choices=["cifar10", "cifar100"])
     sub.add_argument("--root", type=Path, default=Path("data"), metavar="DATA", help="the data root, as in a recipe")
     sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the pieces go")
 
     text = "write the files of which the folder holds all pieces, byte for byte as they were published"
-    sub = verbs.add_parser("unpack", help=text, description=text)
-    sub.set_defaults(verb=unpack)
+    sub = add_verb(below, "unpack", unpack, text)
     sub.add_argument("folder", type=Path, metavar="FOLDER")
     sub.add_argument("--root", type=Path, default=Path("data"), metavar="DATA", help="the data root, as in a recipe")
 

@@ -61,7 +61,8 @@ class Dataset:
         augmentation: random changes of training batches, before ``preprocess``.
 
     Raises:
-        DataError: an empty part, parts of different image shape, or a label without a class.
+        DataError: an empty part, parts of different image shape, a label without a class, a single training image, or training
+            images of a single class: there is nothing to tell apart.
     """
 
     name: str
@@ -78,6 +79,11 @@ class Dataset:
             low, high = int(images.labels.min()), int(images.labels.max())
             if low < 0 or high >= len(self.classes):
                 raise DataError(f"{self.name}: {part} labels span {low}..{high}, but there are {len(self.classes)} classes")
+        if len(self.train) < 2:
+            raise DataError(f"{self.name}: the train part holds a single image; nothing can be learnt from it")
+        if len(self.classes) < 2 or int(self.train.labels.min()) == int(self.train.labels.max()):
+            only = self.classes[int(self.train.labels[0])]
+            raise DataError(f"{self.name}: all training images are of one class, {only!r}; a classifier needs at least two")
         if self.train.pixels.shape[1:] != self.test.pixels.shape[1:]:
             raise DataError(
                 f"{self.name}: train images are {tuple(self.train.pixels.shape[1:])} (H, W, C), "

@@ -175,8 +175,13 @@ class TargetedSettings(MethodSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.gamma is None) == (self.keep_per_filter is None):
+        if self.gamma is None and self.keep_per_filter is None:
             raise ValueError('gamma: method = "targeted" needs either gamma or keep_per_filter')
+        if self.gamma is not None and self.keep_per_filter is not None:
+            raise ValueError(
+                "keep_per_filter: given beside gamma, and each says how many are candidates; "
+                "drop keep_per_filter to target a share, or drop gamma to target all but so many weights of each filter"
+            )
         if self.gamma is not None and not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma: {self.gamma} is not in 0..1")
         if self.keep_per_filter is not None and self.keep_per_filter < 1:

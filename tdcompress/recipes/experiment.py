@@ -1,7 +1,7 @@
 """One resolved combination of a recipe: every section as the settings dataclass that owns its keys."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.models.base import ModelSettings
-from tdcompress.models.registry import settings_type
+from tdcompress.models.registry import MODELS, settings_type
 from tdcompress.recipes.source import Recipe
 from tdcompress.sparsity.patterns import check_fraction
 from tdcompress.stages.analyse import AnalyseTable
@@ -72,9 +72,13 @@ def resolve(recipe: Recipe) -> Experiment:
     data_type, data_values = recipe.choose(DATASETS, "data", "name")
     method_type, method_values = recipe.choose(METHODS, "sparsity", "method")
     model_name, model_type, model_values, init = _model(recipe)
+
+    def elsewhere(registry: Mapping[str, type], chooser: str, name: str) -> Callable[[str], str]:
+        return lambda key: owners_hint(registry, chooser, name, key)
+
     tables: dict[str, Any] = {name: recipe.bind(kind, name) for name, kind in TABLES.items() if name != "analyse"}
     analysis = recipe.bind(AnalyseTable, "analyse") if "analyse" in recipe.values else None
-    method = recipe.bind(method_type, "sparsity", method_values)
+    method = recipe.bind(method_type, "sparsity", method_values, elsewhere(METHODS, "method", method_type.name))
     try:
         method = method.for_training(tables["train"].epochs)
     except ValueError as error:
@@ -82,9 +86,9 @@ def resolve(recipe: Recipe) -> Experiment:
         raise recipe.source.error(f"sparsity.{key}", f"sparsity.{error}") from None
     experiment = Experiment(
         seed=recipe.seed,
-        data=recipe.bind(data_type, "data", data_values),
+        data=recipe.bind(data_type, "data", data_values, elsewhere(DATASETS, "name", data_type.name)),
         model_name=model_name,
-        model=recipe.bind(model_type, "model", model_values),
+        model=recipe.bind(model_type, "model", model_values, elsewhere(MODELS, "name", model_name)),
         init=init,
         method=method,
         pruning=tables["prune"].after(method),
@@ -94,6 +98,22 @@ def resolve(recipe: Recipe) -> Experiment:
     for key, problem in _contradictions(experiment):
         raise recipe.source.error(key, problem)
     return experiment
+
+
+def owners_hint(registry: Mapping[str, type], chooser: str, name: str, key: str) -> str:
+    """Whose key it is, where another name of the table has it: "; it belongs to method = "targeted", and this is "none"".
+
+    Args:
+        registry: the names, with the settings that own their keys.
+        chooser: the key that chooses among them.
+        name: the chosen one.
+        key: below the table; unknown to the chosen one.
+    """
+    owners = [other for other, kind in registry.items() if key.split(".")[0] in {field.name for field in fields(kind)}]
+    if not owners:
+        return ""
+    listed = " or ".join(f'"{owner}"' for owner in owners[:4])
+    return f'; it belongs to {chooser} = {listed}, and this is "{name}"'
 
 
 def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -110,6 +130,8 @@ def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
     if units and pruning.shares == "filter":
         split = '"filter" is a share of the weights of each filter; units have "layer", "erk" or "global"'
         yield "prune.shares", f"prune.shares: {split}"
+    if pruning.include and not units:
+        yield "prune.include", 'prune.include: it names layers whose units are pruned; with granularity = "unit" only'
     if pruning.granularity == "2:4":
         yield from _unlike_two_of_four(experiment.prune)
     if not units and experiment.finetune.after == "shrink":

@@ -8,7 +8,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -100,6 +100,16 @@ def _toml(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
     return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+def homes(key: str) -> list[str]:
+    """Dotted paths of the keys with this last name, in the order of a recipe's tables: "epochs" is ["train.epochs", ...]."""
+    paths = [f"{section}.{own.path}" for section in SECTIONS for kind in _kinds(section) for own in keys_of(kind)]
+    return list(dict.fromkeys(path for path in paths if path.endswith(f".{key}")))
+
+
+def _kinds(section: str) -> Iterable[type]:
+    return (TABLES[section],) if section in TABLES else NAMED[section][1].values()
 
 
 def table_of(section: str) -> Table:

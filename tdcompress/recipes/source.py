@@ -8,7 +8,7 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,21 @@ from tdcompress.codec import UnknownKeyError, decode
 from tdcompress.errors import RecipeError, did_you_mean
 
 T = TypeVar("T")
+
+
+class UnknownTableError(RecipeError):
+    """A key at the top of a recipe that is none of a recipe's.
+
+    Args:
+        message: as of any ``RecipeError``.
+        key: the key.
+    """
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 Values = dict[str, Any]
 
 SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "shrink", "export", "bench")
@@ -77,13 +92,14 @@ class Recipe:
             raise self.source.error(name, f"{name} has to be a table: [{name}]")
         return dict(table)
 
-    def bind(self, kind: type[T], section: str, values: Values | None = None) -> T:
+    def bind(self, kind: type[T], section: str, values: Values | None = None, hint: Callable[[str], str] | None = None) -> T:
         """Read one table into the dataclass that owns its keys.
 
         Args:
             kind: a settings dataclass.
             section: the table's name.
             values: the table's values where they are not all of it.
+            hint: unknown key -> what else is known of it, or nothing; None = nothing.
 
         Raises:
             RecipeError: an unknown, missing or wrong key, with its line.
@@ -91,13 +107,14 @@ class Recipe:
         given = self.section(section) if values is None else values
         written = (kind, section, json.dumps(given, sort_keys=True, default=repr))
         if written in self.bound:
-            known: T = self.bound[written]
-            return known
+            earlier: T = self.bound[written]
+            return earlier
         try:
             self.bound[written] = bound = decode(kind, given, section)
             return bound
         except UnknownKeyError as error:
-            raise self.source.error(error.path, f"{error.path}: unknown key{nearest(error.path, error.known)}") from None
+            known = (hint and hint(error.path.removeprefix(f"{section}."))) or nearest(error.path, error.known)
+            raise self.source.error(error.path, f"{error.path}: unknown key{known}") from None
         except ValueError as error:
             problem = str(error)
             raise self.source.error(problem.split(":")[0].split("[")[0], problem) from None
@@ -138,7 +155,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         overrides: dotted key -> value, as ``--set`` gives them.
 
     Raises:
-        RecipeError: not readable, not TOML, or a key at the top that is not one of a recipe's.
+        RecipeError: not readable, or not TOML.
+        UnknownTableError: a key at the top that is not one of a recipe's.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -169,7 +187,7 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
         lines.setdefault(path.split(".")[0], 0)
     for key in values:
         if key not in TOP_LEVEL:
-            raise source.error(key, f"{key}: unknown key{nearest(key, TOP_LEVEL)}")
+            raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, TOP_LEVEL)}")), key)
     _check_top(values, source)
     return Recipe(values=values, source=source)
 

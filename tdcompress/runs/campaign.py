@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -13,9 +14,10 @@ from typing import NoReturn
 import torch
 
 from tdcompress.artifacts import Store, hold
-from tdcompress.errors import InterruptedRun, TdcompressError, TrainingError, UserError
-from tdcompress.pipeline import Machine, Runner, Task, Watcher
+from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError
+from tdcompress.pipeline import Machine, Runner, Task, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
+from tdcompress.runs.checks import check_writable
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.runs.run import facts, refuse_processes
 from tdcompress.runs.unfinished import announce, forget, run_lock
@@ -38,6 +40,7 @@ def run_campaign(
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     together: int = 1,
+    waiting: Waiting | None = None,
     command: str = "train its recipes again",
 ) -> Campaign:
     """Make every training that the recipes need, in their order; a run of a recipe then goes on from these.
@@ -51,6 +54,7 @@ def run_campaign(
         watcher: told about each training, from several threads if there are several.
         should_stop: the number of a signal that asks the process to end, or None.
         together: trainings at the same time. What each comes to does not depend on it.
+        waiting: told while another process has one of the runs, or makes a training of them; None = that is an error.
         command: what starts this again, for ``tdcompress status``.
 
     Raises:
@@ -61,13 +65,18 @@ def run_campaign(
     refuse_processes()
     _refuse_one_name(recipes)
     store = Store(root)
+    check_writable(root)
     failed: dict[str, TdcompressError] = {}
     planned: dict[str, list[Task]] = {}
     places: dict[str, Path] = {}
     with ExitStack() as held:
-        for recipe in recipes:
+        for name in sorted(recipe.name for recipe in recipes):  # by name, so that two campaigns do not wait for each other
             try:
-                held.enter_context(hold(run_lock(root, recipe.name), f"the run {recipe.name}"))
+                held.enter_context(when_free(partial(hold, run_lock(root, name), f"the run {name}"), waiting, should_stop))
+            except BusyError as error:
+                failed[name] = error
+        for recipe in (recipe for recipe in recipes if recipe.name not in failed):
+            try:
                 plan = plan_run(recipe, store.hashes)
             except TdcompressError as error:
                 failed[recipe.name] = error
@@ -78,7 +87,7 @@ def run_campaign(
         store.hashes.save()
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
         machine = Machine(device=device, places=places)
-        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop)
+        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop, waiting=waiting)
         pool = _Pool(tasks, runner, torch.device(device))
         pool.run(together)
         store.hashes.save()

@@ -11,11 +11,13 @@ import torch
 
 from tdcompress.artifacts import Store, hold
 from tdcompress.errors import UnsupportedError, UserError
-from tdcompress.pipeline import Machine, Runner, Watcher
+from tdcompress.pipeline import Machine, Runner, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.records import Report
+from tdcompress.runs.checks import check_plan
 from tdcompress.runs.folder import earlier_report, finished_report, refuse_another_recipe, renewed
 from tdcompress.runs.layout import lay_out
+from tdcompress.runs.parts import REPORTING, require_parts
 from tdcompress.runs.plan import plan_run
 from tdcompress.runs.rows import versions
 from tdcompress.runs.unfinished import announced, run_lock
@@ -55,6 +57,7 @@ def run_recipe(
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     replace: bool = False,
+    waiting: Waiting | None = None,
     command: str = "run its recipe again",
 ) -> Finished:
     """Run a recipe to its report; what is done already is not done again.
@@ -66,21 +69,24 @@ def run_recipe(
         watcher: told about each stage.
         should_stop: the number of a signal that asks the process to end, or None.
         replace: whether a run folder of another recipe with this name may be replaced.
+        waiting: told while another process has the run, or makes a stage of it; None = that is an error.
         command: what starts this run again, for ``tdcompress status``.
 
     Raises:
         UserError: the folder holds another recipe's run, and ``replace`` is false; or several processes run this.
-        BusyError: another process works in the run's folder.
+        BusyError: another process works in the run's folder, or on a stage of it, and ``waiting`` is None.
     """
     refuse_processes()
+    require_parts(*REPORTING)
     store = Store(root)
     folder = root / recipe.name
-    with hold(run_lock(root, recipe.name), f"the run {recipe.name}"):
+    with when_free(lambda: hold(run_lock(root, recipe.name), f"the run {recipe.name}"), waiting, should_stop):
         plan = plan_run(recipe, store.hashes)
         store.hashes.save()
         refuse_another_recipe(folder, plan.recipe_key, replace)
+        check_plan(plan, store)
         machine = Machine(device=device, places=plan.places)
-        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop)
+        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop, waiting=waiting)
         tasks = plan.tasks()
         with announced(root, recipe.name, tasks, command):
             artifacts = {task.key: runner.ensure(task) for task in tasks}

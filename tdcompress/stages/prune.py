@@ -49,8 +49,13 @@ class Share:
     def __post_init__(self) -> None:
         if self.recalibrate < 0:
             raise ValueError(f"recalibrate: {self.recalibrate} images is out of range, 0 or more")
-        if (self.fraction is None) == (self.keep_per_filter is None):
+        if self.fraction is None and self.keep_per_filter is None:
             raise ValueError("fraction: give either fraction or keep_per_filter")
+        if self.fraction is not None and self.keep_per_filter is not None:
+            raise ValueError(
+                "keep_per_filter: given beside fraction, and each says how much is pruned; "
+                "drop keep_per_filter to prune a share, or drop fraction to keep so many weights of each filter"
+            )
         if self.fraction is not None and not 0 <= self.fraction < 1:
             raise ValueError(f"fraction: {self.fraction} is out of range, 0 <= fraction < 1")
         if self.keep_per_filter is not None and self.keep_per_filter < 1:
@@ -69,6 +74,7 @@ class Settings(Share):
         unit: what a pruned unit is.
         shares: how the fraction is split.
         exclude: names of layers that stay dense, besides those that the model declares.
+        include: names of layers that are pruned although no unit of theirs could ever leave.
     """
 
     granularity: Granularity
@@ -76,6 +82,7 @@ class Settings(Share):
     unit: Literal["whole", "filter"]
     shares: Shares
     exclude: tuple[str, ...]
+    include: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +96,8 @@ class PruneTable(Share):
         shares: how the fraction is split, see [sparsity]; None = the training's where it is of the same granularity, else
             "filter" for weights and "layer" for units.
         exclude: names of layers that stay dense, besides those that the model declares; None = the training's.
+        include: for units: names of layers to prune although no unit of theirs could ever leave. What the network returns stays
+            whole by default, and so do streams that nothing can narrow: zeros there cost accuracy and save nothing.
     """
 
     granularity: Granularity | None = None
@@ -96,6 +105,7 @@ class PruneTable(Share):
     unit: Literal["whole", "filter"] | None = None
     shares: Shares | None = None
     exclude: tuple[str, ...] | None = None
+    include: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,7 +174,7 @@ def make_masks(settings: Settings, method: MethodSettings, model: nn.Module, sco
         )
     if fraction is None:
         raise ValueError("keep_per_filter: it counts weights of a filter; units are pruned by fraction")
-    units = find_units(model, example_inputs(data), weights, scope=settings.scope, unit=settings.unit)
+    units = find_units(model, example_inputs(data), weights, scope=settings.scope, unit=settings.unit, include=settings.include)
     if units.fixed:
         warnings.warn(str(units), stacklevel=2)
     own = {}

@@ -77,7 +77,7 @@ def test_engine_is_called_as_a_user_calls_it(monkeypatch):
             assert outputs is None
             return [inputs["input"] + 1]
 
-    monkeypatch.setitem(sys.modules, "tdcompress.engine", types.SimpleNamespace(Session=Session))
+    monkeypatch.setitem(sys.modules, "tdcompress.engine", types.SimpleNamespace(Session=Session, unavailable_reason=lambda: None))
     session = create_backend("engine", CPU_PROVIDER, 3).open(MODEL, INPUTS)
     assert calls == [(MODEL, 3)]
     assert np.array_equal(session.run()[0], np.full((2, 4), 2, np.float32))

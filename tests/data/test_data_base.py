@@ -39,7 +39,9 @@ def test_image_shape_is_channels_first():
         lambda: dataset(images(0), images()),
         lambda: dataset(images(), images(1, labels=(2,))),
         lambda: dataset(images(), images(1, labels=(-1,))),
-        lambda: dataset(images(side=4), images(side=5)),
+        lambda: dataset(images(labels=(0, 1, 0)), images(side=5)),
+        lambda: dataset(images(1), images()),
+        lambda: dataset(images(labels=(1, 1, 1)), images()),
     ],
 )
 def test_malformed_data_is_refused(make):

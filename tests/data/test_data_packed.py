@@ -162,14 +162,14 @@ def test_the_verbs_know_the_sets(root, tmp_path, capsys):
     import argparse
 
     parser = argparse.ArgumentParser()
-    verbs.add(parser)
+    verbs.add_parser(parser.add_subparsers())
     for name in PACKED:
-        args = parser.parse_args(["pack", name, "--root", str(root), "--out", str(tmp_path / "packed")])
+        args = parser.parse_args(["data", "pack", name, "--root", str(root), "--out", str(tmp_path / "packed")])
         args.verb(args)
     with pytest.raises(SystemExit):
-        parser.parse_args(["pack", "digits", "--out", "x"])
+        parser.parse_args(["data", "pack", "digits", "--out", "x"])
     (tmp_path / "packed" / "cifar10.data_batch_2.0.zip").unlink()
-    args = parser.parse_args(["unpack", str(tmp_path / "packed"), "--root", str(tmp_path / "there")])
+    args = parser.parse_args(["data", "unpack", str(tmp_path / "packed"), "--root", str(tmp_path / "there")])
     capsys.readouterr()
     args.verb(args)
     out = capsys.readouterr().out

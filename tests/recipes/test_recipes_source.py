@@ -101,7 +101,11 @@ def test_a_key_of_another_method_is_refused(method, key):
         ("gamma = 0.5", "gamma = 1.5", "sparsity.gamma"),
         ("alpha = 0.5", "alpha = -0.1", "sparsity.alpha"),
         ("fraction = 0.5", "fraction = 1.0", "prune.fraction: 1.0 is out of range"),
-        ("fraction = 0.5", "fraction = 0.5\nkeep_per_filter = 3", "prune.fraction: give either"),
+        (
+            "fraction = 0.5",
+            "fraction = 0.5\nkeep_per_filter = 3",
+            "prune.keep_per_filter: given beside fraction.* drop keep_per_filter to",
+        ),
         ("fraction = 0.5", "align = 2", "prune.fraction: give either"),
         ("fraction = 0.5", "fraction = 0.5\nscope = 'all'", "prune.scope: 'all' is none of 'layer', 'group'"),
         ("seed = 1", "seed = -1", "seed: -1 is not a whole number of 0 or above"),

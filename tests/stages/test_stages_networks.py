@@ -16,7 +16,9 @@ from tdcompress.lineage.samples import example_inputs, plain_batches, train_samp
 from tdcompress.pipeline import Machine, Runner
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import plan_run
+from tdcompress.shrink.groups import find_units
 from tdcompress.sparsity.shares import Extent, selected_counts
+from tdcompress.stages import prune
 from tdcompress.train.recalibrate import recalibrate
 
 RECIPE = """
@@ -344,9 +346,9 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 GOLDEN = {
     "train": "375b26c5d56d14dc",
-    "prune": "3a3360243a6ed357",
-    "store": "094b6fe7f4210935",
-    "export": "854f759bda8b6d37",
+    "prune": "01ba76a935e1feee",
+    "store": "0202d83eb7df72bc",
+    "export": "c0705df0e3fc8f2d",
 }
 
 
@@ -400,3 +402,13 @@ def test_masks_are_those_of_the_smallest_magnitudes(runner, row):
         expected = np.ones(rows.shape, bool)
         np.put_along_axis(expected, dropped, False, axis=1)
         np.testing.assert_array_equal(mask.flatten(1).numpy(), expected)
+
+
+def test_layers_that_are_included_are_asked_for_as_units(runner, row, monkeypatch):
+    plain, asked = (row("none", f'fraction = 0.5\ngranularity = "unit"{more}') for more in ("", '\ninclude = ["conv2"]'))
+    assert plain.train.key == asked.train.key
+    assert plain.pruned.key != asked.pruned.key
+    given = []
+    monkeypatch.setattr(prune, "find_units", lambda *args, include, **rest: given.append(include) or find_units(*args, **rest))
+    assert layers(runner.ensure(plain.pruned)) == layers(runner.ensure(asked.pruned))  # its units can leave in any case
+    assert given == [(), ("conv2",)]

@@ -33,9 +33,11 @@ class EngineBackend:
     def __init__(self, provider: str, threads: int) -> None:
         require_cpu(self.name, provider)
         try:
-            from tdcompress.engine import Session
+            from tdcompress.engine import Session, unavailable_reason
         except ImportError as error:
             raise UnsupportedError(f"backend 'engine' is not built here: {error}; use onnxruntime") from error
+        if reason := unavailable_reason():
+            raise UnsupportedError(f"backend 'engine' cannot run here: {reason}")
         self._session_type = Session
         self._threads = threads
 

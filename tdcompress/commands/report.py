@@ -1,0 +1,41 @@
+"""``tdcompress report``: a finished run's report again, with what other machines measured."""
+
+import argparse
+from pathlib import Path
+
+from tdcompress.commands.shared import Verbs, add_artifacts, add_verb
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add ``report``."""
+    text = "show a run's report again; compare it with published tables; add other machines' latencies"
+    sub = add_verb(verbs, "report", run, text)
+    sub.add_argument("run")
+    sub.add_argument("--compare", metavar="TABLE", help="a published table, such as workshop-3a")
+    sub.add_argument("--bench", type=Path, action="append", default=[], metavar="FILE.json", help="from `bench --json`")
+    sub.add_argument("--json", action="store_true", help="print report.json")
+    add_artifacts(sub)
+
+
+def run(args: argparse.Namespace) -> None:
+    """``tdcompress report``: a finished run's report, with what other machines measured."""
+    from tdcompress.console import make_console
+    from tdcompress.report import layers, shrinking
+    from tdcompress.report.tables import summary
+    from tdcompress.report.terminal import render, render_document
+    from tdcompress.runs.finished import compare_with, join_files
+    from tdcompress.runs.manifest import REPORT, read_report
+
+    console = make_console()
+    folder = args.artifacts / args.run
+    found = join_files(folder, args.bench) if args.bench else read_report(folder)
+    compared = compare_with(folder, found, args.compare) if args.compare else None
+    if args.json:
+        print((folder / REPORT).read_text(), end="")
+        return
+    for table in (summary(found), *shrinking.tables(found), *layers.tables(found)):
+        console.print(render(table))
+    for note in found.notes:
+        console.print(note, style="bold", highlight=False)
+    if compared:
+        console.print(render_document(compared))

@@ -1,0 +1,97 @@
+"""What verbs have in common: how they are added, options that several take, the packages they need, JSON."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from tdcompress.errors import RecipeError
+from tdcompress.runs.parts import TRAINING, require_parts
+
+if TYPE_CHECKING:
+    from tdcompress.recipes.source import Recipe
+
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""Where a verb adds its parser."""
+
+
+def add_verb(verbs: Verbs, name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    """Add a verb.
+
+    Args:
+        verbs: where to.
+        name: what is typed.
+        function: does it; what goes wrong it raises as a ``TdcompressError``, which knows its exit code.
+        text: what it is for.
+
+    Returns:
+        Its parser, still without arguments.
+    """
+    parser = verbs.add_parser(name, help=text, description=text)
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def add_artifacts(parser: argparse.ArgumentParser) -> None:
+    """Add ``--artifacts``."""
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="where runs are kept")
+
+
+def add_external_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--external-data``."""
+    parser.add_argument("--external-data", action="store_true", help="accept weights in files beside the ONNX file")
+
+
+def add_set(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--set``."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def read_recipes(given: Sequence[Path], changes: Sequence[str]) -> "list[Recipe]":
+    """The recipes that are named, with ``--set`` applied.
+
+    Args:
+        given: files, folders, or names of shipped ones.
+        changes: as ``--set`` has them.
+
+    Raises:
+        RecipeError: a recipe that cannot be read; a key at the top gets the place where it belongs.
+    """
+    from tdcompress.recipes.shipped import find_recipes
+
+    paths = [path for each in given for path in find_recipes(each)]
+    return [read_recipe(path, changes) for path in paths]
+
+
+def read_recipe(path: Path, changes: Sequence[str]) -> "Recipe":
+    """One recipe file; see ``read_recipes``."""
+    from tdcompress.recipes.source import UnknownTableError, load_recipe, parse_override
+
+    try:
+        return load_recipe(path, dict(parse_override(text) for text in changes))
+    except UnknownTableError as error:
+        require_parts(*TRAINING)  # which own the keys
+        from tdcompress.recipes.keys import homes
+
+        if not (found := homes(error.key)):
+            raise
+        said = str(error).partition(": unknown key")[0]
+        raise RecipeError(f"{said}: unknown key; did you mean {' or '.join(found[:4])}?") from None
+
+
+def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    """A parser of numbers above 0."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return number
+
+
+def print_json(value: Any) -> None:
+    """What ``--json`` prints."""
+    print(json.dumps(value, indent=1))

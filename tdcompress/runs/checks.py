@@ -1,0 +1,102 @@
+"""What can be known to fail before anything is trained: runtimes, threads, disk, file names, and units that could never leave."""
+
+import errno
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tdcompress.artifacts import Store
+from tdcompress.bench.backends import create_backend
+from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
+from tdcompress.errors import TdcompressError, UserError
+from tdcompress.lineage.network import new_network
+from tdcompress.lineage.samples import example_inputs
+from tdcompress.pipeline import Task
+from tdcompress.recipes.source import Recipe
+from tdcompress.runs.plan import Places, RowPlan, RunPlan
+from tdcompress.shrink.groups import find_units
+from tdcompress.sparsity.units import prunable_weights
+from tdcompress.stages import bench, prune, train
+
+NAME_BYTES = 255  # of a file name, on all usual file systems
+TEMPORARY_BYTES = len("..12345678.tmp")  # what a file's name is longer by while it is written
+
+
+def check_plan(plan: RunPlan, store: Store) -> None:
+    """Refuse a run that would train for hours and then fail; what is made already is not asked for again.
+
+    Args:
+        plan: the run.
+        store: where its artefacts go.
+
+    Raises:
+        RecipeError: a backend, provider or number of threads that this machine does not have; names too long for files; or a
+            network whose units cannot be pruned as asked.
+        TdcompressError: a folder that cannot be written.
+    """
+    _check_names(plan.recipe, plan.rows)
+    check_writable(store.root)
+    if plan.bench is not None and not _there(store, plan.bench):
+        _check_bench(plan.recipe, plan.bench.settings)
+    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(store, row.pruned)], plan.places)
+
+
+def check_writable(root: Path) -> None:
+    """Write a file, and remove it, wherever a run of this folder will write.
+
+    Raises:
+        TdcompressError: one cannot be written; says which and why.
+    """
+    for folder in (root, root / "stages"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(bytes(1 << 16))
+        except OSError as error:
+            advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another with --artifacts"
+            raise TdcompressError(f"{folder}: cannot be written ({error.strerror or error}); {advice}") from None
+
+
+def _there(store: Store, task: Task) -> bool:
+    return store.folder(task.stage.name, task.key).is_dir()
+
+
+def _check_names(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
+    longest = max((f"{row.id}.onnx" for row in rows), key=lambda name: len(name.encode()))
+    if len(longest.encode()) + TEMPORARY_BYTES > NAME_BYTES:
+        said = f"{longest[:60]}... would be a file name of {len(longest.encode())} bytes, too long; sweep over fewer keys at once"
+        raise recipe.source.error("sweep", f"sweep: {said}")
+
+
+def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:
+    """Load every runtime once, as the benchmark will; the engine compiles its kernels here if it has to."""
+    for threads in settings.threads:
+        try:
+            check_threads(threads)
+        except UserError as error:
+            raise recipe.source.error("bench.threads", f"bench.threads: {error}") from None
+    for backend in dict.fromkeys((BASELINE_BACKEND, *settings.backend)):
+        try:
+            create_backend(backend, settings.provider, threads=1)
+        except UserError as error:
+            key = "bench.provider" if "provider" in str(error) else "bench.backend"
+            raise recipe.source.error(key, f"{key}: {error}") from None
+
+
+def _check_units(recipe: Recipe, tasks: Sequence[Task], places: Places) -> None:
+    """Find the units of each pruning that prunes others than its training dropped; those the training itself finds at once."""
+    asked: dict[str, tuple[prune.Settings, train.Settings]] = {}
+    for task in tasks:
+        pruning, training = task.settings, task.inputs["train"].settings
+        if pruning.granularity == "unit":
+            what = (training.model, training.data, pruning.scope, pruning.unit, pruning.exclude, pruning.include)
+            asked.setdefault(repr(what), (pruning, training))
+    for pruning, training in asked.values():
+        data = training.data.load(places)
+        model = new_network(training, data)
+        weights = prunable_weights(model, pruning.exclude)
+        try:
+            find_units(model, example_inputs(data), weights, scope=pruning.scope, unit=pruning.unit, include=pruning.include)
+        except UserError as error:
+            key = "prune.include" if str(error).startswith("include = ") else "prune.granularity"
+            raise recipe.source.error(key, f"{key}: {error}") from None
