@@ -139,7 +139,9 @@ def build(cell: Cell, model: str, data: TrainData, device: torch.device) -> Step
     average = RunningAverage(net, Averaging(), 1)
     if cell.path == "reference":
         updater = Updater(net, optimizer, l2=settings.l2, clip_norm=None, frozen=None)
-        stepper = Stepper(net, data, settings, updater, precision=cell.precision, seed=0, device=device, world=World())
+        stepper = Stepper(
+            net, data, settings, updater, precision=cell.precision, seed=0, device=device, world=World(), asked=lambda: None
+        )
         path: StepPath = ReferencePath(stepper, len(data), settings, seed=0, device=device, lr=lambda step: 1e-3, average=average)
     elif why_not(net, settings):
         return None

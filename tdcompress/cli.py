@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tdcompress import __version__
 from tdcompress.commands.registry import COMMANDS
-from tdcompress.errors import TdcompressError
+from tdcompress.errors import OtherProcessError, TdcompressError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         args.verb(args)
+    except OtherProcessError as error:
+        return error.exit_code  # the other one says what it was
     except TdcompressError as error:
         print(f"tdcompress: {error}", file=sys.stderr)
         return error.exit_code

@@ -51,6 +51,10 @@ class TrainingError(TdcompressError):
     """Training cannot go on: a non-finite loss or gradient, or no memory."""
 
 
+class OtherProcessError(TdcompressError):
+    """Another of several processes failed, so this one ends too; the message is the other's."""
+
+
 class InterruptedRun(TdcompressError):
     """SIGINT or SIGTERM arrived; the state was saved. Exit code 130 or 143.
 

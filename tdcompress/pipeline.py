@@ -89,12 +89,15 @@ class Stage(Generic[S]):
         version: raised when the stage's code changes what it makes.
         settings: the type of its settings.
         run: makes the files and returns the record.
+        joint: where several processes share a run, all of them run this stage on the same folder, and the first one writes; other
+            stages are the first one's alone.
     """
 
     name: str
     version: int
     settings: type[S]
     run: Callable[[S, Workspace], Any]
+    joint: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +139,20 @@ class Task:
         return content_key(self.identity)
 
 
+class Crew(Protocol):
+    """The other processes of a run."""
+
+    def call(self, task: Task, folder: Path, inputs: Mapping[str, Artifact], places: Mapping[str, Path]) -> None:
+        """Ask them to make a joint stage too, now.
+
+        Args:
+            task: what this process is about to make.
+            folder: its unfinished folder.
+            inputs: what it is made from.
+            places: see ``Machine``.
+        """
+
+
 class Watcher(Protocol):
     """Who is told about the stages of a run."""
 
@@ -170,6 +187,7 @@ class Runner:
         facts: versions and host, written into each manifest.
         machine: see ``Machine``.
         should_stop: see ``Workspace``.
+        crew: the other processes; None = this one is alone.
         waiting: told while another process makes what is needed here; None = that is an error.
     """
 
@@ -178,6 +196,7 @@ class Runner:
     facts: Mapping[str, Any]
     machine: Machine = field(default_factory=Machine)
     should_stop: Callable[[], int | None] = lambda: None
+    crew: Crew | None = None
     waiting: Waiting | None = None
     _done: dict[str, Artifact] = field(default_factory=dict)
     _made: list[str] = field(default_factory=list)
@@ -217,6 +236,8 @@ class Runner:
                 folder=folder, inputs=inputs, machine=self.machine, progress=progress, should_stop=self.should_stop
             )
             try:
+                if stage.joint and self.crew is not None:
+                    self.crew.call(task, folder, inputs, self.machine.places)
                 record = stage.run(task.settings, workspace)
                 artifact = self.store.publish(stage.name, task.key, folder, record, {**task.identity, **self.facts})
             except BaseException:

@@ -4,6 +4,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tdcompress.console import Signals
+    from tdcompress.runs.crew import Leader
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -58,19 +60,46 @@ def run(args: argparse.Namespace) -> None:
     paths = [path for given in args.recipes for path in find_recipes(given)]
     signals, console = Signals(args.began + 60 * args.minutes), make_console()
     signals.listen()
-    try:
+    require_parts(*TRAINING)
+    from tdcompress.runs.crew import in_crew
+    from tdcompress.runs.run import find_device
+
+    def lead(crew: "Leader | None", device: str) -> None:
+        work = Work(args=args, device=device, crew=crew, signals=signals, console=console)
         if args.only:
-            run_trainings(paths, args, signals, console)
+            run_trainings(paths, work)
         else:
-            run_all(paths, args, signals, console)
+            run_all(paths, work)
+
+    try:
+        in_crew(find_device(args.device), lead, signals.asked)
     except InterruptedRun as stop:
         if signals.number is not None:
             raise
         raise UnfinishedRun(f"the time that was given ({args.minutes:g} minutes) is over: {stop}") from None
 
 
-def run_all(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
-    """One recipe after the other; one that fails does not keep the next from running.
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the recipes of one command share.
+
+    Attributes:
+        args: as they were typed.
+        device: where to train.
+        crew: other processes that help to train, or None.
+        signals: asks for an end.
+        console: where progress goes.
+    """
+
+    args: argparse.Namespace
+    device: str
+    crew: "Leader | None"
+    signals: "Signals"
+    console: "Console"
+
+
+def run_all(paths: Sequence[Path], work: Work) -> None:
+    """One recipe after the other; one that fails does not keep the next from running, unless several processes share the work.
 
     Raises:
         UserError: of several recipes some could not be run as they are, for want of data for example.
@@ -79,13 +108,13 @@ def run_all(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals",
     failed: dict[str, TdcompressError] = {}
     for path in paths:
         if len(paths) > 1:
-            console.print(f"{path.stem} ({paths.index(path) + 1} of {len(paths)})", style="bold", highlight=False)
+            work.console.print(f"{path.stem} ({paths.index(path) + 1} of {len(paths)})", style="bold", highlight=False)
         try:
-            run_one(path, args, signals, console)
+            run_one(path, work)
         except InterruptedRun:
             raise
         except TdcompressError as error:
-            if len(paths) == 1:
+            if len(paths) == 1 or work.crew is not None:
                 raise
             print(f"tdcompress: {path.stem}: {error}", file=sys.stderr)
             failed[path.stem] = error
@@ -95,24 +124,26 @@ def run_all(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals",
         raise kind(f"{len(failed)} of {len(paths)} recipes failed: {', '.join(failed)}{others}")
 
 
-def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
+def run_one(path: Path, work: Work) -> None:
     """One recipe, and what it came to: see ``runs.run.run_recipe``."""
     from tdcompress.console import StageConsole
     from tdcompress.report import shrinking
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
 
+    args, console = work.args, work.console
     recipe = read_recipe(path, args.set)
-    require_parts(*TRAINING, *REPORTING)
-    from tdcompress.runs.run import find_device, run_recipe
+    require_parts(*REPORTING)
+    from tdcompress.runs.run import run_recipe
 
     with StageConsole(console) as watcher:
         done = run_recipe(
             recipe,
             root=args.artifacts,
-            device=find_device(args.device),
+            device=work.device,
             watcher=watcher,
-            should_stop=signals.asked,
+            should_stop=work.signals.asked,
+            crew=work.crew,
             replace=args.replace,
             waiting=watcher.waiting if args.wait else None,
             command=args.command,
@@ -126,22 +157,21 @@ def run_one(path: Path, args: argparse.Namespace, signals: "Signals", console: "
     console.print(f"{said}. Report and files: {done.folder}/report.html, .md, .json and *.onnx", highlight=False)
 
 
-def run_trainings(paths: Sequence[Path], args: argparse.Namespace, signals: "Signals", console: "Console") -> None:
+def run_trainings(paths: Sequence[Path], work: Work) -> None:
     """The trainings of all recipes: see ``runs.campaign.run_campaign``."""
     from tdcompress.console import StageConsole
-
-    loaded = [read_recipe(path, args.set) for path in paths]
-    require_parts(*TRAINING)
     from tdcompress.runs.campaign import run_campaign
-    from tdcompress.runs.run import find_device
 
+    args, console = work.args, work.console
+    loaded = [read_recipe(path, args.set) for path in paths]
     with StageConsole(console) as watcher:
         done = run_campaign(
             loaded,
             root=args.artifacts,
-            device=find_device(args.device),
+            device=work.device,
             watcher=watcher,
-            should_stop=signals.asked,
+            should_stop=work.signals.asked,
+            crew=work.crew,
             together=args.together,
             waiting=watcher.waiting if args.wait else None,
             command=args.command,

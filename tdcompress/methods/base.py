@@ -27,11 +27,13 @@ class Step:
         epoch: epochs done so far, with fraction: 0.0 at the first step, 1.5 in the middle of the second epoch.
         share: of the whole training done so far, 0..1.
         train_size: training samples, which the penalties of L0 and variational dropout are scaled by.
+        process: number of this process, of those that share a batch. What is drawn for each sample depends on it; masks do not.
     """
 
     epoch: float = 0.0
     share: float = 0.0
     train_size: int = 1
+    process: int = 0
 
 
 class Method(nn.Module):

@@ -67,7 +67,7 @@ class Variational(Method):
         return {name: value.clamp(-LOG_ALPHA_LIMIT, LOG_ALPHA_LIMIT) for name, value in self.raw_log_alpha(params).items()}
 
     def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
-        self.step, self.generator = step, generator
+        self.step, self.generator = step, _of_process(generator, step.process)
 
     def end_step(self, params: Parameters) -> None:  # noqa: D102
         self.generator = None
@@ -115,6 +115,14 @@ class Variational(Method):
                 alpha = place(log_alpha[group.name].exp(), slot, params[slot.parameter], absent=0.0)
                 alphas[slot.parameter] = alphas[slot.parameter] + alpha if slot.parameter in alphas else alpha
         return {name: alpha * params[name].square() for name, alpha in alphas.items()}
+
+
+def _of_process(generator: torch.Generator, process: int) -> torch.Generator:
+    """A generator of this process's own: each adds noise to the outputs for other samples, so equal noise would not do."""
+    if process == 0:
+        return generator
+    seed = (generator.initial_seed() + process * 0x9E3779B97F4A7C15) % 2**63  # far apart, also in the low 32 bits
+    return torch.Generator(generator.device).manual_seed(seed)
 
 
 class _Noise:

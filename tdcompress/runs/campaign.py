@@ -15,7 +15,7 @@ import torch
 
 from tdcompress.artifacts import Store, hold
 from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError
-from tdcompress.pipeline import Machine, Runner, Task, Waiting, Watcher, when_free
+from tdcompress.pipeline import Crew, Machine, Runner, Task, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.checks import check_writable
 from tdcompress.runs.plan import RunPlan, plan_run
@@ -40,6 +40,7 @@ def run_campaign(
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     together: int = 1,
+    crew: Crew | None = None,
     waiting: Waiting | None = None,
     command: str = "train its recipes again",
 ) -> Campaign:
@@ -54,6 +55,7 @@ def run_campaign(
         watcher: told about each training, from several threads if there are several.
         should_stop: the number of a signal that asks the process to end, or None.
         together: trainings at the same time. What each comes to does not depend on it.
+        crew: other processes that help to train; see `tdcompress.runs.crew`.
         waiting: told while another process has one of the runs, or makes a training of them; None = that is an error.
         command: what starts this again, for ``tdcompress status``.
 
@@ -62,7 +64,9 @@ def run_campaign(
         UserError: two recipes of one name; or all that failed could not be run as it is, for want of data for example.
         TdcompressError: some failed; names each with its message. What alone was to be made and failed is raised as it is.
     """
-    refuse_processes()
+    refuse_processes(crew)
+    if crew is not None and together > 1:
+        raise UserError(f"--together {together}: several processes share one training at a time")
     _refuse_one_name(recipes)
     store = Store(root)
     check_writable(root)
@@ -87,7 +91,15 @@ def run_campaign(
         store.hashes.save()
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
         machine = Machine(device=device, places=places)
-        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop, waiting=waiting)
+        runner = Runner(
+            store=store,
+            watcher=watcher,
+            facts=facts(),
+            machine=machine,
+            should_stop=should_stop,
+            crew=crew,
+            waiting=waiting,
+        )
         pool = _Pool(tasks, runner, torch.device(device))
         pool.run(together)
         store.hashes.save()
@@ -153,6 +165,8 @@ class _Pool:
         except InterruptedRun as stop:
             self.stopped = stop.signal_number
         except TdcompressError as error:
+            if self._runner.crew is not None:
+                raise  # the other processes have ended too
             self.failed[f"{task.title} ({task.key})"] = error
         except Exception as error:  # a fault of ours: the others go on, and all is told
             traceback.print_exc()

@@ -11,7 +11,7 @@ import torch
 
 from tdcompress.artifacts import Store, hold
 from tdcompress.errors import UnsupportedError, UserError
-from tdcompress.pipeline import Machine, Runner, Waiting, Watcher, when_free
+from tdcompress.pipeline import Crew, Machine, Runner, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.records import Report
 from tdcompress.runs.checks import check_plan
@@ -57,6 +57,7 @@ def run_recipe(
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     replace: bool = False,
+    crew: Crew | None = None,
     waiting: Waiting | None = None,
     command: str = "run its recipe again",
 ) -> Finished:
@@ -69,14 +70,15 @@ def run_recipe(
         watcher: told about each stage.
         should_stop: the number of a signal that asks the process to end, or None.
         replace: whether a run folder of another recipe with this name may be replaced.
+        crew: other processes that help to train; see `tdcompress.runs.crew`.
         waiting: told while another process has the run, or makes a stage of it; None = that is an error.
         command: what starts this run again, for ``tdcompress status``.
 
     Raises:
-        UserError: the folder holds another recipe's run, and ``replace`` is false; or several processes run this.
+        UserError: the folder holds another recipe's run, and ``replace`` is false; or several processes run this on their own.
         BusyError: another process works in the run's folder, or on a stage of it, and ``waiting`` is None.
     """
-    refuse_processes()
+    refuse_processes(crew)
     require_parts(*REPORTING)
     store = Store(root)
     folder = root / recipe.name
@@ -86,7 +88,15 @@ def run_recipe(
         refuse_another_recipe(folder, plan.recipe_key, replace)
         check_plan(plan, store)
         machine = Machine(device=device, places=plan.places)
-        runner = Runner(store=store, watcher=watcher, facts=facts(), machine=machine, should_stop=should_stop, waiting=waiting)
+        runner = Runner(
+            store=store,
+            watcher=watcher,
+            facts=facts(),
+            machine=machine,
+            should_stop=should_stop,
+            crew=crew,
+            waiting=waiting,
+        )
         tasks = plan.tasks()
         with announced(root, recipe.name, tasks, command):
             artifacts = {task.key: runner.ensure(task) for task in tasks}
@@ -99,16 +109,16 @@ def run_recipe(
         return Finished(report=finished, folder=folder, made=runner.made)
 
 
-def refuse_processes() -> None:
-    """A recipe runs in one process.
+def refuse_processes(crew: Crew | None) -> None:
+    """Of several processes one leads; each of them making the run would make it several times.
 
     Raises:
-        UserError: torchrun started several.
+        UserError: torchrun started several, and none leads.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if crew is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
-            "started as several processes (torchrun), but a recipe runs in one: start tdcompress itself; "
-            "for several GPUs call train inside `joined` (tdcompress.train.distributed) in a script of your own"
+            "started as several processes (torchrun), each of which would make the whole run: "
+            "start torchrun -m tdcompress run, or call this in one process"
         )
 
 

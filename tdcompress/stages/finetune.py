@@ -21,6 +21,7 @@ from tdcompress.records import FinetuneRecord, PruneRecord
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stages import prune
 from tdcompress.stages import train as training
+from tdcompress.train.distributed import World
 from tdcompress.train.loop import train
 from tdcompress.train.optim import LrSchedule
 from tdcompress.train.settings import TrainSettings
@@ -50,10 +51,13 @@ class Settings:
             raise ValueError(f"lr: {self.lr} is out of range, above 0")
 
 
-def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord:
+def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | None:
     """Train on without any dropout, with a constant learning rate, going on where a killed run stopped.
 
     The network is pruned: then its zeros stay, by its masks. Or it is shrunk: then what it is made of goes with its weights.
+
+    Returns:
+        None in all but the first of several processes.
     """
     device = torch.device(work.machine.device)
     network = work.inputs["network"]
@@ -77,6 +81,8 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord:
         should_stop=work.should_stop,
         keep=None if narrow else load_file(network.file(MASKS)),
     )
+    if not World.current().first:
+        return None
     save_tensors(model.state_dict(), work.folder / MODEL)
     training.keep_metrics(work)
     if not narrow:
@@ -97,4 +103,4 @@ def _tuning(settings: Settings, base: TrainSettings) -> TrainSettings:
     return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=LrSchedule())
 
 
-STAGE = Stage(name="finetune", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="finetune", version=VERSION, settings=Settings, run=run, joint=True)

@@ -14,6 +14,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.processor import read_processor
 from tdcompress.records import TrainRecord
+from tdcompress.train.distributed import World
 from tdcompress.train.loop import METRICS, Progress, train
 from tdcompress.train.result import TrainResult
 from tdcompress.train.settings import TrainSettings
@@ -33,14 +34,19 @@ class Settings(Origin):
     train: TrainSettings
 
 
-def run(settings: Settings, work: Workspace) -> TrainRecord:
-    """Train, going on where a killed run stopped; write weights, the method's state, and metrics."""
+def run(settings: Settings, work: Workspace) -> TrainRecord | None:
+    """Train, going on where a killed run stopped; write weights, the method's state, and metrics.
+
+    Returns:
+        None in all but the first of several processes.
+    """
     with alone(torch.device(work.machine.device)):
-        work.stop_if_asked()  # while another training had its turn
+        if World.current().size == 1:
+            work.stop_if_asked()  # while another training had its turn; several processes stop together, between steps
         return _run(settings, work)
 
 
-def _run(settings: Settings, work: Workspace) -> TrainRecord:
+def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
     device = torch.device(work.machine.device)
     data = settings.data.load(work.machine.places)
     method = settings.method.settings
@@ -59,6 +65,8 @@ def _run(settings: Settings, work: Workspace) -> TrainRecord:
         progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
         should_stop=work.should_stop,
     )
+    if not World.current().first:
+        return None
     save_tensors(net.model.state_dict(), work.folder / MODEL)
     save_tensors(net.method.state_dict(), work.folder / METHOD)
     keep_metrics(work)
@@ -95,10 +103,12 @@ def progress_text(now: Progress) -> str:
 
 
 def device_name(device: torch.device, result: TrainResult) -> str:
-    """What a person calls the device: the GPU's name, or the processor's with the threads that were used; and bfloat16."""
+    """What a person calls the device: the GPU's name, or the processor's with the threads that were used; processes, bfloat16."""
     threads = f"{result.threads} thread{'s' * (result.threads != 1)}"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{read_processor().name}, {threads}"
+    if (size := World.current().size) > 1:
+        name = f"{size} processes, {name}"
     return f"{name}, {result.precision}" if result.precision != "float32" else name
 
 
-STAGE = Stage(name="train", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="train", version=VERSION, settings=Settings, run=run, joint=True)

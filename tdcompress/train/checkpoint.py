@@ -20,7 +20,7 @@ from torch import Tensor
 from tdcompress.files import write_bytes
 from tdcompress.train.saved import Damaged, check, manifest_path, steps, tensors_path
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 _log = logging.getLogger(__name__)
 

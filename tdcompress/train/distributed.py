@@ -1,19 +1,31 @@
 """Several processes, one training: each takes its part of every batch, all hold the same weights and draw the same masks.
 
-Start a script with ``torchrun --nproc-per-node N script.py`` and call ``train`` inside ``with joined("cuda") as device``. The
-result is that of one process up to rounding, except that BatchNorm sees each process's part by itself and keeps the first
-process's running statistics. The folder has to be the same for all processes; the first one writes.
+``torchrun --nproc-per-node N -m tdcompress run RECIPE`` runs a recipe so (`tdcompress.runs.crew`). In a script of your own
+call ``train`` inside ``with joined("cuda") as device``. The result is that of one process up to rounding, with one exception:
+BatchNorm sees each process's part by itself and keeps the first process's running statistics, unless ``train.sync_batchnorm``
+is set (`batchnorm`). The folder has to be the same for all processes; the first one writes.
+
+Besides the gradients the processes exchange one tensor in a step: loss, right answers, and who was asked to stop.
 """
 
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
+
+from tdcompress.errors import InterruptedRun, OtherProcessError, TdcompressError, TrainingError
+
+SIGNALS = 65  # their numbers are below
+_FAILURE = "failure"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +70,6 @@ class World:
         dist.broadcast(shared, 0)
         return tuple(int(number) for number in shared)
 
-    def agree(self, signal_number: int | None, device: torch.device) -> int | None:
-        """The signal that any process got, so that all of them stop at the same step."""
-        if self.size == 1:
-            return signal_number
-        seen = torch.tensor(signal_number or 0, device=device)
-        dist.all_reduce(seen, dist.ReduceOp.MAX)
-        return int(seen) or None
-
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
         """The first process runs the block, then the others do."""
@@ -84,27 +88,68 @@ class World:
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """The network as a backward pass averages its gradients over all processes."""
-        return DistributedDataParallel(net) if self.size > 1 else net
+        return DistributedDataParallel(net, broadcast_buffers=False) if self.size > 1 else net
+
+
+def vote(signal_number: int | None, device: torch.device) -> Tensor:
+    """What a process says of the signal that asks it to stop, float32 (SIGNALS,): votes of several processes are added."""
+    return F.one_hot(torch.tensor(signal_number or 0, device=device), SIGNALS).float()
+
+
+def elected(votes: Sequence[float]) -> int | None:
+    """The signal that any process got, so that all of them stop at the same step; the highest where there are several."""
+    return max((number for number, count in enumerate(votes) if number and count), default=None)
+
+
+def started_by_torchrun() -> bool:
+    """Whether this is one of several processes, or torchrun's only one."""
+    return "WORLD_SIZE" in os.environ
 
 
 @contextmanager
 def joined(kind: str) -> Iterator[torch.device]:
     """Join the processes that torchrun started; without torchrun, do nothing.
 
+    What one process fails of ends all: the others say so, and not that they lost a connection.
+
     Args:
         kind: "cpu" or "cuda".
 
     Yields:
         This process's device.
+
+    Raises:
+        OtherProcessError: another process failed, so that this one cannot go on; has its message.
+        TrainingError: another process is gone without a word.
     """
-    if "WORLD_SIZE" not in os.environ:
+    if not started_by_torchrun():
         yield torch.device(kind)
         return
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if kind == "cuda" else torch.device(kind)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, rank, size = next(rendezvous("env://"))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
     try:
-        yield device
+        with _failing_together(PrefixStore("tdcompress", store), rank):
+            yield device
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _failing_together(store: Store, rank: int) -> Iterator[None]:
+    """Leave word of what this process failed of, for those who wait for it; the store outlives every process but torchrun."""
+    try:
+        yield
+    except InterruptedRun:
+        raise
+    except Exception as error:
+        if store.check([_FAILURE]):
+            first = json.loads(store.get(_FAILURE))
+            raise OtherProcessError(f"process {first['rank']} failed: {first['message']}") from error
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise TrainingError("another process is gone without a word; run the same command again to go on") from error
+        message = str(error) if isinstance(error, TdcompressError) else f"{type(error).__name__}: {error}"
+        store.set(_FAILURE, json.dumps({"rank": rank, "message": message}))
+        raise

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tdcompress.files import write_text
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
 from tdcompress.train.average import RunningAverage
+from tdcompress.train.batchnorm import synchronised
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
 from tdcompress.train.fast.path import FastPath, Mode
@@ -73,7 +74,8 @@ def train(
         device: where to train.
         folder: gets ``metrics.jsonl`` (a line for each epoch) and ``checkpoints/``.
         progress: called after each step or, on the fast path, after some, in the first process.
-        should_stop: called before each step and each batch of an evaluation; a signal number stops the training.
+        should_stop: called before each step and each batch of an evaluation; a signal number stops the training, in several
+            processes all of them after the same step.
         keep: by parameter name of the network, True = trained; the other entries are zero from now on (finetuning).
         path: how the steps are made (`tdcompress.train.paths`).
         checkpoint_seconds: time between checkpoints; one more is written at the end, and one when stopped.
@@ -101,8 +103,9 @@ def train(
         net, data, test = net.to(device), data.to(device), test.to(device)
         manner = settle(settings, begun, net.model, data, device=device, world=world)
         with computing_with(manner.threads, device):
-            run = _Run(net, data, test, settings, seed, device, folder, keep, world, path, found, manner)
-            return run.loop(progress, should_stop, checkpoint_seconds)
+            run = _Run(net, data, test, settings, seed, device, folder, keep, world, path, found, manner, should_stop)
+            with synchronised(net, world) if settings.sync_batchnorm else nullcontext():
+                return run.loop(progress, checkpoint_seconds)
 
 
 class _Run:
@@ -122,7 +125,9 @@ class _Run:
         path: Asked,
         found: checkpoint.Checkpoint | None,
         manner: Manner,
+        should_stop: Callable[[], int | None],
     ) -> None:
+        self.should_stop = should_stop
         self.net, self.data, self.test, self.settings = net, data, test, settings
         self.seed, self.device, self.folder, self.world, self.manner = seed, device, folder, world, manner
         self.steps_per_epoch = len(data) // settings.batch_size
@@ -136,6 +141,7 @@ class _Run:
         begun = None if found is None else self.take_up(found)
         self.choice = choose_path(path, begun, net, settings, device=device, world=world, keep=keep)
         _log.info("training on the %s path (%s), %s", self.choice.name, self.choice.reason, "; ".join(manner.notes))
+        self.stepper: Stepper | None = None
         self.path = self.fast_path() if self.choice.name == "fast" else self.reference_path(keep)
 
     def reference_path(self, keep: Mapping[str, Tensor] | None) -> StepPath:
@@ -143,10 +149,18 @@ class _Run:
         net, settings, seed, device = self.net, self.settings, self.seed, self.device
         frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
         updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)
-        stepper = Stepper(
-            net, self.data, settings, updater, precision=self.manner.precision, seed=seed, device=device, world=self.world
+        self.stepper = Stepper(
+            net,
+            self.data,
+            settings,
+            updater,
+            precision=self.manner.precision,
+            seed=seed,
+            device=device,
+            world=self.world,
+            asked=self.should_stop,
         )
-        return ReferencePath(stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr, average=self.average)
+        return ReferencePath(self.stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr, average=self.average)
 
     def fast_path(self) -> StepPath:
         """An epoch on the device."""
@@ -169,14 +183,13 @@ class _Run:
     def loop(
         self,
         progress: Callable[[Progress], None] | None,
-        should_stop: Callable[[], int | None],
         checkpoint_seconds: float,
     ) -> TrainResult:
         now, resumed_from = self.counters, self.counters.step
         saved_at = time.monotonic()
 
         def stop_if_asked() -> None:
-            signal_number = self.world.agree(should_stop(), self.device)
+            signal_number = self.asked()
             if signal_number is not None:
                 self.save()
                 raise InterruptedRun(
@@ -207,6 +220,12 @@ class _Run:
         if self.average.begun(now.step):
             self.average.finish()
         return self.result(resumed_from, stop_if_asked)
+
+    def asked(self) -> int | None:
+        """The signal that asks for an end; of several processes the one that all of them know of since the last step."""
+        if self.world.size == 1:
+            return self.should_stop()
+        return self.stepper.agreed if self.stepper else None
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -259,7 +278,7 @@ class _Run:
         else:
             self.world.share(self.net.buffers())
         part = self.test.every(self.world.size, self.world.rank)
-        # parts differ in length, and processes can agree to stop only where all of them ask
+        # parts differ in length, and processes agree to stop between steps only
         between = stop_if_asked if self.world.size == 1 else None
         correct = count_correct(evaluated, part, _EVALUATION_BATCH, self.device, between=between)
         return int(self.world.total(torch.tensor(correct, device=self.device))) / len(self.test)
@@ -290,7 +309,13 @@ class _Run:
         self.collect()
         if self.world.first:
             counters = dataclasses.asdict(self.counters)
-            header = {"identity": self.identity, "counters": counters, "path": self.choice.name, "manner": self.manner.header()}
+            header = {
+                "identity": self.identity,
+                "counters": counters,
+                "path": self.choice.name,
+                "manner": self.manner.header(),
+                "processes": self.world.size,
+            }
             tensors = state_tensors(self.net, self.optimizer) | self.average.state(self.counters.step)
             content = checkpoint.Checkpoint(step=self.counters.step, tensors=tensors, header=header)
             checkpoint.write(self.folder / CHECKPOINTS, content)
@@ -300,6 +325,11 @@ class _Run:
         if found.header["identity"] != self.identity:
             raise ArtifactError(
                 f"{self.folder / CHECKPOINTS} is of another training (settings, seed or data differ): remove it to train anew"
+            )
+        if (processes := found.header["processes"]) != self.world.size:
+            raise ArtifactError(
+                f"{self.folder / CHECKPOINTS} is of a training in {processes} process{'es' * (processes > 1)}, and here are "
+                f"{self.world.size}: go on with {processes} (torchrun --nproc-per-node), or remove it to train anew"
             )
         load_tensors(found.tensors, self.net, self.optimizer)
         self.counters = Counters(**found.header["counters"])

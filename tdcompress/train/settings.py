@@ -36,6 +36,8 @@ class TrainSettings:
         channels_last: activations in NHWC order, usually faster for convolutions.
         compile: run the network through torch.compile (needs a C++ compiler on a CPU).
         accumulate: micro-batches of a step; more of them need less memory for the same result.
+        sync_batchnorm: of several processes that share each batch: BatchNorm takes mean and variance of the whole batch, as one
+            process does. Each such layer then waits for all processes. Without it each takes those of its own part.
         evaluate_every: epochs between measurements of the test accuracy; the last epoch is always measured.
     """
 
@@ -54,6 +56,7 @@ class TrainSettings:
     channels_last: bool = True
     compile: bool = False
     accumulate: int = 1
+    sync_batchnorm: bool = False
     evaluate_every: int = 1
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tdcompress.methods.base import Step
 from tdcompress.methods.wrapper import SparseNet
-from tdcompress.train.distributed import World
+from tdcompress.train.distributed import World, elected, vote
 from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.samples import TrainData, derived_seed
 from tdcompress.train.settings import TrainSettings
@@ -18,7 +18,10 @@ from tdcompress.train.update import Updater
 
 
 class Stepper:
-    """Makes steps. It keeps no state: what a step draws follows from the seed and the step's number alone.
+    """Makes steps. What a step draws follows from the seed and the step's number alone.
+
+    Attributes:
+        agreed: the signal that any of several processes had got by the last step; None in one process.
 
     Args:
         net: the network with its method, on ``device``.
@@ -29,6 +32,7 @@ class Stepper:
         seed: of all that is drawn.
         device: of network and samples.
         world: the processes that share each batch.
+        asked: the number of a signal that asks this process to stop, or None; called in each step of several processes.
     """
 
     def __init__(
@@ -42,8 +46,10 @@ class Stepper:
         seed: int,
         device: torch.device,
         world: World,
+        asked: Callable[[], int | None],
     ) -> None:
-        self._precision = precision
+        self._precision, self._asked = precision, asked
+        self.agreed: int | None = None
         self._net, self._data, self._settings, self._updater = net, data, settings, updater
         self._seed, self._device, self._world = seed, device, world
         self._generator = torch.Generator(device)
@@ -66,7 +72,7 @@ class Stepper:
             TrainingError: a loss or gradient is not finite; nothing was updated.
         """
         self._net.train()
-        moment = Step(epoch=epoch, share=epoch / self._settings.epochs, train_size=len(self._data))
+        moment = Step(epoch=epoch, share=epoch / self._settings.epochs, train_size=len(self._data), process=self._world.rank)
         self._net.begin_step(moment, self._drawing("method", step))
         if self._net.method.frozen(epoch):
             self._updater.freeze(self._net.parameters_by_name(), self._net.method.dropped())
@@ -82,7 +88,12 @@ class Stepper:
             with self._gradients_exchanged(last=index == count):
                 measured += self._backward(micro_pixels, micro_labels)
         where = f"step {step + 1} (epoch {int(epoch) + 1})"
-        loss, correct = self._updater.apply(self._world.total(measured), lr, where)
+        if self._world.size == 1:
+            loss, correct = self._updater.apply(measured, lr, where)
+        else:
+            votes = vote(self._asked(), self._device)
+            loss, correct, *counts = self._updater.apply(self._world.total(torch.cat([measured, votes])), lr, where)
+            self.agreed = elected(counts)
         self._net.end_step()
         return loss, int(correct)
 

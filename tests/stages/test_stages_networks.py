@@ -345,10 +345,10 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 
 GOLDEN = {
-    "train": "375b26c5d56d14dc",
-    "prune": "01ba76a935e1feee",
-    "store": "0202d83eb7df72bc",
-    "export": "c0705df0e3fc8f2d",
+    "train": "6be95314c32ac6d9",
+    "prune": "108bc36f6c8ea3ad",
+    "store": "de01c3a3682a0928",
+    "export": "285108599fe2840e",
 }
 
 

@@ -1,0 +1,90 @@
+"""BatchNorm over the batch of several processes: the statistics, and the result, of one process with the joint batch.
+
+torch's own SyncBatchNorm runs on GPUs alone. Here each process adds its mean, variance and count to one exchange, and the parts
+are pooled as in Chan, Golub and LeVeque (1979): no difference of large numbers, so that float32 is as good as in one process.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tdcompress.train.distributed import World
+
+
+class _Gathered(torch.autograd.Function):
+    """What every process gives, (size, ...); differentiable, since each process's loss depends on all parts."""
+
+    @staticmethod
+    def forward(ctx: Any, given: Tensor, size: int, rank: int) -> Tensor:
+        ctx.rank = rank
+        parts = [torch.empty_like(given) for _ in range(size)]
+        dist.all_gather(parts, given.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        own: Tensor = total[ctx.rank]
+        return own, None, None
+
+
+@contextmanager
+def synchronised(net: nn.Module, world: World) -> Iterator[None]:
+    """Inside, every BatchNorm of a network in train mode uses the batch of all processes; modules and names stay as they are.
+
+    Args:
+        net: the network; its forward methods are given back at the end.
+        world: the processes; all of them call the network at the same time.
+    """
+    layers = [module for module in net.modules() if isinstance(module, _BatchNorm)] if world.size > 1 else []
+
+    def forward(layer: _BatchNorm, x: Tensor) -> Tensor:
+        if not layer.training:
+            return type(layer).forward(layer, x)
+        return _normalise(layer, x, world)
+
+    for layer in layers:
+        layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _normalise(layer: _BatchNorm, x: Tensor, world: World) -> Tensor:
+    """The layer in train mode on a part (B, C, ...) of the batch; running statistics are updated with the whole batch's."""
+    layer._check_input_dim(x)  # type: ignore[no-untyped-call]
+    values = x if x.dtype == torch.float64 else x.float()
+    others = [axis for axis in range(x.dim()) if axis != 1]
+    variance, mean = torch.var_mean(values, others, correction=0)
+    count = values.new_full((1,), x.numel() // x.shape[1])
+    parts = _Gathered.apply(torch.cat([mean, variance, count]), world.size, world.rank)
+    means, variances, counts = parts.split([x.shape[1], x.shape[1], 1], 1)
+    size = counts.sum()
+    mean = (counts * means).sum(0) / size
+    variance = (counts * (variances + (means - mean).square())).sum(0) / size
+    _keep_running(layer, mean.detach(), variance.detach() * size / (size - 1))
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    result: Tensor = (values - mean.view(shape)) * (variance + layer.eps).rsqrt().view(shape)
+    if layer.affine:
+        result = result * layer.weight.view(shape) + layer.bias.view(shape)
+    return result.to(x.dtype)
+
+
+@torch.no_grad()
+def _keep_running(layer: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Update the running statistics as torch does: the variance unbiased, by the layer's momentum or as a plain mean."""
+    if layer.running_mean is None or layer.running_var is None or layer.num_batches_tracked is None:
+        return
+    layer.num_batches_tracked.add_(1)
+    momentum = 1 / int(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+    layer.running_mean.lerp_(mean.to(layer.running_mean.dtype), momentum)
+    layer.running_var.lerp_(variance.to(layer.running_var.dtype), momentum)
