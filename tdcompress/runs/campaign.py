@@ -12,8 +12,9 @@ from typing import NoReturn
 
 import torch
 
-from tdcompress.artifacts import Store, hold
+from tdcompress.artifacts import Store
 from tdcompress.errors import InterruptedRun, TdcompressError, TrainingError, UserError
+from tdcompress.locks import hold
 from tdcompress.pipeline import Machine, Runner, Task, Watcher
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.plan import RunPlan, plan_run
