@@ -1,7 +1,7 @@
 """A Python on Linux that lacks what Windows lacks, for child processes: ``sitecustomize`` says ``elsewhere.arrive()``.
 
-Modules, functions and signals that are not there are taken away, and what Windows refuses is refused: to open a folder, to remove or
-replace what this process has open, to make durable what is open for reading only. There is no /proc and no /sys.
+Modules, functions and signals that are not there are taken away, and what Windows refuses is refused: to open a folder, to
+remove or replace what this process has open, to make durable what is open for reading only. There is no /proc and no /sys.
 Locking itself is `filelock`'s: it keeps the flock that it found before, in the place of Windows' own.
 """
 
@@ -57,7 +57,7 @@ def _refuse_folders() -> None:
     real = os.open
 
     def opened(path, *arguments, **options):
-        if Path(path).is_dir():
+        if Path(os.fsdecode(path)).is_dir():
             raise PermissionError(13, "Permission denied", path)
         return real(path, *arguments, **options)
 
