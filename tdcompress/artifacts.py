@@ -4,13 +4,9 @@
 ``<key>.partial/`` and renamed when complete: a folder that is there is whole, and one whose manifest does not verify is damaged.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tdcompress.codec import Json, encode
-from tdcompress.errors import ArtifactError, BusyError
+from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_file, fsync_folder, sha256_file, write_text
+from tdcompress.locks import hold
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -95,7 +92,7 @@ class HashMemory:
         self._known: dict[str, list[Any]] = {}
         self._changed = False
         try:
-            known = json.loads(path.read_text())
+            known = json.loads(path.read_bytes())
             self._known = {name: [int(size), int(time_ns), str(digest)] for name, (size, time_ns, digest) in known.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             pass  # a memory that is lost costs time, nothing else
@@ -213,7 +210,7 @@ def read_artifact(folder: Path) -> Artifact:
     """
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_bytes())
         form, files, inputs = manifest["format"], dict(manifest["files"]), dict(manifest["inputs"])
         stage, key, record = str(manifest["stage"]), str(manifest["key"]), manifest["record"]
         identity = {name: manifest[name] for name in IDENTITY}
@@ -247,54 +244,3 @@ def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_fil
             raise ArtifactError(f"{path}: is missing; run the recipe again to rebuild it")
         if sha256(path) != expected:
             raise ArtifactError(f"{path}: is damaged (its sha256 is not the manifest's); run the recipe again to rebuild it")
-
-
-@contextmanager
-def hold(path: Path, what: str) -> Iterator[None]:
-    """Own something while the block runs. The system frees the lock of a process that dies, so a dead owner's is taken over.
-
-    Args:
-        path: the lock file; it stays, with its last owner's name in it.
-        what: what is owned, for the message.
-
-    Raises:
-        BusyError: another process owns it; the message says which.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        # twice, because `holder` may look at this moment
-        if not (_locked(descriptor, fcntl.LOCK_EX) or _locked(descriptor, fcntl.LOCK_EX, after_seconds=0.1)):
-            raise BusyError(f"{what} is in use by {_owner(descriptor)}; wait for it, or stop it and run again")
-        os.ftruncate(descriptor, 0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def holder(path: Path) -> str | None:
-    """Who owns a lock file now: "process 12 on host since ...", or None."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return None if _locked(descriptor, fcntl.LOCK_SH) else _owner(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _locked(descriptor: int, kind: int, after_seconds: float = 0.0) -> bool:
-    """Try to lock an open file, exclusively or shared."""
-    time.sleep(after_seconds)
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _owner(descriptor: int) -> str:
-    return os.read(descriptor, 500).decode(errors="replace") or "another process"

@@ -1,6 +1,7 @@
 """The command line: parse, call the verb, and turn what it raises into one line and an exit code."""
 
 import argparse
+import io
 import os
 import shlex
 import sys
@@ -21,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         given is over, state saved: the same command goes on.
     """
     began = time.monotonic() - (process_age() if argv is None else 0.0)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name from a file may have letters that this one, on Windows say, has not
+            stream.reconfigure(errors="replace")
     args = make_parser().parse_args(argv)
     args.began = began
     args.command = shlex.join(["tdcompress", *(sys.argv[1:] if argv is None else argv)])
@@ -47,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def process_age() -> float:
     """Seconds since this process began, where Linux tells; else 0, which leaves out the start of Python."""
     try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError, AttributeError):
         return 0.0

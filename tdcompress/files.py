@@ -14,7 +14,9 @@ _CHUNK_BYTES = 1 << 20
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename in this folder durable."""
+    """Make a rename in this folder durable, where the system opens folders; on Windows its file system sees to that."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -23,8 +25,8 @@ def fsync_folder(folder: Path) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Make a file's content durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make a file's content durable. It is opened for writing: Windows makes no other durable."""
+    descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

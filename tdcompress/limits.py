@@ -60,6 +60,6 @@ def container_limits(root: Path) -> tuple[str, str]:
 def read_fact(path: Path) -> str | None:
     """What a file of the system says, or None where it cannot be read."""
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None

@@ -19,6 +19,7 @@ WITHOUT_TORCH = (
     "records",
     "errors",
     "files",
+    "locks",
     "console",
     "cli",
     "recipes.source",

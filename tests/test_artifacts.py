@@ -1,8 +1,5 @@
 import json
 import os
-import signal
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -15,7 +12,6 @@ from tdcompress.artifacts import (
     canonical,
     check_files,
     content_key,
-    hold,
     load_artifact,
 )
 from tdcompress.errors import ArtifactError, BusyError
@@ -23,14 +19,6 @@ from tdcompress.files import sha256_file
 
 MADE_FROM = {"version": 1, "settings": {"x": 0.5}, "inputs": {}}
 KEY = content_key({"stage": "train", **MADE_FROM})
-HOLDER = """
-import sys, time
-from pathlib import Path
-from tdcompress.artifacts import hold
-with hold(Path(sys.argv[1]), "it"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,40 +173,6 @@ def test_a_damaged_hash_memory_costs_time_only(tmp_path, content):
     assert memory.sha256(path) == sha256_file(path)
     memory.save()
     assert HashMemory(tmp_path / "memory.json").sha256(path) == sha256_file(path)
-
-
-@pytest.fixture
-def holder(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
-
-
-def test_a_second_owner_is_told_who_holds_it(tmp_path, holder):
-    said = f"^the run x is in use by process {holder.pid} on .* since 2.*; wait for it, or stop it"
-    with pytest.raises(BusyError, match=said), hold(tmp_path / "lock", "the run x"):
-        pass
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_dead_owners_lock_is_taken_over(tmp_path, holder, number):
-    holder.send_signal(number)
-    assert holder.wait() == -number
-    with hold(tmp_path / "lock", "it"):
-        assert f"process {os.getpid()} " in (tmp_path / "lock").read_text()
-
-
-def test_two_owners_in_one_process_are_told_apart_and_a_lock_is_given_back(tmp_path):
-    with hold(tmp_path / "lock", "it"):
-        with pytest.raises(BusyError, match=f"in use by process {os.getpid()}"), hold(tmp_path / "lock", "it"):
-            pass
-        with hold(tmp_path / "other", "it"):
-            pass
-    with hold(tmp_path / "lock", "it"):
-        pass
 
 
 def test_a_stage_that_another_process_makes_is_busy(store, tmp_path):

@@ -15,10 +15,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from tdcompress.artifacts import hold
 from tdcompress.codec import decode
 from tdcompress.errors import UserError
 from tdcompress.files import sha256_file
+from tdcompress.locks import hold
 from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.records import Report

@@ -2,8 +2,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tdcompress.artifacts import Store, hold
+from tdcompress.artifacts import Store
 from tdcompress.errors import BusyError, InterruptedRun
+from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
 
 

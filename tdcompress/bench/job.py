@@ -38,14 +38,14 @@ class ProbeResult:
         provider: what really runs it.
         options: the backend's settings and what it says about itself (precision, node placement).
         notes: what a reader has to know about how it ran.
-        peak_rss_bytes: largest resident memory of the process, Python and the runtime included.
+        peak_rss_bytes: largest resident memory of the process, Python and the runtime included; None where not known.
         timer_overhead_ns: cost of one reading of the clock.
     """
 
     provider: str
     options: Mapping[str, str]
     notes: tuple[str, ...]
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None
     timer_overhead_ns: float
 
 

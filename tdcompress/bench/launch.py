@@ -38,7 +38,8 @@ def run_job(job: ProbeJob | PairsJob, result: type[Result]) -> Result:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=_environment(),
     )
     try:
@@ -71,8 +72,9 @@ def _death(status: int, complaints: str, kind: str) -> TdcompressError:
     last = lines[-1].strip() if lines else "it printed nothing"
     if -status in STOPPED_BY:
         return InterruptedRun("the benchmark was interrupted and kept nothing; start it again", -status)
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    if -status == signal.SIGKILL:
+    name = signal.Signals(-status).name if status < 0 else ""
+    how = f"was killed by {name}" if name else f"ended with status {status}"
+    if name == "SIGKILL":
         how += " (out of memory?)"
     return TdcompressError(f"the benchmark's {kind} process {how}: {last}")
 

@@ -33,7 +33,8 @@ class Latency:
         spread: IQR/median of the file's times.
         flags: what a reader has to know before believing the row.
         load_ns, first_run_ns: median over the fresh processes.
-        peak_rss_bytes: of a process that does nothing but run this file, Python and the runtime included.
+        peak_rss_bytes: of a process that does nothing but run this file, Python and the runtime included; None where the
+            system does not tell.
     """
 
     file: str
@@ -59,7 +60,7 @@ class Latency:
     flags: tuple[str, ...]
     load_ns: int
     first_run_ns: int
-    peak_rss_bytes: int
+    peak_rss_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def costs_table(report: BenchReport) -> Rows:
             f"{latency.bytes / 1024:.1f}",
             f"{latency.gzip_bytes / 1024:.1f}",
             format_ms(latency.load_ns),
-            f"{latency.peak_rss_bytes / 2**20:.0f}",
+            "-" if latency.peak_rss_bytes is None else f"{latency.peak_rss_bytes / 2**20:.0f}",
         ),
     )
 

@@ -6,7 +6,6 @@ Imports as little as it can, so that the process is quick to start and its memor
 import gc
 import json
 import os
-import resource
 import signal
 import sys
 import time
@@ -22,6 +21,7 @@ from tdcompress.bench.job import JOBS, PairsJob, PairsResult, PairTimes, ProbeJo
 from tdcompress.bench.timing import StopRule, block_calls, time_pairs, timer_overhead_ns, warm_up
 from tdcompress.codec import decode, encode
 from tdcompress.errors import ModelError, TdcompressError
+from tdcompress.limits import read_fact
 
 PROBE_RUNS = 3
 ORPHANED = 3
@@ -53,16 +53,21 @@ def run_pairs(job: PairsJob) -> PairsResult:
     return PairsResult(files=tuple(times[index] for index in range(len(job.candidates))))
 
 
-def peak_rss_bytes(pid: int | None = None) -> int:
-    """Largest resident memory of this process, or on Linux of another one.
+def peak_rss_bytes(pid: int | None = None) -> int | None:
+    """Largest resident memory of this process, or on Linux of another one; None where the system does not tell (Windows).
 
     Linux carries ru_maxrss over from the parent through exec; VmHWM belongs to one process alone.
     """
-    status = Path("/proc") / ("self" if pid is None else str(pid)) / "status"
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    status = read_fact(Path("/proc") / ("self" if pid is None else str(pid)) / "status")
+    for line in (status or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    if pid is not None:
+        return None
+    try:
+        import resource
+    except ImportError:
+        return None
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 
@@ -139,8 +144,10 @@ def _load_inputs(path: str, names: Sequence[str]) -> Inputs:
 
 
 def _parent_check(parent: int) -> Callable[[], None]:
+    """Ends this process when the one that asked is gone. On Windows it measures to its end: a parent's number stays there."""
+
     def check() -> None:
-        if os.getppid() != parent:
+        if os.name == "posix" and os.getppid() != parent:
             sys.exit(ORPHANED)
 
     return check
@@ -153,7 +160,7 @@ def main() -> int:
     """Read a job from standard input, write {"result": ...} or {"error": ...} to standard output."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Runtimes print what they like; the answer keeps a descriptor of its own, and their prints go to the error stream.
-    with os.fdopen(os.dup(1), "w") as answer:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answer:
         os.dup2(2, 1)
         kind = sys.argv[1]
         try:

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     found = join_files(folder, args.bench) if args.bench else read_report(folder)
     compared = compare_with(folder, found, args.compare) if args.compare else None
     if args.json:
-        print((folder / REPORT).read_text(), end="")
+        print((folder / REPORT).read_text(encoding="utf-8"), end="")
         return
     for table in (summary(found), *shrinking.tables(found), *layers.tables(found)):
         console.print(render(table))

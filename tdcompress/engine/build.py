@@ -28,6 +28,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tdcompress.errors import TdcompressError, UnsupportedError
+from tdcompress.files import fsync_file
 
 SOURCE = Path(__file__).parent / "csrc"
 PACKAGED = Path(__file__).parent / "compiled"
@@ -78,7 +79,9 @@ def machine_name() -> str:
 
 def _run(command: Sequence[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_COMPILE_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_COMPILE_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnsupportedError(
             f"engine: the compiler {command[0]!r} cannot be run ({error}); set CC to a working C compiler"
@@ -117,8 +120,7 @@ def _compile(compiler: Sequence[str], folder: Path, machine: str, extra: Sequenc
         list(pool.map(_run, jobs))
     library = folder / "library"
     _run((*compiler, *extra, "-shared", "-pthread", *sorted(str(path) for path in folder.glob("*.o")), "-lm", "-o", str(library)))
-    with library.open("rb") as file:
-        os.fsync(file.fileno())
+    fsync_file(library)
     return library
 
 

@@ -53,7 +53,7 @@ def load_network(artifact: Artifact, data: Dataset | None = None) -> nn.Module:
         model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         return model.eval()
     if KEPT in artifact.files:
-        model = narrow(model, json.loads(artifact.file(KEPT).read_text()))
+        model = narrow(model, json.loads(artifact.file(KEPT).read_bytes()))
     load_weights(model, artifact.file(MODEL))
     return model.eval()
 

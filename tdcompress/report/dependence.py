@@ -67,7 +67,7 @@ def read_dependence(folder: Path) -> tuple[AnalysisRecord, ...]:
     if not path.is_file():
         raise UserError(f"{folder}: no analysis to compare with table {TABLE}; give the recipe an [analyse] table")
     try:
-        return tuple(decode(AnalysisRecord, item, RECORDS) for item in json.loads(path.read_text()))
+        return tuple(decode(AnalysisRecord, item, RECORDS) for item in json.loads(path.read_bytes()))
     except ValueError as error:
         raise ArtifactError(f"{path}: damaged, or of another version ({error}); run the recipe again to rebuild it") from None
 

@@ -13,8 +13,9 @@ from typing import NoReturn
 
 import torch
 
-from tdcompress.artifacts import Store, hold
+from tdcompress.artifacts import Store
 from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError
+from tdcompress.locks import hold
 from tdcompress.pipeline import Crew, Machine, Runner, Task, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.checks import check_writable

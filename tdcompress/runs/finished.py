@@ -26,7 +26,7 @@ def join_files(folder: Path, files: Sequence[Path]) -> Report:
     report, manifest = read_report(folder), read_manifest(folder)
     for file in files:
         try:
-            found = json.loads(file.read_text())
+            found = json.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: not readable as JSON ({error}); write it with `tdcompress bench --json`") from None
         try:

@@ -102,7 +102,7 @@ def _recipe_key(folder: Path) -> str | None:
     if manifest is not None:
         return manifest.recipe_key
     try:  # a run whose manifest is damaged is still a run of its recipe
-        key = json.loads((folder / REPORT).read_text())["recipe_key"]
+        key = json.loads((folder / REPORT).read_bytes())["recipe_key"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return key if isinstance(key, str) else None

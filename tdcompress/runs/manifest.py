@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> RunManifest:
     """
     path = folder / MANIFEST
     try:
-        manifest = decode(RunManifest, json.loads(path.read_text()), "manifest")
+        manifest = decode(RunManifest, json.loads(path.read_bytes()), "manifest")
     except (OSError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise ArtifactError(
@@ -84,7 +84,7 @@ def read_report(folder: Path) -> Report:
         state = f"has no {REPORT} yet: run its recipe again to finish it" if folder.is_dir() else "no such run"
         raise UserError(f"{folder}: {state}; `tdcompress status` lists the runs")
     try:
-        return decode(Report, json.loads(path.read_text()), "report")
+        return decode(Report, json.loads(path.read_bytes()), "report")
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: damaged, or of another version ({error}); run the recipe again to rebuild it") from None
 
@@ -102,7 +102,7 @@ def save_links(folder: Path, links: Mapping[str, Mapping[str, str]]) -> None:
 def linked_stages(folder: Path) -> list[Path]:
     """The folders of all stages behind a run that are there; none where the links cannot be read."""
     try:
-        links: dict[str, dict[str, Any]] = json.loads((folder / STAGES).read_text())
+        links: dict[str, dict[str, Any]] = json.loads((folder / STAGES).read_bytes())
         relative = sorted({str(link) for row in links.values() for link in row.values()})
     except (OSError, ValueError, AttributeError):
         return []

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from tdcompress.artifacts import Store, hold
+from tdcompress.artifacts import Store
 from tdcompress.errors import UnsupportedError, UserError
+from tdcompress.locks import hold
 from tdcompress.pipeline import Crew, Machine, Runner, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.records import Report

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdcompress.artifacts import holder
 from tdcompress.codec import decode, encode
 from tdcompress.files import write_text
+from tdcompress.locks import holder
 from tdcompress.pipeline import Task
 
 
@@ -92,7 +92,7 @@ def unfinished_runs(root: Path) -> list[Unfinished]:
     found = []
     for path in sorted((root / ".locks").glob("run-*.json")):
         try:
-            intent = decode(Intent, json.loads(path.read_text()))
+            intent = decode(Intent, json.loads(path.read_bytes()))
         except (OSError, ValueError):
             continue  # finished this moment, or of another version
         found.append(_unfinished(root, intent, path))

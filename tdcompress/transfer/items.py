@@ -115,7 +115,7 @@ def check_unfinished(folder: Path) -> None:
     """
     path = folder / SCRATCH / TASK
     try:
-        identity = json.loads(path.read_text())
+        identity = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}), so its key cannot be checked") from None
     _check_key(folder.name.removesuffix(_PARTIAL), identity, path)

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from tdcompress.artifacts import Store, hold, holder
+from tdcompress.artifacts import Store
 from tdcompress.errors import InterruptedRun, UserError, VerificationError
+from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
 from tdcompress.runs.status import ago, status_tables
 from tdcompress.runs.unfinished import announced, run_lock, unfinished_runs
@@ -78,15 +79,6 @@ def test_an_error_leaves_the_run_unfinished_and_a_file_of_another_version_is_pas
     for content in ("", "[]", json.dumps({"run": "mine"})):
         (tmp_path / ".locks" / "run-mine.json").write_text(content)
         assert unfinished_runs(tmp_path) == []
-
-
-def test_a_look_at_a_lock_does_not_take_it(tmp_path):
-    assert holder(tmp_path / "none") is None
-    with hold(tmp_path / "lock", "it"):
-        assert str(holder(tmp_path / "lock")).startswith("process ")
-    assert holder(tmp_path / "lock") is None
-    with hold(tmp_path / "lock", "it"):
-        pass
 
 
 @pytest.mark.parametrize(

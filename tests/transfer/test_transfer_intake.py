@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from tdcompress.artifacts import Store, hold
+from tdcompress.artifacts import Store
 from tdcompress.errors import ArtifactError, BusyError, UserError
+from tdcompress.locks import hold
 from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files
 from tdcompress.transfer.items import named, places
