@@ -35,6 +35,18 @@ def test_every_row_width(model, check, isa, width, density):
     check(data, {"x": rng.standard_normal((2, 3, 6, width)).astype(np.float32)}, isa)
 
 
+@pytest.mark.parametrize("width", [5, 8, 13, 16, 32, 33, 64])
+def test_every_displacement_of_the_lanes(model, isa, width):
+    """Filter f has one weight, 1, at column f of 31: it gives the image moved by f - 15 columns, to the last bit."""
+    w = np.eye(31, dtype=np.float32).reshape(31, 1, 1, 31)
+    x = np.random.default_rng(width).standard_normal((1, 1, 6, width)).astype(np.float32)
+    data = model([conv_node(pads=[0, 15, 0, 15])], {"w": w}, {"x": ["b", 1, 6, width]})
+    assert [layer.kernel for layer in explain(data, isa=isa)] == ["sparse"]
+    padded = np.pad(x[0, 0], ((0, 0), (15, 15)))
+    want = np.stack([padded[:, f : f + width] for f in range(31)])
+    np.testing.assert_array_equal(Session(data, isa=isa).run(None, {"x": x})[0][0], want)
+
+
 @st.composite
 def convolutions(draw):
     groups = draw(st.sampled_from([1, 1, 1, 2, 3, 8]))

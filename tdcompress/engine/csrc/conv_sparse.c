@@ -7,6 +7,7 @@
  *
  * Blocks are the outer loop, filters the inner one: the input rows of one block stay in the first-level cache while all filters
  * read them. A block of few vectors would wait for the latency of its own additions, so it has several independent sets of sums. */
+#include "displace.h"
 #include "epilogue.h"
 #include "kernels.h"
 
@@ -56,49 +57,10 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
         UNROLL for (int j = 0; j < registers; j++) sum[j] += extra[s][j];
 }
 
-/* Shift the lanes of a group's sums by its displacement, clear masked lanes. */
-#if VL == 16
-/* `period`: masks repeat after so many vectors. Rows of one or two vectors, the usual ones, need two mask registers and not one per vector. */
-INLINE void displace_masked(vf *sum, const int n, int64_t shift, const uint16_t *bits, const int period) {
-    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const vf zero = {0};
-    if (shift < 0) {
-        const __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)shift + LANES));
-        UNROLL for (int j = n - 1; j >= 0; j--)
-            sum[j] = (vf)_mm512_maskz_permutex2var_ps(bits[j % period], (__m512)(j > 0 ? sum[j - 1] : zero), index, (__m512)sum[j]);
-    } else if (shift > 0) {
-        const __m512i index = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)shift));
-        UNROLL for (int j = 0; j < n; j++)
-            sum[j] = (vf)_mm512_maskz_permutex2var_ps(bits[j % period], (__m512)sum[j], index, (__m512)(j + 1 < n ? sum[j + 1] : zero));
-    } else {
-        UNROLL for (int j = 0; j < n; j++) sum[j] = (vf)_mm512_maskz_mov_ps(bits[j % period], (__m512)sum[j]);
-    }
-}
-
-INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase, int64_t row_vectors) {
-    if (row_vectors <= 2)
-        displace_masked(sum, n, g->shift, g->bits + phase, 2);
-    else
-        displace_masked(sum, n, g->shift, g->bits + phase, MAX_BLOCK);
-}
-#else
-INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase, int64_t row_vectors) {
-    (void)row_vectors;
-    float line[LANES + MAX_BLOCK * LANES + LANES] __attribute__((aligned(64)));
-    const int32_t *masks = g->lanes + phase * LANES;
-    if (g->shift != 0) {
-        memset(line, 0, LANES * sizeof(float));
-        memset(line + LANES + n * LANES, 0, LANES * sizeof(float));
-        UNROLL for (int j = 0; j < n * PARTS; j++) v_store(line + LANES + j * VL, sum[j]);
-        UNROLL for (int j = 0; j < n * PARTS; j++) sum[j] = v_load(line + LANES + g->shift + j * VL);
-    }
-    UNROLL for (int j = 0; j < n * PARTS; j++) sum[j] = (vf)((vi)sum[j] & (vi) * (const viu *)(masks + j * VL));
-}
-#endif
-
 /* All filters on output vectors [start, start + n). */
 INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input, int64_t start, const int n, const int sets) {
     const char *in = (const char *)(input + start * LANES);
+    __asm__("" : "+r"(in)); /* one number: gcc would add `start` at every load, which takes a register per vector: 2-6 % with AVX2 */
     const tdc_pair *pair = c->pairs;
     const uint32_t *row = c->rows;
     const int64_t phase = start % c->row_vectors;
@@ -106,7 +68,6 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
         const uint32_t *count = row + 1;
         vf total[MAX_BLOCK * PARTS];
         UNROLL for (int j = 0; j < n * PARTS; j++) total[j] = (vf){0};
-        /* The first group's sums need no other register: there is nothing to add them to. */
         accumulate(total, n, sets, in, pair, count[0]);
         pair += (count[0] + 1) / 2;
         if (c->groups[0].bits != NULL) displace(total, n, &c->groups[0], phase, c->row_vectors);
@@ -116,11 +77,12 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
             if (c->groups[g].bits == NULL) {
                 accumulate(total, n, sets, in, pair, entries);
             } else {
-                vf sum[MAX_BLOCK * PARTS];
-                UNROLL for (int j = 0; j < n * PARTS; j++) sum[j] = (vf){0};
-                accumulate(sum, n, sets, in, pair, entries);
-                displace(sum, n, &c->groups[g], phase, c->row_vectors);
-                UNROLL for (int j = 0; j < n * PARTS; j++) total[j] += sum[j];
+                /* The groups before make room: the registers are for the sums that are being added to. */
+                vf before[MAX_BLOCK * PARTS];
+                UNROLL for (int j = 0; j < n * PARTS; j++) before[j] = total[j], total[j] = (vf){0};
+                accumulate(total, n, sets, in, pair, entries);
+                displace(total, n, &c->groups[g], phase, c->row_vectors);
+                UNROLL for (int j = 0; j < n * PARTS; j++) total[j] += before[j];
             }
             pair += (entries + 1) / 2;
         }

@@ -16,6 +16,7 @@
 #define DENSE_FILTERS 4
 #define DENSE_BLOCK 4
 #elif defined(__AVX2__)
+#include <immintrin.h>
 #define VL 8
 #define MAX_BLOCK 4
 #define DENSE_FILTERS 4
@@ -50,6 +51,9 @@ INLINE vf v_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~ma
 #if VL == 16 /* one instruction, which gives its second operand when either is NaN */
 INLINE vf v_max(vf x, vf bound) { return (vf)_mm512_max_ps((__m512)bound, (__m512)x); }
 INLINE vf v_min(vf x, vf bound) { return (vf)_mm512_min_ps((__m512)bound, (__m512)x); }
+#elif VL == 8
+INLINE vf v_max(vf x, vf bound) { return (vf)_mm256_max_ps((__m256)bound, (__m256)x); }
+INLINE vf v_min(vf x, vf bound) { return (vf)_mm256_min_ps((__m256)bound, (__m256)x); }
 #else
 INLINE vf v_max(vf x, vf bound) { return v_select((vi)(x < bound), bound, x); }
 INLINE vf v_min(vf x, vf bound) { return v_select((vi)(x > bound), bound, x); }
