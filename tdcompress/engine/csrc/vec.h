@@ -19,7 +19,7 @@
 #include <immintrin.h>
 #define VL 8
 #define MAX_BLOCK 4
-#define DENSE_FILTERS 4
+#define DENSE_FILTERS 6
 #define DENSE_BLOCK 1
 #elif defined(__aarch64__)
 #define VL 4
