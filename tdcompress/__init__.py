@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from tdcompress import engine as engine
     from tdcompress.bench.benchmark import benchmark as benchmark
     from tdcompress.export.to_onnx import export_onnx as export_onnx
-    from tdcompress.interface import TargetedDropout as TargetedDropout
+    from tdcompress.interface import freeze as freeze
     from tdcompress.interface import narrow as narrow
+    from tdcompress.interface import narrow_state as narrow_state
     from tdcompress.interface import prune as prune
     from tdcompress.interface import run as run
     from tdcompress.interface import save_sparse as save_sparse
     from tdcompress.interface import shrink as shrink
     from tdcompress.models.registry import build_model as build_model
+    from tdcompress.models.weights import load_weights as load_weights
     from tdcompress.onnxfile.pack import pack_onnx as pack_onnx
     from tdcompress.onnxfile.pack import unpack_onnx as unpack_onnx
+    from tdcompress.own_loop import TargetedDropout as TargetedDropout
     from tdcompress.runs.verification import verify_path as verify
     from tdcompress.sparsity.schedule import Cubic as Cubic
     from tdcompress.sparsity.schedule import Ramp as Ramp
@@ -33,12 +36,15 @@ __version__ = "0.1.0"
 _HOME = {
     "Cubic": "tdcompress.sparsity.schedule",
     "Ramp": "tdcompress.sparsity.schedule",
-    "TargetedDropout": "tdcompress.interface",
+    "TargetedDropout": "tdcompress.own_loop",
     "benchmark": "tdcompress.bench.benchmark",
     "build_model": "tdcompress.models.registry",
     "export_onnx": "tdcompress.export.to_onnx",
+    "freeze": "tdcompress.interface",
     "load_sparse": "tdcompress.storage.csr",
+    "load_weights": "tdcompress.models.weights",
     "narrow": "tdcompress.interface",
+    "narrow_state": "tdcompress.interface",
     "pack_onnx": "tdcompress.onnxfile.pack",
     "prune": "tdcompress.interface",
     "recalibrate": "tdcompress.train.recalibrate",

@@ -1,146 +1,38 @@
 """What people call from Python with their own network and their own training loop. Needs torch; see ``tdcompress.__init__``."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tdcompress.console import StageConsole, make_console
-from tdcompress.errors import ModelError, UnsupportedError, UserError
+from tdcompress.errors import ModelError, UnsupportedError
 from tdcompress.files import StrPath
-from tdcompress.methods.base import Granularity, Step
-from tdcompress.methods.targeted import Targeted, TargetedSettings
+from tdcompress.methods.base import Granularity
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.recipes.shipped import find_recipe
 from tdcompress.recipes.source import load_recipe
 from tdcompress.records import Report
 from tdcompress.runs.run import find_device, run_recipe
-from tdcompress.shrink import rebuild
+from tdcompress.shrink import optimizer_state, rebuild
 from tdcompress.shrink import shrink as exact
 from tdcompress.shrink.align import check_align
 from tdcompress.shrink.groups import find_units
 from tdcompress.shrink.shrink import Shrunk
 from tdcompress.shrink.trace import ExampleInputs
+from tdcompress.sparsity import freeze as zeros
+from tdcompress.sparsity.freeze import Frozen
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.patterns import PATTERNS
-from tdcompress.sparsity.schedule import Constant, Cubic, Ramp
 from tdcompress.sparsity.shares import Shares
-from tdcompress.sparsity.units import Targets, UnitGroup, prunable_weights, require_module, require_values, unwrapped
+from tdcompress.sparsity.units import UnitGroup, prunable_weights, require_module, require_values, unwrapped
 from tdcompress.storage.csr import save_arrays
-from tdcompress.train.update import FrozenZeros
 
 Scope = Literal["layer", "group"]
 Unit = Literal["whole", "filter"]
-
-
-class TargetedDropout(SparseNet):
-    """Targeted dropout around any module, for any training loop.
-
-    ``net(x); loss.backward(); optimizer.step(); net.step()``. In training mode the network runs with entries dropped, in
-    evaluation mode as it is; its own module, ``net.plain()``, stays an ordinary one.
-
-    Args:
-        model: the network; held, not copied.
-        granularity: what is dropped: see ``prune``.
-        gamma: targeting proportion, the share that are candidates; or
-        keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
-        alpha: drop rate of a candidate.
-        schedule: a ``Ramp`` or a ``Cubic``; then each ``step`` has to be told the epoch. None = constant.
-        exclude: names of layers that stay dense.
-        include: for units: see ``prune``.
-        example_inputs: a tensor or tuple of tensors; needed for units, to trace which parameters belong to one.
-        scope: for units: see ``prune``.
-        unit: for units: see ``prune``.
-        shares: how gamma is split: see ``prune``.
-        draw: for units: whole "unit"s, or each "weight" inside candidate units (the released code).
-        l1: beta of an L1 penalty; add ``net.penalty()`` to the loss.
-        seed: of the draws.
-
-    Raises:
-        ValueError: a value out of range.
-        ModelError: nothing to prune, a wrong name in ``exclude``, or no ``example_inputs`` for units.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        granularity: Granularity = "weight",
-        gamma: float | None = None,
-        keep_per_filter: int | None = None,
-        alpha: float = 0.5,
-        schedule: Ramp | Cubic | None = None,
-        exclude: Sequence[str] = (),
-        include: Sequence[str] = (),
-        example_inputs: ExampleInputs | None = None,
-        scope: Scope = "layer",
-        unit: Unit = "whole",
-        shares: Shares | None = None,
-        draw: Literal["unit", "weight"] = "unit",
-        l1: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        _check_granularity(granularity)
-        settings = TargetedSettings(
-            granularity=granularity,
-            gamma=gamma,
-            keep_per_filter=keep_per_filter,
-            alpha=alpha,
-            scope=scope,
-            unit=unit,
-            shares=shares,
-            draw=draw,
-            l1=l1,
-        )
-        weights = prunable_weights(model, exclude)
-        if any(parameter.is_inference() for parameter in model.parameters()):
-            raise ModelError(f"{type(model).__name__} was made in torch.inference_mode and cannot be trained; build it outside")
-        groups = find_groups(model, example_inputs, exclude, include, scope, unit) if granularity == "unit" else ()
-        method = settings.build(Targets(weights=weights, groups=groups), model)
-        assert isinstance(method, Targeted)
-        method.schedule = schedule or method.schedule
-        super().__init__(model, method, l1=l1)
-        self.seed = seed
-        self._index, self._epoch = 0, 0.0
-        self._generator: torch.Generator | None = None
-        self._draw()
-
-    def step(self, epoch: float | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """To be called after each ``optimizer.step()``: draws the next masks, which hold for all micro-batches until then.
-
-        Args:
-            epoch: epochs done so far, with fraction; needed with a schedule.
-            optimizer: needed with a schedule that freezes the masks: its moments of what is dropped are set to zero then.
-
-        Raises:
-            UserError: a schedule, and no epoch; or the masks are frozen, and there is no optimizer.
-        """
-        if epoch is None and not isinstance(getattr(self.method, "schedule", None), Constant):
-            raise UserError("step(): a schedule needs to know the epoch; call net.step(epoch + batch / batches)")
-        now = self._epoch if epoch is None else epoch
-        frozen = self.method.frozen(now)
-        if frozen and optimizer is None:
-            raise UserError("step(): the masks are frozen now, and the optimizer has moments: call net.step(epoch, optimizer)")
-        self.end_step()
-        self._index += 1
-        self._epoch = now
-        self._draw()
-        if frozen:  # its making sets them to zero; without moments and gradients they stay so
-            FrozenZeros(self.parameters_by_name(), {name: ~each for name, each in self.method.dropped().items()}, optimizer)
-
-    def _draw(self) -> None:
-        device = next(self.model.parameters()).device
-        if self._generator is None or self._generator.device != device:
-            self._generator = torch.Generator(device).manual_seed(self.seed + self._index)
-        self.begin_step(Step(epoch=self._epoch), self._generator)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._draw()  # masks live where the parameters do
-        return moved
 
 
 def find_groups(
@@ -203,7 +95,7 @@ def prune(
         ValueError: granularity, fraction, keep_per_filter, shares or align out of range, or two of them that exclude each other.
         ModelError: no module, nothing to prune, or no ``example_inputs`` for units.
     """
-    _check_granularity(granularity)
+    check_granularity(granularity)
     check_align(align)
     model = _plain(model)
     require_values(model)
@@ -243,6 +135,50 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
     return rebuild.narrow(_plain(model), kept)
 
 
+def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Frozen:
+    """Keep what is pruned at exactly zero while a network trains on, in any loop and by any ``torch.optim.Optimizer``.
+
+    The entries are zero in every forward pass and after every step: momentum, weight decay and noise included. Their gradients
+    are zero too, so that clipping by norm counts only what trains. The network's names, types and state_dict stay as they are.
+    A deep copy is frozen likewise; ``tdc.freeze(copy).remove()`` lets it go. What ``tdc.shrink`` returns is not frozen: where it
+    says that dead units stay, freeze it anew.
+
+    Limits: an update that no ``torch.optim.Optimizer`` makes is undone when the layer runs next, not at once. Under
+    torch.compile the layers do not look, and the optimizer's steps alone keep the zeros. A weight that other modules compute
+    from the parameter, or that ``torch.func.functional_call`` puts in its place, is not seen. FSDP is not supported.
+
+    Args:
+        model: any module, or a network in ``TargetedDropout``, DistributedDataParallel or torch.compile.
+        masks: what ``tdc.prune`` returned: by parameter name, True = trained, False = set to zero now and kept so. None = what is
+            zero now: in weight matrices every zero; in a bias the zeros of filters that are zero; in a normalisation the channels
+            whose scale and shift are both zero. A tensor that is zero as a whole was started so, and trains.
+
+    Returns:
+        A handle: ``remove()`` lets the entries train again, and so does the end of a ``with`` block. A second call of this
+        function takes the place of the first.
+
+    Raises:
+        ModelError: masks of another network, or parameters that cannot be trained. Nothing to keep is said in the log.
+    """
+    plain = _plain(model)
+    require_values(plain)
+    outer = unwrapped(model)
+    # targeted dropout computes weights from the parameters before any layer runs
+    return zeros.freeze(plain, masks, entrances=(outer,) if isinstance(outer, SparseNet) else ())
+
+
+def narrow_state(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.Module, kept: Mapping[str, Any]) -> None:
+    """Carry an optimizer over a shrinking; see ``tdcompress.shrink.optimizer_state.narrow_state``.
+
+    Args:
+        optimizer: changed in place: it goes on with the narrow network, its momentum or moments cut as the parameters were.
+        before: the network that was shrunk, or the ``TargetedDropout`` around it.
+        after: ``Shrunk.model``.
+        kept: ``Shrunk.kept``.
+    """
+    optimizer_state.narrow_state(optimizer, _plain(before), _plain(after), kept)
+
+
 def _plain(model: nn.Module) -> nn.Module:
     """The ordinary network, out of its wrapper."""
     require_module(model)
@@ -250,7 +186,7 @@ def _plain(model: nn.Module) -> nn.Module:
     return unwrapped(model.plain()) if isinstance(model, SparseNet) else model
 
 
-def _check_granularity(granularity: str) -> None:
+def check_granularity(granularity: str) -> None:
     """Refuse a misspelt one, which would else choose the other silently."""
     if granularity not in ("weight", "unit", *PATTERNS):
         raise ValueError(f"granularity is 'weight', 'unit', '2:4' or '1x4', not {granularity!r}")

@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("paths")
     tdc.export_onnx(network(), torch.ones(2, 4), folder / "m.onnx")
     tdc.save_sparse(network(), folder / "w.npz")
+    torch.save(network().state_dict(), folder / "w.pth")
     return folder
 
 
@@ -48,6 +49,7 @@ def run_engine(path: object) -> None:
 CALLS: dict[str, Callable[[Path, Callable[[Path], object]], object]] = {
     "export_onnx": lambda here, to: tdc.export_onnx(network(), torch.ones(2, 4), to(here / "again.onnx")),
     "save_sparse": lambda here, to: tdc.save_sparse(network(), to(here / "again.npz")),
+    "load_weights": lambda here, to: tdc.load_weights(network(), to(here / "w.pth")),
     "load_sparse": lambda here, to: tdc.load_sparse(to(here / "w.npz")),
     "pack_onnx": lambda here, to: tdc.pack_onnx(to(here / "m.onnx"), to(here / "packed.onnx")),
     "unpack_onnx": lambda here, to: tdc.unpack_onnx(to(here / "m.onnx"), to(here / "dense.onnx")),
@@ -56,7 +58,18 @@ CALLS: dict[str, Callable[[Path, Callable[[Path], object]], object]] = {
     "engine": lambda here, to: run_engine(to(here / "m.onnx")),
     "run": lambda here, to: tdc.run(to(here / "missing.toml"), artifacts=to(here)),
 }
-PATHLESS = {"Cubic", "Ramp", "TargetedDropout", "build_model", "narrow", "prune", "recalibrate", "shrink"}
+PATHLESS = {
+    "Cubic",
+    "Ramp",
+    "TargetedDropout",
+    "build_model",
+    "freeze",
+    "narrow",
+    "narrow_state",
+    "prune",
+    "recalibrate",
+    "shrink",
+}
 
 
 def test_every_name_of_the_interface_is_here_or_takes_no_path() -> None:

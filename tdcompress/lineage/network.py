@@ -17,6 +17,7 @@ from tdcompress.lineage.origin import Origin, origin_of
 from tdcompress.lineage.samples import example_inputs
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.models import weights
 from tdcompress.models.registry import instantiate
 from tdcompress.shrink.groups import unit_groups
 from tdcompress.shrink.rebuild import narrow
@@ -96,7 +97,7 @@ def initial_network(origin: Origin, data: Dataset, places: Mapping[str, Path]) -
     if init is not None:
         if init not in places:
             raise ModelError(f"model.init: where the initial weights with sha256 {init} lie is not known")
-        load_weights(model, places[init])
+        weights.load_weights(model, places[init])
     return model
 
 

@@ -89,7 +89,7 @@ class NamedModel(Coded):
 
     Attributes:
         name: as written; "torchvision/resnet18" is a name too.
-        init: sha256 of a safetensors file that the weights start from, or None.
+        init: sha256 of the file of weights that the training starts from, or None.
         settings: the network's own keys.
     """
 

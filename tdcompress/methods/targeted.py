@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
 from tdcompress.sparsity.masks import merge_selected, widen
 from tdcompress.sparsity.patterns import Pattern, check_fraction, check_pattern, lowest_in_pattern, pattern_extents, spread
-from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, Schedule
+from tdcompress.sparsity.schedule import PAPER_EPOCHS, Constant, Cubic, Ramp, Schedule
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
 from tdcompress.sparsity.shares import Counts, Extent, PerFilter, pruned_count, selected_counts
 from tdcompress.sparsity.units import Targets
-
-PAPER_EPOCHS = 256  # the length of training that the papers' ramp of 49 + 49 epochs belongs to
 
 
 class Targeted(Method):

@@ -1,5 +1,7 @@
 """The network as it trains: an ordinary module whose parameters a method changes in every step."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -30,15 +32,14 @@ class SparseNet(nn.Module):
         """The dense, trained parameters."""
         return dict(self.model.named_parameters())
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Logits: with the method's effective parameters in training, with its deployed ones in evaluation."""
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        """What the network returns: with the method's effective parameters in training, with its deployed ones in evaluation."""
         params = self.parameters_by_name()
         if not self.training:
-            evaluated: Tensor = functional_call(self.model, self.method.deployed(params), inputs)
-            return evaluated
+            return functional_call(self.model, self.method.deployed(params), inputs, keywords)
         handles = self.method.instrument(self.model, params)
         try:
-            output: Tensor = functional_call(self.model, self.method.effective(params), inputs)
+            output = functional_call(self.model, self.method.effective(params), inputs, keywords)
         finally:
             for handle in handles:
                 handle.remove()

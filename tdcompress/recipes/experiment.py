@@ -42,7 +42,7 @@ class Experiment:
 
     Attributes:
         model_name: as written; "torchvision/resnet18" is a name too.
-        init: a safetensors file that the weights start from.
+        init: a file of weights that the training starts from; see `tdcompress.models.weights`.
         prune: the [prune] table as written.
         pruning: with what it leaves open as in the training.
     """

@@ -142,8 +142,9 @@ _CHOOSERS: Mapping[str, str] = {
     "sparsity": "the training method",
 }
 
+_INIT = "a file of weights that the training starts from: safetensors, or torch's .pth; a head with other classes starts anew"
 _FURTHER: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "model": (("init", "text", "", "", "a safetensors file that the weights start from"),),
+    "model": (("init", "text", "", "", _INIT),),
 }
 _TOP = Table(
     title="",

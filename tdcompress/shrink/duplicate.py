@@ -10,6 +10,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.overrides import TorchFunctionMode
 
 from tdcompress.errors import ModelError
+from tdcompress.sparsity.freeze import unfreeze
 
 
 class _AnyTensor(TorchFunctionMode):
@@ -37,7 +38,7 @@ class _AnyTensor(TorchFunctionMode):
 
 @torch.inference_mode(mode=False)
 def duplicate(model: nn.Module) -> nn.Module:
-    """A deep copy of a network, of ordinary tensors.
+    """A deep copy of a network, of ordinary tensors; nothing is frozen in it.
 
     Raises:
         ModelError: it cannot be copied, or torch.nn.utils.prune computes a weight anew in each forward pass.
@@ -51,6 +52,6 @@ def duplicate(model: nn.Module) -> nn.Module:
             )
     try:
         with _AnyTensor():
-            return copy.deepcopy(model)
+            return unfreeze(copy.deepcopy(model))
     except Exception as error:  # user classes raise anything
         raise ModelError(f"{name} cannot be copied: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error

@@ -3,6 +3,10 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from tdcompress.errors import did_you_mean
+
+PAPER_EPOCHS = 256  # the length of training that the papers' ramp of 49 + 49 epochs belongs to
+
 
 class Schedule(ABC):
     """Shares of the final targeting proportion and drop rate that hold at a moment of training."""
@@ -111,3 +115,30 @@ class Cubic(Schedule):
         if length == 0 or epoch >= end * self.epochs:
             return float(epoch >= begin)
         return min(1.0, max(0.0, (epoch - begin) / length))
+
+
+def schedule_by_name(word: str, epochs: float | None) -> Schedule:
+    """The schedule that a word names, for a training of so many epochs.
+
+    Args:
+        word: "constant"; "ramp", the papers' ramp, in proportion to their 256 epochs, or as long as theirs where no length is
+            given; or "cubic".
+        epochs: length of the training.
+
+    Raises:
+        ValueError: another word, a length that is not above 0, or none for "cubic".
+    """
+    known = ("constant", "ramp", "cubic")
+    if word not in known:
+        raise ValueError(f"schedule: {word!r} is none of {', '.join(known)}{did_you_mean(word, known)}")
+    if epochs is not None and not 0 < epochs < float("inf"):
+        raise ValueError(f"epochs: {epochs} is not above 0")
+    if word == "constant":
+        return Constant()
+    if word == "ramp":
+        first, second = Ramp().epochs
+        factor = 1.0 if epochs is None else epochs / PAPER_EPOCHS
+        return Ramp(epochs=(first * factor, second * factor))
+    if epochs is None:
+        raise ValueError('epochs: schedule = "cubic" goes by share of the training; give its length')
+    return Cubic(epochs=epochs)

@@ -24,6 +24,7 @@ from tdcompress.train.batchnorm import synchronised
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
 from tdcompress.train.fast.path import FastPath, Mode
+from tdcompress.train.finite import FiniteWatch
 from tdcompress.train.manner import Manner, settle
 from tdcompress.train.paths import Asked, PathName, ReferencePath, StepPath, choose_path
 from tdcompress.train.result import Counters, Progress, TrainResult
@@ -85,7 +86,8 @@ def train(
 
     Raises:
         InterruptedRun: ``should_stop`` gave a signal; the state is saved.
-        TrainingError: a loss or gradient that is not finite (before the update), or no memory.
+        TrainingError: a loss or gradient that is not finite (before the update), a parameter or buffer that is not (before it is
+            saved or measured), or no memory.
         UserError: fewer training samples than one batch, or a batch that micro-batches and processes do not divide.
         ArtifactError: the checkpoint in ``folder`` is of another training.
     """
@@ -135,6 +137,7 @@ class _Run:
         self.counters = Counters()
         self.identity = _identity(settings, seed, len(data), keep)
         self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
+        self.watch = FiniteWatch(net)
         self.average = RunningAverage(net, settings.averaging(), self.steps)
         if unreached := settings.lr_schedule.unreached(self.steps_per_epoch, settings.epochs):
             _log.warning("train.%s", unreached)
@@ -237,13 +240,18 @@ class _Run:
         self.counters.seconds += seconds
 
     def collect(self) -> None:
-        """Bring the counters and the network up to the last step."""
+        """Bring the counters and the network up to the last step; a network that is not finite goes no further.
+
+        Raises:
+            TrainingError: the loss, a gradient, a parameter or a buffer is not finite.
+        """
         now = self.counters
         with self.timed():
             loss, correct = self.path.collect(f"step {now.step}, epoch {len(now.history) + 1}")
         now.loss_sum += loss
         now.correct += correct
         self.path.store()
+        self.watch.check(f"step {now.step}, epoch {len(now.history) + 1}")
 
     def lr(self, step: int) -> float:
         """The learning rate of the step with ``step`` steps before it."""

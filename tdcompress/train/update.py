@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import TrainingError
+from tdcompress.sparsity.freeze import moments
 from tdcompress.train.optim import decayed_parameters
 
 
@@ -48,7 +49,7 @@ class FrozenZeros:
         """Set the frozen entries, and what the optimizer remembers of them, to exactly zero."""
         for param, frozen in self._pairs:
             param.masked_fill_(frozen, 0.0)
-            for moment in self._moments(param):
+            for moment in () if self._optimizer is None else moments(self._optimizer, param):
                 moment.masked_fill_(frozen, 0.0)
 
     @torch.no_grad()
@@ -57,11 +58,6 @@ class FrozenZeros:
         for param, frozen in self._pairs:
             if param.grad is not None:
                 param.grad.masked_fill_(frozen, 0.0)
-
-    def _moments(self, param: nn.Parameter) -> list[Tensor]:
-        """What the optimizer keeps of each entry of a parameter."""
-        state = {} if self._optimizer is None else self._optimizer.state.get(param, {})
-        return [value for value in state.values() if isinstance(value, Tensor) and value.shape == param.shape]
 
 
 class Updater:

@@ -295,7 +295,7 @@ def test_training_starts_from_given_weights(runner, row, plan, tmp_path):
     init.rename(moved)
     assert train(moved).key == started.key  # by content, not by path
     moved.write_bytes(b"other")
-    with pytest.raises(ModelError, match="does not hold the weights of this DigitsCnn"):
+    with pytest.raises(ModelError, match="holds no weights, neither safetensors nor torch's"):
         train(moved)
     with pytest.raises(ModelError, match=r"where the initial weights with sha256 .* lie is not known"):
         runner.ensure(row(**{"model.init": str(moved), "train.epochs": 0}).train)

@@ -1,0 +1,176 @@
+"""Targeted dropout for a training loop of one's own."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from tdcompress.errors import ModelError, UserError
+from tdcompress.interface import Scope, Unit, check_granularity, find_groups
+from tdcompress.methods.base import Granularity, Step
+from tdcompress.methods.targeted import Targeted, TargetedSettings
+from tdcompress.methods.wrapper import SparseNet
+from tdcompress.shrink.trace import ExampleInputs
+from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, schedule_by_name
+from tdcompress.sparsity.shares import Shares
+from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.train.samples import derived_seed
+from tdcompress.train.update import FrozenZeros
+
+EXACT = 2**53  # up to which float64 holds every whole number
+
+
+class TargetedDropout(SparseNet):
+    """Targeted dropout around any module, for any training loop.
+
+    ``net(x); loss.backward(); optimizer.step(); net.step()``. In training mode the network runs with entries dropped, in
+    evaluation mode as it is; its own module, ``net.plain()``, stays an ordinary one. ``net`` takes what that module takes,
+    keyword arguments too.
+
+    Where the draws stand is part of ``net.state_dict()``, as one small tensor beside the network's: a loop that loads it goes on
+    with the same masks. Each step's draws follow from the seed and the number of steps alone.
+
+    Args:
+        model: the network; held, not copied.
+        granularity: what is dropped: see ``prune``.
+        gamma: targeting proportion, the share that are candidates; or
+        keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
+        alpha: drop rate of a candidate.
+        schedule: "constant", "ramp" or "cubic", or a ``Ramp`` or ``Cubic`` with numbers of its own. All but "constant" begin with
+            nothing dropped, and each ``step`` has to be told the epoch.
+        epochs: length of the training, which a schedule given by its word is of: "cubic" needs it, "ramp" is else as long as the
+            papers' (98 epochs).
+        exclude: names of layers that stay dense.
+        include: for units: see ``prune``.
+        example_inputs: a tensor or tuple of tensors; needed for units, to trace which parameters belong to one.
+        scope: for units: see ``prune``.
+        unit: for units: see ``prune``.
+        shares: how gamma is split: see ``prune``.
+        draw: for units: whole "unit"s, or each "weight" inside candidate units (the released code).
+        l1: beta of an L1 penalty; add ``net.penalty()`` to the loss.
+        seed: of the draws.
+
+    Raises:
+        ValueError: a value out of range, or epochs that nothing asks for.
+        ModelError: nothing to prune, a wrong name in ``exclude``, or no ``example_inputs`` for units.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        granularity: Granularity = "weight",
+        gamma: float | None = None,
+        keep_per_filter: int | None = None,
+        alpha: float = 0.5,
+        schedule: Literal["constant", "ramp", "cubic"] | Ramp | Cubic | None = None,
+        epochs: float | None = None,
+        exclude: Sequence[str] = (),
+        include: Sequence[str] = (),
+        example_inputs: ExampleInputs | None = None,
+        scope: Scope = "layer",
+        unit: Unit = "whole",
+        shares: Shares | None = None,
+        draw: Literal["unit", "weight"] = "unit",
+        l1: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        check_granularity(granularity)
+        if not -EXACT < seed < EXACT:
+            raise ValueError(f"seed: {seed} is not below 2^53")
+        if epochs is not None and not isinstance(schedule, str):
+            raise ValueError('epochs: only a schedule given by its word, "ramp" or "cubic", is of that length')
+        settings = TargetedSettings(
+            granularity=granularity,
+            gamma=gamma,
+            keep_per_filter=keep_per_filter,
+            alpha=alpha,
+            scope=scope,
+            unit=unit,
+            shares=shares,
+            draw=draw,
+            l1=l1,
+        )
+        weights = prunable_weights(model, exclude)
+        if any(parameter.is_inference() for parameter in model.parameters()):
+            raise ModelError(f"{type(model).__name__} was made in torch.inference_mode and cannot be trained; build it outside")
+        groups = find_groups(model, example_inputs, exclude, include, scope, unit) if granularity == "unit" else ()
+        method = settings.build(Targets(weights=weights, groups=groups), model)
+        assert isinstance(method, Targeted)
+        method.schedule = schedule_by_name(schedule or "constant", epochs) if not isinstance(schedule, Ramp | Cubic) else schedule
+        super().__init__(model, method, l1=l1)
+        self.seed = seed
+        self._index, self._epoch = 0, 0.0
+        self._seen: int | None = None
+        self._warned = False
+        self.register_load_state_dict_post_hook(_draw_again)  # type: ignore[no-untyped-call]
+        self._draw()
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        """What the network returns for these arguments: with entries dropped in training mode, as it is in evaluation mode."""
+        if self.training and not torch.compiler.is_compiling():
+            self._look_for_forgotten_step()
+        return super().forward(*inputs, **keywords)
+
+    def step(self, epoch: float | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """To be called after each ``optimizer.step()``: draws the next masks, which hold for all micro-batches until then.
+
+        Args:
+            epoch: epochs done so far, with fraction; needed with a schedule.
+            optimizer: needed with a schedule that freezes the masks: its moments of what is dropped are set to zero then.
+
+        Raises:
+            UserError: a schedule, and no epoch; or the masks are frozen, and there is no optimizer.
+        """
+        if epoch is None and not isinstance(getattr(self.method, "schedule", None), Constant):
+            raise UserError("step(): a schedule needs to know the epoch; call net.step(epoch + batch / batches)")
+        now = self._epoch if epoch is None else epoch
+        frozen = self.method.frozen(now)
+        if frozen and optimizer is None:
+            raise UserError("step(): the masks are frozen now, and the optimizer has moments: call net.step(epoch, optimizer)")
+        self.end_step()
+        self._index += 1
+        self._epoch = now
+        self._draw()
+        if frozen:  # its making sets them to zero; without moments and gradients they stay so
+            FrozenZeros(self.parameters_by_name(), {name: ~each for name, each in self.method.dropped().items()}, optimizer)
+
+    def get_extra_state(self) -> Tensor:
+        """Where the draws stand, part of the state_dict: float64 (seed, steps made, epoch)."""
+        return torch.tensor([self.seed, self._index, self._epoch], dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up what `get_extra_state` gave; the masks are drawn once the network is loaded."""
+        seed, index, epoch = state.tolist()
+        self.seed, self._index, self._epoch = int(seed), int(index), epoch
+
+    def _draw(self) -> None:
+        device = next(self.model.parameters()).device
+        generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "method", self._index))
+        self.begin_step(Step(epoch=self._epoch), generator)
+        self._seen = None
+
+    def _look_for_forgotten_step(self) -> None:
+        """Warn once where the weights changed between two forward passes with the same masks; micro-batches change none."""
+        version = sum(parameter._version for parameter in self.model.parameters())
+        if self._seen not in (None, version) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "TargetedDropout: the weights changed, the masks did not: call net.step() after each optimizer.step(), or the"
+                " same entries are dropped all the time",
+                stacklevel=5,  # the caller's own line, beyond forward and the two frames of nn.Module's call
+            )
+        self._seen = version
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._draw()  # masks live where the parameters do
+        return moved
+
+
+def _draw_again(net: nn.Module, _keys: object) -> None:
+    """After load_state_dict: the masks of the weights and of the step that were loaded."""
+    assert isinstance(net, TargetedDropout)
+    net._draw()

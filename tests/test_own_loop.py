@@ -1,0 +1,162 @@
+"""Targeted dropout in a loop of one's own: words for schedules, keyword arguments, exact resume, a forgotten step."""
+
+import copy
+import io
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+import tdcompress as tdc
+from tdcompress.sparsity.schedule import Constant, schedule_by_name
+
+
+class Net(nn.Module):
+    """Takes a scale by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.norm, self.head = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        for index, parameter in enumerate(self.parameters()):
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, generator=torch.Generator().manual_seed(index))
+
+    def forward(self, x: Tensor, *, scale: float = 1.0) -> dict[str, Tensor]:
+        return {"logits": self.head(torch.relu(self.norm(self.one(x)))) * scale}
+
+
+def batch(seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(12, 6, generator=generator), torch.randint(0, 3, (12,), generator=generator)
+
+
+def dropped(net: tdc.TargetedDropout) -> list[bool]:
+    return [bit for mask in net.method.dropped().values() for bit in mask.flatten().tolist()]
+
+
+def train(net: tdc.TargetedDropout, optimizer: torch.optim.Optimizer, steps: range) -> list[list[bool]]:
+    """Returns what each step drops."""
+    masks = []
+    for step in steps:
+        x, labels = batch(step)
+        masks.append(dropped(net))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x)["logits"], labels).backward()
+        optimizer.step()
+        net.step((step + 1) / 4, optimizer)
+    return masks
+
+
+def test_keyword_arguments_and_results_of_any_kind() -> None:
+    net, (x, _) = tdc.TargetedDropout(Net(), gamma=0.0), batch(0)
+    for mode in (True, False):
+        net.train(mode)
+        torch.testing.assert_close(net(x, scale=2.0)["logits"], 2 * net(x=x)["logits"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "ramp", "cubic"])
+@pytest.mark.parametrize("through", ["torch", "safetensors"])
+def test_a_resumed_loop_draws_on_exactly(schedule: str, through: str) -> None:
+    def make(seed: int) -> tuple[tdc.TargetedDropout, torch.optim.Optimizer]:
+        epochs = None if schedule == "constant" else 4
+        net = tdc.TargetedDropout(Net(), gamma=0.75, alpha=0.5, schedule=schedule, epochs=epochs, seed=seed)  # type: ignore[arg-type]
+        return net, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+    net, optimizer = make(seed=7)
+    train(net, optimizer, range(9))
+    state = net.state_dict()
+    assert all(isinstance(value, Tensor) for value in state.values())
+    if through == "safetensors":
+        state = load(save(state))
+    else:
+        torch.save(state, file := io.BytesIO())
+        file.seek(0)
+        state = torch.load(file, weights_only=True)
+    other, other_optimizer = make(seed=1)  # its own draws until then are others
+    other.load_state_dict(state)
+    other_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert dropped(other) == dropped(net)
+    assert train(other, other_optimizer, range(9, 16)) == train(net, optimizer, range(9, 16))
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in other.state_dict().items())
+
+
+def test_draws_depend_on_the_seed_and_the_step() -> None:
+    nets = [tdc.TargetedDropout(Net(), gamma=1.0, alpha=0.5, seed=seed) for seed in (0, 0, 1)]
+    assert dropped(nets[0]) == dropped(nets[1]) != dropped(nets[2])
+    first = dropped(nets[0])
+    nets[0].step()
+    assert dropped(nets[0]) != first
+    assert dropped(copy.deepcopy(nets[0])) == dropped(nets[0])
+    assert next(iter(nets[0].state_dict())) == "_extra_state"
+    assert nets[0].state_dict()["_extra_state"].tolist() == [0.0, 1.0, 0.0]
+
+
+def test_a_schedule_by_its_word() -> None:
+    assert schedule_by_name("constant", None) == schedule_by_name("constant", 5) == Constant()
+    assert schedule_by_name("ramp", None) == schedule_by_name("ramp", 256) == tdc.Ramp()
+    assert schedule_by_name("ramp", 128) == tdc.Ramp(epochs=(24.5, 24.5))
+    assert schedule_by_name("cubic", 30) == tdc.Cubic(epochs=30)
+    net = tdc.TargetedDropout(Net(), gamma=0.5, schedule="cubic", epochs=30)
+    assert net.method.schedule == tdc.Cubic(epochs=30)
+    assert tdc.TargetedDropout(Net(), gamma=0.5, schedule=tdc.Ramp()).method.schedule == tdc.Ramp()
+
+
+def test_words_and_lengths_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="schedule: 'rampp' is none of constant, ramp, cubic; did you mean 'ramp'"):
+        tdc.TargetedDropout(Net(), gamma=0.5, schedule="rampp")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='epochs: schedule = "cubic" goes by share of the training; give its length'):
+        tdc.TargetedDropout(Net(), gamma=0.5, schedule="cubic")
+    with pytest.raises(ValueError, match="epochs: -1 is not above 0"):
+        tdc.TargetedDropout(Net(), gamma=0.5, schedule="ramp", epochs=-1)
+    for schedule in (None, tdc.Ramp()):
+        with pytest.raises(ValueError, match="epochs: only a schedule given by its word"):
+            tdc.TargetedDropout(Net(), gamma=0.5, schedule=schedule, epochs=3)
+    with pytest.raises(ValueError, match=r"seed: .* is not below 2\^53"):
+        tdc.TargetedDropout(Net(), gamma=0.5, seed=2**53)
+
+
+@pytest.mark.parametrize("options", [{"schedule": "ramp"}, {"schedule": "cubic", "epochs": 9}, {"schedule": tdc.Ramp()}])
+def test_a_ramp_holds_before_the_first_step(options: dict[str, object]) -> None:
+    net = tdc.TargetedDropout(Net(), gamma=1.0, alpha=1.0, **options)  # type: ignore[arg-type]
+    assert not any(dropped(net))
+    assert not any(dropped(net.double()))  # nor when its masks are drawn again
+    net.step(98.0 if options["schedule"] != "cubic" else 5.5)
+    assert any(dropped(net))
+
+
+def test_a_forgotten_step_is_told_once() -> None:
+    net = tdc.TargetedDropout(Net(), gamma=0.5)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    x, labels = batch(0)
+
+    def update() -> None:
+        nn.functional.cross_entropy(net(x)["logits"], labels).backward()
+        optimizer.step()
+
+    update()
+    with pytest.warns(UserWarning, match=r"call net\.step\(\) after each optimizer\.step\(\)") as told:
+        update()
+    assert told[0].filename == __file__
+    update()  # a second warning would be an error here
+
+
+def test_micro_batches_evaluation_loading_and_the_right_loop_are_no_forgotten_steps() -> None:
+    net = tdc.TargetedDropout(Net(), gamma=0.5)
+    with torch.no_grad():
+        net.model.one.weight.mul_(2)  # initialised after it was wrapped
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(3):
+            for micro in range(2):
+                x, labels = batch(10 * step + micro)
+                nn.functional.cross_entropy(net(x)["logits"], labels).backward()
+            optimizer.step()
+            net.eval()(x)
+            net.train().step()
+            optimizer.zero_grad()
+        net(x)
+        net.load_state_dict(copy.deepcopy(net.state_dict()))
+        net(x)
