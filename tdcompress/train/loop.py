@@ -20,6 +20,7 @@ from tdcompress.files import write_text
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
 from tdcompress.train.average import RunningAverage
+from tdcompress.train.distill import Teacher
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
 from tdcompress.train.fast.path import FastPath, Mode
@@ -56,6 +57,7 @@ def train(
     should_stop: Callable[[], int | None] = lambda: None,
     keep: Mapping[str, Tensor] | None = None,
     path: Asked = "auto",
+    teacher: Teacher | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> TrainResult:
     """Train a network in place, going on from the newest checkpoint in ``folder`` if there is one.
@@ -76,6 +78,7 @@ def train(
         should_stop: called before each step and each batch of an evaluation; a signal number stops the training.
         keep: by parameter name of the network, True = trained; the other entries are zero from now on (finetuning).
         path: how the steps are made (`tdcompress.train.paths`).
+        teacher: a network that this one also learns from; moved to ``device``.
         checkpoint_seconds: time between checkpoints; one more is written at the end, and one when stopped.
 
     Returns:
@@ -101,7 +104,7 @@ def train(
         net, data, test = net.to(device), data.to(device), test.to(device)
         manner = settle(settings, begun, net.model, data, device=device, world=world)
         with computing_with(manner.threads, device):
-            run = _Run(net, data, test, settings, seed, device, folder, keep, world, path, found, manner)
+            run = _Run(net, data, test, settings, seed, device, folder, keep, world, path, found, manner, teacher)
             return run.loop(progress, should_stop, checkpoint_seconds)
 
 
@@ -122,13 +125,15 @@ class _Run:
         path: Asked,
         found: checkpoint.Checkpoint | None,
         manner: Manner,
+        teacher: Teacher | None,
     ) -> None:
+        self.teacher = None if teacher is None else teacher.to(device)
         self.net, self.data, self.test, self.settings = net, data, test, settings
         self.seed, self.device, self.folder, self.world, self.manner = seed, device, folder, world, manner
         self.steps_per_epoch = len(data) // settings.batch_size
         self.steps = settings.epochs * self.steps_per_epoch
         self.counters = Counters()
-        self.identity = _identity(settings, seed, len(data), keep)
+        self.identity = _identity(settings, seed, len(data), keep, teacher)
         self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
         self.average = RunningAverage(net, settings.averaging(), self.steps)
         if unreached := settings.lr_schedule.unreached(self.steps_per_epoch, settings.epochs):
@@ -144,7 +149,15 @@ class _Run:
         frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
         updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)
         stepper = Stepper(
-            net, self.data, settings, updater, precision=self.manner.precision, seed=seed, device=device, world=self.world
+            net,
+            self.data,
+            settings,
+            updater,
+            precision=self.manner.precision,
+            seed=seed,
+            device=device,
+            world=self.world,
+            teacher=self.teacher,
         )
         return ReferencePath(stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr, average=self.average)
 
@@ -162,6 +175,7 @@ class _Run:
             device=self.device,
             lr=self.lr,
             mode=mode,
+            teacher=self.teacher,
         )
         share()  # compiled, captured, and with generators of its own: other threads may go on
         return path
@@ -342,12 +356,16 @@ def _newest(folder: Path, world: World) -> checkpoint.Checkpoint | None:
         return checkpoint.read_newest(folder / CHECKPOINTS)
 
 
-def _identity(settings: TrainSettings, seed: int, samples: int, keep: Mapping[str, Tensor] | None) -> str:
-    """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks."""
+def _identity(
+    settings: TrainSettings, seed: int, samples: int, keep: Mapping[str, Tensor] | None, teacher: Teacher | None
+) -> str:
+    """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks, teacher."""
     facts = [dataclasses.asdict(settings), seed, samples, sorted(keep or {})]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for _, mask in sorted((keep or {}).items()):
         digest.update(mask.cpu().contiguous().numpy().tobytes())
+    if teacher is not None:
+        digest.update(teacher.digest().encode())
     return digest.hexdigest()
 
 
