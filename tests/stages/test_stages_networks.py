@@ -14,6 +14,7 @@ from tdcompress.errors import ModelError, RecipeError
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.samples import example_inputs, plain_batches, train_samples
+from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import plan_run
@@ -304,6 +305,18 @@ def test_what_a_teacher_taught_needs_it_no_more(runner, plan):
     assert exported.record["accuracy"] == pytest.approx(taught.record["accuracy"], abs=2.001 / SAMPLES)
 
 
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+def test_a_file_says_how_its_pixels_are_normalised(runner, row, kind):
+    """Inside the graph or in front of it, the file is measured through it: its accuracy is torch's."""
+    exported = runner.ensure(row(**{"data.normalise": "unit", "export.input": kind}).export)
+    proto = load_model(exported.file("model.onnx"))
+    facts = {item.key: item.value for item in proto.metadata_props}
+    assert json.loads(facts["preprocessing"])["deviation"] == [16.0]
+    assert json.loads(facts["preprocessing_inside"]) is (kind == "uint8")
+    with np.load(exported.file("samples.npz")) as samples:
+        assert samples["input"].max() == (16 if kind == "uint8" else 1.0)
+
+
 def test_rows_that_differ_in_augmentation_share_the_images(plan):
     found = plan(**{"sweep.data.crop_padding": [0, 1], "sweep.model.init": ["dirac"], "sweep.data.flip": [False, "alternating"]})
     assert len({row.train.key for row in found.rows}) == 4
@@ -394,10 +407,10 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 
 GOLDEN = {
-    "train": "1742793373bacc4d",
-    "prune": "545bb2db3b8d62b2",
-    "store": "75b3214d49a1d7de",
-    "export": "2724ba3a1c89ac09",
+    "train": "c2b690bc7c20ab0b",
+    "prune": "cf1981b80485d46a",
+    "store": "670c706fc9bd6906",
+    "export": "095e3e75458f6279",
 }
 
 
