@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tdcompress.data.augment import Augmentation, Flip
-from tdcompress.data.preprocess import Preprocess
+from tdcompress.data.preprocess import Normalise, Preprocess, normalised
 from tdcompress.errors import DataError
 
 HashFile = Callable[[Path], str]
@@ -107,6 +107,9 @@ class DataSettings(ABC):
     """A data set's keys in a recipe's [data] table, and how it is loaded. The registry maps names to subclasses.
 
     Attributes:
+        normalise: what the network sees: "image", pixels less their image's mean, over its deviation; "set", less the mean of all
+            training images and over their deviation, for each channel (imagefolder: ImageNet's); or "unit", pixels over their
+            largest value, 0 to 1.
         crop_padding: training images are padded with this many zeros on each side and cropped back at random; 0 = not.
         flip: mirror each training image left to right with probability 1/2; or "alternating": in every second epoch, half of the
             images in the even ones and the other half in the odd ones, so that two epochs show both sides of each.
@@ -114,6 +117,10 @@ class DataSettings(ABC):
     """
 
     name: ClassVar[str]
+    mean: ClassVar[tuple[float, ...]]  # of each channel over the training images, in stored pixel values
+    deviation: ClassVar[tuple[float, ...]]
+    largest: ClassVar[float] = 255.0  # that a pixel can have
+    normalise: Normalise = "set"
     crop_padding: int = 0
     flip: Flip = False
     cutout: int = 0
@@ -124,6 +131,10 @@ class DataSettings(ABC):
     def augmentation(self) -> Augmentation:
         """The random changes of training batches that these keys ask for."""
         return Augmentation(crop_padding=self.crop_padding, flip=self.flip, cutout=self.cutout)
+
+    def preprocess(self) -> Preprocess:
+        """From stored pixels to what the network sees."""
+        return normalised(self.normalise, self.mean, self.deviation, self.largest)
 
     @abstractmethod
     def load(self) -> Dataset:

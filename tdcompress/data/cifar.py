@@ -12,7 +12,7 @@ from tdcompress.data.augment import Flip
 from tdcompress.data.base import Dataset, FileDataSettings, Images
 from tdcompress.data.cifar_archive import read_archive
 from tdcompress.data.fetch import fetch_archive
-from tdcompress.data.preprocess import StandardizePerImage
+from tdcompress.data.preprocess import Normalise
 from tdcompress.errors import DataError
 
 
@@ -22,6 +22,7 @@ class CifarSettings(FileDataSettings):
 
     crop_padding: int = 4
     flip: Flip = True
+    normalise: Normalise = "image"
 
     title: ClassVar[str]  # the name for people
     folder: ClassVar[str]
@@ -54,7 +55,7 @@ class CifarSettings(FileDataSettings):
             train=self._images(self.train_files),
             test=self._images(self.test_files),
             classes=tuple(name.decode() for name in names),
-            preprocess=StandardizePerImage(),
+            preprocess=self.preprocess(),
             augmentation=self.augmentation(),
         )
 
@@ -93,6 +94,8 @@ class Cifar10Settings(CifarSettings):
     """``name = "cifar10"``: 10 classes."""
 
     name: ClassVar[str] = "cifar10"
+    mean: ClassVar[tuple[float, ...]] = (0.4914 * 255, 0.4822 * 255, 0.4465 * 255)
+    deviation: ClassVar[tuple[float, ...]] = (0.2470 * 255, 0.2435 * 255, 0.2616 * 255)
     title: ClassVar[str] = "CIFAR-10"
     folder: ClassVar[str] = "cifar-10-batches-py"
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -115,6 +118,8 @@ class Cifar100Settings(CifarSettings):
     """``name = "cifar100"``: 100 classes (the "fine" labels)."""
 
     name: ClassVar[str] = "cifar100"
+    mean: ClassVar[tuple[float, ...]] = (0.5071 * 255, 0.4865 * 255, 0.4409 * 255)
+    deviation: ClassVar[tuple[float, ...]] = (0.2673 * 255, 0.2564 * 255, 0.2762 * 255)
     title: ClassVar[str] = "CIFAR-100"
     folder: ClassVar[str] = "cifar-100-python"
     url: ClassVar[str] = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"

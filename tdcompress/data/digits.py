@@ -9,14 +9,10 @@ import numpy as np
 import torch
 
 from tdcompress.data.base import Dataset, DataSettings, HashFile, Images, sha256_of_images
-from tdcompress.data.preprocess import Standardize
 from tdcompress.errors import DataError
 
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
-# over the training part, in stored pixel values 0..16
-MEAN = 4.888
-DEVIATION = 6.018
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +24,9 @@ class DigitsSettings(DataSettings):
     """
 
     name: ClassVar[str] = "digits"
+    mean: ClassVar[tuple[float, ...]] = (4.888,)
+    deviation: ClassVar[tuple[float, ...]] = (6.018,)
+    largest: ClassVar[float] = 16.0
     crop_padding: int = 1
 
     def load(self) -> Dataset:  # noqa: D102
@@ -37,7 +36,7 @@ class DigitsSettings(DataSettings):
             train=train,
             test=test,
             classes=tuple(str(digit) for digit in range(10)),
-            preprocess=Standardize((MEAN,), (DEVIATION,)),
+            preprocess=self.preprocess(),
             augmentation=self.augmentation(),
         )
 

@@ -16,13 +16,9 @@ from PIL import ImageOps
 
 from tdcompress.data.augment import Augmentation, Flip
 from tdcompress.data.base import Dataset, FileDataSettings, Images
-from tdcompress.data.preprocess import Standardize
 from tdcompress.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
-# of ImageNet's training images, in pixel values 0..255: what torchvision's weights were trained with
-MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-DEVIATION = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 GIB = 1 << 30
 MAX_PIXELS = 1 << 26
 BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)
@@ -41,6 +37,9 @@ class ImageFolderSettings(FileDataSettings):
     """
 
     name: ClassVar[str] = "imagefolder"
+    # of ImageNet's training images: what torchvision's weights were trained with
+    mean: ClassVar[tuple[float, ...]] = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+    deviation: ClassVar[tuple[float, ...]] = (0.229 * 255, 0.224 * 255, 0.225 * 255)
     flip: Flip = True
     image_size: int = 224
     resize: int | None = None
@@ -80,7 +79,7 @@ class ImageFolderSettings(FileDataSettings):
             train=self._read(train),
             test=self._read(test),
             classes=tuple(train),
-            preprocess=Standardize(MEAN, DEVIATION),
+            preprocess=self.preprocess(),
             augmentation=self.augmentation(),
         )
 

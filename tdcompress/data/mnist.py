@@ -17,7 +17,6 @@ import torch
 from tdcompress.data.augment import Flip
 from tdcompress.data.base import Dataset, FileDataSettings, Images
 from tdcompress.data.fetch import fetch_archive
-from tdcompress.data.preprocess import Standardize
 from tdcompress.errors import DataError
 
 SIDE = 28
@@ -32,8 +31,6 @@ class IdxSettings(FileDataSettings):
     folder: ClassVar[str]
     url: ClassVar[str]
     archives: ClassVar[Mapping[str, str]]  # file name, without .gz -> md5 of the .gz
-    mean: ClassVar[float]
-    deviation: ClassVar[float]
     classes: ClassVar[tuple[str, ...]]
 
     def files(self) -> list[Path]:  # noqa: D102
@@ -56,7 +53,7 @@ class IdxSettings(FileDataSettings):
             train=read_images(train_pixels, train_labels, TRAIN_SIZE),
             test=read_images(test_pixels, test_labels, TEST_SIZE),
             classes=self.classes,
-            preprocess=Standardize((self.mean,), (self.deviation,)),
+            preprocess=self.preprocess(),
             augmentation=self.augmentation(),
         )
 
@@ -116,8 +113,8 @@ class MnistSettings(IdxSettings):
         "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
         "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
     }
-    mean: ClassVar[float] = 0.1307 * 255
-    deviation: ClassVar[float] = 0.3081 * 255
+    mean: ClassVar[tuple[float, ...]] = (0.1307 * 255,)
+    deviation: ClassVar[tuple[float, ...]] = (0.3081 * 255,)
     classes: ClassVar[tuple[str, ...]] = tuple(str(digit) for digit in range(10))
     crop_padding: int = 2
 
@@ -136,8 +133,8 @@ class FashionMnistSettings(IdxSettings):
         "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
         "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
     }
-    mean: ClassVar[float] = 0.2860 * 255
-    deviation: ClassVar[float] = 0.3530 * 255
+    mean: ClassVar[tuple[float, ...]] = (0.2860 * 255,)
+    deviation: ClassVar[tuple[float, ...]] = (0.3530 * 255,)
     classes: ClassVar[tuple[str, ...]] = (
         "T-shirt/top",
         "Trouser",

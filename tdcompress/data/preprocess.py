@@ -6,6 +6,7 @@ of mean and deviation is complete.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,3 +77,21 @@ class StandardizePerImage(Preprocess):
             "kind": "standardize_per_image",
             "formula": "(pixel - mean) / max(deviation, 1/sqrt(n)); mean and deviation over the n = H*W*C values of each image",
         }
+
+
+Normalise = Literal["image", "set", "unit"]
+"""By what a recipe can have pixels normalised."""
+
+
+def normalised(by: Normalise, mean: Sequence[float], deviation: Sequence[float], largest: float = 255.0) -> Preprocess:
+    """What a recipe's data.normalise asks for.
+
+    Args:
+        by: "image", "set" or "unit".
+        mean: of each channel over the training set, in stored pixel values.
+        deviation: of each channel over the training set, in stored pixel values.
+        largest: the largest pixel value; "unit" divides by it.
+    """
+    if by == "image":
+        return StandardizePerImage()
+    return Standardize(mean, deviation) if by == "set" else Standardize((0.0,) * len(mean), (largest,) * len(mean))

@@ -18,6 +18,7 @@ from tdcompress.lineage.samples import example_inputs
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models import weights
+from tdcompress.models.initialise import DIRAC, dirac
 from tdcompress.models.registry import instantiate
 from tdcompress.shrink.groups import unit_groups
 from tdcompress.shrink.rebuild import narrow
@@ -90,11 +91,13 @@ def initial_network(origin: Origin, data: Dataset, places: Mapping[str, Path]) -
         places: files of initial weights, by their sha256.
 
     Raises:
-        ModelError: the file of initial weights is not known, or does not fit the network.
+        ModelError: the file of initial weights is not known, or does not fit the network; or "dirac" does not.
     """
     model = new_network(origin, data)
     init = origin.model.init
-    if init is not None:
+    if init == DIRAC:
+        dirac(model)
+    elif init is not None:
         if init not in places:
             raise ModelError(f"model.init: where the initial weights with sha256 {init} lie is not known")
         weights.load_weights(model, places[init])

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import Coded, Json, decode, encode
+from tdcompress.data.augment import Augmentation
 from tdcompress.data.base import Dataset, DataSettings, HashFile
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import ArtifactError, DataError, UserError
@@ -53,12 +54,12 @@ class KnownData(Coded):
             DataError: data that is missing or damaged, or other data than this.
         """
         if not any(field.name == "root" for field in fields(self.settings)):
-            return _loaded(self.settings)
+            return _augmented(self.settings)
         place = places.get(self.content)
         settings = self.settings if place is None else _placed(self.settings, root=str(place))
         if place is None and settings.content_hash() != self.content:
             raise DataError(f"{settings.name}: what lies at its usual place is other data than the network was trained on")
-        return _loaded(settings)
+        return _augmented(settings)
 
     def to_json(self) -> Json:  # noqa: D102
         kept = {key: value for key, value in encode(self.settings).items() if key not in _PLACE}
@@ -78,6 +79,13 @@ def _placed(settings: DataSettings, **keys: Any) -> DataSettings:
     return replace(settings, **keys)
 
 
+def _augmented(settings: DataSettings) -> Dataset:
+    """The data set; its images are shared by all whose settings differ in the augmentation alone."""
+    changes = {field.name for field in fields(Augmentation)}
+    usual: dict[str, Any] = {field.name: field.default for field in fields(settings) if field.name in changes}
+    return replace(_loaded(replace(settings, **usual)), augmentation=settings.augmentation())
+
+
 @lru_cache(maxsize=2)
 def _loaded(settings: DataSettings) -> Dataset:
     return settings.load()
@@ -89,7 +97,7 @@ class NamedModel(Coded):
 
     Attributes:
         name: as written; "torchvision/resnet18" is a name too.
-        init: sha256 of the file of weights that the training starts from, or None.
+        init: sha256 of the file of weights that the training starts from, "dirac", or None.
         settings: the network's own keys.
     """
 

@@ -1,8 +1,13 @@
 """Initial weights as the papers' code draws them."""
 
+import torch
 from torch import nn
 
+from tdcompress.errors import ModelError
 from tdcompress.sparsity.units import MATRIX_TYPES
+
+DIRAC = "dirac"
+"""How a recipe names `dirac`."""
 
 
 def glorot_normal(model: nn.Module, conv_bias: float = 0.0) -> None:
@@ -26,3 +31,21 @@ def he_normal(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+@torch.no_grad()
+def dirac(model: nn.Module) -> None:
+    """Let convolutions begin as the identity: filter i of the first I passes channel i of I on; in place.
+
+    Further filters stay as they were drawn. This is for all convolutions but the first, grouped ones and those of a single pixel
+    (Jordan, 2024, arXiv 2404.00498, section 3.3).
+
+    Raises:
+        ModelError: the network has no such convolution.
+    """
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
+    chosen = [conv for conv in convolutions if conv.groups == 1 and conv.weight[0, 0].numel() > 1]
+    if not chosen:
+        raise ModelError(f'model.init: "{DIRAC}" is for convolutions behind the first; this {type(model).__name__} has none')
+    for conv in chosen:
+        nn.init.dirac_(conv.weight[: conv.in_channels])

@@ -9,11 +9,13 @@ from tdcompress.data.base import DataSettings
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import UserError
 from tdcompress.methods.base import MethodSettings
+from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.models.base import ModelSettings
+from tdcompress.models.initialise import DIRAC
 from tdcompress.models.registry import MODELS, settings_type
-from tdcompress.recipes.source import Recipe
+from tdcompress.recipes.source import OPTIONAL, Recipe
 from tdcompress.sparsity.patterns import check_fraction
 from tdcompress.stages.analyse import AnalyseTable
 from tdcompress.stages.bench import BenchTable
@@ -22,6 +24,7 @@ from tdcompress.stages.finetune import Settings as FinetuneTable
 from tdcompress.stages.prune import PruneTable
 from tdcompress.stages.prune import Settings as Pruning
 from tdcompress.stages.shrink import Settings as ShrinkTable
+from tdcompress.train.distill import DistillSettings
 from tdcompress.train.settings import TrainSettings
 
 # The recipe's tables that one dataclass owns, by name.
@@ -32,6 +35,7 @@ TABLES: Mapping[str, type] = {
     "shrink": ShrinkTable,
     "export": ExportTable,
     "bench": BenchTable,
+    "distill": DistillSettings,
     "analyse": AnalyseTable,
 }
 
@@ -42,9 +46,10 @@ class Experiment:
 
     Attributes:
         model_name: as written; "torchvision/resnet18" is a name too.
-        init: a file of weights that the training starts from; see `tdcompress.models.weights`.
+        init: a file of weights that the training starts from (`tdcompress.models.weights`), or "dirac".
         prune: the [prune] table as written.
         pruning: with what it leaves open as in the training.
+        distill: None also where there is nothing to learn from: in the untargeted training itself.
     """
 
     seed: int
@@ -60,6 +65,7 @@ class Experiment:
     shrink: ShrinkTable
     export: ExportTable
     bench: BenchTable
+    distill: DistillSettings | None = None
     analyse: AnalyseTable | None = None
 
 
@@ -76,14 +82,16 @@ def resolve(recipe: Recipe) -> Experiment:
     def elsewhere(registry: Mapping[str, type], chooser: str, name: str) -> Callable[[str], str]:
         return lambda key: owners_hint(registry, chooser, name, key)
 
-    tables: dict[str, Any] = {name: recipe.bind(kind, name) for name, kind in TABLES.items() if name != "analyse"}
-    analysis = recipe.bind(AnalyseTable, "analyse") if "analyse" in recipe.values else None
+    given = [name for name in TABLES if name not in OPTIONAL or name in recipe.values]
+    tables: dict[str, Any] = {name: recipe.bind(TABLES[name], name) for name in given}
     method = recipe.bind(method_type, "sparsity", method_values, elsewhere(METHODS, "method", method_type.name))
     try:
         method = method.for_training(tables["train"].epochs)
     except ValueError as error:
         key = str(error).split(":")[0]
         raise recipe.source.error(f"sparsity.{key}", f"sparsity.{error}") from None
+    if method.name == NoneSettings.name:
+        tables["distill"] = None
     experiment = Experiment(
         seed=recipe.seed,
         data=recipe.bind(data_type, "data", data_values, elsewhere(DATASETS, "name", data_type.name)),
@@ -92,7 +100,6 @@ def resolve(recipe: Recipe) -> Experiment:
         init=init,
         method=method,
         pruning=tables["prune"].after(method),
-        analyse=analysis,
         **tables,
     )
     for key, problem in _contradictions(experiment):
@@ -174,8 +181,8 @@ def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], dict[str, Any], st
     name, init = values.pop("name", None), values.pop("init", None)
     if not isinstance(name, str):
         raise recipe.source.error("model", "model.name is missing: the name of a network")
-    if init is not None and (not isinstance(init, str) or not Path(init).is_file()):
-        raise recipe.source.error("model.init", f"model.init: {init!r} is not a file")
+    if init is not None and init != DIRAC and (not isinstance(init, str) or not Path(init).is_file()):
+        raise recipe.source.error("model.init", f'model.init: {init!r} is not a file, nor "{DIRAC}"')
     try:
         return name, settings_type(name), values, init
     except UserError as error:

@@ -16,7 +16,7 @@ from tdcompress.data.registry import DATASETS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.recipes.experiment import TABLES
-from tdcompress.recipes.source import SECTIONS, SWEPT
+from tdcompress.recipes.source import OPTIONAL, SECTIONS, SWEPT
 from tdcompress.report.document import Block, Document, Items, Paragraph, Section
 from tdcompress.report.tables import Table, texts
 
@@ -142,7 +142,10 @@ _CHOOSERS: Mapping[str, str] = {
     "sparsity": "the training method",
 }
 
-_INIT = "a file of weights that the training starts from: safetensors, or torch's .pth; a head with other classes starts anew"
+_INIT = (
+    "a file of weights that the training starts from: safetensors, or torch's .pth; a head with other classes starts anew; "
+    'or "dirac": convolutions behind the first one begin as the identity'
+)
 _FURTHER: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "model": (("init", "text", "", "", _INIT),),
 }
@@ -178,7 +181,7 @@ _SWEEP: tuple[Block, ...] = (
 def keys_document() -> Document:
     """What a recipe can say, all of it."""
     blocks: list[Block] = [_TOP]
-    for section in (*SECTIONS, "analyse"):
+    for section in (*SECTIONS, *OPTIONAL):
         blocks.append(Section(title=f"[{section}]"))
         if section in TABLES and (about := _about(TABLES[section])):
             blocks.append(Paragraph(text=about))

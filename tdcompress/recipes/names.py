@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from tdcompress.codec import encode
+from tdcompress.data.base import DataSettings
 from tdcompress.methods.base import MethodSettings
 from tdcompress.recipes.experiment import TABLES, Experiment
 from tdcompress.records import RowConfig
@@ -15,9 +16,6 @@ from tdcompress.stages.prune import Share
 _STEPS = ("prune", "finetune", "shrink")
 # What a row says of itself by fields of its own.
 _TOLD = frozenset(field.metadata["key"] for field in fields(RowConfig) if "key" in field.metadata)
-# A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
-_OFF = {f"{table}.{field.name}": encode(field.default) for table in _STEPS for field in fields(TABLES[table])}
-_OFF |= {"prune.exclude": []}
 
 
 def row_config(experiment: Experiment, values: Values, differs: Mapping[str, Any]) -> RowConfig:
@@ -93,6 +91,8 @@ def _settings(experiment: Experiment) -> dict[str, Any]:
     """What a combination sets, by dotted key, without what a row's other columns tell."""
     tables = {name: encode(getattr(experiment, name)) for name in ("train", *_STEPS)}
     tables["prune"]["exclude"] = list(experiment.pruning.exclude)
+    tables |= {"data": encode(experiment.data), "distill": encode(experiment.distill) or {}}
+    tables["model"] = {"init": experiment.init} if experiment.init else {}
     return {key: value for key, value in _flat(tables) if key not in _TOLD}
 
 
@@ -104,12 +104,27 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
+def _defaults(table: str, kind: type) -> dict[str, Any]:
+    """What a table's keys are where a recipe does not set them, by dotted key."""
+    given = {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    made = {field.name: field.default_factory() for field in fields(kind) if field.default_factory is not MISSING}
+    return dict(_flat({table: encode(given | made)}))
+
+
+# A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
+_OFF = {key: value for table in _STEPS for key, value in _defaults(table, TABLES[table]).items()} | {"prune.exclude": []}
+# Numbers that are 0 where a recipe asks for nothing; a row's name does not speak of them then.
+_ZERO = {
+    key for key, value in (_OFF | _defaults("train", TABLES["train"]) | _defaults("data", DataSettings)).items() if value == 0
+}
+
+
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
     settings = [_settings(experiment) for experiment in experiments]
     varying = _varying(settings)
     traits = [
-        _traits(experiment, {key: value for key, value in own.items() if key in varying})
+        _traits(experiment, {key: value for key, value in own.items() if key in varying and not (key in _ZERO and value == 0)})
         for experiment, own in zip(experiments, settings, strict=True)
     ]
     ids = []
@@ -147,15 +162,15 @@ def _traits(experiment: Experiment, varying: Mapping[str, Any]) -> dict[str, Any
         "finetune": finetune.epochs,
         "finetune-after": f"after-{finetune.after}" if finetune.epochs else "",
         "seed": experiment.seed,
-        **{_trait(key): value for key, value in varying.items() if key.startswith("train.")},
+        **{_trait(key): value for key, value in varying.items() if key.split(".")[0] not in _STEPS},
         **telling_options(method),
     }
 
 
 def _trait(key: str) -> str:
-    """A dotted key in a row's name: "lr", "align", "shrink-align"."""
+    """A dotted key in a row's name: "lr", "align", "shrink-align", "distill-weight"."""
     table, last = key.split(".")[0], key.split(".")[-1]
-    return last if table in ("train", "prune") else f"{table}-{last}"
+    return last if table in ("data", "model", "train", "prune") else f"{table}-{last}"
 
 
 def _spared(exclude: Sequence[str]) -> str:

@@ -36,8 +36,24 @@ Values = dict[str, Any]
 
 SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "shrink", "export", "bench")
 # What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by.
-SWEPT = ("seed", "sparsity", "train", "prune", "finetune", "shrink", "export.values", "export.pack", "export.prefer")
-TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", "analyse")
+SWEPT = (
+    "seed",
+    "data.crop_padding",
+    "data.flip",
+    "data.cutout",
+    "model.init",
+    "sparsity",
+    "train",
+    "distill",
+    "prune",
+    "finetune",
+    "shrink",
+    "export.values",
+    "export.pack",
+    "export.prefer",
+)
+OPTIONAL = ("distill", "analyse")  # tables that do nothing where a recipe lacks them
+TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", *OPTIONAL)
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")

@@ -45,7 +45,7 @@ def run_campaign(
     waiting: Waiting | None = None,
     command: str = "train its recipes again",
 ) -> Campaign:
-    """Make every training that the recipes need, in their order; a run of a recipe then goes on from these.
+    """Make every training that the recipes need, in their order but teachers first; a run of a recipe then goes on from these.
 
     A recipe or a training that fails does not keep the others from being made.
 
@@ -101,8 +101,9 @@ def run_campaign(
             crew=crew,
             waiting=waiting,
         )
-        pool = _Pool(tasks, runner, torch.device(device))
-        pool.run(together)
+        pool = _Pool(runner, torch.device(device))
+        pool.run([task for task in tasks if not task.inputs], together)  # teachers are among them
+        pool.run([task for task in tasks if task.inputs], together)
         store.hashes.save()
         for name, named in planned.items():
             if pool.done.issuperset(task.key for task in named):
@@ -118,7 +119,9 @@ def run_campaign(
 
 def trainings(plan: RunPlan) -> list[Task]:
     """The trainings of a run in the order in which it makes them, each once."""
-    return list({task.key: task for task in (*(row.train for row in plan.rows), plan.dense_train)}.values())
+    made = [*(row.train for row in plan.rows), plan.dense_train]
+    teachers = [teacher for task in made for teacher in task.inputs.values()]
+    return list({task.key: task for task in (*teachers, *made)}.values())
 
 
 class _Pool:
@@ -130,17 +133,17 @@ class _Pool:
         stopped: the signal that stopped a training, or None; after one no other begins.
     """
 
-    def __init__(self, tasks: Sequence[Task], runner: Runner, device: torch.device) -> None:
+    def __init__(self, runner: Runner, device: torch.device) -> None:
         self.done: set[str] = set()
         self.failed: dict[str, TdcompressError] = {}
         self.stopped: int | None = None
         self._runner, self._device = runner, device
         self._waiting: SimpleQueue[Task] = SimpleQueue()
+
+    def run(self, tasks: Sequence[Task], count: int) -> None:
+        """Make all tasks, ``count`` at a time; one at a time in this very thread. What they need has to be made already."""
         for task in tasks:
             self._waiting.put(task)
-
-    def run(self, count: int) -> None:
-        """Make all tasks, ``count`` at a time; one at a time in this very thread."""
         if count == 1:
             self._work()
             return
@@ -161,6 +164,10 @@ class _Pool:
                 self._make(task)
 
     def _make(self, task: Task) -> None:
+        lacking = [needed.title for needed in task.inputs.values() if needed.key not in self.done]
+        if lacking:
+            self.failed[f"{task.title} ({task.key})"] = TrainingError(f"it needs {lacking[0]}, which failed")
+            return
         try:
             self._runner.ensure(task)
         except InterruptedRun as stop:

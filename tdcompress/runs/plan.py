@@ -11,6 +11,7 @@ from tdcompress.codec import encode, shallow
 from tdcompress.errors import ModelError
 from tdcompress.lineage.network import new_network
 from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
+from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
@@ -164,9 +165,11 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
             data = known[experiment.data] = KnownData.of(experiment.data, hashes.sha256)
             if root := getattr(experiment.data, "root", None):
                 places[data.content] = Path(root)
-        init = experiment.init and hashes.sha256(Path(experiment.init))
-        if init and experiment.init:
-            places[init] = Path(experiment.init)
+        init = experiment.init
+        if init is not None and init != DIRAC:
+            path = Path(init)
+            init = hashes.sha256(path)
+            places[init] = path
         trainings.append(
             train.Settings(
                 seed=experiment.seed,
@@ -174,6 +177,7 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
                 model=NamedModel(name=experiment.model_name, init=init, settings=experiment.model),
                 method=NamedMethod(settings=experiment.method),
                 train=experiment.train,
+                distill=experiment.distill,
             )
         )
     return trainings, places
@@ -203,7 +207,8 @@ def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Sett
 
 def _train_task(training: train.Settings) -> Task:
     title = f"train {training.model.name} {method_label(training.method.settings)}"
-    return Task(stage=train.STAGE, settings=training, title=title)
+    inputs = {} if training.teacher is None else {"teacher": _train_task(training.teacher)}
+    return Task(stage=train.STAGE, settings=training, inputs=inputs, title=title)
 
 
 def _chain(experiment: Experiment, trained: Task) -> Chain:

@@ -203,7 +203,7 @@ def file_facts(settings: Settings, source: Artifact, network: nn.Module, data: D
 
 def spared_layers(source: Artifact) -> tuple[str, ...]:
     """Layers that were left dense on purpose: in the pruning, or in the training where nothing was pruned."""
-    pruned = source.ancestor("prune")
+    pruned = None if source.stage == "train" else source.ancestor("prune")  # a training's inputs are its teacher's
     if pruned is not None:
         return settings_of(prune.Settings, pruned).exclude
     return origin_of(source).method.settings.exclude

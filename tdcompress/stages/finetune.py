@@ -1,7 +1,7 @@
 """Stage "finetune": a pruned network trains on with its masks frozen, or a shrunk one with all of its weights."""
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -35,13 +35,15 @@ class Settings:
 
     Attributes:
         epochs: 0 = no fine-tuning.
-        lr: learning rate, constant.
+        lr: learning rate.
+        lr_schedule: what it is multiplied by, over the steps of the fine-tuning; [train]'s is of the training.
         after: "prune": the full network with its masks frozen, so that zeros stay zeros and shrinking comes last; or, for units,
             "shrink": every weight of the narrow network; shrinking is certified before that.
     """
 
     epochs: int = 0
     lr: float | None = None
+    lr_schedule: LrSchedule = field(default_factory=LrSchedule)
     after: Literal["prune", "shrink"] = "prune"
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Settings:
 
 
 def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | None:
-    """Train on without any dropout, with a constant learning rate, going on where a killed run stopped.
+    """Train on without any dropout, at the fine-tuning's own rate, going on where a killed run stopped.
 
     The network is pruned: then its zeros stay, by its masks. Or it is shrunk: then what it is made of goes with its weights.
 
@@ -98,9 +100,9 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
 
 
 def _tuning(settings: Settings, base: TrainSettings) -> TrainSettings:
-    """How the training goes on: as it was, but for its length and its learning rate."""
+    """How the training goes on: as it was, but for its length and its learning rates."""
     optimizer = replace(base.optimizer, lr=settings.lr or base.optimizer.lr)
-    return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=LrSchedule())
+    return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=settings.lr_schedule)
 
 
 STAGE = Stage(name="finetune", version=VERSION, settings=Settings, run=run, joint=True)

@@ -1,19 +1,22 @@
 """Stage "train": a fresh network and its method -> trained weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
 from tdcompress.artifacts import SCRATCH
 from tdcompress.files import write_text
 from tdcompress.lineage.measure import measured_accuracy
-from tdcompress.lineage.network import METHOD, MODEL, initial_network, save_tensors, training_targets
-from tdcompress.lineage.origin import Origin
+from tdcompress.lineage.network import METHOD, MODEL, initial_network, load_network, save_tensors, training_targets
+from tdcompress.lineage.origin import NamedMethod, Origin
 from tdcompress.lineage.samples import test_samples, train_samples
+from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.processor import read_processor
 from tdcompress.records import TrainRecord
+from tdcompress.train.distill import DistillSettings, Teacher
 from tdcompress.train.distributed import World
 from tdcompress.train.loop import METRICS, Progress, train
 from tdcompress.train.result import TrainResult
@@ -29,9 +32,18 @@ class Settings(Origin):
 
     Attributes:
         train: the [train] table.
+        distill: how it learns from its input "teacher"; None = it has no teacher.
     """
 
     train: TrainSettings
+    distill: DistillSettings | None = None
+
+    @property
+    def teacher(self) -> Self | None:
+        """The untargeted training that this one learns from."""
+        if self.distill is None:
+            return None
+        return replace(self, method=NamedMethod(settings=NoneSettings()), distill=None)
 
 
 def run(settings: Settings, work: Workspace) -> TrainRecord | None:
@@ -64,6 +76,7 @@ def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
         folder=work.folder / SCRATCH,
         progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
         should_stop=work.should_stop,
+        teacher=None if settings.distill is None else Teacher(load_network(work.inputs["teacher"], data), settings.distill),
     )
     if not World.current().first:
         return None

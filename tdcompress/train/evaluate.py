@@ -96,7 +96,7 @@ def _batches(
         if between is not None:
             between()
         # The mode and the inference context are set batch by batch: a generator must not hold them while it is paused.
-        with _evaluating(model), torch.inference_mode(), _full_float32(device), autocast(device, precision):
+        with _evaluating(model), torch.inference_mode(), full_float32(device), autocast(device, precision):
             scores = model(preprocess(data.pixels[start : start + batch_size].to(device))).float()
             finite.append(scores.isfinite().all())
         yield start, scores
@@ -106,7 +106,7 @@ def _batches(
             raise VerificationError(f"logits of samples {first}..{min(first + batch_size, len(data)) - 1} are not finite")
 
 
-def _full_float32(device: torch.device) -> AbstractContextManager[None]:
+def full_float32(device: torch.device) -> AbstractContextManager[None]:
     """Convolutions in float32 as such: cuDNN otherwise rounds their inputs to TF32, and the figure would be the GPU's."""
     if device.type != "cuda":
         return nullcontext()

@@ -21,6 +21,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
 from tdcompress.train.average import RunningAverage
 from tdcompress.train.batchnorm import synchronised
+from tdcompress.train.distill import Teacher
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import count_correct
 from tdcompress.train.fast.path import FastPath, Mode
@@ -58,6 +59,7 @@ def train(
     should_stop: Callable[[], int | None] = lambda: None,
     keep: Mapping[str, Tensor] | None = None,
     path: Asked = "auto",
+    teacher: Teacher | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> TrainResult:
     """Train a network in place, going on from the newest checkpoint in ``folder`` if there is one.
@@ -79,6 +81,7 @@ def train(
             processes all of them after the same step.
         keep: by parameter name of the network, True = trained; the other entries are zero from now on (finetuning).
         path: how the steps are made (`tdcompress.train.paths`).
+        teacher: a network that this one also learns from; moved to ``device``.
         checkpoint_seconds: time between checkpoints; one more is written at the end, and one when stopped.
 
     Returns:
@@ -105,7 +108,7 @@ def train(
         net, data, test = net.to(device), data.to(device), test.to(device)
         manner = settle(settings, begun, net.model, data, device=device, world=world)
         with computing_with(manner.threads, device):
-            run = _Run(net, data, test, settings, seed, device, folder, keep, world, path, found, manner, should_stop)
+            run = _Run(net, data, test, settings, seed, device, folder, keep, world, path, found, manner, should_stop, teacher)
             with synchronised(net, world) if settings.sync_batchnorm else nullcontext():
                 return run.loop(progress, checkpoint_seconds)
 
@@ -128,14 +131,16 @@ class _Run:
         found: checkpoint.Checkpoint | None,
         manner: Manner,
         should_stop: Callable[[], int | None],
+        teacher: Teacher | None,
     ) -> None:
         self.should_stop = should_stop
+        self.teacher = None if teacher is None else teacher.to(device)
         self.net, self.data, self.test, self.settings = net, data, test, settings
         self.seed, self.device, self.folder, self.world, self.manner = seed, device, folder, world, manner
         self.steps_per_epoch = len(data) // settings.batch_size
         self.steps = settings.epochs * self.steps_per_epoch
         self.counters = Counters()
-        self.identity = _identity(settings, seed, len(data), keep)
+        self.identity = _identity(settings, seed, len(data), keep, teacher)
         self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
         self.watch = FiniteWatch(net)
         self.average = RunningAverage(net, settings.averaging(), self.steps)
@@ -162,6 +167,7 @@ class _Run:
             device=device,
             world=self.world,
             asked=self.should_stop,
+            teacher=self.teacher,
         )
         return ReferencePath(self.stepper, len(self.data), settings, seed=seed, device=device, lr=self.lr, average=self.average)
 
@@ -179,6 +185,7 @@ class _Run:
             device=self.device,
             lr=self.lr,
             mode=mode,
+            teacher=self.teacher,
         )
         share()  # compiled, captured, and with generators of its own: other threads may go on
         return path
@@ -380,12 +387,16 @@ def _newest(folder: Path, world: World) -> checkpoint.Checkpoint | None:
         return checkpoint.read_newest(folder / CHECKPOINTS)
 
 
-def _identity(settings: TrainSettings, seed: int, samples: int, keep: Mapping[str, Tensor] | None) -> str:
-    """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks."""
+def _identity(
+    settings: TrainSettings, seed: int, samples: int, keep: Mapping[str, Tensor] | None, teacher: Teacher | None
+) -> str:
+    """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks, teacher."""
     facts = [dataclasses.asdict(settings), seed, samples, sorted(keep or {})]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for _, mask in sorted((keep or {}).items()):
         digest.update(mask.cpu().contiguous().numpy().tobytes())
+    if teacher is not None:
+        digest.update(teacher.digest().encode())
     return digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tdcompress.errors import ModelError
+from tdcompress.train.evaluate import full_float32
 
 Batch = Tensor | tuple[Tensor, ...]
 _log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
     inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
     if not inputs:
         raise ModelError(f"{next(iter(norms))}: no batches to estimate its statistics from")
-    with _evaluating(model), _restored_on_error(norms):
+    device = next(model.buffers()).device
+    with _evaluating(model), full_float32(device), _restored_on_error(norms):
         order = _order_of_use(model, norms, inputs[0])
         for name in order:
             _pool(model, name, norms[name], inputs)

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tdcompress.methods.base import Step
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.train.distill import Teacher
 from tdcompress.train.distributed import World, elected, vote
 from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.samples import TrainData, derived_seed
@@ -33,6 +34,7 @@ class Stepper:
         device: of network and samples.
         world: the processes that share each batch.
         asked: the number of a signal that asks this process to stop, or None; called in each step of several processes.
+        teacher: what the network also learns from, or None.
     """
 
     def __init__(
@@ -47,8 +49,9 @@ class Stepper:
         device: torch.device,
         world: World,
         asked: Callable[[], int | None],
+        teacher: Teacher | None = None,
     ) -> None:
-        self._precision, self._asked = precision, asked
+        self._precision, self._asked, self._teacher = precision, asked, teacher
         self.agreed: int | None = None
         self._net, self._data, self._settings, self._updater = net, data, settings, updater
         self._seed, self._device, self._world = seed, device, world
@@ -105,6 +108,8 @@ class Stepper:
         with autocast(self._device, self._precision):
             logits = self._forward(images.contiguous(memory_format=order)).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self._settings.label_smoothing)
+        if self._teacher is not None:
+            loss = self._teacher(loss, logits, images, self._precision)
         penalty = self._net.penalty()
         share = (loss if penalty is None else loss + penalty) / self._settings.accumulate
         torch.autograd.backward(share)  # processes average their gradients; of the loss we take the mean ourselves

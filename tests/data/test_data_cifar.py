@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,14 @@ def test_cifar10_is_read_in_order(cifar10):
     # row layout: 1,024 red values, row by row, then green, then blue
     third = contents["data_batch_2"][0]
     assert data.train.pixels[2, 5, 7].tolist() == [third[5 * 32 + 7], third[1024 + 5 * 32 + 7], third[2048 + 5 * 32 + 7]]
+
+
+def test_pixels_can_be_scaled_to_0_to_1(cifar10):
+    settings, _, contents = cifar10
+    data = replace(settings, normalise="unit").load()
+    assert settings.content_hash() == replace(settings, normalise="unit").content_hash()
+    found = data.preprocess(data.train.pixels[:1]).flatten().numpy()
+    np.testing.assert_allclose(found, contents["data_batch_1"][0] / 255, rtol=1e-6)
 
 
 def test_content_hash_follows_content_not_place(cifar10, tmp_path):

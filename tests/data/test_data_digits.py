@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tdcompress.data.digits import DEVIATION, MEAN, DigitsSettings, stratified_sample
+from tdcompress.data.digits import DigitsSettings, stratified_sample
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import DataError
 
@@ -19,8 +19,8 @@ def test_digits_are_the_packaged_ones_with_a_fixed_split():
     assert int(data.train.pixels.max()) == 16
     assert DigitsSettings().content_hash() == GOLDEN
     values = data.train.pixels.double()
-    assert abs(values.mean().item() - MEAN) < 1e-3
-    assert abs(values.std(correction=0).item() - DEVIATION) < 1e-3
+    assert abs(values.mean().item() - DigitsSettings.mean[0]) < 1e-3
+    assert abs(values.std(correction=0).item() - DigitsSettings.deviation[0]) < 1e-3
     preprocessed = data.preprocess(data.train.pixels)
     assert preprocessed.shape == (1438, 1, 8, 8)
     assert abs(preprocessed.mean().item()) < 1e-3

@@ -5,10 +5,21 @@ import onnxruntime
 import pytest
 import torch
 
-from tdcompress.data.preprocess import Standardize, StandardizePerImage
+from tdcompress.data.preprocess import Standardize, StandardizePerImage, normalised
 
 PIXELS = torch.randint(0, 256, (5, 4, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 MODULES = [Standardize((100.0, 120.0, 90.0), (50.0, 60.0, 70.0)), StandardizePerImage()]
+
+
+def test_by_image_by_the_sets_constants_or_to_0_to_1():
+    pixels = torch.tensor([[[[0, 51], [255, 102]]]], dtype=torch.uint8)
+    constants = (20.0, 100.0), (5.0, 50.0)
+    assert torch.equal(normalised("image", *constants)(pixels), StandardizePerImage()(pixels))
+    assert torch.equal(normalised("set", *constants)(pixels), Standardize(*constants)(pixels))
+    unit = normalised("unit", *constants)
+    torch.testing.assert_close(unit(pixels), pixels.permute(0, 3, 1, 2) / 255)
+    assert unit.description()["deviation"] == [255.0, 255.0]
+    assert normalised("unit", (0.0,), (1.0,), 16.0)(torch.tensor([[[[4]]]], dtype=torch.uint8)).item() == 0.25
 
 
 def test_standardize_by_hand():

@@ -8,6 +8,7 @@ from torch import nn
 
 from tdcompress.errors import ModelError
 from tdcompress.models.basic_resnet import BasicUnit
+from tdcompress.models.initialise import dirac
 from tdcompress.models.lenet5 import LeNet5
 from tdcompress.models.preactivation import PreActivationUnit
 from tdcompress.models.registry import MODELS, build_model
@@ -162,3 +163,24 @@ def test_images_that_are_too_small_are_refused(name, image):
 def test_values_out_of_range_are_refused(name, key, value):
     with pytest.raises(ValueError, match=f"^{key}: "):
         MODELS[name](**{key: value})
+
+
+def test_dirac_convolutions_pass_their_channels_on():
+    model = build_model("vgg16", classes=10, image=(3, 32, 32), seed=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    dirac(model)
+    convolutions = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)]
+    first, *others = convolutions
+    assert torch.equal(first[1].weight, before[f"{first[0]}.weight"])
+    assert len(others) > 10
+    for name, conv in others:
+        inputs, x = conv.in_channels, torch.randn(2, conv.in_channels, 5, 5, generator=torch.Generator().manual_seed(0))
+        passed = min(inputs, conv.out_channels)
+        out = torch.nn.functional.conv2d(x, conv.weight, padding=1)
+        torch.testing.assert_close(out[:, :passed], x[:, :passed])
+        assert torch.equal(conv.weight[passed:], before[f"{name}.weight"][passed:])
+
+
+def test_dirac_needs_a_convolution_behind_the_first():
+    with pytest.raises(ModelError, match=r'model\.init: "dirac" is for convolutions behind the first; this '):
+        dirac(build_model("mlp", classes=10, image=(1, 8, 8)))

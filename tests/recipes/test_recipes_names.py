@@ -43,6 +43,13 @@ def test_defaults_that_are_off_say_nothing_and_names_that_end_in_a_digit_keep_of
     assert method_label(rows[0].method) == "targeted(alpha=0.66,gamma=0.75,l1=0.1)"
 
 
+def test_names_do_not_speak_of_numbers_that_are_0_unless_asked_for() -> None:
+    rows = experiments('[sweep]\n"train.l2" = [0.0, 0.1]\n"prune.recalibrate" = [0, 64]')
+    assert row_ids(rows) == ["none-0.5", "none-recalibrate64-0.5", "none-l2_0.1-0.5", "none-recalibrate64-l2_0.1-0.5"]
+    frozen = '[[sweep.case]]\n"sparsity.method" = "targeted"\n"sparsity.gamma" = 0.5\n"sparsity.schedule" = "cubic"\n'
+    assert row_ids(experiments(frozen + frozen + '"sparsity.freeze_share" = 0.0\n'))[1] == "targeted-freeze_share0-0.5"
+
+
 def test_lists_switches_and_excluded_layers() -> None:
     rows = experiments(
         '[[sweep.case]]\n"train.channels_last" = true\n[[sweep.case]]\n"train.channels_last" = false\n'

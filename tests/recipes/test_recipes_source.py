@@ -234,7 +234,7 @@ def test_two_equal_cases_are_refused():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model.width", [4, 8]), ("data.crop_padding", [0, 1]), ("bench.batch", [[1], [2]]), ("export.input", ["uint8"])],
+    [("model.width", [4, 8]), ("data.normalise", ["set", "unit"]), ("bench.batch", [[1], [2]]), ("export.input", ["uint8"])],
 )
 def test_what_all_rows_are_compared_by_cannot_be_swept(key, value):
     assert f"{key!r}" in refusal(SWEEP.replace('"seed" = [0, 1]', f'"{key}" = {value}'))

@@ -7,7 +7,7 @@ import pytest
 from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.records import AnalysisRecord, Report
-from tdcompress.report.dependence import comparison, document, label, read_dependence, write_dependence
+from tdcompress.report.dependence import comparison, document, label, plot, read_dependence, write_dependence
 from tdcompress.report.markdown import render_document
 
 
@@ -65,6 +65,24 @@ def test_beside_table_1():
     assert "8 times as large (theirs: 8.27 times)" in text
     assert "10,000 test samples" in text
     assert "Not run" not in text
+
+
+def test_the_ratio_of_every_seed_that_has_both():
+    small = {"gradient_term": 0.0, "curvature_term": 0.0125}
+    plain, targeted = [record(seed=seed) for seed in (0, 1, 2)], [record("targeted", seed=seed, **small) for seed in (0, 2)]
+    text = rendered(*plain, *targeted)
+    assert "is 8, 8 times as large (theirs: 8.27 times; ours of seeds 0, 2)" in text
+    assert text.count("| none | 0.1 (0.1207) |") == 3
+    assert "times as large" not in rendered(*plain, *targeted, targeted[0])  # which of the two would it be
+    assert "times as large" not in rendered(plain[1], targeted[0])
+
+
+def test_of_several_seeds_the_first_is_drawn():
+    records = [record(seed=4), record("targeted"), record(seed=5, curvature_term=0.5), record("targeted", seed=1)]
+    drawing = plot(records, [np.eye(4)] * 4)
+    panels = [axes for axes in drawing.axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == ["none", "targeted(alpha=0.5,gamma=0.75)"]
+    assert panels[0].get_xlabel() == "|delta E| = 0.1"
 
 
 def test_what_was_not_run_is_said_and_what_the_table_has_not_stands_without_theirs():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tdcompress.codec import shallow
+from tdcompress.data.augment import Augmentation
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import row_config
 from tdcompress.recipes.source import expand_sweep, load_recipe
@@ -53,6 +54,17 @@ def compared_with(path: Path) -> list[str]:
     """The tables that a recipe's comment names."""
     head = path.read_text().split("name =")[0]
     return [table for table in published_tables() if re.search(rf"(?<![\w-]){re.escape(table)}(?![\w-])", head)]
+
+
+def test_dependence_is_run_for_three_seeds_of_both_trainings_and_either_scale_of_the_pixels():
+    for normalise in ("image", "unit"):
+        changes = {"name": "dependence-unit", "data.normalise": "unit"} if normalise == "unit" else {}
+        found = [resolve(each) for each in expand_sweep(load_recipe(FOLDER / "dependence.toml", changes))]
+        assert [(each.method.name, each.seed) for each in found] == [
+            (name, seed) for name in ("none", "targeted") for seed in range(3)
+        ]
+        assert {(each.data.normalise, each.train.batch_size, each.analyse is None) for each in found} == {(normalise, 64, False)}
+        assert found[0].data.augmentation() == Augmentation()
 
 
 def experiments(path: Path) -> list[Experiment]:

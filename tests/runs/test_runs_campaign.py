@@ -210,6 +210,30 @@ def test_the_trainings_of_a_plan_are_each_named_once(tmp_path):
     assert [task.settings.seed for task in campaign.trainings(plan)] == [1, 7]
 
 
+@pytest.mark.parametrize("together", [1, 2])
+def test_teachers_are_made_first_and_once(start, tmp_path, together):
+    done, watcher = start("x", recipe(distill__weight=0.5), recipe("b", distill__weight=0.5), together=together)
+    assert (done.trainings, done.made) == (4, 4)  # two seeds, each with its teacher
+    records = [json.loads(path.read_text()) for path in (tmp_path / "x").glob("stages/train/*/manifest.json")]
+    taught = {record["key"]: record["inputs"]["teacher"] for record in records if record["inputs"]}
+    assert len(taught) == len(set(taught.values())) == 2
+    assert watcher.made == ["train"] * 4
+
+
+def test_without_its_teacher_a_training_is_not_begun(start, tmp_path, monkeypatch):
+    original = train._run
+
+    def failing(settings, work):
+        if settings.method.settings.name == "none" and settings.seed == 1:
+            raise TrainingError("the loss is not finite")
+        return original(settings, work)
+
+    monkeypatch.setattr(train, "_run", failing)
+    with pytest.raises(TdcompressError, match=r"2 of 4 failed: .*not finite.*it needs train digits_cnn none, which failed"):
+        start("x", recipe(distill__weight=0.5), together=2)
+    assert len(weights(tmp_path / "x")) == 2  # the other seed's
+
+
 def test_an_unfinished_training_travels_and_ends_with_the_same_bits(start, tmp_path):
     start("whole", recipe("a"))
     asked = []

@@ -8,6 +8,7 @@ from tdcompress.artifacts import HashMemory
 from tdcompress.errors import RecipeError
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import RunPlan, plan_run
+from tdcompress.train.distill import DistillSettings
 
 RECIPE = """
 name = "plan"
@@ -46,3 +47,34 @@ def test_recipes_that_prune_differently_share_the_dense_export(tmp_path: Path) -
 def test_an_analysis_of_units_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r'recipe, line 13: prune.granularity: \[analyse\] is of single weights; set "weight"'):
         plan(RECIPE + 'granularity = "unit"\n', tmp_path)
+
+
+SWEPT = """
+[sweep]
+"sparsity.method" = ["none", "dropout", "smallify"]
+"""
+
+
+def test_the_teacher_is_the_runs_own_untargeted_training(tmp_path: Path) -> None:
+    text = RECIPE.replace("[analyse]\nbins = 8\n", "")
+    plain = plan(text + SWEPT, tmp_path).rows
+    none, *taught = plan(text + "[distill]\n" + SWEPT, tmp_path).rows
+    assert none.train.key == plain[0].train.key  # it has nothing to learn from
+    assert none.train.inputs == {}
+    for row, alone in zip(taught, plain[1:], strict=True):
+        assert row.train.inputs["teacher"].key == none.train.key
+        assert row.train.key != alone.train.key
+        assert row.train.settings.distill == DistillSettings(temperature=4.0, weight=0.7)
+    hotter = plan(text + "[distill]\ntemperature = 2.0\n" + SWEPT, tmp_path).rows[1]
+    assert hotter.train.key != taught[0].train.key
+    swept = plan(text + '[sweep]\n"sparsity.method" = ["dropout"]\n"distill.weight" = [0.5, 0.9]\n', tmp_path).rows
+    assert [row.id for row in swept] == ["dropout-distill-weight0.5-0.5", "dropout-distill-weight0.9-0.5"]
+    assert [row.config.differs for row in swept] == [{"distill.weight": 0.5}, {"distill.weight": 0.9}]
+
+
+def test_how_weights_begin_is_part_of_a_trainings_key(tmp_path: Path) -> None:
+    text = RECIPE.replace("[analyse]\nbins = 8\n", "")
+    drawn, dirac = (plan(text.replace("[sparsity]", f"{init}[sparsity]"), tmp_path).rows[0] for init in ("", 'init = "dirac"\n'))
+    assert drawn.train.key != dirac.train.key
+    with pytest.raises(RecipeError, match=r"model\.init: 'dirak' is not a file, nor \"dirac\""):
+        plan(text.replace("[sparsity]", 'init = "dirak"\n[sparsity]'), tmp_path)

@@ -60,6 +60,7 @@ USED_BY = {
     "model": {"train"},
     "sparsity": {"train"},
     "train": {"train"},
+    "distill": {"train"},
     "prune": {"prune", "analyse"},
     "finetune": {"finetune"},
     "shrink": {"shrink"},
@@ -73,15 +74,20 @@ USED_BY = {
 # These cannot be changed alone: another key has to go, or another stage comes.
 NOT_ALONE = {
     "sparsity.keep_per_filter", "prune.keep_per_filter", "prune.granularity", "sparsity.granularity", "finetune.after",
-    "train.lr_schedule.milestones", "train.lr_schedule.factors",
+    *(f"{table}.lr_schedule.{key}" for table in ("train", "finetune") for key in ("milestones", "factors")),
 }  # fmt: skip
 # What has to be set for a key to be allowed.
 WITH = {
     "sparsity.schedule": {"sparsity.ramp_scale": True},
     "train.optimizer.nesterov": {"train.optimizer.momentum": 0.9},
     **{f"train.optimizer.{key}": {"train.optimizer.name": "adam"} for key in ("beta1", "beta2", "epsilon")},
-    **{f"train.lr_schedule.{key}": {"train.lr_schedule.name": "one_cycle"} for key in ("warmup_share", "curve")},
-    "train.lr_schedule.final_factor": {"train.lr_schedule.name": "cosine"},
+    **{
+        f"{table}.lr_schedule.{key}": {f"{table}.lr_schedule.name": name}
+        for table in ("train", "finetune")
+        for key, name in (("warmup_share", "one_cycle"), ("curve", "one_cycle"), ("final_factor", "cosine"))
+    },
+    "distill.temperature": {"distill.weight": 0.5},
+    "distill.weight": {"distill.temperature": 2.0},
 }
 # What the recipes below say already, or what it comes to where [prune] leaves it open.
 SAID = {

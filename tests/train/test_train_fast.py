@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from tdcompress.data.augment import Augmentation
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -17,7 +18,9 @@ from tdcompress.shrink.groups import unit_groups
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.train.fast import program
 from tdcompress.train.fast.support import layout_of, why_not
+from tdcompress.train.loop import train
 from tdcompress.train.optim import OptimizerSettings
+from tdcompress.train.samples import first_sides
 from tdcompress.train.together import alone, own_stream
 
 METHODS = {
@@ -111,6 +114,17 @@ def test_both_paths_take_the_same_average(small: ModuleType, tmp_path: Path, mon
     zeros = {name: int((value == 0).sum()) for name, value in other.parameters_by_name().items()}
     for name, count in other.method.counts(3.0).counts.items():
         assert zeros[name] == count
+
+
+def test_both_paths_mirror_the_same_images_where_flips_alternate(small: ModuleType, tmp_path: Path) -> None:
+    augment = Augmentation(flip="alternating", cutout=3)
+    data = dataclasses.replace(small.images(96), augment=augment, sides=first_sides(96, seed=2))
+    nets = {}
+    for path in ("reference", "fast"):
+        nets[path] = small.linear_net()
+        arguments = {"seed": 5, "device": small.CPU, "folder": tmp_path / path, "path": path}
+        train(nets[path], data, small.images(40, seed=1), small.SETTINGS, **arguments)
+    torch.testing.assert_close(nets["fast"].state_dict(), nets["reference"].state_dict(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_stopped_training_goes_on_with_the_same_bits(small: ModuleType, tmp_path: Path) -> None:

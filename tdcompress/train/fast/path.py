@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tdcompress.errors import TrainingError
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train.average import RunningAverage
+from tdcompress.train.distill import Teacher
 from tdcompress.train.evaluate import Precision
 from tdcompress.train.fast.drop import Unsupported, dropping_of
 from tdcompress.train.fast.graph import Direct, Graph
@@ -40,6 +41,7 @@ class FastPath:
         device: of everything.
         lr: step -> learning rate.
         mode: how a step is run.
+        teacher: what the network also learns from, or None.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class FastPath:
         device: torch.device,
         lr: Callable[[int], float],
         mode: Mode,
+        teacher: Teacher | None = None,
     ) -> None:
         self._net, self._settings, self._optimizer, self._average = net, settings, optimizer, average
         self._seed, self._device = seed, device
@@ -82,6 +85,7 @@ class FastPath:
             rule=Rule(optimizer=settings.optimizer, decayed=self._layout.decayed, l2=settings.l2, clip_norm=settings.clip_norm),
             state=self._state,
             compiled=mode == "compiled",
+            teacher=teacher,
         )
         self._generators = program.generators
         self._runner = Graph(program) if device.type == "cuda" and mode != "direct" else Direct(program)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tdcompress.train.distill import Teacher
 from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.fast.drop import Dropping
 from tdcompress.train.fast.layout import Layout
@@ -63,6 +64,7 @@ class Program:
         rule: of the update.
         state: on the device.
         compiled: run forward, backward and update through torch.compile.
+        teacher: what the network also learns from, or None.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class Program:
         rule: Rule,
         state: State,
         compiled: bool,
+        teacher: Teacher | None,
     ) -> None:
+        self._teacher = teacher
         self._network, self._layout, self._dropping, self._data = network, layout, dropping, data
         self._settings, self._rule, self.state = settings, rule, state
         self._precision = precision
@@ -105,7 +109,7 @@ class Program:
         leaf = state.vector.detach().requires_grad_()
         loss, correct = self._loss(
             self._network, self._layout, self._data.preprocess, self._settings, self._precision, leaf, dropped, pixels, labels,
-            state.buffers,
+            state.buffers, self._teacher,
         )  # fmt: skip
         (gradient,) = torch.autograd.grad(loss, leaf)
         with torch.no_grad():
@@ -146,6 +150,7 @@ def _loss(
     pixels: Tensor,
     labels: Tensor,
     buffers: dict[str, Tensor],
+    teacher: Teacher | None,
 ) -> tuple[Tensor, Tensor]:
     """The mean loss of a batch, and how many samples are right."""
     effective_P = vector_P if dropped_P is None else vector_P.masked_fill(dropped_P, 0.0)
@@ -155,6 +160,8 @@ def _loss(
     with autocast(vector_P.device, precision):
         logits = functional_call(network, {**params, **buffers}, (images,)).float()
     loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
+    if teacher is not None:
+        loss = teacher(loss, logits, images, precision)
     return loss, (logits.detach().argmax(1) == labels).sum()
 
 

@@ -51,11 +51,11 @@ def update(
     finite = norm.isfinite() & loss.isfinite()
     if rule.clip_norm is not None:
         gradient_P = gradient_P * torch.where(norm > rule.clip_norm, rule.clip_norm / (norm + 1e-6), torch.ones_like(norm))
-    if settings.weight_decay and not getattr(settings, "decoupled", False):
+    if settings.weight_decay and not settings.decoupled:
         gradient_P = torch.where(decayed_P, gradient_P + settings.weight_decay * vector_P, gradient_P)
     moved_P = momentum * moment_P + gradient_P
     direction_P = gradient_P + momentum * moved_P if settings.nesterov else moved_P
-    decayed = 1.0 - lr * settings.weight_decay if settings.weight_decay and getattr(settings, "decoupled", False) else None
+    decayed = 1.0 - lr * settings.weight_decay if settings.weight_decay and settings.decoupled else None
     shrunk_P = vector_P if decayed is None else torch.where(decayed_P, vector_P * decayed, vector_P)
     moment_P.copy_(torch.where(finite, moved_P, moment_P))
     vector_P.copy_(torch.where(finite, shrunk_P - lr * direction_P, vector_P))
