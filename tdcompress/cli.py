@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tdcompress import __version__
 from tdcompress.commands.registry import COMMANDS
+from tdcompress.commands.shared import print_error
 from tdcompress.errors import OtherProcessError, TdcompressError
 
 
@@ -35,15 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OtherProcessError as error:
         return error.exit_code  # the other one says what it was
     except TdcompressError as error:
-        print(f"tdcompress: {error}", file=sys.stderr)
+        print_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("tdcompress: interrupted", file=sys.stderr)
+        print_error("interrupted")
         return 130
     except BrokenPipeError:
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"tdcompress: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        print_error(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 1
     return 0
 

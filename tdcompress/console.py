@@ -9,12 +9,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from tdcompress.artifacts import Artifact
 from tdcompress.pipeline import Task
 from tdcompress.report import text
 
 _PLAIN_SECONDS = 15.0
+_NARROW_COLUMNS = 100
+_TITLE_COLUMNS = 58  # of a stage that is done
+_RESULT_COLUMNS = 38  # what stands around it: "done", accuracy, bytes, seconds
 
 
 class Signals:
@@ -50,18 +54,24 @@ class StageConsole:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("[dim]{task.fields[text]}"),
+            TextColumn("{task.description}", table_column=_cut(ratio=2)),
+            BarColumn(bar_width=24 if console.width > _NARROW_COLUMNS else 10),
+            TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TextColumn("[dim]{task.fields[text]}", table_column=_cut(ratio=3)),
             console=console,
+            expand=True,
             transient=True,
             disable=not console.is_terminal,
         )
         self._shown: dict[str, TaskID] = {}  # by key: several stages may run at the same time
         self._waits: dict[str, TaskID] = {}  # by what is waited for
         self._told: dict[str, float] = {}
+
+    def _title(self, task: Task) -> str:
+        """A stage's title, as wide as the lines of stages that are done leave room for, at every width of terminal."""
+        columns = max(20, min(_TITLE_COLUMNS, self.console.width - _RESULT_COLUMNS))
+        return f"{text.shorten(task.title, columns - 1):<{columns}}"
 
     def __enter__(self) -> "StageConsole":
         self.bars.start()
@@ -79,14 +89,14 @@ class StageConsole:
     def finished(self, task: Task, artifact: Artifact, seconds: float) -> None:
         """As `Watcher`: say what a stage made."""
         self.left(task)
-        self.console.print(f"[green]done[/]  {_title(task):<58}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
+        self.console.print(f"[green]done[/]  {self._title(task)}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
         for note in artifact.record.get("notes", ()):
             self.console.print(f"[yellow]note[/]  {task.title}: {note}", highlight=False)
 
     def reused(self, task: Task, artifact: Artifact) -> None:
         """Say that a stage was there already."""
         self._waited()
-        self.console.print(f"[dim]kept  {_title(task):<58}{_result(artifact.record)}[/]", highlight=False)
+        self.console.print(f"[dim]kept  {self._title(task)}{_result(artifact.record)}[/]", highlight=False)
 
     def waiting(self, what: str, seconds: float) -> None:
         """Say who is waited for, and for how long: a line at once and, without a terminal, every quarter of a minute."""
@@ -129,8 +139,9 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _title(task: Task) -> str:
-    return text.shorten(task.title, 57)
+def _cut(*, ratio: int) -> Column:
+    """A column that gets a share of what the others leave, and is cut where that is too little."""
+    return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
 
 
 def _result(record: Any) -> str:

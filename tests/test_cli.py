@@ -101,6 +101,9 @@ def test_missing_files_and_runs(refused, tmp_path, tiny_run):
     assert "none.onnx" in refused("pack", "none.onnx", "o.onnx")
     assert "none.onnx" in refused("unpack", "none.onnx", "o.onnx")
     assert "name what the files are compared with" in refused("bench", "none.onnx")
+    (tmp_path / "one").mkdir()
+    shutil.copy(tiny_run / "dense.onnx", tmp_path / "one")
+    assert "holds no ONNX file beside dense.onnx" in refused("bench", "one")
     assert "none.onnx" in refused("bench", "none.onnx", "--baseline", tiny_run / "dense.onnx")
     assert "no such run" in refused("report", "none")
     assert "no run of this name" in refused("status", "none")
@@ -185,6 +188,11 @@ def test_backends_and_providers_that_are_not_there(refused, tiny_run):
     assert "NoneExecutionProvider" in refused("bench", *files, "--provider", "NoneExecutionProvider", after="bench: ")
     assert "batch" in refused("bench", *files, "--batch", 0)
     assert "threads" in refused("bench", *files, "--threads", -1)
+    assert "but the batch size is 1" in refused("bench", *files, "--batch", 1, "--shape", "2x1x8x8")
+    assert "takes 'input'" in refused("bench", *files, "--shape", "1x3x8x8")
+    for wrong in ("1x", "axb", "0x3"):
+        with pytest.raises(SystemExit):
+            refused("bench", *files, "--shape", wrong)
 
 
 def test_a_folder_that_may_not_be_written(refused, tmp_path):
@@ -322,12 +330,23 @@ def test_a_folder_named_like_a_file(refused, tmp_path):
     assert "m.onnx a run's folder?" in refused("verify", tmp_path / "m.onnx", code=1)
 
 
-def test_what_another_machine_measured_joins_the_report_without_torch(deployed, copied, tmp_path):
+def test_what_another_machine_measured_joins_the_report_without_torch(deployed, call, copied, tmp_path):
     run = copied / "tiny"
     before = json.loads((run / "report.json").read_text())
-    out = deployed("bench", run / "model.onnx", run / "targeted-0.5.onnx", "--batch", 2, "--json", tmp_path / "here.json")
+    for name in ("none-0.5-int8.onnx", "none-0.5-float16.onnx"):
+        (run / name).rename(tmp_path / name)
+    out = deployed("bench", "tiny", "--artifacts", copied, "--shape", "2x1x8x8", "--json", tmp_path / "here.json")
     assert "batch 2, quick budget" in out
-    deployed("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "here.json")
+    timed = [row["file"] for row in json.loads((tmp_path / "here.json").read_text())["benchmark"]["rows"]]
+    assert timed == ["model.onnx", "none-0.5-float32.onnx", "targeted-0.5.onnx"]
+    for name in ("none-0.5-int8.onnx", "none-0.5-float16.onnx"):
+        (tmp_path / name).rename(run / name)
+    code, _, err = call("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "here.json")
+    assert code == 0
+    assert f"{tmp_path / 'here.json'}: joined " in err
+    assert "targeted-0.5" in err
+    assert "onnxruntime, 1 thread, batch 2, on " in err
+    assert "(in place of an earlier one)" in call("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "here.json")[2]
     after = json.loads((run / "report.json").read_text())
     joined = {row["id"]: [latency for latency in row["latency"] if latency["batch"] == 2] for row in after["rows"]}
     assert len(joined["targeted-0.5"]) == 1

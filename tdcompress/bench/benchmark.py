@@ -46,6 +46,7 @@ def benchmark(
     budget: str = "quick",
     seed: int = 0,
     inputs: Arrays | None = None,
+    shapes: Sequence[Sequence[int]] = (),
     baseline_backend: str = BASELINE_BACKEND,
     external_data: bool = False,
     progress: Progress | None = None,
@@ -65,6 +66,7 @@ def benchmark(
         budget: "quick" (some seconds for a small file) or "full" (8 processes of at least 100 pairs).
         seed: draws random inputs, orders and resamples.
         inputs: what to run on instead of random data; name -> array whose first size is `batch`.
+        shapes: of random inputs in turn, where the files leave other sizes than the batch open.
         baseline_backend: what runs the baseline: onnxruntime, so that another backend is put beside it.
         external_data: accept weights in files beside the ONNX files.
         progress: gets a line when a process starts.
@@ -91,7 +93,7 @@ def benchmark(
     asked = [Subject(file=file, backend=backend, provider=provider) for file in asked_files]
     check_same_inputs(dense.file, [subject.file for subject in asked])
     if inputs is None:
-        data = random_inputs(dense.file, batch, np.random.default_rng(seed))
+        data = random_inputs(dense.file, batch, np.random.default_rng(seed), shapes)
     else:
         data = check_given_inputs(dense.file, inputs, batch)
     host = read_host()

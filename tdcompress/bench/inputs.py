@@ -1,6 +1,7 @@
 """The inputs that every file is run on: random ones of the model's own shapes and types, or the caller's."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,9 @@ def check_same_inputs(baseline: ModelFile, files: Sequence[ModelFile]) -> None:
             raise ModelError(f"{file.path}: it takes {len(file.inputs)} inputs, but {baseline.path} {len(baseline.inputs)}")
 
 
-def random_inputs(model: ModelFile, batch: int, generator: np.random.Generator) -> dict[str, Array]:
+def random_inputs(
+    model: ModelFile, batch: int, generator: np.random.Generator, shapes: Sequence[Sequence[int]] = ()
+) -> dict[str, Array]:
     """Random data for a model: normal floats, uniform bytes, zeros and ones for other integers (valid as any index).
 
     An open first size becomes `batch`.
@@ -43,12 +46,29 @@ def random_inputs(model: ModelFile, batch: int, generator: np.random.Generator) 
         model: what is fed.
         batch: length of an open first axis.
         generator: draws the numbers.
+        shapes: of its inputs in turn, where the file leaves other sizes than the batch open; none = as the file says.
 
     Raises:
+        UserError: shapes of which one does not fit, or not one for each input.
         ModelError: another size is open, or the batch size is fixed to another number.
         UnsupportedError: an element type that no random data is known for.
     """
-    return {spec.name: _random_input(model, spec, batch, generator) for spec in model.inputs}
+    specs = _shaped(model, batch, shapes) if shapes else model.inputs
+    return {spec.name: _random_input(model, spec, batch, generator) for spec in specs}
+
+
+def _shaped(model: ModelFile, batch: int, shapes: Sequence[Sequence[int]]) -> list[InputSpec]:
+    """The inputs with the sizes that were asked for."""
+    if len(shapes) != len(model.inputs):
+        names = ", ".join(spec.name for spec in model.inputs)
+        raise UserError(f"{len(shapes)} shapes are given; give one, like 1x3x224x224, for each of {names} of {model.path}")
+    asked = [replace(spec, shape=tuple(shape)) for spec, shape in zip(model.inputs, shapes, strict=True)]
+    for given, spec in zip(asked, model.inputs, strict=True):
+        if not _fits(given, spec):
+            raise UserError(f"the shape asked for is {_describe(given)}, but {model.path} takes {_describe(spec)}")
+        if given.shape and given.shape[0] != batch:
+            raise UserError(f"the shape asked for is {_describe(given)}, but the batch size is {batch}")
+    return asked
 
 
 def check_given_inputs(model: ModelFile, inputs: Mapping[str, Array], batch: int) -> dict[str, Array]:
@@ -76,7 +96,7 @@ def check_given_inputs(model: ModelFile, inputs: Mapping[str, Array], batch: int
 
 
 def _random_input(model: ModelFile, spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
-    advice = "give its inputs (`inputs=` in Python)"
+    advice = "say its shape (--shape 1x3x224x224), or give its inputs (`inputs=` in Python)"
     if spec.shape is None or None in spec.shape[1:]:
         raise ModelError(f"{model.path}: {_describe(spec)} leaves more open than the batch size; {advice}")
     shape = tuple(batch if size is None else size for size in spec.shape)

@@ -1,39 +1,46 @@
-"""A benchmark as terminal tables: column names and rows of strings, nothing printed. Two, because one is too wide to read."""
+"""A benchmark as terminal tables: column names and rows of strings, nothing printed. Three, because one is too wide to read."""
 
 from collections.abc import Callable
 
 from tdcompress.bench.report import BenchReport, Latency
 
-TIMES = ("file", "time / dense", "95 % interval", "claim", "p50 ms", "p90 ms", "p99 ms", "notes")
+TIMES = ("file", "time / dense", "95 % interval", "claim", "p50 ms", "p90 ms", "p99 ms")
+NOTES = ("file", "no claim because", "to know")
 COSTS = ("file", "KiB", "gzip KiB", "load ms", "peak MiB")
 CONTROL = "dense against itself"
 
 Rows = list[tuple[str, ...]]
 
 
-def times_table(report: BenchReport) -> tuple[Rows, tuple[str, ...]]:
-    """Rows under `TIMES`, the control first, then the files in the order asked for; and the notes that cells name by number.
+def times_table(report: BenchReport) -> Rows:
+    """Rows under `TIMES`, the control first, then the files in the order asked for.
 
-    A file of which nothing is claimed has the reason among its notes. Where not all ran in the same runtime, names say which.
+    Where not all ran in the same runtime, names say which.
     """
-    notes: dict[str, int] = {}
 
     def cells(latency: Latency) -> tuple[str, ...]:
-        unclaimed = latency.claim == "none" and latency is not report.control
-        said = (*latency.flags, f"no claim: {latency.claim_reason}") if unclaimed else latency.flags
-        for note in said:
-            notes.setdefault(note, len(notes) + 1)
+        claimed = "" if latency is report.control else "no claim" if latency.claim == "none" else latency.claim
         return (
             f"{latency.ratio_to_dense:.3f}",
             f"{latency.ratio_low:.3f} .. {latency.ratio_high:.3f}",
-            latency.claim,
-            format_ms(latency.p50_ns),
-            format_ms(latency.p90_ns),
-            format_ms(latency.p99_ns),
-            " ".join(str(notes[note]) for note in said),
+            claimed,
+            *(format_ms(time) for time in (latency.p50_ns, latency.p90_ns, latency.p99_ns)),
         )
 
-    return _rows(report, cells), tuple(notes)
+    return _rows(report, cells)
+
+
+def notes_table(report: BenchReport) -> Rows:
+    """Rows under `NOTES`, in the same order; without those that have nothing to say.
+
+    Nothing is to be claimed of the baseline against itself, so it has no reason why nothing is.
+    """
+
+    def cells(latency: Latency) -> tuple[str, ...]:
+        unclaimed = latency.claim == "none" and latency is not report.control
+        return latency.claim_reason if unclaimed else "", "; ".join(latency.flags)
+
+    return [row for row in _rows(report, cells) if any(row[1:])]
 
 
 def costs_table(report: BenchReport) -> Rows:

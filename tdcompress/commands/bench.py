@@ -1,50 +1,66 @@
 """``tdcompress bench``: ONNX files timed on this machine against a baseline."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_external_data, add_verb
+from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb
 from tdcompress.errors import UserError
 
 
 def add_parser(verbs: Verbs) -> None:
     """Add ``bench``."""
     sub = add_verb(verbs, "bench", run, "time ONNX files on this machine against a baseline")
-    sub.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx")
+    text = "ONNX files; a folder or a run stands for all that are in it"
+    sub.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx", help=text)
     sub.add_argument("--baseline", type=Path, metavar="FILE.onnx", help="default: dense.onnx beside the first file")
     sub.add_argument("--threads", type=int, default=1, help="of a session; 0 = all cores")
-    sub.add_argument("--batch", type=int, default=1)
+    sub.add_argument("--batch", type=int, help="examples of a call; default 1, or what --shape begins with")
+    text = "of each random input in turn, where the files leave more than the batch open"
+    sub.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)
     sub.add_argument("--backend", default="onnxruntime", help="onnxruntime, engine, openvino, deepsparse, null")
     sub.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime's execution provider")
     sub.add_argument("--budget", choices=["quick", "full"], default="quick")
     sub.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured")
     add_external_data(sub)
+    add_artifacts(sub)
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The sizes of "1x3x224x224".
+
+    Raises:
+        argparse.ArgumentTypeError: not a shape.
+    """
+    parts = text.split("x")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape, such as 1x3x224x224")
+    return tuple(map(int, parts))
 
 
 def run(args: argparse.Namespace) -> None:
     """``tdcompress bench``."""
     from tdcompress.bench.benchmark import benchmark
-    from tdcompress.bench.table import COSTS, TIMES, costs_table, times_table
+    from tdcompress.bench.table import COSTS, NOTES, TIMES, costs_table, notes_table, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
-    from tdcompress.report.join import DENSE_FILE
     from tdcompress.report.tables import Table, numbers, texts
     from tdcompress.report.terminal import render
 
-    baseline = args.baseline or args.files[0].parent / DENSE_FILE
-    if not baseline.is_file():
-        raise UserError(f"{baseline}: no such file; name what the files are compared with: --baseline dense.onnx")
+    files, baseline = find_files(args.files, args.baseline, args.artifacts)
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise UserError(f"--json {args.json}: not a file that can be written; name one in a folder that exists")
+    batch = (args.shape[0][0] if args.shape else 1) if args.batch is None else args.batch
     quiet = make_console(stderr=True)
     found = benchmark(
-        args.files,
+        files,
         baseline=baseline,
         threads=args.threads,
-        batch=args.batch,
+        batch=batch,
         backend=args.backend,
         provider=args.provider,
         budget=args.budget,
+        shapes=args.shape,
         external_data=args.external_data,
         progress=lambda line: quiet.print(line, highlight=False, style="dim"),
     )
@@ -52,10 +68,41 @@ def run(args: argparse.Namespace) -> None:
         write_text(args.json, found.to_json())
     console = make_console()
     console.print(
-        f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {args.batch}, {args.budget} budget",
+        f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {batch}, {args.budget} budget",
         highlight=False,
     )
-    rows, notes = times_table(found)
-    for titles, cells, below in ((TIMES, rows, notes), (COSTS, costs_table(found), ())):
-        columns = (*texts(titles[0]), *numbers(*titles[1:]))
-        console.print(render(Table(title="", columns=columns, rows=tuple(cells), notes=below)))
+    measured = (times_table(found), numbers(*TIMES[1:])), (costs_table(found), numbers(*COSTS[1:]))
+    for rows, columns in (*measured, (notes_table(found), texts(*NOTES[1:]))):
+        if rows:
+            console.print(render(Table(title="", columns=(*texts("file"), *columns), rows=tuple(rows))))
+
+
+def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) -> tuple[list[Path], Path]:
+    """What is timed, and what it is compared with.
+
+    Args:
+        given: files, folders, and names of runs; a folder stands for its ONNX files but the baseline.
+        baseline: None = dense.onnx beside the first file.
+        artifacts: where runs are kept.
+
+    Raises:
+        UserError: no baseline, or a folder without files to compare with it.
+    """
+    from tdcompress.report.join import DENSE_FILE
+    from tdcompress.runs.manifest import onnx_files
+
+    places = [path if path.exists() or not (artifacts / path).is_dir() else artifacts / path for path in given]
+    first = places[0]
+    against = baseline or (first if first.is_dir() else first.parent) / DENSE_FILE
+    if not against.is_file():
+        raise UserError(f"{against}: no such file; name what the files are compared with: --baseline dense.onnx")
+    files: list[Path] = []
+    for place in places:
+        if not place.is_dir():
+            files.append(place)
+            continue
+        others = [file for file in onnx_files(place) if not file.samefile(against)]
+        if not others:
+            raise UserError(f"{place}: holds no ONNX file beside {against.name}; name what is to be timed")
+        files += others
+    return files, against

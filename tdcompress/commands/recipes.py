@@ -1,6 +1,7 @@
 """``tdcompress recipes``: the shipped recipes, and what a recipe can say."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from tdcompress.commands.shared import Verbs, add_verb
@@ -26,7 +27,20 @@ def run(args: argparse.Namespace) -> None:
     if args.copy:
         print(f"wrote {copy_recipe(args.copy, Path.cwd())}")
         return
-    for name, sentence in shipped_recipes().items():
+    _list(shipped_recipes())
+
+
+def _list(known: Mapping[str, str]) -> None:
+    """Names and what they are: folded into a terminal's width, else a line each."""
+    from tdcompress.console import make_console
+    from tdcompress.report.tables import Table, texts
+    from tdcompress.report.terminal import render
+
+    console = make_console()
+    if console.is_terminal:
+        console.print(render(Table(title="", columns=texts("recipe", "what"), rows=tuple(known.items()))))
+        return
+    for name, sentence in known.items():
         print(f"{name:<40}  {sentence}")
 
 

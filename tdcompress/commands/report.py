@@ -1,9 +1,10 @@
 """``tdcompress report``: a finished run's report again, with what other machines measured."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_verb
+from tdcompress.commands.shared import Verbs, add_artifacts, add_verb, print_report
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -21,21 +22,17 @@ def run(args: argparse.Namespace) -> None:
     """``tdcompress report``: a finished run's report, with what other machines measured."""
     from tdcompress.console import make_console
     from tdcompress.report import layers, shrinking
-    from tdcompress.report.tables import summary
-    from tdcompress.report.terminal import render, render_document
+    from tdcompress.report.terminal import render_document
     from tdcompress.runs.finished import compare_with, join_files
     from tdcompress.runs.manifest import REPORT, read_report
 
     console = make_console()
     folder = args.artifacts / args.run
-    found = join_files(folder, args.bench) if args.bench else read_report(folder)
+    found = join_files(folder, args.bench, lambda line: print(line, file=sys.stderr)) if args.bench else read_report(folder)
     compared = compare_with(folder, found, args.compare) if args.compare else None
     if args.json:
         print((folder / REPORT).read_text(encoding="utf-8"), end="")
         return
-    for table in (summary(found), *shrinking.tables(found), *layers.tables(found)):
-        console.print(render(table))
-    for note in found.notes:
-        console.print(note, style="bold", highlight=False)
+    print_report(console, found, (*shrinking.tables(found), *layers.tables(found)))
     if compared:
         console.print(render_document(compared))

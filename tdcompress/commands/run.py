@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from tdcompress.commands.shared import (
     add_set,
     add_verb,
     positive,
+    print_error,
+    print_report,
     read_recipe,
 )
 from tdcompress.errors import InterruptedRun, TdcompressError, UnfinishedRun, UserError
@@ -116,7 +117,7 @@ def run_all(paths: Sequence[Path], work: Work) -> None:
         except TdcompressError as error:
             if len(paths) == 1 or work.crew is not None:
                 raise
-            print(f"tdcompress: {path.stem}: {error}", file=sys.stderr)
+            print_error(f"{path.stem}: {error}")
             failed[path.stem] = error
     if failed:
         kind = UserError if all(isinstance(error, UserError) for error in failed.values()) else TdcompressError
@@ -128,8 +129,6 @@ def run_one(path: Path, work: Work) -> None:
     """One recipe, and what it came to: see ``runs.run.run_recipe``."""
     from tdcompress.console import StageConsole
     from tdcompress.report import shrinking
-    from tdcompress.report.tables import summary
-    from tdcompress.report.terminal import render
 
     args, console = work.args, work.console
     recipe = read_recipe(path, args.set)
@@ -148,11 +147,7 @@ def run_one(path: Path, work: Work) -> None:
             waiting=watcher.waiting if args.wait else None,
             command=args.command,
         )
-    console.print(render(summary(done.report)))
-    for table in shrinking.tables(done.report)[:1]:  # its rows; `report` shows the layers too
-        console.print(render(table))
-    for note in done.report.notes:
-        console.print(note, style="bold", highlight=False)
+    print_report(console, done.report, shrinking.tables(done.report)[:1])  # its rows; `report` shows the layers too
     said = "everything was there already; nothing was run" if not done.made else f"{done.made} stages were run"
     console.print(f"{said}. Report and files: {done.folder}/report.html, .md, .json and *.onnx", highlight=False)
 

@@ -2,7 +2,10 @@
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,7 +13,11 @@ from tdcompress.errors import RecipeError
 from tdcompress.runs.parts import TRAINING, require_parts
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tdcompress.recipes.source import Recipe
+    from tdcompress.records import Report
+    from tdcompress.report.tables import Table
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb adds its parser."""
@@ -90,6 +97,29 @@ def positive(kind: Callable[[str], float]) -> Callable[[str], float]:
         return value
 
     return number
+
+
+def print_error(message: str) -> None:
+    """Say on stderr what is wrong, in one line; a terminal gets it folded between words, so that all of it can be read."""
+    line = f"tdcompress: {message}"
+    if sys.stderr.isatty():
+        width = max(40, shutil.get_terminal_size().columns)
+        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr)
+
+
+def print_report(console: "Console", report: "Report", tables: "Iterable[Table]") -> None:
+    """A report's summary, further tables, why accuracy at 0 % is low where it is, and the notes."""
+    from tdcompress.report.tables import summary
+    from tdcompress.report.terminal import render
+    from tdcompress.report.unpruned import explanation
+
+    for table in (summary(report), *tables):
+        console.print(render(table))
+    if why := explanation(report):
+        console.print(why, highlight=False)
+    for note in report.notes:
+        console.print(note, style="bold", highlight=False)
 
 
 def print_json(value: Any) -> None:

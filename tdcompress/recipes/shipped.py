@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tdcompress.errors import UserError, did_you_mean
 
+DEMO = "digits"
+
 
 def recipes_folder() -> Path:
     """Where the shipped recipes lie: beside the package in a checkout, under ``share/`` of an installation.
@@ -22,10 +24,11 @@ def recipes_folder() -> Path:
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Name -> first line of the comment at the top, for each shipped recipe."""
+    """Name -> first line of the comment at the top, for each shipped recipe: the demo, then the others, then those of folders."""
     folder = recipes_folder()
     found = {}
-    for path in sorted(folder.rglob("*.toml")):
+    paths = sorted(folder.rglob("*.toml"), key=lambda path: (path.stem != DEMO, path.parent != folder, path))
+    for path in paths:
         first = path.read_text(encoding="utf-8").splitlines()[0]
         found[path.relative_to(folder).with_suffix("").as_posix()] = first.lstrip("# ") if first.startswith("#") else ""
     return found

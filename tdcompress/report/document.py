@@ -9,6 +9,7 @@ from tdcompress.report import details, layers, shrinking, text
 from tdcompress.report.headline import sentences
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
+from tdcompress.report.unpruned import explanation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,7 @@ def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block
         Paragraph(text=" ".join(rest)) if rest else None,
         _chosen(report),
         figures.get("accuracy"),
+        Paragraph(text=why) if (why := explanation(report)) else None,
         *((summary(report), _latency_note(report)) if report.rows else ()),
         *extra,
         figures.get("bytes"),

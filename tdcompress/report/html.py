@@ -51,6 +51,11 @@ def render_document(document: Document, drawings: Mapping[str, str]) -> str:
     )
 
 
+def _unbroken(text: str) -> str:
+    """Running text in which no line begins with a percent sign."""
+    return escape(text).replace(" %", "&nbsp;%")
+
+
 def _block(block: Block, drawings: Mapping[str, str]) -> str:
     match block:
         case Table():
@@ -58,7 +63,7 @@ def _block(block: Block, drawings: Mapping[str, str]) -> str:
         case Section():
             return f"<h2>{escape(block.title)}</h2>\n"
         case Paragraph():
-            return f"<p{_class('lead' if block.lead else '')}>{escape(block.text)}</p>\n"
+            return f"<p{_class('lead' if block.lead else '')}>{_unbroken(block.text)}</p>\n"
         case Items():
             return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in block.items)}</ul>\n"
         case Facts():

@@ -7,7 +7,8 @@ from typing import Any
 from tdcompress.codec import decode
 from tdcompress.errors import UserError
 from tdcompress.records import Report, Row, RowLatency
-from tdcompress.report.tables import setting_of
+from tdcompress.report import text
+from tdcompress.report.tables import latency_under, setting_of
 
 BENCH_SCHEMA = 1
 DENSE_FILE = "dense.onnx"
@@ -50,6 +51,26 @@ def join_bench(report: Report, bench_json: Mapping[str, Any], sha256: Mapping[st
         rows[row.id] = _with_latency(rows[row.id], latency)
     name = str(host.get("id"))
     return dataclasses.replace(report, rows=tuple(rows.values()), hosts={**report.hosts, name: host})
+
+
+def joined_line(report: Report, bench_json: Mapping[str, Any]) -> str:
+    """What a benchmark adds to a report, in one line: rows, and where and how they were measured.
+
+    Args:
+        report: before it joined.
+        bench_json: as for `join_bench`, which has accepted it.
+    """
+    added: dict[str, list[str]] = {}
+    for index, measured in enumerate(bench_json["benchmark"]["rows"]):
+        row = _row_of(report, measured, f"benchmark.rows[{index}]")
+        if row is None:
+            continue
+        latency = _latency(measured, "")
+        again = " (in place of an earlier one)" if latency_under(row, setting_of(latency)) else ""
+        added.setdefault(f"{text.setting(latency)}, on {latency.host}", []).append(f"{row.id}{again}")
+    if not added:
+        return f"joined nothing: only {DENSE_FILE} was timed"
+    return "joined " + "; ".join(f"{', '.join(dict.fromkeys(rows))}: {how}" for how, rows in added.items())
 
 
 def keep_joined(report: Report, earlier: Report, unchanged: Collection[str]) -> Report:

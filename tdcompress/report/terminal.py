@@ -12,8 +12,11 @@ def render(table: Table) -> RenderableType:
     """What ``rich.console.Console.print`` draws: the table, and its notes under it."""
     title = Text(table.title, style="bold") if table.title else None
     grid = RichTable(title=title, title_justify="left", box=None, pad_edge=False)
-    for column in table.columns:
-        grid.add_column(Text(column.title, style="dim"), justify=column.align, overflow="fold")
+    for index, column in enumerate(table.columns):
+        # numbers are never broken over lines, nor is a name in the first column of a narrow table; words are
+        whole = column.align == "right" or (index == 0 and len(table.columns) == 2)
+        widest = max((len(row[index]) for row in table.rows), default=0) if whole else None
+        grid.add_column(Text(column.title, style="dim"), justify=column.align, overflow="fold", min_width=widest)
     for index, row in enumerate(table.rows):
         # Text, not str: a cell such as "[0.52, 0.55]" must not be read as rich's markup.
         grid.add_row(*(Text(cell) for cell in row), style="bold green" if index == table.highlight else None)

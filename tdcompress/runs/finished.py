@@ -1,7 +1,7 @@
 """A finished run, taken up again: compared with a published table, or joined by what other machines measured."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,31 +11,40 @@ from tdcompress.records import Report
 from tdcompress.report import dependence, markdown
 from tdcompress.report.comparison import compare, comparison_blocks
 from tdcompress.report.document import Document
-from tdcompress.report.join import join_bench
+from tdcompress.report.join import join_bench, joined_line
 from tdcompress.report.papers import published_table
 from tdcompress.report.write import write_report
 from tdcompress.runs.manifest import read_manifest, read_report, save_manifest
 
 
-def join_files(folder: Path, files: Sequence[Path]) -> Report:
+def join_files(folder: Path, files: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> Report:
     """Add the results of ``bench --json`` from other machines to a run's report, and write the report again.
+
+    Args:
+        folder: the run's.
+        files: the results.
+        say: told in one line what each file added, once all are accepted.
 
     Raises:
         UserError: a file that is not such a result, or that timed other files than this run's.
     """
     report, manifest = read_report(folder), read_manifest(folder)
+    lines = []
     for file in files:
         try:
             found = json.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: not readable as JSON ({error}); write it with `tdcompress bench --json`") from None
         try:
-            report = join_bench(report, found, manifest.files)
+            report, before = join_bench(report, found, manifest.files), report
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
+        lines.append(f"{file}: {joined_line(before, found)}")
     written = write_report(report, folder)
     digests = manifest.files | {path.name: sha256_file(path) for path in written}
     save_manifest(folder, replace(manifest, files=digests))
+    for line in lines:
+        say(line)
     return report
 
 

@@ -110,9 +110,9 @@ def keep_metrics(work: Workspace) -> None:
 
 
 def progress_text(now: Progress) -> str:
-    """What stands beside the bar of a training."""
+    """What stands beside the bar of a training; speed first, since a narrow terminal cuts the end."""
     loss = "" if now.loss is None else f"  loss {now.loss:.3f}"
-    return f"epoch {now.epoch}/{now.epochs}{loss}  {now.images_per_second:,.0f} images/s  {now.precision}"
+    return f"{now.images_per_second:,.0f} images/s  epoch {now.epoch}/{now.epochs}{loss}  {now.precision}"
 
 
 def device_name(device: torch.device, result: TrainResult) -> str:

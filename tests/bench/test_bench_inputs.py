@@ -100,6 +100,20 @@ def test_random_inputs_refuse_what_they_would_have_to_guess(tmp_path, spec, erro
         random_inputs(model_file(tmp_path, spec), 1, np.random.default_rng(0))
 
 
+def test_random_inputs_have_the_shapes_asked_for(tmp_path):
+    specs = ("image", TensorProto.FLOAT, (None, 3, None, None)), ("mask", TensorProto.UINT8, None)
+    file = model_file(tmp_path, *specs)
+    made = random_inputs(file, 2, np.random.default_rng(0), [(2, 3, 8, 6), (2, 5)])
+    assert {name: array.shape for name, array in made.items()} == {"image": (2, 3, 8, 6), "mask": (2, 5)}
+    for shapes, said in (
+        ([(2, 3, 8, 6)], "1 shapes are given; give one, like 1x3x224x224, for each of image, mask"),
+        ([(2, 4, 8, 6), (2, 5)], r"asked for is 'image' \(float, 2x4x8x6\), but .* takes 'image' \(float, \?x3x\?x\?\)"),
+        ([(1, 3, 8, 6), (2, 5)], "but the batch size is 2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            random_inputs(file, 2, np.random.default_rng(0), shapes)
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

@@ -1,0 +1,42 @@
+"""Why a network that was trained to be pruned can be worse unpruned: said where a report shows such a number."""
+
+from collections.abc import Iterable, Sequence
+
+from tdcompress.records import Report, Row
+from tdcompress.report import text
+from tdcompress.report.headline import HEADLINE_DROP
+from tdcompress.report.series import as_trained, group
+
+
+def explanation(report: Report) -> str | None:
+    """Why accuracy at 0 % is low, for a report in which it is; else None.
+
+    It is low where a network trained with targeted dropout has, unpruned, by more than ``HEADLINE_DROP`` less than the best
+    untargeted one of the report or, where the report has none, than one of its own prunings.
+    """
+    untargeted = [row.accuracy_dense for row in report.rows if row.method == "none"]
+    found: list[tuple[float, str, float]] = []
+    for series in group(as_trained(row) for row in report.rows if row.method == "targeted"):
+        unpruned = _mean(row.accuracy_dense for row in series.rows)
+        bar = max(untargeted) if untargeted else max(row.accuracy_onnx for row in _pruned(series.rows))
+        if unpruned < bar - HEADLINE_DROP:
+            found.append((unpruned, series.label, bar))
+    if not found:
+        return None
+    unpruned, label, bar = min(found)
+    beside = "the untargeted network has" if untargeted else "the same network has when it is pruned"
+    return (
+        f"Accuracy at 0 % pruned is low by design: {label} has {text.percent(unpruned)} % there, and {beside} "
+        f"{text.percent(bar)} %. Targeted dropout trains a network with its smallest weights or units dropped most of the time. "
+        "The weights that stay, and the statistics of BatchNorm where there is any, belong to that thinned network. "
+        "The whole one hardly ever ran. Judge it near the share that it was trained for, gamma."
+    )
+
+
+def _pruned(rows: Sequence[Row]) -> Sequence[Row]:
+    return [row for row in rows if row.fraction or row.keep_per_filter] or rows
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)

@@ -1,0 +1,96 @@
+"""What a person sees at 80 columns."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from tdcompress.commands import recipes, shared
+from tdcompress.console import StageConsole
+from tdcompress.recipes.shipped import shipped_recipes
+from tdcompress.stages.train import progress_text
+
+
+def terminal(width):
+    return Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, legacy_windows=False)
+
+
+def task(title, key="0"):
+    return SimpleNamespace(title=title, key=key)
+
+
+def drawn(watcher):
+    """The bars as they stand."""
+    with watcher.console.capture() as shown:
+        watcher.console.print(watcher.bars.get_renderable())
+    return shown.get().rstrip("\n").splitlines()
+
+
+LONG = "train cifar_resnet20 targeted(gamma=0.9, alpha=0.75, schedule=cubic, ramp_share=[0.0, 0.45])"
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_narrow_terminal_shows_bar_percent_speed_and_time_left(width):
+    watcher = StageConsole(terminal(width))
+    now = SimpleNamespace(epoch=12, epochs=40, loss=1.234, images_per_second=3204.4, precision="bfloat16")
+    progress = watcher.started(task(LONG))
+    for done in (100, 200, 300):
+        progress.update(done, 1000, progress_text(now))
+    (line,) = drawn(watcher)
+    assert len(line) <= width
+    assert line.startswith("train cifar_resnet20")
+    for shown in (" 30 %", "\u2501", "3,204 images/s", "epoch 12/40" if width > 80 else ""):
+        assert shown in line
+    assert any((part.count(":") and part.replace(":", "").replace("-", "").isdigit()) or part == "--:--" for part in line.split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lines_of_stages_that_are_done_fit(width):
+    console = terminal(width)
+    watcher = StageConsole(console)
+    watcher.started(task(LONG))
+    record = {"accuracy": 0.9876, "onnx_bytes": 123456, "notes": ()}
+    watcher.finished(task(LONG), SimpleNamespace(record=record), 12345.6)
+    watcher.reused(task(LONG), SimpleNamespace(record=record))
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= width and "98.76%" in line and "120.6 KiB" in line for line in lines)
+    assert lines[0].endswith("12345.6 s")
+
+
+def test_what_is_waited_for_has_a_bar_until_the_stage_begins():
+    watcher = StageConsole(terminal(80))
+    watcher.waiting("train 0123 is in use by process 7 on host since noon", 0.0)
+    watcher.waiting("train 0123 is in use by process 7 on host since noon", 3725.0)
+    (line,) = drawn(watcher)
+    assert "1:02:05  train 0123" in line
+    watcher.started(task("train"))
+    (line,) = drawn(watcher)
+    assert "waiting" not in line
+    assert watcher.console.file.getvalue().count("wait  0:00:00  train 0123 is in use by process 7") == 1
+
+
+def test_recipes_fit_the_terminal_with_the_demo_first(monkeypatch):
+    console = terminal(80)
+    monkeypatch.setattr("tdcompress.console.make_console", lambda: console)
+    recipes._list(shipped_recipes())
+    lines = console.file.getvalue().splitlines()
+    assert lines[1].startswith("digits ")
+    assert all(len(line.rstrip()) <= 80 for line in lines)
+    names = {line.split()[0] for line in lines if not line.startswith(" ")}
+    assert set(shipped_recipes()) <= names  # none is broken
+    order = list(shipped_recipes())
+    assert order.index("cifar10_resnet20") < order.index("paper/dependence")
+
+
+def test_an_error_is_folded_between_words_and_keeps_its_advice(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("COLUMNS", "60")
+    said = "the run long-name is in use by process 12 on a-host-with-a-name since noon; wait for it, or stop it and run again"
+    shared.print_error(said)
+    lines = stream.getvalue().splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    assert " ".join(line.strip() for line in lines) == f"tdcompress: {said}"
