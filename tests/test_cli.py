@@ -168,9 +168,9 @@ def test_one_recipe_that_fails_does_not_keep_the_others_from_running(call, tmp_p
 
 
 def test_several_processes_are_refused_before_anything_is_written(refused, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")  # and nothing else that torchrun says: no rendezvous is possible
     (tmp_path / "r.toml").write_text(RECIPE)
-    assert refused("run", "r.toml").startswith("started as several processes (torchrun), but a recipe runs in one")
+    assert refused("run", "r.toml").startswith("started as several processes (torchrun), each of which would make the whole run")
     assert not (tmp_path / "artifacts").exists()
 
 

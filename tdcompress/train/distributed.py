@@ -103,7 +103,7 @@ def elected(votes: Sequence[float]) -> int | None:
 
 def started_by_torchrun() -> bool:
     """Whether this is one of several processes, or torchrun's only one."""
-    return "WORLD_SIZE" in os.environ
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
 
 
 @contextmanager
