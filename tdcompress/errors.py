@@ -84,3 +84,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     containing = [name for name in known if word and word in name]
     near = containing if 0 < len(containing) <= 3 else difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def one_line(error: BaseException | str, at_most: int = 300) -> str:
+    """What somebody else's error says, for a message of ours: on one line, not too long, its type where it says nothing.
+
+    Args:
+        error: an exception, or its text.
+        at_most: characters; what is longer ends in "...".
+    """
+    text = " ".join(str(error).split()) or ("no message" if isinstance(error, str) else type(error).__name__)
+    return text if len(text) <= at_most else f"{text[: at_most - 3].rstrip()}..."

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.console import StageConsole, make_console
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 from tdcompress.files import StrPath
 from tdcompress.methods.base import Granularity
 from tdcompress.methods.wrapper import SparseNet
@@ -209,7 +209,7 @@ def _as_array(tensor: Tensor, name: str) -> Any:
     try:
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise UnsupportedError(f"{name} cannot be stored: {str(error).splitlines()[0]}") from error
+        raise UnsupportedError(f"{name} cannot be stored: {one_line(error)}") from error
 
 
 def run(

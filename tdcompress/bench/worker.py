@@ -20,7 +20,7 @@ from tdcompress.bench.backends.base import Inputs, Session
 from tdcompress.bench.job import JOBS, PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult, Target
 from tdcompress.bench.timing import StopRule, block_calls, time_pairs, timer_overhead_ns, warm_up
 from tdcompress.codec import decode, encode
-from tdcompress.errors import ModelError, TdcompressError
+from tdcompress.errors import ModelError, TdcompressError, one_line
 from tdcompress.limits import read_fact
 
 PROBE_RUNS = 3
@@ -133,8 +133,7 @@ def _run_once(session: Session, target: Target) -> int:
     except TdcompressError:
         raise
     except Exception as error:  # each runtime has its own, without a common base
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(f"{target.path}: {target.backend} fails on the inputs of this benchmark: {reason}") from error
+        raise ModelError(f"{target.path}: {target.backend} fails on the inputs of this benchmark: {one_line(error)}") from error
     return time.perf_counter_ns() - start
 
 

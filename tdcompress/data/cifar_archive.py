@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tdcompress.errors import DataError
+from tdcompress.errors import DataError, one_line
 
 MAX_BYTES = 1 << 30  # no archive of CIFAR holds more than 156 MB
 
@@ -50,7 +50,7 @@ def unpickle(content: bytes, where: str) -> Mapping[str, Any]:
     except DataError:
         raise
     except Exception as error:  # an unpickler raises whatever its opcodes run into
-        raise DataError(f"{where} is no archive of plain data: {type(error).__name__}: {error}") from error
+        raise DataError(f"{where} is no archive of plain data: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise DataError(f"{where} is no archive of plain data: it holds {type(value).__name__}, not a dict")
     return value

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tdcompress.errors import DataError
+from tdcompress.errors import DataError, one_line
 
 
 def fetch_archive(url: str, folder: Path, md5: str, title: str) -> None:
@@ -22,5 +22,4 @@ def fetch_archive(url: str, folder: Path, md5: str, title: str) -> None:
     try:
         download_and_extract_archive(url, download_root=str(folder), md5=md5)
     except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{title}: cannot fetch {url} ({reason}); fetch and unpack it by hand in {folder}") from error
+        raise DataError(f"{title}: cannot fetch {url} ({one_line(error)}); fetch and unpack it by hand in {folder}") from error

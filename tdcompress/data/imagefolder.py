@@ -16,7 +16,7 @@ from PIL import ImageOps
 
 from tdcompress.data.augment import Augmentation, Flip
 from tdcompress.data.base import Dataset, FileDataSettings, Images
-from tdcompress.errors import DataError
+from tdcompress.errors import DataError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 GIB = 1 << 30
@@ -125,7 +125,7 @@ def read_image(path: Path, size: int, resize: int) -> np.ndarray:
     except DataError:
         raise
     except (OSError, SyntaxError, ValueError, *BOMBS) as error:  # what Pillow raises for files that are no images
-        raise DataError(f"{path} is no readable image ({error}): remove or replace it") from error
+        raise DataError(f"{path} is no readable image ({one_line(error)}): remove or replace it") from error
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:

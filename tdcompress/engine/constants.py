@@ -17,7 +17,7 @@ import onnx
 import scipy.special
 
 from tdcompress.engine.read import MAX_ELEMENTS, Array, Node
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 
 Inputs = Sequence[Array | None]
 
@@ -415,5 +415,5 @@ def evaluate(node: Node, inputs: Inputs, opset: int) -> tuple[Array, ...]:
         with np.errstate(all="ignore"):
             result = function(inputs, node, opset)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError, ZeroDivisionError) as error:
-        raise ModelError(f"{node.label} cannot be evaluated: {error}") from error
+        raise ModelError(f"{node.label} cannot be evaluated: {one_line(error)}") from error
     return result if isinstance(result, tuple) else (result,)

@@ -18,7 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import in_file, load_model
 from tdcompress.onnxfile.load import opset as opset_of
@@ -99,7 +99,7 @@ def to_array(tensor: onnx.TensorProto) -> Array:
     try:
         return np.asarray(onnx.numpy_helper.to_array(tensor))
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise ModelError(f"tensor {tensor.name!r} is damaged: {error}; get the file again") from error
+        raise ModelError(f"tensor {tensor.name!r} is damaged: {one_line(error)}; get the file again") from error
 
 
 def _check_dims(dims: tuple[int, ...], name: str) -> None:
@@ -188,7 +188,9 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
             try:
                 attributes[attribute.name] = onnx.helper.get_attribute_value(attribute)
             except (ValueError, TypeError) as error:
-                raise ModelError(f"{proto.op_type} {name!r}: attribute {attribute.name!r} is damaged: {error}") from error
+                raise ModelError(
+                    f"{proto.op_type} {name!r}: attribute {attribute.name!r} is damaged: {one_line(error)}"
+                ) from error
     return Node(
         op=proto.op_type,
         name=name,
@@ -219,7 +221,7 @@ def _parse(data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
     except (DecodeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"the given bytes are not an ONNX model ({error})") from error
+        raise ModelError(f"the given bytes are not an ONNX model ({one_line(error)})") from error
     if not model.graph.node or not model.opset_import:
         raise ModelError("the given bytes are not an ONNX model (no nodes)")
     return model
@@ -229,7 +231,7 @@ def _check_model(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError, RuntimeError, DecodeError) as error:
-        raise ModelError(f"the ONNX checker refuses the model: {' '.join(str(error).split())[:300]}") from error
+        raise ModelError(f"the ONNX checker refuses the model: {one_line(error)}") from error
 
 
 def read_graph(source: Path | bytes, *, external_data: bool = False) -> Graph:

@@ -24,7 +24,7 @@ from tdcompress.engine.translate_logic import LOGIC
 from tdcompress.engine.translate_rows import ROWS
 from tdcompress.engine.translate_shapes import SHAPES
 from tdcompress.engine.translation import Translation, Translator
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 
 TRANSLATORS: Mapping[str, Translator] = MappingProxyType({**LAYERS, **ARITHMETIC, **LOGIC, **ROWS, **SHAPES})
 """Every operator that the engine runs, but If, which is settled when a model is loaded."""
@@ -137,7 +137,7 @@ def translate_nodes(state: Translation, nodes: Sequence[Node]) -> None:
         try:
             translate_node(state, node)
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError) as error:
-            raise ModelError(f"{node.label} has inputs or attributes that do not fit: {error}") from error
+            raise ModelError(f"{node.label} has inputs or attributes that do not fit: {one_line(error)}") from error
 
 
 def translate_node(state: Translation, node: Node) -> None:

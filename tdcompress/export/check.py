@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tdcompress.errors import UnsupportedError, VerificationError
+from tdcompress.errors import UnsupportedError, VerificationError, one_line
 from tdcompress.export.outputs import named_outputs
 from tdcompress.onnxfile.load import in_file
 from tdcompress.onnxfile.runtime import open_session
@@ -102,7 +102,7 @@ def check_agreement(
     except (VerificationError, UnsupportedError):
         raise
     except Exception as error:
-        raise VerificationError(f"{name}: cannot be compared with torch: {' '.join(str(error).split())}") from error
+        raise VerificationError(f"{name}: cannot be compared with torch: {one_line(error)}") from error
     finally:
         model.train(training)
     return Agreement(max_error=worst, max_output=largest, batches=batches, samples=min(max(batches), len(inputs[0])))
@@ -148,7 +148,7 @@ def _expected(model: nn.Module, rows: Sequence[Tensor], inputs: Sequence[str], s
     except UnsupportedError:
         raise
     except Exception as error:  # user code raises anything
-        raise ValueError(f"the network does not take {said}: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"the network does not take {said}: {one_line(error)}") from error
 
 
 def _compare(given: NDArray[np.generic], expected: NDArray[np.generic], what: str, relative: float) -> tuple[float, float]:

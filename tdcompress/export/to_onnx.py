@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 from tdcompress.export.check import BATCH, BATCHES, Agreement, OnnxNetwork, batched, check_agreement
 from tdcompress.export.outputs import flat_outputs, named_outputs
 from tdcompress.export.torchlib import table_made_once
@@ -92,7 +92,7 @@ def to_model_proto(
     except UnsupportedError as error:
         raise UnsupportedError(f"{kind} cannot be exported to ONNX: {error}") from error
     except Exception as error:  # the exporter raises many types; each says in its first lines what it could not do
-        reason = " ".join(str(error.__cause__ or error).split())[:400]
+        reason = one_line(error.__cause__ or error, at_most=400)
         raise UnsupportedError(f"{kind} cannot be exported to ONNX {_with(free_axes)}: {reason}{_hint(inputs, own)}") from error
     finally:
         model.train(training)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tdcompress.artifacts import Artifact
 from tdcompress.data.base import Dataset
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, one_line
 from tdcompress.files import published
 from tdcompress.lineage.origin import Origin, origin_of
 from tdcompress.lineage.samples import example_inputs
@@ -113,8 +113,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{path}: does not hold the weights of this {type(model).__name__}: {reason}") from None
+        raise ModelError(f"{path}: does not hold the weights of this {type(model).__name__}: {one_line(error)}") from None
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

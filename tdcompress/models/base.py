@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, one_line
 
 Image = tuple[int, int, int]
 """The shape of one input image: (C, H, W)."""
@@ -74,8 +74,7 @@ def require_logits(name: str, model: nn.Module, classes: int, image: Image, devi
         with torch.no_grad():
             logits = functional_call(model.eval(), state, (torch.zeros(batch, *image, device=device),))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{name} cannot take images of shape {image} (C, H, W): {reason}") from error
+        raise ModelError(f"{name} cannot take images of shape {image} (C, H, W): {one_line(error)}") from error
     finally:
         model.train(training)
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (batch, classes):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, one_line
 from tdcompress.models.base import Image, ModelSettings, require_logits
 from tdcompress.sparsity.units import MATRIX_TYPES
 
@@ -39,7 +39,7 @@ class TorchvisionSettings(ModelSettings):
         try:
             model: nn.Module = models.get_model(self.architecture, weights=None, num_classes=classes, **options)
         except (AssertionError, ValueError) as error:
-            raise ModelError(f"{self.name} cannot be built for {height}x{width} images: {error}") from error
+            raise ModelError(f"{self.name} cannot be built for {height}x{width} images: {one_line(error)}") from error
         model.unprunable = self.spared(model, classes)  # type: ignore[assignment]
         require_logits(self.name, model, classes, image, device="meta")
         return model

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, one_line
 from tdcompress.models.base import Image, ModelSettings, require_logits
 
 GROUP = "tdcompress.models"
@@ -55,7 +55,7 @@ def user_settings_type(name: str) -> type[UserSettings]:
         factory = point.load()
         parameters = list(inspect.signature(factory, eval_str=True).parameters.values())
     except Exception as error:  # whatever importing another package runs into
-        raise ModelError(f"entry point {name} = {point.value} of {GROUP} cannot be loaded: {error}") from error
+        raise ModelError(f"entry point {name} = {point.value} of {GROUP} cannot be loaded: {one_line(error)}") from error
     if len(parameters) < 2:
         raise ModelError(f"entry point {name} = {point.value} of {GROUP} has to take (classes, image)")
     keys = [_key(parameter, name) for parameter in parameters[2:] if parameter.kind is not parameter.VAR_KEYWORD]

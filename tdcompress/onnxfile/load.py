@@ -9,7 +9,7 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError, Message
 
 from tdcompress import files
-from tdcompress.errors import ModelError, UnsupportedError, VerificationError
+from tdcompress.errors import ModelError, UnsupportedError, VerificationError, one_line
 from tdcompress.files import StrPath
 from tdcompress.onnxfile.graphs import all_tensors, every_node
 
@@ -54,7 +54,7 @@ def load_model(path: StrPath, *, external_data: bool = False) -> onnx.ModelProto
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise ModelError(f"{path}: not a valid ONNX model: {first_line(error)}") from error
+        raise ModelError(f"{path}: not a valid ONNX model: {one_line(error)}") from error
     return model
 
 
@@ -198,8 +198,3 @@ def _read_external(path: Path, tensors: list[onnx.TensorProto]) -> None:
             tensor.raw_data = stream.read(length)
         tensor.ClearField("data_location")
         tensor.ClearField("external_data")
-
-
-def first_line(error: Exception) -> str:
-    """What an error of onnx or onnxruntime says before it goes into detail; its type where it says nothing."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -7,7 +7,7 @@ import onnx
 import onnx.shape_inference
 from onnx import version_converter
 
-from tdcompress.errors import UnsupportedError
+from tdcompress.errors import UnsupportedError, one_line
 from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import opset
 from tdcompress.onnxfile.tensors import PACKABLE, from_array, to_array
@@ -89,7 +89,7 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
         raised: onnx.ModelProto = version_converter.convert_version(model, LOWEST_OPSET)
     except (RuntimeError, ValueError) as error:
         raise UnsupportedError(
-            f"operator set {opset(model)} cannot be raised to {LOWEST_OPSET}: {error}; export the model again"
+            f"operator set {opset(model)} cannot be raised to {LOWEST_OPSET}: {one_line(error)}; export the model again"
         ) from error
     del raised.metadata_props[:]
     raised.metadata_props.extend(model.metadata_props)

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tdcompress.errors import ModelError, UnsupportedError, VerificationError
+from tdcompress.errors import ModelError, UnsupportedError, VerificationError, one_line
 from tdcompress.files import StrPath
 from tdcompress.onnxfile.load import in_file, load_model, save_model, serialised
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
@@ -164,7 +164,7 @@ def _quantised(
                     extra_options={"WeightSymmetric": True},
                 )
         except Exception as error:  # the quantiser raises many types, onnxruntime's among them
-            raise UnsupportedError(f"onnxruntime cannot quantise this model: {error}") from error
+            raise UnsupportedError(f"onnxruntime cannot quantise this model: {one_line(error)}") from error
         return onnx.load(folded_path), strip(onnx.load(quantised_path))
 
 

@@ -9,9 +9,8 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from tdcompress.errors import VerificationError
+from tdcompress.errors import VerificationError, one_line
 from tdcompress.onnxfile.encodings.base import Key, Section, Weight
-from tdcompress.onnxfile.load import first_line
 from tdcompress.onnxfile.tensors import Array
 
 _ERRORS_ONLY = 3  # onnxruntime's log level; it warns about harmless things while it folds
@@ -55,7 +54,7 @@ def open_session(
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        raise VerificationError(f"onnxruntime does not load the model: {first_line(error)}") from error
+        raise VerificationError(f"onnxruntime does not load the model: {one_line(error)}") from error
 
 
 def run(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Array]:
@@ -67,7 +66,7 @@ def run(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Arra
     try:
         outputs: list[Array] = session.run(None, dict(inputs))
     except Exception as error:
-        raise VerificationError(f"onnxruntime does not run the model: {first_line(error)}") from error
+        raise VerificationError(f"onnxruntime does not run the model: {one_line(error)}") from error
     return outputs
 
 

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import numpy_helper
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, one_line
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +38,7 @@ def to_array(tensor: onnx.TensorProto) -> Array:
     try:
         return np.asarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as error:
-        raise ModelError(f"weight {tensor.name!r}: shape {list(tensor.dims)} and data do not fit: {error}") from error
+        raise ModelError(f"weight {tensor.name!r}: shape {list(tensor.dims)} and data do not fit: {one_line(error)}") from error
 
 
 def from_array(array: Array, name: str) -> onnx.TensorProto:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import torch
 
 from tdcompress.artifacts import Store
-from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError
+from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError, one_line
 from tdcompress.locks import hold
 from tdcompress.pipeline import Crew, Machine, Runner, Task, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
@@ -178,7 +178,7 @@ class _Pool:
             self.failed[f"{task.title} ({task.key})"] = error
         except Exception as error:  # a fault of ours: the others go on, and all is told
             traceback.print_exc()
-            self.failed[f"{task.title} ({task.key})"] = TrainingError(f"{type(error).__name__}: {error}")
+            self.failed[f"{task.title} ({task.key})"] = TrainingError(f"{type(error).__name__}: {one_line(error)}")
         else:
             self.done.add(task.key)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.overrides import TorchFunctionMode
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, one_line
 from tdcompress.sparsity.freeze import unfreeze
 
 
@@ -54,4 +54,4 @@ def duplicate(model: nn.Module) -> nn.Module:
         with _AnyTensor():
             return unfreeze(copy.deepcopy(model))
     except Exception as error:  # user classes raise anything
-        raise ModelError(f"{name} cannot be copied: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(f"{name} cannot be copied: {type(error).__name__}: {one_line(error)}") from error

@@ -6,13 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 from tdcompress.shrink.duplicate import duplicate
 from tdcompress.sparsity.units import require_module, require_values
 
@@ -82,7 +81,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
                 exported = exported.run_decompositions({})
     except Exception as error:  # torch.export raises dozens of types, user code any
         raise UnsupportedError(
-            f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: {_one_line(error)}"
+            f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: {one_line(error)}"
         ) from error
     first_name = _first_names(model)
     tensors, state, narrowable = {}, {}, set()
@@ -225,8 +224,3 @@ def _writes(graph: fx.Graph) -> bool:
 def _drops_nothing(node: fx.Node) -> bool:
     """Whether an in-place operator is dropout in eval mode, as classifiers have it behind a flatten."""
     return "dropout" in str(node.target) and node.args[-1] is False
-
-
-def _one_line(error: Any) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else "no message"

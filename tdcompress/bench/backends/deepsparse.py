@@ -19,7 +19,7 @@ import numpy as np
 
 from tdcompress.bench.backends import deepsparse_child
 from tdcompress.bench.backends.base import Inputs, require_cpu
-from tdcompress.errors import ModelError, TdcompressError, UnsupportedError
+from tdcompress.errors import ModelError, TdcompressError, UnsupportedError, one_line
 
 PYTHON = "TDCOMPRESS_DEEPSPARSE_PYTHON"
 ADVICE = f"python3.11 -m venv ds && ds/bin/pip install deepsparse==1.8.0 && export {PYTHON}=$PWD/ds/bin/python"
@@ -85,7 +85,7 @@ class Child:
             self._send(json.dumps(job).encode() + b"\n")
             answer = self._answer()
         if "error" in answer:
-            raise ModelError(f"{path}: deepsparse cannot load it: {' '.join(str(answer['error']).split())}")
+            raise ModelError(f"{path}: deepsparse cannot load it: {one_line(answer['error'])}")
         return float(answer["fraction"])
 
     def ask(self, what: bytes) -> None:
@@ -98,7 +98,7 @@ class Child:
         assert self._process.stdout is not None
         answer = self._process.stdout.read(1)
         if answer != b".":
-            raise TdcompressError(f"deepsparse: {self._answer()['error']}")
+            raise TdcompressError(f"deepsparse: {one_line(self._answer()['error'])}")
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None

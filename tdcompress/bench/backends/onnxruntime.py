@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tdcompress.bench.backends.base import Inputs
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 
 # Denormals stay as the runtime's default has them (slow, not flushed), for the baseline and for every candidate.
 CONFIG: Mapping[str, str] = {
@@ -119,4 +119,4 @@ def refuse_fallback(path: Path, asked: str, used: str, placement: Mapping[str, i
 def last_line(error: BaseException) -> str:
     """The part of a runtime's message that names the cause, on one line."""
     lines = str(error).strip().splitlines()
-    return " ".join(lines[-1].split()) if lines else type(error).__name__
+    return one_line(lines[-1] if lines else error)

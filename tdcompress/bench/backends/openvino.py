@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tdcompress.bench.backends.base import Inputs, require_cpu
-from tdcompress.errors import ModelError, UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError, one_line
 
 
 class OpenVinoSession:
@@ -50,6 +50,6 @@ class OpenVinoBackend:
             model = self._core.read_model(str(path))
             compiled = self._core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
-            raise ModelError(f"{path}: openvino cannot load it: {' '.join(str(error).split())}") from error
+            raise ModelError(f"{path}: openvino cannot load it: {one_line(error)}") from error
         precision = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         return OpenVinoSession(compiled.create_infer_request(), inputs, {**settings, "precision": precision})
