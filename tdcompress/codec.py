@@ -1,15 +1,20 @@
 """Frozen dataclasses <-> JSON values: records on disk, jobs between processes, and the tables of a recipe.
 
-``decode`` checks every type, so a wrong value has the same message wherever it was written.
+``decode`` checks every type, so a wrong value has the same message wherever it was written. Fields that older versions wrote, and
+that mean nothing any more, are named in a dataclass's ``RETIRED``: they are passed over.
 """
 
 import dataclasses
+import json
 import math
 import types
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, Union
+
+from tdcompress.errors import ArtifactError, one_line
 
 T = TypeVar("T")
 Json = Any
@@ -77,6 +82,23 @@ def decode(kind: type[T], value: Json, where: str = "") -> T:
     return result
 
 
+def decode_file(kind: type[T], path: Path) -> T:
+    """Read a record that a run wrote as a JSON file.
+
+    Args:
+        kind: as for ``decode``.
+        path: the file.
+
+    Raises:
+        ArtifactError: no such file, not JSON, or not such a record.
+    """
+    try:
+        return decode(kind, json.loads(path.read_bytes()), path.stem)
+    except (OSError, ValueError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else one_line(error)
+        raise ArtifactError(f"{path}: damaged, or of another version ({reason}); run the recipe again to rebuild it") from None
+
+
 def _decode(kind: Any, value: Json, where: str) -> Any:
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -140,6 +162,7 @@ def _decode_dataclass(kind: type[Any], value: Json, where: str) -> Any:
         raise ValueError(f"{where}: a table is needed, not {value!r}")
     fields = {field.name: field for field in dataclasses.fields(kind)}
     hints = typing.get_type_hints(kind)
+    value = {key: item for key, item in value.items() if key not in getattr(kind, "RETIRED", ())}
     for key in value:
         if key not in fields:
             raise UnknownKeyError(f"{where}.{key}".lstrip("."), tuple(fields))

@@ -10,8 +10,6 @@ from pathlib import Path
 StrPath = str | os.PathLike[str]
 """What every public function takes for a path."""
 
-_CHUNK_BYTES = 1 << 20
-
 
 def fsync_folder(folder: Path) -> None:
     """Make a rename in this folder durable, where the system opens folders; on Windows its file system sees to that."""
@@ -63,8 +61,5 @@ def write_text(path: Path, text: str) -> None:
 
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

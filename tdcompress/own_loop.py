@@ -12,6 +12,7 @@ from tdcompress.interface import Scope, Unit, check_granularity, find_groups
 from tdcompress.methods.base import Granularity, Step
 from tdcompress.methods.targeted import Targeted, TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.seeds import derived_seed
 from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, schedule_by_name
 from tdcompress.sparsity.shares import Shares

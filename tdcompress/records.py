@@ -4,7 +4,7 @@ A record is data: no behaviour, no paths, no tensors; ``tdcompress.codec`` turns
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,11 +253,12 @@ class Row(RowConfig):
         sparsity_prunable: share of zeros (0..1) among the prunable weights of the pruned network, before shrinking.
         sparsity_model: likewise among all its parameters.
         onnx_bytes: of the file as it lies in the run's folder.
-        selectable: whether it may become ``model.onnx``.
         layers: how much of each prunable matrix was kept, before shrinking.
         why: what can make this row faster than the dense file, or why nothing can.
         shrunk: what shrinking did, layer by layer.
     """
+
+    RETIRED: ClassVar[frozenset[str]] = frozenset({"selectable"})
 
     id: str
     train_seconds: float
@@ -277,7 +278,6 @@ class Row(RowConfig):
     dense_onnx_bytes: int
     bound_bytes: float
     stored_bytes: int | None
-    selectable: bool
     why: str
     latency: tuple[RowLatency, ...] = ()
     layers: tuple[LayerCount, ...] = ()

@@ -10,12 +10,9 @@ from onnx import TensorProto, helper
 
 from tdcompress.bench.modelfile import InputSpec, ModelFile
 from tdcompress.errors import ModelError, UnsupportedError, UserError
+from tdcompress.onnxfile.runtime import random_array
 
 Array = NDArray[Any]
-
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-BYTES = (TensorProto.UINT8, TensorProto.INT8)
-INDICES = (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT16, TensorProto.INT16, TensorProto.BOOL)
 
 
 def check_same_inputs(baseline: ModelFile, files: Sequence[ModelFile]) -> None:
@@ -102,14 +99,10 @@ def _random_input(model: ModelFile, spec: InputSpec, batch: int, generator: np.r
     shape = tuple(batch if size is None else size for size in spec.shape)
     if shape and shape[0] != batch:
         raise ModelError(f"{model.path}: {_describe(spec)} fixes the batch size; ask for batch {shape[0]}")
-    if spec.element_type in FLOATS:
-        return generator.standard_normal(shape).astype(_dtype(spec))
-    if spec.element_type in BYTES:
-        limits = np.iinfo(_dtype(spec))
-        return generator.integers(limits.min, limits.max, shape, dtype=_dtype(spec), endpoint=True)
-    if spec.element_type in INDICES:
-        return generator.integers(0, 2, shape).astype(_dtype(spec))
-    raise UnsupportedError(f"{model.path}: no random data for {_describe(spec)}; {advice}")
+    dtype = _dtype(spec)
+    if dtype.kind not in "fiub":
+        raise UnsupportedError(f"{model.path}: no random data for {_describe(spec)}; {advice}")
+    return random_array(dtype, shape, generator)
 
 
 def _fits(one: InputSpec, other: InputSpec) -> bool:

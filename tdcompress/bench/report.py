@@ -1,6 +1,5 @@
 """What a benchmark found: host, protocol, one latency for each file, raw samples; JSON there and back."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +7,11 @@ from dataclasses import dataclass
 from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
 from tdcompress.codec import decode, encode
-from tdcompress.errors import ArtifactError
-from tdcompress.records import Claim
+from tdcompress.errors import UserError
+from tdcompress.records import Claim, RowLatency
 
 SCHEMA = 1
+_HOW = "write it with `tdcompress bench ... --baseline dense.onnx --json FILE`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,22 @@ class Latency:
     load_ns: int
     first_run_ns: int
     peak_rss_bytes: int | None
+
+    def of_row(self) -> RowLatency:
+        """What a run's report keeps of it."""
+        return RowLatency(
+            host=self.host,
+            backend=self.backend,
+            provider=self.provider,
+            threads=self.threads,
+            batch=self.batch,
+            p50_ns=self.p50_ns,
+            ratio_to_dense=self.ratio_to_dense,
+            ratio_low=self.ratio_low,
+            ratio_high=self.ratio_high,
+            claim=self.claim,
+            reason=self.claim_reason,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +141,6 @@ class BenchReport:
     rows: tuple[Latency, ...]
     samples: tuple[Samples, ...]
 
-    def without_samples(self) -> "BenchReport":
-        """The same without the raw times, for a report that only quotes it."""
-        return dataclasses.replace(self, samples=())
-
     def to_json(self) -> str:
         """JSON text with a schema version."""
         return json.dumps({"schema": SCHEMA, "benchmark": encode(self)}) + "\n"
@@ -142,19 +154,17 @@ class BenchReport:
             where: file name for messages.
 
         Raises:
-            ArtifactError: not JSON, another schema, or a field that is missing, unknown or of another type.
+            UserError: not JSON, another schema, or a field that is missing, unknown or of another type.
         """
         try:
             content = json.loads(text)
         except ValueError as error:
-            raise ArtifactError(f"{where}: not a benchmark's JSON ({error}); run the benchmark again") from error
+            raise UserError(f"{where}: not a benchmark's JSON ({error}); {_HOW}") from error
         if not isinstance(content, dict) or set(content) != {"schema", "benchmark"}:
-            raise ArtifactError(f"{where}: not a benchmark's JSON; write it with `tdcompress bench --json`")
+            raise UserError(f"{where}: not a benchmark's JSON; {_HOW}")
         if content["schema"] != SCHEMA:
-            raise ArtifactError(
-                f"{where}: benchmark schema {content['schema']!r} is not the {SCHEMA} of this version; run it again"
-            )
+            raise UserError(f"{where}: benchmark schema {content['schema']!r} is not the {SCHEMA} of this version; run it again")
         try:
             return decode(cls, content["benchmark"], "benchmark")
         except ValueError as error:
-            raise ArtifactError(f"{where}: {error}; run the benchmark again") from error
+            raise UserError(f"{where}: {error}; {_HOW}") from error

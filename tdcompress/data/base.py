@@ -13,6 +13,7 @@ from torch import Tensor
 from tdcompress.data.augment import Augmentation, Flip
 from tdcompress.data.preprocess import Normalise, Preprocess, normalised
 from tdcompress.errors import DataError
+from tdcompress.files import sha256_file
 
 HashFile = Callable[[Path], str]
 
@@ -182,7 +183,7 @@ class FileDataSettings(DataSettings):
         digest = hashlib.sha256()
         root = self.root_folder()
         for path in self.files():
-            line = f"{path.relative_to(root).as_posix()}\0{(hash_file or sha256_of_file)(path)}\n"
+            line = f"{path.relative_to(root).as_posix()}\0{(hash_file or sha256_file)(path)}\n"
             digest.update(line.encode())
         return digest.hexdigest()
 
@@ -203,12 +204,6 @@ class FileDataSettings(DataSettings):
             f"{title}: {path} is missing; set data.root to the folder that holds {layout}/, or data.download = true to fetch it, "
             f"or put {url} there, unpacked or not"
         )
-
-
-def sha256_of_file(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_images(*parts: Images) -> str:

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tdcompress.errors import TdcompressError, UnsupportedError
-from tdcompress.files import fsync_file
+from tdcompress.files import fsync_file, sha256_file
 
 SOURCE = Path(__file__).parent / "csrc"
 PACKAGED = Path(__file__).parent / "compiled"
@@ -164,7 +164,7 @@ def _stem(machine: str) -> str:
 
 
 def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return sha256_file(path)[:16]
 
 
 def find_library(folder: Path, machine: str) -> Path | None:

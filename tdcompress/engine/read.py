@@ -19,6 +19,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from tdcompress.errors import ModelError, UnsupportedError, one_line
+from tdcompress.onnxfile.encodings.base import Room
+from tdcompress.onnxfile.encodings.coo import decode_coo
 from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import in_file, load_model
 from tdcompress.onnxfile.load import opset as opset_of
@@ -114,21 +116,8 @@ def _check_dims(dims: tuple[int, ...], name: str) -> None:
 
 def _to_dense(sparse: onnx.SparseTensorProto) -> Array:
     """A sparse initializer (COO; linear or per-axis indices) as a dense array."""
-    name, dims = sparse.values.name, tuple(sparse.dims)
-    _check_dims(dims, name)
-    values, indices = to_array(sparse.values), to_array(sparse.indices)
-    if values.ndim != 1 or indices.dtype != np.int64:
-        raise ModelError(f"sparse tensor {name!r}: values must be a vector and indices int64; get the file again")
-    if indices.ndim == 2 and indices.shape == (values.size, len(dims)):
-        if ((indices < 0) | (indices >= np.array(dims))).any():
-            raise ModelError(f"sparse tensor {name!r}: an index is outside its shape {dims}; get the file again")
-        indices = np.ravel_multi_index(tuple(indices.T), dims)
-    size = int(np.prod(dims))
-    if indices.shape != values.shape or (indices.size and (indices.min() < 0 or indices.max() >= size)):
-        raise ModelError(f"sparse tensor {name!r}: indices do not fit its shape {dims}; get the file again")
-    dense = np.zeros(size, values.dtype)
-    dense[indices] = values
-    return dense.reshape(dims)
+    _check_dims(tuple(sparse.dims), sparse.values.name)
+    return decode_coo(sparse, Room(left_bytes=MAX_CONSTANT_BYTES))
 
 
 def _check_size(model: onnx.ModelProto) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tdcompress.data.base import Dataset
-from tdcompress.train.samples import TrainData, derived_seed, first_sides
+from tdcompress.seeds import derived_seed
+from tdcompress.train.samples import TrainData, first_sides
 
 BATCH = 500
 

@@ -1,6 +1,7 @@
 """What onnxruntime makes of a model when it loads it, whatever its values are called and however its nodes are ordered."""
 
 import hashlib
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ import onnx
 import onnxruntime as ort
 
 from tdcompress.errors import VerificationError
+from tdcompress.onnxfile.encodings.base import Room
+from tdcompress.onnxfile.encodings.coo import decode_coo
 from tdcompress.onnxfile.runtime import open_session
-from tdcompress.onnxfile.tensors import Array, to_array
+from tdcompress.onnxfile.tensors import Array, from_array, to_array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +87,11 @@ def _digest(
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> Array:
-    """A sparse initializer as onnxruntime writes it: flat indices of any integer type."""
-    values = to_array(sparse.values)
-    dense = np.zeros(int(np.prod(sparse.dims)), values.dtype)
-    dense[to_array(sparse.indices).reshape(-1)] = values
-    return dense.reshape(tuple(sparse.dims))
+    """A sparse initializer as onnxruntime writes it: with indices of any integer type, where ONNX has int64 alone."""
+    wide = onnx.SparseTensorProto()
+    wide.CopyFrom(sparse)
+    wide.indices.CopyFrom(from_array(to_array(sparse.indices).astype(np.int64), ""))
+    return decode_coo(wide, Room(left_bytes=sys.maxsize))
 
 
 def _weight(array: Array, contents: bool) -> str:

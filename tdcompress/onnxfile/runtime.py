@@ -1,8 +1,9 @@
 """onnxruntime as a judge: open a model, run it, compare."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -70,8 +71,24 @@ def run(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Arra
     return outputs
 
 
+def random_array(dtype: np.dtype[Any], shape: Sequence[int], generator: np.random.Generator) -> Array:
+    """Random data for an input: normal floats, uniform bytes, zeros and ones for other integers (valid as indices).
+
+    Args:
+        dtype: of numbers or booleans.
+        shape: as wanted.
+        generator: what it is drawn from.
+    """
+    if dtype.kind == "f":
+        return generator.standard_normal(shape).astype(dtype)
+    if dtype.kind in "iu" and dtype.itemsize == 1:
+        limits = np.iinfo(dtype)
+        return generator.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    return generator.integers(0, 2, shape).astype(dtype)
+
+
 def random_inputs(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, Array] | None:
-    """Standard normal floats and zeros for other types; None where a size other than the first is free.
+    """Inputs as `random_array` makes them; None where a size but the first is free, or a type is unknown.
 
     Args:
         session: what is fed.
@@ -85,8 +102,7 @@ def random_inputs(session: ort.InferenceSession, batch: int, seed: int) -> dict[
         shape = [batch if place == 0 and not isinstance(size, int) else size for place, size in enumerate(value.shape)]
         if dtype is None or not all(isinstance(size, int) for size in shape):
             return None
-        is_float = np.issubdtype(dtype, np.floating)
-        inputs[value.name] = generator.standard_normal(shape).astype(dtype) if is_float else np.zeros(shape, dtype)
+        inputs[value.name] = random_array(np.dtype(dtype), shape, generator)
     return inputs
 
 

@@ -1,6 +1,5 @@
 """Check an ONNX file on the machine that will run it: well-formed, loads, and gives the outputs that were recorded."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import onnxruntime as ort
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.files import StrPath
+from tdcompress.npz import read_npz
 from tdcompress.onnxfile.graphs import every_node
 from tdcompress.onnxfile.load import in_file, load_model, opset
 from tdcompress.onnxfile.reports import VerifyReport
@@ -128,19 +128,8 @@ def read_samples(path: Path, output: str = "output") -> tuple[Array, Array]:
     Raises:
         ModelError: no such file, not an .npz, too large, arrays missing, not numbers, not finite, or of unequal N.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > MAX_SAMPLES_BYTES:
-            raise ModelError(f"{path}: samples of {unpacked} bytes; at most {MAX_SAMPLES_BYTES}")
-        with np.load(path, allow_pickle=False) as arrays:
-            inputs, outputs = arrays["input"], arrays[output]
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
-    except KeyError as error:
-        raise ModelError(f"{path}: arrays `input` and `{output}` are needed") from error
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not a samples file: {error}") from error
+    arrays = read_npz(path, "file of samples", at_most=MAX_SAMPLES_BYTES, names=("input", output))
+    inputs, outputs = arrays["input"], arrays[output]
     for name, array in (("input", inputs), (output, outputs)):
         if array.dtype.kind not in "fiu" or array.ndim < 1 or not np.all(np.isfinite(array)):
             raise ModelError(f"{path}: `{name}` must be finite numbers with a first axis of samples")

@@ -9,7 +9,7 @@ from tdcompress.data.base import DataSettings
 from tdcompress.methods.base import MethodSettings
 from tdcompress.recipes.experiment import TABLES, Experiment
 from tdcompress.records import RowConfig
-from tdcompress.report.text import plural
+from tdcompress.report.text import named_method, plural
 from tdcompress.stages.export import Values
 from tdcompress.stages.prune import Share
 
@@ -49,8 +49,7 @@ def row_config(experiment: Experiment, values: Values, differs: Mapping[str, Any
 
 def method_label(method: MethodSettings) -> str:
     """How people and the papers write a method: "targeted(alpha=0.66,gamma=0.75)"."""
-    inside = ",".join(f"{key}={value}" for key, value in sorted(telling_options(method).items()))
-    return f"{method.name}({inside})" if inside else method.name
+    return named_method(method.name, telling_options(method))
 
 
 def share_label(pruning: Share) -> str:

@@ -1,22 +1,23 @@
 """The analysis of section 5.1 as people read it: |delta E| beside Table 1, and the dependence matrices as in Figure 1."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tdcompress.codec import decode, encode
-from tdcompress.errors import ArtifactError, UserError
+from tdcompress.codec import decode_file, encode
+from tdcompress.errors import UserError
 from tdcompress.files import write_bytes
+from tdcompress.npz import write_npz
 from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report import canvas, colours, markdown
 from tdcompress.report.comparison import differing_tasks
 from tdcompress.report.document import Block, Document, Figure, Items, Paragraph
 from tdcompress.report.papers import matches, published_table, read_heading
 from tdcompress.report.tables import Table, numbers, texts
+from tdcompress.report.text import named_method
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -50,10 +51,7 @@ def write_dependence(folder: Path, records: Sequence[AnalysisRecord], matrices: 
         write_bytes(folder / f"{FIGURE.name}.png", png)
     blocks = (*comparison(records, report), *((FIGURE,) if drawn else ()))
     write_bytes(folder / DOCUMENT, markdown.render_document(document(blocks, report.model)).encode())
-    packed = io.BytesIO()
-    arrays: dict[str, Any] = {str(index): matrix for index, matrix in enumerate(matrices)}
-    np.savez_compressed(packed, allow_pickle=False, **arrays)
-    write_bytes(folder / MATRICES, packed.getvalue())
+    write_npz(folder / MATRICES, {str(index): matrix for index, matrix in enumerate(matrices)}, compress=True)
     write_bytes(folder / RECORDS, (json.dumps([encode(record) for record in records], indent=1) + "\n").encode())
 
 
@@ -67,10 +65,7 @@ def read_dependence(folder: Path) -> tuple[AnalysisRecord, ...]:
     path = folder / RECORDS
     if not path.is_file():
         raise UserError(f"{folder}: no analysis to compare with table {TABLE}; give the recipe an [analyse] table")
-    try:
-        return tuple(decode(AnalysisRecord, item, RECORDS) for item in json.loads(path.read_bytes()))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: damaged, or of another version ({error}); run the recipe again to rebuild it") from None
+    return decode_file(tuple[AnalysisRecord, ...], path)
 
 
 def document(blocks: Sequence[Block], model: str) -> Document:
@@ -106,9 +101,8 @@ def comparison(records: Sequence[AnalysisRecord], report: Report) -> tuple[Block
 
 def label(record: AnalysisRecord) -> str:
     """A training as the papers write it, "targeted(alpha=0.5,gamma=0.75)", with the pruned share where it is not theirs."""
-    inside = ",".join(f"{key}={value:g}" for key, value in sorted(record.options.items()) if isinstance(value, float))
     share = "" if record.fraction == FRACTION else f", {record.fraction:.4g} pruned"
-    return (f"{record.method}({inside})" if inside else record.method) + share
+    return named_method(record.method, {key: value for key, value in record.options.items() if isinstance(value, float)}) + share
 
 
 def _beside_published(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float] | None]]) -> Table:

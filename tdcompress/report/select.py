@@ -16,7 +16,7 @@ def select_row(
     """Choose the smallest row that is accurate enough.
 
     Args:
-        rows: all of a run; those that are not selectable take no part.
+        rows: all of a run.
         max_accuracy_drop: how far (0..1) the deployed accuracy may lie below the reference.
         smallest: "onnx_bytes", "parameters_nonzero", or "latency": the ratio to dense under the setting that most rows were
             measured in, where a ratio without a claim counts as 1.
@@ -32,10 +32,10 @@ def select_row(
     if smallest not in _MEASURES:
         raise UserError(f"export.select.smallest is {smallest!r}; it is one of {', '.join(_MEASURES)}")
     limit = f"{text.percent(max_accuracy_drop)} points of the dense {text.percent(reference_accuracy)} %"
-    enough = [row for row in rows if row.selectable and row.accuracy_onnx >= reference_accuracy - max_accuracy_drop - _TOLERANCE]
+    enough = [row for row in rows if row.accuracy_onnx >= reference_accuracy - max_accuracy_drop - _TOLERANCE]
     if not enough:
-        best = max((row for row in rows if row.selectable), key=lambda row: row.accuracy_onnx, default=None)
-        nearest = f"; the best is {best.id} with {text.percent(best.accuracy_onnx)} %" if best else "; no row may be selected"
+        best = max(rows, key=lambda row: row.accuracy_onnx, default=None)
+        nearest = f"; the best is {best.id} with {text.percent(best.accuracy_onnx)} %" if best else "; there is none"
         return None, f"No row became model.onnx: none is within {limit}{nearest}."
     measured = [(row, value) for row in enough if (value := _MEASURES[smallest](rows, row)) is not None]
     if not measured:

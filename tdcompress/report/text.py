@@ -1,5 +1,7 @@
 """Numbers as people read them: one function per quantity, used by every table, sentence and plot."""
 
+from collections.abc import Mapping
+
 from tdcompress.records import Row, RowLatency
 
 _CLAIM_WORDS = {"faster": "faster", "slower": "slower", "none": "no claim"}
@@ -62,6 +64,14 @@ def setting(latency: RowLatency) -> str:
     provider = latency.provider.removesuffix("ExecutionProvider")
     runtime = latency.backend if provider in ("", "CPU", latency.backend) else f"{latency.backend} {provider}"
     return f"{runtime}, {latency.threads} thread{'s' * (latency.threads != 1)}, batch {latency.batch}"
+
+
+def named_method(name: str, options: Mapping[str, object]) -> str:
+    """A method as the papers write it: "targeted(alpha=0.66,gamma=0.75)"."""
+    inside = ",".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in sorted(options.items())
+    )
+    return f"{name}({inside})" if inside else name
 
 
 def plural(granularity: str) -> str:

@@ -1,11 +1,11 @@
 """A finished run, taken up again: compared with a published table, or joined by what other machines measured."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tdcompress.errors import UserError
+from tdcompress.bench.report import BenchReport
+from tdcompress.errors import UserError, one_line
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report
 from tdcompress.report import dependence, markdown
@@ -32,14 +32,15 @@ def join_files(folder: Path, files: Sequence[Path], say: Callable[[str], None] =
     lines = []
     for file in files:
         try:
-            found = json.loads(file.read_bytes())
+            text = file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UserError(f"{file}: not readable as JSON ({error}); write it with `tdcompress bench --json`") from None
+            raise UserError(f"{file}: cannot be read ({one_line(error)})") from None
+        bench = BenchReport.from_json(text, str(file))
         try:
-            report, before = join_bench(report, found, manifest.files), report
+            report, before = join_bench(report, bench, manifest.files), report
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
-        lines.append(f"{file}: {joined_line(before, found)}")
+        lines.append(f"{file}: {joined_line(before, bench)}")
     written = write_report(report, folder)
     digests = manifest.files | {path.name: sha256_file(path) for path in written}
     save_manifest(folder, replace(manifest, files=digests))

@@ -10,6 +10,7 @@ import numpy as np
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import decode, encode
 from tdcompress.files import published, sha256_file, write_text
+from tdcompress.npz import write_npz
 from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.pipeline import Task
@@ -97,8 +98,7 @@ def write_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
         with np.load(artifact.file(EXPORTED_SAMPLES), allow_pickle=False) as archive:
             arrays["input"] = archive["input"]
             arrays[f"output/{name}"] = archive["output"]
-    with published(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    write_npz(path, arrays)
 
 
 def resolved_values(plan: RunPlan) -> dict[str, Any]:

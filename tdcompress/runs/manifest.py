@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tdcompress.artifacts import FORMAT, MANIFEST
-from tdcompress.codec import decode, encode
+from tdcompress.codec import decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report
@@ -61,12 +60,9 @@ def read_manifest(folder: Path) -> RunManifest:
     """
     path = folder / MANIFEST
     try:
-        manifest = decode(RunManifest, json.loads(path.read_bytes()), "manifest")
-    except (OSError, ValueError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error
-        raise ArtifactError(
-            f"{path}: not a readable manifest ({reason}); is {folder} a run's folder? if so, run the recipe again"
-        ) from None
+        manifest = decode_file(RunManifest, path)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}; is {folder} a run's folder?") from None
     if manifest.format != FORMAT:
         raise ArtifactError(f"{path}: format {manifest.format}, this version reads {FORMAT}; run the recipe again to rebuild it")
     return manifest
@@ -83,10 +79,7 @@ def read_report(folder: Path) -> Report:
     if not path.is_file():
         state = f"has no {REPORT} yet: run its recipe again to finish it" if folder.is_dir() else "no such run"
         raise UserError(f"{folder}: {state}; `tdcompress status` lists the runs")
-    try:
-        return decode(Report, json.loads(path.read_bytes()), "report")
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: damaged, or of another version ({error}); run the recipe again to rebuild it") from None
+    return decode_file(Report, path)
 
 
 def save_links(folder: Path, links: Mapping[str, Mapping[str, str]]) -> None:
@@ -102,10 +95,10 @@ def save_links(folder: Path, links: Mapping[str, Mapping[str, str]]) -> None:
 def linked_stages(folder: Path) -> list[Path]:
     """The folders of all stages behind a run that are there; none where the links cannot be read."""
     try:
-        links: dict[str, dict[str, Any]] = json.loads((folder / STAGES).read_bytes())
-        relative = sorted({str(link) for row in links.values() for link in row.values()})
-    except (OSError, ValueError, AttributeError):
+        links = decode_file(dict[str, dict[str, str]], folder / STAGES)
+    except ArtifactError:
         return []
+    relative = sorted({link for row in links.values() for link in row.values()})
     return [path for link in relative if (path := (folder / link).resolve()).is_dir()]
 
 

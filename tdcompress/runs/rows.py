@@ -166,7 +166,6 @@ def make_row(
         dense_onnx_bytes=shipped_bytes[DENSE_FILE],
         bound_bytes=exported.bound_bytes,
         stored_bytes=stored.stored_bytes if stored else None,
-        selectable=True,
         why=why(row, shrunk),
         latency=latency,
         layers=whole.layers,

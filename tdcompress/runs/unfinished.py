@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdcompress.codec import decode, encode
+from tdcompress.codec import decode_file, encode
+from tdcompress.errors import ArtifactError
 from tdcompress.files import write_text
 from tdcompress.locks import holder
 from tdcompress.pipeline import Task
@@ -92,8 +93,8 @@ def unfinished_runs(root: Path) -> list[Unfinished]:
     found = []
     for path in sorted((root / ".locks").glob("run-*.json")):
         try:
-            intent = decode(Intent, json.loads(path.read_bytes()))
-        except (OSError, ValueError):
+            intent = decode_file(Intent, path)
+        except ArtifactError:
             continue  # finished this moment, or of another version
         found.append(_unfinished(root, intent, path))
     return found

@@ -1,14 +1,12 @@
 """Check what is to be deployed: one ONNX file, or a run's whole folder. Needs no torch."""
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from tdcompress.artifacts import check_files
-from tdcompress.errors import ArtifactError, UserError
+from tdcompress.errors import ArtifactError, ModelError, UserError
 from tdcompress.files import StrPath
+from tdcompress.npz import npz_names
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.verify import verify_onnx
 from tdcompress.runs.manifest import MANIFEST, REPORT, SAMPLES, RunManifest, read_manifest, read_report
@@ -62,10 +60,9 @@ def _holds(samples: Path, output: str) -> bool:
     if not samples.is_file():
         return False
     try:
-        with np.load(samples, allow_pickle=False) as archive:
-            return output in archive.files
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{samples}: not a readable file of samples ({error}); fetch the run's folder again") from None
+        return output in npz_names(samples, "file of samples")
+    except ModelError as error:
+        raise ArtifactError(f"{error}; fetch the run's folder again") from None
 
 
 def _check_manifest(folder: Path, manifest: RunManifest) -> None:

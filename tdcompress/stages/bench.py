@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 from tdcompress.bench.benchmark import benchmark
-from tdcompress.bench.report import BenchReport
 from tdcompress.codec import encode
 from tdcompress.files import write_text
 from tdcompress.pipeline import Stage, Workspace
@@ -87,29 +86,9 @@ def run(settings: Settings, work: Workspace) -> BenchRecord:
         )
         write_text(work.folder / f"bench-{backend}-{threads}-{batch}.json", report.to_json())
         hosts[report.host.id] = encode(report.host)
-        for name, latency in zip(names, row_latencies(report), strict=True):
-            rows[name] += (latency,)
+        for name, latency in zip(names, report.rows, strict=True):
+            rows[name] += (latency.of_row(),)
     return BenchRecord(rows=rows, hosts=hosts)
-
-
-def row_latencies(report: BenchReport) -> list[RowLatency]:
-    """What a report's rows say of each file."""
-    return [
-        RowLatency(
-            host=row.host,
-            backend=row.backend,
-            provider=row.provider,
-            threads=row.threads,
-            batch=row.batch,
-            p50_ns=row.p50_ns,
-            ratio_to_dense=row.ratio_to_dense,
-            ratio_low=row.ratio_low,
-            ratio_high=row.ratio_high,
-            claim=row.claim,
-            reason=row.claim_reason,
-        )
-        for row in report.rows
-    ]
 
 
 def real_inputs(samples: Path, batch: int) -> np.ndarray:

@@ -15,10 +15,10 @@ from tdcompress.data.base import Dataset
 from tdcompress.errors import VerificationError
 from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.to_onnx import FromPixels, metadata_strings, to_model_proto
-from tdcompress.files import published
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of, settings_of
 from tdcompress.lineage.samples import BATCH
+from tdcompress.npz import write_npz
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
@@ -249,8 +249,7 @@ def write_samples(path: Path, samples: Tensor, output: np.ndarray) -> None:
             `verify` allows for that.
     """
     arrays = {"input": samples[:SHIPPED_SAMPLES].contiguous().numpy(), "output": output[:SHIPPED_SAMPLES]}
-    with published(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    write_npz(path, arrays)
 
 
 def count_correct(network: OnnxNetwork, data: Dataset, prepare: Prepare, work: Workspace) -> int:

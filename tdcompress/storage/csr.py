@@ -5,7 +5,6 @@ not worth it (biases, affines, dense matrices) has the part dense. scipy's ``sav
 """
 
 import math
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from tdcompress.errors import ModelError
-from tdcompress.files import StrPath, published
+from tdcompress.files import StrPath
+from tdcompress.npz import read_npz, write_npz
 
 Array = NDArray[Any]
 MAX_BYTES = 8 << 30
-MAX_RATIO = 2000  # unpacked / packed; deflate, which save_arrays uses, reaches 1032 at most
 _PARTS = {"dense"}, {"data", "indices", "indptr", "shape"}
 _KINDS = "fiub"
 _INDEX_TYPES = (np.uint8, np.uint16, np.uint32, np.uint64)
@@ -48,8 +47,7 @@ def save_arrays(arrays: Mapping[str, Array], path: Path) -> int:
             raise ModelError(f"{path}: tensor {name!r} has values that are not finite; train it again")
         for part, values in _encode(array).items():
             parts[f"{name}|{part}"] = values
-    with published(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **parts)
+    write_npz(path, parts, compress=True)
     return path.stat().st_size
 
 
@@ -103,7 +101,7 @@ def _densify(matrix: csr_array) -> Array:
 
 
 def _load(path: Path) -> dict[str, tuple[csr_array | Array, tuple[int, ...]]]:
-    arrays = _read_npz(path)
+    arrays = read_npz(path, "file of sparse weights", at_most=MAX_BYTES)
     tensors: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         name, bar, part = key.rpartition("|")
@@ -124,26 +122,6 @@ def _load(path: Path) -> dict[str, tuple[csr_array | Array, tuple[int, ...]]]:
             loaded[name] = _check_csr(path, name, left, **parts)
             left -= math.prod(loaded[name][1]) * parts["data"].itemsize
     return loaded
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    try:
-        packed = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > min(MAX_BYTES, MAX_RATIO * packed):
-            raise ModelError(f"{path}: unpacks to {unpacked} bytes from {packed}; refused as a decompression bomb")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {key: arrays[key] for key in arrays.files}
-    except ModelError:
-        raise
-    except Exception as error:  # for crafted headers numpy and zipfile raise many types, MemoryError and SyntaxError too
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{path}: not a readable file of sparse weights ({reason})") from None
-    for key, array in found.items():
-        if not isinstance(array, np.ndarray):
-            raise ModelError(f"{path}: {key!r} is not an array")
-    return found
 
 
 def _check_csr(

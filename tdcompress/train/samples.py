@@ -1,12 +1,13 @@
 """Samples that live on the device, and the order in which an epoch takes them."""
 
 import copy
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from tdcompress.seeds import derived_seed
 
 
 class Augment(Protocol):
@@ -58,13 +59,6 @@ class TrainData:
         """Each ``stride``-th sample from ``first`` on, without copying."""
         sides = None if self.sides is None else self.sides[first::stride]
         return replace(self, pixels=self.pixels[first::stride], labels=self.labels[first::stride], sides=sides)
-
-
-def derived_seed(seed: int, *stream: str | int) -> int:
-    """A seed for one named stream of random numbers; streams of one run are independent of each other."""
-    text = "/".join(str(part) for part in (seed, *stream))
-    # torch's CPU generator uses the low 32 bits, so a mixed hash and not seed + i
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> Tensor:

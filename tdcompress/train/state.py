@@ -1,6 +1,6 @@
 """A training's tensors by name, and back: network, method, optimizer.
 
-Random generators are not among them: what a step draws follows from the seed and the step's number (`samples.derived_seed`).
+Random generators are not among them: what a step draws follows from the seed and the step's number (`seeds.derived_seed`).
 """
 
 from collections.abc import Mapping

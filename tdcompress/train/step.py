@@ -10,10 +10,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tdcompress.methods.base import Step
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.seeds import derived_seed
 from tdcompress.train.distill import Teacher
 from tdcompress.train.distributed import World, elected, vote
 from tdcompress.train.evaluate import Precision, autocast
-from tdcompress.train.samples import TrainData, derived_seed
+from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.update import Updater
 

@@ -1,6 +1,5 @@
 """What can travel: published artefacts, and unfinished trainings with their newest checkpoint."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import MANIFEST, SCRATCH, Store, content_key, load_artifact
+from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file
 from tdcompress.pipeline import TASK
@@ -114,11 +114,7 @@ def check_unfinished(folder: Path) -> None:
         ArtifactError: it says nothing, or is the key of something else.
     """
     path = folder / SCRATCH / TASK
-    try:
-        identity = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}), so its key cannot be checked") from None
-    _check_key(folder.name.removesuffix(_PARTIAL), identity, path)
+    _check_key(folder.name.removesuffix(_PARTIAL), decode_file(dict[str, Any], path), path)
 
 
 def newest_step(folder: Path) -> int | None:

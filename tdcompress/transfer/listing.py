@@ -1,10 +1,11 @@
 """What an artifacts folder holds, as a table."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import MANIFEST, SCRATCH
+from tdcompress.codec import decode_file
+from tdcompress.errors import ArtifactError
 from tdcompress.pipeline import TASK
 from tdcompress.report import text
 from tdcompress.report.tables import Table, numbers, texts
@@ -37,7 +38,6 @@ def _what(described: dict[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return decode_file(dict[str, Any], path)
+    except ArtifactError:
         return {}
-    return found if isinstance(found, dict) else {}

@@ -16,7 +16,7 @@ ACCURACIES = {
 }
 OPTIONS = {
     "none": {},
-    "dropout": {"rate": 0.594},
+    "dropout": {"alpha": 0.594},
     "targeted": {"gamma": 0.9, "alpha": 0.66, "schedule": "constant"},
 }
 UNIT_WHY = "Units were removed: fewer channels are computed, so any runtime can be faster."
@@ -65,7 +65,6 @@ def _row(method: str, fraction: float, accuracy: float, *, granularity: str = "w
         "dense_onnx_bytes": 4 * (PRUNABLE + OTHER) + 3_100,
         "bound_bytes": bound,
         "stored_bytes": kept * 5 + 4 * OTHER if granularity == "weight" else None,
-        "selectable": True,
         "why": WEIGHT_WHY if granularity == "weight" else UNIT_WHY,
         "latency": latency,
     }

@@ -55,7 +55,7 @@ def test_where_nothing_is_kept_the_axis_is_linear(make_row, make_report):
 def test_lines_are_named_at_their_ends_without_touching(report):
     drawing = accuracy_plot.plot(report)
     found = names(drawing)
-    assert [name for name, _ in found] == ["dense 98.61", "targeted", "γ 0.9, α 0.66", "dropout", "rate 0.594", "none"]
+    assert [name for name, _ in found] == ["dense 98.61", "targeted", "γ 0.9, α 0.66", "dropout", "α 0.594", "none"]
     (axes,) = drawing.axes
     for _, box in found:
         assert axes.get_window_extent().x1 < box.x0 < box.x1 <= drawing.bbox.x1

@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from html.parser import HTMLParser
 
@@ -61,7 +62,7 @@ def test_everything_is_escaped(small_report):
         Figure(name="f", alt=HOSTILE, caption=HOSTILE),
         Table(title=HOSTILE, columns=(Column(title=HOSTILE),), rows=((HOSTILE,),), notes=(HOSTILE,)),
     )
-    document = compose(small_report, figures={}, extra=blocks)
+    document = dataclasses.replace(compose(small_report, figures={}), blocks=blocks)
     page = Page(render_document(document, {"f": "<svg></svg>"}))
     names = {tag for tag, _ in page.tags}
     assert not names & {"script", "img", "link", "iframe", "object"}

@@ -45,7 +45,6 @@ def row(experiment: Experiment) -> Row:
         dense_onnx_bytes=1,
         bound_bytes=1.0,
         stored_bytes=None,
-        selectable=True,
         why="",
     )
 

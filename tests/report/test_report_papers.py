@@ -45,7 +45,6 @@ def row(method: str = "none", fraction: float | None = 0.0, accuracy: float = 0.
         "dense_onnx_bytes": 500,
         "bound_bytes": 400.0,
         "stored_bytes": 400,
-        "selectable": True,
         "why": "",
     }
     return Row(**(fields | changes))

@@ -7,7 +7,7 @@ from tdcompress.report.series import dense_accuracy, group, mean_accuracy, prune
 
 def test_rows_group_by_everything_but_fraction_and_seed(report):
     series = group(report.rows)
-    assert [line.label for line in series] == ["none", "dropout (rate 0.594)", "targeted (γ 0.9, α 0.66)"]
+    assert [line.label for line in series] == ["none", "dropout (α 0.594)", "targeted (γ 0.9, α 0.66)"]
     assert [len(line.rows) for line in series] == [6, 6, 6]
     assert group(()) == ()
 

@@ -102,7 +102,7 @@ def test_latencies_of_a_host_hold_that_host_alone(report):
 
 
 def test_one_training_is_told_once(report):
-    assert [line[0] for line in details.trainings(report).rows] == ["none", "dropout (rate 0.594)", "targeted (γ 0.9, α 0.66)"]
+    assert [line[0] for line in details.trainings(report).rows] == ["none", "dropout (α 0.594)", "targeted (γ 0.9, α 0.66)"]
 
 
 def test_a_training_has_its_own_epochs_and_names_those_of_fine_tuning(make_row, make_report):

@@ -8,7 +8,6 @@ import pytest
 from tdcompress.codec import decode
 from tdcompress.records import Report
 from tdcompress.report import canvas, plots
-from tdcompress.report.document import Paragraph
 from tdcompress.report.write import WITHOUT_PLOTS, to_json, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -16,14 +15,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def test_everything_is_written_and_the_record_reads_back(report, tmp_path):
     folder = tmp_path / "run"
-    files = write_report(report, folder, extra=(Paragraph(text="beside published tables"),))
+    files = write_report(report, folder)
 
     plots_ = [f"{name}.{kind}" for name in ("accuracy", "bytes", "latency") for kind in ("svg", "png")]
     assert [path.name for path in files] == [*plots_, "report.md", "report.html", "report.json"]
     assert sorted(folder.iterdir()) == sorted(files)  # no temporary file stays
     assert decode(Report, json.loads((folder / "report.json").read_text()), "report.json") == report
-    for name in ("report.md", "report.html"):
-        assert "beside published tables" in (folder / name).read_text()
     for name in ("accuracy", "bytes", "latency"):
         assert (folder / f"{name}.png").read_bytes().startswith(PNG)
         assert f"]({name}.png)" in (folder / "report.md").read_text()

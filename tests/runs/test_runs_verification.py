@@ -89,8 +89,8 @@ def change(run, **values):
     ("damage", "said"),
     [
         (lambda run: (run / "manifest.json").unlink(), "no such file.*is .* a run's folder"),
-        (lambda run: (run / "manifest.json").write_text("[]"), "not a readable manifest"),
-        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "not a readable manifest"),
+        (lambda run: (run / "manifest.json").write_text("[]"), "damaged, or of another version"),
+        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "damaged, or of another version"),
         (lambda run: change(run, files={}, recipe_key="another"), "does not agree with report.json"),
         (lambda run: [path.unlink() for path in run.glob("*.onnx")] and rehash(run), r"names no \.onnx file"),
         (lambda run: change(run, files={"../x.onnx": "0"}), "outside its folder"),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tdcompress.errors import TrainingError
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.seeds import derived_seed
 from tdcompress.train.average import RunningAverage
 from tdcompress.train.distill import Teacher
 from tdcompress.train.evaluate import Precision
@@ -20,7 +21,7 @@ from tdcompress.train.fast.program import Program, State
 from tdcompress.train.fast.support import PREFIX, layout_of
 from tdcompress.train.fast.tables import Course, EpochTable
 from tdcompress.train.fast.update import Rule
-from tdcompress.train.samples import TrainData, derived_seed
+from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 
 Mode = Literal["direct", "graph", "compiled"]
