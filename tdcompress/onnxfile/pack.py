@@ -16,6 +16,7 @@ from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
 from tdcompress.onnxfile.optimised import optimised_differently
+from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_halved, plan
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
@@ -65,10 +66,15 @@ def pack_onnx(
     return report
 
 
+@graph_pass()
 def pack_model(
     source: onnx.ModelProto, values: Values = "float32", prefer: Prefer = "speed", *, sparse: bool = True
 ) -> tuple[onnx.ModelProto, PackReport]:
     """As `pack_onnx`, on a model in memory; the source is not changed.
+
+    Requires: a well-formed graph (`passes.malformed`); it may be packed already.
+    Ensures: weights that decode bit for bit (each section is run through onnxruntime), a graph that onnxruntime optimises to the
+    same one, and what `onnx.checker` accepted of the source it accepts of the result; else the source as it is.
 
     Args:
         source: the model.

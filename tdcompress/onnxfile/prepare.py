@@ -10,6 +10,7 @@ from onnx import version_converter
 from tdcompress.errors import UnsupportedError, one_line
 from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import opset
+from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.tensors import PACKABLE, from_array, to_array
 from tdcompress.onnxfile.weights import constant_tensor
 
@@ -17,6 +18,22 @@ LOWEST_OPSET = 13  # Split takes its sizes as an input since then
 _LOWEST_IR = 7  # the file format that opset 13 came with
 
 
+def _not_current(model: onnx.ModelProto) -> str:
+    if opset(model) < LOWEST_OPSET or model.ir_version < _LOWEST_IR:
+        return f"operator set {opset(model)}, file format {model.ir_version}"
+    return ""
+
+
+def _has_constants(model: onnx.ModelProto) -> str:
+    for _, graph in graphs(model):
+        for node in graph.node:
+            tensor = constant_tensor(node)
+            if tensor is not None and tensor.data_type in PACKABLE:
+                return f"the weight {node.output[0]!r} is still in a Constant node"
+    return ""
+
+
+@graph_pass(_not_current, _has_constants)
 def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """A copy with every weight as an initializer of a current file format, and how many weights were -0.0.
 
@@ -25,7 +42,11 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     - An operator set older than 13 is raised to 13 by onnx's own converter.
     - -0.0 becomes +0.0: masks that multiply leave it behind, and a network cannot tell but by dividing by it.
 
+    Requires: a well-formed graph (`passes.malformed`) whose weights are not packed (`densified`).
+    Ensures: the same network; operator set 13 or later, file format 7 or later, no weight in a Constant node.
+
     Raises:
+        ModelError: the graph is malformed, or a weight's shape and data do not fit together.
         UnsupportedError: onnx cannot raise the operator set.
     """
     ready = with_current_opset(model)
@@ -37,10 +58,15 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     return ready, negative_zeros
 
 
+@graph_pass(_not_current)
 def with_current_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a current file format and of operator set 13 at least.
 
+    Requires: a well-formed graph.
+    Ensures: the same network; operator set 13 or later, file format 7 or later.
+
     Raises:
+        ModelError: the graph is malformed.
         UnsupportedError: onnx cannot raise the operator set.
     """
     ready = onnx.ModelProto()

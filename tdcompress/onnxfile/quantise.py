@@ -24,6 +24,7 @@ from tdcompress.files import StrPath
 from tdcompress.onnxfile.load import in_file, load_model, save_model, serialised
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
+from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.prepare import prepared
 from tdcompress.onnxfile.reports import Prefer, QuantiseReport, WeightRange
 from tdcompress.onnxfile.runtime import compare_outputs, open_session
@@ -80,6 +81,7 @@ def quantise_int8(
     return report
 
 
+@graph_pass()
 def quantise_model(
     source: onnx.ModelProto,
     calibration: Array,
@@ -90,6 +92,9 @@ def quantise_model(
     prefer: Prefer = "speed",
 ) -> tuple[onnx.ModelProto, QuantiseReport]:
     """As `quantise_int8`, on a model in memory; the source is not changed.
+
+    Requires: a well-formed graph (`passes.malformed`) of one input; it may be packed.
+    Ensures: at least one weight is int8, and no more outputs than before are NaN or infinite on the calibration samples.
 
     Args:
         source: the model.

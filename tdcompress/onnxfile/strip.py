@@ -11,6 +11,7 @@ from onnx import numpy_helper
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.load import STANDARD
 from tdcompress.onnxfile.optimised import optimised_differently
+from tdcompress.onnxfile.passes import graph_pass
 
 # float16 is left alone: its denormals are ordinary small weights, and CPUs widen it before they compute.
 _FLUSHED: Mapping[int, type[np.floating[Any]]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
@@ -18,11 +19,26 @@ _FLUSHED: Mapping[int, type[np.floating[Any]]] = {onnx.TensorProto.FLOAT: np.flo
 _EXPORTERS = ("pkg.torch.", "pkg.onnxscript.")  # how torch's exporters begin the keys of their own metadata
 
 
+def _documented(model: onnx.ModelProto) -> str:
+    return next((f"{node.op_type} {node.name!r} still has a doc string" for node in every_node(model) if node.doc_string), "")
+
+
+def _foreign_domains(model: onnx.ModelProto) -> str:
+    used = {*STANDARD, *(node.domain for node in every_node(model))}
+    return next(
+        (f"it imports {entry.domain!r}, which no node uses" for entry in model.opset_import if entry.domain not in used), ""
+    )
+
+
+@graph_pass(_documented)
 def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without doc strings and what exporters note about themselves (stack traces, signatures).
 
     The model's own `metadata_props` stay, but for those that torch's exporters name as theirs. So do the shapes of values
     (`value_info`): onnxruntime fuses some operators only where it knows these. Those of weights say nothing new, and go.
+
+    Requires: a well-formed graph (`passes.malformed`).
+    Ensures: the same nodes and weights; no doc strings.
     """
     slim = onnx.ModelProto()
     slim.CopyFrom(model)
@@ -37,12 +53,16 @@ def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
+@graph_pass(_documented, _foreign_domains)
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without what running does not need; it computes the same.
 
     Besides what `undocumented` removes, unused domains and attributes that equal their operator's default are gone, and
     denormal weights (on many CPUs x10 to x100 slower) are zero. The shapes of values go where all operators are standard ones,
     which every reader can infer again, and onnxruntime's optimised graph is the same without.
+
+    Requires: a well-formed graph.
+    Ensures: the same network but for denormal weights; no doc strings, no domain that nothing uses.
     """
     slim = undocumented(model)
     used = {*STANDARD, *(node.domain for node in every_node(slim))}
