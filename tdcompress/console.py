@@ -131,7 +131,19 @@ class StageProgress:
         if self.owner.bars.disable and time.monotonic() - self.told > _PLAIN_SECONDS:
             self.told = time.monotonic()
             share = f"{done / total:.0%}" if total else ""
-            self.owner.console.print(f"...   {self.title}  {share}  {text}", highlight=False, soft_wrap=True)
+            left = next(task.time_remaining for task in self.owner.bars.tasks if task.id == self.bar)
+            words = [self.title, share, time_left(left), text]
+            self.owner.console.print("  ".join(["... ", *filter(None, words)]), highlight=False, soft_wrap=True)
+
+
+def time_left(seconds: float | None) -> str:
+    """What is left of a stage in words: "40 s left", "1 h 05 min left"; nothing where it cannot be told yet."""
+    if seconds is None:
+        return ""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s left"
+    return f"{minutes // 60} h {minutes % 60:02} min left" if minutes >= 60 else f"{minutes} min left"
 
 
 def _clock(seconds: float) -> str:

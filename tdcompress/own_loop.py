@@ -17,7 +17,6 @@ from tdcompress.shrink.trace import ExampleInputs
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, schedule_by_name
 from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import Targets, prunable_weights
-from tdcompress.train.samples import derived_seed
 from tdcompress.train.update import FrozenZeros
 
 EXACT = 2**53  # up to which float64 holds every whole number

@@ -8,10 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdcompress.errors import UnsupportedError
-
 Batches = Sequence[tuple[Tensor, Tensor]]
-LARGEST_HESSIAN = 8_192  # weights; 64 Mi entries, half a GiB in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,23 +86,6 @@ def _bend(slopes: Sequence[Tensor], weights: Sequence[Tensor], vectors: Tensor) 
         for bend, piece, weight in zip(bends, pieces, weights, strict=True)
     ]
     return torch.cat(flattened, dim=1)
-
-
-def hessian(model: nn.Module, batches: Batches, names: Sequence[str]) -> Tensor:
-    """The whole Hessian of a small network, (N, N).
-
-    Raises:
-        UnsupportedError: more weights than fit.
-    """
-    params = dict(model.named_parameters())
-    count = sum(params[name].numel() for name in names)
-    if count > LARGEST_HESSIAN:
-        raise UnsupportedError(
-            f"the Hessian of {count:,} weights has {count**2:,} entries, more than {LARGEST_HESSIAN:,} squared; "
-            "use `dependence_matrix`, which sums over bins of weights"
-        )
-    like = params[names[0]]
-    return curvature(model, batches, names, torch.eye(count, dtype=like.dtype, device=like.device)).products
 
 
 @torch.no_grad()

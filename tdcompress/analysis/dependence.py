@@ -23,11 +23,6 @@ class Dependence:
     matrix: Tensor
     kept_bins: int
 
-    @property
-    def pruned_sum(self) -> float:
-        """The lower right corner: d' H d, twice the curvature term of the loss's change."""
-        return float(self.matrix[self.kept_bins :, self.kept_bins :].sum())
-
 
 def dependence_matrix(
     model: nn.Module, batches: Batches, masks: Masks, *, bins: int, progress: Callable[[int], None] = lambda done: None

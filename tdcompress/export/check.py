@@ -67,16 +67,16 @@ def check_agreement(
     inputs: Sequence[Tensor],
     network: OnnxNetwork,
     *,
-    batches: Sequence[int] = BATCHES,
     free_axes: Sequence[int] = BATCH,
 ) -> Agreement:
     """Compare an ONNX model with the module it was exported from, every output by its name.
+
+    The batch sizes are `BATCHES`, or B alone without a free first axis.
 
     Args:
         model: the module; run in eval mode, its mode is restored.
         inputs: samples (B, ...), repeated where a batch needs more; an input whose first axis is not B is given as it is.
         network: the ONNX model.
-        batches: batch sizes; without a free first axis, B alone is compared.
         free_axes: the axes that may have any length; others than the first are also compared at twice the length.
 
     Raises:
@@ -85,7 +85,7 @@ def check_agreement(
     """
     training, name, session = model.training, network.name, network.session
     relative = tolerance(model, inputs)
-    batches = tuple(batches) if 0 in free_axes else (len(inputs[0]),)
+    batches = BATCHES if 0 in free_axes else (len(inputs[0]),)
     try:
         model.eval()
         worst, largest = 0.0, 0.0

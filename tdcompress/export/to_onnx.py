@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError, UnsupportedError, one_line
-from tdcompress.export.check import BATCH, BATCHES, Agreement, OnnxNetwork, batched, check_agreement
+from tdcompress.export.check import BATCH, Agreement, OnnxNetwork, batched, check_agreement
 from tdcompress.export.outputs import flat_outputs, named_outputs
 from tdcompress.export.torchlib import table_made_once
 from tdcompress.files import StrPath, published
@@ -169,7 +169,6 @@ def export_onnx(
     path: StrPath,
     metadata: Mapping[str, Any] | None = None,
     *,
-    batches: Sequence[int] = BATCHES,
     free_axes: Sequence[int] = BATCH,
 ) -> Agreement:
     """Export, verify against torch, publish.
@@ -180,7 +179,6 @@ def export_onnx(
         example_inputs: real samples, (B, ...): onnxruntime is compared with torch on them (repeated where a batch needs more).
         path: where the file goes: one file, no external data.
         metadata: further facts to keep in the file; strings or JSON values.
-        batches: the batch sizes compared.
         free_axes: the axes of the inputs that may have any length: (0,) is the batch, (0, 2, 3) also height and width, () none.
 
     Returns:
@@ -199,4 +197,4 @@ def export_onnx(
     with published(Path(path)) as temporary:
         save_model(proto, temporary)
         network = OnnxNetwork(temporary, Path(path).name)
-        return check_agreement(model, inputs, network, batches=batches, free_axes=free_axes)
+        return check_agreement(model, inputs, network, free_axes=free_axes)

@@ -13,6 +13,7 @@ from tdcompress.onnxfile.encodings.base import RENAME, RESERVED, Key, Room, Sect
 from tdcompress.onnxfile.encodings.coo import decode_coo
 from tdcompress.onnxfile.graphs import graphs, node_lists
 from tdcompress.onnxfile.load import STANDARD
+from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.tensors import Array, from_array, to_array
 
 # A file may unpack to this much: 99.9 % zeros in float32 is a ratio near 700; small files get a floor.
@@ -41,20 +42,11 @@ class StoredWeight(Weight):
         return self.path + self.name
 
 
-def dense_initializers(model: onnx.ModelProto) -> dict[str, Array]:
-    """Every weight of the model, decoded; those of subgraphs are named "node.attribute/name".
-
-    Raises:
-        ModelError: a packed or sparse weight is malformed, or the file unpacks to more than it may.
-    """
-    return {weight.full_name: weight.array for weight in stored_weights(model)}
-
-
 def stored_weights(model: onnx.ModelProto) -> list[StoredWeight]:
     """Every weight of the model, decoded, with its encoding; the main graph's first, in file order.
 
     Raises:
-        ModelError: as `dense_initializers`.
+        ModelError: a packed or sparse weight is malformed, or the file unpacks to more than it may.
     """
     room = _room(model)
     return [weight for number, (path, graph) in enumerate(graphs(model)) for weight in _read_graph(graph, number, path, room)]
@@ -82,11 +74,25 @@ def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return next((tensor for tensor in held if np.prod(tensor.dims, dtype=float) >= SMALLEST_CONSTANT), None)
 
 
+def _has_packed(model: onnx.ModelProto) -> str:
+    for path, graph in graphs(model):
+        left = [t.name for t in graph.initializer if t.name.startswith(RESERVED)] + [
+            s.values.name for s in graph.sparse_initializer
+        ]
+        if left:
+            return f"{path + left[0]!r} is still packed"
+    return ""
+
+
+@graph_pass(_has_packed)
 def densified(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy where every weight is an ordinary initializer, bit for bit what the network saw before.
 
+    Requires: a well-formed graph (`passes.malformed`); packed weights are as `pack_model` writes them.
+    Ensures: the same network; no packed and no sparse weight.
+
     Raises:
-        ModelError: as `dense_initializers`.
+        ModelError: the graph is malformed, or as `stored_weights`.
     """
     dense = onnx.ModelProto()
     dense.CopyFrom(model)

@@ -1,6 +1,6 @@
 """A report as a sequence of blocks of plain text, which the renderers turn into markdown and HTML."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,13 @@ class Document:
     blocks: tuple[Block, ...]
 
 
-def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block] = ()) -> Document:
+def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> Document:
     """Put a report in order: what was found, what was chosen, then the evidence.
 
     Args:
         report: the records.
         figures: the plots that were drawn, by name ("accuracy", "bytes", "latency"); a missing one is left out.
-        extra: blocks that follow the summary, such as a comparison with published tables.
+        remark: a paragraph that follows the summary, such as why there are no plots.
     """
     measured = any(row.latency for row in report.rows)
     first, *rest = sentences(report)
@@ -88,7 +88,7 @@ def compose(report: Report, figures: Mapping[str, Figure], extra: Sequence[Block
         figures.get("accuracy"),
         Paragraph(text=why) if (why := explanation(report)) else None,
         *((summary(report), _latency_note(report)) if report.rows else ()),
-        *extra,
+        Paragraph(text=remark) if remark else None,
         figures.get("bytes"),
         *((details.sizes(report),) if report.rows else ()),
         *shrinking.tables(report),

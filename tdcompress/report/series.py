@@ -8,10 +8,10 @@ from typing import Any
 from tdcompress.records import Row, RowConfig
 from tdcompress.report.text import plural
 
-_SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β", "lambda": "λ"}
+_SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β"}
 _AFTER = {"prune": "after pruning", "shrink": "after shrinking"}
 _STEPS = {"finetune": "fine-tuning ", "shrink": "shrink "}  # before keys that would else read like those of training and pruning
-_ALWAYS_SHOWN = ("gamma", "alpha", "beta", "lambda", "rate", "keep_per_filter")
+_ALWAYS_SHOWN = ("gamma", "alpha", "beta", "keep_per_filter")
 WITHOUT_GRANULARITY = ("none", "l1")  # methods that train alike, whatever is pruned afterwards
 
 

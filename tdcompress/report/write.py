@@ -1,14 +1,13 @@
 """A run's report on disk: report.json for machines, report.md and report.html for people, plots as PNG and SVG."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from tdcompress.codec import encode
 from tdcompress.files import write_bytes
 from tdcompress.records import Report
 from tdcompress.report import canvas, html, markdown, plots
-from tdcompress.report.document import Block, Paragraph, compose
+from tdcompress.report.document import compose
 
 REPORT = "report.json"
 WITHOUT_PLOTS = (
@@ -16,7 +15,7 @@ WITHOUT_PLOTS = (
 )
 
 
-def write_report(report: Report, folder: Path, extra: Sequence[Block] = ()) -> list[Path]:
+def write_report(report: Report, folder: Path) -> list[Path]:
     """Write every form of a report; each file is published at once or not at all.
 
     Without matplotlib the report is written without plots and says so.
@@ -24,15 +23,13 @@ def write_report(report: Report, folder: Path, extra: Sequence[Block] = ()) -> l
     Args:
         report: the records.
         folder: the run's folder; made if missing.
-        extra: blocks for after the summary, such as a comparison with published tables.
 
     Returns:
         The files written, plots first and report.json last.
     """
     drawings = plots.draw(report)
     figures = {drawing.figure.name: drawing.figure for drawing in drawings}
-    missing = () if canvas.available() else (Paragraph(text=WITHOUT_PLOTS),)
-    document = compose(report, figures, (*missing, *extra))
+    document = compose(report, figures, remark="" if canvas.available() else WITHOUT_PLOTS)
 
     files: dict[str, bytes] = {}
     for drawing in drawings:

@@ -76,14 +76,6 @@ def read_newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def discard(folder: Path) -> None:
-    """Remove every checkpoint in ``folder``, once what they led to is published."""
-    if folder.is_dir():
-        for step in steps(folder):
-            _remove(folder, step)
-        sweep(folder)
-
-
 def sweep(folder: Path) -> None:
     """Remove what a killed run left: files that were never published, and tensors without a manifest."""
     if not folder.is_dir():

@@ -68,17 +68,6 @@ def count_correct(
     return int(correct)
 
 
-def logits(
-    model: Callable[[Tensor], Tensor],
-    data: TrainData,
-    batch_size: int,
-    device: torch.device,
-    precision: Precision = "float32",
-) -> Tensor:
-    """All logits, float32 (N, classes), on the CPU; arguments as for `accuracy`."""
-    return torch.cat([scores.cpu() for _, scores in _batches(model, data, batch_size, device, precision, None)])
-
-
 def _batches(
     model: Callable[[Tensor], Tensor],
     data: TrainData,

@@ -310,7 +310,6 @@ class _Run:
             loss=self.path.loss,
             precision=self.manner.precision,
             images_per_second=done * self.settings.batch_size / now.epoch_seconds,
-            seconds_left=(self.steps - now.step) * now.epoch_seconds / done,
         )
 
     def write_metrics(self) -> None:

@@ -19,7 +19,6 @@ class Progress:
         loss: of this step, with the method's penalty; None where only the device knows it.
         precision: what the network computes in.
         images_per_second: over the epoch so far.
-        seconds_left: until the last step, evaluation not counted.
     """
 
     step: int
@@ -29,7 +28,6 @@ class Progress:
     loss: float | None
     precision: Precision
     images_per_second: float
-    seconds_left: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ import torchvision
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torchvision.models.resnet import BasicBlock
+from weights import dense_initializers
 
 from tdcompress.export.to_onnx import export_onnx
 from tdcompress.onnxfile.load import infers_strictly, load_model
@@ -21,7 +22,7 @@ from tdcompress.onnxfile.optimised import optimised, optimised_differently
 from tdcompress.onnxfile.pack import pack_onnx, unpack_onnx
 from tdcompress.onnxfile.prepare import prepared
 from tdcompress.onnxfile.reports import PackReport
-from tdcompress.onnxfile.weights import dense_initializers, densified
+from tdcompress.onnxfile.weights import densified
 
 
 def sparse(random: np.random.Generator, *shape: int, zeros: float = 0.85) -> np.ndarray:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from weights import dense_initializers
 
 from tdcompress.errors import ModelError, UserError
 from tdcompress.onnxfile import weights
@@ -13,7 +14,6 @@ from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.onnxfile.load import load_model
 from tdcompress.onnxfile.pack import pack_model, pack_onnx, unpack_onnx
 from tdcompress.onnxfile.verify import verify_onnx
-from tdcompress.onnxfile.weights import dense_initializers
 
 PREFIX = "tdc1.0.gap8.f4."
 

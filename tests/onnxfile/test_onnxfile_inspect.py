@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from weights import dense_initializers
 
 from tdcompress.errors import ModelError
 from tdcompress.onnxfile.inspect import inspect_model, inspect_onnx
@@ -16,7 +17,6 @@ from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.reports import FileReport
-from tdcompress.onnxfile.weights import dense_initializers
 
 
 def test_a_dense_file(tmp_path: Path, make_small_net: Callable[..., onnx.ModelProto]) -> None:

@@ -8,13 +8,14 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import numpy_helper
+from weights import dense_initializers
 
 from tdcompress.errors import UnsupportedError
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.load import infers_strictly, load_model, save_model
 from tdcompress.onnxfile.pack import pack_model, pack_onnx, unpack_onnx
 from tdcompress.onnxfile.reports import PackReport
-from tdcompress.onnxfile.weights import dense_initializers, stored_weights
+from tdcompress.onnxfile.weights import stored_weights
 
 Make = Callable[..., onnx.ModelProto]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pair_sums
 import pytest
 from onnx import TensorProto, helper
+from weights import dense_initializers
 
 from tdcompress.errors import ModelError, UnsupportedError
 from tdcompress.onnxfile.load import load_model, save_model
@@ -14,7 +15,6 @@ from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_onnx, unpack_onnx
 from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.onnxfile.verify import verify_onnx
-from tdcompress.onnxfile.weights import dense_initializers
 
 
 @pytest.fixture

@@ -6,13 +6,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from weights import dense_initializers
 
 from tdcompress.inspection import packing_lines
 from tdcompress.onnxfile.load import infers_strictly
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.reports import PackReport
 from tdcompress.onnxfile.runtime import Comparison, compare_outputs, open_session
-from tdcompress.onnxfile.weights import dense_initializers, densified
+from tdcompress.onnxfile.weights import densified
 
 Make = Callable[..., onnx.ModelProto]
 
