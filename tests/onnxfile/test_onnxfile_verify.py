@@ -97,7 +97,7 @@ def test_a_model_that_does_not_load_or_run_fails(tmp_path: Path, case: tuple) ->
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"input": np.zeros((2, 3, 8, 8), np.float32)}, "`input` and `output` are needed"),
+        ({"input": np.zeros((2, 3, 8, 8), np.float32)}, "lacks the arrays"),
         ({"input": np.zeros((2, 3, 8, 8), np.float32), "output": np.zeros((3, 10), np.float32)}, "2 inputs and 3 outputs"),
         ({"input": np.zeros((0, 3, 8, 8), np.float32), "output": np.zeros((0, 10), np.float32)}, "0 inputs"),
         ({"input": np.full((2, 3, 8, 8), np.nan, np.float32), "output": np.zeros((2, 10))}, "finite"),
