@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Granularity, Step
+from tdcompress.methods.base import Granularity, TrainStep
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -59,7 +59,7 @@ class Trainee:
 
     def select(self) -> None:
         """Rank and draw."""
-        self.net.begin_step(Step(), self.generator)
+        self.net.begin_step(TrainStep(), self.generator)
 
     def drop(self) -> None:
         """The masks alone, forward and backward."""

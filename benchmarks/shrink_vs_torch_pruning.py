@@ -28,9 +28,9 @@ import torch_pruning
 import torchvision
 from torch import Tensor, nn
 
-from tdcompress.shrink.count import parameters_and_macs
-from tdcompress.shrink.groups import unit_groups
-from tdcompress.shrink.shrink import shrink
+from tdcompress.shrinking.count import parameters_and_macs
+from tdcompress.shrinking.exact import shrink
+from tdcompress.shrinking.groups import unit_groups
 from tdcompress.sparsity.units import MATRIX_TYPES, UnitGroup, prunable_weights
 
 NETWORKS = ("resnet18", "resnet50", "vgg11_bn", "densenet121", "mobilenet_v2", "squeezenet1_1", "resnext50_32x4d")

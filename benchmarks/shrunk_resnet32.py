@@ -49,7 +49,7 @@ from tdcompress.bench.budget import BUDGETS
 from tdcompress.bench.report import BenchReport, Latency
 from tdcompress.bench.table import format_ms
 from tdcompress.interface import Scope
-from tdcompress.shrink.report import ShrinkReport
+from tdcompress.shrinking.report import ShrinkReport
 
 KEPT_PERCENT = (50, 25, 10)
 SCOPES: Mapping[str, Scope] = {"inner": "layer", "layer": "layer", "group": "group"}

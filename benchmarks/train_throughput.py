@@ -37,8 +37,8 @@ from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.variational import VariationalSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.registry import build_model
-from tdcompress.shrink.count import parameters_and_macs
-from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrinking.count import parameters_and_macs
+from tdcompress.shrinking.groups import unit_groups
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.train.average import Averaging, RunningAverage
 from tdcompress.train.distributed import World

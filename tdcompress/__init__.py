@@ -4,9 +4,7 @@ The names below are the public interface. They are imported when they are first 
 ``pack_onnx``, ``unpack_onnx``, ``verify``, ``load_sparse``, ``engine``) works where torch is not installed.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,10 +48,11 @@ _HOME = {
     "recalibrate": "tdcompress.train.recalibrate",
     "run": "tdcompress.interface",
     "save_sparse": "tdcompress.interface",
+    "shrink": "tdcompress.interface",
     "unpack_onnx": "tdcompress.onnxfile.pack",
 }
 
-__all__ = [*sorted(_HOME), "engine", "shrink", "verify"]
+__all__ = [*sorted(_HOME), "engine", "verify"]
 
 
 def __getattr__(name: str) -> Any:
@@ -68,18 +67,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Interface(ModuleType):
-    """The package, with ``shrink`` as the function also once the folder of that name was imported, which Python binds here."""
-
-    @property
-    def shrink(self) -> Any:
-        return import_module("tdcompress.interface").shrink
-
-    @shrink.setter
-    def shrink(self, folder: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Interface

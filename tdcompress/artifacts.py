@@ -132,7 +132,7 @@ class Store:
         """Where the artefact of this key lies, or would lie."""
         return self.root / "stages" / stage / key
 
-    def find(self, stage: str, key: str) -> Artifact | None:
+    def find_or_set_aside(self, stage: str, key: str) -> Artifact | None:
         """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again.
 
         A folder whose manifest does not verify is renamed to ``<key>.damaged``; nothing is lost and nothing is trusted.

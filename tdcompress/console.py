@@ -8,7 +8,8 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Column
 
 from tdcompress.artifacts import Artifact
@@ -53,7 +54,7 @@ class StageConsole:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.bars = Progress(
+        self.bars = Bars(
             TextColumn("{task.description}", table_column=_cut(ratio=2)),
             BarColumn(bar_width=24 if console.width > _NARROW_COLUMNS else 10),
             TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)),

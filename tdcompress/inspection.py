@@ -7,7 +7,7 @@ from tdcompress.engine import LayerRecord, Session
 from tdcompress.errors import UserError
 from tdcompress.onnxfile.reports import FileReport, PackReport
 from tdcompress.report import text
-from tdcompress.report.tables import Table, numbers, texts
+from tdcompress.report.tables import Table, number_columns, text_columns
 
 SECONDS_PER_BYTE = 1.7e-9
 """Processor time of loading a packed file over its dense one, by the bytes of its decoders' results (docs/packing.md)."""
@@ -18,7 +18,12 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
     """Every weight of a file, and the file as a whole."""
     tensors = Table(
         title=str(path),
-        columns=(*texts("tensor", "shape"), *numbers("zeros"), *texts("encoding"), *numbers("bytes", "bound")),
+        columns=(
+            *text_columns("tensor", "shape"),
+            *number_columns("zeros"),
+            *text_columns("encoding"),
+            *number_columns("bytes", "bound"),
+        ),
         rows=tuple(
             (
                 tensor.name,
@@ -43,7 +48,7 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
         ("operators", ", ".join(f"{name} {count}" for name, count in sorted(report.operators.items()))),
         *sorted((name, _readable(name, value)) for name, value in report.metadata.items()),
     )
-    return tensors, Table(title="", columns=texts("the whole", ""), rows=facts)
+    return tensors, Table(title="", columns=text_columns("the whole", ""), rows=facts)
 
 
 def _loading(report: FileReport) -> str:
@@ -116,7 +121,7 @@ def engine_table(path: Path, layers: Sequence[LayerRecord]) -> Table:
     """What the sparse engine would do with each layer, and why."""
     return Table(
         title=f"{path} in the engine",
-        columns=(*texts("layer", "operator"), *numbers("zeros"), *texts("kernel", "why")),
+        columns=(*text_columns("layer", "operator"), *number_columns("zeros"), *text_columns("kernel", "why")),
         rows=tuple(
             (layer.layer, layer.op, text.percent(layer.zeros / layer.weights, 1), layer.kernel, layer.why) for layer in layers
         ),

@@ -17,12 +17,11 @@ from tdcompress.recipes.shipped import find_recipe
 from tdcompress.recipes.source import load_recipe
 from tdcompress.records import Report
 from tdcompress.runs.run import find_device, run_recipe
-from tdcompress.shrink import optimizer_state, rebuild
-from tdcompress.shrink import shrink as exact
-from tdcompress.shrink.align import check_align
-from tdcompress.shrink.groups import find_units
-from tdcompress.shrink.shrink import Shrunk
-from tdcompress.shrink.trace import ExampleInputs
+from tdcompress.shrinking import exact, optimizer_state, rebuild
+from tdcompress.shrinking.align import check_align
+from tdcompress.shrinking.exact import Shrunk
+from tdcompress.shrinking.groups import find_units
+from tdcompress.shrinking.trace import ExampleInputs
 from tdcompress.sparsity import freeze as zeros
 from tdcompress.sparsity.freeze import Frozen
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
@@ -115,7 +114,7 @@ def prune(
 
 
 def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -> Shrunk:
-    """Remove every channel that cannot matter; see ``tdcompress.shrink.shrink.shrink``.
+    """Remove every channel that cannot matter; see ``tdcompress.shrinking.exact.shrink``.
 
     Args:
         model: any module that torch.export accepts, not modified; of one in ``TargetedDropout`` the network, after ``plain()``.
@@ -126,7 +125,7 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
 
 
 def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
-    """Build the narrow network of a shrinking again; see ``tdcompress.shrink.rebuild.narrow``.
+    """Build the narrow network of a shrinking again; see ``tdcompress.shrinking.rebuild.narrow``.
 
     Args:
         model: as its constructor makes it, not modified; of one in ``TargetedDropout`` the network, after ``plain()``.
@@ -168,7 +167,7 @@ def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Froze
 
 
 def narrow_state(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.Module, kept: Mapping[str, Any]) -> None:
-    """Carry an optimizer over a shrinking; see ``tdcompress.shrink.optimizer_state.narrow_state``.
+    """Carry an optimizer over a shrinking; see ``tdcompress.shrinking.optimizer_state.narrow_state``.
 
     Args:
         optimizer: changed in place: it goes on with the narrow network, its momentum or moments cut as the parameters were.

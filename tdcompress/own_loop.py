@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from tdcompress.errors import ModelError, UserError
 from tdcompress.interface import Scope, Unit, check_granularity, find_groups
-from tdcompress.methods.base import Granularity, Step
+from tdcompress.methods.base import Granularity, TrainStep
 from tdcompress.methods.targeted import Targeted, TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
-from tdcompress.shrink.trace import ExampleInputs
+from tdcompress.shrinking.trace import ExampleInputs
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, schedule_by_name
 from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import Targets, prunable_weights
@@ -149,7 +149,7 @@ class TargetedDropout(SparseNet):
     def _draw(self) -> None:
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "method", self._index))
-        self.begin_step(Step(epoch=self._epoch), generator)
+        self.begin_step(TrainStep(epoch=self._epoch), generator)
         self._seen = None
 
     def _look_for_forgotten_step(self) -> None:

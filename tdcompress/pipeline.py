@@ -214,7 +214,7 @@ class Runner:
             InterruptedRun: a signal arrived before it began, or while it was waited for.
         """
         if task.key not in self._done:
-            found = self.store.find(task.stage.name, task.key)
+            found = self.store.find_or_set_aside(task.stage.name, task.key)
             if found is not None:
                 self.watcher.reused(task, found)
             self._done[task.key] = found or self._make(task)
@@ -225,7 +225,7 @@ class Runner:
         _stop_if_asked(self.should_stop)
         stage = task.stage
         with when_free(lambda: self.store.partial(stage.name, task.key), self.waiting, self.should_stop) as folder:
-            found = self.store.find(stage.name, task.key)  # another process may have made it in the meantime
+            found = self.store.find_or_set_aside(stage.name, task.key)  # another process may have made it in the meantime
             if found is not None:
                 self.watcher.reused(task, found)
                 return found

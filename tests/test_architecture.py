@@ -1,6 +1,5 @@
 """What the package promises of its parts: the deployment half works, and is imported, where torch is not installed."""
 
-import importlib
 import os
 import pkgutil
 import re
@@ -103,11 +102,12 @@ def test_every_name_of_the_interface_is_there():
         tdcompress.nothing  # noqa: B018
 
 
-def test_shrink_stays_the_function_when_its_folder_is_imported():
-    importlib.import_module("tdcompress.shrink.groups")
-    function = importlib.import_module("tdcompress.interface").shrink
-    assert tdcompress.shrink is function
-    assert tdcompress.shrink is function  # also the second time, when nothing is looked up any more
+def test_the_folder_of_shrinking_and_the_function_have_names_of_their_own():
+    program = (
+        "import tdcompress.shrinking.groups, tdcompress.shrinking.exact, tdcompress.interface\n"
+        "print(tdcompress.shrink is tdcompress.interface.shrink, tdcompress.shrinking.groups.__name__)"
+    )
+    assert python(program, {"PYTHONPATH": str(ROOT)}).stdout.split() == ["True", "tdcompress.shrinking.groups"]
 
 
 def test_no_pickle_and_no_execution_of_text():

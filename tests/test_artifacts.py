@@ -56,7 +56,7 @@ def test_golden_keys():
 
 def test_a_published_artefact_is_found_and_whole(store, published):
     assert sorted(published.files) == ["a.bin", "sub/b.txt"]
-    found = Store(store.root).find("train", KEY)
+    found = Store(store.root).find_or_set_aside("train", KEY)
     assert (found.stage, found.key, found.record, dict(found.files)) == ("train", KEY, {"n": 3}, dict(published.files))
     assert found.file("sub/b.txt").read_text() == "b"
     manifest = json.loads((found.folder / MANIFEST).read_text())
@@ -69,7 +69,7 @@ def test_a_published_artefact_is_found_and_whole(store, published):
 
 
 def test_nothing_is_found_where_nothing_is(store):
-    assert store.find("train", KEY) is None
+    assert store.find_or_set_aside("train", KEY) is None
 
 
 def test_what_a_failed_stage_wrote_stays_unfinished(store):
@@ -80,7 +80,7 @@ def test_what_a_failed_stage_wrote_stays_unfinished(store):
 
     with pytest.raises(RuntimeError, match="killed"):
         fail()
-    assert store.find("train", KEY) is None
+    assert store.find_or_set_aside("train", KEY) is None
     with store.partial("train", KEY) as folder:
         assert (folder / "checkpoint").read_text() == "half"
 
@@ -121,18 +121,18 @@ def test_damage_is_found_and_set_aside(store, published, damage):
     do(published.folder)
     with pytest.raises(ArtifactError, match=said):
         load_artifact(published.folder)
-    assert Store(store.root).find("train", KEY) is None
+    assert Store(store.root).find_or_set_aside("train", KEY) is None
     assert [path.name for path in published.folder.parent.iterdir()] == [f"{KEY}.damaged"]
 
 
 def test_a_second_damage_replaces_the_first_that_was_set_aside(store, published):
     (published.folder / "a.bin").write_bytes(b"1")
-    assert store.find("train", KEY) is None
+    assert store.find_or_set_aside("train", KEY) is None
     with store.partial("train", KEY) as folder:
         (folder / "a.bin").write_bytes(b"good")
         again = store.publish("train", KEY, folder, Record(n=4), MADE_FROM)
     (again.folder / "a.bin").write_bytes(b"2222")
-    assert store.find("train", KEY) is None
+    assert store.find_or_set_aside("train", KEY) is None
     assert (again.folder.with_name(f"{KEY}.damaged") / "a.bin").read_bytes() == b"2222"
 
 

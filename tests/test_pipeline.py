@@ -103,7 +103,7 @@ def test_a_stage_that_fails_publishes_nothing_and_keeps_what_it_wrote(net, make_
     with pytest.raises(RuntimeError, match="fault"):
         runner.ensure(bad)
     assert runner.made == 1
-    assert runner.store.find("bad", bad.key) is None
+    assert runner.store.find_or_set_aside("bad", bad.key) is None
 
     def go_on(workspace):
         assert (workspace.folder / "half").read_text() == "x"

@@ -29,7 +29,7 @@ from tdcompress.limits import usable_cores
 from tdcompress.processor import read_processor
 
 Arrays = Mapping[str, NDArray[Any]]
-Progress = Callable[[str], None]
+Say = Callable[[str], None]
 
 BASELINE_BACKEND = "onnxruntime"
 DENORMALS = "kept, as is the runtime's default; the same for all files"
@@ -49,7 +49,7 @@ def benchmark(
     shapes: Sequence[Sequence[int]] = (),
     baseline_backend: str = BASELINE_BACKEND,
     external_data: bool = False,
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> BenchReport:
     """Time files against a baseline on this machine.
 
@@ -165,7 +165,7 @@ class _Processes:
     inputs_path: str
     input_names: tuple[str, ...]
     threads: int
-    say: Progress
+    say: Say
 
     def probe(self) -> list[ProbeResult]:
         """One process for each subject."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tdcompress.bench.backends import create_backend
-from tdcompress.bench.backends.base import Inputs, Session
+from tdcompress.bench.backends.base import Inputs, TimedSession
 from tdcompress.bench.job import JOBS, PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult, Target
 from tdcompress.bench.timing import StopRule, block_calls, time_pairs, timer_overhead_ns, warm_up
 from tdcompress.codec import decode, encode
@@ -119,14 +119,14 @@ def _time_candidate(
     )
 
 
-def _open(target: Target, inputs: Inputs, threads: int) -> tuple[Session, int]:
+def _open(target: Target, inputs: Inputs, threads: int) -> tuple[TimedSession, int]:
     backend = create_backend(target.backend, target.provider, threads)
     start = time.perf_counter_ns()
     session = backend.open(Path(target.path), inputs)
     return session, time.perf_counter_ns() - start
 
 
-def _run_once(session: Session, target: Target) -> int:
+def _run_once(session: TimedSession, target: Target) -> int:
     start = time.perf_counter_ns()
     try:
         session.run()

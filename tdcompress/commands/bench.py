@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from tdcompress.bench.table import COSTS, NOTES, TIMES, costs_table, notes_table, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
-    from tdcompress.report.tables import Table, numbers, texts
+    from tdcompress.report.tables import Table, number_columns, text_columns
     from tdcompress.report.terminal import render
 
     files, baseline = find_files(args.files, args.baseline, args.artifacts)
@@ -71,10 +71,10 @@ def run(args: argparse.Namespace) -> None:
         f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {batch}, {args.budget} budget",
         highlight=False,
     )
-    measured = (times_table(found), numbers(*TIMES[1:])), (costs_table(found), numbers(*COSTS[1:]))
-    for rows, columns in (*measured, (notes_table(found), texts(*NOTES[1:]))):
+    measured = (times_table(found), number_columns(*TIMES[1:])), (costs_table(found), number_columns(*COSTS[1:]))
+    for rows, columns in (*measured, (notes_table(found), text_columns(*NOTES[1:]))):
         if rows:
-            console.print(render(Table(title="", columns=(*texts("file"), *columns), rows=tuple(rows))))
+            console.print(render(Table(title="", columns=(*text_columns("file"), *columns), rows=tuple(rows))))
 
 
 def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) -> tuple[list[Path], Path]:

@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> None:
 def _list(known: Mapping[str, str]) -> None:
     """Names and what they are: folded into a terminal's width, else a line each."""
     from tdcompress.console import make_console
-    from tdcompress.report.tables import Table, texts
+    from tdcompress.report.tables import Table
     from tdcompress.report.terminal import render
 
     console = make_console()
     if console.is_terminal:
-        console.print(render(Table(title="", columns=texts("recipe", "what"), rows=tuple(known.items()))))
+        console.print(render(Table(title="", columns=text_columns("recipe", "what"), rows=tuple(known.items()))))
         return
     for name, sentence in known.items():
         print(f"{name:<40}  {sentence}")

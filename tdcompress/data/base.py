@@ -172,7 +172,7 @@ class FileDataSettings(DataSettings):
             raise ValueError("root: the folder that holds the data, not empty")
 
     @abstractmethod
-    def files(self) -> list[Path]:
+    def fetched_files(self) -> list[Path]:
         """Every file that ``load`` reads, in a fixed order; fetched first where that is asked for.
 
         Raises:
@@ -182,7 +182,7 @@ class FileDataSettings(DataSettings):
     def content_hash(self, hash_file: HashFile | None = None) -> str:  # noqa: D102
         digest = hashlib.sha256()
         root = self.root_folder()
-        for path in self.files():
+        for path in self.fetched_files():
             line = f"{path.relative_to(root).as_posix()}\0{(hash_file or sha256_file)(path)}\n"
             digest.update(line.encode())
         return digest.hexdigest()

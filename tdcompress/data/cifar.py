@@ -34,7 +34,7 @@ class CifarSettings(FileDataSettings):
     labels_key: ClassVar[str]
     names_key: ClassVar[str]
 
-    def files(self) -> list[Path]:  # noqa: D102
+    def fetched_files(self) -> list[Path]:  # noqa: D102
         folder = self.root_folder() / self.folder
         paths = [folder / name for name in (*self.train_files, *self.test_files, self.meta_file[0])]
         if self.download and not all(path.is_file() for path in paths):
@@ -45,7 +45,7 @@ class CifarSettings(FileDataSettings):
         return paths
 
     def load(self) -> Dataset:  # noqa: D102
-        self.files()
+        self.fetched_files()
         meta = self._read(*self.meta_file)
         names = meta.get(self.names_key)
         if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):

@@ -60,7 +60,7 @@ class ImageFolderSettings(FileDataSettings):
     def augmentation(self) -> Augmentation:  # noqa: D102
         return replace(super().augmentation(), crop_scale=self.crop_scale)
 
-    def files(self) -> list[Path]:  # noqa: D102
+    def fetched_files(self) -> list[Path]:  # noqa: D102
         return [path for part in self._parts() for members in part.values() for path in members]
 
     def load(self) -> Dataset:  # noqa: D102
@@ -68,11 +68,11 @@ class ImageFolderSettings(FileDataSettings):
         if list(train) != list(test):
             odd = sorted(set(train) ^ set(test))
             raise DataError(f"{self.root}: the class {odd[0]!r} is not both in train/ and in the test part")
-        size = 3 * self.image_size**2 * len(self.files())
+        size = 3 * self.image_size**2 * len(self.fetched_files())
         if size > self.memory_limit_gib * GIB:
             raise DataError(
-                f"{self.root}: {len(self.files())} images of {self.image_size}x{self.image_size} take {size / GIB:.1f} GiB; "
-                f"lower data.image_size or raise data.memory_limit_gib ({self.memory_limit_gib})"
+                f"{self.root}: {len(self.fetched_files())} images of {self.image_size}x{self.image_size} take "
+                f"{size / GIB:.1f} GiB; lower data.image_size or raise data.memory_limit_gib ({self.memory_limit_gib})"
             )
         return Dataset(
             name=self.name,

@@ -33,7 +33,7 @@ class IdxSettings(FileDataSettings):
     archives: ClassVar[Mapping[str, str]]  # file name, without .gz -> md5 of the .gz
     classes: ClassVar[tuple[str, ...]]
 
-    def files(self) -> list[Path]:  # noqa: D102
+    def fetched_files(self) -> list[Path]:  # noqa: D102
         folder = self.root_folder() / self.folder / "raw"
         return [self._find(folder, name, md5) for name, md5 in self.archives.items()]
 
@@ -47,7 +47,7 @@ class IdxSettings(FileDataSettings):
         raise self.missing(self.title, plain, f"{self.folder}/raw", f"{self.url}{name}.gz")
 
     def load(self) -> Dataset:  # noqa: D102
-        train_pixels, train_labels, test_pixels, test_labels = self.files()
+        train_pixels, train_labels, test_pixels, test_labels = self.fetched_files()
         return Dataset(
             name=self.name,
             train=read_images(train_pixels, train_labels, TRAIN_SIZE),

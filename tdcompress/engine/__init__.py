@@ -4,7 +4,7 @@
 kernel runs and why. How it works: docs/engine.md.
 """
 
-from tdcompress.engine.lowering import LayerRecord
+from tdcompress.engine.lower.state import LayerRecord
 from tdcompress.engine.session import NodeArg, Session, explain, unavailable_reason
 
 __all__ = ["LayerRecord", "NodeArg", "Session", "explain", "unavailable_reason"]

@@ -52,7 +52,7 @@ class Act(Structure):
     _fields_ = [("kind", c_int64), ("a", c_double), ("b", c_double)]
 
 
-class Group(Structure):
+class TapGroup(Structure):
     """tdc_group."""
 
     _fields_ = [("shift", c_int64), ("bits", c_void_p), ("lanes", c_void_p)]
@@ -73,7 +73,7 @@ class ConvOp(Structure):
 
     _fields_ = [
         ("input", Tensor), ("epilogue", Epilogue), ("filters", c_int64), ("vectors", c_int64), ("row_vectors", c_int64),
-        ("group_count", c_int64), ("groups", POINTER(Group)), ("pairs", c_void_p), ("rows", c_void_p),
+        ("group_count", c_int64), ("groups", POINTER(TapGroup)), ("pairs", c_void_p), ("rows", c_void_p),
         ("offsets", c_void_p), ("group_counts", c_void_p), ("weights", c_void_p),
         ("taps", c_int64), ("sets", c_int64), ("blocks_per_set", c_int64), ("filters_per_set", c_int64),
     ]  # fmt: skip

@@ -13,13 +13,13 @@ from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
 from tdcompress.engine.bounds import check_call
 from tdcompress.engine.fuse import fuse
 from tdcompress.engine.layout import plain
-from tdcompress.engine.lower import LOWERINGS
-from tdcompress.engine.lower_conv import wanted_layouts
-from tdcompress.engine.lowering import LayerRecord, Lowering, Place
+from tdcompress.engine.lower.conv import wanted_layouts
+from tdcompress.engine.lower.program import LOWERINGS
+from tdcompress.engine.lower.state import LayerRecord, Lowering, Place
 from tdcompress.engine.memory import Buffer, place_buffers
 from tdcompress.engine.read import Array, Graph
 from tdcompress.engine.steps import Network, Shape
-from tdcompress.engine.translate import translate
+from tdcompress.engine.translate.graph import translate
 from tdcompress.errors import UnsupportedError
 
 MAX_ARENA_BYTES = 1 << 31

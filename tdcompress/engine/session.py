@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tdcompress.engine.binding import DTYPES, Job, library
-from tdcompress.engine.lowering import LayerRecord
+from tdcompress.engine.lower.state import LayerRecord
 from tdcompress.engine.plan import Plan, make_plan
 from tdcompress.engine.read import Array, Graph, Value, read_graph
 from tdcompress.engine.steps import Shape

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from tdcompress.engine.binding import DTYPES
 from tdcompress.engine.constants import EVALUATORS
 from tdcompress.engine.read import NEWEST_OPSET, OLDEST_OPSET
-from tdcompress.engine.translate import TRANSLATORS
+from tdcompress.engine.translate.graph import TRANSLATORS
 from tdcompress.onnxfile.prepare import LOWEST_OPSET
 
 FOLDED_BY_TRANSLATION = ("Shape", "Size")

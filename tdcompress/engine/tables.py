@@ -35,7 +35,7 @@ class PlacedSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class Displacement:
     """One displacement: lanes to shift; masks per vector of a row, None if nothing is cleared."""
 
     shift: int
@@ -47,7 +47,7 @@ class Group:
 class Taps:
     """All taps of a convolution, sorted by group, then by address. weight: (O, T), zero where a filter does not have the tap."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[Displacement, ...]
     group_of: Array
     offset: Array
     weight: Floats
@@ -112,7 +112,7 @@ def make_taps(sources: Sequence[PlacedSource], grid: Layout, *, shifted: bool, m
                 for channel in range(source.weight.shape[1]):
                     plane = (channel * stride_y + phase_y) * stride_x + phase_x
                     column.append((4 * (step + plane * layout.plane_stride), source.weight[:, channel, ky, kx]))
-    groups: list[Group] = []
+    groups: list[Displacement] = []
     group_of: list[int] = []
     offsets: list[int] = []
     columns: list[Floats] = []
@@ -128,7 +128,7 @@ def make_taps(sources: Sequence[PlacedSource], grid: Layout, *, shifted: bool, m
         group_of.extend([len(groups)] * len(taps))
         offsets.extend(offset for offset, _ in taps)
         columns.extend(weights for _, weights in taps)
-        groups.append(Group(shift=shift, bits=bits, lanes=lanes))
+        groups.append(Displacement(shift=shift, bits=bits, lanes=lanes))
     filters = sources[0].weight.shape[0]
     weight = np.stack(columns, axis=1) if columns else np.zeros((filters, 0), np.float32)
     return Taps(groups=tuple(groups), group_of=np.array(group_of, np.int64), offset=np.array(offsets, np.int64), weight=weight)

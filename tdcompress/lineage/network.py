@@ -20,8 +20,8 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models import weights
 from tdcompress.models.initialise import DIRAC, dirac
 from tdcompress.models.registry import instantiate
-from tdcompress.shrink.groups import unit_groups
-from tdcompress.shrink.rebuild import narrow
+from tdcompress.shrinking.groups import unit_groups
+from tdcompress.shrinking.rebuild import narrow
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.storage.csr import load_dense
 

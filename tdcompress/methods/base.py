@@ -20,7 +20,7 @@ Parameters = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class TrainStep:
     """Where training stands when a step begins.
 
     Attributes:
@@ -52,7 +52,7 @@ class Method(nn.Module):
         super().__init__()
         self.targets = targets
 
-    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:
+    def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:
         """Draw what is random in this step, once, whatever the number of micro-batches. Runs without gradient.
 
         Args:
@@ -84,7 +84,7 @@ class Method(nn.Module):
         """What the masks of this step drop: by parameter name, bool, broadcasting to it. Needed where steps are frozen."""
         return {}
 
-    def numbers(self, epoch: float) -> dict[str, float]:
+    def metrics(self, epoch: float) -> dict[str, float]:
         """What the metrics say of the method at a moment of training: gamma and alpha where it has them."""
         return {}
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
+from tdcompress.methods.base import Method, MethodSettings, Parameters, TrainStep
 from tdcompress.methods.gates import Gated, shapes
 from tdcompress.sparsity.units import Targets
 
@@ -23,7 +23,7 @@ class Dropout(Gated):
         self.settings = settings
         self.kept: dict[str, Tensor] = {}
 
-    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+    def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         alpha = self.settings.alpha
         value = 1 / (1 - alpha) if self.settings.rescale else 1.0
         like = next(iter(params.values()))
@@ -34,7 +34,7 @@ class Dropout(Gated):
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
         return self.gated(params, self.kept)
 
-    def numbers(self, epoch: float) -> dict[str, float]:  # noqa: D102
+    def metrics(self, epoch: float) -> dict[str, float]:  # noqa: D102
         return {"alpha": self.settings.alpha}
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Method, Parameters, Step, TrainedMethodSettings
+from tdcompress.methods.base import Method, Parameters, TrainedMethodSettings, TrainStep
 from tdcompress.methods.gates import Gated, shapes, state_generator, state_name, weights_behind
 from tdcompress.sparsity.units import Targets
 
@@ -67,7 +67,7 @@ class L0(Gated):
         """The gate logits of one parameter (of its shape) or one group (O,)."""
         return self.get_parameter(state_name("log_alpha", name))
 
-    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+    def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         self.train_size = step.train_size
         for name in self.names:
             logits = self.log_alpha(name)
@@ -90,7 +90,7 @@ class L0(Gated):
             return {}
         return {name: self.log_alpha(name).detach() for name in self.names}
 
-    def numbers(self, epoch: float) -> dict[str, float]:
+    def metrics(self, epoch: float) -> dict[str, float]:
         """The share of gates that are open at test time."""
         counts = [(estimated_gate(self.log_alpha(name).detach()) > 0, self.weights[name]) for name in self.names]
         return {"open": sum(int(is_open.sum()) * n for is_open, n in counts) / sum(is_open.numel() * n for is_open, n in counts)}

@@ -60,7 +60,7 @@ class Smallify(Gated):
             off.logical_or_(deviation > self.settings.threshold)
             self._switch(name).masked_fill_(off, 0.0)  # an optimizer's momentum would move it on
 
-    def numbers(self, epoch: float) -> dict[str, float]:
+    def metrics(self, epoch: float) -> dict[str, float]:
         """The share of switches that are off."""
         off = [self._buffer("off", name) for name in self.names]
         return {"off": sum(int(tensor.sum()) for tensor in off) / sum(tensor.numel() for tensor in off)}

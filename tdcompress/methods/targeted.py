@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Method, MethodSettings, Parameters, Step
+from tdcompress.methods.base import Method, MethodSettings, Parameters, TrainStep
 from tdcompress.sparsity.masks import merge_selected, widen
 from tdcompress.sparsity.patterns import Pattern, check_fraction, check_pattern, lowest_in_pattern, pattern_extents, spread
 from tdcompress.sparsity.schedule import PAPER_EPOCHS, Constant, Cubic, Ramp, Schedule
@@ -49,7 +49,7 @@ class Targeted(Method):
     def frozen(self, epoch: float) -> bool:  # noqa: D102
         return self.schedule.frozen(epoch)
 
-    def numbers(self, epoch: float) -> dict[str, float]:  # noqa: D102
+    def metrics(self, epoch: float) -> dict[str, float]:  # noqa: D102
         gamma, alpha = self.rates(epoch)
         return {"alpha": alpha} if gamma is None else {"gamma": gamma, "alpha": alpha}
 
@@ -80,7 +80,7 @@ class TargetedWeights(Targeted):
     With other shares than the papers', |w| is ranked in each layer, or in all of them.
     """
 
-    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+    def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         _, alpha = self.rates(step.epoch)
         scores = {slot.parameter: params[slot.parameter].detach().abs() for slot in self.targets.weights}
         candidates = lowest_weights(scores, self.targets.weights, self.counts(step.epoch))
@@ -94,7 +94,7 @@ class TargetedPattern(Targeted):
         super().__init__(targets, extents, settings)
         self.pattern: Pattern = pattern
 
-    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+    def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         _, alpha = self.rates(step.epoch)
         scores = {slot.parameter: params[slot.parameter].detach().abs() for slot in self.targets.weights}
         candidates = lowest_in_pattern(scores, self.targets.weights, self.counts(step.epoch), self.pattern)
@@ -112,7 +112,7 @@ class TargetedUnits(Targeted):
     The paper drops whole units; the released code draws for every weight inside the candidate units (``draw = "weight"``).
     """
 
-    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+    def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         _, alpha = self.rates(step.epoch)
         counts = self.counts(step.epoch)
         assert not isinstance(counts, PerFilter)  # the settings refuse what would give such counts

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.utils.hooks import RemovableHandle
 
 from tdcompress.errors import UnsupportedError
-from tdcompress.methods.base import Granularity, Method, Parameters, Step, TrainedMethodSettings
+from tdcompress.methods.base import Granularity, Method, Parameters, TrainedMethodSettings, TrainStep
 from tdcompress.methods.gates import place, shapes, state_name, weights_behind, without
 from tdcompress.sparsity.scores import unit_squares
 from tdcompress.sparsity.units import Targets, is_matrix
@@ -41,7 +41,7 @@ class Variational(Method):
         self.settings = settings
         self.lr_scale = settings.lr_scale
         self.granularity: Granularity = settings.granularity
-        self.step = Step()
+        self.step = TrainStep()
         self.generator: torch.Generator | None = None
         _refuse_attention(model, targets)
         params = dict(model.named_parameters())
@@ -66,7 +66,7 @@ class Variational(Method):
         """log(sigma^2 / w^2), clipped to -8..8, which stops the gradient outside."""
         return {name: value.clamp(-LOG_ALPHA_LIMIT, LOG_ALPHA_LIMIT) for name, value in self.raw_log_alpha(params).items()}
 
-    def begin_step(self, params: Parameters, step: Step, generator: torch.Generator) -> None:  # noqa: D102
+    def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         self.step, self.generator = step, _of_process(generator, step.process)
 
     def end_step(self, params: Parameters) -> None:  # noqa: D102
@@ -86,7 +86,7 @@ class Variational(Method):
         """Minus log_alpha: the largest is pruned first. Not clipped, which keeps its order and has no ties."""
         return {name: -value.detach() for name, value in self.raw_log_alpha(params).items()}
 
-    def numbers(self, epoch: float) -> dict[str, float]:
+    def metrics(self, epoch: float) -> dict[str, float]:
         """How far the KL's warm-up is."""
         return {"kl_share": self.kl_share()}
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tdcompress.methods.base import Method, Step
+from tdcompress.methods.base import Method, TrainStep
 from tdcompress.methods.l1 import l1_penalty
 
 
@@ -55,7 +55,7 @@ class SparseNet(nn.Module):
         return torch.stack(present).sum() if present else None
 
     @torch.no_grad()
-    def begin_step(self, step: Step, generator: torch.Generator) -> None:
+    def begin_step(self, step: TrainStep, generator: torch.Generator) -> None:
         """Draw the masks of one optimizer step."""
         self.method.begin_step(self.parameters_by_name(), step, generator)
 

@@ -20,7 +20,7 @@ from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_halved, plan
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
-from tdcompress.onnxfile.runtime import Comparison, check_section, compare_outputs, open_session, random_inputs
+from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_inputs
 from tdcompress.onnxfile.strip import undocumented
 from tdcompress.onnxfile.tensors import PACKABLE, count_zeros, is_parameter
 from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE
@@ -121,7 +121,7 @@ def pack_model(
         if strict and not infers_strictly(packed):
             raise VerificationError("the source passes onnx.checker's full check, the packed model does not; nothing was written")
     report = inspect_model(packed)
-    compared = _compared(dense, packed) if values == "float16" else Comparison(error=0.0, not_finite=(0, 0))
+    compared = _compared(dense, packed) if values == "float16" else OutputDifference(error=0.0, not_finite=(0, 0))
     return packed, PackReport(
         source_bytes=source.ByteSize(),
         dense_bytes=dense.ByteSize(),
@@ -214,12 +214,12 @@ def _drop_labels(model: onnx.ModelProto) -> None:
             node.ClearField("name")
 
 
-def _compared(dense: onnx.ModelProto, packed: onnx.ModelProto) -> Comparison:
+def _compared(dense: onnx.ModelProto, packed: onnx.ModelProto) -> OutputDifference:
     """On random inputs; see `PackReport`."""
     session = open_session(dense)
     inputs = random_inputs(session, batch=4, seed=0)
     if inputs is None:
-        return Comparison(error=None, not_finite=(0, 0))
+        return OutputDifference(error=None, not_finite=(0, 0))
     return compare_outputs(session, open_session(packed), [inputs])
 
 

@@ -37,7 +37,7 @@ def byte_prices(prefer: Prefer, strict: bool) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PackingPlan:
     """How the weights of a graph are to be written.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan:
     kept_float32: dict[str, str]
 
 
-def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[str, float]) -> Plan:
+def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[str, float]) -> PackingPlan:
     """Decide the encoding and the stored element type of each weight.
 
     Every set of weights with the same element types shares decoders, so these are decided together.
@@ -78,7 +78,7 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
         picks = choose(own, {name: price * shared_bytes(keys[name]) for name, price in prices.items()})
         for weight, pick in zip(members, picks, strict=True):
             planned.setdefault(keys[pick], []).append(weight)
-    return Plan(sections=_in_parts(planned), kept_float32=kept_float32)
+    return PackingPlan(sections=_in_parts(planned), kept_float32=kept_float32)
 
 
 def _in_parts(sections: Mapping[Key, Sequence[Weight]]) -> dict[Key, list[Weight]]:

@@ -107,7 +107,7 @@ def random_inputs(session: ort.InferenceSession, batch: int, seed: int) -> dict[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class OutputDifference:
     """The float outputs of two models on the same inputs.
 
     Attributes:
@@ -122,7 +122,7 @@ class Comparison:
 
 def compare_outputs(
     exact: ort.InferenceSession, other: ort.InferenceSession, batches: Iterable[Mapping[str, Array]]
-) -> Comparison:
+) -> OutputDifference:
     """Run both on all batches.
 
     Args:
@@ -150,7 +150,7 @@ def compare_outputs(
             differences[place] = max(differences.get(place, 0.0), float(np.abs(exactly - given[both]).max(initial=0.0)))
             largest[place] = max(largest.get(place, 0.0), float(np.abs(exactly).max(initial=0.0)))
     error = max((difference / (largest[place] or 1.0) for place, difference in differences.items()), default=0.0)
-    return Comparison(error=error if compared or not values else None, not_finite=(lost, lost_other))
+    return OutputDifference(error=error if compared or not values else None, not_finite=(lost, lost_other))
 
 
 def check_section(section: Section, key: Key, weights: list[Weight], like: onnx.ModelProto) -> None:

@@ -17,8 +17,8 @@ from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.recipes.experiment import TABLES
 from tdcompress.recipes.source import OPTIONAL, SECTIONS, SWEPT
-from tdcompress.report.document import Block, Document, Items, Paragraph, Section
-from tdcompress.report.tables import Table, texts
+from tdcompress.report.document import Block, Document, Items, Paragraph, Subheading
+from tdcompress.report.tables import Table, text_columns
 
 # The tables whose further keys depend on the name that one key gives.
 NAMED: Mapping[str, tuple[str, Mapping[str, type]]] = {
@@ -29,7 +29,7 @@ NAMED: Mapping[str, tuple[str, Mapping[str, type]]] = {
 
 _TYPES: Mapping[Any, str] = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _ENTRY = re.compile(r"^    (\w+): ", flags=re.MULTILINE)
-COLUMNS = texts("key", "value", "default", "for", "meaning")
+COLUMNS = text_columns("key", "value", "default", "for", "meaning")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ _TOP = Table(
     ),
 )
 _SWEEP: tuple[Block, ...] = (
-    Section(title="[sweep]"),
+    Subheading(title="[sweep]"),
     Paragraph(
         text="Every combination becomes a row of the report; what does not depend on a key is computed once. Keys are written "
         "with their table, in quotation marks."
@@ -170,7 +170,7 @@ _SWEEP: tuple[Block, ...] = (
             f"what rows may differ in: {', '.join(SWEPT)}, or a key below one of them",
         )
     ),
-    Section(title="Changing a key for one run"),
+    Subheading(title="Changing a key for one run"),
     Paragraph(
         text="tdcompress run RECIPE --set train.epochs=1 --set 'sweep.prune.fraction=[0.5, 0.9]'. A value is read as TOML, "
         "and as text where it is none."
@@ -182,7 +182,7 @@ def keys_document() -> Document:
     """What a recipe can say, all of it."""
     blocks: list[Block] = [_TOP]
     for section in (*SECTIONS, *OPTIONAL):
-        blocks.append(Section(title=f"[{section}]"))
+        blocks.append(Subheading(title=f"[{section}]"))
         if section in TABLES and (about := _about(TABLES[section])):
             blocks.append(Paragraph(text=about))
         blocks.append(table_of(section))

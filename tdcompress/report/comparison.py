@@ -9,10 +9,10 @@ from typing import Any
 
 from tdcompress.errors import UserError
 from tdcompress.records import Report, Row
-from tdcompress.report.document import Block, Items, Paragraph, Section
+from tdcompress.report.document import Block, Items, Paragraph, Subheading
 from tdcompress.report.papers import Heading, PublishedTable, matches, percentage_of, read_heading, variant, word
 from tdcompress.report.series import told
-from tdcompress.report.tables import Table, numbers, texts
+from tdcompress.report.tables import Table, number_columns, text_columns
 
 _OF_A_CELL = ("method", "options", "granularity", "fraction", "keep_per_filter", "seed", "values", "differs")
 
@@ -178,7 +178,7 @@ def comparison_blocks(comparison: Comparison) -> tuple[Block, ...]:
     """The comparison as a part of a report: the table, the trainings behind it, what differs much, what was not run."""
     table = comparison.table
     intro = f"{table.source}: {table.metric}, {table.model} on {table.dataset}, {table.granularity}s pruned."
-    blocks: list[Block] = [Section(title=f"Beside {table.id}"), Paragraph(text=f"{intro} {table.note}".strip())]
+    blocks: list[Block] = [Subheading(title=f"Beside {table.id}"), Paragraph(text=f"{intro} {table.note}".strip())]
     if comparison.columns:
         blocks += [cells_table(comparison), trainings_table(comparison)]
         blocks.append(Items(items=tuple(large_differences(column) for column in comparison.columns)))
@@ -197,7 +197,7 @@ def cells_table(comparison: Comparison) -> Table:
     by_percentage = [{cell.percentage: cell for cell in column.cells} for column in comparison.columns]
     return Table(
         title="",
-        columns=numbers("%", *(_title(each) for each in comparison.columns)),
+        columns=number_columns("%", *(_title(each) for each in comparison.columns)),
         rows=tuple(
             (percentage, *(cell_text(cells[percentage]) if percentage in cells else "" for cells in by_percentage))
             for percentage in percentages
@@ -219,7 +219,7 @@ def trainings_table(comparison: Comparison) -> Table:
     """Seeds, epochs, hardware and seconds behind each column."""
     return Table(
         title="",
-        columns=(*texts("training", "seeds", "device"), *numbers("epochs", "seconds of one")),
+        columns=(*text_columns("training", "seeds", "device"), *number_columns("epochs", "seconds of one")),
         rows=tuple(
             (_title(each), _list(each.seeds), each.device, str(each.epochs), f"{each.train_seconds:.0f}")
             for each in comparison.columns

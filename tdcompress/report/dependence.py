@@ -16,7 +16,7 @@ from tdcompress.report import canvas, colours, markdown
 from tdcompress.report.comparison import differing_tasks
 from tdcompress.report.document import Block, Document, Figure, Items, Paragraph
 from tdcompress.report.papers import matches, published_table, read_heading
-from tdcompress.report.tables import Table, numbers, texts
+from tdcompress.report.tables import Table, number_columns, text_columns
 from tdcompress.report.text import named_method
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ def label(record: AnalysisRecord) -> str:
 def _beside_published(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float] | None]]) -> Table:
     return Table(
         title="",
-        columns=(*texts("training"), *numbers("|delta E|", "unpruned, %", "pruned, %", "seed", "epochs", "seconds")),
+        columns=(
+            *text_columns("training"),
+            *number_columns("|delta E|", "unpruned, %", "pruned, %", "seed", "epochs", "seconds"),
+        ),
         rows=tuple(
             (
                 name,
@@ -132,7 +135,10 @@ def _beside(ours: float, theirs: float | None, form: str) -> str:
 def _terms(records: Sequence[AnalysisRecord]) -> Table:
     return Table(
         title="",
-        columns=(*texts("training"), *numbers("-gradient . d", "1/2 d' H d", "their sum", "measured change of the loss")),
+        columns=(
+            *text_columns("training"),
+            *number_columns("-gradient . d", "1/2 d' H d", "their sum", "measured change of the loss"),
+        ),
         rows=tuple(
             (
                 label(record),

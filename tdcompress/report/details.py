@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tdcompress.records import Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import as_trained, group, training_of
-from tdcompress.report.tables import Table, line_of, numbered, numbers, texts
+from tdcompress.report.tables import Table, line_of, number_columns, numbered, text_columns
 
 
 def accuracies(report: Report) -> Table:
@@ -28,7 +28,7 @@ def accuracies(report: Report) -> Table:
         lines.append((row.id, text.percent(row.accuracy_dense), *cells, str(apart)))
     return Table(
         title="Accuracy through each artefact",
-        columns=(*texts("row"), *numbers("unpruned, %", *(f"{name}, %" for name in used), "samples apart")),
+        columns=(*text_columns("row"), *number_columns("unpruned, %", *(f"{name}, %" for name in used), "samples apart")),
         rows=tuple(lines),
         highlight=line_of(report.selected, lines),
     )
@@ -69,7 +69,7 @@ def sizes(report: Report) -> Table:
     lines = [(row.id, *_size_cells(row), *([_stored(row)] if stored else [])) for row in report.rows]
     return Table(
         title="Size",
-        columns=(*texts("row"), *numbers(*titles, *(["scipy CSR"] if stored else []))),
+        columns=(*text_columns("row"), *number_columns(*titles, *(["scipy CSR"] if stored else []))),
         rows=tuple(lines),
         highlight=line_of(report.selected, lines),
     )
@@ -103,7 +103,12 @@ def latencies(report: Report, host: str) -> Table:
     ]
     return Table(
         title=f"Latency on {host}",
-        columns=(*texts("row", "run by"), *numbers("median"), *texts("time / dense time [95 %]"), *numbers("because")),
+        columns=(
+            *text_columns("row", "run by"),
+            *number_columns("median"),
+            *text_columns("time / dense time [95 %]"),
+            *number_columns("because"),
+        ),
         rows=tuple(lines),
         highlight=line_of(report.selected, lines),
         notes=tuple(note for note in reasons if note),
@@ -132,10 +137,10 @@ def trainings(report: Report) -> Table:
     return Table(
         title="Trainings",
         columns=(
-            *texts("method"),
-            *numbers("seed", "epochs", "seconds"),
-            *texts("device"),
-            *numbers("unpruned accuracy, %", *(["then fine-tuned, epochs"] if any_tuned else [])),
+            *text_columns("method"),
+            *number_columns("seed", "epochs", "seconds"),
+            *text_columns("device"),
+            *number_columns("unpruned accuracy, %", *(["then fine-tuned, epochs"] if any_tuned else [])),
         ),
         rows=tuple(lines.values()),
     )

@@ -21,7 +21,7 @@ class Paragraph:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class Subheading:
     """A heading."""
 
     title: str
@@ -59,7 +59,7 @@ class Figure:
 
 _HOST_FACTS_FIRST = ("cpu", "cores", "memory_bytes", "os", "versions")
 
-Block = Paragraph | Section | Items | Facts | Figure | Table
+Block = Paragraph | Subheading | Items | Facts | Figure | Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +96,8 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         figures.get("latency") if measured else None,
         *_hosts(report),
         *((details.accuracies(report), details.trainings(report)) if report.rows else ()),
-        *((Section(title="Notes"), Items(items=report.notes)) if report.notes else ()),
-        Section(title="Made with"),
+        *((Subheading(title="Notes"), Items(items=report.notes)) if report.notes else ()),
+        Subheading(title="Made with"),
         Facts(facts=(("recipe", report.recipe_key), ("created", report.created), *sorted(report.versions.items()))),
     ]
     return Document(

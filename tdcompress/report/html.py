@@ -4,7 +4,7 @@ import importlib.resources
 from collections.abc import Mapping
 from html import escape
 
-from tdcompress.report.document import Block, Document, Facts, Figure, Items, Paragraph, Section
+from tdcompress.report.document import Block, Document, Facts, Figure, Items, Paragraph, Subheading
 from tdcompress.report.tables import Column, Table
 
 
@@ -60,7 +60,7 @@ def _block(block: Block, drawings: Mapping[str, str]) -> str:
     match block:
         case Table():
             return render(block)
-        case Section():
+        case Subheading():
             return f"<h2>{escape(block.title)}</h2>\n"
         case Paragraph():
             return f"<p{_class('lead' if block.lead else '')}>{_unbroken(block.text)}</p>\n"

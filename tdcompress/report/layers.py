@@ -2,7 +2,7 @@
 
 from tdcompress.records import LayerCount, Report, Row
 from tdcompress.report import text
-from tdcompress.report.tables import Table, numbers, texts
+from tdcompress.report.tables import Table, number_columns, text_columns
 
 
 def tables(report: Report) -> tuple[Table, ...]:
@@ -14,7 +14,7 @@ def tables(report: Report) -> tuple[Table, ...]:
     return (
         Table(
             title=f"Weights kept in each layer of {row.id}",
-            columns=(*texts("layer", "shape"), *numbers("weights", "kept", "kept, %")),
+            columns=(*text_columns("layer", "shape"), *number_columns("weights", "kept", "kept, %")),
             rows=tuple(
                 (layer.name, " x ".join(map(str, layer.shape)), f"{layer.total:,}", f"{layer.kept:,}", _percent(layer))
                 for layer in row.layers

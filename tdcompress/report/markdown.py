@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from tdcompress.report.document import Block, Document, Facts, Figure, Items, Paragraph, Section
+from tdcompress.report.document import Block, Document, Facts, Figure, Items, Paragraph, Subheading
 from tdcompress.report.tables import Table
 
 # Characters that would become markup, but an underscore inside a word, and brackets that start no link, which would not.
@@ -44,7 +44,7 @@ def _block(block: Block) -> str:
     match block:
         case Table():
             return render(block)
-        case Section():
+        case Subheading():
             return f"## {escape(block.title)}\n"
         case Paragraph():
             return f"{escape(block.text)}\n"

@@ -1,7 +1,7 @@
 """What shrinking did: each shrunk row with its certificate, and one row layer by layer."""
 
 from tdcompress.records import DeadUnits, Report, Row, ShrinkRecord
-from tdcompress.report.tables import Table, line_of, numbers, texts
+from tdcompress.report.tables import Table, line_of, number_columns, text_columns
 
 TRAINED_ON = "The certificate is of shrinking; fine-tuning after it changed the weights."
 
@@ -20,7 +20,7 @@ def _rows(report: Report, shrunk: list[Row]) -> Table:
     titles = ("parameters", "MACs", "dead but kept", "certificate: difference", "of a largest output")
     return Table(
         title="Shrinking",
-        columns=(*texts("row"), *numbers(*titles, *(["then fine-tuned"] if tuned else []))),
+        columns=(*text_columns("row"), *number_columns(*titles, *(["then fine-tuned"] if tuned else []))),
         rows=tuple(lines),
         notes=(TRAINED_ON,) if tuned else (),
         highlight=line_of(report.selected, lines),
@@ -54,7 +54,7 @@ def _layers(row: Row) -> tuple[Table, ...]:
     return (
         Table(
             title=f"Layers of {row.id}",
-            columns=(*texts("layer"), *numbers("units before", "after"), *texts("dead but kept")),
+            columns=(*text_columns("layer"), *number_columns("units before", "after"), *text_columns("dead but kept")),
             rows=tuple(
                 (layer.name, str(layer.before), str(layer.after), _dead(layer.name, shrink.dead_but_kept))
                 for layer in shrink.layers

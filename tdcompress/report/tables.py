@@ -16,12 +16,12 @@ class Column:
     align: Literal["left", "right"] = "left"
 
 
-def texts(*titles: str) -> tuple[Column, ...]:
+def text_columns(*titles: str) -> tuple[Column, ...]:
     """Columns of words."""
     return tuple(Column(title=title) for title in titles)
 
 
-def numbers(*titles: str) -> tuple[Column, ...]:
+def number_columns(*titles: str) -> tuple[Column, ...]:
     """Columns of numbers."""
     return tuple(Column(title=title, align="right") for title in titles)
 
@@ -122,7 +122,12 @@ def summary(report: Report) -> Table:
         lines.append((*line, reasons[row.why]))
     return Table(
         title="What each row is worth",
-        columns=(*texts("row", "pruned"), *numbers("accuracy, %", "file", "of dense"), *texts(*times), *numbers("why")),
+        columns=(
+            *text_columns("row", "pruned"),
+            *number_columns("accuracy, %", "file", "of dense"),
+            *text_columns(*times),
+            *number_columns("why"),
+        ),
         rows=tuple(lines),
         highlight=line_of(report.selected, lines),
         notes=tuple(note for note in reasons if note),

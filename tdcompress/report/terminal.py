@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from tdcompress.report.document import Block, Document, Facts, Figure, Items, Paragraph, Section
+from tdcompress.report.document import Block, Document, Facts, Figure, Items, Paragraph, Subheading
 from tdcompress.report.tables import Table
 
 
@@ -34,7 +34,7 @@ def _block(block: Block) -> RenderableType:
     match block:
         case Table():
             return render(block)
-        case Section():
+        case Subheading():
             return Text(f"\n{block.title}", style="bold")
         case Paragraph():
             return Text(block.text)

@@ -14,7 +14,7 @@ from tdcompress.lineage.samples import example_inputs
 from tdcompress.pipeline import Task
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.plan import Places, RowPlan, RunPlan
-from tdcompress.shrink.groups import find_units
+from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import bench, prune, train
 

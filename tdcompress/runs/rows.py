@@ -30,7 +30,7 @@ from tdcompress.records import (
 from tdcompress.report.select import select_row
 from tdcompress.runs.manifest import DENSE_FILE
 from tdcompress.runs.plan import RowPlan, RunPlan
-from tdcompress.shrink.count import parameters_and_macs
+from tdcompress.shrinking.count import parameters_and_macs
 
 PACKAGES = ("tdcompress", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.report.tables import Table, numbered, numbers, texts
+from tdcompress.report.tables import Table, number_columns, numbered, text_columns
 from tdcompress.runs.manifest import MANIFEST, REPORT, linked_stages, read_manifest, read_report
 from tdcompress.runs.unfinished import Unfinished, unfinished_runs
 
@@ -37,7 +37,7 @@ def run_table(root: Path, folders: Iterable[Path]) -> Table:
     rows = tuple(_run_row(folder) for folder in folders)
     return Table(
         title=f"runs in {root}",
-        columns=(*texts("run", "state"), *numbers("rows"), *texts("selected", "network", "created")),
+        columns=(*text_columns("run", "state"), *number_columns("rows"), *text_columns("selected", "network", "created")),
         rows=rows,
         notes=() if rows else ("none yet: tdcompress run digits",),
     )
@@ -55,7 +55,7 @@ def unfinished_table(runs: Iterable[Unfinished], now: float) -> Table:
     notes = numbered(ways.values())
     return Table(
         title="unfinished runs",
-        columns=(*texts("run", "tasks done", "last written", "state"), *numbers("then")),
+        columns=(*text_columns("run", "tasks done", "last written", "state"), *number_columns("then")),
         rows=tuple(
             (
                 run.intent.run,
@@ -112,6 +112,6 @@ def stage_table(root: Path, only: str | None = None) -> Table:
         counts.setdefault(folder.parent.name, [0, 0, 0])[kind] += 1
     return Table(
         title="stages" + (f" of {only}" if only else ""),
-        columns=(*texts("stage"), *numbers("done", "unfinished", "damaged")),
+        columns=(*text_columns("stage"), *number_columns("done", "unfinished", "damaged")),
         rows=tuple((stage, *map(str, numbers)) for stage, numbers in sorted(counts.items())),
     )

@@ -17,7 +17,7 @@ from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import PruneRecord
-from tdcompress.shrink.groups import find_units
+from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import prunable_weights

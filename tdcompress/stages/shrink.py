@@ -12,7 +12,7 @@ from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.samples import example_inputs
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
-from tdcompress.shrink.shrink import shrink
+from tdcompress.shrinking.exact import shrink
 
 VERSION = 5
 

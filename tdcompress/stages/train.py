@@ -18,7 +18,7 @@ from tdcompress.processor import read_processor
 from tdcompress.records import TrainRecord
 from tdcompress.train.distill import DistillSettings, Teacher
 from tdcompress.train.distributed import World
-from tdcompress.train.loop import METRICS, Progress, train
+from tdcompress.train.loop import METRICS, TrainingProgress, train
 from tdcompress.train.result import TrainResult
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.together import alone
@@ -109,7 +109,7 @@ def keep_metrics(work: Workspace) -> None:
         write_text(work.folder / METRICS, "")
 
 
-def progress_text(now: Progress) -> str:
+def progress_text(now: TrainingProgress) -> str:
     """What stands beside the bar of a training; speed first, since a narrow terminal cuts the end."""
     loss = "" if now.loss is None else f"  loss {now.loss:.3f}"
     return f"{now.images_per_second:,.0f} images/s  epoch {now.epoch}/{now.epochs}{loss}  {now.precision}"

@@ -28,7 +28,7 @@ from tdcompress.train.fast.path import FastPath, Mode
 from tdcompress.train.finite import FiniteWatch
 from tdcompress.train.manner import Manner, settle
 from tdcompress.train.paths import Asked, PathName, ReferencePath, StepPath, choose_path
-from tdcompress.train.result import Counters, Progress, TrainResult
+from tdcompress.train.result import Counters, TrainingProgress, TrainResult
 from tdcompress.train.samples import TrainData
 from tdcompress.train.saved import CHECKPOINTS
 from tdcompress.train.settings import TrainSettings
@@ -38,7 +38,7 @@ from tdcompress.train.threads import computing_with
 from tdcompress.train.together import alone, share
 from tdcompress.train.update import FrozenZeros, Updater
 
-__all__ = ["Progress", "TrainData", "TrainResult", "TrainSettings", "train"]
+__all__ = ["TrainData", "TrainResult", "TrainSettings", "TrainingProgress", "train"]
 
 METRICS = "metrics.jsonl"
 STEPS_AT_ONCE = 16  # between looks at signals, on a path that makes several steps at once
@@ -55,7 +55,7 @@ def train(
     seed: int,
     device: torch.device,
     folder: Path,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], int | None] = lambda: None,
     keep: Mapping[str, Tensor] | None = None,
     path: Asked = "auto",
@@ -192,7 +192,7 @@ class _Run:
 
     def loop(
         self,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[TrainingProgress], None] | None,
         checkpoint_seconds: float,
     ) -> TrainResult:
         now, resumed_from = self.counters, self.counters.step
@@ -275,7 +275,7 @@ class _Run:
             line["test_accuracy"] = self.test_accuracy(stop_if_asked)
         line["lr"] = self.lr(now.step - 1)
         line["precision"] = self.manner.precision
-        line |= self.net.method.numbers((now.step - 1) / self.steps_per_epoch)
+        line |= self.net.method.metrics((now.step - 1) / self.steps_per_epoch)
         line["images_per_second"] = round(images / now.epoch_seconds, 1)
         line["seconds"] = round(now.epoch_seconds, 3)
         now.history.append(line)
@@ -298,11 +298,11 @@ class _Run:
         correct = count_correct(evaluated, part, _EVALUATION_BATCH, self.device, between=between)
         return int(self.world.total(torch.tensor(correct, device=self.device))) / len(self.test)
 
-    def describe(self, epoch: int) -> Progress:
+    def describe(self, epoch: int) -> TrainingProgress:
         """The numbers that a progress display shows."""
         now = self.counters
         done = now.step - epoch * self.steps_per_epoch
-        return Progress(
+        return TrainingProgress(
             step=now.step,
             steps=self.steps,
             epoch=epoch + 1,

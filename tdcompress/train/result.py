@@ -8,7 +8,7 @@ from tdcompress.train.evaluate import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainingProgress:
     """Where a training stands, after every step.
 
     Attributes:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
 from tdcompress.train.distill import Teacher
@@ -76,7 +76,7 @@ class Stepper:
             TrainingError: a loss or gradient is not finite; nothing was updated.
         """
         self._net.train()
-        moment = Step(epoch=epoch, share=epoch / self._settings.epochs, train_size=len(self._data), process=self._world.rank)
+        moment = TrainStep(epoch=epoch, share=epoch / self._settings.epochs, train_size=len(self._data), process=self._world.rank)
         self._net.begin_step(moment, self._drawing("method", step))
         if self._net.method.frozen(epoch):
             self._updater.freeze(self._net.parameters_by_name(), self._net.method.dropped())

@@ -92,7 +92,7 @@ def _held(store: Store, item: Item) -> Iterator[None]:
 
 
 def _outcome(store: Store, item: Item, new: Path) -> Outcome:
-    found = store.find(item.stage, item.key)
+    found = store.find_or_set_aside(item.stage, item.key)
     partial = _partial(store, item)
     if item.finished:
         if found is None:

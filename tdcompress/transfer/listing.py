@@ -8,13 +8,13 @@ from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError
 from tdcompress.pipeline import TASK
 from tdcompress.report import text
-from tdcompress.report.tables import Table, numbers, texts
+from tdcompress.report.tables import Table, number_columns, text_columns
 from tdcompress.transfer.items import Place, newest_step, places
 
 
 def artifacts_table(root: Path) -> Table:
     """Stage, key, state, what it is and bytes of every artefact and unfinished stage."""
-    columns = (*texts("stage", "key", "state", "what"), *numbers("bytes"))
+    columns = (*text_columns("stage", "key", "state", "what"), *number_columns("bytes"))
     rows = tuple(_row(root, place) for place in places(root))
     return Table(title="", columns=columns, rows=rows, notes=() if rows else (f"{root}: none yet",))
 

@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "ben
 from conftest import TOLERANCE, make_model, run_reference  # noqa: E402
 from engine_networks import lenet5, resnet32  # noqa: E402
 
-from tdcompress.engine.binding import OPERATIONS, ConvOp, Group, InstructionSet  # noqa: E402
+from tdcompress.engine.binding import OPERATIONS, ConvOp, InstructionSet, TapGroup  # noqa: E402
 from tdcompress.engine.plan import Plan, make_plan  # noqa: E402
 from tdcompress.engine.read import read_graph  # noqa: E402
 
@@ -53,7 +53,7 @@ def write_plan(plan: Plan, inputs: list[np.ndarray], output_bytes: list[int], pa
         fix(*place(op.descriptor), bytes(descriptor))
         if isinstance(descriptor, ConvOp) and descriptor.group_count:
             groups = ctypes.addressof(descriptor.groups.contents)
-            fix(*place(groups), ctypes.string_at(groups, descriptor.group_count * ctypes.sizeof(Group)))
+            fix(*place(groups), ctypes.string_at(groups, descriptor.group_count * ctypes.sizeof(TapGroup)))
     with path.open("wb") as file:
         numbers = [len(plan.blocks) + 1, plan.op_count, plan.arena_elements, len(inputs[0]), len(inputs), len(output_bytes)]
         numbers += [*(array.nbytes for array in inputs), *output_bytes]

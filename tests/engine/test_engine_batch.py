@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 from tdcompress.engine import Session
 from tdcompress.engine.provenance import DERIVED, FREE, IS_BATCH
 from tdcompress.engine.read import read_graph
-from tdcompress.engine.translate import translate_node
-from tdcompress.engine.translation import Translation
+from tdcompress.engine.translate.graph import translate_node
+from tdcompress.engine.translate.state import Translation
 from tdcompress.errors import UnsupportedError
 
 

@@ -12,7 +12,7 @@ from tdcompress.engine import Session
 from tdcompress.engine.binding import OPERATIONS, CopyOp, PermuteOp, Tensor
 from tdcompress.engine.bounds import AGREEMENTS, check_call
 from tdcompress.engine.layout import plain
-from tdcompress.engine.lowering import Lowering, Place
+from tdcompress.engine.lower.state import Lowering, Place
 from tdcompress.engine.memory import Buffer, Use
 from tdcompress.errors import TdcompressError
 

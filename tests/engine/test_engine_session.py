@@ -10,11 +10,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tdcompress.engine import Session, explain, translation
+from tdcompress.engine import Session, explain
 from tdcompress.engine.fuse import fuse
 from tdcompress.engine.read import read_graph
 from tdcompress.engine.steps import Conv
-from tdcompress.engine.translate import translate
+from tdcompress.engine.translate import state
+from tdcompress.engine.translate.graph import translate
 from tdcompress.errors import ModelError, UnsupportedError, UserError
 from tdcompress.onnxfile.pack import pack_onnx
 
@@ -362,7 +363,7 @@ def test_weights_outside_the_folder_are_not_read(small, tmp_path):
 
 
 def test_constants_that_would_fill_the_memory_together(model, monkeypatch):
-    monkeypatch.setattr(translation, "MAX_CONSTANT_BYTES", 1 << 20)
+    monkeypatch.setattr(state, "MAX_CONSTANT_BYTES", 1 << 20)
     nodes = [helper.make_node("ConstantOfShape", ["n"], [f"c{i}"]) for i in range(9)]
     data = model([*nodes, helper.make_node("Add", ["x", "c0"], ["y"])], {"n": np.array([1 << 15])}, {"x": ["b", 1]})
     with pytest.raises(UnsupportedError, match=r"1048576 bytes \(at 'c7'\)"):

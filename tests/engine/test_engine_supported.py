@@ -9,7 +9,7 @@ import pytest
 
 from tdcompress.engine.constants import EVALUATORS
 from tdcompress.engine.supported import FOLDED_BY_TRANSLATION, NOTES, supported_text
-from tdcompress.engine.translate import TRANSLATORS
+from tdcompress.engine.translate.graph import TRANSLATORS
 
 DOCS = Path(__file__).parents[2] / "docs" / "engine.md"
 

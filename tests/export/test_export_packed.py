@@ -17,7 +17,7 @@ from tdcompress.onnxfile.load import infers_strictly, load_model
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.quantise import quantise_int8
 from tdcompress.onnxfile.verify import verify_onnx
-from tdcompress.shrink.shrink import shrink
+from tdcompress.shrinking.exact import shrink
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

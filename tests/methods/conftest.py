@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.methods.base import MethodSettings, Step
+from tdcompress.methods.base import MethodSettings, TrainStep
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup, prunable_weights
@@ -121,7 +121,7 @@ def run_steps(images) -> Callable[..., list[float]]:
         losses = []
         net.train()
         for index in steps:
-            net.begin_step(Step(epoch=index / 4, share=min(1.0, index / 8), train_size=12), generator)
+            net.begin_step(TrainStep(epoch=index / 4, share=min(1.0, index / 8), train_size=12), generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 logits = net(pixels).float()
             loss, penalty = nn.functional.cross_entropy(logits, labels), net.penalty()

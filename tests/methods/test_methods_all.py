@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.masks import apply_masks, unit_masks, weight_masks
@@ -36,7 +36,7 @@ def test_trains(make_net, run_steps, name: str, granularity: str, bf16: bool):
     assert all(math.isfinite(loss) for loss in losses)
     assert all(bool(torch.isfinite(value.grad).all()) and bool(value.grad.any()) for value in net.parameters())
     assert all(not torch.equal(net.state_dict()[key], before[key]) for key in before if key.startswith("model.up"))
-    assert all(math.isfinite(value) for value in net.method.numbers(1.0).values())
+    assert all(math.isfinite(value) for value in net.method.metrics(1.0).values())
 
 
 # where gates are neither surely open nor surely closed, noise is felt, and costs are as large as the loss
@@ -57,7 +57,7 @@ def test_gradients_against_finite_differences(make_net, images, check_gradients,
             parameter.add_(6.0 if key.startswith("log_sigma2") else 0.0)
 
     def loss() -> torch.Tensor:
-        net.begin_step(Step(train_size=12), torch.Generator().manual_seed(3))
+        net.begin_step(TrainStep(train_size=12), torch.Generator().manual_seed(3))
         return nn.functional.cross_entropy(net(images[0].double()), images[1]) + net.penalty()
 
     assert check_gradients(loss, dict(net.named_parameters())) > 40
@@ -111,7 +111,7 @@ def test_the_network_is_left_as_it_was(make_net, run_steps, toy_network, name: s
 def test_the_same_draws_give_the_same_network_and_micro_batches_share_them(make_net, images, name: str, granularity: str):
     def outputs(seed: int):
         net = make_net(name, granularity).train()
-        net.begin_step(Step(train_size=12), torch.Generator().manual_seed(seed))
+        net.begin_step(TrainStep(train_size=12), torch.Generator().manual_seed(seed))
         return net(images[0]), net(images[0])
 
     (once, again), (same, _), (other, _) = outputs(3), outputs(3), outputs(4)
@@ -186,7 +186,7 @@ def test_a_tied_weight_is_dropped_alike_in_both_places(make_settings, name: str)
     assert targets.weights == (Slot(parameter="first.weight"),)
     net = SparseNet(model, make_settings(name).build(targets, model))
     net.train()
-    net.begin_step(Step(train_size=5), torch.Generator().manual_seed(0))
+    net.begin_step(TrainStep(train_size=5), torch.Generator().manual_seed(0))
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
     output = net(x)
     output.sum().backward()

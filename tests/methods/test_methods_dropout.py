@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.dropout import DropoutSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup
 
 
 def drawn(net: SparseNet, seed: int = 0) -> dict[str, torch.Tensor]:
-    net.begin_step(Step(), torch.Generator().manual_seed(seed))
+    net.begin_step(TrainStep(), torch.Generator().manual_seed(seed))
     return net.method.effective(net.parameters_by_name())
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.l0 import L0Settings, estimated_gate, open_chance, sampled_gate
 
 
@@ -54,7 +54,7 @@ def test_the_chance_to_be_open_is_that_of_the_draws():
 def test_penalty_at_the_start(make_net, granularity: str):
     """beta / (training samples) times the expected number of weights behind open gates."""
     net = make_net("l0", granularity, beta=0.5)
-    net.begin_step(Step(train_size=50_000), torch.Generator().manual_seed(0))
+    net.begin_step(TrainStep(train_size=50_000), torch.Generator().manual_seed(0))
     weights = 6 * 27 + 4 * 24 + 8 * 4
     chance = sigmoid(logit(0.999) + 2 / 3 * math.log(11))
     assert float(net.penalty().detach()) == pytest.approx(0.5 / 50_000 * weights * chance, rel=1e-4)
@@ -77,7 +77,7 @@ def test_a_units_gate_multiplies_all_that_is_tied_to_it(make_net):
     assert torch.equal(deployed["conv.weight"], params["conv.weight"] * gates[:, None, None, None])
     assert torch.equal(deployed["bn.weight"], params["bn.weight"] * gates)
     assert torch.equal(deployed["conv.bias"], params["conv.bias"] * gates)
-    assert net.method.numbers(0.0)["open"] == pytest.approx(1 - 27 / 290)
+    assert net.method.metrics(0.0)["open"] == pytest.approx(1 - 27 / 290)
 
 
 def test_rankings(make_net):

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.basic_resnet import BasicResNet
 from tdcompress.models.registry import MODELS, build_model
 from tdcompress.models.vgg16 import STAGES, Vgg16
-from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrinking.groups import unit_groups
 from tdcompress.sparsity.masks import apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.units import Targets, prunable_weights
 
@@ -85,7 +85,7 @@ def test_a_step_and_pruning(make_settings, network: tuple[nn.Module, Targets, to
     net = SparseNet(model, settings.build(targets, model), l1=settings.l1)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
     net.train()
-    net.begin_step(Step(train_size=4), torch.Generator().manual_seed(0))
+    net.begin_step(TrainStep(train_size=4), torch.Generator().manual_seed(0))
     loss, penalty = nn.functional.cross_entropy(net(images), torch.arange(4)), net.penalty()
     (loss if penalty is None else loss + penalty).backward()
     assert all(math.isfinite(float(p.grad.norm())) for p in net.parameters() if p.grad is not None)

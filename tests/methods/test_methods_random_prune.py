@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.random_prune import RandomPruneSettings
 from tdcompress.sparsity.masks import unit_masks, weight_masks
 
@@ -48,7 +48,7 @@ def test_the_mask_holds_in_training_and_deployment(make_net, run_steps, granular
 def test_pruned_weights_get_no_gradient(make_net, images):
     net = make_net("random_prune")
     net.train()
-    net.begin_step(Step(), torch.Generator())
+    net.begin_step(TrainStep(), torch.Generator())
     net(images[0]).square().sum().backward()
     assert not net.model.fc.weight.grad[net.method.pruned("fc.weight")].any()
 

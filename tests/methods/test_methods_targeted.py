@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.masks import unit_masks, weight_masks
@@ -10,7 +10,7 @@ from tdcompress.sparsity.units import Slot, Targets, UnitGroup
 
 
 def drawn(net: SparseNet, seed: int = 0, epoch: float = 0.0) -> dict[str, torch.Tensor]:
-    net.begin_step(Step(epoch=epoch), torch.Generator().manual_seed(seed))
+    net.begin_step(TrainStep(epoch=epoch), torch.Generator().manual_seed(seed))
     return net.method.effective(net.parameters_by_name())
 
 
@@ -113,9 +113,9 @@ def test_straight_mask_in_backward(make_net, images):
 
 def test_the_ramp_reaches_gamma_and_alpha(make_net):
     net = make_net("targeted", gamma=0.99, alpha=0.9, schedule="ramp", ramp_epochs=(2.0, 2.0))
-    assert net.method.numbers(0.0) == {"gamma": 0.0, "alpha": 0.0}
-    assert net.method.numbers(2.0) == pytest.approx({"gamma": 0.9405, "alpha": 0.45})
-    assert net.method.numbers(9.0) == {"gamma": 0.99, "alpha": 0.9}
+    assert net.method.metrics(0.0) == {"gamma": 0.0, "alpha": 0.0}
+    assert net.method.metrics(2.0) == pytest.approx({"gamma": 0.9405, "alpha": 0.45})
+    assert net.method.metrics(9.0) == {"gamma": 0.99, "alpha": 0.9}
     assert not any((value == 0).any() for value in drawn(net, epoch=0.0).values())
     assert any((value == 0).any() for value in drawn(net, epoch=4.0).values())
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from tdcompress.errors import UnsupportedError
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.variational import VariationalSettings, kl_divergence
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup, prunable_weights
@@ -44,13 +44,13 @@ def test_kl_falls_to_zero_as_alpha_grows():
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 def test_penalty_and_its_warm_up(make_net, granularity: str, done: float, share: float):
     net = make_net("variational", granularity)
-    net.begin_step(Step(share=done, train_size=50_000), torch.Generator())
+    net.begin_step(TrainStep(share=done, train_size=50_000), torch.Generator())
     params = net.parameters_by_name()
     log_alpha = net.method.log_alpha(params)
     sizes = {"conv": 27, "up": 24, "fc": 4}
     total = sum(float(kl_divergence(value.detach().double()).sum()) * sizes.get(name, 1) for name, value in log_alpha.items())
     assert float(net.penalty().detach()) == pytest.approx(share * 0.01 / 50_000 * total, rel=1e-5)
-    assert net.method.numbers(0.0) == {"kl_share": share}
+    assert net.method.metrics(0.0) == {"kl_share": share}
 
 
 def test_log_alpha_by_hand(toy_network):
@@ -114,7 +114,7 @@ def test_noise_has_the_mean_and_variance_that_noisy_weights_give(make, shape):
         variance = torch.func.functional_call(layer, swapped, x**2)
         net.train()
         generator = torch.Generator().manual_seed(2)
-        net.begin_step(Step(), generator)
+        net.begin_step(TrainStep(), generator)
         local = torch.stack([net(x) for _ in range(400)])
         sampled = torch.stack(
             [
@@ -138,11 +138,11 @@ def test_no_noise_outside_a_training_step(make_net, images):
     net.train()
     net.model.bn.eval()
     dense = net(images[0])
-    net.begin_step(Step(), torch.Generator().manual_seed(0))
+    net.begin_step(TrainStep(), torch.Generator().manual_seed(0))
     assert not torch.equal(net(images[0]), dense)
     net.end_step()
     assert torch.equal(net(images[0]), dense)
-    net.begin_step(Step(), torch.Generator().manual_seed(0))
+    net.begin_step(TrainStep(), torch.Generator().manual_seed(0))
     net.eval()
     assert torch.equal(net(images[0]), net(images[0]))
 
@@ -150,7 +150,7 @@ def test_no_noise_outside_a_training_step(make_net, images):
 def test_hooks_go_even_when_the_network_fails(make_net):
     net = make_net("variational")
     net.train()
-    net.begin_step(Step(), torch.Generator().manual_seed(0))
+    net.begin_step(TrainStep(), torch.Generator().manual_seed(0))
     with pytest.raises(RuntimeError):
         net(torch.zeros(1, 2, 3, 3))
     assert not any(module._forward_hooks for module in net.model.modules())

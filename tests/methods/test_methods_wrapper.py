@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Method, Step
+from tdcompress.methods.base import Method, TrainStep
 from tdcompress.methods.l1 import L1Settings, l1_penalty
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -70,7 +70,7 @@ def test_l1_by_hand():
 def test_no_method_changes_nothing():
     model = two_layers()
     net = SparseNet(model, NoneSettings().build(TARGETS, model))
-    net.begin_step(Step(), torch.Generator())
+    net.begin_step(TrainStep(), torch.Generator())
     x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(net.train()(x), model(x))
     assert net.penalty() is None

@@ -12,7 +12,7 @@ from tdcompress.inspection import packing_lines
 from tdcompress.onnxfile.load import infers_strictly
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.reports import PackReport
-from tdcompress.onnxfile.runtime import Comparison, compare_outputs, open_session
+from tdcompress.onnxfile.runtime import OutputDifference, compare_outputs, open_session
 from tdcompress.onnxfile.weights import densified
 
 Make = Callable[..., onnx.ModelProto]
@@ -82,14 +82,14 @@ def test_outputs_are_compared_where_they_are_finite() -> None:
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
-    def compared(first: list[float], second: list[float]) -> Comparison:
+    def compared(first: list[float], second: list[float]) -> OutputDifference:
         sessions = [open_session(times(factors)) for factors in (first, second)]
         return compare_outputs(*sessions, [{"x": np.array([1, 2, 2, 1], np.float32)}])
 
-    assert compared([1, 2, 4, 1], [1, 1, 4, 1]) == Comparison(error=2 / 8, not_finite=(0, 0))
-    assert compared([np.nan, 2, np.inf, 1], [np.nan, 1, 4, 1]) == Comparison(error=2 / 4, not_finite=(2, 1))
-    assert compared([np.nan] * 4, [1, 1, 1, 1]) == Comparison(error=None, not_finite=(4, 0))
-    assert compared([0, 0, 0, 0], [0, 1, 0, 0]) == Comparison(error=2.0, not_finite=(0, 0))
+    assert compared([1, 2, 4, 1], [1, 1, 4, 1]) == OutputDifference(error=2 / 8, not_finite=(0, 0))
+    assert compared([np.nan, 2, np.inf, 1], [np.nan, 1, 4, 1]) == OutputDifference(error=2 / 4, not_finite=(2, 1))
+    assert compared([np.nan] * 4, [1, 1, 1, 1]) == OutputDifference(error=None, not_finite=(4, 0))
+    assert compared([0, 0, 0, 0], [0, 1, 0, 0]) == OutputDifference(error=2.0, not_finite=(0, 0))
 
 
 def test_rounding_alone_leaves_zeros_where_they_are(make_small_net: Make, arrays: Callable) -> None:

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tdcompress.report import html, plots
-from tdcompress.report.document import Facts, Figure, Items, Paragraph, Section, compose
+from tdcompress.report.document import Facts, Figure, Items, Paragraph, Subheading, compose
 from tdcompress.report.html import render, render_document
 from tdcompress.report.tables import Column, Table, summary
 
@@ -56,7 +56,7 @@ def test_a_table_holds_the_same_cells_as_the_others(small_report):
 def test_everything_is_escaped(small_report):
     blocks = (
         Paragraph(text=HOSTILE),
-        Section(title=HOSTILE),
+        Subheading(title=HOSTILE),
         Items(items=(HOSTILE,)),
         Facts(facts=((HOSTILE, HOSTILE),)),
         Figure(name="f", alt=HOSTILE, caption=HOSTILE),

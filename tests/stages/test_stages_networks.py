@@ -18,7 +18,7 @@ from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import plan_run
-from tdcompress.shrink.groups import find_units
+from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.shares import Extent, selected_counts
 from tdcompress.stages import prune
 from tdcompress.train.recalibrate import recalibrate

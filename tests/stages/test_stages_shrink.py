@@ -113,7 +113,7 @@ def test_fine_tuning_after_shrinking_goes_on_bit_exactly_where_it_was_stopped(ru
     with pytest.raises(InterruptedRun, match="stopped after step") as stopped:
         Runner(store=store, watcher=make_recorder(), facts={}, should_stop=lambda: next(signals, None)).ensure(row.deployed)
     assert stopped.value.exit_code == 143
-    assert not store.find("finetune", row.deployed.key)
+    assert not store.find_or_set_aside("finetune", row.deployed.key)
     again = make_recorder()
     resumed = Runner(store=store, watcher=again, facts={}).ensure(row.deployed)
     assert again.made == ["finetune"]

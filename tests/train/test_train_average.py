@@ -14,7 +14,7 @@ from torch import nn
 from tdcompress.errors import InterruptedRun
 from tdcompress.train.average import Averaging, RunningAverage
 from tdcompress.train.evaluate import accuracy
-from tdcompress.train.loop import Progress, TrainSettings
+from tdcompress.train.loop import TrainingProgress, TrainSettings
 
 
 def average_of(values: list[float], averaging: Averaging) -> float:
@@ -81,7 +81,7 @@ def test_the_network_is_the_mean_of_the_last_steps_and_so_are_the_accuracies(sma
     net = small.conv_net()
     seen: list[dict[str, torch.Tensor]] = []
 
-    def look(progress: Progress) -> None:
+    def look(progress: TrainingProgress) -> None:
         seen.append({name: value.clone() for name, value in net.state_dict().items()})
 
     result = small.run(tmp_path, net, settings, progress=look)

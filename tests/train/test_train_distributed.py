@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tdcompress.errors import ArtifactError, InterruptedRun
-from tdcompress.methods.base import Step
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.variational import VariationalSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -77,7 +77,7 @@ def noise(rank: int) -> list[float]:
     model = nn.Sequential(nn.Linear(3, 2, bias=False))
     nn.init.constant_(model[0].weight, 1.0)
     net = SparseNet(model, VariationalSettings().build(Targets(weights=(Slot(parameter="0.weight"),)), model))
-    net.begin_step(Step(process=rank), torch.Generator().manual_seed(1))
+    net.begin_step(TrainStep(process=rank), torch.Generator().manual_seed(1))
     return (net(torch.ones(1, 3)) - 3).flatten().tolist()
 
 

@@ -14,7 +14,7 @@ from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.initialise import glorot_normal
 from tdcompress.models.preactivation import PreActivationResNet
-from tdcompress.shrink.groups import unit_groups
+from tdcompress.shrinking.groups import unit_groups
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.train.fast import program
 from tdcompress.train.fast.support import layout_of, why_not

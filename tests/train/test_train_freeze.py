@@ -11,7 +11,7 @@ from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.masks import unit_masks, weight_masks
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup
-from tdcompress.train.loop import Progress, TrainSettings
+from tdcompress.train.loop import TrainingProgress, TrainSettings
 from tdcompress.train.optim import OptimizerSettings
 
 UNITS = UnitGroup(
@@ -46,7 +46,7 @@ def test_from_the_freeze_on_masks_are_the_same_and_zeros_stay(small, tmp_path: P
     net = net_of(small, granularity, shares)
     seen: list[dict[str, torch.Tensor]] = []
 
-    def look(now: Progress) -> None:
+    def look(now: TrainingProgress) -> None:
         if net.method.frozen((now.step - 1) / 6):  # this step began frozen
             dropped = {name: each.clone() for name, each in net.method.dropped().items()}
             for name, param in net.parameters_by_name().items():

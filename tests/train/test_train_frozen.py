@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tdcompress.train.loop import Progress, TrainSettings
+from tdcompress.train.loop import TrainingProgress, TrainSettings
 from tdcompress.train.optim import OptimizerSettings
 
 
@@ -25,7 +25,7 @@ def test_frozen_zeros_are_exactly_zero_after_every_step(small, tmp_path: Path, n
     params = dict(model.named_parameters())
     steps = 0
 
-    def check(progress: Progress) -> None:
+    def check(progress: TrainingProgress) -> None:
         nonlocal steps
         steps += 1
         for key, mask in keep.items():

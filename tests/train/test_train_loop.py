@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from tdcompress.errors import UserError
-from tdcompress.train.loop import Progress, TrainSettings, train
+from tdcompress.train.loop import TrainingProgress, TrainSettings, train
 from tdcompress.train.optim import LrSchedule
 from tdcompress.train.samples import first_sides
 
 
 def test_it_learns_and_tells_every_epoch(small, tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     result = small.run(tmp_path, settings=TrainSettings(epochs=8, batch_size=16, optimizer=small.SGD), progress=seen.append)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == list(range(1, 9))

@@ -13,7 +13,7 @@ from tdcompress.methods.base import Method
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup
-from tdcompress.train.loop import Progress, TrainSettings
+from tdcompress.train.loop import TrainingProgress, TrainSettings
 from tdcompress.train.optim import LrSchedule, OptimizerSettings
 
 
@@ -21,7 +21,7 @@ def test_a_second_start_of_a_finished_training_does_nothing(small, tmp_path: Pat
     first, again = small.conv_net(), small.conv_net(seed=9)
     small.run(tmp_path, first)
     (tmp_path / ".metrics.jsonl.ab12.tmp").write_text("what a killed run leaves")
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     result = small.run(tmp_path, again, progress=seen.append)
     assert result.resumed_from_step == result.steps == 18
     assert not seen

@@ -10,7 +10,7 @@ from tdcompress.errors import TrainingError
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Targets
-from tdcompress.train.loop import Progress, TrainData, TrainSettings, train
+from tdcompress.train.loop import TrainData, TrainingProgress, TrainSettings, train
 
 
 def test_one_step_by_hand(small, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_loss_that_is_not_finite_names_its_step(small, tmp_path: Path) -> None
     net = small.linear_net()
     poisoned = 8
 
-    def poison(progress: Progress) -> None:
+    def poison(progress: TrainingProgress) -> None:
         if progress.step == poisoned:
             net.model[1].bias.data[0] = float("nan")  # type: ignore[index, union-attr]
 

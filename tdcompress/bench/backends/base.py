@@ -14,7 +14,7 @@ Inputs = Mapping[str, NDArray[np.generic]]
 CPU_PROVIDER = "CPUExecutionProvider"
 
 
-class Session(Protocol):
+class TimedSession(Protocol):
     """An opened model."""
 
     provider: str
@@ -42,7 +42,7 @@ class Backend(Protocol):
             UnsupportedError: one of them is not.
         """
 
-    def open(self, path: Path, inputs: Inputs) -> Session:
+    def open(self, path: Path, inputs: Inputs) -> TimedSession:
         """Load a model; this is what `load_ns` measures.
 
         Raises:

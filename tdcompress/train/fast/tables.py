@@ -60,7 +60,7 @@ class Course:
         numbers, counts = [], []
         for index in range(self.steps):
             step, moment = epoch * self.steps + index, epoch + index / self.steps
-            alpha = self.method.numbers(moment).get("alpha", 0.0)
+            alpha = self.method.metrics(moment).get("alpha", 0.0)
             numbers.append([self.lr(step), alpha, float(self.method.frozen(moment)), self.average(step), epoch % 2])
             counts.append(list(self.dropping.counts(moment)))
         order = epoch_order(self.samples, self.seed, epoch)[: self.steps * self.batch]

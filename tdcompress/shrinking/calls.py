@@ -1,0 +1,117 @@
+"""The rule of each aten operator: how channels, constants and sources pass through it.
+
+A rule reads an operator's arguments by their schema names and returns the signal(s) of its result. Operators that torch tags as
+pointwise need no entry. An operator without a rule keeps all channels that reach it; that is exact, and reported.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from tdcompress.shrinking.cells import Signal, plain
+from tdcompress.shrinking.channels import ChannelGraph, Parameter
+from tdcompress.shrinking.trace import place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One operator of the program, its arguments bound to their schema names.
+
+    Attributes:
+        node: the operator.
+        arguments: tensors as Signal or Parameter, everything else as it is.
+        layer: where it stands, for messages.
+    """
+
+    node: fx.Node
+    arguments: Mapping[str, Any]
+    layer: str
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments[name]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        return tuple(int(n) for n in self.node.meta["val"].shape)
+
+    def tensors(self) -> list[Signal | Parameter]:
+        """All tensor arguments, those inside lists too."""
+        found: list[Signal | Parameter] = []
+        for value in self.arguments.values():
+            items = value if isinstance(value, list | tuple) else [value]
+            found += [item for item in items if isinstance(item, Signal | Parameter)]
+        return found
+
+
+# Operators that are given sizes or numbers of parts, which the forward code may spell out.
+_SIZED = "view reshape _unsafe_view unflatten expand broadcast_to split split_with_sizes chunk tensor_split unbind"
+SIZED = frozenset(_SIZED.split())
+
+Result = Signal | tuple[Signal, ...]
+Rule = Callable[[ChannelGraph, Call], Result]
+
+
+def bind(graph: ChannelGraph, node: fx.Node, parameters: Mapping[str, str]) -> Call:
+    """Replace an operator's node arguments by what is known about them, and name all arguments.
+
+    Args:
+        graph: what is known so far.
+        node: of the traced program.
+        parameters: placeholder -> name of the parameter.
+    """
+
+    def known(item: Any) -> Any:
+        if isinstance(item, fx.Node):
+            if item.name in parameters:
+                return Parameter(name=parameters[item.name])
+            return graph.signals.get(item.name)
+        if isinstance(item, list | tuple):
+            return [known(entry) for entry in item]
+        return item
+
+    assert isinstance(node.target, torch._ops.OpOverload)
+    arguments = {}
+    for index, argument in enumerate(node.target._schema.arguments):
+        value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        arguments[argument.name] = known(value)
+    return Call(node=node, arguments=arguments, layer=place(node))
+
+
+def base_name(target: Any) -> str:
+    """Operator name without overload and without the in-place underscore: aten.add_.Tensor -> "add"."""
+    name = str(getattr(target, "_opname", target)).removeprefix("aten::").split("::")[-1]
+    return name.removesuffix("_") if not name.endswith("__") else name
+
+
+def sees_alone(node: fx.Node) -> bool:
+    """Whether an operator is all that sees what the layer before it makes: each step back to the weight has one user."""
+    source = node.args[0]
+    while isinstance(source, fx.Node) and len(source.users) == 1 and source.args:
+        if base_name(source.target).startswith(("conv", "linear")):
+            return True
+        source = source.args[0]
+    return False
+
+
+def untracked(graph: ChannelGraph, call: Call, reason: str) -> Result:
+    """Keep every channel that reaches an operator, so that it computes what it did; its result is plain.
+
+    Args:
+        graph: takes the pins.
+        call: the operator.
+        reason: "its weight is computed": ends the sentence that names the operator.
+    """
+    sentence = f"{base_name(call.node.target)} in {call.layer}: {reason}"
+    for tensor in call.tensors():
+        if isinstance(tensor, Parameter):
+            graph.frozen[tensor.name] = sentence
+        else:
+            graph.pin(tensor.channel, sentence)
+    value = call.node.meta["val"]
+    if isinstance(value, list | tuple):
+        return tuple(plain(item.shape) for item in value)
+    return plain(value.shape) if isinstance(value, Tensor) else plain(())

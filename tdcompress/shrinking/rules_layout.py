@@ -1,0 +1,210 @@
+"""Operators that move elements without computing: the same operator of numpy, applied to the cells."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tdcompress.shrinking.calls import SIZED, Call, Result, Rule, base_name, untracked
+from tdcompress.shrinking.cells import Cells, Signal, expand, forget, reshape
+from tdcompress.shrinking.channels import ChannelGraph, Parameter
+from tdcompress.shrinking.demands import Block, EqualCounts
+
+
+def view(graph: ChannelGraph, call: Call) -> Result:
+    """view, reshape, flatten, unflatten, squeeze, unsqueeze: the elements in the same order."""
+    x = graph.signal(call.tensors()[0])
+    cells = reshape(x.cells, x.shape, call.shape)
+    _narrows_by_slices(graph, cells, call)
+    _note_sizes(graph, call, x)
+    return Signal(shape=call.shape, cells=cells)
+
+
+def _note_sizes(graph: ChannelGraph, call: Call, x: Signal) -> None:
+    """Remember an operator whose sizes may be numbers; flatten and squeeze are only told axes."""
+    if x.tracked and base_name(call.node.target) in SIZED:
+        graph.literal_nodes.append(call.node.name)
+
+
+def _narrows_by_slices(graph: ChannelGraph, cells: Cells, call: Call) -> None:
+    """A result that tells several axes apart narrows only by slices."""
+    if sum(n > 1 for n in cells.shape) < 2 or not (cells["channel"] >= 0).any():
+        return
+    graph.demands.append(Block(ids=cells["channel"], layer=call.layer))
+    graph.blocks.append(cells["channel"])
+
+
+def permute(graph: ChannelGraph, call: Call) -> Result:
+    """Permute."""
+    x = graph.signal(call["self"])
+    return Signal(shape=call.shape, cells=x.cells.transpose([axis % len(x.shape) for axis in call["dims"]]))
+
+
+def transpose(graph: ChannelGraph, call: Call) -> Result:
+    """Swap two axes."""
+    x = graph.signal(call["self"])
+    ndim = len(x.shape)
+    if ndim < 2:
+        return x
+    first, second = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (ndim - 2, ndim - 1)
+    return Signal(shape=call.shape, cells=x.cells.swapaxes(first, second))
+
+
+def move_axes(graph: ChannelGraph, call: Call) -> Result:
+    """movedim, moveaxis: some axes to other places."""
+    x = graph.signal(call["self"])
+    return Signal(shape=call.shape, cells=np.moveaxis(x.cells, call["source"], call["destination"]))
+
+
+def expand_to(graph: ChannelGraph, call: Call) -> Result:
+    """expand, expand_as: axes of length 1 repeat."""
+    x = graph.signal(call["self"])
+    missing = len(call.shape) - len(x.shape)
+    _note_sizes(graph, call, x)
+    return Signal(shape=call.shape, cells=x.cells.reshape((1,) * missing + x.cells.shape))
+
+
+def cat(graph: ChannelGraph, call: Call) -> Result:
+    """Concatenate along an axis. Parts that do not tell its indices apart are spelled out next to those that do."""
+    parts = [graph.signal(item) for item in call["tensors"]]
+    parts = [part for part in parts if part.shape != (0,)]  # torch accepts and ignores these
+    axis = call["dim"] % len(call.shape)
+    alike = all(part.cells.shape[axis] == 1 and part.shape[axis] >= 1 for part in parts)
+    others = [[n for a, n in enumerate(part.cells.shape) if a != axis] for part in parts]
+    target = list(np.broadcast_shapes(*others))
+    target.insert(axis, 0)
+    pieces = []
+    for part in parts:
+        cells = expand(part.cells, part.shape, [axis])
+        target[axis] = cells.shape[axis]
+        pieces.append(np.broadcast_to(cells, target))
+    if alike and len({piece.take([0], axis).tobytes() for piece in pieces}) == 1:
+        return Signal(shape=call.shape, cells=pieces[0].take([0], axis))
+    if not alike or not _spatial(parts, axis):
+        return Signal(shape=call.shape, cells=np.concatenate(pieces, axis))
+    return _joined_along(graph, call, pieces, axis)
+
+
+def _spatial(parts: list[Signal], axis: int) -> bool:
+    """Whether the parts are tokens or pixels: channels lie along other axes and are the same number in each part."""
+    return all(any(n > 1 for a, n in enumerate(part.cells.shape) if a != axis) for part in parts if part.tracked)
+
+
+def _joined_along(graph: ChannelGraph, call: Call, pieces: list[Cells], axis: int) -> Result:
+    """Tokens beside tokens: the channels of all parts are one."""
+    rows = [piece.take([0], axis) for piece in pieces]
+    result = rows[0].copy()
+    for row in rows[1:]:
+        graph.unify(result["channel"], row["channel"], f"{call.layer} lays tokens of a fixed width beside it")
+        same = result["known"] & row["known"] & (result["value"] == row["value"])
+        result["known"], result["value"] = same, np.where(same, result["value"], 0.0)
+        result["unit"] = np.where(result["unit"] == row["unit"], result["unit"], -1)
+    return Signal(shape=call.shape, cells=result)
+
+
+def stack(graph: ChannelGraph, call: Call) -> Result:
+    """Concatenate along a new axis: parts stay apart along it."""
+    parts = [graph.signal(item) for item in call["tensors"]]
+    axis = call["dim"] % len(call.shape)
+    shape = np.broadcast_shapes(*(part.cells.shape for part in parts))
+    cells = np.stack([np.broadcast_to(part.cells, shape) for part in parts], axis)
+    _narrows_by_slices(graph, cells, call)
+    return Signal(shape=call.shape, cells=cells)
+
+
+def split(graph: ChannelGraph, call: Call) -> Result:
+    """chunk, split, split_with_sizes, unbind, tensor_split: pieces of one axis."""
+    x = graph.signal(call["self"])
+    ndim = len(x.shape)
+    axis = call["dim"] % ndim
+    values = call.node.meta["val"]
+    unbind = values[0].dim() < ndim
+    widths = [1 if unbind else int(value.shape[axis]) for value in values]
+    results = []
+    start = 0
+    for value, width in zip(values, widths, strict=True):
+        cells = x.cells if x.cells.shape[axis] == 1 else x.cells.take(range(start, start + width), axis)
+        start += width
+        results.append(Signal(shape=tuple(value.shape), cells=cells.squeeze(axis) if unbind else cells))
+    if x.tracked and x.cells.shape[axis] > 1:
+        _note_sizes(graph, call, x)
+        if unbind:
+            graph.demands.append(Block(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
+        elif len(set(widths)) == 1:
+            pieces = [np.moveaxis(result.channel, axis, -1) for result in results]
+            for index in np.ndindex(pieces[0].shape[:-1]):
+                rows = np.stack([piece[index] for piece in pieces])
+                graph.demands.append(EqualCounts(rows=rows, layer=call.layer))
+        else:
+            graph.hold(x.channel, f"{call.layer} splits it into parts of fixed, different sizes")
+    return tuple(results)
+
+
+def slice_axis(graph: ChannelGraph, call: Call) -> Result:
+    """x[start:end:step] along one axis. Where it cuts channels, its bounds are numbers, so they stay."""
+    x = graph.signal(call["self"])
+    axis = call["dim"] % len(x.shape)
+    if x.cells.shape[axis] == 1:
+        return Signal(shape=call.shape, cells=x.cells)
+    start, end, step = (call.arguments.get(key) for key in ("start", "end", "step"))
+    cells = x.cells.take(range(x.shape[axis])[start:end:step], axis)
+    if cells.shape != x.cells.shape and x.tracked:
+        graph.hold(x.channel, f"{call.layer} cuts a slice with fixed bounds")
+    return Signal(shape=call.shape, cells=cells)
+
+
+def select(graph: ChannelGraph, call: Call) -> Result:
+    """x[i] along one axis: no index of that axis may go."""
+    x = graph.signal(call["self"])
+    axis = call["dim"] % len(x.shape)
+    if x.cells.shape[axis] > 1 and x.tracked:
+        graph.demands.append(Block(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
+    index = 0 if x.cells.shape[axis] == 1 else call["index"] % x.shape[axis]
+    return Signal(shape=call.shape, cells=x.cells.take([index], axis).squeeze(axis))
+
+
+def index(graph: ChannelGraph, call: Call) -> Result:
+    """x[tensor]: rows of a table along axis 0, or pixels; indexing channels keeps them."""
+    x = graph.signal(call["self"])
+    indices = call["indices"]
+    used = [axis for axis, item in enumerate(indices) if item is not None]
+    if used == [0] and isinstance(call["self"], Parameter):  # a table: its rows are alike
+        first = x.cells.take([0], 0)
+        graph.unify(x.channel, first["channel"], call.layer)
+        x = Signal(shape=x.shape, cells=forget(first, value=True))
+    if len(used) != 1 or x.cells.shape[used[0]] > 1:
+        return untracked(graph, call, "it picks channels by number")
+    axis = used[0]
+    extra = len(call.shape) - len(x.shape)
+    shape = x.cells.shape[:axis] + (1,) * (extra + 1) + x.cells.shape[axis + 1 :]
+    return Signal(shape=call.shape, cells=x.cells.reshape(shape))
+
+
+def unmoved(reorder: Callable[[Cells, Call], Cells]) -> Rule:
+    """A rule for roll and flip, which reorder axes; where those are channels, they stay."""
+
+    def rule(graph: ChannelGraph, call: Call) -> Result:
+        x = graph.signal(call["self"])
+        dims = call["dims"] or range(len(x.shape))
+        if any(x.cells.shape[axis] > 1 for axis in dims):
+            return untracked(graph, call, "it moves channels by a fixed distance")
+        return Signal(shape=x.shape, cells=reorder(x.cells, call))
+
+    return rule
+
+
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(
+        ("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"), view
+    ),
+    "permute": permute,
+    **dict.fromkeys(("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "adjoint"), transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), move_axes),
+    **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand_to),
+    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
+    "stack": stack,
+    **dict.fromkeys(("chunk", "split", "split_with_sizes", "unbind", "tensor_split"), split),
+    "slice": slice_axis,
+    "select": select,
+    "index": index,
+    **dict.fromkeys(("roll", "flip"), unmoved(lambda cells, call: cells)),
+}

@@ -1,0 +1,170 @@
+"""Elementwise operators: channels that meet become one; f(constant) is a constant."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from tdcompress.shrinking.calls import Call, Rule, base_name
+from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, forget
+from tdcompress.shrinking.channels import ChannelGraph, Flags, Parameter, constant
+
+
+def pointwise(graph: ChannelGraph, call: Call) -> Signal:
+    """Any elementwise operator, with torch's broadcasting."""
+    names = [name for name, value in call.arguments.items() if isinstance(value, Signal | Parameter)]
+    operands = [_aligned(graph.signal(call[name]), len(call.shape)) for name in names]
+    cells = blank(np.broadcast_shapes(*(operand.cells.shape for operand in operands)))
+    cells["channel"] = _joined(graph, operands, [isinstance(call[name], Parameter) for name in names], call)
+    if len(operands) == 1 or all(bool((o.cells["unit"] == operands[0].cells["unit"]).all()) for o in operands[1:]):
+        cells["unit"] = operands[0].cells["unit"]
+    else:
+        cells["unit"] = MIXED
+    known = np.logical_and.reduce(np.broadcast_arrays(*(operand.cells["known"] for operand in operands)))
+    by_name = dict(zip(names, operands, strict=True))
+    if call.node.name not in graph.sized:
+        _evaluate(call, by_name, cells, known)
+    _keep_zeros(call, by_name, cells)
+    return Signal(shape=call.shape, cells=cells)
+
+
+def identity(graph: ChannelGraph, call: Call) -> Signal:
+    """Operators that pass their first tensor on: dropout in eval mode, contiguous, detach."""
+    return graph.signal(call.tensors()[0])
+
+
+def cast(graph: ChannelGraph, call: Call) -> Signal:
+    """A change of type, also to that of a second tensor: constants pass, unless they are rounded to integers."""
+    x = graph.signal(call.tensors()[0])
+    return x if call.node.meta["val"].is_floating_point() else Signal(shape=x.shape, cells=forget(x.cells, value=True))
+
+
+def prelu(graph: ChannelGraph, call: Call) -> Signal:
+    """PReLU: one slope per channel of axis 1, or one for all."""
+    x, slope = graph.signal(call["self"]), graph.signal(call["weight"])
+    cells = x.cells
+    if cells.ndim > 1 and slope.cells.size > 1:  # also where what comes in does not tell its channels apart
+        cells = np.broadcast_to(cells, [x.shape[1] if axis == 1 else n for axis, n in enumerate(cells.shape)])
+    slopes = slope.cells.reshape([-1 if axis == 1 else 1 for axis in range(cells.ndim)]) if cells.ndim > 1 else slope.cells
+    if slopes.size > 1:
+        graph.unify(cells["channel"], slopes["channel"], f"{call.layer} has one slope per channel")
+    else:
+        graph.hold(slopes["channel"], f"{call.layer} has one slope for all channels")
+    value = np.where(cells["value"] > 0, cells["value"], cells["value"] * slopes["value"])
+    return Signal(shape=x.shape, cells=constant(cells, value, cells["known"] & slopes["known"]))
+
+
+def like(graph: ChannelGraph, call: Call) -> Signal:
+    """A new tensor of the shape of another: it goes with its channels, and holds nothing of its values."""
+    x = graph.signal(call.tensors()[0])
+    value = {"zeros_like": 0.0, "ones_like": 1.0}.get(base_name(call.node.target), call.arguments.get("fill_value"))
+    known = isinstance(value, float | int) and call.node.name not in graph.sized and call.node.meta["val"].is_floating_point()
+    cells = forget(x.cells, value=True, unit=True)
+    return Signal(shape=x.shape, cells=constant(cells, np.full(cells.shape, float(value or 0)), np.full(cells.shape, known)))
+
+
+def glu(graph: ChannelGraph, call: Call) -> Signal:
+    """Gated linear unit, a * sigmoid(b) of the two halves of an axis: channels of both go together."""
+    x = graph.signal(call["self"])
+    axis = call["dim"]
+    if x.cells.shape[axis] == 1:
+        return Signal(shape=call.shape, cells=forget(x.cells, value=True))
+    a, b = np.split(x.cells, 2, axis)
+    graph.unify(a["channel"], b["channel"], call.layer)
+    known = a["known"] & (b["known"] | (a["value"] == 0))
+    cells = constant(a, a["value"] / (1 + np.exp(-b["value"])), known)
+    cells["unit"] = np.where(a["unit"] == b["unit"], a["unit"], MIXED)
+    return Signal(shape=call.shape, cells=cells)
+
+
+def _aligned(signal: Signal, ndim: int) -> Signal:
+    """The operand with leading axes of length 1, as broadcasting adds them."""
+    missing = ndim - len(signal.shape)
+    return Signal(shape=(1,) * missing + signal.shape, cells=signal.cells.reshape((1,) * missing + signal.cells.shape))
+
+
+def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: Call) -> Ids:
+    """Channels of the result; what meets is unified.
+
+    An operand of real length 1 along every axis on which the result tells channels apart (a spatial gate (B, 1, H, W), one
+    number for all) is repeated over them: it has no part in them, and its own channels just stay. An operand without
+    channels but of full length on such an axis (the network's input, a literal tensor) keeps what it meets.
+
+    Args:
+        graph: takes the unions and pins.
+        operands: aligned to the result's axes.
+        fixed: which operands are parameters; what is computed comes first.
+        call: the operator.
+    """
+    shape = np.broadcast_shapes(*(operand.cells.shape for operand in operands))
+    result = np.full(shape, NO_CHANNEL, np.int64)
+    told_apart: set[int] = set()
+    for index in sorted(range(len(operands)), key=lambda i: (fixed[i], -operands[i].cells.size)):
+        operand = operands[index]
+        if not operand.tracked:
+            continue
+        if told_apart and all(operand.shape[axis] == 1 for axis in told_apart):
+            graph.hold(operand.channel, f"{call.layer} repeats it over other channels")
+            continue
+        theirs = np.broadcast_to(operand.channel, shape)
+        both = (result >= 0) & (theirs >= 0)
+        graph.unify(result[both], theirs[both], call.layer)
+        result = np.where(result < 0, theirs, result)
+        told_apart |= {axis for axis, length in enumerate(operand.cells.shape) if length > 1}
+    for operand in operands:
+        if any(operand.shape[axis] > 1 for axis in told_apart):
+            bare = np.broadcast_to(operand.channel, shape) < 0
+            graph.hold(result[bare], f"{call.layer} combines it with a tensor of fixed size")
+    return result
+
+
+def _evaluate(call: Call, operands: Mapping[str, Signal], cells: Cells, known: Flags) -> None:
+    """Write the constants of the result: the operator itself, in float64, on the constants of its operands."""
+    if known.any() and call.node.meta["val"].is_floating_point():
+        arguments = {
+            name: torch.from_numpy(operands[name].cells["value"].copy()) if name in operands else value
+            for name, value in call.arguments.items()
+        }
+        arguments = {name: value for name, value in arguments.items() if name not in ("memory_format", "dtype", "device")}
+        result = functional(call)(**arguments)
+        values = np.broadcast_to(result.double().numpy(), cells.shape)
+        known = known & np.isfinite(values)
+        cells["known"], cells["value"] = known, np.where(known, values, 0.0)
+
+
+def _keep_zeros(call: Call, operands: Mapping[str, Signal], cells: Cells) -> None:
+    """0 times anything finite is 0, and so is 0 divided by a number."""
+    op = base_name(call.node.target)
+    if op in ("mul", "multiply") or (op in ("div", "divide", "true_divide") and len(operands) == 1):
+        for operand in operands.values():
+            cells["known"] |= operand.cells["known"] & (operand.cells["value"] == 0)
+
+
+def functional(call: Call) -> torch._ops.OpOverload:
+    """The operator without its in-place effect."""
+    target = call.node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    if not target._schema.is_mutable:
+        return target
+    packet = getattr(torch.ops.aten, base_name(target))
+    overload: torch._ops.OpOverload = getattr(packet, target._overloadname)
+    return overload
+
+
+# Elementwise, though torch does not tag them so.
+_POINTWISE = """
+    relu6 hardtanh hardswish hardsigmoid silu mish gelu elu selu celu leaky_relu softplus softsign hardshrink softshrink
+    tanhshrink logsigmoid log_sigmoid sigmoid tanh square threshold clip multiply divide subtract true_divide rsub
+"""
+_IDENTITY = """
+    dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy lift_fresh
+"""
+RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(_POINTWISE.split(), pointwise),
+    **dict.fromkeys(_IDENTITY.split(), identity),
+    **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"), like),
+    "glu": glu,
+    "prelu": prelu,
+    "_prelu_kernel": prelu,
+}

@@ -1,0 +1,104 @@
+"""Reductions over axes, and operators that go along one: pixels are read together per channel; channels read together stay."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from tdcompress.shrinking.calls import Call, Result, Rule, untracked
+from tdcompress.shrinking.cells import Cells, Signal, forget
+from tdcompress.shrinking.channels import ChannelGraph, constant
+from tdcompress.shrinking.rules_pointwise import pointwise
+
+Keeps = Literal["all", "zero", "none"]  # the constants that come out as they went in
+
+
+def reduce(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
+    """Mean, sum, maximum, norm, ... over axes: pixels become one per channel; over channels, they all stay.
+
+    Args:
+        graph: what is known so far.
+        call: the operator.
+        keeps: the constants that come out as they went in.
+    """
+    x = graph.signal(call.tensors()[0])
+    ndim = len(x.shape)
+    dims = call.arguments.get("dim")
+    listed: Sequence[int] = range(ndim) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+    axes = sorted(axis % ndim for axis in listed) if ndim else []
+    cells = _kept(x.cells, keeps)
+    told_apart = [axis for axis in axes if cells.shape[axis] > 1]
+    if told_apart:
+        graph.pin(cells["channel"], f"{call.layer} reduces over channels")
+        cells = forget(cells.take([0], told_apart[0]), value=True)
+        for axis in told_apart[1:]:
+            cells = cells.take([0], axis)
+        cells["channel"] = np.where(np.ones(cells.shape, bool), -1, 0)
+    if not call.arguments.get("keepdim"):
+        cells = cells.reshape([n for axis, n in enumerate(cells.shape) if axis not in axes])
+    return _results(call, cells)
+
+
+def along_axis(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
+    """sort, topk, cumsum, ...: one axis is read together and stays an axis; if channels lie along it, they stay.
+
+    Args:
+        graph: what is known so far.
+        call: the operator.
+        keeps: the constants that come out as they went in.
+    """
+    x = graph.signal(call.tensors()[0])
+    axis = call.arguments.get("dim", -1)
+    if x.cells.ndim and x.cells.shape[axis] > 1:
+        return untracked(graph, call, "it reads all channels together")
+    return _results(call, _kept(x.cells, keeps))
+
+
+def extremum(graph: ChannelGraph, call: Call) -> Result:
+    """Max and min: of two tensors, or over axes."""
+    return pointwise(graph, call) if "other" in call.arguments else reduce(graph, call, keeps="all")
+
+
+def softmax(graph: ChannelGraph, call: Call) -> Result:
+    """Softmax over an axis reads all of it together."""
+    x = graph.signal(call.tensors()[0])
+    if x.cells.ndim and x.cells.shape[call["dim"]] > 1:
+        graph.pin(x.channel, f"the softmax in {call.layer} reads all channels together")
+    return Signal(shape=x.shape, cells=forget(x.cells, value=True, unit=True))
+
+
+def _kept(cells: Cells, keeps: Keeps) -> Cells:
+    """Cells of several elements at once: no single source, and the constants that survive."""
+    cells = forget(cells, value=keeps == "none", unit=True)
+    return constant(cells, cells["value"], cells["known"] & (cells["value"] == 0)) if keeps == "zero" else cells
+
+
+def _results(call: Call, cells: Cells) -> Result:
+    """The values, and the indices or other numbers that come with them; what is no floating-point number is no constant."""
+    values = call.node.meta["val"]
+    signals = tuple(
+        Signal(shape=tuple(value.shape), cells=cells if first and value.is_floating_point() else forget(cells, value=True))
+        for first, value in ((index == 0, value) for index, value in enumerate(_listed(values)))
+    )
+    return signals if isinstance(values, list | tuple) else signals[0]
+
+
+def _listed(values: object) -> Sequence:  # type: ignore[type-arg]
+    return values if isinstance(values, list | tuple) else [values]
+
+
+def _named(names: str, rule: Rule) -> Mapping[str, Rule]:
+    return dict.fromkeys(names.split(), rule)
+
+
+RULES: Mapping[str, Rule] = {
+    **_named("mean nanmean amax amin median nanmedian mode kthvalue quantile nanquantile", partial(reduce, keeps="all")),
+    **_named("max min", extremum),
+    **_named("sum nansum prod norm linalg_vector_norm frobenius_norm", partial(reduce, keeps="zero")),
+    **_named("logsumexp std var std_mean var_mean argmax argmin any all count_nonzero", partial(reduce, keeps="none")),
+    **_named("sort topk cummax cummin", partial(along_axis, keeps="all")),
+    **_named("cumsum cumprod", partial(along_axis, keeps="zero")),
+    **_named("logcumsumexp argsort", partial(along_axis, keeps="none")),
+    **_named("softmax _softmax log_softmax _log_softmax", softmax),
+}

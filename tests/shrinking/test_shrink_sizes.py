@@ -1,0 +1,135 @@
+"""Inputs of other sizes than the examples': numbers that the forward code reads from a shape are no constants."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import tdcompress as tdc
+from tdcompress.errors import VerificationError
+from tdcompress.shrinking import propagate
+from tdcompress.shrinking.certificate import differs_at
+from tdcompress.shrinking.sizes import other_batches, other_lengths
+
+SIZES = {
+    "area": lambda y: y * (y.shape[2] * y.shape[3]) ** 0.5,
+    "height": lambda y: y / y.shape[2],
+    "batch": lambda y: y / y.shape[0],
+    "added": lambda y: y + 0.01 * y.shape[3],
+    "power": lambda y: y ** (1 / y.shape[2]),
+    "clamp": lambda y: y.clamp(max=0.02 * y.shape[2]),
+    "tensor": lambda y: y * torch.tensor(float(y.shape[2])),
+    "full": lambda y: y * torch.full((1, 1, 1, 1), 1.0 / y.shape[2]).to(y),
+    "padding": lambda y: F.pad(y, (1, 1, 1, 1), value=0.5 * (y.shape[2] == 8)),
+    "branch": lambda y: y * 0.5 if y.shape[2] == 8 else y + 1,
+}
+
+
+class Sized(nn.Module):
+    """Constants of 0.5 behind a sigmoid meet a number that follows from the size."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.f, self.o = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = SIZES[self.kind](self.b(self.a(x).relu()).sigmoid())
+        return self.o(self.f(y.mean((2, 3))).relu())
+
+
+def pruned(model: nn.Module, x: Tensor) -> tuple[nn.Module, nn.Module]:
+    model = model.double().eval()
+    tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x)
+    return model, tdc.shrink(model, x).model
+
+
+def agree(full: nn.Module, small: nn.Module, *shape: int) -> None:
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), full(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_a_number_that_is_read_from_a_shape_is_no_constant(kind):
+    torch.manual_seed(0)
+    full, small = pruned(Sized(kind), torch.randn(2, 3, 8, 8, dtype=torch.float64))
+    for shape in ((2, 3, 8, 8), (5, 3, 8, 8), (3, 3, 12, 12), (1, 3, 24, 10)):
+        agree(full, small, *shape)
+    kept = 8 if kind == "branch" else 4  # zeros behind a ReLU meet no such number; where operators differ, nothing is known
+    assert (small.a.out_channels, small.f.out_features) == (kept, kept)
+
+
+def test_zero_times_a_size_is_zero():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.o = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.a(x).relu() / x.shape[2] * x.shape[3]
+            return self.o(self.b(y).sigmoid() / x.shape[2])
+
+    full, small = pruned(Scaled(), torch.randn(2, 3, 8, 8, dtype=torch.float64))
+    agree(full, small, 3, 3, 6, 10)
+    assert (small.a.out_channels, small.b.out_channels) == (4, 8)
+
+
+def test_a_number_that_is_written_stays_a_constant_and_so_does_a_size_that_cannot_change():
+    class Fixed(nn.Module):
+        def __init__(self, literal: bool) -> None:
+            super().__init__()
+            self.literal = literal
+            self.a, self.o = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.literal and tuple(x.shape) != (2, 3, 8, 8):
+                raise ValueError("one size only")
+            return self.o(self.a(x).sigmoid() / (8 if self.literal else x.shape[2]))
+
+    for literal in (True, False):
+        _, small = pruned(Fixed(literal), torch.randn(2, 3, 8, 8, dtype=torch.float64))
+        assert small.a.out_channels == 4
+
+
+def test_tokens_are_kept_valid_and_lengths_change_in_all_inputs_together():
+    tokens, mask, image = torch.tensor([[3, 1, 4, 1]]), torch.ones(1, 1, 4, 4), torch.zeros(1, 5, 6)
+    batches = list(other_batches((tokens, mask)))
+    assert [tuple(item.shape) for item in batches[0]] == [(2, 4), (2, 1, 4, 4)]
+    assert [len(inputs[0]) for inputs in batches] == [2, 3]
+    (lengths,) = other_lengths((tokens, mask))
+    half, twice = lengths
+    assert half[0].tolist() == [[3, 1]]
+    assert twice[0].tolist() == [[3, 1, 4, 1, 3, 1, 4, 1]]
+    assert [tuple(item.shape) for item in (half[1], twice[1])] == [(1, 1, 2, 2), (1, 1, 8, 8)]
+    assert [[tuple(item[0].shape) for item in lot] for lot in other_lengths((image,))] == [
+        [(1, 2, 6), (1, 10, 6)],
+        [(1, 5, 3), (1, 5, 12)],
+    ]
+
+
+def test_networks_that_differ_at_another_size_alone_are_told_apart():
+    class Mean(nn.Module):
+        def __init__(self, length: int | None) -> None:
+            super().__init__()
+            self.length = length
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum(1) / (self.length or x.shape[1])
+
+    x = torch.zeros(2, 6)
+    found = differs_at(Mean(None), Mean(6), x)
+    assert found is not None
+    assert [tuple(item.shape) for item in found.inputs] == [(2, 3)]
+    assert "changed its outputs" in found.reason
+    assert differs_at(Mean(None), Mean(None), x) is None
+
+
+def test_what_still_differs_elsewhere_is_not_returned(monkeypatch):
+    monkeypatch.setattr(propagate, "varying", lambda program, others, **_: frozenset())
+    model = Sized("height").double()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x)
+    with pytest.raises(VerificationError, match=r"with inputs of shape \(2, 3, 4, 4\): .*changed its outputs"):
+        tdc.shrink(model, x)
