@@ -3,14 +3,15 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tdcompress import records
-from tdcompress.codec import UnknownKeyError, decode, encode
+from tdcompress.codec import UnknownKeyError, decode, decode_file, encode
+from tdcompress.errors import ArtifactError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +119,34 @@ def test_a_row_has_every_field_that_readers_of_report_json_rely_on():
     assert latency >= {
         "host", "backend", "provider", "threads", "batch", "p50_ns", "ratio_to_dense", "ratio_low", "ratio_high", "claim",
     }  # fmt: skip
+
+
+def test_a_field_of_older_versions_is_passed_over_and_any_other_unknown_one_is_not():
+    @dataclass(frozen=True, kw_only=True)
+    class Slimmer(Inner):
+        RETIRED: ClassVar[frozenset[str]] = frozenset({"old"})
+
+    assert decode(Slimmer, {"x": 1.0, "old": [True]}) == Slimmer(x=1.0)
+    with pytest.raises(UnknownKeyError, match="older: unknown key"):
+        decode(Slimmer, {"x": 1.0, "older": True})
+    assert {"selectable"} == records.Row.RETIRED
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        (b"{", "damaged, or of another version"),
+        (b"\xff\xff", "damaged, or of another version"),
+        (b'{"x": "one"}', "inner.x: float needed"),
+    ],
+)
+def test_a_file_that_is_no_record_is_told_by_its_name(tmp_path, content, said):
+    path = tmp_path / "inner.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=said) as caught:
+        decode_file(Inner, path)
+    assert str(path) in str(caught.value)
+    path.write_text('{"x": 1}')
+    assert decode_file(Inner, path) == Inner(x=1.0)

@@ -73,3 +73,17 @@ def test_patterns_for_a_loop_of_ones_own(granularity: str) -> None:
     assert all(int(mask.sum()) == mask.numel() // 2 for mask in masks.values())
     with pytest.raises(ValueError, match="granularity is 'weight', 'unit', '2:4' or '1x4', not '4:2'"):
         tdc.prune(model, granularity="4:2", fraction=0.5)  # type: ignore[arg-type]
+
+
+def test_neighbouring_seeds_do_not_draw_the_same_masks_one_step_apart() -> None:
+    def drawn(seed: int) -> list[torch.Tensor]:
+        net = tdc.TargetedDropout(network(), gamma=0.9, alpha=0.5, seed=seed)
+        masks = []
+        for epoch in range(3):
+            net.step(float(epoch))
+            masks.append(torch.cat([value.flatten() == 0 for value in net.method.effective(net.parameters_by_name()).values()]))
+        return masks
+
+    first, second = drawn(0), drawn(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, drawn(0), strict=True))
+    assert not any(torch.equal(a, b) for a in first for b in second)
