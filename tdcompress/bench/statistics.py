@@ -39,17 +39,12 @@ class Ratio:
         return self.high < 1.0 or self.low > 1.0
 
 
-def estimate_ratio(ratios: Sequence[FloatArray]) -> float:
-    """Geometric mean over processes of the median pair ratio (of logarithms: swapping the two files inverts the result).
-
-    The median makes a process deaf to disturbed pairs without deleting any; the mean over fresh processes averages what
-    one process cannot see of itself: memory layout, page placement, the core it landed on.
-    """
-    return float(np.exp(np.mean([np.median(np.log(process)) for process in ratios])))
-
-
 def measure_ratio(ratios: Sequence[FloatArray], *, generator: np.random.Generator) -> Ratio:
     """Estimate with its 95 % interval: `measure` of the logarithms.
+
+    The estimate is the geometric mean over processes of the median pair ratio, so that swapping the two files inverts it. The
+    median makes a process deaf to disturbed pairs without deleting any; the mean over fresh processes averages what one cannot
+    see of itself: memory layout, page placement, the core it landed on.
 
     Args:
         ratios: one array of positive pair ratios for each process, each a multiple of `BLOCK_PAIRS` long.

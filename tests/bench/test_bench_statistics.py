@@ -8,7 +8,6 @@ from tdcompress.bench.statistics import (
     BLOCK_PAIRS,
     Ratio,
     decide_claim,
-    estimate_ratio,
     measure,
     measure_ratio,
     percentile,
@@ -22,9 +21,10 @@ SAME = Ratio(value=1.001, low=0.998, high=1.004)
 
 def test_estimate_is_the_geometric_mean_of_medians():
     # Medians 0.5 and 2.0; the wild last pairs move neither.
-    ratios = [np.array([0.4, 0.5, 0.5, 0.6, 90.0]), np.array([1.9, 2.0, 2.0, 2.1, 0.01])]
-    assert estimate_ratio(ratios) == pytest.approx(1.0)
-    assert estimate_ratio([np.array([0.5]), np.array([0.5]), np.array([4.0])]) == pytest.approx(1.0)
+    ratios = [np.tile([0.4, 0.5, 0.5, 0.6, 90.0], BLOCK_PAIRS), np.tile([1.9, 2.0, 2.0, 2.1, 0.01], BLOCK_PAIRS)]
+    assert measure_ratio(ratios, generator=np.random.default_rng(0)).value == pytest.approx(1.0)
+    uneven = [np.full(BLOCK_PAIRS, ratio) for ratio in (0.5, 0.5, 4.0)]
+    assert measure_ratio(uneven, generator=np.random.default_rng(0)).value == pytest.approx(1.0)
 
 
 def test_equal_pairs_have_an_interval_of_no_width():

@@ -69,7 +69,7 @@ def same_chance(net: SparseNet, monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(count: int, generator: torch.Generator) -> torch.Tensor:
         if settings.granularity == "weight":
             values = {slot.parameter: torch.rand(params[slot.parameter].shape, generator=generator) for slot in targets.weights}
-            return layout.gather_prunable(values)
+            return torch.cat([piece.flattened(values[piece.name]) for piece in layout.matrices])
         if settings.draw == "unit":
             return torch.cat([torch.rand(group.size, generator=generator) for group in targets.groups])
         whole = {name: torch.zeros_like(value) for name, value in params.items()}

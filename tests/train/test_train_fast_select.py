@@ -58,7 +58,7 @@ def expected(ranked: Ranked, params: dict[str, torch.Tensor], counts: list[int])
     else:
         together = bottom_k(torch.cat([protect_largest(scores[name], 0).flatten() for name in PRUNABLE]), counts[0])
         chosen = dict(zip(PRUNABLE, together.split([SHAPES[name].numel() for name in PRUNABLE]), strict=True))
-    return LAYOUT.gather_prunable({name: chosen[name].view(SHAPES[name]) for name in PRUNABLE})
+    return torch.cat([piece.flattened(chosen[piece.name].view(SHAPES[piece.name])) for piece in LAYOUT.matrices])
 
 
 def check(make: Callable[[Ranked], Selection], ranked: Ranked, seed: int, levels: int, shares: list[float], alpha: float) -> None:

@@ -177,7 +177,3 @@ class Layout:
     def gather(self, values: Mapping[str, Tensor]) -> Tensor:
         """A new vector from tensors of the parameters' shapes, one for each piece."""
         return torch.cat([piece.flattened(values[piece.name]) for piece in self.pieces])
-
-    def gather_prunable(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The same for the prunable prefix alone."""
-        return torch.cat([piece.flattened(values[piece.name]) for piece in self.matrices])
