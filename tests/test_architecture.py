@@ -93,7 +93,8 @@ def test_the_interface_is_lazy():
 def test_every_name_of_the_interface_is_there():
     expected = {
         "Cubic", "Ramp", "TargetedDropout", "benchmark", "build_model", "engine", "export_onnx", "freeze", "load_sparse",
-        "load_weights", "narrow", "narrow_state", "pack_onnx", "prune", "recalibrate", "run", "save_sparse", "shrink", "unpack_onnx", "verify",
+        "load_weights", "narrow", "narrow_state", "pack_onnx", "prune", "recalibrate", "run", "save_sparse", "shrink",
+        "unpack_onnx", "verify",
     }  # fmt: skip
     assert set(tdcompress.__all__) == expected
     assert expected <= set(dir(tdcompress))
