@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
 def _list(known: Mapping[str, str]) -> None:
     """Names and what they are: folded into a terminal's width, else a line each."""
     from tdcompress.console import make_console
-    from tdcompress.report.tables import Table
+    from tdcompress.report.tables import Table, text_columns
     from tdcompress.report.terminal import render
 
     console = make_console()
