@@ -21,9 +21,10 @@ from tdcompress.shrinking.duplicate import duplicate
 from tdcompress.shrinking.kept import Kept, to_json
 from tdcompress.shrinking.literals import depends_on_sizes, first_misfit
 from tdcompress.shrinking.propagate import network_graph
+from tdcompress.shrinking.remembered import recall
 from tdcompress.shrinking.report import ShrinkReport, layer_reports
 from tdcompress.shrinking.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
-from tdcompress.shrinking.trace import ExampleInputs, Program
+from tdcompress.shrinking.trace import ExampleInputs, Program, as_tuple
 from tdcompress.sparsity.units import require_module
 
 CONSTANT = (
@@ -85,18 +86,8 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
     flexible = replace(duplicate(model), attention)
-    elsewhere: tuple[tuple[Tensor, ...], ...] = ()
-    while True:
-        program, graph = network_graph(flexible, example_inputs, elsewhere)
-        plan, certificate = _certified_plan(model, flexible, example_inputs, program, graph, align)
-        clash = differs_at(model, plan.exact, example_inputs)
-        if clash is None:
-            break
-        # A constant that holds for the examples' size only. Tracing at the other size finds the numbers that made it.
-        shapes = [tuple(item.shape) for item in clash.inputs]
-        if any(shapes == [tuple(item.shape) for item in known] for known in elsewhere):
-            raise VerificationError(f"with inputs of shape {', '.join(map(str, shapes))}: {clash.reason}")
-        elsewhere = (*elsewhere, clash.inputs)
+    found = _certified_by_what_pruning_traced(model, flexible, example_inputs, align)
+    graph, plan, certificate = found or _certified_at_all_sizes(model, flexible, example_inputs, align)
     narrow = rebuild.narrow(model, to_json(plan.kept))
     exact = dict(plan.exact.named_parameters())
     with torch.no_grad():
@@ -117,6 +108,44 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
         notes=(CONSTANT,) if certificate.constant else (),
     )
     return Shrunk(model=narrow, kept=to_json(plan.kept), report=report)
+
+
+_Certified = tuple[ChannelGraph, _Plan, Certificate]
+
+
+def _certified_by_what_pruning_traced(
+    model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, align: int
+) -> _Certified | None:
+    """None where nothing is remembered, or anything does not come out as predicted: it may be out of date."""
+    program = recall(model, flexible, as_tuple(example_inputs))
+    if program is None:
+        return None
+    _, graph = network_graph(flexible, example_inputs, program=program)
+    plan = _plan(flexible, graph, [], align)
+    if depends_on_sizes(graph, plan.decision) and first_misfit(plan.narrow, example_inputs, program, graph, plan.decision):
+        return None
+    try:
+        certificate = certify(model, plan.exact, example_inputs)
+    except (VerificationError, RuntimeError):
+        return None
+    return (graph, plan, certificate) if differs_at(model, plan.exact, example_inputs) is None else None
+
+
+def _certified_at_all_sizes(model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, align: int) -> _Certified:
+    """Plan with what constants turn out to depend on, until the certificate holds at other sizes of the inputs too."""
+    elsewhere: tuple[tuple[Tensor, ...], ...] = ()
+    program = None
+    while True:
+        program, graph = network_graph(flexible, example_inputs, elsewhere, program)
+        plan, certificate = _certified_plan(model, flexible, example_inputs, program, graph, align)
+        clash = differs_at(model, plan.exact, example_inputs)
+        if clash is None:
+            return graph, plan, certificate
+        # A constant that holds for the examples' size only. Tracing at the other size finds the numbers that made it.
+        shapes = [tuple(item.shape) for item in clash.inputs]
+        if any(shapes == [tuple(item.shape) for item in known] for known in elsewhere):
+            raise VerificationError(f"with inputs of shape {', '.join(map(str, shapes))}: {clash.reason}")
+        elsewhere = (*elsewhere, clash.inputs)
 
 
 def _certified_plan(

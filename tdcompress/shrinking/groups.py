@@ -17,8 +17,9 @@ from tdcompress.shrinking.channels import ChannelGraph, layer_name
 from tdcompress.shrinking.demands import matrix_readers
 from tdcompress.shrinking.duplicate import duplicate
 from tdcompress.shrinking.propagate import RETURNED, network_graph
+from tdcompress.shrinking.remembered import remember
 from tdcompress.shrinking.streams import Part, claimed, stuck
-from tdcompress.shrinking.trace import ExampleInputs
+from tdcompress.shrinking.trace import ExampleInputs, as_tuple
 from tdcompress.sparsity.units import Slot, UnitGroup, is_below
 
 Scope = Literal["layer", "group"]
@@ -115,11 +116,13 @@ def find_units(
         raise ModelError(f"scope is 'layer' or 'group' and unit 'whole' or 'filter', not {scope!r} and {unit!r}")
     _check_include(model, weights, include)
     attention: list[Slot] = []
+    given = model
     if scope == "group":
         names = replaceable(model)
         model = replace(duplicate(model), names)  # in whose place heads can be told apart
         attention = list(_projections(names, weights))
     program, graph = network_graph(model, example_inputs)
+    remember(given, model, as_tuple(example_inputs), program)
     weights = [slot for slot in weights if slot.parameter not in graph.auxiliary]
     for slot in weights:
         if not any(slot.parameter in used for used in (graph.matrices, graph.raw, graph.frozen)):

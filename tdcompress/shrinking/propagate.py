@@ -43,7 +43,10 @@ RETURNED = "the network returns it"
 
 
 def network_graph(
-    model: nn.Module, example_inputs: ExampleInputs, elsewhere: Sequence[tuple[Tensor, ...]] = ()
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    elsewhere: Sequence[tuple[Tensor, ...]] = (),
+    program: Program | None = None,
 ) -> tuple[Program, ChannelGraph]:
     """Trace a network and build its channel graph.
 
@@ -55,11 +58,12 @@ def network_graph(
         model: the network.
         example_inputs: tensor or tuple of tensors.
         elsewhere: inputs of other sizes: it is traced with them too, to find the numbers that follow from the size.
+        program: its trace, where there is one already.
 
     Raises:
         UnsupportedError: torch.export does not accept the network.
     """
-    program = trace(model, example_inputs)
+    program = program or trace(model, example_inputs)
     training = None
     if unused(model, program):
         with contextlib.suppress(UnsupportedError):

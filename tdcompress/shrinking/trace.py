@@ -83,9 +83,9 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
         raise UnsupportedError(
             f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: {one_line(error)}"
         ) from error
-    first_name = _first_names(model)
+    first_name = first_names(model)
     tensors, state, narrowable = {}, {}, set()
-    owned = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    owned = owned_tensors(model)
     for spec in exported.graph_signature.input_specs:
         if spec.kind is InputKind.USER_INPUT or spec.target is None:
             continue
@@ -120,7 +120,7 @@ def unfused() -> Iterator[None]:
 
 def unused(model: nn.Module, program: Program) -> list[str]:
     """Parameters that the forward pass does not read: heads that only training has."""
-    first_name = _first_names(model)
+    first_name = first_names(model)
     used = {program.tensors[node.name] for node in program.nodes if node.name in program.tensors and node.users}
     return [name for name, _ in model.named_parameters() if first_name[name] not in used]
 
@@ -187,7 +187,12 @@ def _inlined(module: fx.GraphModule) -> fx.Graph:
     return graph
 
 
-def _first_names(model: nn.Module) -> dict[str, str]:
+def owned_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by every name that they have."""
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
     """Qualified name -> the first qualified name of the same tensor (tied weights)."""
     first: dict[int, str] = {}
     names: dict[str, str] = {}
