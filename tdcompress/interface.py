@@ -44,6 +44,14 @@ def find_groups(
 ) -> tuple[UnitGroup, ...]:
     """The units of a network; warns of the layers that are left whole since no unit of theirs could leave.
 
+    Args:
+        model: the network.
+        example_inputs: a batch as it takes it; needed.
+        exclude: names of layers that stay dense.
+        include: names of layers whose units are offered although they can never leave.
+        scope: "layer" or "group"; see ``prune``.
+        unit: "whole" or "filter"; see ``prune``.
+
     Raises:
         ModelError: no example inputs.
     """

@@ -109,7 +109,13 @@ def print_error(message: str) -> None:
 
 
 def print_report(console: "Console", report: "Report", tables: "Iterable[Table]") -> None:
-    """A report's summary, further tables, why accuracy at 0 % is low where it is, and the notes."""
+    """A report's summary, further tables, why accuracy at 0 % is low where it is, and the notes.
+
+    Args:
+        console: where they go.
+        report: of a run.
+        tables: besides the summary.
+    """
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
     from tdcompress.report.unpruned import explanation

@@ -1,4 +1,4 @@
-"""The program that pruning traced, for the shrinking that follows: tracing is the longest part of both.
+"""The program that pruning traced, for the shrinking that follows: tracing is a good part of both.
 
 Of a network only the last program is kept, without its weights, for as long as the network lives. It is taken up where nothing
 that can be seen has changed: the modules, their plain attributes, the shapes of their tensors, the inputs. What cannot be seen

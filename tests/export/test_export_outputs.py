@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import tdcompress as tdc
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.export import to_onnx
-from tdcompress.export.check import check_agreement
+from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.outputs import named_outputs
 
 Pair = namedtuple("Pair", ["boxes", "scores"])
@@ -114,7 +114,7 @@ def test_float16_is_compared_as_coarsely_as_it_computes(tmp_path):
     with torch.no_grad():
         net[2].bias += 0.1
     with pytest.raises(VerificationError, match="outputs differ by"):
-        check_agreement(net, [x], tmp_path / "m.onnx")
+        check_agreement(net, [x], OnnxNetwork(tmp_path / "m.onnx", "m.onnx"))
 
 
 def test_bfloat16_is_refused_in_one_line_and_stored_exactly(tmp_path):

@@ -135,7 +135,7 @@ def test_a_ramp_that_does_not_fit_is_refused_or_scaled():
     ("options", "key"),
     [
         ({}, "gamma"),
-        ({"gamma": 0.5, "keep_per_filter": 3}, "gamma"),
+        ({"gamma": 0.5, "keep_per_filter": 3}, "keep_per_filter"),
         ({"gamma": 1.5}, "gamma"),
         ({"keep_per_filter": 0}, "keep_per_filter"),
         ({"keep_per_filter": 3, "granularity": "unit"}, "keep_per_filter"),

@@ -180,7 +180,15 @@ def test_every_file_of_the_folder_is_a_stage_that_owns_its_version_settings_and_
 @pytest.mark.parametrize(("stage", "other"), list(itertools.permutations(("prune", "finetune", "shrink", "store"), 2)))
 def test_settings_of_another_stage_are_refused(stage: str, other: str) -> None:
     made = (
-        {"fraction": 0.5, "granularity": "weight", "scope": "layer", "unit": "whole", "shares": "filter", "exclude": ()}
+        {
+            "fraction": 0.5,
+            "granularity": "weight",
+            "scope": "layer",
+            "unit": "whole",
+            "shares": "filter",
+            "exclude": (),
+            "include": (),
+        }
         if other == "prune"
         else {}
     )
@@ -226,15 +234,13 @@ def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> Non
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FolderData(DataSettings):
-    """A data set of one file: one image of that value."""
+    """A data set of one file: two images of that value."""
 
     name = "folder"
     root: str = "nowhere"
 
     def load(self) -> Dataset:
-        images = Images(
-            pixels=torch.full((1, 4, 4, 1), int(self._text()), dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.int64)
-        )
+        images = Images(pixels=torch.full((2, 4, 4, 1), int(self._text()), dtype=torch.uint8), labels=torch.arange(2))
         digits = DATASETS["digits"]().load()
         return dataclasses.replace(digits, train=images, test=images)
 
