@@ -1,5 +1,6 @@
 """What the package promises of its parts: the deployment half works, and is imported, where torch is not installed."""
 
+import ast
 import os
 import pkgutil
 import re
