@@ -7,15 +7,18 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import nn
 
 from tdcompress.data.augment import Augmentation
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
+from tdcompress.methods.base import MethodSettings
+from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.initialise import glorot_normal
 from tdcompress.models.preactivation import PreActivationResNet
 from tdcompress.shrinking.groups import unit_groups
-from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.sparsity.units import Slot, Targets, prunable_weights
 from tdcompress.train.fast import program
 from tdcompress.train.fast.support import layout_of, why_not
 from tdcompress.train.loop import train
@@ -59,6 +62,20 @@ def residual_net(settings: TargetedSettings) -> SparseNet:
         groups = unit_groups(model, torch.zeros(2, 1, 8, 8), weights, scope=settings.scope, unit=settings.unit)
     targets = Targets(weights=weights, groups=groups)
     return SparseNet(model, settings.build(targets, model))
+
+
+def linear_net(settings: MethodSettings) -> SparseNet:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+    targets = Targets(weights=(Slot(parameter="1.weight"),))
+    return SparseNet(model, settings.build(targets, model))
+
+
+@pytest.mark.parametrize("settings", [NoneSettings(), TargetedSettings(gamma=0.5)])
+def test_a_compiler_can_follow_the_views_of_the_parameters(settings: MethodSettings) -> None:
+    layout = layout_of(linear_net(settings))
+    vector = torch.arange(float(layout.size))
+    compiled = torch.compile(layout.views, backend="eager", fullgraph=True)(vector)
+    assert {name: view.tolist() for name, view in compiled.items()} == {n: v.tolist() for n, v in layout.views(vector).items()}
 
 
 def same_chance(net: SparseNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +180,8 @@ def test_what_is_not_finite_changes_nothing_and_is_told(small: ModuleType, tmp_p
     [
         (lambda small: small.conv_net(), {}, "draws from the global generator"),
         (lambda small: residual_net(METHODS["weights"]), {"accumulate": 2}, "micro-batches"),
+        (lambda small: linear_net(TargetedSettings(granularity="2:4", gamma=0.5)), {}, "TargetedPattern has no fast form"),
+        (lambda small: linear_net(TargetedSettings(granularity="1x4", gamma=0.5)), {}, "TargetedPattern has no fast form"),
         (lambda small: residual_net(METHODS["weights"]), {"optimizer": OptimizerSettings(name="adam")}, "not sgd"),
     ],
 )

@@ -124,6 +124,10 @@ class Layout:
         prefix = sum(shapes[name].numel() for name in decayed)
         return Layout(pieces=tuple(pieces), prunable=tuple(prunable), decayed=prefix)
 
+    def __post_init__(self) -> None:
+        # now: a compiler that follows ``views`` cannot enter a cached property that was not computed yet
+        _ = self.size, self.matrices, self.prunable_size
+
     @cached_property
     def size(self) -> int:
         """Entries of the vector."""
