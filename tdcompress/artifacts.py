@@ -1,22 +1,20 @@
-"""Artefacts on disk: a content key, a manifest written last, one owner at a time. Knows no stage and no torch.
+"""Artefacts on disk: a content key, and a manifest written last. Knows no stage and no torch.
 
-``root/stages/<stage>/<key>/`` holds the files and ``manifest.json`` (sha256 of each file, the record). It is made as
-``<key>.partial/`` and renamed when complete: a folder that is there is whole, and one whose manifest does not verify is damaged.
+A folder ``stages/<stage>/<key>/`` holds the files and ``manifest.json`` (sha256 of each file, the record). One whose manifest
+does not verify is damaged. Where such folders are kept, and who may make one, is a store's matter: see `tdcompress.stores`.
 """
 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tdcompress.codec import Json, encode
 from tdcompress.errors import ArtifactError
-from tdcompress.files import fsync_file, fsync_folder, sha256_file, write_text
-from tdcompress.locks import hold
+from tdcompress.files import fsync_file, sha256_file, write_text
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -117,74 +115,27 @@ class HashMemory:
             self._changed = False
 
 
-class Store:
-    """The artefacts below one root folder.
+def seal(partial: Path, stage: str, key: str, record: Any, description: Mapping[str, Any]) -> None:
+    """Make an unfinished folder whole: drop scratch, hash and fsync every file, write the manifest last.
 
     Args:
-        root: ``artifacts/`` in the design; made if it is not there.
+        partial: the unfinished folder.
+        stage: the stage's name.
+        key: the content key.
+        record: the stage's result, a record.
+        description: what else the manifest says: ``IDENTITY``, versions, host.
     """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.hashes = HashMemory(root / ".hashes.json")
-
-    def folder(self, stage: str, key: str) -> Path:
-        """Where the artefact of this key lies, or would lie."""
-        return self.root / "stages" / stage / key
-
-    def find_or_set_aside(self, stage: str, key: str) -> Artifact | None:
-        """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again.
-
-        A folder whose manifest does not verify is renamed to ``<key>.damaged``; nothing is lost and nothing is trusted.
-        """
-        folder = self.folder(stage, key)
-        if not folder.is_dir():
-            return None
-        try:
-            return load_artifact(folder, self.hashes.sha256)
-        except ArtifactError:
-            damaged = folder.with_name(f"{key}.damaged")
-            shutil.rmtree(damaged, ignore_errors=True)
-            folder.rename(damaged)
-            return None
-
-    @contextmanager
-    def partial(self, stage: str, key: str) -> Iterator[Path]:
-        """The unfinished folder of a key, held by this process alone; what an interrupted run left there is still there.
-
-        Raises:
-            BusyError: another living process is making it.
-        """
-        with hold(self.root / ".locks" / f"{stage}-{key}", f"{stage} {key}"):
-            folder = self.folder(stage, key).with_name(f"{key}.partial")
-            folder.mkdir(parents=True, exist_ok=True)
-            yield folder
-
-    def publish(self, stage: str, key: str, partial: Path, record: Any, description: Mapping[str, Any]) -> Artifact:
-        """Turn an unfinished folder into an artefact: drop scratch, hash, write the manifest last, fsync, rename.
-
-        Args:
-            stage: the stage's name.
-            key: the content key.
-            partial: the folder that ``partial`` gave.
-            record: the stage's result, a record.
-            description: what else the manifest says: ``IDENTITY``, versions, host.
-        """
-        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-        (partial / MANIFEST).unlink(missing_ok=True)
-        files = {}
-        for path in sorted(p for p in partial.rglob("*") if p.is_file()):
-            if path.name.startswith("."):
-                path.unlink()  # a temporary file of a killed writer
-                continue
-            fsync_file(path)
-            files[path.relative_to(partial).as_posix()] = sha256_file(path)
-        manifest = {"format": FORMAT, "stage": stage, "key": key, **encode(description), "record": encode(record), "files": files}
-        write_text(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
-        final = self.folder(stage, key)
-        partial.rename(final)
-        fsync_folder(final.parent)
-        return read_artifact(final)
+    shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+    (partial / MANIFEST).unlink(missing_ok=True)
+    files = {}
+    for path in sorted(p for p in partial.rglob("*") if p.is_file()):
+        if path.name.startswith("."):
+            path.unlink()  # a temporary file of a killed writer
+            continue
+        fsync_file(path)
+        files[path.relative_to(partial).as_posix()] = sha256_file(path)
+    manifest = {"format": FORMAT, "stage": stage, "key": key, **encode(description), "record": encode(record), "files": files}
+    write_text(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
 
 
 def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:

@@ -43,6 +43,14 @@ class BusyError(UserError):
     """A run folder or artefact that a living process holds; the message names that process."""
 
 
+class LostError(BusyError):
+    """What this process owned is another's now, since it gave no sign of life for too long; nothing was published."""
+
+
+class StoreError(TdcompressError):
+    """Object storage that cannot be reached, or that refuses what is asked of it."""
+
+
 class VerificationError(TdcompressError):
     """A check of ours failed (certificate, export against torch, round trip); nothing was published."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,15 @@ from pathlib import Path
 
 StrPath = str | os.PathLike[str]
 """What every public function takes for a path."""
+
+
+def cache_folder() -> Path:
+    """What can be made or fetched again: `$TDCOMPRESS_CACHE`, else the platform's cache folder for the user."""
+    if chosen := os.environ.get("TDCOMPRESS_CACHE"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "tdcompress"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress"
 
 
 def fsync_folder(folder: Path) -> None:

@@ -232,10 +232,10 @@ def run(
     Args:
         recipe: a file, or the name of a shipped recipe.
         set: dotted key -> value, as ``--set`` gives them.
-        artifacts: where runs are kept.
+        artifacts: where runs are kept: a folder, or "s3://bucket/prefix".
         device: "auto", "cpu" or "cuda".
         replace: whether a finished run of this name by another recipe may be replaced.
     """
     loaded = load_recipe(find_recipe(Path(recipe)), set)
     with StageConsole(make_console()) as watcher:
-        return run_recipe(loaded, root=Path(artifacts), device=find_device(device), watcher=watcher, replace=replace).report
+        return run_recipe(loaded, root=artifacts, device=find_device(device), watcher=watcher, replace=replace).report

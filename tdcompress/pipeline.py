@@ -5,6 +5,7 @@ gets: so a task that is done is never done again, a changed setting redoes only 
 prunings.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -13,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from tdcompress.artifacts import SCRATCH, Artifact, Store, canonical, content_key
+from tdcompress.artifacts import SCRATCH, Artifact, canonical, content_key
 from tdcompress.codec import encode
-from tdcompress.errors import BusyError, InterruptedRun
+from tdcompress.errors import BusyError, InterruptedRun, LostError
 from tdcompress.files import write_text
+from tdcompress.stores.store import Store
 
 TASK = "task.json"  # in the scratch of an unfinished folder: what its key is a hash of
 
@@ -210,15 +212,23 @@ class Runner:
         """The task's artefact: found if it is there and whole, made otherwise.
 
         Raises:
-            BusyError: another process makes it, and ``waiting`` is None.
+            BusyError: another process makes it, or took it over, and ``waiting`` is None.
             InterruptedRun: a signal arrived before it began, or while it was waited for.
         """
         if task.key not in self._done:
             found = self.store.find_or_set_aside(task.stage.name, task.key)
             if found is not None:
                 self.watcher.reused(task, found)
-            self._done[task.key] = found or self._make(task)
+            self._done[task.key] = found or self._make_or_wait(task)
         return self._done[task.key]
+
+    def _make_or_wait(self, task: Task) -> Artifact:
+        while True:
+            try:
+                return self._make(task)
+            except LostError:
+                if self.waiting is None:
+                    raise
 
     def _make(self, task: Task) -> Artifact:
         inputs = {role: self.ensure(needed) for role, needed in task.inputs.items()}
@@ -233,15 +243,21 @@ class Runner:
             progress = self.watcher.started(task)
             start = time.monotonic()
             workspace = Workspace(
-                folder=folder, inputs=inputs, machine=self.machine, progress=progress, should_stop=self.should_stop
+                folder=folder,
+                inputs=inputs,
+                machine=self.machine,
+                progress=progress,
+                should_stop=lambda: self.should_stop() if self.store.holds(stage.name, task.key) else signal.SIGTERM,
             )
             try:
                 if stage.joint and self.crew is not None:
                     self.crew.call(task, folder, inputs, self.machine.places)
                 record = stage.run(task.settings, workspace)
                 artifact = self.store.publish(stage.name, task.key, folder, record, {**task.identity, **self.facts})
-            except BaseException:
+            except BaseException as error:
                 self.watcher.left(task)
+                if isinstance(error, InterruptedRun) and not self.store.holds(stage.name, task.key):
+                    raise LostError(f"{task.title}: another process took it over; run the same command again") from None
                 raise
             self._made.append(task.key)
             self.watcher.finished(task, artifact, time.monotonic() - start)

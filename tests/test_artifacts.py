@@ -8,7 +8,6 @@ from tdcompress.artifacts import (
     MANIFEST,
     SCRATCH,
     HashMemory,
-    Store,
     canonical,
     check_files,
     content_key,
@@ -16,6 +15,7 @@ from tdcompress.artifacts import (
 )
 from tdcompress.errors import ArtifactError, BusyError
 from tdcompress.files import sha256_file
+from tdcompress.stores.folder import FolderStore
 
 MADE_FROM = {"version": 1, "settings": {"x": 0.5}, "inputs": {}}
 KEY = content_key({"stage": "train", **MADE_FROM})
@@ -28,7 +28,7 @@ class Record:
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path / "artifacts")
+    return FolderStore(tmp_path / "artifacts")
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_golden_keys():
 
 def test_a_published_artefact_is_found_and_whole(store, published):
     assert sorted(published.files) == ["a.bin", "sub/b.txt"]
-    found = Store(store.root).find_or_set_aside("train", KEY)
+    found = FolderStore(store.root).find_or_set_aside("train", KEY)
     assert (found.stage, found.key, found.record, dict(found.files)) == ("train", KEY, {"n": 3}, dict(published.files))
     assert found.file("sub/b.txt").read_text() == "b"
     manifest = json.loads((found.folder / MANIFEST).read_text())
@@ -121,7 +121,7 @@ def test_damage_is_found_and_set_aside(store, published, damage):
     do(published.folder)
     with pytest.raises(ArtifactError, match=said):
         load_artifact(published.folder)
-    assert Store(store.root).find_or_set_aside("train", KEY) is None
+    assert FolderStore(store.root).find_or_set_aside("train", KEY) is None
     assert [path.name for path in published.folder.parent.iterdir()] == [f"{KEY}.damaged"]
 
 
@@ -177,5 +177,5 @@ def test_a_damaged_hash_memory_costs_time_only(tmp_path, content):
 
 def test_a_stage_that_another_process_makes_is_busy(store, tmp_path):
     busy = pytest.raises(BusyError, match=f"^train {KEY} is in use by")
-    with store.partial("train", KEY), busy, Store(store.root).partial("train", KEY):
+    with store.partial("train", KEY), busy, FolderStore(store.root).partial("train", KEY):
         pass

@@ -2,10 +2,10 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import BusyError, InterruptedRun
 from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
+from tdcompress.stores.folder import FolderStore
 
 
 class Net:
@@ -34,7 +34,9 @@ class Net:
 @pytest.fixture
 def make_runner(tmp_path, make_recorder):
     def make(**options):
-        return Runner(store=Store(tmp_path / "artifacts"), watcher=make_recorder(), facts={"versions": {"x": "1"}}, **options)
+        return Runner(
+            store=FolderStore(tmp_path / "artifacts"), watcher=make_recorder(), facts={"versions": {"x": "1"}}, **options
+        )
 
     return make
 
@@ -126,7 +128,7 @@ def test_a_signal_stops_before_the_next_stage(net, make_runner):
 def test_what_another_process_made_meanwhile_is_taken(net, make_runner, monkeypatch):
     task = net.task("a")
     runner = make_runner()
-    found, seen = runner.store.find, []
+    found, seen = runner.store.find_or_set_aside, []
 
     def find(stage, key):
         if not seen:  # the first look finds nothing; then, before the lock is had, the other process is done

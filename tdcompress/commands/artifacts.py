@@ -94,12 +94,12 @@ def export(args: argparse.Namespace) -> None:
 
 def _tasks_of(args: argparse.Namespace) -> set[tuple[str, str]]:
     """Stage and key of all that recipes need."""
-    from tdcompress.artifacts import Store
+    from tdcompress.stores.folder import FolderStore
 
     require_parts(*TRAINING)
     from tdcompress.runs.plan import plan_run
 
-    hashes = Store(args.artifacts).hashes
+    hashes = FolderStore(args.artifacts).hashes
     plans = (plan_run(recipe, hashes) for recipe in read_recipes(args.recipe, args.set))
     return {(task.stage.name, task.key) for plan in plans for task in plan.tasks()}
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_verb, print_report
+from tdcompress.commands.shared import Verbs, add_store, add_verb, print_report
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -15,7 +15,7 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--compare", metavar="TABLE", help="a published table, such as workshop-3a")
     sub.add_argument("--bench", type=Path, action="append", default=[], metavar="FILE.json", help="from `bench --json`")
     sub.add_argument("--json", action="store_true", help="print report.json")
-    add_artifacts(sub)
+    add_store(sub)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -25,10 +25,18 @@ def run(args: argparse.Namespace) -> None:
     from tdcompress.report.terminal import render_document
     from tdcompress.runs.finished import compare_with, join_files
     from tdcompress.runs.manifest import REPORT, read_report
+    from tdcompress.runs.unfinished import claim_run
+    from tdcompress.stores.place import open_store
 
-    console = make_console()
-    folder = args.artifacts / args.run
-    found = join_files(folder, args.bench, lambda line: print(line, file=sys.stderr)) if args.bench else read_report(folder)
+    console, store = make_console(), open_store(args.artifacts)
+    store.bring_run(args.run)
+    folder = store.root / args.run
+    if args.bench:
+        with claim_run(store, args.run):
+            found = join_files(folder, args.bench, lambda line: print(line, file=sys.stderr))
+            store.keep_run(args.run)
+    else:
+        found = read_report(folder)
     compared = compare_with(folder, found, args.compare) if args.compare else None
     if args.json:
         print((folder / REPORT).read_text(encoding="utf-8"), end="")

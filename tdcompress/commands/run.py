@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tdcompress.commands.shared import (
     Verbs,
-    add_artifacts,
     add_set,
+    add_store,
     add_verb,
     positive,
     print_error,
@@ -33,7 +33,7 @@ def add_parser(verbs: Verbs) -> None:
     text = "a .toml file or a folder of them, or the name of a shipped recipe or folder, such as digits or paper"
     sub.add_argument("recipes", type=Path, nargs="+", metavar="RECIPE", help=text)
     add_set(sub, "change a key: --set train.epochs=1")
-    add_artifacts(sub)
+    add_store(sub)
     sub.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     text = "make the trainings alone, in the order of the recipes; the same command without this goes on to the reports"
     sub.add_argument("--only", choices=["train"], help=text)

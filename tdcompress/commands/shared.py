@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tdcompress.errors import RecipeError
 from tdcompress.runs.parts import TRAINING, require_parts
+from tdcompress.stores.place import is_url
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,23 @@ def add_verb(verbs: Verbs, name: str, function: Callable[[argparse.Namespace], N
 
 def add_artifacts(parser: argparse.ArgumentParser) -> None:
     """Add ``--artifacts``."""
-    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="where runs are kept")
+    parser.add_argument("--artifacts", type=_folder, default=Path("artifacts"), metavar="DIR", help="where runs are kept")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """Add ``--artifacts`` where it may also be object storage; it is a path, or the URL as a string."""
+    text = "where runs are kept: a folder, or s3://bucket/prefix"
+    parser.add_argument("--artifacts", type=_place, default=Path("artifacts"), metavar="DIR", help=text)
+
+
+def _place(text: str) -> Path | str:
+    return text if is_url(text) else Path(text)
+
+
+def _folder(text: str) -> Path:
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{text}: this verb needs a folder; run, status, report and verify take object storage")
+    return Path(text)
 
 
 def add_external_data(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb, print_json
+from tdcompress.commands.shared import Verbs, add_external_data, add_store, add_verb, print_json
 from tdcompress.errors import ModelError
 
 
@@ -15,14 +15,20 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("path", type=Path)
     sub.add_argument("--json", action="store_true")
     add_external_data(sub)
-    add_artifacts(sub)
+    add_store(sub)
 
 
 def run(args: argparse.Namespace) -> None:
     """``tdcompress verify``."""
     from tdcompress.runs.verification import verify_path
+    from tdcompress.stores.place import open_store
 
-    path = args.path if args.path.exists() else args.artifacts / args.path
+    path = args.path
+    if not path.exists():
+        store = open_store(args.artifacts)
+        if path.name == str(path):  # a run's name
+            store.bring_run(path.name)
+        path = store.root / path
     if not path.exists():
         raise ModelError(f"{args.path}: no such file or run")
     found = verify_path(path, say=lambda line: print(line, file=sys.stderr), external_data=args.external_data)

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tdcompress.errors import TdcompressError, UnsupportedError
-from tdcompress.files import fsync_file, sha256_file
+from tdcompress.files import cache_folder, fsync_file, sha256_file
 
 SOURCE = Path(__file__).parent / "csrc"
 PACKAGED = Path(__file__).parent / "compiled"
@@ -60,15 +60,6 @@ def find_compiler() -> tuple[str, ...] | None:
     if importlib.util.find_spec("ziglang") is not None:
         return (sys.executable, "-m", "ziglang", "cc")
     return None
-
-
-def cache_folder() -> Path:
-    """Where compiled libraries are kept: `$TDCOMPRESS_CACHE`, else the platform's cache folder for the user."""
-    if chosen := os.environ.get("TDCOMPRESS_CACHE"):
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tdcompress"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress"
 
 
 def machine_name() -> str:

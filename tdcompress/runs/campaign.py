@@ -13,15 +13,15 @@ from typing import NoReturn
 
 import torch
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError, one_line
-from tdcompress.locks import hold
+from tdcompress.files import StrPath
 from tdcompress.pipeline import Crew, Machine, Runner, Task, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.checks import check_writable
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.runs.run import facts, refuse_processes
-from tdcompress.runs.unfinished import announce, forget, run_lock
+from tdcompress.runs.unfinished import announce, claim_run, forget
+from tdcompress.stores.place import open_store
 from tdcompress.train.together import own_stream
 
 
@@ -36,7 +36,7 @@ class Campaign:
 def run_campaign(
     recipes: Sequence[Recipe],
     *,
-    root: Path,
+    root: StrPath,
     device: str,
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
@@ -51,7 +51,7 @@ def run_campaign(
 
     Args:
         recipes: as ``load_recipe`` gives them, each with a name of its own.
-        root: the artifacts folder.
+        root: the artifacts folder, or "s3://bucket/prefix".
         device: where to train.
         watcher: told about each training, from several threads if there are several.
         should_stop: the number of a signal that asks the process to end, or None.
@@ -69,15 +69,15 @@ def run_campaign(
     if crew is not None and together > 1:
         raise UserError(f"--together {together}: several processes share one training at a time")
     _refuse_one_name(recipes)
-    store = Store(root)
-    check_writable(root)
+    store = open_store(root)
+    check_writable(store.root)
     failed: dict[str, TdcompressError] = {}
     planned: dict[str, list[Task]] = {}
     places: dict[str, Path] = {}
     with ExitStack() as held:
         for name in sorted(recipe.name for recipe in recipes):  # by name, so that two campaigns do not wait for each other
             try:
-                held.enter_context(when_free(partial(hold, run_lock(root, name), f"the run {name}"), waiting, should_stop))
+                held.enter_context(when_free(partial(claim_run, store, name), waiting, should_stop))
             except BusyError as error:
                 failed[name] = error
         for recipe in (recipe for recipe in recipes if recipe.name not in failed):
@@ -88,7 +88,7 @@ def run_campaign(
             else:
                 places |= plan.places
                 planned[recipe.name] = trainings(plan)
-                announce(root, recipe.name, planned[recipe.name], command)
+                announce(store.root, recipe.name, planned[recipe.name], command)
         store.hashes.save()
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
         machine = Machine(device=device, places=places)
@@ -107,7 +107,7 @@ def run_campaign(
         store.hashes.save()
         for name, named in planned.items():
             if pool.done.issuperset(task.key for task in named):
-                forget(root, name)
+                forget(store.root, name)
     problems = {**failed, **pool.failed}
     if pool.stopped is not None:
         said = f"{len(pool.done)} of {len(tasks)} trainings are done and what was begun is saved: run the same command again"

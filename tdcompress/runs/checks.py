@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tdcompress.artifacts import Store
 from tdcompress.bench.backends import create_backend
 from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
 from tdcompress.errors import TdcompressError, UserError
@@ -17,6 +16,7 @@ from tdcompress.runs.plan import Places, RowPlan, RunPlan
 from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import bench, prune, train
+from tdcompress.stores.store import Store
 
 NAME_BYTES = 255  # of a file name, on all usual file systems
 TEMPORARY_BYTES = len("..12345678.tmp")  # what a file's name is longer by while it is written
@@ -58,7 +58,7 @@ def check_writable(root: Path) -> None:
 
 
 def _there(store: Store, task: Task) -> bool:
-    return store.folder(task.stage.name, task.key).is_dir()
+    return store.exists(task.stage.name, task.key)
 
 
 def _check_names(recipe: Recipe, rows: Sequence[RowPlan]) -> None:

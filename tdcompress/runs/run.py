@@ -4,14 +4,14 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import UnsupportedError, UserError
-from tdcompress.locks import hold
+from tdcompress.files import StrPath
 from tdcompress.pipeline import Crew, Machine, Runner, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.records import Report
@@ -21,7 +21,8 @@ from tdcompress.runs.layout import lay_out
 from tdcompress.runs.parts import REPORTING, require_parts
 from tdcompress.runs.plan import plan_run
 from tdcompress.runs.rows import versions
-from tdcompress.runs.unfinished import announced, run_lock
+from tdcompress.runs.unfinished import announced, claim_run
+from tdcompress.stores.place import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def find_device(name: str) -> str:
 def run_recipe(
     recipe: Recipe,
     *,
-    root: Path,
+    root: StrPath,
     device: str,
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
@@ -66,7 +67,7 @@ def run_recipe(
 
     Args:
         recipe: as ``load_recipe`` gives it.
-        root: the artifacts folder.
+        root: the artifacts folder, or "s3://bucket/prefix": then a folder of this machine is its cache.
         device: see ``find_device``.
         watcher: told about each stage.
         should_stop: the number of a signal that asks the process to end, or None.
@@ -81,9 +82,10 @@ def run_recipe(
     """
     refuse_processes(crew)
     require_parts(*REPORTING)
-    store = Store(root)
-    folder = root / recipe.name
-    with when_free(lambda: hold(run_lock(root, recipe.name), f"the run {recipe.name}"), waiting, should_stop):
+    store = open_store(root)
+    folder = store.root / recipe.name
+    with when_free(partial(claim_run, store, recipe.name), waiting, should_stop):
+        store.bring_run(recipe.name)
         plan = plan_run(recipe, store.hashes)
         store.hashes.save()
         refuse_another_recipe(folder, plan.recipe_key, replace)
@@ -99,7 +101,7 @@ def run_recipe(
             waiting=waiting,
         )
         tasks = plan.tasks()
-        with announced(root, recipe.name, tasks, command):
+        with announced(store.root, recipe.name, tasks, command):
             artifacts = {task.key: runner.ensure(task) for task in tasks}
             store.hashes.save()
             finished = None if runner.made or replace else finished_report(folder, plan.recipe_key)
@@ -107,6 +109,7 @@ def run_recipe(
                 earlier = earlier_report(folder, plan.recipe_key)
                 with renewed(folder) as new:
                     finished = lay_out(plan, artifacts, new, earlier)
+            store.keep_run(recipe.name)
         return Finished(report=finished, folder=folder, made=runner.made)
 
 

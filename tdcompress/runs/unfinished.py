@@ -6,7 +6,7 @@ run that goes on, or one that was stopped, killed, or ended with an error.
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tdcompress.errors import ArtifactError
 from tdcompress.files import write_text
 from tdcompress.locks import holder
 from tdcompress.pipeline import Task
+from tdcompress.stores.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,16 @@ class Unfinished:
 
 def run_lock(root: Path, name: str) -> Path:
     """The lock file of a run."""
-    return root / ".locks" / f"run-{name}"
+    return root / ".locks" / _lock_name(name)
+
+
+def claim_run(store: Store, name: str) -> AbstractContextManager[None]:
+    """Own a run while the block runs.
+
+    Raises:
+        BusyError: another process does.
+    """
+    return store.claim(_lock_name(name), f"the run {name}")
 
 
 @contextmanager
@@ -126,6 +136,10 @@ def _with_inputs(tasks: Sequence[Task]) -> Iterator[Task]:
     for task in tasks:
         yield from _with_inputs(tuple(task.inputs.values()))
         yield task
+
+
+def _lock_name(name: str) -> str:
+    return f"run-{name}"
 
 
 def _intent_path(root: Path, name: str) -> Path:

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import UserError
+from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.bundle import bundle_bytes, write_bundle
 from tdcompress.transfer.items import Item, Place, read_item
 from tdcompress.transfer.parts import OVERHEAD, write_parts
@@ -42,7 +42,7 @@ def export_items(root: Path, wanted: Sequence[Place], target: Path, part_bytes: 
     """
     if part_bytes < SMALLEST_PART:
         raise UserError(f"--part-size: {part_bytes:,} bytes are too few, {SMALLEST_PART:,} are the least")
-    store = Store(root)
+    store = FolderStore(root)
     with ExitStack() as held:
         for place in wanted:
             if not place.finished:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tdcompress.artifacts import MANIFEST, Store, load_artifact
+from tdcompress.artifacts import MANIFEST, load_artifact
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_folder, sha256_file
+from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.bundle import read_bundle
 from tdcompress.transfer.items import Item, check_unfinished, newest_step
 from tdcompress.transfer.parts import group_parts, join_parts
@@ -43,7 +44,7 @@ def import_files(root: Path, files: Sequence[Path]) -> list[Imported]:
     """
     groups = group_parts(files)
     root.mkdir(parents=True, exist_ok=True)
-    store = Store(root)
+    store = FolderStore(root)
     with tempfile.TemporaryDirectory(prefix=".import-", dir=root) as scratch, ExitStack() as held:
         taken: dict[tuple[str, str], tuple[Item, Path]] = {}
         for number, parts in enumerate(groups):
@@ -81,7 +82,7 @@ def _check(item: Item, folder: Path) -> None:
 
 
 @contextmanager
-def _held(store: Store, item: Item) -> Iterator[None]:
+def _held(store: FolderStore, item: Item) -> Iterator[None]:
     """Own a key; an unfinished folder that holding it made is removed if it stays empty."""
     with store.partial(item.stage, item.key) as partial:
         try:
@@ -91,7 +92,7 @@ def _held(store: Store, item: Item) -> Iterator[None]:
                 partial.rmdir()
 
 
-def _outcome(store: Store, item: Item, new: Path) -> Outcome:
+def _outcome(store: FolderStore, item: Item, new: Path) -> Outcome:
     found = store.find_or_set_aside(item.stage, item.key)
     partial = _partial(store, item)
     if item.finished:
@@ -120,7 +121,7 @@ def _refuse(item: Item, folder: Path) -> Outcome:
     )
 
 
-def _publish(store: Store, item: Item, new: Path) -> None:
+def _publish(store: FolderStore, item: Item, new: Path) -> None:
     partial, final = _partial(store, item), store.folder(item.stage, item.key)
     for folder in {new, *(path.parent for path in new.rglob("*"))}:
         fsync_folder(folder)
@@ -129,5 +130,5 @@ def _publish(store: Store, item: Item, new: Path) -> None:
     fsync_folder(final.parent)
 
 
-def _partial(store: Store, item: Item) -> Path:
+def _partial(store: FolderStore, item: Item) -> Path:
     return store.folder(item.stage, item.key).with_name(f"{item.key}.partial")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import MANIFEST, SCRATCH, Store, content_key, load_artifact
+from tdcompress.artifacts import MANIFEST, SCRATCH, content_key, load_artifact
 from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file
 from tdcompress.pipeline import TASK
+from tdcompress.stores.folder import FolderStore
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, newest_whole, steps, tensors_path
 
 KEY, STAGE = re.compile(r"[0-9a-f]{16}"), re.compile(r"[a-z_]+")
@@ -88,7 +89,7 @@ def named(there: Sequence[Place], key: str) -> list[Place]:
     return found
 
 
-def read_item(store: Store, place: Place) -> Item | None:
+def read_item(store: FolderStore, place: Place) -> Item | None:
     """What travels of a place; None for an unfinished folder without a whole checkpoint, which is no loss.
 
     Raises:

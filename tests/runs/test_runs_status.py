@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import InterruptedRun, UserError, VerificationError
 from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
 from tdcompress.runs.status import ago, status_tables
 from tdcompress.runs.unfinished import announced, run_lock, unfinished_runs
+from tdcompress.stores.folder import FolderStore
 
 
 def write(settings, workspace):
@@ -34,7 +34,7 @@ def chain(last=write):
 @pytest.fixture
 def start(tmp_path, make_recorder):
     def run(task, name="mine", command="tdcompress run mine.toml --set a=1"):
-        runner = Runner(store=Store(tmp_path), watcher=make_recorder(), facts={})
+        runner = Runner(store=FolderStore(tmp_path), watcher=make_recorder(), facts={})
         with announced(tmp_path, name, [task], command):
             runner.ensure(task)
 

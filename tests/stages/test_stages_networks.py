@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import ModelError, RecipeError
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of
@@ -21,6 +20,7 @@ from tdcompress.runs.plan import plan_run
 from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.shares import Extent, selected_counts
 from tdcompress.stages import prune
+from tdcompress.stores.folder import FolderStore
 from tdcompress.train.recalibrate import recalibrate
 
 RECIPE = """
@@ -56,7 +56,7 @@ SAMPLES = 359
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory, make_recorder):
-    return Runner(store=Store(tmp_path_factory.mktemp("stages")), watcher=make_recorder(), facts={})
+    return Runner(store=FolderStore(tmp_path_factory.mktemp("stages")), watcher=make_recorder(), facts={})
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tdcompress import stages
-from tdcompress.artifacts import HashMemory, Store, content_key
+from tdcompress.artifacts import HashMemory, content_key
 from tdcompress.codec import decode, encode
 from tdcompress.data.base import Dataset, DataSettings, Images
 from tdcompress.data.registry import DATASETS
@@ -25,6 +25,7 @@ from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
 from tdcompress.recipes.experiment import TABLES
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import plan_run
+from tdcompress.stores.folder import FolderStore
 
 STAGES: dict[str, Stage[Any]] = {
     module.name: importlib.import_module(f"tdcompress.stages.{module.name}").STAGE
@@ -205,7 +206,7 @@ def test_a_stage_gets_the_very_object_that_was_hashed(tmp_path: Path, make_recor
     got: list[Any] = []
     stage = Stage(name="look", version=1, settings=dict, run=lambda settings, work: got.append((settings, work.machine)) or {})
     task, machine = Task(stage=stage, settings={"a": 1}, title="look"), Machine(device="cuda")
-    artifact = Runner(store=Store(tmp_path), watcher=make_recorder(), facts={}, machine=machine).ensure(task)
+    artifact = Runner(store=FolderStore(tmp_path), watcher=make_recorder(), facts={}, machine=machine).ensure(task)
     ((settings, used),) = got
     assert settings is task.settings
     assert used is machine
@@ -222,10 +223,8 @@ def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> Non
     import shutil
 
     root = Path(shutil.copytree(tiny_root, tiny_root.parent / "without_training"))
-    store = Store(root)
-    (pruned, *_) = [
-        found for path in (root / "stages" / "prune").iterdir() if (found := store.find_or_set_aside("prune", path.name))
-    ]
+    store = FolderStore(root)
+    (pruned, *_) = [found for path in (root / "stages" / "prune").iterdir() if (found := store.find_or_set_aside("prune", path.name))]
     assert load_network(pruned)
     shutil.rmtree(root / "stages" / "train")
     with pytest.raises(ArtifactError, match=r"its train, [0-9a-f]{16}, is missing; run the recipe again"):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import InterruptedRun, RecipeError
 from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import load_network, new_network
@@ -19,6 +18,7 @@ from tdcompress.runs.plan import plan_run
 from tdcompress.runs.rows import make_report
 from tdcompress.runs.verification import verify_path
 from tdcompress.stages.prune import make_masks
+from tdcompress.stores.folder import FolderStore
 
 RECIPE = """
 name = "aligned"
@@ -56,7 +56,7 @@ WEIGHTS = ("conv1.weight", "conv2.weight", "conv3.weight", "hidden.weight")
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory, make_recorder):
-    return Runner(store=Store(tmp_path_factory.mktemp("shrink")), watcher=make_recorder(), facts={})
+    return Runner(store=FolderStore(tmp_path_factory.mktemp("shrink")), watcher=make_recorder(), facts={})
 
 
 def plan(runner, **changes):
@@ -108,7 +108,7 @@ def test_a_shrunk_network_trains_on_as_a_stage_of_its_own(runner):
 def test_fine_tuning_after_shrinking_goes_on_bit_exactly_where_it_was_stopped(runner, make_recorder, tmp_path):
     (row,) = plan(runner, **{"finetune.epochs": 2, "finetune.after": "shrink"}).rows
     whole = runner.ensure(row.deployed)
-    store = Store(tmp_path)
+    store = FolderStore(tmp_path)
     signals = iter([None] * 100 + [15])
     with pytest.raises(InterruptedRun, match="stopped after step") as stopped:
         Runner(store=store, watcher=make_recorder(), facts={}, should_stop=lambda: next(signals, None)).ensure(row.deployed)

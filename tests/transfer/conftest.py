@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from tdcompress.artifacts import SCRATCH, Store
+from tdcompress.artifacts import SCRATCH
 from tdcompress.pipeline import Runner, Stage, Task
+from tdcompress.stores.folder import FolderStore
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, tensors_path
 
 
@@ -45,7 +46,7 @@ def task(seed: int, content: bytes, checkpoints: tuple[int, ...] = ()) -> Task:
 
 
 def fill(root: Path, recorder: Any, *tasks: Task) -> list[str]:
-    runner = Runner(store=Store(root), watcher=recorder, facts={"versions": {"x": "1"}})
+    runner = Runner(store=FolderStore(root), watcher=recorder, facts={"versions": {"x": "1"}})
     for one in tasks:
         with suppress(Stopped):
             runner.ensure(one)

@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import ArtifactError
+from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.bundle import bundle_bytes, read_bundle, write_bundle
 from tdcompress.transfer.items import places, read_item
 
@@ -16,7 +16,7 @@ from tdcompress.transfer.items import places, read_item
 def bundle(made, tmp_path):
     """(path of a bundle of both trainings, its items)."""
     root = made[0]
-    items = [read_item(Store(root), place) for place in places(root)]
+    items = [read_item(FolderStore(root), place) for place in places(root)]
     write_bundle(items, root, tmp_path / "b.zip")
     return tmp_path / "b.zip", items
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from tdcompress.artifacts import Store
 from tdcompress.errors import ArtifactError, BusyError, UserError
 from tdcompress.locks import hold
+from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files
 from tdcompress.transfer.items import named, places
@@ -37,7 +37,7 @@ def test_all_that_travels_arrives(made, send, small, tmp_path, make_recorder):
     assert all(path.stat().st_size <= PART for path in sent.files)
     there = tmp_path / "there"
     assert outcomes(import_files(there, sent.files)) == ["imported", "imported"]
-    assert Store(there).find_or_set_aside("train", finished).record == {"accuracy": 0.5}
+    assert FolderStore(there).find_or_set_aside("train", finished).record == {"accuracy": 0.5}
     before, after = small.contents(root), small.contents(there)
     gone = {name for name in before if "step-000000004" in name}
     assert after == {name: content for name, content in before.items() if name not in gone}

@@ -1,0 +1,107 @@
+"""Artefacts in a folder: published by a rename, owned by lock files that the system frees when their owner dies.
+
+An artefact is made as ``root/stages/<stage>/<key>.partial/`` and renamed to ``<key>/``: a folder that is there is whole.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tdcompress.artifacts import Artifact, HashMemory, load_artifact, read_artifact, seal
+from tdcompress.errors import ArtifactError
+from tdcompress.files import fsync_folder
+from tdcompress.locks import hold
+
+
+class FolderStore:
+    """The artefacts below one root folder, as `tdcompress.stores.store.Store`.
+
+    Args:
+        root: ``artifacts/`` in the design; made if it is not there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.hashes = HashMemory(root / ".hashes.json")
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Where the artefact of this key lies, or would lie."""
+        return self.root / "stages" / stage / key
+
+    def exists(self, stage: str, key: str) -> bool:
+        """Whether it is published; its files are not looked at."""
+        return self.folder(stage, key).is_dir()
+
+    def find_or_set_aside(self, stage: str, key: str) -> Artifact | None:
+        """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again.
+
+        A folder whose manifest does not verify is renamed to ``<key>.damaged``; nothing is lost and nothing is trusted.
+        """
+        folder = self.folder(stage, key)
+        if not folder.is_dir():
+            return None
+        try:
+            return load_artifact(folder, self.hashes.sha256)
+        except ArtifactError:
+            self.set_aside(stage, key)
+            return None
+
+    def set_aside(self, stage: str, key: str) -> None:
+        """Rename the artefact of this key to ``<key>.damaged``, if there is one."""
+        folder = self.folder(stage, key)
+        damaged = folder.with_name(f"{key}.damaged")
+        if folder.is_dir():
+            shutil.rmtree(damaged, ignore_errors=True)
+            folder.rename(damaged)
+
+    @contextmanager
+    def partial(self, stage: str, key: str) -> Iterator[Path]:
+        """The unfinished folder of a key, held by this process alone; what an interrupted run left there is still there.
+
+        Raises:
+            BusyError: another living process is making it.
+        """
+        with self.claim(f"{stage}-{key}", f"{stage} {key}"):
+            folder = self.folder(stage, key).with_name(f"{key}.partial")
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+
+    def holds(self, stage: str, key: str) -> bool:
+        """True: the system frees a lock when its owner is gone, not before."""
+        return True
+
+    def publish(self, stage: str, key: str, partial: Path, record: Any, description: Mapping[str, Any]) -> Artifact:
+        """Turn an unfinished folder into an artefact: drop scratch, hash, write the manifest last, fsync, rename.
+
+        Args:
+            stage: the stage's name.
+            key: the content key.
+            partial: the folder that ``partial`` gave.
+            record: the stage's result, a record.
+            description: what else the manifest says: ``IDENTITY``, versions, host.
+        """
+        seal(partial, stage, key, record, description)
+        return self.take_in(stage, key, partial)
+
+    def take_in(self, stage: str, key: str, whole: Path) -> Artifact:
+        """Rename a folder with a manifest to the artefact of this key."""
+        final = self.folder(stage, key)
+        whole.rename(final)
+        fsync_folder(final.parent)
+        return read_artifact(final)
+
+    def claim(self, name: str, what: str) -> AbstractContextManager[None]:
+        """Own a name by its lock file; see `tdcompress.locks.hold`."""
+        return hold(self.root / ".locks" / name, what)
+
+    def runs(self) -> list[str]:
+        """None: all runs lie below the root."""
+        return []
+
+    def bring_run(self, name: str) -> None:
+        """Nothing to do: it is there."""
+
+    def keep_run(self, name: str) -> None:
+        """Nothing to do: it is there."""

@@ -1,0 +1,63 @@
+"""Folders whose ``manifest.json`` names every file with its sha256, as objects: files by their hash, the manifest last.
+
+``<prefix>/<sha256>`` holds a file's content, ``<prefix>/manifest.json`` the manifest's. So two machines that send different files
+of one name never mix them: whose manifest is there, of that one everything is there.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.errors import ArtifactError
+from tdcompress.files import write_bytes
+from tdcompress.stores.bucket import Bucket
+
+
+def files_of(manifest: bytes, what: str) -> dict[str, str]:
+    """The files that a manifest names: sha256 by relative name.
+
+    Raises:
+        ArtifactError: no manifest, or names that leave the folder.
+    """
+    try:
+        files = {str(name): str(digest) for name, digest in json.loads(manifest)["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{what}: not a readable manifest ({error})") from None
+    for name, digest in files.items():
+        path = Path(name)
+        if path.is_absolute() or ".." in path.parts or "/" in digest:
+            raise ArtifactError(f"{what}: names {name!r}, which is outside its folder")
+    return files
+
+
+def send_files(bucket: Bucket, prefix: str, folder: Path, files: Mapping[str, str]) -> None:
+    """Send files, also those that are there: what is there may be damaged.
+
+    Args:
+        bucket: where to.
+        prefix: of the objects.
+        folder: of the files.
+        files: sha256 by relative name.
+    """
+    for digest, name in {digest: name for name, digest in files.items()}.items():
+        bucket.send(folder / name, f"{prefix}/{digest}")
+
+
+def fetch_files(bucket: Bucket, prefix: str, manifest: bytes, folder: Path) -> None:
+    """Fill an empty folder with a manifest and its files.
+
+    Raises:
+        ArtifactError: a file that is missing or damaged.
+    """
+    files = files_of(manifest, f"{bucket.url}/{prefix}/{MANIFEST}")
+    for name, digest in files.items():
+        bucket.fetch(f"{prefix}/{digest}", folder / name)
+    check_files(folder, files)
+    write_bytes(folder / MANIFEST, manifest)
+
+
+def remove_others(bucket: Bucket, prefix: str, manifest: bytes) -> None:
+    """Remove the files that a manifest does not name: of another manifest, or of a process that lost the race."""
+    named = {MANIFEST, *files_of(manifest, f"{bucket.url}/{prefix}/{MANIFEST}").values()}
+    bucket.remove(name for name in bucket.names(prefix) if name.rpartition("/")[2] not in named)
