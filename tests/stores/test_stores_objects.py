@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from threading import Barrier, Event, Thread
 
 import pytest
@@ -169,7 +170,7 @@ def test_checkpoints_are_uploaded_as_they_are_written_and_old_ones_removed(machi
         for step in (1, 2):
             checkpoint(workspace, step)
             (workspace.folder / SCRATCH / "checkpoints" / f"step-{step - 1}").unlink(missing_ok=True)
-            until(lambda: saved(step))
+            until(partial(saved, step))
         until(lambda: two(prefix))  # the checkpoint, and what the key is a hash of
         return {}
 
@@ -235,11 +236,15 @@ def test_a_lost_stage_publishes_nothing(machine, monkeypatch):
     silent = Silent(monkeypatch)
     store = machine("a", Pace(beat=0.2, stale=1.5, keep=60.0))
 
-    with pytest.raises(LostError), store.partial("train", KEY) as folder:
-        silent.off.set()
-        (folder / "n").write_text("1")
-        until(lambda: not_held(store))
-        store.publish("train", KEY, folder, {}, MADE_FROM)
+    def work():
+        with store.partial("train", KEY) as folder:
+            silent.off.set()
+            (folder / "n").write_text("1")
+            until(lambda: not_held(store))
+            store.publish("train", KEY, folder, {}, MADE_FROM)
+
+    with pytest.raises(LostError):
+        work()
     assert store.bucket.names(PREFIX) == []
 
 
