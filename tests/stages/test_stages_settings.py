@@ -224,7 +224,9 @@ def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> Non
 
     root = Path(shutil.copytree(tiny_root, tiny_root.parent / "without_training"))
     store = FolderStore(root)
-    (pruned, *_) = [found for path in (root / "stages" / "prune").iterdir() if (found := store.find_or_set_aside("prune", path.name))]
+    (pruned, *_) = [
+        found for path in (root / "stages" / "prune").iterdir() if (found := store.find_or_set_aside("prune", path.name))
+    ]
     assert load_network(pruned)
     shutil.rmtree(root / "stages" / "train")
     with pytest.raises(ArtifactError, match=r"its train, [0-9a-f]{16}, is missing; run the recipe again"):

@@ -42,18 +42,18 @@ def task(name, work, **inputs):
 
 def test_what_one_machine_publishes_another_finds_and_downloads_once(machine, monkeypatch):
     here, there = machine("a"), machine("b")
-    assert there.find("train", KEY) is None
+    assert there.find_or_set_aside("train", KEY) is None
     assert not there.exists("train", KEY)
     made = publish(here)
     assert there.exists("train", KEY)
-    found = there.find("train", KEY)
+    found = there.find_or_set_aside("train", KEY)
     assert found.file("sub/w").read_text() == "weights"
     assert (found.record, found.files) == ({"said": "weights"}, made.files)
     assert found.folder == there.root / "stages" / "train" / KEY
     assert (found.folder / MANIFEST).read_bytes() == (made.folder / MANIFEST).read_bytes()
     assert here.bucket.names(f"scratch/train/{KEY}") == []
     monkeypatch.setattr(there.bucket, "fetch", None)
-    assert there.find("train", KEY) == found
+    assert there.find_or_set_aside("train", KEY) == found
 
 
 def test_one_machine_makes_it_and_another_is_told_who(machine):
@@ -85,7 +85,7 @@ def test_of_two_that_publish_one_key_one_wins_and_both_have_its_artefact(machine
         thread.start()
     for thread in threads:
         thread.join()
-    winner = machine("c").find("train", KEY)
+    winner = machine("c").find_or_set_aside("train", KEY)
     assert winner.record["said"] in ("weights of a", "weights of b")
     assert {artifact.record["said"] for artifact in results.values()} == {winner.record["said"]}
     assert {artifact.file("sub/w").read_text() for artifact in results.values()} == {winner.record["said"]}
@@ -107,19 +107,19 @@ def test_a_damaged_artefact_is_refused_and_made_again(machine, damage, caplog, t
         manifest["files"]["../../../outside"] = manifest["files"].pop("sub/w")
         here.bucket.put(f"{PREFIX}/{MANIFEST}", json.dumps(manifest).encode())
     with caplog.at_level(logging.WARNING):
-        assert there.find("train", KEY) is None
+        assert there.find_or_set_aside("train", KEY) is None
     assert f"train {KEY} is damaged in the store" in caplog.text
     assert not list(tmp_path.rglob("outside"))
     assert not there.exists("train", KEY)
-    assert here.find("train", KEY) is None
+    assert here.find_or_set_aside("train", KEY) is None
     publish(there)
-    assert machine("c").find("train", KEY).file("sub/w").read_text() == "weights"
+    assert machine("c").find_or_set_aside("train", KEY).file("sub/w").read_text() == "weights"
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again(machine):
     store = machine("a")
     publish(store).file("n").write_text("wrong")
-    assert store.find("train", KEY).file("n").read_text() == "1"
+    assert store.find_or_set_aside("train", KEY).file("n").read_text() == "1"
     assert (store.root / "stages" / "train" / f"{KEY}.damaged" / "n").read_text() == "wrong"
 
 
