@@ -137,7 +137,7 @@ def test_what_another_process_made_meanwhile_is_taken(net, make_runner, monkeypa
             return None
         return found(stage, key)
 
-    monkeypatch.setattr(runner.store, "find", find)
+    monkeypatch.setattr(runner.store, "find_or_set_aside", find)
     assert runner.ensure(task).file("out").read_text() == "a"
     assert net.runs == ["a"]
     assert runner.made == 0
