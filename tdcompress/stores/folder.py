@@ -86,7 +86,13 @@ class FolderStore:
         return self.take_in(stage, key, partial)
 
     def take_in(self, stage: str, key: str, whole: Path) -> Artifact:
-        """Rename a folder with a manifest to the artefact of this key."""
+        """Rename a sealed folder to its final name.
+
+        Args:
+            stage: the stage's name.
+            key: the content key.
+            whole: the folder, with a manifest.
+        """
         final = self.folder(stage, key)
         whole.rename(final)
         fsync_folder(final.parent)

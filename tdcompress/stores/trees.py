@@ -47,6 +47,12 @@ def send_files(bucket: Bucket, prefix: str, folder: Path, files: Mapping[str, st
 def fetch_files(bucket: Bucket, prefix: str, manifest: bytes, folder: Path) -> None:
     """Fill an empty folder with a manifest and its files.
 
+    Args:
+        bucket: where from.
+        prefix: of the objects.
+        manifest: what was read of it.
+        folder: the empty folder.
+
     Raises:
         ArtifactError: a file that is missing or damaged.
     """
@@ -58,6 +64,12 @@ def fetch_files(bucket: Bucket, prefix: str, manifest: bytes, folder: Path) -> N
 
 
 def remove_others(bucket: Bucket, prefix: str, manifest: bytes) -> None:
-    """Remove the files that a manifest does not name: of another manifest, or of a process that lost the race."""
+    """Remove the files that a manifest does not name: of another manifest, or of a process that lost the race.
+
+    Args:
+        bucket: where.
+        prefix: of the objects.
+        manifest: the one that counts.
+    """
     named = {MANIFEST, *files_of(manifest, f"{bucket.url}/{prefix}/{MANIFEST}").values()}
     bucket.remove(name for name in bucket.names(prefix) if name.rpartition("/")[2] not in named)
