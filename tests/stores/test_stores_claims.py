@@ -10,7 +10,7 @@ from tdcompress.errors import BusyError, LostError
 from tdcompress.stores.claims import Claim, Pace, Saved
 from tdcompress.stores.repeat import every
 
-SHORT = Pace(beat=0.2, stale=1.5, keep=1.0)
+SHORT = Pace(beat=0.2, stale=3.0, keep=1.0)
 
 
 def take(bucket, pace=SHORT):
@@ -19,7 +19,7 @@ def take(bucket, pace=SHORT):
 
 def test_what_is_claimed_is_busy_until_it_is_released(bucket):
     first = take(bucket)
-    with pytest.raises(BusyError, match=r"train x is in use by process \d+ on .* since .*taken over after 1\.5 s"):
+    with pytest.raises(BusyError, match=r"train x is in use by process \d+ on .* since .*taken over after 3 s"):
         take(bucket)
     first.keep({"a": Saved(object="o", sha256="0")})
     first.release()

@@ -14,7 +14,7 @@ from waiting import until
 from tdcompress.stores.claims import Pace
 
 ROOT = Path(__file__).resolve().parents[2]
-FAST = Pace(beat=0.2, stale=3.0, keep=0.1)
+FAST = Pace(beat=0.5, stale=12.0, keep=0.2)
 TARGETED = """method = "targeted"
 gamma = 0.5
 alpha = 0.5"""
