@@ -42,17 +42,23 @@ class Scratch:
         write_text(marker, self._claim.token)
 
     def save(self) -> None:
-        """Upload what changed since the last time, then say so in the claim. Nothing where a file was replaced meanwhile.
+        """Upload what changed since the last time, then say so in the claim.
+
+        Files that are removed or replaced meanwhile are left out: checkpoints are, while a slow upload goes on.
 
         Raises:
             LostError: the claim is another process's.
             StoreError: the server cannot be reached.
         """
-        try:
-            found = self._sent()
-        except FileNotFoundError:
-            return  # an old checkpoint was removed: there is a newer one, which the next look finds
-        before = self._claim.saved
+        before, found, stamps = self._claim.saved, dict[str, Saved](), dict[str, _Stamp]()
+        paths = [path for path in self._folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        for path in sorted(paths, reverse=True):  # the newest checkpoint first
+            name = path.relative_to(self._folder).as_posix()
+            try:
+                stamps[name], found[name] = self._sent(path, before.get(name), self._stamps.get(name))
+            except FileNotFoundError:
+                continue
+        self._stamps = stamps
         if found and found != before:
             self._claim.keep(found)
             named = {saved.object for saved in found.values()}
@@ -63,29 +69,22 @@ class Scratch:
         self._claim.keep({})
         self._bucket.remove(self._bucket.names(self._prefix))
 
-    def _sent(self) -> dict[str, Saved]:
-        """All files of the folder as objects that are there.
+    def _sent(self, path: Path, known: Saved | None, stamp: _Stamp | None) -> tuple[_Stamp, Saved]:
+        """A file as an object that is there, and the file's size and time; ``known`` with ``stamp`` is what it was.
 
         Raises:
-            FileNotFoundError: a file was removed or replaced while this looked at it.
+            FileNotFoundError: it was removed or replaced meanwhile.
         """
-        known, found, stamps = self._claim.saved, dict[str, Saved](), dict[str, _Stamp]()
-        for path in sorted(path for path in self._folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-            name, stamp = path.relative_to(self._folder).as_posix(), _stamp(path)
-            if self._stamps.get(name) == stamp and name in known:
-                found[name] = known[name]
-            else:
-                digest = sha256_file(path)
-                if name in known and known[name].sha256 == digest:
-                    found[name] = known[name]
-                else:
-                    found[name] = Saved(object=f"{self._claim.token}-{digest}", sha256=digest)
-                    self._bucket.send(path, self._object(found[name]))
-                if _stamp(path) != stamp:
-                    raise FileNotFoundError(path)
-            stamps[name] = stamp
-        self._stamps = stamps
-        return found
+        now = _stamp(path)
+        if known is not None and stamp == now:
+            return now, known
+        digest = sha256_file(path)
+        if known is None or known.sha256 != digest:
+            known = Saved(object=f"{self._claim.token}-{digest}", sha256=digest)
+            self._bucket.send(path, self._object(known))
+        if _stamp(path) != now:
+            raise FileNotFoundError(path)
+        return now, known
 
     def _fetch(self, files: Mapping[str, Saved]) -> None:
         new = self._folder.with_name(f".{self._folder.name}.fetched")
