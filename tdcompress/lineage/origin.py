@@ -54,6 +54,8 @@ class KnownData(Coded):
             DataError: data that is missing or damaged, or other data than this.
         """
         if not any(field.name == "root" for field in fields(self.settings)):
+            if self.settings.content_hash() != self.content:
+                raise DataError(f"{self.settings.name}: the network was trained on other data than the package has")
             return _augmented(self.settings)
         place = places.get(self.content)
         settings = self.settings if place is None else _placed(self.settings, root=str(place))

@@ -17,6 +17,7 @@ from tdcompress.errors import ModelError, one_line
 from tdcompress.models.base import Image, ModelSettings, require_logits
 
 GROUP = "tdcompress.models"
+RESERVED = ("name", "init")  # what a recipe says of any network
 Factory = Callable[..., nn.Module]
 
 
@@ -64,6 +65,8 @@ def user_settings_type(name: str) -> type[UserSettings]:
 
 
 def _key(parameter: inspect.Parameter, name: str) -> tuple[str, Any, Any]:
+    if parameter.name in RESERVED:
+        raise ModelError(f"entry point {name} of {GROUP}: parameter {parameter.name!r} is a key of every [model]; rename it")
     kind, default = parameter.annotation, parameter.default
     if kind is parameter.empty:
         if default is parameter.empty or default is None:

@@ -5,7 +5,7 @@ from collections.abc import Set
 import numpy as np
 import onnx
 import onnx.shape_inference
-from onnx import version_converter
+from onnx import helper, version_converter
 
 from tdcompress.errors import UnsupportedError, one_line
 from tdcompress.onnxfile.graphs import graphs
@@ -109,7 +109,8 @@ def _unlist_initializers(graph: onnx.GraphProto) -> None:
 
 def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
     model.ir_version = max(model.ir_version, 4)
-    if opset(model) < 7:
+    before = opset(model)
+    if before < 7:
         _widen_slopes(model)
     try:
         raised: onnx.ModelProto = version_converter.convert_version(model, LOWEST_OPSET)
@@ -120,7 +121,21 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
     del raised.metadata_props[:]
     raised.metadata_props.extend(model.metadata_props)
     _forget_inferred(raised.graph, {value.name for value in model.graph.value_info})
+    if before < 11:
+        _place_pixels_as_before(raised)
     return raised
+
+
+def _place_pixels_as_before(model: onnx.ModelProto) -> None:
+    """Upsample and Resize scaled places before operator set 11; since then they take the middles of pixels unless told otherwise.
+
+    onnx's converter leaves that out.
+    """
+    for _, graph in graphs(model):
+        for node in graph.node:
+            if node.op_type == "Resize" and not any(a.name == "coordinate_transformation_mode" for a in node.attribute):
+                node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+                node.attribute.append(helper.make_attribute("nearest_mode", "floor"))
 
 
 def _widen_slopes(model: onnx.ModelProto) -> None:

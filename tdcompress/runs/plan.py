@@ -13,7 +13,7 @@ from tdcompress.lineage.network import new_network
 from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
 from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
-from tdcompress.recipes.experiment import Experiment, resolve
+from tdcompress.recipes.experiment import TABLES, Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe, expand_sweep
 from tdcompress.records import RowConfig
@@ -150,9 +150,8 @@ def plan_run(recipe: Recipe, hashes: HashMemory) -> RunPlan:
 
 def describe(experiment: Experiment, training: train.Settings) -> dict[str, Any]:
     """Everything that a combination depends on, as JSON: settings with defaults, names, the data's hash."""
-    tables = {key: encode(getattr(experiment, key)) for key in ("prune", "finetune", "shrink", "export", "bench")}
-    analysis = {"analyse": encode(experiment.analyse)} if experiment.analyse else {}
-    return {**encode(training), **tables, **analysis}
+    tables = {name: table for name in TABLES if (table := getattr(experiment, name)) is not None}
+    return {**encode(tables), **encode(training)}
 
 
 def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple[list[train.Settings], Places]:

@@ -247,12 +247,10 @@ def _from_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[nn.
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise ModelError(f"masks: that of {name} is {kind}, not a bool tensor (True = trained)")
-        try:
-            trained = mask.to(parameter.device).expand_as(parameter)
-        except RuntimeError:
+        if mask.shape != parameter.shape:
             shapes = f"{tuple(mask.shape)}, the parameter {tuple(parameter.shape)}"
-            raise ModelError(f"masks: that of {name} has shape {shapes}: they are of another network") from None
-        found.append((parameter, ~trained))
+            raise ModelError(f"masks: that of {name} has shape {shapes}: they are of another network")
+        found.append((parameter, ~mask.to(parameter.device)))
     return found
 
 

@@ -44,7 +44,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
     if not norms:
         _log.warning("no BatchNorm layer with running statistics in this %s: nothing to re-estimate", type(model).__name__)
         return ()
-    inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    inputs = [tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches]
     if not inputs:
         raise ModelError(f"{next(iter(norms))}: no batches to estimate its statistics from")
     device = next(model.buffers()).device

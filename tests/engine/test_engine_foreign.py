@@ -102,6 +102,21 @@ def test_old_operator_sets_are_raised(check, name, opset):
     check(data, {"x": floats(2, 3, 4, 5)})
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("scale", [2.0, 1.5, 1.7])
+@pytest.mark.parametrize("opset", [7, 9, 10])
+def test_pixels_are_placed_as_before_opset_11(check, opset, mode, scale):
+    """Their middles count since opset 11, which onnx's converter does not know."""
+    if opset == 7:
+        nodes, constants = [helper.make_node("Upsample", ["x"], ["y"], mode=mode, scales=[1.0, 1.0, scale, scale])], {}
+    else:
+        operator = "Upsample" if opset == 9 else "Resize"
+        nodes = [helper.make_node(operator, ["x", "s"], ["y"], mode=mode)]
+        constants = {"s": np.array([1, 1, scale, scale], np.float32)}
+    data = graph_model(nodes, {"x": (TensorProto.FLOAT, ["b", 3, 6, 6])}, constants, opset=opset, ir_version=4)
+    check(data, {"x": floats(2, 3, 6, 6)})
+
+
 @pytest.mark.parametrize(("channels", "columns"), [(3, 5), (5, 5)])
 def test_one_slope_per_channel_before_opset_7(channels, columns):
     """Since opset 7 slopes broadcast from the last axis, which onnx's converter does not know; with 5 by 5 it would fit too."""
