@@ -89,10 +89,14 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
 def _in_form(
     weights: Sequence[Weight], graph: int, form: str, prices: Mapping[str, float]
 ) -> tuple[dict[Key, list[Weight]], dict[str, str]]:
-    """Sections of the weights that are rounded to a form, and name -> reason for matrices that are not."""
+    """Sections of the weights that are rounded to a form, and name -> reason for matrices that are not.
+
+    Rounded and exact sections are chosen together, since a decoder that nobody needs any more pays for another.
+    """
     exact = Key(graph=graph, encoding="dense", dtype=_FLOAT32, stored=_FLOAT32)
     plain = {name: replace(exact, encoding=name) for name in prices}
-    keys = {name: replace(key, form=form) for name, key in plain.items() if ENCODINGS[name].holds(form)}
+    formed = {name: replace(key, form=form) for name, key in plain.items() if ENCODINGS[name].holds(form)}
+    labels = {name: f"{form} {name}" for name in formed}
     kept: dict[str, str] = {}
     rounded: list[Weight] = []
     own: list[dict[str, float]] = []
@@ -107,14 +111,16 @@ def _in_form(
         array = np.zeros_like(weight.array)
         array[weight.array != 0] = FORMS[form].rounded(weight.array[weight.array != 0])
         rounded.append(Weight(name=weight.name, array=array))
-        own.append({"dense": min(unrounded.values())} | _costs(rounded[-1], keys, prices))
-    shared = {"dense": 0.0} | {name: prices[name] * shared_bytes(key) for name, key in keys.items()}
+        own.append(unrounded | {labels[name]: cost for name, cost in _costs(rounded[-1], formed, prices).items()})
+    shared = {name: prices[name] * shared_bytes(key) for name, key in plain.items()}
+    shared |= {labels[name]: prices[name] * shared_bytes(key) for name, key in formed.items()}
+    keys = {labels[name]: key for name, key in formed.items()}
     planned: dict[Key, list[Weight]] = {}
     for weight, pick in zip(rounded, choose(own, shared), strict=True):
-        if pick == "dense":
-            kept[weight.name] = f"{form} makes it no smaller"
-        else:
+        if pick in keys:
             planned.setdefault(keys[pick], []).append(weight)
+        else:
+            kept[weight.name] = f"{form} makes it no smaller"
     return planned, kept
 
 

@@ -230,7 +230,7 @@ def read_form(form: Form, constant: Callable[[str, np.dtype[Any]], Array]) -> Ar
     marks[starts] = jumps
     offsets = np.cumsum(marks)
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             values = form.values(codes, tables, offsets)
     except IndexError as error:
         raise ModelError("a value is in none of their tables; the file is damaged") from error
