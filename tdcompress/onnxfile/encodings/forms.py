@@ -58,7 +58,16 @@ class Form(Protocol):
         """One a value: uint8 below 2^bits, or int8."""
 
     def values(self, codes: Array, tables: Array, offsets: Array) -> Array:
-        """What the nodes compute; raises IndexError where a code is beyond the tables."""
+        """What the nodes compute.
+
+        Args:
+            codes: one a value.
+            tables: of all weights, one after the other.
+            offsets: where the table of each value begins.
+
+        Raises:
+            IndexError: a code is beyond the tables.
+        """
 
     def nodes(self, names: Names) -> tuple[list[onnx.NodeProto], Constants]:
         """From "whole" codes, "offsets" and "tables" to "values"; codes of 4 bits are uint8, of 8 bits int8."""
