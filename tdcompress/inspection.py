@@ -73,18 +73,19 @@ def packing_lines(report: PackReport) -> Iterator[str]:
     if report.left_as_is:
         yield f"the file is left as it is: {report.left_as_is}"
         return
-    if report.values == "float16":
+    if report.values != "float32":
         yield (
-            f"float16: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, "
+            f"{report.values}: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, "
             f"{report.underflows:,} became zero"
         )
         before, after = report.outputs_not_finite
         if before or after:
-            yield f"float16: {before:,} outputs on random inputs were NaN or infinite, {after:,} are now; these were not compared"
+            lost = f"{before:,} outputs on random inputs were NaN or infinite, {after:,} are now"
+            yield f"{report.values}: {lost}; these were not compared"
         elif report.output_error is None:
-            yield "float16: outputs were not compared, since inputs of free sizes cannot be made up"
+            yield f"{report.values}: outputs were not compared, since inputs of free sizes cannot be made up"
         if report.output_error is not None:
-            yield f"float16: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
+            yield f"{report.values}: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
     if report.negative_zeros:
         yield f"{report.negative_zeros:,} weights that were -0.0 are +0.0"
     yield from _by_reason("with zeros, but kept dense", report.kept_dense)

@@ -6,6 +6,9 @@ A record is data: no behaviour, no paths, no tensors; ``tdcompress.codec`` turns
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+Values = Literal["float32", "float16", "int8", "codebook16", "int8-kept", "int4-kept"]
+"""Number formats of a shipped file."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCount:
@@ -160,7 +163,7 @@ class ExportRecord:
     """
 
     opset: int
-    values: Literal["float32", "float16", "int8"]
+    values: Values
     onnx_bytes: int
     bound_bytes: float
     encodings: dict[str, int]
@@ -234,7 +237,7 @@ class RowConfig:
     epochs: int = field(metadata={"key": "train.epochs"})
     finetune_epochs: int = field(default=0, metadata={"key": "finetune.epochs"})
     finetune_after: Literal["prune", "shrink"] | None = field(default=None, metadata={"key": "finetune.after"})
-    values: Literal["float32", "float16", "int8"]
+    values: Values
     differs: dict[str, Any] = field(default_factory=dict)
 
 

@@ -10,7 +10,10 @@ def add_parser(verbs: Verbs) -> None:
     """Add ``pack`` and ``unpack``."""
     sub = add_verb(verbs, "pack", pack, "write an ONNX file again without its zeros: plain standard operators, as fast as before")
     _add_files(sub)
-    sub.add_argument("--values", choices=["float32", "float16"], default="float32")
+    text = "float32 keeps every value; the others round matrices, all but float16 only those with packed zeros"
+    sub.add_argument(
+        "--values", choices=["float32", "float16", "codebook16", "int8-kept", "int4-kept"], default="float32", help=text
+    )
     sub.add_argument("--prefer", choices=["speed", "size"], default="speed", help="of loading")
     add_external_data(sub)
 

@@ -9,6 +9,7 @@ import onnx
 from tdcompress.files import StrPath
 from tdcompress.onnxfile.cost import own_bytes
 from tdcompress.onnxfile.encodings.base import Section
+from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import in_file, load_model, opset, serialised
 from tdcompress.onnxfile.loading import loading
@@ -79,16 +80,17 @@ def describe(weight: StoredWeight, zero_point: Array | None = None) -> TensorRep
     array, key = weight.array, weight.key
     zeros = count_zeros(array) if zero_point is None else int(np.count_nonzero(array == zero_point))
     kept = array.size - zeros if is_parameter(key.dtype) else array.size
+    bits, table = FORMS[key.form].entropy(array[array != 0]) if key.form else (8 * value_bytes(key.stored), 0)
     return TensorReport(
         name=weight.full_name,
         shape=array.shape,
         dtype=key.dtype.name,
-        stored=key.stored.name,
+        stored=key.stored_name,
         elements=array.size,
         zeros=zeros,
         encoding=key.encoding,
         file_bytes=_file_bytes(weight),
-        bound_bytes=bound_bytes(array.size, kept, value_bytes(key.stored)),
+        bound_bytes=bound_bytes(array.size, kept, bits / 8) + table,
     )
 
 

@@ -4,6 +4,7 @@ The packed file is plain ONNX: standard operators that a runtime folds into ordi
 """
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import onnx
 from onnx import helper
@@ -17,7 +18,7 @@ from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.passes import graph_pass
-from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_halved, plan
+from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_rounded, plan
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
 from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_inputs
@@ -45,7 +46,9 @@ def pack_onnx(
         src: any ONNX file with zeros in its weights; a packed one is unpacked first.
         dst: the packed file; may be `src`.
         values: "float32" keeps every value bit for bit (a weight -0.0 becomes +0.0); "float16" rounds float32 weight
-            matrices to half precision and reports the error; vectors (biases, BatchNorm) stay as they are.
+            matrices to half precision and reports the error; vectors (biases, BatchNorm) stay as they are. "codebook16",
+            "int8-kept" and "int4-kept" round those matrices whose zeros are packed: to 16 values a matrix, or to integers of 8 or
+            4 bits with one scale a matrix.
         prefer: "size" also allows encodings that load more slowly.
         sparse: False keeps zeros where they are and only rounds values.
         external_data: accept weights in files beside `src`.
@@ -82,8 +85,9 @@ def pack_model(
         prefer: see `pack_onnx`.
         sparse: False = round the values alone, and keep every zero.
     """
-    if values not in ("float32", "float16") or prefer not in ("speed", "size"):
-        raise UnsupportedError(f"values {values!r} or prefer {prefer!r}: not one of float32, float16 / speed, size")
+    if values not in get_args(Values) or prefer not in get_args(Prefer):
+        known = " / ".join(", ".join(get_args(kind)) for kind in (Values, Prefer))
+        raise UnsupportedError(f"values {values!r} or prefer {prefer!r}: not one of {known}")
     dense, negative_zeros = prepared(undocumented(densified(source)))
     packed = onnx.ModelProto()
     packed.CopyFrom(dense)
@@ -92,24 +96,24 @@ def pack_model(
     weights = stored_weights(dense)
     constants = constant_weights(dense)
     kept_dense = {weight.full_name: _why_constant(weight) for weight in constants if _has_zeros(weight)}
-    kept_float32 = {weight.full_name: _why_constant(weight) for weight in constants if can_be_halved(weight)}
+    kept_float32 = {weight.full_name: _why_constant(weight) for weight in constants if can_be_rounded(weight)}
     rounding = Rounding()
     for number, (path, graph) in enumerate(graphs(packed)):
         fixed = unpackable(graph)
         here = {weight.name: weight for weight in weights if weight.key.graph == number}
         kept_dense |= {path + name: reason for name, reason in fixed.items() if _has_zeros(here[name])}
         planned = plan([weight for name, weight in here.items() if name not in fixed], number, values, prices)
-        kept_float32 |= {path + name: reason for name, reason in fixed.items() if can_be_halved(here[name])}
+        kept_float32 |= {path + name: reason for name, reason in fixed.items() if can_be_rounded(here[name])}
         kept_float32 |= {path + name: reason for name, reason in planned.kept_float32.items()}
         for key, members in planned.sections.items():
             for weight in members:
-                if key.narrow:
+                if key.rounded:
                     rounding = rounding.with_weight(here[weight.name].array, weight.array)
         _write(graph, {key: members for key, members in planned.sections.items() if is_packed(key)}, packed)
     if packed.ByteSize() >= dense.ByteSize():
         packed, rounding = dense, Rounding()
         no_smaller = "the file would be no smaller"
-        kept_float32 = {weight.full_name: no_smaller for weight in weights if can_be_halved(weight)} | kept_float32
+        kept_float32 = {weight.full_name: no_smaller for weight in weights if can_be_rounded(weight)} | kept_float32
     else:
         _drop_labels(packed)
     left_as_is = _why_left(source, dense, packed, exact=values == "float32")
@@ -121,7 +125,7 @@ def pack_model(
         if strict and not infers_strictly(packed):
             raise VerificationError("the source passes onnx.checker's full check, the packed model does not; nothing was written")
     report = inspect_model(packed)
-    compared = _compared(dense, packed) if values == "float16" else OutputDifference(error=0.0, not_finite=(0, 0))
+    compared = _compared(dense, packed) if values != "float32" else OutputDifference(error=0.0, not_finite=(0, 0))
     return packed, PackReport(
         source_bytes=source.ByteSize(),
         dense_bytes=dense.ByteSize(),
@@ -133,7 +137,7 @@ def pack_model(
         encodings=report.encodings,
         tensors=report.tensors,
         kept_dense=kept_dense,
-        kept_float32=kept_float32 if values == "float16" else {},
+        kept_float32=kept_float32 if values != "float32" else {},
         negative_zeros=negative_zeros,
         weight_error=rounding.error,
         underflows=rounding.underflows,

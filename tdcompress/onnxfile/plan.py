@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tdcompress.onnxfile.choose import choose
 from tdcompress.onnxfile.cost import own_bytes, shared_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Key, Weight
+from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.reports import Prefer, Values
 from tdcompress.onnxfile.tensors import Array
 
@@ -17,6 +19,7 @@ FOLDED_BYTES = 1 << 30
 """Results of a node that are larger than this onnxruntime computes on every call, not once when it loads the file."""
 _LEAST_BYTES = 4  # the decoders' own numbers are int32
 _SLACK = 1 << 16  # places before and after the weights
+_FEWEST_KEPT = 16  # values of a weight that are rounded to a form: a table for fewer would be larger than they are
 
 _FLOAT32, _FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 
@@ -61,31 +64,85 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
         prices: encoding -> what a byte of it counts.
     """
     by_type: dict[Key, list[Weight]] = {}
-    kept_float32: dict[str, str] = {}
+    planned, kept_float32 = _in_form(weights, graph, values, prices) if values in FORMS else ({}, {})
+    formed = {weight.name for members in planned.values() for weight in members}
     for weight in weights:
+        if weight.name in formed:
+            continue
         key = Key(graph=graph, encoding="dense", dtype=weight.array.dtype, stored=weight.array.dtype)
-        if values == "float16" and can_be_halved(weight):
+        if values == "float16" and can_be_rounded(weight):
             half = _halved(weight, key)
             if isinstance(half, str):
                 kept_float32[weight.name] = half
             else:
                 weight, key = half
         by_type.setdefault(key, []).append(weight)
-    planned: dict[Key, list[Weight]] = {}
     for key, members in by_type.items():
         keys = {name: replace(key, encoding=name) for name in prices}
-        own = [{name: prices[name] * cost for name, cost in _costs(weight, keys).items()} for weight in members]
+        own = [_costs(weight, keys, prices) for weight in members]
         picks = choose(own, {name: price * shared_bytes(keys[name]) for name, price in prices.items()})
         for weight, pick in zip(members, picks, strict=True):
             planned.setdefault(keys[pick], []).append(weight)
     return PackingPlan(sections=_in_parts(planned), kept_float32=kept_float32)
 
 
+def _in_form(
+    weights: Sequence[Weight], graph: int, form: str, prices: Mapping[str, float]
+) -> tuple[dict[Key, list[Weight]], dict[str, str]]:
+    """Sections of the weights that are rounded to a form, and name -> reason for matrices that are not.
+
+    Rounded and exact sections are chosen together, since a decoder that nobody needs any more pays for another.
+    """
+    exact = Key(graph=graph, encoding="dense", dtype=_FLOAT32, stored=_FLOAT32)
+    plain = {name: replace(exact, encoding=name) for name in prices}
+    formed = {name: replace(key, form=form) for name, key in plain.items() if ENCODINGS[name].holds(form)}
+    labels = {name: f"{form} {name}" for name in formed}
+    kept: dict[str, str] = {}
+    rounded: list[Weight] = []
+    own: list[dict[str, float]] = []
+    for weight in filter(can_be_rounded, weights):
+        unrounded = _costs(weight, plain, prices)
+        reason = _no_form(weight.array, form) or (
+            "its zeros are too few to pack" if min(unrounded, key=unrounded.__getitem__) == "dense" else ""
+        )
+        if reason:
+            kept[weight.name] = reason
+            continue
+        array = np.zeros_like(weight.array)
+        array[weight.array != 0] = FORMS[form].rounded(weight.array[weight.array != 0])
+        rounded.append(Weight(name=weight.name, array=array))
+        own.append(unrounded | {labels[name]: cost for name, cost in _costs(rounded[-1], formed, prices).items()})
+    shared = {name: prices[name] * shared_bytes(key) for name, key in plain.items()}
+    shared |= {labels[name]: prices[name] * shared_bytes(key) for name, key in formed.items()}
+    keys = {labels[name]: key for name, key in formed.items()}
+    planned: dict[Key, list[Weight]] = {}
+    for weight, pick in zip(rounded, choose(own, shared), strict=True):
+        if pick in keys:
+            planned.setdefault(keys[pick], []).append(weight)
+        else:
+            kept[weight.name] = f"{form} makes it no smaller"
+    return planned, kept
+
+
+def _no_form(array: Array, form: str) -> str:
+    """Why a weight cannot be rounded to a form; "" where it can."""
+    kept = array[array != 0]
+    if not np.isfinite(kept).all():
+        return "it holds NaN or infinity"
+    if kept.size < _FEWEST_KEPT:
+        return f"fewer than {_FEWEST_KEPT} of its values are not zero"
+    if np.all(kept == kept[0]):
+        return "its values that are not zero are all the same"
+    if array.size > _room(_FLOAT32):
+        return "it is too large for one decoder"
+    return FORMS[form].refusal(kept)
+
+
 def _in_parts(sections: Mapping[Key, Sequence[Weight]]) -> dict[Key, list[Weight]]:
     """Sections so small that onnxruntime folds their decoders; the order of weights stays. A larger weight stays dense."""
     parts: dict[Key, list[Weight]] = {}
     for key, members in sections.items():
-        room = FOLDED_BYTES // max(_LEAST_BYTES, key.dtype.itemsize) - _SLACK
+        room = _room(key.dtype)
         part, taken = 0, 0
         for weight in members:
             if key.encoding == "dense" or weight.array.size > room:
@@ -98,14 +155,19 @@ def _in_parts(sections: Mapping[Key, Sequence[Weight]]) -> dict[Key, list[Weight
     return parts
 
 
-def can_be_halved(weight: Weight) -> bool:
-    """Whether values="float16" is about this weight: float32 matrices; vectors stay as they are."""
+def _room(dtype: np.dtype[Any]) -> int:
+    """Elements that one decoder may have."""
+    return FOLDED_BYTES // max(_LEAST_BYTES, dtype.itemsize) - _SLACK
+
+
+def can_be_rounded(weight: Weight) -> bool:
+    """Whether `values` is about this weight: float32 matrices; vectors stay as they are."""
     return weight.array.dtype == _FLOAT32 and weight.array.ndim >= 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rounding:
-    """What float16 did to weights: largest |rounded - exact| / max |exact| of a weight, values rounded to zero."""
+    """What rounding did to weights: largest |rounded - exact| / max |exact| of a weight, values rounded to zero."""
 
     error: float = 0.0
     underflows: int = 0
@@ -118,10 +180,11 @@ class Rounding:
         return Rounding(error=max(self.error, error), underflows=self.underflows + lost)
 
 
-def _costs(weight: Weight, keys: Mapping[str, Key]) -> dict[str, int]:
+def _costs(weight: Weight, keys: Mapping[str, Key], prices: Mapping[str, float]) -> dict[str, float]:
+    """Encoding -> what the weight's bytes count; without zeros only dense."""
     if np.count_nonzero(weight.array) == weight.array.size:
         return {"dense": own_bytes(weight, keys["dense"])}
-    return {name: own_bytes(weight, key) for name, key in keys.items()}
+    return {name: prices[name] * own_bytes(weight, key) for name, key in keys.items()}
 
 
 def _halved(weight: Weight, key: Key) -> tuple[Weight, Key] | str:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from tdcompress.codec import decode, encode
 
-Values = Literal["float32", "float16"]
+Values = Literal["float32", "float16", "codebook16", "int8-kept", "int4-kept"]
 Prefer = Literal["speed", "size"]
 WeightRange = Literal["portable", "full"]
 
@@ -38,12 +38,12 @@ class TensorReport(_Json):
         name: value name; in a subgraph "node.attribute/name", in a function "function()/name".
         shape: as the network sees it.
         dtype: element type that the network sees.
-        stored: element type of the values in the file.
+        stored: element type of the values in the file, or "codebook16", "int8-kept", "int4-kept".
         elements: number of elements.
         zeros: how many of them are 0 or -0; of a quantised weight, how many are its zero point, which stands for 0.
         encoding: name of the encoding; "constant" = in a Constant node.
         file_bytes: what this weight adds to the file, without the decoder it shares with others.
-        bound_bytes: value bits + n H(p) position bits, or dense where that is less.
+        bound_bytes: value bits + n H(p) position bits, or dense where that is less; and the weight's own table, if it has one.
     """
 
     name: str
@@ -131,16 +131,16 @@ class PackReport(_Json):
         dense_bytes: bytes of the same model with every weight dense.
         file_bytes: bytes of the packed file.
         bound_bytes: the file's bound (see FileReport).
-        values: element type asked for.
+        values: what was asked for.
         prefer: preference asked for.
         left_as_is: why the file is the input's own, word for word; "" where it is packed.
         encodings: encoding -> number of weights.
         tensors: every weight as it is in the packed file.
         kept_dense: weight -> reason, for weights with zeros that could not be encoded.
-        kept_float32: weight -> reason, for float32 matrices that values="float16" could not round.
+        kept_float32: weight -> reason, for float32 matrices that could not be rounded as asked.
         negative_zeros: weights that were -0.0 and are +0.0 now; everything else is bit-exact with values="float32".
-        weight_error: largest |rounded - exact| / max |exact| over the weights kept as float16; 0 with float32.
-        underflows: non-zero weights that float16 rounds to zero.
+        weight_error: largest |rounded - exact| / max |exact| over the weights that were rounded; 0 with float32.
+        underflows: non-zero weights that became zero.
         output_error: largest |output difference| / max |output| against the source on random inputs; None where
             no inputs could be made up, or no output is finite. 0 with float32.
         outputs_not_finite: how many outputs on these inputs are NaN or infinite, and were not compared: of the source, of the

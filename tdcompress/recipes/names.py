@@ -8,9 +8,8 @@ from tdcompress.codec import encode
 from tdcompress.data.base import DataSettings
 from tdcompress.methods.base import MethodSettings
 from tdcompress.recipes.experiment import TABLES, Experiment
-from tdcompress.records import RowConfig
+from tdcompress.records import RowConfig, Values
 from tdcompress.report.text import named_method, plural
-from tdcompress.stages.export import Values
 from tdcompress.stages.prune import Share
 
 _STEPS = ("prune", "finetune", "shrink")

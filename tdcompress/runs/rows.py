@@ -190,6 +190,6 @@ def why(row: RowPlan, shrunk: ShrinkRecord | None) -> str:
         reason += f"; {'; '.join(shrunk.notes)}"
     if row.config.values == "int8":
         reason += "; int8 arithmetic can be faster where the processor has instructions for it"
-    if row.config.values == "float16":
-        reason += "; float16 values are widened when the file is loaded"
+    elif row.config.values != "float32":
+        reason += f"; {row.config.values} values are widened when the file is loaded"
     return reason

@@ -19,18 +19,18 @@ from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of, settings_of
 from tdcompress.lineage.samples import BATCH
 from tdcompress.npz import write_npz
+from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import ExportRecord
+from tdcompress.records import ExportRecord, Values
 from tdcompress.sparsity.masks import count_zeros
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import prune
 
 Prepare = Callable[[Tensor], Tensor]
-Values = Literal["float32", "float16", "int8"]
 
 VERSION = 7
 ONNX, SAMPLES = "model.onnx", "samples.npz"
@@ -65,7 +65,8 @@ class ExportTable:
             keeps every tensor dense.
         prefer: "size" also allows encodings that load more slowly.
         input: "float32" NCHW, preprocessed by the caller; or "uint8" NHWC images, preprocessed inside the graph.
-        values: number formats of the files; each gives a row.
+        values: number formats of the files; each gives a row. "int8" computes in integers; "codebook16", "int8-kept" and
+            "int4-kept" round the weights whose zeros are packed: to 16 values a layer, or to integers and one scale a layer.
         int8_range: "portable": 7-bit weights, whose sums come out the same on every processor; "full": 8-bit weights, one
             bit more, for files that will run only on ARM or on x86 with VNNI (others cut large sums, and `verify` and `bench`
             say so).
@@ -82,6 +83,9 @@ class ExportTable:
     def __post_init__(self) -> None:
         if not self.values or len(set(self.values)) != len(self.values):
             raise ValueError(f"values: {list(self.values)}: at least one, none twice")
+        rounding_packed = sorted(set(self.values) & FORMS.keys())
+        if rounding_packed and self.pack == "never":
+            raise ValueError(f'values: {rounding_packed[0]!r} rounds the weights that are packed; set pack = "auto"')
 
     def of(self, values: Values, *, pack: bool | None = None) -> "Settings":
         """What makes the file of one row.
@@ -222,7 +226,7 @@ def as_asked(settings: Settings, dense: onnx.ModelProto, calibration: Callable[[
 
         bits = settings.int8_range
         return quantise_model(dense, calibration(), weight_range=bits, pack=settings.pack, prefer=settings.prefer)[0]
-    if settings.pack or settings.values == "float16":
+    if settings.pack or settings.values != "float32":
         return pack_model(dense, settings.values, settings.prefer, sparse=settings.pack)[0]
     return dense
 
@@ -244,9 +248,9 @@ def write_samples(path: Path, samples: Tensor, output: np.ndarray) -> None:
     Args:
         path: the .npz file.
         samples: (N, ...), the network's inputs.
-        output: (N, classes). Of float32 files torch's outputs. Of float16 and int8 files their own, as onnxruntime computed them
-            when their accuracy was measured; torch has no network of these rounded weights. Processors round int8 differently;
-            `verify` allows for that.
+        output: (N, classes). Of float32 files torch's outputs. Of files whose values are rounded their own, as onnxruntime
+            computed them when their accuracy was measured; torch has no network of these rounded weights. Processors round int8
+            differently; `verify` allows for that.
     """
     arrays = {"input": samples[:SHIPPED_SAMPLES].contiguous().numpy(), "output": output[:SHIPPED_SAMPLES]}
     write_npz(path, arrays)

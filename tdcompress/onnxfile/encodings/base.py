@@ -10,11 +10,13 @@ import onnx
 from onnx import helper
 
 from tdcompress.errors import ModelError
+from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.tensors import PACKABLE, Array, message_bytes
 
 RESERVED = "tdc1."  # every name that packing adds to a graph starts so; the digit is the version of the format
 RENAME = f"names that begin with {RESERVED!r} are reserved for packed weights: in a file that was never packed, rename them"
-_PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d)?\.(?:([1-9]\d{0,5})\.)?")
+_PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d|[a-z]\d)?\.(?:([1-9]\d{0,5})\.)?")
+_FORMS = {form.code: name for name, form in FORMS.items()}
 _DTYPES = {dtype.str[1:]: dtype for dtype in PACKABLE.values()}
 
 
@@ -35,6 +37,7 @@ class Key:
         encoding: name of the encoding.
         dtype: element type that the network sees.
         stored: element type of the values in the file.
+        form: how values are kept, of `FORMS`; "" = as numbers of the type `stored`. With a form, both types are float32.
         part: 0, or 1, 2, ... for what is too much for one decoder.
     """
 
@@ -42,12 +45,13 @@ class Key:
     encoding: str
     dtype: np.dtype[Any]
     stored: np.dtype[Any]
+    form: str = ""
     part: int = 0
 
     @property
     def prefix(self) -> str:
-        """Start of every name of the section: "tdc1.0.gap8.f4.", if narrow "tdc1.0.gap8.f4f2.", of part 1 "tdc1.0.gap8.f4.1."."""
-        stored = self.stored.str[1:] if self.narrow else ""
+        """Start of every name of the section: "tdc1.0.gap8.f4.", narrow "tdc1.0.gap8.f4f2.", part 1 "tdc1.0.gap8.f4.1."."""
+        stored = FORMS[self.form].code if self.form else self.stored.str[1:] if self.narrow else ""
         part = f"{self.part}." if self.part else ""
         return f"{RESERVED}{self.graph}.{self.encoding}.{self.dtype.str[1:]}{stored}.{part}"
 
@@ -55,6 +59,16 @@ class Key:
     def narrow(self) -> bool:
         """Whether values are kept in another element type than the network sees."""
         return self.dtype != self.stored
+
+    @property
+    def rounded(self) -> bool:
+        """Whether values are other than they were before packing."""
+        return self.narrow or self.form != ""
+
+    @property
+    def stored_name(self) -> str:
+        """What values are kept as, in words."""
+        return self.form or self.stored.name
 
     @staticmethod
     def of(name: str) -> "Key":
@@ -64,13 +78,15 @@ class Key:
             ModelError: the name starts as a reserved one but is not one of this format's.
         """
         match = _PREFIX.match(name)
-        if match is None or match[3] not in _DTYPES or (match[4] or match[3]) not in _DTYPES:
+        form = _FORMS.get(match[4], "") if match and match[3] == "f4" else ""
+        if match is None or match[3] not in _DTYPES or not (form or (match[4] or match[3]) in _DTYPES):
             raise ModelError(f"{name!r} looks like a packed weight, but not of a known format; was the file edited? {RENAME}")
         return Key(
             graph=int(match[1]),
             encoding=match[2],
             dtype=_DTYPES[match[3]],
-            stored=_DTYPES[match[4] or match[3]],
+            stored=_DTYPES[match[3] if form else match[4] or match[3]],
+            form=form,
             part=int(match[5] or 0),
         )
 
@@ -115,6 +131,9 @@ class Encoding(Protocol):
     @property
     def infers(self) -> bool:
         """Whether onnx can infer shapes and types from it, as `onnx.checker` does with `full_check`."""
+
+    def holds(self, form: str) -> bool:
+        """Whether values can be kept in this form; every encoding holds numbers as they are, ""."""
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         """Messages that make every weight known in the graph under its name.

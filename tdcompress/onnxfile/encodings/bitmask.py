@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from tdcompress.onnxfile.encodings.frame import Codes, Encoded, FrameEncoding, Names, Positions
+from tdcompress.onnxfile.encodings.frame import Codes, Encoded, FrameEncoding, Positions
+from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array
 
 

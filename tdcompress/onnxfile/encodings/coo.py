@@ -44,6 +44,9 @@ class _Coo:
     handicap = 0.0
     infers = False
 
+    def holds(self, form: str) -> bool:
+        return form == ""
+
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         prefix = key.prefix if key.narrow else ""
         section = Section()

@@ -10,6 +10,9 @@ class _Dense:
     handicap = 0.0
     infers = True
 
+    def holds(self, form: str) -> bool:
+        return form == ""
+
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         prefix = key.prefix if key.narrow else ""
         return Section(

@@ -19,6 +19,8 @@ from onnx import helper
 
 from tdcompress.errors import ModelError, UnsupportedError
 from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight, widen
+from tdcompress.onnxfile.encodings.forms import FORMS, read_form, write_form
+from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
 
 MAX_ELEMENTS = 2**31 - 2**10  # positions are int32 in the decoder
@@ -56,7 +58,7 @@ class Codec(Protocol):
     def decode(self, codes: Codes, total: int) -> Positions:
         """The positions, fillers included, that codes stand for; increasing, to be compared with their end by the caller."""
 
-    def nodes(self, names: "Names", dtype: np.dtype[Any], length: int) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+    def nodes(self, names: Names, dtype: np.dtype[Any], length: int) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
         """Nodes from `names("codes")` and `names("values")` to `names("flat")`, and the constants that they need.
 
         Args:
@@ -66,32 +68,6 @@ class Codec(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Names:
-    """Names inside one section; `names("codes")` is the prefix and "codes"."""
-
-    prefix: str
-
-    def __call__(self, name: str) -> str:
-        """The full name."""
-        return self.prefix + name
-
-    def owns(self, name: str) -> bool:
-        """Whether a name is of this section."""
-        return name.startswith(self.prefix)
-
-    def node(self, operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
-        """A node between values of this section; `inputs` are names with spaces between.
-
-        Args:
-            operator: of ONNX.
-            inputs: names with spaces between.
-            output: name.
-            attributes: of the operator.
-        """
-        return helper.make_node(operator, [self(name) for name in inputs.split()], [self(output)], **attributes)
-
-
 @dataclass(frozen=True, kw_only=True)
 class FrameEncoding:
     """An encoding made of a codec."""
@@ -99,6 +75,10 @@ class FrameEncoding:
     codec: Codec
     handicap: float
     infers = True
+
+    def holds(self, form: str) -> bool:
+        """See `Encoding`."""
+        return form == "" or self.codec.zero_first or FORMS[form].has_zero
 
     def write(self, weights: Sequence[Weight], key: Key) -> Section:
         """See `Encoding`."""
@@ -114,9 +94,16 @@ class FrameEncoding:
         encoded = self.codec.encode(positions, total)
         places = np.sort(np.concatenate([positions, encoded.fillers]))
         flat = np.concatenate([flat, np.zeros(encoded.after, key.stored)])
-        values = np.concatenate([np.zeros(int(self.codec.zero_first), key.stored), flat[places]])
         nodes, constants = self.codec.nodes(names, key.dtype, encoded.before + total + encoded.after)
-        constants |= {"codes": encoded.codes, "narrow" if key.narrow else "values": values}
+        constants["codes"] = encoded.codes
+        lead = int(self.codec.zero_first)
+        if key.form:
+            ends = np.cumsum([array.size for array in ordered])[:-1]
+            pieces = np.split(flat[places], np.searchsorted(places, ends))
+            decoder, more = write_form(FORMS[key.form], names, lead, pieces)
+            nodes, constants = decoder + nodes, constants | more
+        else:
+            constants["narrow" if key.narrow else "values"] = np.concatenate([np.zeros(lead, key.stored), flat[places]])
         if key.narrow:
             nodes.insert(0, widen(names("narrow"), names("values"), key.dtype))
 
@@ -150,7 +137,10 @@ class FrameEncoding:
         try:
             shapes = _shapes(section.nodes, names, integers)
             codes = constant(names("codes"), np.dtype(np.uint8))
-            values = constant(names("narrow" if key.narrow else "values"), key.stored).reshape(-1)
+            if key.form:
+                values = read_form(FORMS[key.form], lambda name, dtype: constant(names(name), dtype))
+            else:
+                values = constant(names("narrow" if key.narrow else "values"), key.stored).reshape(-1)
         except (KeyError, IndexError, ValueError) as error:
             raise ModelError(f"they lack a part ({error}); the file is damaged") from error
         if not shapes or any(size <= 0 for _, shape in shapes for size in shape):
@@ -160,6 +150,8 @@ class FrameEncoding:
         room.take(total * key.dtype.itemsize, key.prefix)
         lead = int(self.codec.zero_first)
         positions = self.codec.decode(codes, total)
+        if key.form:
+            values = values[: positions.size + lead]  # codes that share bytes are even in number
         if positions.size != values.size - lead or (positions.size and positions[-1] > total):  # a last filler may be at total
             raise ModelError("positions and values do not fit; the file is damaged")
         flat = np.zeros(total + 1, key.dtype)

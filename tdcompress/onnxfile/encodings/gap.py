@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from tdcompress.onnxfile.encodings.frame import Codes, Encoded, Names, Positions, scatter
+from tdcompress.onnxfile.encodings.frame import Codes, Encoded, Positions, scatter
+from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array
 
 # What step4 may cost more in bytes before gap4 or gap8 is taken: their decoders make 7 passes over 4 bytes a code where step4
