@@ -409,7 +409,9 @@ def test_what_cannot_be_frozen_is_refused() -> None:
         tdc.freeze(network(), {"0.weigth": torch.ones(1, dtype=torch.bool)})
     with pytest.raises(ModelError, match=r"masks: that of 0\.weight has shape \(7, 7\), the parameter \(6, 2, 3, 3\)"):
         tdc.freeze(network(), {"0.weight": torch.zeros(7, 7, dtype=torch.bool)})
-    with pytest.raises(ModelError, match=r"masks: that of 0\.weight has shape \(3,\), the parameter"):  # though it would broadcast
+    with pytest.raises(
+        ModelError, match=r"masks: that of 0\.weight has shape \(3,\), the parameter"
+    ):  # though it would broadcast
         tdc.freeze(network(), {"0.weight": torch.zeros(3, dtype=torch.bool)})
     with pytest.raises(ModelError, match=r"that of 0\.weight is torch\.float32, not a bool tensor"):
         tdc.freeze(network(), {"0.weight": torch.zeros(6, 2, 3, 3)})
