@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import Any
 
 from tdcompress.codec import encode
@@ -85,7 +86,8 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
     return {key for own in settings for key, value in own.items() if any(other.get(key) != value for other in settings)}
 
 
-def _settings(experiment: Experiment) -> dict[str, Any]:
+@lru_cache(maxsize=1024)  # several ask for each of a sweep
+def _settings(experiment: Experiment) -> Mapping[str, Any]:
     """What a combination sets, by dotted key, without what a row's other columns tell."""
     tables = {name: encode(getattr(experiment, name)) for name in ("train", *_STEPS)}
     tables["prune"]["exclude"] = list(experiment.pruning.exclude)

@@ -1,5 +1,8 @@
 """Keys of tasks: what a result depends on is in them."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.train.distill import DistillSettings
 
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
 name = "plan"
 [data]
@@ -78,3 +82,11 @@ def test_how_weights_begin_is_part_of_a_trainings_key(tmp_path: Path) -> None:
     assert drawn.train.key != dirac.train.key
     with pytest.raises(RecipeError, match=r"model\.init: 'dirak' is not a file, nor \"dirac\""):
         plan(text.replace("[sparsity]", 'init = "dirak"\n[sparsity]'), tmp_path)
+
+
+def test_planning_stays_in_a_module_until_its_part_is_done() -> None:
+    """2412 returns to a module already left were counted before a stage received just what its key hashes; at most half of it."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "planning_trace.py"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert int(re.search(r"(\d+) returns", done.stdout)[1]) <= 1206
