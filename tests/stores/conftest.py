@@ -11,8 +11,8 @@ FAST = Pace(beat=0.2, stale=60.0, keep=0.1)  # a busy machine loses no claim
 
 @pytest.fixture(scope="session")
 def server():
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install '.[dev]'")
-    pytest.importorskip("moto.server", reason="moto[server] is not installed: pip install '.[dev]'")
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install '.[objects]'")
+    pytest.importorskip("moto.server", reason="moto[server] is not installed: pip install '.[objects]'")
     from object_server import ObjectServer
 
     started = ObjectServer()
