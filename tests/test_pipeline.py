@@ -126,7 +126,7 @@ def test_a_signal_stops_before_the_next_stage(net, make_runner):
 def test_what_another_process_made_meanwhile_is_taken(net, make_runner, monkeypatch):
     task = net.task("a")
     runner = make_runner()
-    found, seen = runner.store.find, []
+    found, seen = runner.store.find_or_set_aside, []
 
     def find(stage, key):
         if not seen:  # the first look finds nothing; then, before the lock is had, the other process is done
@@ -135,7 +135,7 @@ def test_what_another_process_made_meanwhile_is_taken(net, make_runner, monkeypa
             return None
         return found(stage, key)
 
-    monkeypatch.setattr(runner.store, "find", find)
+    monkeypatch.setattr(runner.store, "find_or_set_aside", find)
     assert runner.ensure(task).file("out").read_text() == "a"
     assert net.runs == ["a"]
     assert runner.made == 0
