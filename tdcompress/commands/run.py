@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,13 @@ from tdcompress.commands.shared import (
     read_recipe,
 )
 from tdcompress.errors import InterruptedRun, TdcompressError, UnfinishedRun, UserError
-from tdcompress.runs.parts import REPORTING, TRAINING, require_parts
+from tdcompress.runs.parts import CLUSTER, REPORTING, TRAINING, require_parts
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tdcompress.console import Signals
+    from tdcompress.runs.cluster import Cluster
     from tdcompress.runs.crew import Leader
 
 
@@ -41,9 +43,20 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--minutes", type=positive(float), default=math.inf, help=text)
     text = "with --only train: so many at the same time, on one GPU in a stream each"
     sub.add_argument("--together", type=positive(int), default=1, metavar="N", help=text)
+    text = "make the stages on a Ray cluster: ray = the one this machine is a node of, ray://HOST:PORT = another; docs/scaling.md"
+    sub.add_argument("--cluster", type=ray_address, metavar="ray[://HOST:PORT]", help=text)
+    text = "with --cluster: the node that benchmarks run on, by host name, address or id; this machine without it"
+    sub.add_argument("--bench-node", metavar="NODE", help=text)
     text = "wait for what another process has or makes; without it that is an error"
     sub.add_argument("--wait", action="store_true", help=text)
     sub.add_argument("--replace", action="store_true", help="replace a finished run of the same name by another recipe's")
+
+
+def ray_address(text: str) -> str:
+    """What ``--cluster`` takes."""
+    if text != "ray" and not (text.startswith("ray://") and len(text) > len("ray://")):
+        raise argparse.ArgumentTypeError(f"{text} is neither ray nor ray://HOST:PORT")
+    return text
 
 
 def run(args: argparse.Namespace) -> None:
@@ -58,6 +71,10 @@ def run(args: argparse.Namespace) -> None:
 
     if args.together > 1 and not args.only:
         raise UserError(f"--together {args.together}: only trainings run together; add --only train")
+    if args.cluster and args.only:
+        raise UserError("--cluster with --only: a cluster makes whole runs; leave --only out")
+    if args.bench_node and not args.cluster:
+        raise UserError(f"--bench-node {args.bench_node}: without --cluster, benchmarks run in this process")
     paths = [path for given in args.recipes for path in find_recipes(given)]
     signals, console = Signals(args.began + 60 * args.minutes), make_console()
     signals.listen()
@@ -73,11 +90,36 @@ def run(args: argparse.Namespace) -> None:
             run_all(paths, work)
 
     try:
-        in_crew(find_device(args.device), lead, signals.asked)
+        if args.cluster:
+            with connected(args, signals, console) as cluster:
+                run_all(
+                    paths, Work(args=args, device=cluster.device(args.device), signals=signals, console=console, cluster=cluster)
+                )
+        else:
+            in_crew(find_device(args.device), lead, signals.asked)
     except InterruptedRun as stop:
         if signals.number is not None:
             raise
         raise UnfinishedRun(f"the time that was given ({args.minutes:g} minutes) is over: {stop}") from None
+
+
+@contextmanager
+def connected(args: argparse.Namespace, signals: "Signals", console: "Console") -> "Iterator[Cluster]":
+    """The cluster of ``--cluster``, while the block runs.
+
+    Raises:
+        UserError: Ray is not installed, or this is one of several processes that torchrun started.
+    """
+    require_parts(*CLUSTER, extra="cluster")
+    from tdcompress.runs import cluster
+    from tdcompress.runs.run import refuse_processes
+
+    refuse_processes(None)
+    with cluster.connected(
+        args.cluster, args.bench_node, lambda line: console.print(line, highlight=False, soft_wrap=True)
+    ) as found:
+        signals.listen()  # again: Ray listens to SIGTERM too
+        yield found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +129,18 @@ class Work:
     Attributes:
         args: as they were typed.
         device: where to train.
-        crew: other processes that help to train, or None.
         signals: asks for an end.
         console: where progress goes.
+        crew: other processes that help to train, or None.
+        cluster: makes the stages, or None.
     """
 
     args: argparse.Namespace
     device: str
-    crew: "Leader | None"
     signals: "Signals"
     console: "Console"
+    crew: "Leader | None" = None
+    cluster: "Cluster | None" = None
 
 
 def run_all(paths: Sequence[Path], work: Work) -> None:
@@ -133,7 +177,7 @@ def run_one(path: Path, work: Work) -> None:
     args, console = work.args, work.console
     recipe = read_recipe(path, args.set)
     require_parts(*REPORTING)
-    from tdcompress.runs.run import run_recipe
+    from tdcompress.runs.run import HERE, run_recipe
 
     with StageConsole(console) as watcher:
         done = run_recipe(
@@ -142,9 +186,10 @@ def run_one(path: Path, work: Work) -> None:
             device=work.device,
             watcher=watcher,
             should_stop=work.signals.asked,
+            workers=work.cluster or HERE,
             crew=work.crew,
             replace=args.replace,
-            waiting=watcher.waiting if args.wait else None,
+            waiting=watcher.waiting if args.wait or args.cluster else None,
             command=args.command,
         )
     print_report(console, done.report, shrinking.tables(done.report)[:1])  # its rows; `report` shows the layers too

@@ -2,7 +2,7 @@
 
 import errno
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tdcompress.artifacts import Store
@@ -22,22 +22,48 @@ NAME_BYTES = 255  # of a file name, on all usual file systems
 TEMPORARY_BYTES = len("..12345678.tmp")  # what a file's name is longer by while it is written
 
 
-def check_plan(plan: RunPlan, store: Store) -> None:
+def bench_problem(settings: bench.Settings) -> tuple[str, str] | None:
+    """Load every runtime once, as the benchmark will; the engine compiles its kernels here if it has to.
+
+    Returns:
+        The recipe's key that this machine cannot do, and why; or None.
+    """
+    for threads in settings.threads:
+        try:
+            check_threads(threads)
+        except UserError as error:
+            return "bench.threads", str(error)
+    for backend in dict.fromkeys((BASELINE_BACKEND, *settings.backend)):
+        try:
+            create_backend(backend, settings.provider, threads=1)
+        except UserError as error:
+            return ("bench.provider" if "provider" in str(error) else "bench.backend"), str(error)
+    return None
+
+
+BenchProblem = Callable[[bench.Settings], tuple[str, str] | None]
+
+
+def check_plan(plan: RunPlan, store: Store, bench_problem: BenchProblem = bench_problem) -> None:
     """Refuse a run that would train for hours and then fail; what is made already is not asked for again.
 
     Args:
         plan: the run.
         store: where its artefacts go.
+        bench_problem: asked of the machine that benchmarks will run on.
 
     Raises:
-        RecipeError: a backend, provider or number of threads that this machine does not have; names too long for files; or a
+        RecipeError: a backend, provider or number of threads that that machine does not have; names too long for files; or a
             network whose units cannot be pruned as asked.
         TdcompressError: a folder that cannot be written.
     """
     _check_names(plan.recipe, plan.rows)
     check_writable(store.root)
     if plan.bench is not None and not _there(store, plan.bench):
-        _check_bench(plan.recipe, plan.bench.settings)
+        problem = bench_problem(plan.bench.settings)
+        if problem is not None:
+            key, why = problem
+            raise plan.recipe.source.error(key, f"{key}: {why}")
     _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(store, row.pruned)], plan.places)
 
 
@@ -66,21 +92,6 @@ def _check_names(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
     if len(longest.encode()) + TEMPORARY_BYTES > NAME_BYTES:
         said = f"{longest[:60]}... would be a file name of {len(longest.encode())} bytes, too long; sweep over fewer keys at once"
         raise recipe.source.error("sweep", f"sweep: {said}")
-
-
-def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:
-    """Load every runtime once, as the benchmark will; the engine compiles its kernels here if it has to."""
-    for threads in settings.threads:
-        try:
-            check_threads(threads)
-        except UserError as error:
-            raise recipe.source.error("bench.threads", f"bench.threads: {error}") from None
-    for backend in dict.fromkeys((BASELINE_BACKEND, *settings.backend)):
-        try:
-            create_backend(backend, settings.provider, threads=1)
-        except UserError as error:
-            key = "bench.provider" if "provider" in str(error) else "bench.backend"
-            raise recipe.source.error(key, f"{key}: {error}") from None
 
 
 def _check_units(recipe: Recipe, tasks: Sequence[Task], places: Places) -> None:

@@ -1,4 +1,4 @@
-"""The packages of the training half, asked for before anything begins."""
+"""The packages of an extra, asked for before anything begins."""
 
 from importlib.util import find_spec
 
@@ -6,17 +6,19 @@ from tdcompress.errors import UserError
 
 TRAINING = ("torch", "torchvision", "safetensors")
 REPORTING = ("onnxscript", "sklearn", "matplotlib", "tomli_w")
+CLUSTER = ("ray",)
 
 
-def require_parts(*names: str) -> None:
-    """Say what to install where the training half is missing.
+def require_parts(*names: str, extra: str = "train") -> None:
+    """Say what to install where a part of the package is missing.
 
     Args:
         names: the packages that are needed.
+        extra: what installs them.
 
     Raises:
         UserError: one of them cannot be found.
     """
     missing = [name for name in names if not find_spec(name)]
     if missing:
-        raise UserError(f"this needs {', '.join(missing)}: pip install '.[train]' in tdcompress's checkout")
+        raise UserError(f"this needs {', '.join(missing)}: pip install '.[{extra}]' in tdcompress's checkout")

@@ -1,12 +1,12 @@
 """A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tdcompress.artifacts import HashMemory, content_key
-from tdcompress.bench.host import read_host
+from tdcompress.bench.host import Host, read_host
 from tdcompress.codec import encode, shallow
 from tdcompress.errors import ModelError
 from tdcompress.lineage.network import new_network
@@ -98,12 +98,13 @@ class RunPlan:
         return tuple({task.key: task for task in tasks}.values())
 
 
-def plan_run(recipe: Recipe, hashes: HashMemory) -> RunPlan:
+def plan_run(recipe: Recipe, hashes: HashMemory, bench_host: Callable[[], Host] = read_host) -> RunPlan:
     """Resolve every combination of a recipe and lay out its tasks.
 
     Args:
         recipe: with its sweep.
         hashes: remembers the hashes of data files.
+        bench_host: the machine that benchmarks will run on; asked where the recipe has any.
 
     Raises:
         RecipeError: anything wrong in the recipe, before anything runs.
@@ -138,7 +139,7 @@ def plan_run(recipe: Recipe, hashes: HashMemory) -> RunPlan:
         dense=dense,
         dense_train=trained[plain],
         rows=rows,
-        bench=_bench_task(experiments[0], dense, rows),
+        bench=_bench_task(experiments[0], dense, rows, bench_host),
         analyses=tuple(
             _analysis(experiment, experiment.analyse, task)
             for experiment, task in zip(experiments, trained, strict=True)
@@ -245,10 +246,10 @@ def _analysis(experiment: Experiment, table: analyse.AnalyseTable, trained: Task
     return Task(stage=analyse.STAGE, settings=settings, inputs={"train": trained}, title=f"analyse {_words(experiment)}")
 
 
-def _bench_task(experiment: Experiment, dense: Task, rows: tuple[RowPlan, ...]) -> Task | None:
+def _bench_task(experiment: Experiment, dense: Task, rows: tuple[RowPlan, ...], bench_host: Callable[[], Host]) -> Task | None:
     if experiment.bench.budget == "none":
         return None
-    here = read_host()
-    settings = bench.Settings(**shallow(experiment.bench), host=here.id, versions=here.versions, seed=experiment.seed)
+    host = bench_host()
+    settings = bench.Settings(**shallow(experiment.bench), host=host.id, versions=host.versions, seed=experiment.seed)
     inputs = {"dense": dense, **{row.id: row.export for row in rows}}
     return Task(stage=bench.STAGE, settings=settings, inputs=inputs, title=f"bench {len(rows)} files")

@@ -2,26 +2,28 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from tdcompress.artifacts import Store
+from tdcompress.bench.host import Host, read_host
 from tdcompress.errors import UnsupportedError, UserError
 from tdcompress.locks import hold
-from tdcompress.pipeline import Crew, Machine, Runner, Waiting, Watcher, when_free
+from tdcompress.pipeline import Crew, Machine, Runner, Task, Waiting, Watcher, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.records import Report
-from tdcompress.runs.checks import check_plan
+from tdcompress.runs.checks import bench_problem, check_plan
 from tdcompress.runs.folder import earlier_report, finished_report, refuse_another_recipe, renewed
 from tdcompress.runs.layout import lay_out
 from tdcompress.runs.parts import REPORTING, require_parts
 from tdcompress.runs.plan import plan_run
 from tdcompress.runs.rows import versions
 from tdcompress.runs.unfinished import announced, run_lock
+from tdcompress.stages import bench
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,39 @@ class Finished:
     report: Report
     folder: Path
     made: int
+
+
+class Workers(Protocol):
+    """Who makes the stages of a run."""
+
+    def bench_host(self) -> Host:
+        """The machine that benchmarks run on."""
+
+    def bench_problem(self, settings: bench.Settings) -> tuple[str, str] | None:
+        """See `tdcompress.runs.checks.bench_problem`, on that machine."""
+
+    def make(self, tasks: Sequence[Task], runner: Runner) -> None:
+        """Make tasks and what they need; ``runner`` then has the artefact of each."""
+
+
+class Here:
+    """This process makes them, one after the other."""
+
+    def bench_host(self) -> Host:
+        """See `Workers`."""
+        return read_host()
+
+    def bench_problem(self, settings: bench.Settings) -> tuple[str, str] | None:
+        """See `Workers`."""
+        return bench_problem(settings)
+
+    def make(self, tasks: Sequence[Task], runner: Runner) -> None:
+        """See `Workers`."""
+        for task in tasks:
+            runner.ensure(task)
+
+
+HERE = Here()
 
 
 def find_device(name: str) -> str:
@@ -58,6 +93,7 @@ def run_recipe(
     watcher: Watcher,
     should_stop: Callable[[], int | None] = lambda: None,
     replace: bool = False,
+    workers: Workers = HERE,
     crew: Crew | None = None,
     waiting: Waiting | None = None,
     command: str = "run its recipe again",
@@ -71,6 +107,7 @@ def run_recipe(
         watcher: told about each stage.
         should_stop: the number of a signal that asks the process to end, or None.
         replace: whether a run folder of another recipe with this name may be replaced.
+        workers: make the stages; see `tdcompress.runs.cluster` for others than this process.
         crew: other processes that help to train; see `tdcompress.runs.crew`.
         waiting: told while another process has the run, or makes a stage of it; None = that is an error.
         command: what starts this run again, for ``tdcompress status``.
@@ -84,10 +121,10 @@ def run_recipe(
     store = Store(root)
     folder = root / recipe.name
     with when_free(lambda: hold(run_lock(root, recipe.name), f"the run {recipe.name}"), waiting, should_stop):
-        plan = plan_run(recipe, store.hashes)
+        plan = plan_run(recipe, store.hashes, workers.bench_host)
         store.hashes.save()
         refuse_another_recipe(folder, plan.recipe_key, replace)
-        check_plan(plan, store)
+        check_plan(plan, store, workers.bench_problem)
         machine = Machine(device=device, places=plan.places)
         runner = Runner(
             store=store,
@@ -100,6 +137,7 @@ def run_recipe(
         )
         tasks = plan.tasks()
         with announced(root, recipe.name, tasks, command):
+            workers.make(tasks, runner)
             artifacts = {task.key: runner.ensure(task) for task in tasks}
             store.hashes.save()
             finished = None if runner.made or replace else finished_report(folder, plan.recipe_key)
