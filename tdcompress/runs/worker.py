@@ -89,8 +89,7 @@ def open_store(root: Path) -> Store:
 class Pulse:
     """Tells the driver what is new, and hears from it whether to stop: at the start, and then once a second at most.
 
-    A stage asks whether to stop at least every second or two, and that is when it beats: Ray's workers did not survive many
-    short threads that call Ray.
+    A stage asks whether to stop at least every second or two, and that is when it beats: no thread is needed.
 
     Args:
         say: see ``Say``.
