@@ -247,10 +247,12 @@ def _from_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[nn.
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
             raise ModelError(f"masks: that of {name} is {kind}, not a bool tensor (True = trained)")
-        if mask.shape != parameter.shape:
+        if mask.ndim != parameter.ndim or any(
+            own not in (1, size) for own, size in zip(mask.shape, parameter.shape, strict=True)
+        ):
             shapes = f"{tuple(mask.shape)}, the parameter {tuple(parameter.shape)}"
             raise ModelError(f"masks: that of {name} has shape {shapes}: they are of another network")
-        found.append((parameter, ~mask.to(parameter.device)))
+        found.append((parameter, ~mask.to(parameter.device).expand_as(parameter)))
     return found
 
 

@@ -12,14 +12,14 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Targets
 from tdcompress.train import checkpoint
 from tdcompress.train.finite import FiniteWatch
-from tdcompress.train.loop import Progress
+from tdcompress.train.loop import TrainingProgress
 
 
 def infinite_at(net: SparseNet, step: int, name: str, value: float = float("inf")):
     """A progress function that spoils a tensor after some step, as an overflow does."""
     tensor = dict((*net.named_parameters(), *net.named_buffers()))[name]
 
-    def spoil(now: Progress) -> None:
+    def spoil(now: TrainingProgress) -> None:
         if now.step == step:
             with torch.no_grad():
                 tensor.view(-1)[0] = value
