@@ -38,11 +38,11 @@ from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.pack import pack_onnx
 from tdcompress.onnxfile.quantise import quantise_int8
-from tdcompress.onnxfile.reports import Prefer, Values
+from tdcompress.onnxfile.reports import PackValues, Prefer
 from tdcompress.onnxfile.weights import stored_weights
 
 COPY = "dense, again"
-VARIANTS: tuple[tuple[Values, Prefer], ...] = (("float32", "speed"), ("float32", "size"), ("float16", "speed"))
+VARIANTS: tuple[tuple[PackValues, Prefer], ...] = (("float32", "speed"), ("float32", "size"), ("float16", "speed"))
 
 
 def options(threads: int) -> ort.SessionOptions:

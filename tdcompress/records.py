@@ -174,7 +174,7 @@ class ExportRecord:
     accuracy: float
 
 
-Claim = Literal["faster", "slower", "none"]
+LatencyClaim = Literal["faster", "slower", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ class RowLatency:
     ratio_to_dense: float
     ratio_low: float
     ratio_high: float
-    claim: Claim
+    claim: LatencyClaim
     reason: str = ""
 
 

@@ -14,13 +14,13 @@ from tdcompress.bench.job import JOBS, PairsJob, ProbeJob
 from tdcompress.codec import decode, encode
 from tdcompress.errors import InterruptedRun, TdcompressError
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 COMMAND = (sys.executable, "-P", "-m", "tdcompress.bench.worker")
 STOPPED_BY = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_job(job: ProbeJob | PairsJob, result: type[Result]) -> Result:
+def run_job(job: ProbeJob | PairsJob, result: type[Answer]) -> Answer:
     """Run a job in a fresh process.
 
     Args:

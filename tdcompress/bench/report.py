@@ -8,7 +8,7 @@ from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
 from tdcompress.codec import decode, encode
 from tdcompress.errors import UserError
-from tdcompress.records import Claim, RowLatency
+from tdcompress.records import LatencyClaim, RowLatency
 
 SCHEMA = 1
 _HOW = "write it with `tdcompress bench ... --baseline dense.onnx --json FILE`"
@@ -54,7 +54,7 @@ class Latency:
     ratio_to_dense: float
     ratio_low: float
     ratio_high: float
-    claim: Claim
+    claim: LatencyClaim
     claim_reason: str
     spread: float
     flags: tuple[str, ...]

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from tdcompress.bench.timing import BLOCK_PAIRS
-from tdcompress.records import Claim
+from tdcompress.records import LatencyClaim
 
 FloatArray = NDArray[np.float64]
 
@@ -141,7 +141,7 @@ def percentile(times: ArrayLike, share: float, *, minimum_runs: int) -> int | No
     return int(np.quantile(values, share, method="inverted_cdf"))
 
 
-def decide_claim(ratio: Ratio, *, control: Ratio | None) -> tuple[Claim, str]:
+def decide_claim(ratio: Ratio, *, control: Ratio | None) -> tuple[LatencyClaim, str]:
     """Whether a difference may be claimed, and why (not).
 
     Args:
@@ -155,5 +155,5 @@ def decide_claim(ratio: Ratio, *, control: Ratio | None) -> tuple[Claim, str]:
         return "none", f"the 95 % interval {beside} contains 1"
     if abs(ratio.value - 1) < CLAIM_EFFECT:
         return "none", f"the difference is smaller than {CLAIM_EFFECT:.0%}"
-    claim: Claim = "faster" if ratio.value < 1 else "slower"
+    claim: LatencyClaim = "faster" if ratio.value < 1 else "slower"
     return claim, f"the 95 % interval {beside} excludes 1 and the difference is at least {CLAIM_EFFECT:.0%}"

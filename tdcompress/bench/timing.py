@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Call = Callable[[], object]
+InferenceCall = Callable[[], object]
 Clock = Callable[[], int]
 IntArray = NDArray[np.int64]
 
@@ -65,7 +65,7 @@ def block_calls(call_ns: float, overhead_ns: float) -> int:
     return max(1, math.ceil(overhead_ns / (TIMER_SHARE * max(call_ns, 1.0))))
 
 
-def time_block(call: Call, calls: int, clock: Clock = time.perf_counter_ns) -> int:
+def time_block(call: InferenceCall, calls: int, clock: Clock = time.perf_counter_ns) -> int:
     """Nanoseconds for `calls` calls in a row.
 
     Args:
@@ -80,7 +80,7 @@ def time_block(call: Call, calls: int, clock: Clock = time.perf_counter_ns) -> i
     return clock() - start
 
 
-def warm_up(first: Call, second: Call, *, seconds: float, clock: Clock = time.perf_counter_ns) -> WarmUp:
+def warm_up(first: InferenceCall, second: InferenceCall, *, seconds: float, clock: Clock = time.perf_counter_ns) -> WarmUp:
     """Alternate two calls until both are steady: at least ten runs, then two windows whose medians differ by < 2 %.
 
     They warm up together because they will be timed together, each finding the caches as the other left them.
@@ -106,15 +106,15 @@ def warm_up(first: Call, second: Call, *, seconds: float, clock: Clock = time.pe
         before = medians
 
 
-def _window_medians(first: Call, second: Call, clock: Clock) -> NDArray[np.float64]:
+def _window_medians(first: InferenceCall, second: InferenceCall, clock: Clock) -> NDArray[np.float64]:
     window = [(time_block(first, 1, clock), time_block(second, 1, clock)) for _ in range(WINDOW_RUNS)]
     medians: NDArray[np.float64] = np.median(np.array(window), axis=0)
     return medians
 
 
 def time_pairs(
-    baseline: Call,
-    candidate: Call,
+    baseline: InferenceCall,
+    candidate: InferenceCall,
     *,
     calls: tuple[int, int],
     stop: StopRule,

@@ -69,12 +69,12 @@ def export(args: argparse.Namespace) -> None:
         TdcompressError: not all of it fitted; what did is written.
     """
     from tdcompress.transfer.export import export_items
-    from tdcompress.transfer.items import Place, named, places
+    from tdcompress.transfer.items import ItemPlace, named, places
 
     if not (args.keys or args.recipe or args.stage):
         raise UserError("name what to export: keys, --recipe RECIPE or --stage STAGE")
     there = places(args.artifacts)
-    wanted: list[Place] = [place for key in args.keys for place in named(there, key)]
+    wanted: list[ItemPlace] = [place for key in args.keys for place in named(there, key)]
     if args.recipe:
         needed = _tasks_of(args)
         wanted += [place for place in there if (place.stage, place.key) in needed]

@@ -21,14 +21,14 @@ FILTER_OVERHEAD = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class KernelChoice:
     """A kernel ("dense"; "sparse" for convolutions, "rows" or "lanes" for fully connected layers) and the reason, for people."""
 
     kernel: str
     why: str
 
 
-def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_block: int) -> Choice:
+def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_block: int) -> KernelChoice:
     """For a convolution with `filters` filters in `groups` groups; the dense kernel works on `filter_block` filters at a time.
 
     Args:
@@ -46,7 +46,7 @@ def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_b
     return _choice(sparse, dense, zeros, weights)
 
 
-def choose_linear(*, weights: int, zeros: int, outputs: int, lanes: bool) -> Choice:
+def choose_linear(*, weights: int, zeros: int, outputs: int, lanes: bool) -> KernelChoice:
     """For a fully connected layer with `outputs` rows; lanes: whether the machine has the lanes kernel.
 
     Args:
@@ -61,8 +61,10 @@ def choose_linear(*, weights: int, zeros: int, outputs: int, lanes: bool) -> Cho
     return _choice(cost, weights, zeros, weights, sparse_kernel="lanes" if use_lanes else "rows")
 
 
-def _choice(sparse: float, dense: float, zeros: int, weights: int, sparse_kernel: str = "sparse") -> Choice:
+def _choice(sparse: float, dense: float, zeros: int, weights: int, sparse_kernel: str = "sparse") -> KernelChoice:
     share = f"{100 * zeros / weights:.1f} % zeros"
     if sparse < dense:
-        return Choice(kernel=sparse_kernel, why=f"{share}: the kept weights alone cost {sparse / dense:.2f} of the dense kernel")
-    return Choice(kernel="dense", why=f"{share}: skipping zeros would cost {sparse / dense:.2f} of the dense kernel")
+        return KernelChoice(
+            kernel=sparse_kernel, why=f"{share}: the kept weights alone cost {sparse / dense:.2f} of the dense kernel"
+        )
+    return KernelChoice(kernel="dense", why=f"{share}: skipping zeros would cost {sparse / dense:.2f} of the dense kernel")

@@ -19,17 +19,17 @@ import scipy.special
 from tdcompress.engine.read import MAX_ELEMENTS, Array, Node
 from tdcompress.errors import ModelError, UnsupportedError, one_line
 
-Inputs = Sequence[Array | None]
+Operands = Sequence[Array | None]
 
 
-def _need(inputs: Inputs, index: int) -> Array:
+def _need(inputs: Operands, index: int) -> Array:
     array = inputs[index] if index < len(inputs) else None
     if array is None:
         raise ValueError(f"input {index} is missing")
     return array
 
 
-def _optional(inputs: Inputs, index: int) -> Array | None:
+def _optional(inputs: Operands, index: int) -> Array | None:
     return inputs[index] if index < len(inputs) else None
 
 
@@ -40,8 +40,8 @@ def _cap(shape: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Inputs, Node, int], Array]:
-    def evaluate(inputs: Inputs, node: Node, opset: int) -> Array:
+def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Operands, Node, int], Array]:
+    def evaluate(inputs: Operands, node: Node, opset: int) -> Array:
         a, b = _need(inputs, 0), _need(inputs, 1)
         _cap(np.broadcast_shapes(a.shape, b.shape))
         return np.asarray(function(a, b))
@@ -49,7 +49,7 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[[Inputs, Node, int]
     return evaluate
 
 
-def _unary(function: Callable[[Any], Any]) -> Callable[[Inputs, Node, int], Array]:
+def _unary(function: Callable[[Any], Any]) -> Callable[[Operands, Node, int], Array]:
     return lambda inputs, node, opset: np.asarray(function(_need(inputs, 0)))
 
 
@@ -60,12 +60,12 @@ def _same_type_divide(a: Array, b: Array) -> Array:
     return np.asarray(a / b)
 
 
-def _cast(inputs: Inputs, node: Node, opset: int) -> Array:
+def _cast(inputs: Operands, node: Node, opset: int) -> Array:
     dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(node.attributes["to"])))
     return _need(inputs, 0).astype(dtype)
 
 
-def _constant(inputs: Inputs, node: Node, opset: int) -> Array:
+def _constant(inputs: Operands, node: Node, opset: int) -> Array:
     for name, kind in (
         ("value_float", np.float32),
         ("value_floats", np.float32),
@@ -80,12 +80,12 @@ def _constant(inputs: Inputs, node: Node, opset: int) -> Array:
     return np.asarray(value)
 
 
-def _constant_of_shape(inputs: Inputs, node: Node, opset: int) -> Array:
+def _constant_of_shape(inputs: Operands, node: Node, opset: int) -> Array:
     value = np.asarray(node.attributes.get("value", np.zeros(1, np.float32))).reshape(-1)
     return np.full(_cap(_need(inputs, 0).tolist()), value[0])
 
 
-def _cumsum(inputs: Inputs, node: Node, opset: int) -> Array:
+def _cumsum(inputs: Operands, node: Node, opset: int) -> Array:
     x, axis = _need(inputs, 0), int(_need(inputs, 1).reshape(()))
     reverse, exclusive = node.attributes.get("reverse", 0), node.attributes.get("exclusive", 0)
     if reverse:
@@ -102,19 +102,19 @@ def _wrap(indices: Array, size: int) -> Array:
     return np.where(indices < 0, indices + size, indices)
 
 
-def _gather(inputs: Inputs, node: Node, opset: int) -> Array:
+def _gather(inputs: Operands, node: Node, opset: int) -> Array:
     data, indices, axis = _need(inputs, 0), _need(inputs, 1), int(node.attributes.get("axis", 0))
     axis = range(data.ndim)[axis]
     _cap(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
     return np.take(data, _wrap(indices, data.shape[axis]), axis)
 
 
-def _gather_elements(inputs: Inputs, node: Node, opset: int) -> Array:
+def _gather_elements(inputs: Operands, node: Node, opset: int) -> Array:
     data, indices, axis = _need(inputs, 0), _need(inputs, 1), int(node.attributes.get("axis", 0))
     return np.take_along_axis(data, _wrap(indices, data.shape[axis]), axis)
 
 
-def _scatter_elements(inputs: Inputs, node: Node, opset: int) -> Array:
+def _scatter_elements(inputs: Operands, node: Node, opset: int) -> Array:
     data, indices, updates = (_need(inputs, i) for i in range(3))
     axis, reduction = int(node.attributes.get("axis", 0)), node.attributes.get("reduction", b"none")
     if reduction not in (b"none", "none") or indices.shape != updates.shape:
@@ -124,7 +124,7 @@ def _scatter_elements(inputs: Inputs, node: Node, opset: int) -> Array:
     return out
 
 
-def _where(inputs: Inputs, node: Node, opset: int) -> Array:
+def _where(inputs: Operands, node: Node, opset: int) -> Array:
     condition, a, b = (_need(inputs, i) for i in range(3))
     _cap(np.broadcast_shapes(condition.shape, a.shape, b.shape))
     return np.where(condition, a, b)
@@ -151,12 +151,12 @@ def reshape_target(shape: Sequence[int], target: Sequence[int], allow_zero: bool
     return tuple(sizes)
 
 
-def _reshape(inputs: Inputs, node: Node, opset: int) -> Array:
+def _reshape(inputs: Operands, node: Node, opset: int) -> Array:
     x, target = _need(inputs, 0), _need(inputs, 1)
     return x.reshape(reshape_target(x.shape, target.tolist(), bool(node.attributes.get("allowzero", 0))))
 
 
-def split_sizes(size: int, inputs: Inputs, node: Node) -> tuple[int, ...]:
+def split_sizes(size: int, inputs: Operands, node: Node) -> tuple[int, ...]:
     """How Split divides an axis of `size` among its outputs.
 
     Args:
@@ -178,13 +178,13 @@ def split_sizes(size: int, inputs: Inputs, node: Node) -> tuple[int, ...]:
     return sizes
 
 
-def _split(inputs: Inputs, node: Node, opset: int) -> tuple[Array, ...]:
+def _split(inputs: Operands, node: Node, opset: int) -> tuple[Array, ...]:
     x, axis = _need(inputs, 0), int(node.attributes.get("axis", 0))
     ends = np.cumsum(split_sizes(x.shape[axis], inputs, node))[:-1]
     return tuple(np.split(x, ends, axis))
 
 
-def axes_of(inputs: Inputs, node: Node, index: int) -> list[int] | None:
+def axes_of(inputs: Operands, node: Node, index: int) -> list[int] | None:
     """The `axes` of a node, which older opsets give as an attribute and newer ones as an input.
 
     Args:
@@ -198,16 +198,16 @@ def axes_of(inputs: Inputs, node: Node, index: int) -> list[int] | None:
     return [int(axis) for axis in node.attributes["axes"]] if "axes" in node.attributes else None
 
 
-def _squeeze(inputs: Inputs, node: Node, opset: int) -> Array:
+def _squeeze(inputs: Operands, node: Node, opset: int) -> Array:
     axes = axes_of(inputs, node, 1)
     return np.squeeze(_need(inputs, 0), None if axes is None else tuple(axes))
 
 
-def _unsqueeze(inputs: Inputs, node: Node, opset: int) -> Array:
+def _unsqueeze(inputs: Operands, node: Node, opset: int) -> Array:
     return np.expand_dims(_need(inputs, 0), tuple(axes_of(inputs, node, 1) or ()))
 
 
-def slices(shape: Sequence[int], inputs: Inputs, node: Node) -> tuple[slice, ...]:
+def slices(shape: Sequence[int], inputs: Operands, node: Node) -> tuple[slice, ...]:
     """The slices that Slice takes of a tensor of `shape`, one per axis.
 
     Args:
@@ -226,57 +226,57 @@ def slices(shape: Sequence[int], inputs: Inputs, node: Node) -> tuple[slice, ...
     return tuple(result)
 
 
-def _slice(inputs: Inputs, node: Node, opset: int) -> Array:
+def _slice(inputs: Operands, node: Node, opset: int) -> Array:
     x = _need(inputs, 0)
     return x[slices(x.shape, inputs, node)]
 
 
-def _concat(inputs: Inputs, node: Node, opset: int) -> Array:
+def _concat(inputs: Operands, node: Node, opset: int) -> Array:
     return np.concatenate([_need(inputs, i) for i in range(len(inputs))], int(node.attributes["axis"]))
 
 
-def _expand(inputs: Inputs, node: Node, opset: int) -> Array:
+def _expand(inputs: Operands, node: Node, opset: int) -> Array:
     x = _need(inputs, 0)
     shape = np.broadcast_shapes(x.shape, _cap(_need(inputs, 1).tolist()))
     return np.broadcast_to(x, _cap(shape)).copy()
 
 
-def _tile(inputs: Inputs, node: Node, opset: int) -> Array:
+def _tile(inputs: Operands, node: Node, opset: int) -> Array:
     x, repeats = _need(inputs, 0), _need(inputs, 1).tolist()
     _cap([size * int(repeat) for size, repeat in zip(x.shape, repeats, strict=True)])
     return np.tile(x, repeats)
 
 
-def _range(inputs: Inputs, node: Node, opset: int) -> Array:
+def _range(inputs: Operands, node: Node, opset: int) -> Array:
     start, limit, delta = (_need(inputs, i).reshape(()) for i in range(3))
     count = max(0, math.ceil((float(limit) - float(start)) / float(delta)))
     _cap([count])
     return np.asarray(start + np.arange(count).astype(start.dtype) * delta)
 
 
-def _bit_shift(inputs: Inputs, node: Node, opset: int) -> Array:
+def _bit_shift(inputs: Operands, node: Node, opset: int) -> Array:
     a, b = _need(inputs, 0), _need(inputs, 1)
     _cap(np.broadcast_shapes(a.shape, b.shape))
     return np.asarray(np.right_shift(a, b) if node.attributes["direction"] == b"RIGHT" else np.left_shift(a, b))
 
 
-def _mod(inputs: Inputs, node: Node, opset: int) -> Array:
+def _mod(inputs: Operands, node: Node, opset: int) -> Array:
     a, b = _need(inputs, 0), _need(inputs, 1)
     _cap(np.broadcast_shapes(a.shape, b.shape))
     return np.asarray(np.fmod(a, b) if node.attributes.get("fmod", 0) else np.mod(a, b))
 
 
-def _transpose(inputs: Inputs, node: Node, opset: int) -> Array:
+def _transpose(inputs: Operands, node: Node, opset: int) -> Array:
     return np.transpose(_need(inputs, 0), node.attributes.get("perm"))
 
 
-def _clip(inputs: Inputs, node: Node, opset: int) -> Array:
+def _clip(inputs: Operands, node: Node, opset: int) -> Array:
     x, low, high = _need(inputs, 0), _optional(inputs, 1), _optional(inputs, 2)
     x = x if low is None else np.maximum(x, low)
     return x if high is None else np.minimum(x, high)
 
 
-def _leaky_relu(inputs: Inputs, node: Node, opset: int) -> Array:
+def _leaky_relu(inputs: Operands, node: Node, opset: int) -> Array:
     x = _need(inputs, 0)
     return np.where(x < 0, np.asarray(node.attributes.get("alpha", 0.01), x.dtype) * x, x)
 
@@ -287,7 +287,7 @@ def _sigmoid(x: Array) -> Array:
     return np.asarray(np.where(x < 0, small, np.ones_like(x)) / (1 + small), x.dtype)
 
 
-def _softmax(inputs: Inputs, node: Node, opset: int) -> Array:
+def _softmax(inputs: Operands, node: Node, opset: int) -> Array:
     x, default = _need(inputs, 0), -1 if opset >= 13 else 1
     axis = range(x.ndim)[int(node.attributes.get("axis", default))]
     axes = axis if opset >= 13 else tuple(range(axis, x.ndim))
@@ -295,15 +295,15 @@ def _softmax(inputs: Inputs, node: Node, opset: int) -> Array:
     return np.asarray(powers / powers.sum(axes, keepdims=True, dtype=np.float64), x.dtype)
 
 
-def _matmul(inputs: Inputs, node: Node, opset: int) -> Array:
+def _matmul(inputs: Operands, node: Node, opset: int) -> Array:
     a, b = _need(inputs, 0), _need(inputs, 1)
     if a.ndim > 1 and b.ndim > 1:
         _cap((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))
     return np.asarray(a @ b)
 
 
-def _largest(function: Callable[..., Any]) -> Callable[[Inputs, Node, int], Array]:
-    def evaluate(inputs: Inputs, node: Node, opset: int) -> Array:
+def _largest(function: Callable[..., Any]) -> Callable[[Operands, Node, int], Array]:
+    def evaluate(inputs: Operands, node: Node, opset: int) -> Array:
         axes = axes_of(inputs, node, 1)
         return np.asarray(
             function(_need(inputs, 0), axis=None if not axes else tuple(axes), keepdims=bool(node.attributes.get("keepdims", 1)))
@@ -312,8 +312,8 @@ def _largest(function: Callable[..., Any]) -> Callable[[Inputs, Node, int], Arra
     return evaluate
 
 
-def _reduce(function: Callable[..., Any]) -> Callable[[Inputs, Node, int], Array]:
-    def evaluate(inputs: Inputs, node: Node, opset: int) -> Array:
+def _reduce(function: Callable[..., Any]) -> Callable[[Operands, Node, int], Array]:
+    def evaluate(inputs: Operands, node: Node, opset: int) -> Array:
         axes = axes_of(inputs, node, 1)
         x = _need(inputs, 0)
         return np.asarray(
@@ -323,7 +323,7 @@ def _reduce(function: Callable[..., Any]) -> Callable[[Inputs, Node, int], Array
     return evaluate
 
 
-EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]]] = MappingProxyType(
+EVALUATORS: Mapping[str, Callable[[Operands, Node, int], Array | tuple[Array, ...]]] = MappingProxyType(
     {
         "Abs": _unary(np.abs),
         "Add": _binary(np.add),
@@ -393,7 +393,7 @@ EVALUATORS: Mapping[str, Callable[[Inputs, Node, int], Array | tuple[Array, ...]
 )
 
 
-def evaluate(node: Node, inputs: Inputs, opset: int) -> tuple[Array, ...]:
+def evaluate(node: Node, inputs: Operands, opset: int) -> tuple[Array, ...]:
     """The outputs of a node whose inputs are all constants.
 
     Args:

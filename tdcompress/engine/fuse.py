@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tdcompress.engine.steps import NO_ACT, Affine, Binary, Conv, Floats, Linear, Network, Second, Shape, Step, View
+from tdcompress.engine.steps import NO_ACTIVATION, Affine, Binary, Conv, Floats, Linear, Network, Second, Shape, Step, View
 
 _MOST_SOURCES = 2
 
@@ -115,7 +115,7 @@ def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
         return None
     if (
         isinstance(first, Conv)
-        and first.act == NO_ACT
+        and first.act == NO_ACTIVATION
         and first.second is None
         and (second.scale is None or first.residual is None)
         and second.act.cheap
@@ -127,19 +127,19 @@ def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
             return None
         sources = tuple(replace(source, weight=weight) for source, weight in zip(first.sources, folded[0], strict=True))
         return replace(first, output=second.output, sources=sources, bias=folded[1], act=second.act)
-    if isinstance(first, Linear) and first.act == NO_ACT and second.act.cheap:
+    if isinstance(first, Linear) and first.act == NO_ACTIVATION and second.act.cheap:
         if second.scale is None:
             return replace(first, output=second.output, act=second.act)
         folded = _folded([first.weight], first.bias, second) if len(shapes[first.output]) == 1 else None
         if folded is not None:
             return replace(first, output=second.output, weight=folded[0][0], bias=folded[1], act=second.act)
-    if isinstance(first, Affine) and first.act == NO_ACT and first.scale is not None and first.shift is not None:
+    if isinstance(first, Affine) and first.act == NO_ACTIVATION and first.scale is not None and first.shift is not None:
         if second.scale is None:
             return replace(first, output=second.output, act=second.act)
         folded = _folded([first.scale], first.shift, second)
         if folded is not None:
             return replace(first, output=second.output, scale=folded[0][0], shift=folded[1], act=second.act)
-    if isinstance(first, Binary) and first.act == NO_ACT and second.scale is None:
+    if isinstance(first, Binary) and first.act == NO_ACTIVATION and second.scale is None:
         return replace(first, output=second.output, act=second.act)
     return None
 
@@ -202,7 +202,7 @@ class _Fusion:
     def add_residual(self, index: int) -> bool:
         """Conv + other: a residual, or both convolutions in one."""
         conv = self.steps[index]
-        if not isinstance(conv, Conv) or conv.act != NO_ACT or conv.residual is not None:
+        if not isinstance(conv, Conv) or conv.act != NO_ACTIVATION or conv.residual is not None:
             return False
         reader = self.only_reader(conv.output)
         add = None if reader is None else self.steps[reader]
@@ -221,7 +221,10 @@ class _Fusion:
         producer = self.producers.get(other)
         second = None if producer is None else self.steps[producer]
         joinable = (
-            isinstance(second, Conv) and second.act == NO_ACT and second.residual is None and self.only_reader(other) == reader
+            isinstance(second, Conv)
+            and second.act == NO_ACTIVATION
+            and second.residual is None
+            and self.only_reader(other) == reader
         )
         self.put(index, None)
         if (

@@ -18,7 +18,7 @@ _LINE_BYTES = 64
 _SHARED_BYTES = 4096
 
 
-class Pool:
+class MemoryPool:
     """What a plan's kernels read besides tensors. `blocks` are to be kept alive as long as the plan."""
 
     def __init__(self) -> None:

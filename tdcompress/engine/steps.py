@@ -20,7 +20,7 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Act:
+class Activation:
     """An activation of tdc.h with its two parameters."""
 
     kind: str = "none"
@@ -33,7 +33,7 @@ class Act:
         return self.kind in ("none", "relu", "clip", "leaky", "hardsigmoid", "hardswish")
 
 
-NO_ACT = Act()
+NO_ACTIVATION = Activation()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class _OneInput(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ConvSource:
     """One convolution's input and weights. weight: (O, I / groups, kernel_y, kernel_x); pads: top, left, bottom, right."""
 
     x: str
@@ -82,16 +82,16 @@ class Second:
     output: str
     scale: Floats
     shift: Floats
-    act: Act
+    act: Activation
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Step):
     """y = act(sum of the sources' convolutions + bias + residual); keep_output: someone reads y itself. bias: (O,)."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[ConvSource, ...]
     bias: Floats
-    act: Act = NO_ACT
+    act: Activation = NO_ACTIVATION
     residual: str | None = None
     second: Second | None = None
     keep_output: bool = True
@@ -113,7 +113,7 @@ class Linear(_OneInput):
 
     weight: Floats
     bias: Floats
-    act: Act = NO_ACT
+    act: Activation = NO_ACTIVATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class Affine(_OneInput):
 
     scale: Floats | None = None
     shift: Floats | None = None
-    act: Act = NO_ACT
+    act: Activation = NO_ACTIVATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class Binary(Step):
     kind: str
     a: str | Floats
     b: str | Floats
-    act: Act = NO_ACT
+    act: Activation = NO_ACTIVATION
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -222,7 +222,7 @@ class Lookup(_OneInput):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constant(Step):
+class ConstantTensor(Step):
     """The same numbers for every image, where an operator wants a tensor."""
 
     value: Floats

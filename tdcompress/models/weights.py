@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, one_line
 from tdcompress.files import StrPath
 from tdcompress.sparsity.units import is_matrix, output_axis, require_module, require_values, unwrapped
 
@@ -86,7 +86,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         try:
             return dict(load_file(path))
         except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"{path} is no whole safetensors file: {_line(error)}") from error
+            raise ModelError(f"{path} is no whole safetensors file: {one_line(error, 200)}") from error
     if not start.startswith((b"PK\x03\x04", b"\x80")):
         raise ModelError(f"{path} holds no weights, neither safetensors nor torch's: it begins with {start!r}")
     try:
@@ -95,7 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
-        held = f"a {named[1]}" if named else _line(error)
+        held = f"a {named[1]}" if named else one_line(error, 200)
         raise ModelError(
             f"{path} is damaged, or holds more than weights, which is not read since that could run code: {held}."
             f" Where it was made, save the weights alone: {_SAVE}"
@@ -103,7 +103,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except ModelError:
         raise
     except Exception as error:  # a damaged archive raises anything
-        raise ModelError(f"{path} is no whole file of weights: {_line(error)}") from error
+        raise ModelError(f"{path} is no whole file of weights: {one_line(error, 200)}") from error
     return _state_dict(content, path)
 
 
@@ -170,10 +170,6 @@ def _fresh_heads(model: nn.Module, wanted: Mapping[str, Tensor], found: Mapping[
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _is_program(path: Path) -> bool:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.onnxfile.encodings.base import Key, Weight
+from tdcompress.onnxfile.encodings.base import SectionKey, Weight
 
 
-def own_bytes(weight: Weight, key: Key, beside: tuple[int, ...] = (1,)) -> int:
+def own_bytes(weight: Weight, key: SectionKey, beside: tuple[int, ...] = (1,)) -> int:
     """Bytes that a weight adds to a file which has the decoder, and weights of shape `beside`, already.
 
     Args:
@@ -20,7 +20,7 @@ def own_bytes(weight: Weight, key: Key, beside: tuple[int, ...] = (1,)) -> int:
     return _bytes([*anchors, weight], key) - _bytes(anchors, key)
 
 
-def shared_bytes(key: Key) -> int:
+def shared_bytes(key: SectionKey) -> int:
     """Bytes of a section's decoder, without any weight."""
     if key.encoding == "dense":
         return 0
@@ -28,5 +28,5 @@ def shared_bytes(key: Key) -> int:
     return _bytes([anchor, anchor], key) - 2 * own_bytes(anchor, key)
 
 
-def _bytes(weights: list[Weight], key: Key) -> int:
+def _bytes(weights: list[Weight], key: SectionKey) -> int:
     return ENCODINGS[key.encoding].write(weights, key).n_bytes()

@@ -12,7 +12,7 @@ from onnx import helper
 from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.files import StrPath
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.onnxfile.encodings.base import Key, Section, Weight
+from tdcompress.onnxfile.encodings.base import Section, SectionKey, Weight
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
@@ -20,8 +20,8 @@ from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_rounded, plan
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
-from tdcompress.onnxfile.reports import PackReport, Prefer, UnpackReport, Values
-from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_inputs
+from tdcompress.onnxfile.reports import PackReport, PackValues, Prefer, UnpackReport
+from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_feed
 from tdcompress.onnxfile.strip import undocumented
 from tdcompress.onnxfile.tensors import PACKABLE, count_zeros, is_parameter
 from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE
@@ -31,7 +31,7 @@ from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densifie
 def pack_onnx(
     src: StrPath,
     dst: StrPath,
-    values: Values = "float32",
+    values: PackValues = "float32",
     prefer: Prefer = "speed",
     *,
     sparse: bool = True,
@@ -71,7 +71,7 @@ def pack_onnx(
 
 @graph_pass()
 def pack_model(
-    source: onnx.ModelProto, values: Values = "float32", prefer: Prefer = "speed", *, sparse: bool = True
+    source: onnx.ModelProto, values: PackValues = "float32", prefer: Prefer = "speed", *, sparse: bool = True
 ) -> tuple[onnx.ModelProto, PackReport]:
     """As `pack_onnx`, on a model in memory; the source is not changed.
 
@@ -85,8 +85,8 @@ def pack_model(
         prefer: see `pack_onnx`.
         sparse: False = round the values alone, and keep every zero.
     """
-    if values not in get_args(Values) or prefer not in get_args(Prefer):
-        known = " / ".join(", ".join(get_args(kind)) for kind in (Values, Prefer))
+    if values not in get_args(PackValues) or prefer not in get_args(Prefer):
+        known = " / ".join(", ".join(get_args(kind)) for kind in (PackValues, Prefer))
         raise UnsupportedError(f"values {values!r} or prefer {prefer!r}: not one of {known}")
     dense, negative_zeros = prepared(undocumented(densified(source)))
     packed = onnx.ModelProto()
@@ -166,7 +166,7 @@ def unpack_onnx(src: StrPath, dst: StrPath, *, external_data: bool = False) -> U
     return UnpackReport(source_bytes=source.ByteSize(), file_bytes=n_bytes, restored=restored)
 
 
-def _write(graph: onnx.GraphProto, planned: Mapping[Key, Sequence[Weight]], model: onnx.ModelProto) -> None:
+def _write(graph: onnx.GraphProto, planned: Mapping[SectionKey, Sequence[Weight]], model: onnx.ModelProto) -> None:
     """Replace initializers of a graph by sections, each checked: decoded by us and by onnxruntime."""
     gone = {weight.name for members in planned.values() for weight in members}
     initializers = [tensor for tensor in graph.initializer if tensor.name not in gone]
@@ -200,7 +200,7 @@ def _raising_changes(source: onnx.ModelProto, dense: onnx.ModelProto) -> str:
     """What is wrong where the raised operator set gives other outputs on random inputs; "" where that cannot be found out."""
     try:
         session = open_session(source)
-        inputs = random_inputs(session, batch=4, seed=0)
+        inputs = random_feed(session, batch=4, seed=0)
         if inputs is None:
             return ""
         compared = compare_outputs(session, open_session(dense), [inputs])
@@ -221,7 +221,7 @@ def _drop_labels(model: onnx.ModelProto) -> None:
 def _compared(dense: onnx.ModelProto, packed: onnx.ModelProto) -> OutputDifference:
     """On random inputs; see `PackReport`."""
     session = open_session(dense)
-    inputs = random_inputs(session, batch=4, seed=0)
+    inputs = random_feed(session, batch=4, seed=0)
     if inputs is None:
         return OutputDifference(error=None, not_finite=(0, 0))
     return compare_outputs(session, open_session(packed), [inputs])

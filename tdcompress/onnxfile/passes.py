@@ -15,11 +15,11 @@ from tdcompress.onnxfile.graphs import every_node
 P = ParamSpec("P")
 Given = TypeVar("Given", bound="onnx.ModelProto | tuple[Any, ...]")
 Pass = Callable[Concatenate[onnx.ModelProto, P], Given]
-Claim = Callable[[onnx.ModelProto], str]
+Condition = Callable[[onnx.ModelProto], str]
 """What is not as it should be in a model, in words; "" where all is well."""
 
 
-def graph_pass(*ensures: Claim) -> Callable[[Pass[P, Given]], Pass[P, Given]]:
+def graph_pass(*ensures: Condition) -> Callable[[Pass[P, Given]], Pass[P, Given]]:
     """Make a function from a model to a model (alone, or first of a tuple) check what it requires and ensures.
 
     Requires: a well-formed graph, see `malformed`.

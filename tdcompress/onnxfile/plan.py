@@ -10,9 +10,9 @@ import numpy as np
 from tdcompress.onnxfile.choose import choose
 from tdcompress.onnxfile.cost import own_bytes, shared_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.onnxfile.encodings.base import Key, Weight
+from tdcompress.onnxfile.encodings.base import SectionKey, Weight
 from tdcompress.onnxfile.encodings.forms import FORMS
-from tdcompress.onnxfile.reports import Prefer, Values
+from tdcompress.onnxfile.reports import PackValues, Prefer
 from tdcompress.onnxfile.tensors import Array
 
 FOLDED_BYTES = 1 << 30
@@ -48,11 +48,11 @@ class PackingPlan:
         kept_float32: name -> reason, for matrices that could not be rounded.
     """
 
-    sections: dict[Key, list[Weight]]
+    sections: dict[SectionKey, list[Weight]]
     kept_float32: dict[str, str]
 
 
-def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[str, float]) -> PackingPlan:
+def plan(weights: Sequence[Weight], graph: int, values: PackValues, prices: Mapping[str, float]) -> PackingPlan:
     """Decide the encoding and the stored element type of each weight.
 
     Every set of weights with the same element types shares decoders, so these are decided together.
@@ -63,13 +63,13 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
         values: number format of the weights.
         prices: encoding -> what a byte of it counts.
     """
-    by_type: dict[Key, list[Weight]] = {}
+    by_type: dict[SectionKey, list[Weight]] = {}
     planned, kept_float32 = _in_form(weights, graph, values, prices) if values in FORMS else ({}, {})
     formed = {weight.name for members in planned.values() for weight in members}
     for weight in weights:
         if weight.name in formed:
             continue
-        key = Key(graph=graph, encoding="dense", dtype=weight.array.dtype, stored=weight.array.dtype)
+        key = SectionKey(graph=graph, encoding="dense", dtype=weight.array.dtype, stored=weight.array.dtype)
         if values == "float16" and can_be_rounded(weight):
             half = _halved(weight, key)
             if isinstance(half, str):
@@ -88,12 +88,12 @@ def plan(weights: Sequence[Weight], graph: int, values: Values, prices: Mapping[
 
 def _in_form(
     weights: Sequence[Weight], graph: int, form: str, prices: Mapping[str, float]
-) -> tuple[dict[Key, list[Weight]], dict[str, str]]:
+) -> tuple[dict[SectionKey, list[Weight]], dict[str, str]]:
     """Sections of the weights that are rounded to a form, and name -> reason for matrices that are not.
 
     Rounded and exact sections are chosen together, since a decoder that nobody needs any more pays for another.
     """
-    exact = Key(graph=graph, encoding="dense", dtype=_FLOAT32, stored=_FLOAT32)
+    exact = SectionKey(graph=graph, encoding="dense", dtype=_FLOAT32, stored=_FLOAT32)
     plain = {name: replace(exact, encoding=name) for name in prices}
     formed = {name: replace(key, form=form) for name, key in plain.items() if ENCODINGS[name].holds(form)}
     labels = {name: f"{form} {name}" for name in formed}
@@ -115,7 +115,7 @@ def _in_form(
     shared = {name: prices[name] * shared_bytes(key) for name, key in plain.items()}
     shared |= {labels[name]: prices[name] * shared_bytes(key) for name, key in formed.items()}
     keys = {labels[name]: key for name, key in formed.items()}
-    planned: dict[Key, list[Weight]] = {}
+    planned: dict[SectionKey, list[Weight]] = {}
     for weight, pick in zip(rounded, choose(own, shared), strict=True):
         if pick in keys:
             planned.setdefault(keys[pick], []).append(weight)
@@ -138,9 +138,9 @@ def _no_form(array: Array, form: str) -> str:
     return FORMS[form].refusal(kept)
 
 
-def _in_parts(sections: Mapping[Key, Sequence[Weight]]) -> dict[Key, list[Weight]]:
+def _in_parts(sections: Mapping[SectionKey, Sequence[Weight]]) -> dict[SectionKey, list[Weight]]:
     """Sections so small that onnxruntime folds their decoders; the order of weights stays. A larger weight stays dense."""
-    parts: dict[Key, list[Weight]] = {}
+    parts: dict[SectionKey, list[Weight]] = {}
     for key, members in sections.items():
         room = _room(key.dtype)
         part, taken = 0, 0
@@ -180,14 +180,14 @@ class Rounding:
         return Rounding(error=max(self.error, error), underflows=self.underflows + lost)
 
 
-def _costs(weight: Weight, keys: Mapping[str, Key], prices: Mapping[str, float]) -> dict[str, float]:
+def _costs(weight: Weight, keys: Mapping[str, SectionKey], prices: Mapping[str, float]) -> dict[str, float]:
     """Encoding -> what the weight's bytes count; without zeros only dense."""
     if np.count_nonzero(weight.array) == weight.array.size:
         return {"dense": own_bytes(weight, keys["dense"])}
     return {name: prices[name] * own_bytes(weight, key) for name, key in keys.items()}
 
 
-def _halved(weight: Weight, key: Key) -> tuple[Weight, Key] | str:
+def _halved(weight: Weight, key: SectionKey) -> tuple[Weight, SectionKey] | str:
     """The weight rounded to float16, or the reason why it cannot be."""
     array = weight.array
     if not np.isfinite(array).all():

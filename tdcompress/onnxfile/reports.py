@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from tdcompress.codec import decode, encode
 
-Values = Literal["float32", "float16", "codebook16", "int8-kept", "int4-kept"]
+PackValues = Literal["float32", "float16", "codebook16", "int8-kept", "int4-kept"]
 Prefer = Literal["speed", "size"]
 WeightRange = Literal["portable", "full"]
 
@@ -151,7 +151,7 @@ class PackReport(_Json):
     dense_bytes: int
     file_bytes: int
     bound_bytes: float
-    values: Values
+    values: PackValues
     prefer: Prefer
     left_as_is: str
     encodings: dict[str, int]

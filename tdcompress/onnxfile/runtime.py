@@ -11,7 +11,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from tdcompress.errors import VerificationError, one_line
-from tdcompress.onnxfile.encodings.base import Key, Section, Weight
+from tdcompress.onnxfile.encodings.base import Section, SectionKey, Weight
 from tdcompress.onnxfile.tensors import Array
 
 _ERRORS_ONLY = 3  # onnxruntime's log level; it warns about harmless things while it folds
@@ -87,7 +87,7 @@ def random_array(dtype: np.dtype[Any], shape: Sequence[int], generator: np.rando
     return generator.integers(0, 2, shape).astype(dtype)
 
 
-def random_inputs(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, Array] | None:
+def random_feed(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, Array] | None:
     """Inputs as `random_array` makes them; None where a size but the first is free, or a type is unknown.
 
     Args:
@@ -153,7 +153,7 @@ def compare_outputs(
     return OutputDifference(error=error if compared or not values else None, not_finite=(lost, lost_other))
 
 
-def check_section(section: Section, key: Key, weights: list[Weight], like: onnx.ModelProto) -> None:
+def check_section(section: Section, key: SectionKey, weights: list[Weight], like: onnx.ModelProto) -> None:
     """Run a section's decoder, unoptimised, under the operator sets of `like`; its weights must come out bit for bit.
 
     Args:

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from google.protobuf.message import Message
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tdcompress.errors import ModelError, one_line
 
-Array = npt.NDArray[Any]
+Array = NDArray[Any]
 
 # Element types that the decoders handle; onnxruntime has CPU kernels of every decoder operator for them.
 PACKABLE: Mapping[int, np.dtype[Any]] = {
@@ -61,7 +61,7 @@ def value_bytes(dtype: np.dtype[Any]) -> float:
     return _BITS.get(dtype.name, 8 * dtype.itemsize) / 8
 
 
-def nonzero(array: Array) -> npt.NDArray[np.int64]:
+def nonzero(array: Array) -> NDArray[np.int64]:
     """Flat positions of the elements that are not zero bit for bit; -0.0 is kept as a value, NaN too."""
     bits = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
     return np.flatnonzero(bits)

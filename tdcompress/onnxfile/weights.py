@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from tdcompress.errors import ModelError
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.onnxfile.encodings.base import RENAME, RESERVED, Key, Room, Section, Weight
+from tdcompress.onnxfile.encodings.base import RENAME, RESERVED, Room, Section, SectionKey, Weight
 from tdcompress.onnxfile.encodings.coo import decode_coo
 from tdcompress.onnxfile.graphs import graphs, node_lists
 from tdcompress.onnxfile.load import STANDARD
@@ -32,7 +32,7 @@ class StoredWeight(Weight):
         message: what holds this weight alone; None where its section holds several.
     """
 
-    key: Key
+    key: SectionKey
     path: str
     message: Message | None
 
@@ -105,7 +105,7 @@ def densified(model: onnx.ModelProto) -> onnx.ModelProto:
     return dense
 
 
-def is_packed(key: Key) -> bool:
+def is_packed(key: SectionKey) -> bool:
     """Whether a weight is anything else than an ordinary initializer."""
     return key.encoding != "dense" or key.narrow
 
@@ -130,20 +130,20 @@ def _read_graph(graph: onnx.GraphProto, number: int, path: str, room: Room) -> l
 
 
 def _alone(encoding: str, name: str, array: Array, message: Message, graph: int, path: str) -> StoredWeight:
-    key = Key(graph=graph, encoding=encoding, dtype=array.dtype, stored=array.dtype)
+    key = SectionKey(graph=graph, encoding=encoding, dtype=array.dtype, stored=array.dtype)
     return StoredWeight(name=name, array=array, key=key, path=path, message=message)
 
 
-def sections(graph: onnx.GraphProto) -> dict[Key, Section]:
+def sections(graph: onnx.GraphProto) -> dict[SectionKey, Section]:
     """The messages that packing added to a graph, by section, in their order in the file.
 
     Raises:
         ModelError: a reserved name is not of a known format.
     """
-    found: dict[Key, Section] = {}
+    found: dict[SectionKey, Section] = {}
 
     def section_of(name: str) -> Section:
-        return found.setdefault(Key.of(name), Section())
+        return found.setdefault(SectionKey.of(name), Section())
 
     for tensor in graph.initializer:
         if tensor.name.startswith(RESERVED):
@@ -162,7 +162,7 @@ def _reserved_name(node: onnx.NodeProto) -> str | None:
     return next((name for name in node.input if name.startswith(RESERVED)), None)
 
 
-def _read_section(key: Key, section: Section, room: Room) -> list[Weight]:
+def _read_section(key: SectionKey, section: Section, room: Room) -> list[Weight]:
     """Decode a section, then write it again: only what comes out identical was made by `write` and means what we read."""
     what = f"packed weights at {key.prefix!r} ({_members(section)})"
     encoding = ENCODINGS.get(key.encoding)

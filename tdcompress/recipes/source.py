@@ -32,7 +32,7 @@ class UnknownTableError(RecipeError):
         self.key = key
 
 
-Values = dict[str, Any]
+TomlTable = dict[str, Any]
 
 SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "shrink", "export", "bench")
 # What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by.
@@ -87,7 +87,7 @@ class Recipe:
         bound: tables that were read already; the combinations of a sweep share most of theirs.
     """
 
-    values: Values
+    values: TomlTable
     source: Source
     bound: dict[tuple[type, str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -101,14 +101,14 @@ class Recipe:
         """The seed of every random generator of the run."""
         return int(self.values.get("seed", 0))
 
-    def section(self, name: str) -> Values:
+    def section(self, name: str) -> TomlTable:
         """The values of one table; empty where the recipe has none."""
         table = self.values.get(name, {})
         if not isinstance(table, dict):
             raise self.source.error(name, f"{name} has to be a table: [{name}]")
         return dict(table)
 
-    def bind(self, kind: type[T], section: str, values: Values | None = None, hint: Callable[[str], str] | None = None) -> T:
+    def bind(self, kind: type[T], section: str, values: TomlTable | None = None, hint: Callable[[str], str] | None = None) -> T:
         """Read one table into the dataclass that owns its keys.
 
         Args:
@@ -135,7 +135,7 @@ class Recipe:
             problem = str(error)
             raise self.source.error(problem.split(":")[0].split("[")[0], problem) from None
 
-    def choose(self, registry: Mapping[str, type[T]], section: str, key: str) -> tuple[type[T], Values]:
+    def choose(self, registry: Mapping[str, type[T]], section: str, key: str) -> tuple[type[T], TomlTable]:
         """The registered dataclass that a table names, and the table's further keys.
 
         Args:
@@ -208,7 +208,7 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     return Recipe(values=values, source=source)
 
 
-def _check_top(values: Values, source: Source) -> None:
+def _check_top(values: TomlTable, source: Source) -> None:
     name = values.get("name")
     if not isinstance(name, str) or not _RUN_NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise source.error(
@@ -236,7 +236,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key.strip(), read["value"] if len(read) == 1 else value
 
 
-def _refuse_swept(values: Values, path: str) -> None:
+def _refuse_swept(values: TomlTable, path: str) -> None:
     """A value given for a key that the sweep sets would be lost without a word."""
     sweep = values.get("sweep")
     if not isinstance(sweep, dict):
@@ -248,7 +248,7 @@ def _refuse_swept(values: Values, path: str) -> None:
         raise RecipeError(f"--set {path}: the recipe sweeps over it, in [[sweep.case]]; change it in a copy of the recipe")
 
 
-def _assign(values: Values, path: str, value: Any, source: Source) -> None:
+def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
     *parents, last = path.split(".")
     if not all([*parents, last]):
         raise RecipeError(f"--set {path}: not a dotted key")

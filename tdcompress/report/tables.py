@@ -51,7 +51,7 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class LatencySetting:
     """One way of measuring latency, equal for all rows that may be compared."""
 
     host: str
@@ -61,9 +61,9 @@ class Setting:
     batch: int
 
 
-def setting_of(latency: RowLatency) -> Setting:
+def setting_of(latency: RowLatency) -> LatencySetting:
     """The setting that a latency was measured under."""
-    return Setting(
+    return LatencySetting(
         host=latency.host,
         backend=latency.backend,
         provider=latency.provider,
@@ -72,14 +72,14 @@ def setting_of(latency: RowLatency) -> Setting:
     )
 
 
-def latency_under(row: Row, setting: Setting | None) -> RowLatency | None:
+def latency_under(row: Row, setting: LatencySetting | None) -> RowLatency | None:
     """The row's latency under a setting, or None where it was not measured."""
     return next((latency for latency in row.latency if setting_of(latency) == setting), None)
 
 
-def main_setting(rows: Iterable[Row]) -> Setting | None:
+def main_setting(rows: Iterable[Row]) -> LatencySetting | None:
     """The setting measured for most rows; the first of them on a tie. None without any latency."""
-    counts: dict[Setting, int] = {}
+    counts: dict[LatencySetting, int] = {}
     for row in rows:
         for latency in row.latency:
             counts[setting_of(latency)] = counts.get(setting_of(latency), 0) + 1

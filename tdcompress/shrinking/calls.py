@@ -17,7 +17,7 @@ from tdcompress.shrinking.trace import place
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class OperatorCall:
     """One operator of the program, its arguments bound to their schema names.
 
     Attributes:
@@ -52,10 +52,10 @@ _SIZED = "view reshape _unsafe_view unflatten expand broadcast_to split split_wi
 SIZED = frozenset(_SIZED.split())
 
 Result = Signal | tuple[Signal, ...]
-Rule = Callable[[ChannelGraph, Call], Result]
+Rule = Callable[[ChannelGraph, OperatorCall], Result]
 
 
-def bind(graph: ChannelGraph, node: fx.Node, parameters: Mapping[str, str]) -> Call:
+def bind(graph: ChannelGraph, node: fx.Node, parameters: Mapping[str, str]) -> OperatorCall:
     """Replace an operator's node arguments by what is known about them, and name all arguments.
 
     Args:
@@ -78,7 +78,7 @@ def bind(graph: ChannelGraph, node: fx.Node, parameters: Mapping[str, str]) -> C
     for index, argument in enumerate(node.target._schema.arguments):
         value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         arguments[argument.name] = known(value)
-    return Call(node=node, arguments=arguments, layer=place(node))
+    return OperatorCall(node=node, arguments=arguments, layer=place(node))
 
 
 def base_name(target: Any) -> str:
@@ -97,7 +97,7 @@ def sees_alone(node: fx.Node) -> bool:
     return False
 
 
-def untracked(graph: ChannelGraph, call: Call, reason: str) -> Result:
+def untracked(graph: ChannelGraph, call: OperatorCall, reason: str) -> Result:
     """Keep every channel that reaches an operator, so that it computes what it did; its result is plain.
 
     Args:

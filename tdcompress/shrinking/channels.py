@@ -58,7 +58,7 @@ class Matrix:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Affine:
+class BatchNormAffine:
     """A BatchNorm's learned scale and shift, and the unit whose values each of its channels sees alone (or MIXED)."""
 
     weight: str
@@ -135,7 +135,7 @@ class ChannelGraph:
     demands: list[Demand] = field(default_factory=list)
     pins: list[tuple[Ids, str]] = field(default_factory=list)
     holds: list[tuple[Ids, str]] = field(default_factory=list)
-    affines: list[Affine] = field(default_factory=list)
+    affines: list[BatchNormAffine] = field(default_factory=list)
     couplings: list[Ids] = field(default_factory=list)
     heads: list[Ids] = field(default_factory=list)
     blocks: list[Ids] = field(default_factory=list)

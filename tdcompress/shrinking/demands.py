@@ -73,7 +73,7 @@ class AtLeastOne:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class WholeSlices:
     """A tensor whose axes are all told apart narrows only by whole slices: channels go in slices, or stay.
 
     Attributes:

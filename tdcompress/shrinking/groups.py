@@ -24,7 +24,7 @@ from tdcompress.sparsity.units import Slot, UnitGroup, is_below
 
 Scope = Literal["layer", "group"]
 Unit = Literal["whole", "filter"]
-Positions = list[tuple[int, ...]]
+SlotPositions = list[tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +292,7 @@ def _consecutive(size: int, width: int) -> tuple[tuple[int, ...], ...] | None:
     return None if width == 1 else tuple(tuple(range(u * width, (u + 1) * width)) for u in range(size))
 
 
-def _positions(units: Ids, size: int) -> Positions:
+def _positions(units: Ids, size: int) -> SlotPositions:
     """For each unit the indices that are its own."""
     positions: list[list[int]] = [[] for _ in range(size)]
     for index, number in enumerate(units.tolist()):
@@ -301,6 +301,6 @@ def _positions(units: Ids, size: int) -> Positions:
     return [tuple(own) for own in positions]
 
 
-def _simple(positions: Positions, length: int) -> tuple[tuple[int, ...], ...] | None:
+def _simple(positions: SlotPositions, length: int) -> tuple[tuple[int, ...], ...] | None:
     """None where unit u has index u alone, and the axis no other indices."""
     return None if length == len(positions) and all(own == (index,) for index, own in enumerate(positions)) else tuple(positions)

@@ -10,7 +10,7 @@ from tdcompress.errors import ModelError, UnsupportedError
 from tdcompress.shrinking.kept import Kept, from_json
 from tdcompress.shrinking.surgery import Cut
 
-State = dict[str, Any]
+ParameterState = dict[str, Any]
 
 
 @torch.no_grad()
@@ -80,11 +80,11 @@ def _shape(cut: Cut) -> tuple[int, ...]:
     )
 
 
-def _narrowed(state: Mapping[str, Any], old: nn.Parameter, new: nn.Parameter, cut: Cut | None, name: str) -> State:
+def _narrowed(state: Mapping[str, Any], old: nn.Parameter, new: nn.Parameter, cut: Cut | None, name: str) -> ParameterState:
     """The state of one parameter."""
     if cut is None:
         return dict(state)
-    narrowed: State = {}
+    narrowed: ParameterState = {}
     for key, value in state.items():
         if isinstance(value, Tensor) and value.shape == old.shape:
             # fused kernels walk memory, so a moment must have its parameter's strides

@@ -21,7 +21,7 @@ from tdcompress.shrinking import (
     rules_reduce,
     rules_shuffle,
 )
-from tdcompress.shrinking.calls import Call, Result, Rule, base_name, bind, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, base_name, bind, untracked
 from tdcompress.shrinking.cells import Signal, plain, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.demands import MatrixReader, matrix_readers
@@ -150,7 +150,7 @@ def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:
         graph.signals[node.args[0].name] = result  # in-place: later readers see the new value
 
 
-def _apply(graph: ChannelGraph, call: Call, rule: Rule) -> Result:
+def _apply(graph: ChannelGraph, call: OperatorCall, rule: Rule) -> Result:
     """The result of a rule; of operands that it was not written for (a scalar, an axis that is missing), all channels stay.
 
     What it has noted until then only keeps more.
@@ -161,7 +161,7 @@ def _apply(graph: ChannelGraph, call: Call, rule: Rule) -> Result:
         return untracked(graph, call, "this form of it is not handled")
 
 
-def _note_lost(graph: ChannelGraph, call: Call, result: Result) -> None:
+def _note_lost(graph: ChannelGraph, call: OperatorCall, result: Result) -> None:
     """Remember the constants that an operator makes vary."""
     varying = [signal.channel[~signal.cells["known"]] for signal in signals_of(result)]
     for operand in call.tensors():

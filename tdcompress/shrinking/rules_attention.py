@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import Call, Result, Rule, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
 from tdcompress.shrinking.cells import Cells, Ids, Signal, forget
 from tdcompress.shrinking.channels import ChannelGraph, constant
 from tdcompress.shrinking.demands import Product
 
 
-def attention(graph: ChannelGraph, call: Call) -> Result:
+def attention(graph: ChannelGraph, call: OperatorCall) -> Result:
     """softmax(q k^T / sqrt(d)) v with q, k (..., heads, tokens, d): a head goes as a whole; channels of v go one by one.
 
     Channels of q and k stay with their head, since the default scale counts them.
@@ -35,7 +35,7 @@ def attention(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=forget(v.cells, unit=True))
 
 
-def matmul(graph: ChannelGraph, call: Call) -> Result:
+def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
     """A (..., n, k) times b (..., k, m), both computed; channels may lie along k, along m, or along the axes before (heads)."""
     a, b = (graph.signal(item) for item in call.tensors()[:2])
     if len(a.shape) != len(b.shape) or len(a.shape) < 2 or not (a.tracked or b.tracked):
@@ -62,7 +62,7 @@ def matmul(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=forget(constant(b.cells, b.cells["value"], zero), unit=True))
 
 
-def _contract(graph: ChannelGraph, call: Call, a: Cells, b: Cells) -> Signal:
+def _contract(graph: ChannelGraph, call: OperatorCall, a: Cells, b: Cells) -> Signal:
     """Scores: q and k meet along k; one fresh channel per head."""
     left, right = np.broadcast_arrays(a["channel"], b["channel"])
     graph.unify(left, right, f"{call.layer} multiplies it with a tensor of fixed size")
@@ -78,7 +78,7 @@ def _contract(graph: ChannelGraph, call: Call, a: Cells, b: Cells) -> Signal:
     return Signal(shape=call.shape, cells=cells)
 
 
-def _keep_masked_heads(graph: ChannelGraph, call: Call, operands: tuple[Signal, ...], mask: Signal) -> None:
+def _keep_masked_heads(graph: ChannelGraph, call: OperatorCall, operands: tuple[Signal, ...], mask: Signal) -> None:
     """A mask of its own for each head counts the heads, so they stay; so do the mask's channels."""
     graph.pin(mask.channel, f"{call.layer} reads it as a mask")
     for x in operands:

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import SIZED, Call, Result, Rule, base_name, untracked
+from tdcompress.shrinking.calls import SIZED, OperatorCall, Result, Rule, base_name, untracked
 from tdcompress.shrinking.cells import Cells, Signal, expand, forget, reshape
 from tdcompress.shrinking.channels import ChannelGraph, Parameter
-from tdcompress.shrinking.demands import Block, EqualCounts
+from tdcompress.shrinking.demands import EqualCounts, WholeSlices
 
 
-def view(graph: ChannelGraph, call: Call) -> Result:
+def view(graph: ChannelGraph, call: OperatorCall) -> Result:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: the elements in the same order."""
     x = graph.signal(call.tensors()[0])
     cells = reshape(x.cells, x.shape, call.shape)
@@ -19,27 +19,27 @@ def view(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=cells)
 
 
-def _note_sizes(graph: ChannelGraph, call: Call, x: Signal) -> None:
+def _note_sizes(graph: ChannelGraph, call: OperatorCall, x: Signal) -> None:
     """Remember an operator whose sizes may be numbers; flatten and squeeze are only told axes."""
     if x.tracked and base_name(call.node.target) in SIZED:
         graph.literal_nodes.append(call.node.name)
 
 
-def _narrows_by_slices(graph: ChannelGraph, cells: Cells, call: Call) -> None:
+def _narrows_by_slices(graph: ChannelGraph, cells: Cells, call: OperatorCall) -> None:
     """A result that tells several axes apart narrows only by slices."""
     if sum(n > 1 for n in cells.shape) < 2 or not (cells["channel"] >= 0).any():
         return
-    graph.demands.append(Block(ids=cells["channel"], layer=call.layer))
+    graph.demands.append(WholeSlices(ids=cells["channel"], layer=call.layer))
     graph.blocks.append(cells["channel"])
 
 
-def permute(graph: ChannelGraph, call: Call) -> Result:
+def permute(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Permute."""
     x = graph.signal(call["self"])
     return Signal(shape=call.shape, cells=x.cells.transpose([axis % len(x.shape) for axis in call["dims"]]))
 
 
-def transpose(graph: ChannelGraph, call: Call) -> Result:
+def transpose(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Swap two axes."""
     x = graph.signal(call["self"])
     ndim = len(x.shape)
@@ -49,13 +49,13 @@ def transpose(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=x.cells.swapaxes(first, second))
 
 
-def move_axes(graph: ChannelGraph, call: Call) -> Result:
+def move_axes(graph: ChannelGraph, call: OperatorCall) -> Result:
     """movedim, moveaxis: some axes to other places."""
     x = graph.signal(call["self"])
     return Signal(shape=call.shape, cells=np.moveaxis(x.cells, call["source"], call["destination"]))
 
 
-def expand_to(graph: ChannelGraph, call: Call) -> Result:
+def expand_to(graph: ChannelGraph, call: OperatorCall) -> Result:
     """expand, expand_as: axes of length 1 repeat."""
     x = graph.signal(call["self"])
     missing = len(call.shape) - len(x.shape)
@@ -63,7 +63,7 @@ def expand_to(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=x.cells.reshape((1,) * missing + x.cells.shape))
 
 
-def cat(graph: ChannelGraph, call: Call) -> Result:
+def cat(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Concatenate along an axis. Parts that do not tell its indices apart are spelled out next to those that do."""
     parts = [graph.signal(item) for item in call["tensors"]]
     parts = [part for part in parts if part.shape != (0,)]  # torch accepts and ignores these
@@ -89,7 +89,7 @@ def _spatial(parts: list[Signal], axis: int) -> bool:
     return all(any(n > 1 for a, n in enumerate(part.cells.shape) if a != axis) for part in parts if part.tracked)
 
 
-def _joined_along(graph: ChannelGraph, call: Call, pieces: list[Cells], axis: int) -> Result:
+def _joined_along(graph: ChannelGraph, call: OperatorCall, pieces: list[Cells], axis: int) -> Result:
     """Tokens beside tokens: the channels of all parts are one."""
     rows = [piece.take([0], axis) for piece in pieces]
     result = rows[0].copy()
@@ -101,7 +101,7 @@ def _joined_along(graph: ChannelGraph, call: Call, pieces: list[Cells], axis: in
     return Signal(shape=call.shape, cells=result)
 
 
-def stack(graph: ChannelGraph, call: Call) -> Result:
+def stack(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Concatenate along a new axis: parts stay apart along it."""
     parts = [graph.signal(item) for item in call["tensors"]]
     axis = call["dim"] % len(call.shape)
@@ -111,7 +111,7 @@ def stack(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=cells)
 
 
-def split(graph: ChannelGraph, call: Call) -> Result:
+def split(graph: ChannelGraph, call: OperatorCall) -> Result:
     """chunk, split, split_with_sizes, unbind, tensor_split: pieces of one axis."""
     x = graph.signal(call["self"])
     ndim = len(x.shape)
@@ -128,7 +128,7 @@ def split(graph: ChannelGraph, call: Call) -> Result:
     if x.tracked and x.cells.shape[axis] > 1:
         _note_sizes(graph, call, x)
         if unbind:
-            graph.demands.append(Block(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
+            graph.demands.append(WholeSlices(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
         elif len(set(widths)) == 1:
             pieces = [np.moveaxis(result.channel, axis, -1) for result in results]
             for index in np.ndindex(pieces[0].shape[:-1]):
@@ -139,7 +139,7 @@ def split(graph: ChannelGraph, call: Call) -> Result:
     return tuple(results)
 
 
-def slice_axis(graph: ChannelGraph, call: Call) -> Result:
+def slice_axis(graph: ChannelGraph, call: OperatorCall) -> Result:
     """x[start:end:step] along one axis. Where it cuts channels, its bounds are numbers, so they stay."""
     x = graph.signal(call["self"])
     axis = call["dim"] % len(x.shape)
@@ -152,17 +152,17 @@ def slice_axis(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=cells)
 
 
-def select(graph: ChannelGraph, call: Call) -> Result:
+def select(graph: ChannelGraph, call: OperatorCall) -> Result:
     """x[i] along one axis: no index of that axis may go."""
     x = graph.signal(call["self"])
     axis = call["dim"] % len(x.shape)
     if x.cells.shape[axis] > 1 and x.tracked:
-        graph.demands.append(Block(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
+        graph.demands.append(WholeSlices(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
     index = 0 if x.cells.shape[axis] == 1 else call["index"] % x.shape[axis]
     return Signal(shape=call.shape, cells=x.cells.take([index], axis).squeeze(axis))
 
 
-def index(graph: ChannelGraph, call: Call) -> Result:
+def index(graph: ChannelGraph, call: OperatorCall) -> Result:
     """x[tensor]: rows of a table along axis 0, or pixels; indexing channels keeps them."""
     x = graph.signal(call["self"])
     indices = call["indices"]
@@ -179,10 +179,10 @@ def index(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=x.cells.reshape(shape))
 
 
-def unmoved(reorder: Callable[[Cells, Call], Cells]) -> Rule:
+def unmoved(reorder: Callable[[Cells, OperatorCall], Cells]) -> Rule:
     """A rule for roll and flip, which reorder axes; where those are channels, they stay."""
 
-    def rule(graph: ChannelGraph, call: Call) -> Result:
+    def rule(graph: ChannelGraph, call: OperatorCall) -> Result:
         x = graph.signal(call["self"])
         dims = call["dims"] or range(len(x.shape))
         if any(x.cells.shape[axis] > 1 for axis in dims):

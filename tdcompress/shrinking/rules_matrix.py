@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdcompress.shrinking.calls import Call, Result, Rule, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
 from tdcompress.shrinking.cells import Signal, along, blank, channel_vector
 from tdcompress.shrinking.channels import ChannelGraph, Flags, Matrix, Parameter, layer_name
 from tdcompress.shrinking.demands import AtLeastOne, Groups, MatrixReader
@@ -14,7 +14,7 @@ from tdcompress.shrinking.kernel_taps import by_tap, shifts
 from tdcompress.shrinking.rules_attention import matmul
 
 
-def linear(graph: ChannelGraph, call: Call) -> Result:
+def linear(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Y = x W^T + b over the last axis; W is (O, I)."""
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its weight is computed, not a parameter")
@@ -22,7 +22,7 @@ def linear(graph: ChannelGraph, call: Call) -> Result:
     return _apply(graph, call, matrix, call["input"], call["bias"], axis=-1)
 
 
-def product(graph: ChannelGraph, call: Call) -> Result:
+def product(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Y = x W over the last axis, W a parameter (I, O) by itself; products of computed tensors are attention's."""
     x, weight = call.tensors()
     if not isinstance(weight, Parameter) or graph.state[weight.name].ndim != 2:
@@ -30,14 +30,14 @@ def product(graph: ChannelGraph, call: Call) -> Result:
     return _apply(graph, call, graph.matrix(weight, out_axis=1), x, None, axis=-1)
 
 
-def product_with_bias(graph: ChannelGraph, call: Call) -> Result:
+def product_with_bias(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Y = b + x W, W a parameter (I, O): addmm, as HuggingFace's ``Conv1D`` has it."""
     if not isinstance(call["mat2"], Parameter) or call["alpha"] != 1 or call["beta"] != 1:
         return untracked(graph, call, "this kind of product is not handled")
     return _apply(graph, call, graph.matrix(call["mat2"], out_axis=1), call["mat1"], call["self"], axis=-1)
 
 
-def convolution(graph: ChannelGraph, call: Call) -> Result:
+def convolution(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Convolution of 1, 2 or 3 dimensions; W is (O, I / groups, kernel)."""
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its weight is computed, not a parameter")
@@ -51,7 +51,7 @@ def convolution(graph: ChannelGraph, call: Call) -> Result:
     return _apply(graph, call, matrix, call["input"], call["bias"], axis=1 - weight.ndim, no_fold=no_fold)
 
 
-def transposed_convolution(graph: ChannelGraph, call: Call) -> Result:
+def transposed_convolution(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Transposed convolution; W is (I, O / groups, kernel). Its borders see fewer taps, so only 1x1 kernels fold constants."""
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its weight is computed, not a parameter")
@@ -64,7 +64,7 @@ def transposed_convolution(graph: ChannelGraph, call: Call) -> Result:
     return _apply(graph, call, matrix, call["input"], call["bias"], axis=1 - weight.ndim, no_fold=no_fold)
 
 
-def embedding(graph: ChannelGraph, call: Call) -> Result:
+def embedding(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Rows of a table (V, D), one per index: D channels are made, the V rows stay."""
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its table is computed, not a parameter")
@@ -80,7 +80,7 @@ def embedding(graph: ChannelGraph, call: Call) -> Result:
 
 def _apply(
     graph: ChannelGraph,
-    call: Call,
+    call: OperatorCall,
     matrix: Matrix,
     operand: Signal | Parameter,
     bias: Signal | Parameter | None,
@@ -134,7 +134,7 @@ def _constants(reader: MatrixReader, weight: Tensor) -> tuple[Flags, NDArray[np.
     return known.ravel(), values.ravel()
 
 
-def _tie_depthwise(graph: ChannelGraph, matrix: Matrix, call: Call) -> None:
+def _tie_depthwise(graph: ChannelGraph, matrix: Matrix, call: OperatorCall) -> None:
     """A group with one input goes as a whole; wider groups narrow equally."""
     if matrix.inputs.shape[1] == 1 or matrix.outputs.shape[1] == 1:
         graph.unify(matrix.inputs[:, :1], matrix.outputs, call.layer)

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import Call, Result, Rule, sees_alone, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, sees_alone, untracked
 from tdcompress.shrinking.cells import MIXED, Cells, Signal, along, channel_vector, forget, plain
-from tdcompress.shrinking.channels import Affine, ChannelGraph, Parameter, constant
+from tdcompress.shrinking.channels import BatchNormAffine, ChannelGraph, Parameter, constant
 from tdcompress.shrinking.demands import AllOrNone
 
 
-def batch_norm(graph: ChannelGraph, call: Call) -> Result:
+def batch_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Y = (x - mean) / sqrt(var + eps) * weight + bias per channel of axis 1, with the stored statistics."""
     x = graph.signal(call["input"])
     if call["running_mean"] is None or call["running_var"] is None:
@@ -37,14 +37,14 @@ def batch_norm(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=x.shape, cells=constant(cells, np.where(cells["known"], value, bias), known))
 
 
-def batch_norm_functional(graph: ChannelGraph, call: Call) -> Result:
+def batch_norm_functional(graph: ChannelGraph, call: OperatorCall) -> Result:
     """The functional form, which returns the (empty) batch statistics too."""
     result = batch_norm(graph, call)
     assert isinstance(result, Signal)
     return (result, *(plain(value.shape) for value in call.node.meta["val"][1:]))
 
 
-def instance_norm(graph: ChannelGraph, call: Call) -> Result:
+def instance_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Each channel of each sample is normalised with its own statistics, so channels stay apart; a constant becomes the bias."""
     x = graph.signal(call["input"])
     if not call["use_input_stats"]:
@@ -52,7 +52,7 @@ def instance_norm(graph: ChannelGraph, call: Call) -> Result:
     return _self_normalised(graph, call, x)
 
 
-def layer_norm(graph: ChannelGraph, call: Call) -> Result:
+def layer_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Statistics over the last axes, RMSNorm's too: a channel less would change them, so what is normalised together stays."""
     x = graph.signal(call["input"])
     axes = range(len(x.shape) - len(call["normalized_shape"]), len(x.shape))
@@ -65,7 +65,7 @@ def layer_norm(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=x.shape, cells=cells)
 
 
-def group_norm(graph: ChannelGraph, call: Call) -> Result:
+def group_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Mean and variance over groups of channels of axis 1: a group goes as a whole, or stays as a whole."""
     x = graph.signal(call["input"])
     groups = int(call["num_groups"])
@@ -87,14 +87,14 @@ def group_norm(graph: ChannelGraph, call: Call) -> Result:
     return _scaled(graph, call, x, forget(along(constant(vector, value, known), 1, len(x.shape)), unit=True))
 
 
-def _self_normalised(graph: ChannelGraph, call: Call, x: Signal) -> Signal:
+def _self_normalised(graph: ChannelGraph, call: OperatorCall, x: Signal) -> Signal:
     """Normalise each channel with its own present statistics: a constant becomes 0, then the bias."""
     cells = constant(x.cells, np.zeros(x.cells.shape), x.cells["known"])
     _remember(graph, call, cells)
     return _scaled(graph, call, x, cells)
 
 
-def _scaled(graph: ChannelGraph, call: Call, x: Signal, cells: Cells) -> Signal:
+def _scaled(graph: ChannelGraph, call: OperatorCall, x: Signal, cells: Cells) -> Signal:
     """Multiply by the weight and add the bias, per channel of axis 1, where the layer has them."""
     for key in ("weight", "bias"):
         if call[key] is None:
@@ -110,11 +110,11 @@ def _scaled(graph: ChannelGraph, call: Call, x: Signal, cells: Cells) -> Signal:
     return Signal(shape=x.shape, cells=cells)
 
 
-def _remember(graph: ChannelGraph, call: Call, cells: Cells) -> None:
+def _remember(graph: ChannelGraph, call: OperatorCall, cells: Cells) -> None:
     """Note whose units a BatchNorm's affine sees."""
     if isinstance(call["weight"], Parameter) and isinstance(call["bias"], Parameter):
         vector = channel_vector(cells, 1)[1]
-        graph.affines.append(Affine(weight=call["weight"].name, bias=call["bias"].name, units=vector["unit"]))
+        graph.affines.append(BatchNormAffine(weight=call["weight"].name, bias=call["bias"].name, units=vector["unit"]))
 
 
 RULES: Mapping[str, Rule] = {

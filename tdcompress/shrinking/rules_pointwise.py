@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from tdcompress.shrinking.calls import Call, Rule, base_name
+from tdcompress.shrinking.calls import OperatorCall, Rule, base_name
 from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, forget
 from tdcompress.shrinking.channels import ChannelGraph, Flags, Parameter, constant
 
 
-def pointwise(graph: ChannelGraph, call: Call) -> Signal:
+def pointwise(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """Any elementwise operator, with torch's broadcasting."""
     names = [name for name, value in call.arguments.items() if isinstance(value, Signal | Parameter)]
     operands = [_aligned(graph.signal(call[name]), len(call.shape)) for name in names]
@@ -28,18 +28,18 @@ def pointwise(graph: ChannelGraph, call: Call) -> Signal:
     return Signal(shape=call.shape, cells=cells)
 
 
-def identity(graph: ChannelGraph, call: Call) -> Signal:
+def identity(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """Operators that pass their first tensor on: dropout in eval mode, contiguous, detach."""
     return graph.signal(call.tensors()[0])
 
 
-def cast(graph: ChannelGraph, call: Call) -> Signal:
+def cast(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """A change of type, also to that of a second tensor: constants pass, unless they are rounded to integers."""
     x = graph.signal(call.tensors()[0])
     return x if call.node.meta["val"].is_floating_point() else Signal(shape=x.shape, cells=forget(x.cells, value=True))
 
 
-def prelu(graph: ChannelGraph, call: Call) -> Signal:
+def prelu(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """PReLU: one slope per channel of axis 1, or one for all."""
     x, slope = graph.signal(call["self"]), graph.signal(call["weight"])
     cells = x.cells
@@ -54,7 +54,7 @@ def prelu(graph: ChannelGraph, call: Call) -> Signal:
     return Signal(shape=x.shape, cells=constant(cells, value, cells["known"] & slopes["known"]))
 
 
-def like(graph: ChannelGraph, call: Call) -> Signal:
+def like(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """A new tensor of the shape of another: it goes with its channels, and holds nothing of its values."""
     x = graph.signal(call.tensors()[0])
     value = {"zeros_like": 0.0, "ones_like": 1.0}.get(base_name(call.node.target), call.arguments.get("fill_value"))
@@ -63,7 +63,7 @@ def like(graph: ChannelGraph, call: Call) -> Signal:
     return Signal(shape=x.shape, cells=constant(cells, np.full(cells.shape, float(value or 0)), np.full(cells.shape, known)))
 
 
-def glu(graph: ChannelGraph, call: Call) -> Signal:
+def glu(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """Gated linear unit, a * sigmoid(b) of the two halves of an axis: channels of both go together."""
     x = graph.signal(call["self"])
     axis = call["dim"]
@@ -83,7 +83,7 @@ def _aligned(signal: Signal, ndim: int) -> Signal:
     return Signal(shape=(1,) * missing + signal.shape, cells=signal.cells.reshape((1,) * missing + signal.cells.shape))
 
 
-def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: Call) -> Ids:
+def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: OperatorCall) -> Ids:
     """Channels of the result; what meets is unified.
 
     An operand of real length 1 along every axis on which the result tells channels apart (a spatial gate (B, 1, H, W), one
@@ -118,7 +118,7 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
     return result
 
 
-def _evaluate(call: Call, operands: Mapping[str, Signal], cells: Cells, known: Flags) -> None:
+def _evaluate(call: OperatorCall, operands: Mapping[str, Signal], cells: Cells, known: Flags) -> None:
     """Write the constants of the result: the operator itself, in float64, on the constants of its operands."""
     if known.any() and call.node.meta["val"].is_floating_point():
         arguments = {
@@ -132,7 +132,7 @@ def _evaluate(call: Call, operands: Mapping[str, Signal], cells: Cells, known: F
         cells["known"], cells["value"] = known, np.where(known, values, 0.0)
 
 
-def _keep_zeros(call: Call, operands: Mapping[str, Signal], cells: Cells) -> None:
+def _keep_zeros(call: OperatorCall, operands: Mapping[str, Signal], cells: Cells) -> None:
     """0 times anything finite is 0, and so is 0 divided by a number."""
     op = base_name(call.node.target)
     if op in ("mul", "multiply") or (op in ("div", "divide", "true_divide") and len(operands) == 1):
@@ -140,7 +140,7 @@ def _keep_zeros(call: Call, operands: Mapping[str, Signal], cells: Cells) -> Non
             cells["known"] |= operand.cells["known"] & (operand.cells["value"] == 0)
 
 
-def functional(call: Call) -> torch._ops.OpOverload:
+def functional(call: OperatorCall) -> torch._ops.OpOverload:
     """The operator without its in-place effect."""
     target = call.node.target
     assert isinstance(target, torch._ops.OpOverload)

@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 
-from tdcompress.shrinking.calls import Call, Result, Rule
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule
 from tdcompress.shrinking.cells import Cells, Signal, channel_vector, forget
 from tdcompress.shrinking.channels import ChannelGraph, constant
 
 
-def spatial(graph: ChannelGraph, call: Call, *, dims: int, keeps_constants: bool = True) -> Result:
+def spatial(graph: ChannelGraph, call: OperatorCall, *, dims: int, keeps_constants: bool = True) -> Result:
     """An operator that mixes the last ``dims`` axes within each channel.
 
     Args:
@@ -29,7 +29,7 @@ def spatial(graph: ChannelGraph, call: Call, *, dims: int, keeps_constants: bool
     return results[0] if not isinstance(values, list | tuple) else (results[0], *(_bare(s) for s in results[1:]))
 
 
-def average_pool(graph: ChannelGraph, call: Call, *, dims: int) -> Result:
+def average_pool(graph: ChannelGraph, call: OperatorCall, *, dims: int) -> Result:
     """Average pooling; zeros of the border count in, unless told otherwise.
 
     Args:
@@ -41,7 +41,7 @@ def average_pool(graph: ChannelGraph, call: Call, *, dims: int) -> Result:
     return spatial(graph, call, dims=dims, keeps_constants=not borders and call.arguments.get("divisor_override") is None)
 
 
-def pad(graph: ChannelGraph, call: Call) -> Result:
+def pad(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Padding of pixels; other borders than zeros keep every constant, and padded channels stay."""
     x = graph.signal(call["self"])
     widths = list(call["pad"])
@@ -58,7 +58,7 @@ def pad(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=cells)
 
 
-def _without_axes(graph: ChannelGraph, cells: Cells, dims: int, call: Call) -> Cells:
+def _without_axes(graph: ChannelGraph, cells: Cells, dims: int, call: OperatorCall) -> Cells:
     """Cells that do not tell the last ``dims`` axes apart: channels there are unified, constants kept where they agree."""
     lead, tail = cells.shape[: cells.ndim - dims], cells.shape[cells.ndim - dims :]
     if all(n == 1 for n in tail):

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from tdcompress.shrinking.calls import Call, Result, Rule, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
 from tdcompress.shrinking.cells import Cells, Signal, forget
 from tdcompress.shrinking.channels import ChannelGraph, constant
 from tdcompress.shrinking.rules_pointwise import pointwise
@@ -14,7 +14,7 @@ from tdcompress.shrinking.rules_pointwise import pointwise
 Keeps = Literal["all", "zero", "none"]  # the constants that come out as they went in
 
 
-def reduce(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
+def reduce(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
     """Mean, sum, maximum, norm, ... over axes: pixels become one per channel; over channels, they all stay.
 
     Args:
@@ -40,7 +40,7 @@ def reduce(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
     return _results(call, cells)
 
 
-def along_axis(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
+def along_axis(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
     """sort, topk, cumsum, ...: one axis is read together and stays an axis; if channels lie along it, they stay.
 
     Args:
@@ -55,12 +55,12 @@ def along_axis(graph: ChannelGraph, call: Call, *, keeps: Keeps) -> Result:
     return _results(call, _kept(x.cells, keeps))
 
 
-def extremum(graph: ChannelGraph, call: Call) -> Result:
+def extremum(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Max and min: of two tensors, or over axes."""
     return pointwise(graph, call) if "other" in call.arguments else reduce(graph, call, keeps="all")
 
 
-def softmax(graph: ChannelGraph, call: Call) -> Result:
+def softmax(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Softmax over an axis reads all of it together."""
     x = graph.signal(call.tensors()[0])
     if x.cells.ndim and x.cells.shape[call["dim"]] > 1:
@@ -74,7 +74,7 @@ def _kept(cells: Cells, keeps: Keeps) -> Cells:
     return constant(cells, cells["value"], cells["known"] & (cells["value"] == 0)) if keeps == "zero" else cells
 
 
-def _results(call: Call, cells: Cells) -> Result:
+def _results(call: OperatorCall, cells: Cells) -> Result:
     """The values, and the indices or other numbers that come with them; what is no floating-point number is no constant."""
     values = call.node.meta["val"]
     signals = tuple(

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import Call, Result, Rule, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
 from tdcompress.shrinking.cells import Signal, along, channel_vector
 from tdcompress.shrinking.channels import ChannelGraph
-from tdcompress.shrinking.demands import Block
+from tdcompress.shrinking.demands import WholeSlices
 
 
-def pixel_shuffle(graph: ChannelGraph, call: Call) -> Result:
+def pixel_shuffle(graph: ChannelGraph, call: OperatorCall) -> Result:
     """(..., C r^2, H, W) -> (..., C, H r, W r): the r^2 channels that become one go together."""
     x = graph.signal(call["self"])
     if not _along_channels_only(x):
@@ -22,7 +22,7 @@ def pixel_shuffle(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=along(cells, -3, len(call.shape)))
 
 
-def pixel_unshuffle(graph: ChannelGraph, call: Call) -> Result:
+def pixel_unshuffle(graph: ChannelGraph, call: OperatorCall) -> Result:
     """(..., C, H r, W r) -> (..., C r^2, H, W): the r^2 channels that one becomes go together."""
     x = graph.signal(call["self"])
     if not _along_channels_only(x):
@@ -33,7 +33,7 @@ def pixel_unshuffle(graph: ChannelGraph, call: Call) -> Result:
     return Signal(shape=call.shape, cells=along(cells, -3, len(call.shape)))
 
 
-def channel_shuffle(graph: ChannelGraph, call: Call) -> Result:
+def channel_shuffle(graph: ChannelGraph, call: OperatorCall) -> Result:
     """(B, g n, ...) -> (B, n g, ...): the groups stay, and narrow alike."""
     x = graph.signal(call["self"])
     if x.cells.size == 1:
@@ -41,7 +41,7 @@ def channel_shuffle(graph: ChannelGraph, call: Call) -> Result:
     if x.cells.size != x.cells.shape[1]:
         return untracked(graph, call, "its pixels are told apart")
     groups = x.cells.ravel().reshape(call["groups"], -1)
-    graph.demands.append(Block(ids=groups["channel"], layer=call.layer, fixed_axes=(0,)))
+    graph.demands.append(WholeSlices(ids=groups["channel"], layer=call.layer, fixed_axes=(0,)))
     graph.couplings.append(groups["channel"].T)
     return Signal(shape=call.shape, cells=along(groups.T.ravel(), 1, len(call.shape)))
 

@@ -15,7 +15,7 @@ from tdcompress.shrinking.demands import MatrixReader, matrix_readers
 from tdcompress.shrinking.kernel_taps import shifts
 from tdcompress.sparsity.units import MATRIX_TYPES, is_transposed_linear
 
-Rows = list[int] | list[list[int]]  # indices kept along an axis; for axis 1 of a grouped weight, one list per group
+KeptIndices = list[int] | list[list[int]]  # indices kept along an axis; for axis 1 of a grouped weight, one list per group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Cut:
     """
 
     shape: tuple[int, ...]
-    keep: Mapping[int, Rows]
+    keep: Mapping[int, KeptIndices]
     groups: int = 1
 
     def apply(self, tensor: Tensor, name: str) -> Tensor:
@@ -69,7 +69,7 @@ def cuts(graph: ChannelGraph, decision: Decision, narrowable: frozenset[str]) ->
         found[name] = _matrix_cut(graph, decision, matrix)
     for name, signal in graph.raw.items():
         live = decision.final.of(signal.channel)
-        keep: dict[int, Rows] = {}
+        keep: dict[int, KeptIndices] = {}
         for axis in range(live.ndim):
             slices = live.any(tuple(a for a in range(live.ndim) if a != axis))
             if signal.tracked and not slices.all():
@@ -82,7 +82,7 @@ def _matrix_cut(graph: ChannelGraph, decision: Decision, matrix: Matrix) -> Cut:
     shape = tuple(graph.state[matrix.parameter].shape)
     live = {matrix.out_axis: decision.final.of(matrix.outputs), 1 - matrix.out_axis: decision.final.of(matrix.inputs)}
     groups = int(live[0].any(1).sum())
-    keep: dict[int, Rows] = {}
+    keep: dict[int, KeptIndices] = {}
     if not live[0].all():
         keep[0] = np.flatnonzero(live[0].ravel()).tolist()
     if not live[1].all():

@@ -44,7 +44,7 @@ class Saved:
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class ClaimState:
     """What the object of a claim says.
 
     Attributes:
@@ -68,12 +68,12 @@ class Claim:
         before: what the claim said before, or None where it is the first.
     """
 
-    def __init__(self, bucket: Bucket, name: str, what: str, pace: Pace, before: State | None, heard: float) -> None:
+    def __init__(self, bucket: Bucket, name: str, what: str, pace: Pace, before: ClaimState | None, heard: float) -> None:
         self.token = secrets.token_hex(8)
         self.before = before
         self._bucket, self._name, self._what, self._pace = bucket, name, what, pace
         owner = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-        self._state = State(owner=owner, token=self.token, saved=before.saved if before else {})
+        self._state = ClaimState(owner=owner, token=self.token, saved=before.saved if before else {})
         self._etag = ""
         self._heard = heard
         self._lost = False
@@ -170,8 +170,8 @@ class Claim:
         return found if found is not None and _state(found).token == self.token else None
 
 
-def _state(found: Object) -> State:
+def _state(found: Object) -> ClaimState:
     try:
-        return decode(State, json.loads(found.data), "claim")
+        return decode(ClaimState, json.loads(found.data), "claim")
     except ValueError:
-        return State(owner="another process", token="")
+        return ClaimState(owner="another process", token="")

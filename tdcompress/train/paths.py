@@ -99,7 +99,7 @@ class ReferencePath:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class PathChoice:
     """Which path makes a training, and why.
 
     Attributes:
@@ -120,7 +120,7 @@ def choose_path(
     device: torch.device,
     world: World,
     keep: Mapping[str, Tensor] | None,
-) -> Choice:
+) -> PathChoice:
     """Choose the path of a training.
 
     The two draw the same numbers in another order. So a training that a checkpoint takes up stays on its path.
@@ -153,15 +153,15 @@ def choose_path(
             raise ArtifactError(
                 f"the checkpoint is of the fast path, which cannot go on here: {obstacle}; remove it to train anew"
             )
-        return Choice(name=begun, reason="as the checkpoint has it")
+        return PathChoice(name=begun, reason="as the checkpoint has it")
     if asked == "fast" and obstacle:
         raise UserError(f"the fast path cannot make this training: {obstacle}")
     if asked == "reference":
-        return Choice(name="reference", reason="asked for")
+        return PathChoice(name="reference", reason="asked for")
     if asked == "fast":
-        return Choice(name="fast", reason="asked for")
+        return PathChoice(name="fast", reason="asked for")
     if obstacle:
-        return Choice(name="reference", reason=obstacle)
+        return PathChoice(name="reference", reason=obstacle)
     if device.type != "cuda":
-        return Choice(name="reference", reason=f"the device is {device.type}")
-    return Choice(name="fast", reason="all of it runs on the GPU")
+        return PathChoice(name="reference", reason=f"the device is {device.type}")
+    return PathChoice(name="fast", reason="all of it runs on the GPU")

@@ -18,7 +18,7 @@ from tdcompress.processor import Processor
 from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.samples import TrainData
 
-Asked = Literal["auto", "float32", "bfloat16"]
+AskedPrecision = Literal["auto", "float32", "bfloat16"]
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 SLOWER = 1.5
@@ -42,7 +42,7 @@ class Settled:
 
 
 def settle_precision(
-    asked: Asked,
+    asked: AskedPrecision,
     begun: Precision | None,
     *,
     device: torch.device,

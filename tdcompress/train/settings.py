@@ -6,7 +6,7 @@ from typing import get_args
 
 from tdcompress.train.average import Averaging, Kind
 from tdcompress.train.optim import LrSchedule, OptimizerSettings
-from tdcompress.train.precision import Asked
+from tdcompress.train.precision import AskedPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class TrainSettings:
     average: Kind = "none"
     average_share: float = 0.2
     average_decay: float = 0.999
-    precision: Asked = "float32"
+    precision: AskedPrecision = "float32"
     threads: int = 0
     channels_last: bool = True
     compile: bool = False
@@ -73,8 +73,8 @@ class TrainSettings:
             raise ValueError(f"label_smoothing: {self.label_smoothing} is out of range, 0 <= label_smoothing < 1")
         if self.clip_norm is not None and not 0.0 < self.clip_norm < math.inf:
             raise ValueError(f"clip_norm: {self.clip_norm} is out of range, above 0")
-        if self.precision not in get_args(Asked):
-            raise ValueError(f"precision: {self.precision!r} is no precision, one of {', '.join(get_args(Asked))}")
+        if self.precision not in get_args(AskedPrecision):
+            raise ValueError(f"precision: {self.precision!r} is no precision, one of {', '.join(get_args(AskedPrecision))}")
         self.averaging()
         if self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size = {self.batch_size}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tdcompress.errors import UserError
 from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.bundle import bundle_bytes, write_bundle
-from tdcompress.transfer.items import Item, Place, read_item
+from tdcompress.transfer.items import Item, ItemPlace, read_item
 from tdcompress.transfer.parts import OVERHEAD, write_parts
 
 SMALLEST_PART = 64 * 1024
@@ -25,7 +25,7 @@ class Exported:
     left_out: tuple[Item, ...]
 
 
-def export_items(root: Path, wanted: Sequence[Place], target: Path, part_bytes: int, max_parts: int = 1000) -> Exported:
+def export_items(root: Path, wanted: Sequence[ItemPlace], target: Path, part_bytes: int, max_parts: int = 1000) -> Exported:
     """Pack artefacts and unfinished trainings; what is packed stays where it is.
 
     Args:

@@ -54,7 +54,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ItemPlace:
     """Where an item may be: named by its stage and key, not yet read."""
 
     stage: str
@@ -66,17 +66,17 @@ class Place:
         return root / "stages" / self.stage / (self.key if self.finished else f"{self.key}{_PARTIAL}")
 
 
-def places(root: Path) -> list[Place]:
+def places(root: Path) -> list[ItemPlace]:
     """All artefacts, then what is unfinished of other keys; each by stage and key."""
-    found: dict[tuple[str, str], Place] = {}
+    found: dict[tuple[str, str], ItemPlace] = {}
     for path in sorted(root.glob("stages/*/*")):  # an artefact comes before what is left of its making
         key = path.name.removesuffix(_PARTIAL)
         if path.is_dir() and KEY.fullmatch(key) and STAGE.fullmatch(path.parent.name):
-            found.setdefault((path.parent.name, key), Place(stage=path.parent.name, key=key, finished=key == path.name))
+            found.setdefault((path.parent.name, key), ItemPlace(stage=path.parent.name, key=key, finished=key == path.name))
     return sorted(found.values(), key=lambda place: not place.finished)
 
 
-def named(there: Sequence[Place], key: str) -> list[Place]:
+def named(there: Sequence[ItemPlace], key: str) -> list[ItemPlace]:
     """The places of a key, or of the beginning of one.
 
     Raises:
@@ -89,7 +89,7 @@ def named(there: Sequence[Place], key: str) -> list[Place]:
     return found
 
 
-def read_item(store: FolderStore, place: Place) -> Item | None:
+def read_item(store: FolderStore, place: ItemPlace) -> Item | None:
     """What travels of a place; None for an unfinished folder without a whole checkpoint, which is no loss.
 
     Raises:

@@ -9,7 +9,7 @@ from tdcompress.errors import ArtifactError
 from tdcompress.pipeline import TASK
 from tdcompress.report import text
 from tdcompress.report.tables import Table, number_columns, text_columns
-from tdcompress.transfer.items import Place, newest_step, places
+from tdcompress.transfer.items import ItemPlace, newest_step, places
 
 
 def artifacts_table(root: Path) -> Table:
@@ -19,7 +19,7 @@ def artifacts_table(root: Path) -> Table:
     return Table(title="", columns=columns, rows=rows, notes=() if rows else (f"{root}: none yet",))
 
 
-def _row(root: Path, place: Place) -> tuple[str, ...]:
+def _row(root: Path, place: ItemPlace) -> tuple[str, ...]:
     folder = place.folder(root)
     described = _read(folder / MANIFEST if place.finished else folder / SCRATCH / TASK)
     step = None if place.finished else newest_step(folder)

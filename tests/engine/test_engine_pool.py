@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tdcompress.engine import pool
-from tdcompress.engine.pool import Pool
+from tdcompress.engine.pool import MemoryPool
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def read(address: int, nbytes: int) -> bytes:
 
 
 def test_arrays_are_copied_to_whole_cache_lines_one_after_the_other():
-    made = Pool()
+    made = MemoryPool()
     first = made.reserve(40)
     second = made.array(np.arange(20, dtype=np.float32)[::2])
     third = made.array(np.array([7], np.uint8))
@@ -33,7 +33,7 @@ def test_arrays_are_copied_to_whole_cache_lines_one_after_the_other():
 
 
 def test_equal_small_arrays_share_their_memory_and_large_ones_stay():
-    made = Pool()
+    made = MemoryPool()
     assert made.array(np.ones(4, np.float32)) == made.array(np.ones(4, np.float32))
     assert made.nbytes == 16
     large = np.ones(10000, np.uint8)
@@ -42,11 +42,11 @@ def test_equal_small_arrays_share_their_memory_and_large_ones_stay():
 
 
 def test_a_full_block_is_followed_by_another():
-    made = Pool()
+    made = MemoryPool()
     addresses = [made.array(np.full(5000, value, np.uint8)) for value in range(3)]
     assert len(made.blocks) == 3
     assert [read(address, 5000) for address in addresses] == [bytes([value]) * 5000 for value in range(3)]
 
 
 def test_an_empty_array_has_an_address():
-    assert Pool().array(np.empty(0, np.float32)) % 64 == 0
+    assert MemoryPool().array(np.empty(0, np.float32)) % 64 == 0

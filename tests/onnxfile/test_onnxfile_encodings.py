@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tdcompress.errors import ModelError, UnsupportedError
 from tdcompress.onnxfile.cost import own_bytes, shared_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS, frame
-from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight
 from tdcompress.onnxfile.encodings.bitmask import BITMASK
 from tdcompress.onnxfile.encodings.gap import GapCodec
 from tdcompress.onnxfile.encodings.step4 import STEP4
@@ -20,8 +20,8 @@ FLOAT32 = np.dtype(np.float32)
 PLENTY = 2**30
 
 
-def key_of(encoding: str, dtype: np.dtype = FLOAT32, stored: np.dtype | None = None) -> Key:
-    return Key(graph=0, encoding=encoding, dtype=dtype, stored=stored or dtype)
+def key_of(encoding: str, dtype: np.dtype = FLOAT32, stored: np.dtype | None = None) -> SectionKey:
+    return SectionKey(graph=0, encoding=encoding, dtype=dtype, stored=stored or dtype)
 
 
 def like(opset: int = 13) -> object:
@@ -155,12 +155,12 @@ def test_more_weights_than_int32_counts_are_refused(monkeypatch: pytest.MonkeyPa
 
 def test_keys_round_trip_through_names() -> None:
     for key in (key_of("gap8"), key_of("bitmask", FLOAT32, np.dtype(np.float16)), key_of("sparse_initializer")):
-        assert Key.of(key.prefix + "codes") == key
+        assert SectionKey.of(key.prefix + "codes") == key
     assert key_of("gap8").prefix == "tdc1.0.gap8.f4."
     assert key_of("gap4", FLOAT32, np.dtype(np.float16)).prefix == "tdc1.0.gap4.f4f2."
     for name in ("tdc1.0.gap8.f9.codes", "tdc1.x.gap8.f4.codes", "tdc1.", "tdc1.0.gap8.f4"):
         with pytest.raises(ModelError, match="not of a known format"):
-            Key.of(name)
+            SectionKey.of(name)
 
 
 def test_room_is_taken_before_memory_is() -> None:

@@ -19,7 +19,7 @@ from tdcompress.errors import ModelError
 from tdcompress.inspection import file_tables, packing_lines
 from tdcompress.onnxfile import reports
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight
 from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.levels import codebook
@@ -36,8 +36,8 @@ FLOAT32 = np.dtype(np.float32)
 BITS = {"codebook16": 4, "int8-kept": 8, "int4-kept": 4}
 
 
-def key_of(form: str, encoding: str = "gap4") -> Key:
-    return Key(graph=0, encoding=encoding, dtype=FLOAT32, stored=FLOAT32, form=form)
+def key_of(form: str, encoding: str = "gap4") -> SectionKey:
+    return SectionKey(graph=0, encoding=encoding, dtype=FLOAT32, stored=FLOAT32, form=form)
 
 
 def assert_rounded(exact: np.ndarray, rounded: np.ndarray, form: str) -> None:
@@ -199,10 +199,10 @@ def test_what_is_written_is_read(drawn: tuple[str, list[Weight]], encoding: str)
 def test_keys_round_trip_through_names() -> None:
     for form, name in {"codebook16": "f4c4", "int8-kept": "f4q8", "int4-kept": "f4q4"}.items():
         assert key_of(form).prefix == f"tdc1.0.gap4.{name}."
-        assert Key.of(key_of(form).prefix + "codes") == key_of(form)
+        assert SectionKey.of(key_of(form).prefix + "codes") == key_of(form)
     for name in ("tdc1.0.gap4.f8c4.codes", "tdc1.0.gap4.f4c8.codes", "tdc1.0.gap4.c4.codes"):
         with pytest.raises(ModelError, match="not of a known format"):
-            Key.of(name)
+            SectionKey.of(name)
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
@@ -260,4 +260,4 @@ def test_the_command_and_the_recipe_know_every_form(
     assert ExportTable(values=("float32", form)).of(form).values == form
     with pytest.raises(ValueError, match=f"'{form}' rounds the weights that are packed; set pack"):
         ExportTable(values=(form,), pack="never")
-    assert {*FORMS, "float32", "float16"} == set(get_args(reports.Values)) == set(get_args(records.Values)) - {"int8"}
+    assert {*FORMS, "float32", "float16"} == set(get_args(reports.PackValues)) == set(get_args(records.Values)) - {"int8"}

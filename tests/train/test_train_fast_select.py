@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tdcompress.sparsity.scores import filter_rows, protect_largest
 from tdcompress.sparsity.select import bottom_k
-from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.layout import VectorLayout
 from tdcompress.train.fast.select import PortableSelection, Ranked, Selection, ranks
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ SHAPES = {
     "bias": torch.Size((2,)),
 }
 PRUNABLE = ["conv", "wide", "shortcut", "linear"]
-LAYOUT = Layout.of(SHAPES, PRUNABLE, [*PRUNABLE, "head", "bias"])
+LAYOUT = VectorLayout.of(SHAPES, PRUNABLE, [*PRUNABLE, "head", "bias"])
 FILTERS = sum(SHAPES[name][0] for name in PRUNABLE)
 
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from tdcompress.engine.binding import ConvOp, Epilogue, TapGroup
-from tdcompress.engine.choose import Choice, choose_conv
+from tdcompress.engine.choose import KernelChoice, choose_conv
 from tdcompress.engine.layout import Layout, planes
 from tdcompress.engine.lower.state import LayerRecord, Lowering, Place, act_structure
-from tdcompress.engine.steps import NO_ACT, Conv, Network, Shape, Source
+from tdcompress.engine.steps import NO_ACTIVATION, Conv, ConvSource, Network, Shape
 from tdcompress.engine.tables import PlacedSource, Taps, dense_table, make_taps, row_range, sparse_table
 
 
-def _phase_shape(source: Source, shape: Shape) -> Shape:
+def _phase_shape(source: ConvSource, shape: Shape) -> Shape:
     channels, height, width = shape
     stride_y, stride_x = source.strides
     return channels * stride_y * stride_x, -(-height // stride_y), -(-width // stride_x)
@@ -52,7 +52,7 @@ def wanted_layouts(network: Network) -> dict[str, list[Layout]]:
     return wanted
 
 
-def _choose(step: Conv, state: Lowering) -> Choice:
+def _choose(step: Conv, state: Lowering) -> KernelChoice:
     weights = sum(source.weight.size for source in step.sources)
     zeros = weights - sum(int(np.count_nonzero(source.weight)) for source in step.sources)
     groups = step.sources[0].groups
@@ -120,7 +120,7 @@ def lower_conv(state: Lowering, step: Conv) -> None:
         epilogue = Epilogue(bias=state.pointer(step.bias), act=act_structure(step.act))
         if step.second:
             epilogue.scale2, epilogue.shift2 = state.pointer(step.second.scale), state.pointer(step.second.shift)
-        epilogue.act2 = act_structure(step.second.act if step.second else NO_ACT)
+        epilogue.act2 = act_structure(step.second.act if step.second else NO_ACTIVATION)
         for name, place in (("residual", residual), ("output", output), ("output2", second)):
             if place is not None:
                 setattr(epilogue, name, place.tensor())
@@ -135,7 +135,7 @@ def lower_conv(state: Lowering, step: Conv) -> None:
     state.call(f"conv_{choice.kernel}", reads, writes, fill)
 
 
-def _fill_tables(state: Lowering, step: Conv, op: ConvOp, inputs: list[Place], grid: Layout, choice: Choice) -> None:
+def _fill_tables(state: Lowering, step: Conv, op: ConvOp, inputs: list[Place], grid: Layout, choice: KernelChoice) -> None:
     origin = inputs[0].buffer.start + inputs[0].layout.first
     sources = [
         PlacedSource(

@@ -38,7 +38,7 @@ from tdcompress.engine.steps import (
     Affine,
     Binary,
     Concat,
-    Constant,
+    ConstantTensor,
     Conv,
     Floats,
     Linear,
@@ -333,7 +333,7 @@ def _concat_channels(state: Lowering, x: Place, y: Place, first: int) -> None:
     state.call("copy", [x], [y], fill)
 
 
-def _constant(state: Lowering, step: Constant) -> None:
+def _constant(state: Lowering, step: ConstantTensor) -> None:
     state.constant(step.output, step.value)
 
 
@@ -369,7 +369,7 @@ LOWERINGS: Mapping[type[Step], Callable[[Lowering, Any], None]] = MappingProxyTy
         Affine: _affine,
         Binary: _binary,
         Concat: _concat,
-        Constant: _constant,
+        ConstantTensor: _constant,
         Conv: lower_conv,
         Linear: _linear,
         Lookup: lower_lookup,

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field, replace
 from tdcompress.engine.binding import ACTIVATIONS, DTYPES, Act, CopyOp, InstructionSet, SplitOp, Tensor
 from tdcompress.engine.layout import Layout, plain
 from tdcompress.engine.memory import Buffer, Use
-from tdcompress.engine.pool import Pool
+from tdcompress.engine.pool import MemoryPool
 from tdcompress.engine.read import Array
-from tdcompress.engine.steps import Act as StepAct
-from tdcompress.engine.steps import Network, Shape, Step
+from tdcompress.engine.steps import Activation, Network, Shape, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call:
+class KernelCall:
     """One kernel call; `fill` makes the descriptor once all buffers have their places."""
 
     kind: str
@@ -82,8 +81,8 @@ class Lowering:
     wanted: Mapping[str, Sequence[Layout]]
     homes: dict[str, Place] = field(default_factory=dict)
     copies: dict[tuple[object, ...], Place] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
-    pool: Pool = field(default_factory=Pool)
+    calls: list[KernelCall] = field(default_factory=list)
+    pool: MemoryPool = field(default_factory=MemoryPool)
     records: list[LayerRecord] = field(default_factory=list)
     constants: list[Array] = field(default_factory=list)
 
@@ -115,7 +114,7 @@ class Lowering:
             fill: gives the descriptor, once addresses are known.
         """
         use = Use(reads=tuple(place.buffer for place in reads), writes=tuple(place.buffer for place in writes))
-        self.calls.append(Call(kind=kind, use=use, fill=fill))
+        self.calls.append(KernelCall(kind=kind, use=use, fill=fill))
 
     def new(self, layout: Layout) -> Place:
         """Fresh memory in the arena."""
@@ -209,6 +208,6 @@ class Lowering:
         return self.copies[key]
 
 
-def act_structure(act: StepAct) -> Act:
+def act_structure(act: Activation) -> Act:
     """The C structure of an activation."""
     return Act(kind=ACTIVATIONS.index(act.kind), a=act.a, b=act.b)

@@ -11,40 +11,40 @@ import numpy as np
 
 from tdcompress.engine.constants import axes_of
 from tdcompress.engine.read import Node
-from tdcompress.engine.steps import Act, Affine, Binary, Floats, Reduce, Shape, View
+from tdcompress.engine.steps import Activation, Affine, Binary, Floats, Reduce, Shape, View
 from tdcompress.engine.translate.state import Translation, Translator
 from tdcompress.errors import UnsupportedError
 
-SQUARED = Act(kind="squared")
+SQUARED = Activation(kind="squared")
 """No activation of the kernels: the product of a tensor with itself."""
 
 
-def _act(state: Translation, node: Node, make: Callable[[Translation, Node], Act]) -> None:
+def _act(state: Translation, node: Node, make: Callable[[Translation, Node], Activation]) -> None:
     state.add(Affine(name=node.name, output=node.outputs[0], x=node.inputs[0], act=make(state, node)), state.shape(node, 0))
 
 
 def _plain(kind: str) -> Translator:
-    return partial(_act, make=lambda state, node: Act(kind=kind))
+    return partial(_act, make=lambda state, node: Activation(kind=kind))
 
 
-def _clip(state: Translation, node: Node) -> Act:
+def _clip(state: Translation, node: Node) -> Activation:
     bounds = []
     for index, default in ((1, -np.inf), (2, np.inf)):
         bound = state.constant(node, index)
         bounds.append(default if bound is None else float(bound.reshape(())))
-    return Act(kind="clip", a=bounds[0], b=bounds[1])
+    return Activation(kind="clip", a=bounds[0], b=bounds[1])
 
 
-def _leaky(state: Translation, node: Node) -> Act:
-    return Act(kind="leaky", a=float(node.attributes.get("alpha", 0.01)))
+def _leaky(state: Translation, node: Node) -> Activation:
+    return Activation(kind="leaky", a=float(node.attributes.get("alpha", 0.01)))
 
 
-def _hard_sigmoid(state: Translation, node: Node) -> Act:
-    return Act(kind="hardsigmoid", a=float(node.attributes.get("alpha", 0.2)), b=float(node.attributes.get("beta", 0.5)))
+def _hard_sigmoid(state: Translation, node: Node) -> Activation:
+    return Activation(kind="hardsigmoid", a=float(node.attributes.get("alpha", 0.2)), b=float(node.attributes.get("beta", 0.5)))
 
 
-def _hard_swish(state: Translation, node: Node) -> Act:
-    return Act(kind="hardswish", a=1 / 6, b=0.5)
+def _hard_swish(state: Translation, node: Node) -> Activation:
+    return Activation(kind="hardswish", a=1 / 6, b=0.5)
 
 
 def operands(state: Translation, node: Node, indices: Sequence[int]) -> tuple[list[str | Floats], list[Shape]]:
@@ -112,7 +112,7 @@ def _mean(state: Translation, node: Node) -> None:
     state.add(Binary(name=node.name, output=node.outputs[0], kind="mul", a=total, b=share), state.shapes[total])
 
 
-def _reduce(state: Translation, node: Node, kind: str, before: Act | None = None, after: Act | None = None) -> None:
+def _reduce(state: Translation, node: Node, kind: str, before: Activation | None = None, after: Activation | None = None) -> None:
     """Over axes of act(x), or of x * x for `before` SQUARED; an activation after it."""
     shape, x = state.shape(node, 0), node.inputs[0]
     axes = axes_of([None, state.constant(node, 1)], node, 1)
@@ -149,8 +149,8 @@ def _prelu(state: Translation, node: Node) -> None:
     if np.broadcast_shapes(slope.shape, shape) != shape:
         raise UnsupportedError(f"{node.label}: a slope of shape {list(slope.shape)}; use the onnxruntime backend")
     positive, negative, scaled = (state.own_name(node, purpose) for purpose in ("positive", "negative", "scaled"))
-    state.add(Affine(name=node.name, output=positive, x=x, act=Act(kind="relu")), shape)
-    state.add(Affine(name=node.name, output=negative, x=x, act=Act(kind="clip", a=-np.inf, b=0.0)), shape)
+    state.add(Affine(name=node.name, output=positive, x=x, act=Activation(kind="relu")), shape)
+    state.add(Affine(name=node.name, output=negative, x=x, act=Activation(kind="clip", a=-np.inf, b=0.0)), shape)
     state.add(Binary(name=node.name, output=scaled, kind="mul", a=negative, b=slope), shape)
     state.add(Binary(name=node.name, output=node.outputs[0], kind="add", a=positive, b=scaled), shape)
 
@@ -162,7 +162,7 @@ def _gelu(state: Translation, node: Node) -> None:
     shape, x = state.shape(node, 0), node.inputs[0]
     erf, gate, half = (state.own_name(node, purpose) for purpose in ("erf", "gate", "half"))
     root, one, factor = (np.array([value], np.float32) for value in (np.sqrt(0.5), 1.0, 0.5))
-    state.add(Binary(name=node.name, output=erf, kind="mul", a=x, b=root, act=Act(kind="erf")), shape)
+    state.add(Binary(name=node.name, output=erf, kind="mul", a=x, b=root, act=Activation(kind="erf")), shape)
     state.add(Binary(name=node.name, output=gate, kind="add", a=erf, b=one), shape)
     state.add(Binary(name=node.name, output=half, kind="mul", a=x, b=factor), shape)
     state.add(Binary(name=node.name, output=node.outputs[0], kind="mul", a=half, b=gate), shape)
@@ -177,10 +177,10 @@ def _elu(state: Translation, node: Node) -> None:
     positive, negative, power, less, scaled = (
         state.own_name(node, p) for p in ("positive", "negative", "power", "less", "scaled")
     )
-    state.add(Affine(name=node.name, output=positive, x=x, act=Act(kind="relu")), shape)
-    state.add(Affine(name=node.name, output=negative, x=x, act=Act(kind="clip", a=-np.inf, b=0.0)), shape)
+    state.add(Affine(name=node.name, output=positive, x=x, act=Activation(kind="relu")), shape)
+    state.add(Affine(name=node.name, output=negative, x=x, act=Activation(kind="clip", a=-np.inf, b=0.0)), shape)
     divisor = np.array([scale], np.float32)
-    state.add(Binary(name=node.name, output=power, kind="div", a=negative, b=divisor, act=Act(kind="exp")), shape)
+    state.add(Binary(name=node.name, output=power, kind="div", a=negative, b=divisor, act=Activation(kind="exp")), shape)
     state.add(Binary(name=node.name, output=less, kind="sub", a=power, b=np.ones(1, np.float32)), shape)
     state.add(Binary(name=node.name, output=scaled, kind="mul", a=less, b=np.array([alpha], np.float32)), shape)
     total = node.outputs[0] if gamma == 1 else state.own_name(node, "total")
@@ -195,12 +195,12 @@ def _softplus(state: Translation, node: Node) -> None:
     shape, x = state.shape(node, 0), node.inputs[0]
     names = ("positive", "size", "against", "power", "logarithm")
     positive, size, against, power, logarithm = (state.own_name(node, purpose) for purpose in names)
-    state.add(Affine(name=node.name, output=positive, x=x, act=Act(kind="relu")), shape)
-    state.add(Affine(name=node.name, output=size, x=x, act=Act(kind="abs")), shape)
-    state.add(Affine(name=node.name, output=against, x=size, act=Act(kind="neg")), shape)
-    state.add(Affine(name=node.name, output=power, x=against, act=Act(kind="exp")), shape)
+    state.add(Affine(name=node.name, output=positive, x=x, act=Activation(kind="relu")), shape)
+    state.add(Affine(name=node.name, output=size, x=x, act=Activation(kind="abs")), shape)
+    state.add(Affine(name=node.name, output=against, x=size, act=Activation(kind="neg")), shape)
+    state.add(Affine(name=node.name, output=power, x=against, act=Activation(kind="exp")), shape)
     one = np.ones(1, np.float32)
-    state.add(Binary(name=node.name, output=logarithm, kind="add", a=power, b=one, act=Act(kind="log")), shape)
+    state.add(Binary(name=node.name, output=logarithm, kind="add", a=power, b=one, act=Activation(kind="log")), shape)
     state.add(Binary(name=node.name, output=node.outputs[0], kind="add", a=positive, b=logarithm), shape)
 
 
@@ -208,7 +208,7 @@ def _softsign(state: Translation, node: Node) -> None:
     """As x / (1 + |x|)."""
     shape, x = state.shape(node, 0), node.inputs[0]
     size, divisor = state.own_name(node, "size"), state.own_name(node, "divisor")
-    state.add(Affine(name=node.name, output=size, x=x, act=Act(kind="abs")), shape)
+    state.add(Affine(name=node.name, output=size, x=x, act=Activation(kind="abs")), shape)
     state.add(Binary(name=node.name, output=divisor, kind="add", a=size, b=np.ones(1, np.float32)), shape)
     state.add(Binary(name=node.name, output=node.outputs[0], kind="div", a=x, b=divisor), shape)
 
@@ -236,9 +236,9 @@ ARITHMETIC: Mapping[str, Translator] = MappingProxyType(
         "PRelu": _prelu,
         "Pow": partial(_binary, kind="pow"),
         "Reciprocal": _plain("reciprocal"),
-        "ReduceL1": partial(_reduce, kind="sum", before=Act(kind="abs")),
-        "ReduceL2": partial(_reduce, kind="sum", before=SQUARED, after=Act(kind="sqrt")),
-        "ReduceLogSum": partial(_reduce, kind="sum", after=Act(kind="log")),
+        "ReduceL1": partial(_reduce, kind="sum", before=Activation(kind="abs")),
+        "ReduceL2": partial(_reduce, kind="sum", before=SQUARED, after=Activation(kind="sqrt")),
+        "ReduceLogSum": partial(_reduce, kind="sum", after=Activation(kind="log")),
         "ReduceMax": partial(_reduce, kind="max"),
         "ReduceMean": partial(_reduce, kind="mean"),
         "ReduceMin": partial(_reduce, kind="min"),

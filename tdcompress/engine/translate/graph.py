@@ -17,7 +17,7 @@ import numpy as np
 from tdcompress.engine.constants import evaluate
 from tdcompress.engine.provenance import DERIVED, IS_BATCH, marks_of_shape, places_depend, trace
 from tdcompress.engine.read import Graph, Node
-from tdcompress.engine.steps import Constant, Network, Shape, View
+from tdcompress.engine.steps import ConstantTensor, Network, Shape, View
 from tdcompress.engine.translate.arithmetic import ARITHMETIC
 from tdcompress.engine.translate.layers import LAYERS
 from tdcompress.engine.translate.logic import LOGIC
@@ -90,7 +90,7 @@ def _same_for_every_image(state: Translation, node: Node) -> None:
     value = evaluate(node, inputs, state.opset)[0]
     if value.dtype != np.float32:
         state.refuse_batch(node, where)
-    state.add(Constant(name=node.name, output=node.outputs[0], value=value), value.shape)
+    state.add(ConstantTensor(name=node.name, output=node.outputs[0], value=value), value.shape)
 
 
 def translate(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None) -> Network:

@@ -10,11 +10,12 @@ import numpy as np
 
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import (
-    NO_ACT,
-    Act,
+    NO_ACTIVATION,
+    Activation,
     Affine,
     Binary,
     Conv,
+    ConvSource,
     Floats,
     Linear,
     MatMul,
@@ -22,7 +23,6 @@ from tdcompress.engine.steps import (
     Reduce,
     Shape,
     Softmax,
-    Source,
     View,
 )
 from tdcompress.engine.translate.state import Translation, Translator
@@ -104,7 +104,7 @@ def _conv(state: Translation, node: Node) -> None:
     if flat:
         strides, dilations, pads, out = [1, *strides], [1, *dilations], [0, pads[0], 0, pads[1]], [1, *out]
     bias = state.constant(node, 2)
-    source = Source(
+    source = ConvSource(
         x=x,
         weight=weight,
         strides=(strides[0], strides[1]),
@@ -289,7 +289,7 @@ def _normalised(state: Translation, node: Node, axes: Sequence[int], scale: Floa
         state.add(Reduce(name=node.name, output=name, x=x, kind="mean", axes=tuple(axes)), reduced)
         return name
 
-    def binary(kind: str, a: str, b: str | Floats, purpose: str, *, act: Act = NO_ACT) -> str:
+    def binary(kind: str, a: str, b: str | Floats, purpose: str, *, act: Activation = NO_ACTIVATION) -> str:
         name = state.own_name(node, purpose) if purpose else node.outputs[0]
         state.add(Binary(name=node.name, output=name, kind=kind, a=a, b=b, act=act), state.shapes[a])
         return name
@@ -300,7 +300,7 @@ def _normalised(state: Translation, node: Node, axes: Sequence[int], scale: Floa
     exact = binary("sub", centred, mean(centred, "rest"), "exact")
     variance = mean(binary("mul", exact, exact, "squared"), "variance")
     epsilon = np.full((1,) * len(shape), node.attributes.get("epsilon", 1e-5), np.float32)
-    deviation = binary("add", variance, epsilon, "deviation", act=Act(kind="sqrt"))
+    deviation = binary("add", variance, epsilon, "deviation", act=Activation(kind="sqrt"))
     binary("add", binary("mul", binary("div", exact, deviation, "normal"), scale, "scaled"), shift, "")
 
 
@@ -315,7 +315,7 @@ def _lrn(state: Translation, node: Node) -> None:
     channels = np.arange(shape[0])
     apart = channels[None] - channels[:, None]
     band = ((apart >= -((size - 1) // 2)) & (apart <= size // 2)).astype(np.float32)
-    source = Source(
+    source = ConvSource(
         x=state.own_name(node, "squared"),
         weight=np.ascontiguousarray((band * np.float32(alpha / size))[:, :, None, None]),
         strides=(1, 1),

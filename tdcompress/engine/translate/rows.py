@@ -10,7 +10,7 @@ import numpy as np
 
 from tdcompress.engine.provenance import DERIVED, IS_BATCH
 from tdcompress.engine.read import Array, Node
-from tdcompress.engine.resize import COORDINATES, ROUNDINGS, Axis, Taps, cubic, linear, nearest
+from tdcompress.engine.resize import COORDINATES, ROUNDINGS, Axis, AxisTaps, cubic, linear, nearest
 from tdcompress.engine.steps import Lookup, Resample, Shape, Take, View
 from tdcompress.engine.translate.state import Translation, Translator
 from tdcompress.errors import ModelError, UnsupportedError
@@ -99,7 +99,7 @@ def _spread(state: Translation, node: Node, shape: Shape, chosen: Sequence[Array
     _resampled(state, node, shape, {axis: (indices, None) for axis, indices in enumerate(chosen) if indices is not None})
 
 
-def _resampled(state: Translation, node: Node, shape: Shape, taps: Mapping[int, Taps]) -> None:
+def _resampled(state: Translation, node: Node, shape: Shape, taps: Mapping[int, AxisTaps]) -> None:
     """Axis by axis, first those that become smaller."""
     x, sizes = node.inputs[0], list(shape)
     if math.prod(len(indices) for indices, _ in taps.values()) > _MOST_ROWS:
@@ -132,7 +132,7 @@ def _resize(state: Translation, node: Node) -> None:
             f"{node.label}: mode {mode}, {coordinates}, {rounding}, antialiased or not stretched is not handled; use the "
             "onnxruntime backend"
         )
-    taps: dict[int, Taps] = {}
+    taps: dict[int, AxisTaps] = {}
     for number, axis in enumerate(_resized_axes(state, node, shape, coordinates)):
         if axis is None:
             continue

@@ -11,7 +11,7 @@ import numpy as np
 
 from tdcompress.engine.provenance import Marks
 from tdcompress.engine.read import MAX_CONSTANT_BYTES, MAX_ELEMENTS, Array, Graph, Node
-from tdcompress.engine.steps import Constant, Floats, Shape, Step
+from tdcompress.engine.steps import ConstantTensor, Floats, Shape, Step
 from tdcompress.errors import ModelError, UnsupportedError
 
 _FLOAT32 = np.dtype(np.float32)
@@ -132,7 +132,7 @@ class Translation:
         else:
             value = np.broadcast_to(array[0] if array.ndim > len(shape) else array, shape)
         name = self.own_name(node, "constant")
-        self.add(Constant(name=node.name, output=name, value=np.ascontiguousarray(value, np.float32)), value.shape)
+        self.add(ConstantTensor(name=node.name, output=name, value=np.ascontiguousarray(value, np.float32)), value.shape)
         return name
 
     def kind(self, node: Node, index: int) -> np.dtype[Any]:

@@ -29,7 +29,7 @@ class Weight:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Key:
+class SectionKey:
     """What the weights of one section have in common.
 
     Attributes:
@@ -71,7 +71,7 @@ class Key:
         return self.form or self.stored.name
 
     @staticmethod
-    def of(name: str) -> "Key":
+    def of(name: str) -> "SectionKey":
         """The key of the section that a reserved name belongs to.
 
         Raises:
@@ -81,7 +81,7 @@ class Key:
         form = _FORMS.get(match[4], "") if match and match[3] == "f4" else ""
         if match is None or match[3] not in _DTYPES or not (form or (match[4] or match[3]) in _DTYPES):
             raise ModelError(f"{name!r} looks like a packed weight, but not of a known format; was the file edited? {RENAME}")
-        return Key(
+        return SectionKey(
             graph=int(match[1]),
             encoding=match[2],
             dtype=_DTYPES[match[3]],
@@ -135,13 +135,13 @@ class Encoding(Protocol):
     def holds(self, form: str) -> bool:
         """Whether values can be kept in this form; every encoding holds numbers as they are, ""."""
 
-    def write(self, weights: Sequence[Weight], key: Key) -> Section:
+    def write(self, weights: Sequence[Weight], key: SectionKey) -> Section:
         """Messages that make every weight known in the graph under its name.
 
         Every other name that is needed starts with `key.prefix`.
         """
 
-    def read(self, section: Section, key: Key, room: Room) -> list[Weight]:
+    def read(self, section: Section, key: SectionKey, room: Room) -> list[Weight]:
         """The weights of a section that was found in a file; every index is checked before it is used.
 
         The caller compares `write(read(section))` with the section, so nodes need no check of their own here.

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from tdcompress.errors import ModelError
-from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight, widen
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, widen
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
 
 
@@ -47,7 +47,7 @@ class _Coo:
     def holds(self, form: str) -> bool:
         return form == ""
 
-    def write(self, weights: Sequence[Weight], key: Key) -> Section:
+    def write(self, weights: Sequence[Weight], key: SectionKey) -> Section:
         prefix = key.prefix if key.narrow else ""
         section = Section()
         for weight in weights:
@@ -64,7 +64,7 @@ class _Coo:
                 section.nodes.append(widen(prefix + weight.name, weight.name, key.dtype))
         return section
 
-    def read(self, section: Section, key: Key, room: Room) -> list[Weight]:
+    def read(self, section: Section, key: SectionKey, room: Room) -> list[Weight]:
         return [
             Weight(name=sparse.values.name.removeprefix(key.prefix), array=decode_coo(sparse, room).astype(key.dtype))
             for sparse in section.sparse_initializers

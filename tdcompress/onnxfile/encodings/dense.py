@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight, widen
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, widen
 from tdcompress.onnxfile.tensors import from_array, to_array
 
 
@@ -13,14 +13,14 @@ class _Dense:
     def holds(self, form: str) -> bool:
         return form == ""
 
-    def write(self, weights: Sequence[Weight], key: Key) -> Section:
+    def write(self, weights: Sequence[Weight], key: SectionKey) -> Section:
         prefix = key.prefix if key.narrow else ""
         return Section(
             initializers=[from_array(weight.array.astype(key.stored), prefix + weight.name) for weight in weights],
             nodes=[widen(prefix + weight.name, weight.name, key.dtype) for weight in weights if key.narrow],
         )
 
-    def read(self, section: Section, key: Key, room: Room) -> list[Weight]:
+    def read(self, section: Section, key: SectionKey, room: Room) -> list[Weight]:
         weights = []
         for tensor in section.initializers:
             narrow = to_array(tensor)

@@ -18,7 +18,7 @@ import onnx
 from onnx import helper
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.onnxfile.encodings.base import Key, Room, Section, Weight, widen
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, widen
 from tdcompress.onnxfile.encodings.forms import FORMS, read_form, write_form
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
@@ -80,7 +80,7 @@ class FrameEncoding:
         """See `Encoding`."""
         return form == "" or self.codec.zero_first or FORMS[form].has_zero
 
-    def write(self, weights: Sequence[Weight], key: Key) -> Section:
+    def write(self, weights: Sequence[Weight], key: SectionKey) -> Section:
         """See `Encoding`."""
         names = Names(key.prefix)
         groups = _by_row_shape(weights)
@@ -120,7 +120,7 @@ class FrameEncoding:
         initializers = [from_array(array, names(name)) for name, array in constants.items()]
         return Section(initializers=initializers, nodes=nodes + tails)
 
-    def read(self, section: Section, key: Key, room: Room) -> list[Weight]:
+    def read(self, section: Section, key: SectionKey, room: Room) -> list[Weight]:
         """See `Encoding`."""
         names = Names(key.prefix)
         tensors = {tensor.name: tensor for tensor in section.initializers}

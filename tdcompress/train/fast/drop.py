@@ -11,7 +11,7 @@ from tdcompress.methods.base import Method
 from tdcompress.methods.targeted import TargetedUnits, TargetedWeights
 from tdcompress.sparsity.scores import protect_largest
 from tdcompress.sparsity.shares import Counts, Overall, Shares
-from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.layout import VectorLayout
 from tdcompress.train.fast.select import PortableSelection, Ranked, Selection, ranks
 
 
@@ -60,7 +60,7 @@ class WeightDropping:
         device: of the vector.
     """
 
-    def __init__(self, layout: Layout, method: TargetedWeights, device: torch.device) -> None:
+    def __init__(self, layout: VectorLayout, method: TargetedWeights, device: torch.device) -> None:
         self._method = method
         self.draws = layout.prunable_size
         ranked = RANKED[method.settings.split]
@@ -74,7 +74,7 @@ class WeightDropping:
         return self._select(vector_P, uniform, counts_C, alpha)
 
 
-def make_selection(layout: Layout, ranked: Ranked, device: torch.device) -> Selection:
+def make_selection(layout: VectorLayout, ranked: Ranked, device: torch.device) -> Selection:
     """The kernels on a GPU where Triton is there, torch's operators elsewhere.
 
     Args:
@@ -110,7 +110,7 @@ class UnitDropping:
         ValueError: an entry that belongs to two units.
     """
 
-    def __init__(self, layout: Layout, method: TargetedUnits, device: torch.device) -> None:
+    def __init__(self, layout: VectorLayout, method: TargetedUnits, device: torch.device) -> None:
         self._layout, self._method = layout, method
         groups = method.targets.groups
         self._sizes = [group.size for group in groups]
@@ -159,7 +159,7 @@ class UnitDropping:
         return squares_U.sqrt()
 
 
-def _owners(layout: Layout, method: TargetedUnits) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+def _owners(layout: VectorLayout, method: TargetedUnits) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Each entry's unit (int64 (P,), the number of units = none), and the (rows, units) that are ranked.
 
     The rows come in lists, the first filter of every group, the second, ..., so that norms are added up in the reference's order.
@@ -206,7 +206,7 @@ class Unsupported:
     reason: str
 
 
-def dropping_of(method: Method, layout: Layout, device: torch.device) -> Dropping | Unsupported:
+def dropping_of(method: Method, layout: VectorLayout, device: torch.device) -> Dropping | Unsupported:
     """The method's fast form.
 
     Args:

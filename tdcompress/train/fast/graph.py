@@ -2,7 +2,7 @@
 
 import torch
 
-from tdcompress.train.fast.program import Program
+from tdcompress.train.fast.program import StepProgram
 
 WARM_UP = 3  # steps before the capture: compiling, choosing convolution algorithms, allocating
 
@@ -14,7 +14,7 @@ class Direct:
         program: the step.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: StepProgram) -> None:
         self._program = program
 
     def run(self) -> None:
@@ -22,7 +22,7 @@ class Direct:
         self._program.step()
 
 
-class Graph:
+class CapturedStep:
     """Captures the step on the current stream's device and replays it.
 
     The generators are registered with the graph: each replay draws from the seed that they have then.
@@ -31,7 +31,7 @@ class Graph:
         program: the step; its state is as before afterwards.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: StepProgram) -> None:
         before = [tensor.clone() for tensor in program.state.tensors()]
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.layout import VectorLayout
 from tdcompress.train.fast.select import Ranked
 
 CHUNK = 4096  # scores that one program of the radix selection counts
@@ -140,7 +140,7 @@ class TritonSelection:
         device: of the vector.
     """
 
-    def __init__(self, layout: Layout, ranked: Ranked, device: torch.device) -> None:
+    def __init__(self, layout: VectorLayout, ranked: Ranked, device: torch.device) -> None:
         self._ranked = ranked
         rows = _row_table(layout, ranked)
         self._classes = [_Class(block=block, rows=torch.tensor(part, device=device)) for block, part in _by_block(rows).items()]
@@ -198,7 +198,7 @@ class TritonSelection:
         return wanted_G
 
 
-def _row_table(layout: Layout, ranked: Ranked) -> list[tuple[int, int, int, int, int]]:
+def _row_table(layout: VectorLayout, ranked: Ranked) -> list[tuple[int, int, int, int, int]]:
     """(start, fan-in, kernel, group, place in the logical order) of every filter."""
     order, place = {}, 0
     by_name = {piece.name: piece for piece in layout.matrices}

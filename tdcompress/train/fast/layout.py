@@ -92,7 +92,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class VectorLayout:
     """Where every parameter lies.
 
     Attributes:
@@ -106,7 +106,7 @@ class Layout:
     decayed: int
 
     @staticmethod
-    def of(shapes: Mapping[str, torch.Size], prunable: Sequence[str], decayed: Sequence[str]) -> "Layout":
+    def of(shapes: Mapping[str, torch.Size], prunable: Sequence[str], decayed: Sequence[str]) -> "VectorLayout":
         """Lay parameters out.
 
         Args:
@@ -122,7 +122,7 @@ class Layout:
             pieces.append(Piece(name=name, shape=shapes[name], start=start))
             start = pieces[-1].stop
         prefix = sum(shapes[name].numel() for name in decayed)
-        return Layout(pieces=tuple(pieces), prunable=tuple(prunable), decayed=prefix)
+        return VectorLayout(pieces=tuple(pieces), prunable=tuple(prunable), decayed=prefix)
 
     def __post_init__(self) -> None:
         # now: a compiler that follows ``views`` cannot enter a cached property that was not computed yet

@@ -16,11 +16,11 @@ from tdcompress.train.average import RunningAverage
 from tdcompress.train.distill import Teacher
 from tdcompress.train.evaluate import Precision
 from tdcompress.train.fast.drop import Unsupported, dropping_of
-from tdcompress.train.fast.graph import Direct, Graph
-from tdcompress.train.fast.program import Program, State
+from tdcompress.train.fast.graph import CapturedStep, Direct
+from tdcompress.train.fast.program import DeviceState, StepProgram
 from tdcompress.train.fast.support import PREFIX, layout_of
 from tdcompress.train.fast.tables import Course, EpochTable
-from tdcompress.train.fast.update import Rule
+from tdcompress.train.fast.update import UpdateRule
 from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 
@@ -76,32 +76,34 @@ class FastPath:
         )
         self._next = (0, self._course.table(0))
         self._state = self._taken_up()
-        program = Program(
+        program = StepProgram(
             network=_skeleton(net.model),
             layout=self._layout,
             dropping=dropping,
             data=data,
             settings=settings,
             precision=precision,
-            rule=Rule(optimizer=settings.optimizer, decayed=self._layout.decayed, l2=settings.l2, clip_norm=settings.clip_norm),
+            rule=UpdateRule(
+                optimizer=settings.optimizer, decayed=self._layout.decayed, l2=settings.l2, clip_norm=settings.clip_norm
+            ),
             state=self._state,
             compiled=mode == "compiled",
             teacher=teacher,
         )
         self._generators = program.generators
-        self._runner = Graph(program) if device.type == "cuda" and mode != "direct" else Direct(program)
+        self._runner = CapturedStep(program) if device.type == "cuda" and mode != "direct" else Direct(program)
         self._epoch, self._done, self._unstored = 0, 0, 0
         self.loss: float | None = None
         self._pending: deque[torch.cuda.Event] = deque()
 
-    def _taken_up(self) -> State:
+    def _taken_up(self) -> DeviceState:
         """Everything that a step needs, as network, optimizer and average have it."""
         device, layout = self._device, self._layout
         params = self._net.parameters_by_name()
         kept = {name.removeprefix(PREFIX): tensor for name, tensor in self._average.kept.items()}
         buffers = {name: value.clone() for name, value in self._net.model.named_buffers() if value.is_floating_point()}
         table = self._next[1]
-        return State(
+        return DeviceState(
             vector=layout.gather({name: parameter.detach() for name, parameter in params.items()}),
             moment=layout.gather({name: self._moment(parameter) for name, parameter in params.items()}),
             buffers=buffers,

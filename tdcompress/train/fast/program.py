@@ -12,9 +12,9 @@ from torch.func import functional_call
 from tdcompress.train.distill import Teacher
 from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.fast.drop import Dropping
-from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.layout import VectorLayout
 from tdcompress.train.fast.tables import ALPHA, AVERAGE, FROZEN, LR, ODD, EpochTable
-from tdcompress.train.fast.update import Rule, update
+from tdcompress.train.fast.update import UpdateRule, update
 from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
-class State:
+class DeviceState:
     """Everything that a step reads and changes.
 
     Attributes:
@@ -51,7 +51,7 @@ class State:
         return [self.vector, self.moment, *self.buffers.values(), *averaged, self.position, self.sums]
 
 
-class Program:
+class StepProgram:
     """The step.
 
     Args:
@@ -71,13 +71,13 @@ class Program:
         self,
         *,
         network: nn.Module,
-        layout: Layout,
+        layout: VectorLayout,
         dropping: Dropping,
         data: TrainData,
         settings: TrainSettings,
         precision: Precision,
-        rule: Rule,
-        state: State,
+        rule: UpdateRule,
+        state: DeviceState,
         compiled: bool,
         teacher: Teacher | None,
     ) -> None:
@@ -141,7 +141,7 @@ def uniform_numbers(count: int, generator: torch.Generator) -> Tensor:
 
 def _loss(
     network: nn.Module,
-    layout: Layout,
+    layout: VectorLayout,
     preprocess: nn.Module,
     settings: TrainSettings,
     precision: Precision,

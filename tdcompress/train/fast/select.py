@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tdcompress.sparsity.scores import protect_largest
-from tdcompress.train.fast.layout import Layout, Piece, Run
+from tdcompress.train.fast.layout import Piece, Run, VectorLayout
 
 Ranked = Literal["filter", "layer", "network"]
 """What is ranked together."""
@@ -27,8 +27,8 @@ class Selection(Protocol):
         Args:
             vector_P: all parameters.
             uniform_N: numbers in [0, 1), one for each prunable entry.
-            counts_C: int32, how many are candidates: of each filter, by run (`Layout.runs`); of each layer, by the prunable
-                pieces (`Layout.matrices`); or of the whole network, C = 1.
+            counts_C: int32, how many are candidates: of each filter, by run (`VectorLayout.runs`); of each layer, by the prunable
+                pieces (`VectorLayout.matrices`); or of the whole network, C = 1.
             alpha: the drop rate, a scalar.
 
         Returns:
@@ -51,7 +51,7 @@ class PortableSelection:
         ranked: what is ranked together.
     """
 
-    def __init__(self, layout: Layout, ranked: Ranked) -> None:
+    def __init__(self, layout: VectorLayout, ranked: Ranked) -> None:
         self._layout, self._ranked = layout, ranked
 
     def __call__(self, vector_P: Tensor, uniform_N: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:  # noqa: D102

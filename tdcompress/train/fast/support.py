@@ -5,7 +5,7 @@ from torch import nn
 
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train.fast.drop import Unsupported, dropping_of
-from tdcompress.train.fast.layout import Layout
+from tdcompress.train.fast.layout import VectorLayout
 from tdcompress.train.optim import decayed_parameters
 from tdcompress.train.settings import TrainSettings
 
@@ -34,9 +34,9 @@ def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
     return found.reason if isinstance(found, Unsupported) else None
 
 
-def layout_of(net: SparseNet) -> Layout:
+def layout_of(net: SparseNet) -> VectorLayout:
     """The vector of a network's parameters."""
     shapes = {name: parameter.shape for name, parameter in net.model.named_parameters()}
     prunable = [slot.parameter for slot in net.method.targets.weights]
     decayed = [name.removeprefix(PREFIX) for name in decayed_parameters(net, PREFIX)]
-    return Layout.of(shapes, prunable, decayed)
+    return VectorLayout.of(shapes, prunable, decayed)

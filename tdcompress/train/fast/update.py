@@ -9,7 +9,7 @@ from tdcompress.train.optim import OptimizerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class UpdateRule:
     """The numbers of the update.
 
     Attributes:
@@ -26,7 +26,14 @@ class Rule:
 
 
 def update(
-    rule: Rule, vector_P: Tensor, moment_P: Tensor, gradient_P: Tensor, loss: Tensor, correct: Tensor, lr: Tensor, sums: Tensor
+    rule: UpdateRule,
+    vector_P: Tensor,
+    moment_P: Tensor,
+    gradient_P: Tensor,
+    loss: Tensor,
+    correct: Tensor,
+    lr: Tensor,
+    sums: Tensor,
 ) -> None:
     """L2, clipping and SGD's step, in place; a step that is not finite changes nothing and is counted.
 
