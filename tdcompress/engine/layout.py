@@ -89,7 +89,7 @@ class Layout:
         return replace(self, halo_top=max(self.halo_top, top), halo_bottom=max(self.halo_bottom, bottom))
 
 
-def plain(shape: Shape) -> Layout:
+def plain_layout(shape: Shape) -> Layout:
     """The plain layout of a tensor: first axis as channels, last axis as width, all between as height."""
     if len(shape) < 2:
         return Layout(channels=1, height=1, width=math.prod(shape), pitch=math.prod(shape))

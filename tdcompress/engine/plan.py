@@ -12,7 +12,7 @@ import numpy as np
 from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
 from tdcompress.engine.bounds import check_call
 from tdcompress.engine.fuse import fuse
-from tdcompress.engine.layout import plain
+from tdcompress.engine.layout import plain_layout
 from tdcompress.engine.lower.conv import wanted_layouts
 from tdcompress.engine.lower.program import LOWERINGS
 from tdcompress.engine.lower.state import LayerRecord, Lowering, Place
@@ -46,7 +46,7 @@ class Plan:
 
 def _import_inputs(state: Lowering, network: Network) -> None:
     for space, (name, dtype) in enumerate(network.inputs.items(), start=1):
-        layout = plain(network.shapes[name])
+        layout = plain_layout(network.shapes[name])
         state.homes[name] = Place(buffer=Buffer(layout=layout, space=space, dtype=dtype.name), layout=layout)
 
 

@@ -35,7 +35,7 @@ def marks_of_shape(rank: int) -> Marks:
     return np.array([IS_BATCH, *[FREE] * (rank - 1)], np.int8)
 
 
-def trace(
+def trace_marks(
     node: Node,
     inputs: Sequence[Array | None],
     marks: Sequence[Marks | None],

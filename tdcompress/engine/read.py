@@ -88,7 +88,7 @@ class Graph:
     opset: int
 
 
-def to_array(tensor: onnx.TensorProto) -> Array:
+def checked_array(tensor: onnx.TensorProto) -> Array:
     """The values of a stored tensor.
 
     Raises:
@@ -170,7 +170,7 @@ def _node(proto: onnx.NodeProto, index: int) -> Node:
         elif attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
             raise UnsupportedError(f"control flow ({proto.op_type} {name!r}) is not handled; use the onnxruntime backend")
         elif attribute.type == onnx.AttributeProto.TENSOR:
-            attributes[attribute.name] = to_array(attribute.t)
+            attributes[attribute.name] = checked_array(attribute.t)
         elif attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
             attributes[attribute.name] = _to_dense(attribute.sparse_tensor)
         else:
@@ -200,7 +200,7 @@ def _branch(graph: onnx.GraphProto) -> Branch:
 
 def _constants(graph: onnx.GraphProto) -> dict[str, Array]:
     """Ordinary and sparse initializers."""
-    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    constants = {tensor.name: checked_array(tensor) for tensor in graph.initializer}
     return constants | {sparse.values.name: _to_dense(sparse) for sparse in graph.sparse_initializer}
 
 

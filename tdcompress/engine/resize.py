@@ -66,7 +66,7 @@ ROUNDINGS: Mapping[str, Callable[[Floats], Floats]] = MappingProxyType(
 """nearest_mode -> how an old coordinate is rounded."""
 
 
-def nearest(axis: Axis, coordinates: str, rounding: str) -> AxisTaps:
+def nearest_taps(axis: Axis, coordinates: str, rounding: str) -> AxisTaps:
     """The nearest old place of every new one.
 
     Args:
@@ -78,7 +78,7 @@ def nearest(axis: Axis, coordinates: str, rounding: str) -> AxisTaps:
     return np.clip(ROUNDINGS[rounding](x), 0, axis.size - 1).astype(np.int32), None
 
 
-def linear(axis: Axis, coordinates: str) -> AxisTaps:
+def linear_taps(axis: Axis, coordinates: str) -> AxisTaps:
     """The two old places beside every new one; beyond the edge, the edge."""
     x = np.clip(COORDINATES[coordinates](axis, np.arange(axis.resized, dtype=np.float32)), 0, axis.size - 1).astype(np.float32)
     before = x.astype(np.int32)
@@ -87,7 +87,7 @@ def linear(axis: Axis, coordinates: str) -> AxisTaps:
     return np.stack([before, after], 1), np.stack([np.float32(1) - share, share], 1).astype(np.float32)
 
 
-def cubic(axis: Axis, coordinates: str, a: float, *, exclude_outside: bool) -> AxisTaps:
+def cubic_taps(axis: Axis, coordinates: str, a: float, *, exclude_outside: bool) -> AxisTaps:
     """Four old places around every new one (Keys 1981, with parameter `a`); those beyond the edge are the edge, or left out.
 
     Args:

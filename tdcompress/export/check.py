@@ -14,7 +14,7 @@ from tdcompress.errors import UnsupportedError, VerificationError, one_line
 from tdcompress.export.outputs import named_outputs
 from tdcompress.onnxfile.load import in_file
 from tdcompress.onnxfile.runtime import open_session
-from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE, compare
+from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE, compare_arrays
 
 BATCHES = (1, 7, 64)
 BATCH = (0,)  # the axes that may have any length: the first
@@ -157,5 +157,5 @@ def _compare(given: NDArray[np.generic], expected: NDArray[np.generic], what: st
         if given.shape != expected.shape or given.dtype != expected.dtype or not np.array_equal(given, expected):
             raise VerificationError(f"{what}: outputs are not the same")
         return 0.0, 0.0
-    error, output, _ = compare(given, expected, what, relative)
+    error, output, _ = compare_arrays(given, expected, what, relative)
     return error, output

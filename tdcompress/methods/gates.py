@@ -25,7 +25,7 @@ def state_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def place(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor:
+def lay_along(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor:
     """Lay one number per unit along a parameter; differentiable.
 
     Args:
@@ -128,7 +128,7 @@ class Gated(Method):
             if group.name not in gates:
                 continue
             for slot in (*group.filters, *group.tied):
-                factor = place(gates[group.name], slot, params[slot.parameter], absent=1.0)
+                factor = lay_along(gates[group.name], slot, params[slot.parameter], absent=1.0)
                 earlier = factors.get(slot.parameter)
                 factors[slot.parameter] = factor if earlier is None else earlier * factor
         return factors

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from tdcompress.methods.base import Method, MethodSettings, Parameters, TrainStep
 from tdcompress.sparsity.masks import merge_selected, widen
-from tdcompress.sparsity.patterns import Pattern, check_fraction, check_pattern, lowest_in_pattern, pattern_extents, spread
+from tdcompress.sparsity.patterns import (
+    Pattern,
+    check_fraction,
+    check_pattern,
+    lowest_in_pattern,
+    pattern_extents,
+    selected_entries,
+)
 from tdcompress.sparsity.schedule import PAPER_EPOCHS, Constant, Cubic, Ramp, Schedule
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
@@ -102,7 +109,7 @@ class TargetedPattern(Targeted):
         for slot in self.targets.weights:
             rows = candidates[slot.parameter]
             rows = rows & _chance(rows, alpha, generator)
-            dropped[slot.parameter] = spread(rows, params[slot.parameter].shape, slot.axis, self.pattern)
+            dropped[slot.parameter] = selected_entries(rows, params[slot.parameter].shape, slot.axis, self.pattern)
         self.drop(params, dropped)
 
 

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tdcompress.errors import UnsupportedError
 from tdcompress.methods.base import Granularity, Method, Parameters, TrainedMethodSettings, TrainStep
-from tdcompress.methods.gates import place, shapes, state_name, weights_behind, without
+from tdcompress.methods.gates import lay_along, shapes, state_name, weights_behind, without
 from tdcompress.sparsity.scores import unit_squares
 from tdcompress.sparsity.units import Targets, is_matrix
 
@@ -112,7 +112,7 @@ class Variational(Method):
         alphas: dict[str, Tensor] = {}
         for group in self.targets.groups:
             for slot in group.filters:
-                alpha = place(log_alpha[group.name].exp(), slot, params[slot.parameter], absent=0.0)
+                alpha = lay_along(log_alpha[group.name].exp(), slot, params[slot.parameter], absent=0.0)
                 alphas[slot.parameter] = alphas[slot.parameter] + alpha if slot.parameter in alphas else alpha
         return {name: alpha * params[name].square() for name, alpha in alphas.items()}
 

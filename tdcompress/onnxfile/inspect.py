@@ -16,7 +16,7 @@ from tdcompress.onnxfile.loading import loading
 from tdcompress.onnxfile.metadata import get_metadata
 from tdcompress.onnxfile.plan import FOLDED_BYTES
 from tdcompress.onnxfile.reports import FileReport, TensorReport, ValueReport
-from tdcompress.onnxfile.tensors import Array, bound_bytes, count_zeros, is_parameter, message_bytes, value_bytes
+from tdcompress.onnxfile.tensors import Array, bound_bytes, is_parameter, message_bytes, value_bytes, zeros_in
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, sections, stored_weights
 from tdcompress.onnxfile.zero_points import zero_points
 
@@ -42,7 +42,7 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
     data = serialised(model)
     weights = [*stored_weights(model), *constant_weights(model)]
     points = zero_points(model, {weight.full_name: weight.array for weight in weights})
-    tensors = tuple(describe(weight, points.get(weight.full_name)) for weight in weights)
+    tensors = tuple(describe_weight(weight, points.get(weight.full_name)) for weight in weights)
     operators: Counter[str] = Counter()
     decoder_bytes = 0
     decoders: list[Section] = []
@@ -75,10 +75,10 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
     )
 
 
-def describe(weight: StoredWeight, zero_point: Array | None = None) -> TensorReport:
+def describe_weight(weight: StoredWeight, zero_point: Array | None = None) -> TensorReport:
     """One weight of a file; `zero_point`: what stands for 0 in it, broadcast against it, if that is not 0."""
     array, key = weight.array, weight.key
-    zeros = count_zeros(array) if zero_point is None else int(np.count_nonzero(array == zero_point))
+    zeros = zeros_in(array) if zero_point is None else int(np.count_nonzero(array == zero_point))
     kept = array.size - zeros if is_parameter(key.dtype) else array.size
     bits, table = FORMS[key.form].entropy(array[array != 0]) if key.form else (8 * value_bytes(key.stored), 0)
     return TensorReport(

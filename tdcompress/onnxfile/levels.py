@@ -38,7 +38,7 @@ def codebook(values: Array, entries: int) -> Array:
     return np.unique(means.astype(np.float32))
 
 
-def nearest(values: Array, levels: Array) -> Array:
+def nearest_level(values: Array, levels: Array) -> Array:
     """Index of the level next to each value; halfway between two, the lower one.
 
     Args:

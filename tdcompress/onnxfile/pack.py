@@ -23,7 +23,7 @@ from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpa
 from tdcompress.onnxfile.reports import PackReport, PackValues, Prefer, UnpackReport
 from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_feed
 from tdcompress.onnxfile.strip import undocumented
-from tdcompress.onnxfile.tensors import PACKABLE, count_zeros, is_parameter
+from tdcompress.onnxfile.tensors import PACKABLE, is_parameter, zeros_in
 from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights
 
@@ -228,7 +228,7 @@ def _compared(dense: onnx.ModelProto, packed: onnx.ModelProto) -> OutputDifferen
 
 
 def _has_zeros(weight: StoredWeight) -> bool:
-    return weight.array.size > 1 and is_parameter(weight.array.dtype) and count_zeros(weight.array) > 0
+    return weight.array.size > 1 and is_parameter(weight.array.dtype) and zeros_in(weight.array) > 0
 
 
 def _why_constant(weight: StoredWeight) -> str:

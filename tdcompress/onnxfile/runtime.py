@@ -58,7 +58,7 @@ def open_session(
         raise VerificationError(f"onnxruntime does not load the model: {one_line(error)}") from error
 
 
-def run(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Array]:
+def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Array]:
     """All outputs.
 
     Raises:
@@ -137,7 +137,7 @@ def compare_outputs(
     largest: dict[int, float] = {}
     lost, lost_other, compared, values = 0, 0, 0, 0
     for inputs in batches:
-        for place, (wanted, given) in enumerate(zip(run(exact, inputs), run(other, inputs), strict=True)):
+        for place, (wanted, given) in enumerate(zip(run_session(exact, inputs), run_session(other, inputs), strict=True)):
             if wanted.dtype.kind != "f":
                 continue
             finite, finite_other = np.isfinite(wanted), np.isfinite(given)
@@ -173,6 +173,6 @@ def check_section(section: Section, key: SectionKey, weights: list[Weight], like
     graph = helper.make_graph(nodes, "decoder", [], outputs, section.initializers, sparse_initializer=section.sparse_initializers)
     model = helper.make_model(graph, opset_imports=like.opset_import, ir_version=like.ir_version)
     session = open_session(model, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    for weight, decoded in zip(weights, run(session, {}), strict=True):
+    for weight, decoded in zip(weights, run_session(session, {}), strict=True):
         if decoded.dtype != weight.array.dtype or decoded.tobytes() != weight.array.tobytes():
             raise VerificationError(f"packed weight {weight.name!r} does not decode to its values; nothing was written")

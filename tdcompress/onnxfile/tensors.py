@@ -51,7 +51,7 @@ def is_parameter(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in "fV" or (dtype.kind in "iu" and dtype.itemsize == 1)  # V: what numpy itself does not know, as bfloat16
 
 
-def count_zeros(array: Array) -> int:
+def zeros_in(array: Array) -> int:
     """How many elements are 0 or -0; none where the elements are not numbers."""
     return int(np.count_nonzero(array == 0)) if array.dtype.kind in "fiubV" else 0
 

@@ -13,7 +13,7 @@ from tdcompress.npz import read_npz
 from tdcompress.onnxfile.graphs import every_node
 from tdcompress.onnxfile.load import in_file, load_model, opset
 from tdcompress.onnxfile.reports import VerifyReport
-from tdcompress.onnxfile.runtime import open_session, run
+from tdcompress.onnxfile.runtime import open_session, run_session
 from tdcompress.onnxfile.saturation import full_range_weights, saturation_note
 from tdcompress.onnxfile.tensors import Array
 from tdcompress.onnxfile.weights import constant_weights, stored_weights
@@ -70,7 +70,7 @@ def verify_onnx(
         outputs = _run_in_batches(session, inputs)
     relative = QUANTISED_TOLERANCE if is_quantised(model) else RELATIVE_TOLERANCE
     try:
-        max_error, max_output, ties = compare(outputs, expected, str(path), relative)
+        max_error, max_output, ties = compare_arrays(outputs, expected, str(path), relative)
     except VerificationError as error:
         raise VerificationError(f"{error}; {note}") if note else error from None
     return VerifyReport(
@@ -88,7 +88,7 @@ def is_quantised(model: onnx.ModelProto) -> bool:
     return any(node.op_type in _QUANTISERS for node in every_node(model))
 
 
-def compare(outputs: Array, expected: Array, what: str, relative: float = RELATIVE_TOLERANCE) -> tuple[float, float, int]:
+def compare_arrays(outputs: Array, expected: Array, what: str, relative: float = RELATIVE_TOLERANCE) -> tuple[float, float, int]:
     """(largest |difference|, largest |expected|, ties), for outputs (N, ...) that pass.
 
     Args:
@@ -146,5 +146,5 @@ def _run_in_batches(session: ort.InferenceSession, inputs: Array) -> Array:
     batch = size if isinstance(size, int) else len(inputs)
     if batch < 1 or len(inputs) % batch:
         raise ModelError(f"the model takes batches of {size}; {len(inputs)} samples do not divide into these")
-    pieces = [run(session, {values[0].name: inputs[start : start + batch]})[0] for start in range(0, len(inputs), batch)]
+    pieces = [run_session(session, {values[0].name: inputs[start : start + batch]})[0] for start in range(0, len(inputs), batch)]
     return np.concatenate(pieces)

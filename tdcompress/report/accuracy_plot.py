@@ -11,7 +11,7 @@ from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
 from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
-from tdcompress.report.spacing import spread
+from tdcompress.report.spacing import space_out
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,7 +149,7 @@ def _name_lines(axes: "Axes", names: Sequence[_Name]) -> None:
     height = LINE_HEIGHT * (high - low)
     needed = [height * (2.2 if name.words and name.detail else 1.2) for name in names]
     position: Any = ("axes fraction", "data")
-    for name, centre in zip(names, spread([name.y for name in names], needed), strict=True):
+    for name, centre in zip(names, space_out([name.y for name in names], needed), strict=True):
         axes.annotate(
             "",
             xy=(name.x, name.y),

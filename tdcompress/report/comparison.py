@@ -79,7 +79,7 @@ class Comparison:
     remarks: tuple[str, ...]
 
 
-def compare(table: PublishedTable, report: Report) -> Comparison:
+def compare_with_published(table: PublishedTable, report: Report) -> Comparison:
     """Lay a run's accuracies (of the pruned networks, fine-tuned where they were, before export) beside a published table.
 
     Raises:
@@ -105,7 +105,7 @@ def compare(table: PublishedTable, report: Report) -> Comparison:
         kinds: dict[str, list[Row]] = {}
         for row in report.rows:
             if row.id in places:
-                kinds.setdefault(json.dumps(settings_of(row), sort_keys=True), []).append(row)
+                kinds.setdefault(json.dumps(column_settings(row), sort_keys=True), []).append(row)
         groups = list(kinds.values())
         columns += [
             _column(table, text, rows, unusual, places) for rows, unusual in zip(groups, variants(groups, heading), strict=True)
@@ -126,7 +126,7 @@ def differing_tasks(report: Report, dataset: str) -> Iterator[str]:
         yield f"Ours is {report.model} with {options}: not the published network."
 
 
-def settings_of(row: Row) -> dict[str, Any]:
+def column_settings(row: Row) -> dict[str, Any]:
     """What rows of one column share: all that training, pruning and fine-tuning depend on, but the seed and the pruned share."""
     own = {key: value for key, value in row.options.items() if (row.method, key) != ("random_prune", "fraction")}
     config = {_spoken(key): value for key, value in told(row).items() if key not in _OF_A_CELL}
@@ -140,7 +140,7 @@ def _spoken(field: str) -> str:
 def variants(groups: Sequence[Sequence[Row]], heading: Heading) -> list[str]:
     """What each group of rows under one heading does that the heading does not say; no two of them alike."""
     told = [variant(rows[0], heading) for rows in groups]
-    settings = [settings_of(rows[0]) for rows in groups]
+    settings = [column_settings(rows[0]) for rows in groups]
     titles = []
     for own, unusual in zip(settings, told, strict=True):
         same = [other for other, name in zip(settings, told, strict=True) if name == unusual]

@@ -46,7 +46,7 @@ def write_dependence(folder: Path, records: Sequence[AnalysisRecord], matrices: 
     """
     drawn = canvas.available()
     if drawn:
-        svg, png = canvas.render(FIGURE.name, lambda: plot(records, matrices))
+        svg, png = canvas.render(FIGURE.name, lambda: plot_dependence(records, matrices))
         write_bytes(folder / f"{FIGURE.name}.svg", svg.encode())
         write_bytes(folder / f"{FIGURE.name}.png", png)
     blocks = (*comparison(records, report), *((FIGURE,) if drawn else ()))
@@ -166,7 +166,7 @@ def _ratio(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float]]]) -> 
     return (Paragraph(text=f"Without targeted dropout |delta E| is {ours} times as large ({theirs}{of})."),)
 
 
-def plot(records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray]) -> "Canvas":
+def plot_dependence(records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray]) -> "Canvas":
     """The matrices side by side, of each training its first one; the corner of the pruned weights outlined."""
     from matplotlib.colors import SymLogNorm
     from matplotlib.figure import Figure as Canvas

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tdcompress.records import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import as_trained, group, training_of
+from tdcompress.report.series import as_trained, group, training_identity
 from tdcompress.report.tables import Table, line_of, number_columns, numbered, text_columns
 
 
@@ -119,7 +119,7 @@ def trainings(report: Report) -> Table:
     """What was trained, once each: many rows come from one training, and some of them trained on."""
     tuned: dict[tuple[object, ...], set[int]] = {}
     for row in report.rows:
-        tuned.setdefault(training_of(row), set()).add(row.finetune_epochs)
+        tuned.setdefault(training_identity(row), set()).add(row.finetune_epochs)
     any_tuned = any(row.finetune_epochs for row in report.rows)
     lines: dict[tuple[object, ...], tuple[str, ...]] = {}
     for series in group(as_trained(row) for row in report.rows):
@@ -131,9 +131,9 @@ def trainings(report: Report) -> Table:
                 f"{row.train_seconds:,.1f}",
                 row.device,
                 text.percent(row.accuracy_dense),
-                *([", ".join(map(str, sorted(tuned[training_of(row)])))] if any_tuned else []),
+                *([", ".join(map(str, sorted(tuned[training_identity(row)])))] if any_tuned else []),
             )
-            lines.setdefault(training_of(row), line)
+            lines.setdefault(training_identity(row), line)
     return Table(
         title="Trainings",
         columns=(

@@ -45,7 +45,7 @@ def pruned_share(row: Row) -> float:
     return row.sparsity_prunable if row.fraction is None else row.fraction
 
 
-def training_of(row: Row) -> tuple[object, ...]:
+def training_identity(row: Row) -> tuple[object, ...]:
     """What tells trainings apart: rows that agree in it are prunings, evaluations and files of one training."""
     granularity = "weight" if row.method in WITHOUT_GRANULARITY else row.trained_granularity or row.granularity
     units = (row.scope, row.unit) if granularity == "unit" else ()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def spread(wanted: Sequence[float], needed: Sequence[float]) -> list[float]:
+def space_out(wanted: Sequence[float], needed: Sequence[float]) -> list[float]:
     """Centres as near to the wanted ones as can be (least squares), in the same order, each with the room it needs.
 
     Take from each centre its offset in the tightest packing; what is left has to be non-decreasing, and the nearest such sequence

@@ -38,12 +38,12 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     inline = {drawing.figure.name: plots.inline(drawing) for drawing in drawings}
     files["report.md"] = markdown.render_document(document).encode()
     files["report.html"] = html.render_document(document, inline).encode()
-    files[REPORT] = to_json(report).encode()
+    files[REPORT] = report_to_json(report).encode()
     for name, data in files.items():
         write_bytes(folder / name, data)
     return [folder / name for name in files]
 
 
-def to_json(report: Report) -> str:
+def report_to_json(report: Report) -> str:
     """The text of report.json; ``records.decode`` of its content gives the same report."""
     return json.dumps(encode(report), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

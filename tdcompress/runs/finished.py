@@ -9,7 +9,7 @@ from tdcompress.errors import UserError, one_line
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report
 from tdcompress.report import dependence, markdown
-from tdcompress.report.comparison import compare, comparison_blocks
+from tdcompress.report.comparison import compare_with_published, comparison_blocks
 from tdcompress.report.document import Document
 from tdcompress.report.join import join_bench, joined_line
 from tdcompress.report.papers import published_table
@@ -64,7 +64,7 @@ def compare_with(folder: Path, report: Report, table_id: str) -> Document:
     if table_id == dependence.TABLE:
         blocks = dependence.comparison(dependence.read_dependence(folder), report)
     else:
-        blocks = comparison_blocks(compare(table, report))
+        blocks = comparison_blocks(compare_with_published(table, report))
     document = Document(title=f"{report.run} beside {table_id}", subtitle=f"{report.model} on {report.data}", blocks=blocks)
     write_text(folder / f"compare-{table_id}.md", markdown.render_document(document))
     return document

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from tdcompress.shrinking.cells import Signal, plain
 from tdcompress.shrinking.channels import ChannelGraph, Parameter
-from tdcompress.shrinking.trace import place
+from tdcompress.shrinking.trace import code_place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def bind(graph: ChannelGraph, node: fx.Node, parameters: Mapping[str, str]) -> O
     for index, argument in enumerate(node.target._schema.arguments):
         value = node.args[index] if index < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         arguments[argument.name] = known(value)
-    return OperatorCall(node=node, arguments=arguments, layer=place(node))
+    return OperatorCall(node=node, arguments=arguments, layer=code_place(node))
 
 
 def base_name(target: Any) -> str:

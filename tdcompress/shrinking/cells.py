@@ -58,7 +58,7 @@ def plain(shape: Sequence[int]) -> Signal:
     return Signal(shape=tuple(shape), cells=blank((1,) * len(shape)))
 
 
-def forget(cells: Cells, *, value: bool = False, unit: bool = False) -> Cells:
+def blanked(cells: Cells, *, value: bool = False, unit: bool = False) -> Cells:
     """A copy without the constants (``value``) or the sources (``unit``).
 
     Args:

@@ -12,7 +12,7 @@ from tdcompress.shrinking.cells import Ids, Signal, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.decide import Decision
 from tdcompress.shrinking.sizes import written_sizes
-from tdcompress.shrinking.trace import ExampleInputs, Program, place, source_line, trace
+from tdcompress.shrinking.trace import ExampleInputs, Program, code_place, source_line, trace
 
 
 def depends_on_sizes(graph: ChannelGraph, decision: Decision) -> bool:
@@ -121,11 +121,13 @@ def _blame(
     everything = _gone(np.arange(graph.channels), decision)
     if changed and everything.size:
         return everything, f"{_taker(node)} a number that follows from a width"
-    raise VerificationError(f"the narrow network does not run as predicted at {place(node)}, and nothing removed explains it")
+    raise VerificationError(
+        f"the narrow network does not run as predicted at {code_place(node)}, and nothing removed explains it"
+    )
 
 
 def _taker(node: fx.Node) -> str:
-    return "the network returns" if node.op == "output" else f"{base_name(node.target)} in {place(node)} takes"
+    return "the network returns" if node.op == "output" else f"{base_name(node.target)} in {code_place(node)} takes"
 
 
 def _gone(channels: Ids, decision: Decision) -> Ids:
@@ -142,7 +144,7 @@ def _same_line(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decisio
 
 
 def _reason(node: fx.Node) -> str:
-    return f"{base_name(node.target)} in {place(node)} has a size written as a number"
+    return f"{base_name(node.target)} in {code_place(node)} has a size written as a number"
 
 
 def _channels(node: fx.Node, graph: ChannelGraph, decision: Decision) -> Ids:

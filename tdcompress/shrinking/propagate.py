@@ -26,7 +26,7 @@ from tdcompress.shrinking.cells import Signal, plain, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.demands import MatrixReader, matrix_readers
 from tdcompress.shrinking.sizes import varying
-from tdcompress.shrinking.trace import ExampleInputs, Program, place, trace, unused
+from tdcompress.shrinking.trace import ExampleInputs, Program, code_place, trace, unused
 
 RULES: Mapping[str, Rule] = {
     **rules_pointwise.RULES,
@@ -172,7 +172,7 @@ def _note_lost(graph: ChannelGraph, call: OperatorCall, result: Result) -> None:
 
 def _foreign(graph: ChannelGraph, node: fx.Node, program: Program) -> Result:
     """A call that is no aten operator (a higher-order or a custom one): everything that reaches it stays."""
-    reason = f"{node.target} in {place(node)}: this operator is not handled"
+    reason = f"{node.target} in {code_place(node)}: this operator is not handled"
     for source in node.all_input_nodes:
         if source.name in program.tensors:
             graph.frozen[program.tensors[source.name]] = reason

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
-from tdcompress.shrinking.cells import Cells, Ids, Signal, forget
+from tdcompress.shrinking.cells import Cells, Ids, Signal, blanked
 from tdcompress.shrinking.channels import ChannelGraph, constant
 from tdcompress.shrinking.demands import Product
 
@@ -32,7 +32,7 @@ def attention(graph: ChannelGraph, call: OperatorCall) -> Result:
         graph.demands.append(Product(left=queries, used=np.ones(queries.shape, bool), right=values, layer=call.layer))
         if (queries >= 0).all() and (values >= 0).all():
             graph.heads.append(np.concatenate([queries, keys, values], axis=1))
-    return Signal(shape=call.shape, cells=forget(v.cells, unit=True))
+    return Signal(shape=call.shape, cells=blanked(v.cells, unit=True))
 
 
 def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
@@ -50,7 +50,7 @@ def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
     if not outer:  # heads only
         graph.unify(left, right, f"{call.layer} multiplies it with a tensor of fixed size")
         cells = a.cells if a.cells.size >= b.cells.size else b.cells
-        return Signal(shape=call.shape, cells=forget(cells, value=True, unit=True))
+        return Signal(shape=call.shape, cells=blanked(cells, value=True, unit=True))
     rows = _rows(b.cells["channel"])
     heads = np.broadcast_to(_rows(left), (len(rows), 1))
     if a.tracked:
@@ -59,7 +59,7 @@ def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
     elif len(rows) > 1:
         graph.hold(b.cells["channel"], f"{call.layer} multiplies it with a tensor of fixed size")
     zero = b.cells["known"] & (b.cells["value"] == 0)
-    return Signal(shape=call.shape, cells=forget(constant(b.cells, b.cells["value"], zero), unit=True))
+    return Signal(shape=call.shape, cells=blanked(constant(b.cells, b.cells["value"], zero), unit=True))
 
 
 def _contract(graph: ChannelGraph, call: OperatorCall, a: Cells, b: Cells) -> Signal:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tdcompress.shrinking.calls import SIZED, OperatorCall, Result, Rule, base_name, untracked
-from tdcompress.shrinking.cells import Cells, Signal, expand, forget, reshape
+from tdcompress.shrinking.cells import Cells, Signal, blanked, expand, reshape
 from tdcompress.shrinking.channels import ChannelGraph, Parameter
 from tdcompress.shrinking.demands import EqualCounts, WholeSlices
 
@@ -170,7 +170,7 @@ def index(graph: ChannelGraph, call: OperatorCall) -> Result:
     if used == [0] and isinstance(call["self"], Parameter):  # a table: its rows are alike
         first = x.cells.take([0], 0)
         graph.unify(x.channel, first["channel"], call.layer)
-        x = Signal(shape=x.shape, cells=forget(first, value=True))
+        x = Signal(shape=x.shape, cells=blanked(first, value=True))
     if len(used) != 1 or x.cells.shape[used[0]] > 1:
         return untracked(graph, call, "it picks channels by number")
     axis = used[0]

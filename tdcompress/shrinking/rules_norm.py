@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, sees_alone, untracked
-from tdcompress.shrinking.cells import MIXED, Cells, Signal, along, channel_vector, forget, plain
+from tdcompress.shrinking.cells import MIXED, Cells, Signal, along, blanked, channel_vector, plain
 from tdcompress.shrinking.channels import BatchNormAffine, ChannelGraph, Parameter, constant
 from tdcompress.shrinking.demands import AllOrNone
 
@@ -59,7 +59,7 @@ def layer_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
     for name in ("weight", "bias"):
         if isinstance(call.arguments.get(name), Parameter):
             graph.frozen[call[name].name] = f"{call.layer} normalises all channels together"
-    cells = forget(x.cells, value=True, unit=True)
+    cells = blanked(x.cells, value=True, unit=True)
     if any(cells.shape[axis] > 1 for axis in axes):
         graph.pin(x.channel, f"{call.layer} normalises all channels together")
     return Signal(shape=x.shape, cells=cells)
@@ -84,7 +84,7 @@ def group_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
     deviation = np.sqrt(grouped["value"].var(1, keepdims=True) + call["eps"])
     value = ((grouped["value"] - mean) / deviation).reshape(-1)
     known = np.broadcast_to(all_known, grouped.shape).reshape(-1)
-    return _scaled(graph, call, x, forget(along(constant(vector, value, known), 1, len(x.shape)), unit=True))
+    return _scaled(graph, call, x, blanked(along(constant(vector, value, known), 1, len(x.shape)), unit=True))
 
 
 def _self_normalised(graph: ChannelGraph, call: OperatorCall, x: Signal) -> Signal:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tdcompress.shrinking.calls import OperatorCall, Rule, base_name
-from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, forget
+from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, blanked
 from tdcompress.shrinking.channels import ChannelGraph, Flags, Parameter, constant
 
 
@@ -36,7 +36,7 @@ def identity(graph: ChannelGraph, call: OperatorCall) -> Signal:
 def cast(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """A change of type, also to that of a second tensor: constants pass, unless they are rounded to integers."""
     x = graph.signal(call.tensors()[0])
-    return x if call.node.meta["val"].is_floating_point() else Signal(shape=x.shape, cells=forget(x.cells, value=True))
+    return x if call.node.meta["val"].is_floating_point() else Signal(shape=x.shape, cells=blanked(x.cells, value=True))
 
 
 def prelu(graph: ChannelGraph, call: OperatorCall) -> Signal:
@@ -59,7 +59,7 @@ def like(graph: ChannelGraph, call: OperatorCall) -> Signal:
     x = graph.signal(call.tensors()[0])
     value = {"zeros_like": 0.0, "ones_like": 1.0}.get(base_name(call.node.target), call.arguments.get("fill_value"))
     known = isinstance(value, float | int) and call.node.name not in graph.sized and call.node.meta["val"].is_floating_point()
-    cells = forget(x.cells, value=True, unit=True)
+    cells = blanked(x.cells, value=True, unit=True)
     return Signal(shape=x.shape, cells=constant(cells, np.full(cells.shape, float(value or 0)), np.full(cells.shape, known)))
 
 
@@ -68,7 +68,7 @@ def glu(graph: ChannelGraph, call: OperatorCall) -> Signal:
     x = graph.signal(call["self"])
     axis = call["dim"]
     if x.cells.shape[axis] == 1:
-        return Signal(shape=call.shape, cells=forget(x.cells, value=True))
+        return Signal(shape=call.shape, cells=blanked(x.cells, value=True))
     a, b = np.split(x.cells, 2, axis)
     graph.unify(a["channel"], b["channel"], call.layer)
     known = a["known"] & (b["known"] | (a["value"] == 0))

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule
-from tdcompress.shrinking.cells import Cells, Signal, channel_vector, forget
+from tdcompress.shrinking.cells import Cells, Signal, blanked, channel_vector
 from tdcompress.shrinking.channels import ChannelGraph, constant
 
 
@@ -48,7 +48,7 @@ def pad(graph: ChannelGraph, call: OperatorCall) -> Result:
     axes = [len(x.shape) - 1 - i for i in range(len(widths) // 2) if widths[2 * i] or widths[2 * i + 1]]
     if any(x.cells.shape[axis] > 1 for axis in axes):
         graph.hold(x.channel, f"{call.layer} pads an axis of channels")
-        return Signal(shape=call.shape, cells=forget(_bare(Signal(shape=x.shape, cells=x.cells[_first(x)])).cells, value=True))
+        return Signal(shape=call.shape, cells=blanked(_bare(Signal(shape=x.shape, cells=x.cells[_first(x)])).cells, value=True))
     cells = x.cells
     mode = call.arguments.get("mode", "constant")
     if mode == "constant":
@@ -73,7 +73,7 @@ def _first(x: Signal) -> tuple[slice, ...]:
 
 
 def _bare(signal: Signal) -> Signal:
-    cells = forget(signal.cells, value=True, unit=True)
+    cells = blanked(signal.cells, value=True, unit=True)
     cells["channel"] = -1
     return Signal(shape=signal.shape, cells=cells)
 

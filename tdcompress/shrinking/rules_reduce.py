@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
-from tdcompress.shrinking.cells import Cells, Signal, forget
+from tdcompress.shrinking.cells import Cells, Signal, blanked
 from tdcompress.shrinking.channels import ChannelGraph, constant
 from tdcompress.shrinking.rules_pointwise import pointwise
 
@@ -31,7 +31,7 @@ def reduce(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
     told_apart = [axis for axis in axes if cells.shape[axis] > 1]
     if told_apart:
         graph.pin(cells["channel"], f"{call.layer} reduces over channels")
-        cells = forget(cells.take([0], told_apart[0]), value=True)
+        cells = blanked(cells.take([0], told_apart[0]), value=True)
         for axis in told_apart[1:]:
             cells = cells.take([0], axis)
         cells["channel"] = np.where(np.ones(cells.shape, bool), -1, 0)
@@ -65,12 +65,12 @@ def softmax(graph: ChannelGraph, call: OperatorCall) -> Result:
     x = graph.signal(call.tensors()[0])
     if x.cells.ndim and x.cells.shape[call["dim"]] > 1:
         graph.pin(x.channel, f"the softmax in {call.layer} reads all channels together")
-    return Signal(shape=x.shape, cells=forget(x.cells, value=True, unit=True))
+    return Signal(shape=x.shape, cells=blanked(x.cells, value=True, unit=True))
 
 
 def _kept(cells: Cells, keeps: Keeps) -> Cells:
     """Cells of several elements at once: no single source, and the constants that survive."""
-    cells = forget(cells, value=keeps == "none", unit=True)
+    cells = blanked(cells, value=keeps == "none", unit=True)
     return constant(cells, cells["value"], cells["known"] & (cells["value"] == 0)) if keeps == "zero" else cells
 
 
@@ -78,7 +78,7 @@ def _results(call: OperatorCall, cells: Cells) -> Result:
     """The values, and the indices or other numbers that come with them; what is no floating-point number is no constant."""
     values = call.node.meta["val"]
     signals = tuple(
-        Signal(shape=tuple(value.shape), cells=cells if first and value.is_floating_point() else forget(cells, value=True))
+        Signal(shape=tuple(value.shape), cells=cells if first and value.is_floating_point() else blanked(cells, value=True))
         for first, value in ((index == 0, value) for index, value in enumerate(_listed(values)))
     )
     return signals if isinstance(values, list | tuple) else signals[0]

@@ -125,7 +125,7 @@ def unused(model: nn.Module, program: Program) -> list[str]:
     return [name for name, _ in model.named_parameters() if first_name[name] not in used]
 
 
-def place(node: fx.Node) -> str:
+def code_place(node: fx.Node) -> str:
     """Where in the user's code an operator stands: "layer1.0 (resnet.py:93)"."""
     modules = list(node.meta.get("nn_module_stack", {}).values())
     module = modules[-1][0] if modules else ""

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError
-from tdcompress.sparsity.patterns import Pattern, check_fraction, check_pattern, lowest_in_pattern, pattern_extents, spread
+from tdcompress.sparsity.patterns import (
+    Pattern,
+    check_fraction,
+    check_pattern,
+    lowest_in_pattern,
+    pattern_extents,
+    selected_entries,
+)
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
 from tdcompress.sparsity.shares import Counts, PerFilter, Shares, pruned_count, selected_counts, unit_counts
@@ -112,7 +119,10 @@ def weight_masks(
     if pattern is None:
         return {name: ~selected for name, selected in lowest_weights(ranked, weights, counts).items()}
     chosen = lowest_in_pattern(ranked, weights, counts, pattern)
-    return {s.parameter: ~spread(chosen[s.parameter], params[s.parameter].shape, s.axis, pattern).contiguous() for s in weights}
+    return {
+        s.parameter: ~selected_entries(chosen[s.parameter], params[s.parameter].shape, s.axis, pattern).contiguous()
+        for s in weights
+    }
 
 
 def unit_masks(

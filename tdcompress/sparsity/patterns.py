@@ -80,13 +80,13 @@ def lowest_in_pattern(
         pattern: what is selected.
 
     Returns:
-        By parameter, bool: (groups, 4) for "2:4"; a block each, (O / 4, fan_in), for "1x4". `spread` makes weights of both.
+        By parameter, bool: (groups, 4) for "2:4"; a block each, (O / 4, fan_in), for "1x4". See `selected_entries`.
     """
     rows = {slot.parameter: _rows(scores[slot.parameter], slot.axis, pattern) for slot in weights}
     return lowest_rows(rows, counts)
 
 
-def spread(selected: Tensor, shape: torch.Size, axis: int, pattern: Pattern) -> Tensor:
+def selected_entries(selected: Tensor, shape: torch.Size, axis: int, pattern: Pattern) -> Tensor:
     """From selected rows to the selected entries of a weight of this shape.
 
     Args:

@@ -11,14 +11,14 @@ from onnx import helper
 from tdcompress.engine import Session
 from tdcompress.engine.binding import OPERATIONS, CopyOp, PermuteOp, Tensor
 from tdcompress.engine.bounds import AGREEMENTS, check_call
-from tdcompress.engine.layout import plain
+from tdcompress.engine.layout import plain_layout
 from tdcompress.engine.lower.state import Lowering, Place
 from tdcompress.engine.memory import Buffer, Use
 from tdcompress.errors import TdcompressError
 
 
 def place(start: int, *shape: int) -> Place:
-    layout = plain(shape)
+    layout = plain_layout(shape)
     return Place(buffer=Buffer(layout=layout, start=start), layout=layout)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.vq import kmeans
 
-from tdcompress.onnxfile.levels import codebook, grid_scale, nearest
+from tdcompress.onnxfile.levels import codebook, grid_scale, nearest_level
 
 
 def test_a_codebook_by_hand() -> None:
@@ -15,7 +15,7 @@ def test_a_codebook_by_hand() -> None:
     # starts 1 and 8 of the distinct 0 1 7 8; of 0 0 0 1 and 7 8 the means are 0.25 and 7.5
     assert codebook(np.array([0, 0, 0, 1, 7, 8], np.float32), 2).tolist() == [0.25, 7.5]
     assert codebook(np.array([5, -1, 5], np.float32), 16).tolist() == [-1, 5]
-    assert nearest(np.array([-9, 0, 3, 4, 7, 99]), np.array([2.0, 4.0, 10.0])).tolist() == [0, 0, 0, 1, 1, 2]
+    assert nearest_level(np.array([-9, 0, 3, 4, 7, 99]), np.array([2.0, 4.0, 10.0])).tolist() == [0, 0, 0, 1, 1, 2]
 
 
 @settings(derandomize=True, deadline=None, max_examples=40)
@@ -33,7 +33,7 @@ def test_a_codebook_is_what_lloyds_iteration_stops_at(seed: int, size: int, entr
     again, _ = kmeans(scaled[:, np.newaxis], start[:, np.newaxis], thresh=0.0)
     np.testing.assert_allclose(np.sort(again[:, 0]), start, rtol=1e-3, atol=1e-3)
     distances = np.abs(values[:, np.newaxis].astype(np.float64) - levels)
-    chosen = np.take_along_axis(distances, nearest(values, levels)[:, np.newaxis], axis=1)[:, 0]
+    chosen = np.take_along_axis(distances, nearest_level(values, levels)[:, np.newaxis], axis=1)[:, 0]
     np.testing.assert_array_equal(chosen, distances.min(axis=1))
     np.testing.assert_array_equal(codebook(random.permutation(values), entries), levels)
 

@@ -14,7 +14,7 @@ from tdcompress.bench.modelfile import read_model_file
 from tdcompress.errors import VerificationError
 from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.quantise import quantise_int8
-from tdcompress.onnxfile.runtime import open_session, run
+from tdcompress.onnxfile.runtime import open_session, run_session
 from tdcompress.onnxfile.saturation import PORTABLE_MAGNITUDE, full_range_weights, saturation_note
 from tdcompress.onnxfile.verify import QUANTISED_TOLERANCE, verify_onnx
 from tdcompress.processor import Processor, read_processor
@@ -79,7 +79,7 @@ def test_the_model_is_what_onnxruntime_computes_here(quantised: dict[str, Path],
     model = load_model(quantised[weight_range])
     saturates = read_processor().saturates
     expected = [pair_sums.evaluate(model, samples(), saturate=s) for s in ((False, True) if saturates is None else (saturates,))]
-    given = run(open_session(model), {"input": samples()})[0]
+    given = run_session(open_session(model), {"input": samples()})[0]
     assert min(np.abs(given - outputs).max() for outputs in expected) < QUANTISED_TOLERANCE / 8 * np.abs(given).max()
 
 
@@ -101,7 +101,7 @@ def test_verify_says_when_a_full_range_file_meets_a_processor_that_saturates(qua
     )
     (note,) = verify_onnx(quantised["full"], processor=UNREADABLE).notes
     assert "can saturate on x86 without VNNI" in note
-    outputs = run(open_session(quantised["full"]), {"input": samples()})[0]
+    outputs = run_session(open_session(quantised["full"]), {"input": samples()})[0]
     np.savez(tmp_path / "s.npz", input=samples(), output=outputs + np.abs(outputs).max())
     with pytest.raises(VerificationError, match=r"outputs differ by .*; 3 full-range int8 weights"):
         verify_onnx(quantised["full"], tmp_path / "s.npz", processor=HASWELL)

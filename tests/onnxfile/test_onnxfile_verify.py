@@ -14,8 +14,8 @@ from tdcompress.onnxfile import verify
 from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.quantise import quantise_int8
-from tdcompress.onnxfile.runtime import open_session, run
-from tdcompress.onnxfile.verify import QUANTISED_TOLERANCE, compare, verify_onnx
+from tdcompress.onnxfile.runtime import open_session, run_session
+from tdcompress.onnxfile.verify import QUANTISED_TOLERANCE, compare_arrays, verify_onnx
 
 
 @pytest.fixture
@@ -57,15 +57,15 @@ def test_differences_are_measured_against_the_largest_output(case: tuple) -> Non
 
 def test_compare_by_hand() -> None:
     expected = np.array([[1.0, 0.0], [100.0, 100.0005]])
-    assert compare(expected, expected, "m") == (0.0, 100.0005, 1)  # 0.0005 apart is a tie at 0.001
+    assert compare_arrays(expected, expected, "m") == (0.0, 100.0005, 1)  # 0.0005 apart is a tie at 0.001
     swapped = np.array([[1.0, 0.0], [100.0005, 100.0]])
-    assert compare(swapped, expected, "m")[2] == 1
+    assert compare_arrays(swapped, expected, "m")[2] == 1
     with pytest.raises(VerificationError, match="NaN"):
-        compare(np.array([[np.nan, 0.0], [1, 1]]), expected, "m")
+        compare_arrays(np.array([[np.nan, 0.0], [1, 1]]), expected, "m")
     with pytest.raises(VerificationError, match="shape"):
-        compare(expected[:1], expected, "m")
+        compare_arrays(expected[:1], expected, "m")
     near = np.array([[0.0011, 0.0], [100.0, 0.0]])  # farther apart than 1e-3, below 2e-3: a tie
-    assert compare(near, near, "m")[2] == 1
+    assert compare_arrays(near, near, "m")[2] == 1
 
 
 def test_a_network_that_gives_nan_fails(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_quantised_files_are_allowed_a_few_steps(tmp_path: Path, case: tuple, ma
     save_model(make_small_net(0.9), path)
     quantise_int8(path, path, inputs, pack=pack)
     pair_sums.check_portable(load_model(path), inputs)
-    elsewhere = run(open_session(path, ort.GraphOptimizationLevel.ORT_DISABLE_ALL), {"input": inputs})[0]
+    elsewhere = run_session(open_session(path, ort.GraphOptimizationLevel.ORT_DISABLE_ALL), {"input": inputs})[0]
     np.savez(samples, input=inputs, output=elsewhere)
     report = verify_onnx(path, samples)
     assert report.max_error <= report.tolerance == QUANTISED_TOLERANCE * report.max_output

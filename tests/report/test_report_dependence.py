@@ -7,7 +7,7 @@ import pytest
 from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.records import AnalysisRecord, Report
-from tdcompress.report.dependence import comparison, document, label, plot, read_dependence, write_dependence
+from tdcompress.report.dependence import comparison, document, label, plot_dependence, read_dependence, write_dependence
 from tdcompress.report.markdown import render_document
 
 
@@ -79,7 +79,7 @@ def test_the_ratio_of_every_seed_that_has_both():
 
 def test_of_several_seeds_the_first_is_drawn():
     records = [record(seed=4), record("targeted"), record(seed=5, curvature_term=0.5), record("targeted", seed=1)]
-    drawing = plot(records, [np.eye(4)] * 4)
+    drawing = plot_dependence(records, [np.eye(4)] * 4)
     panels = [axes for axes in drawing.axes if axes.get_title()]
     assert [axes.get_title() for axes in panels] == ["none", "targeted(alpha=0.5,gamma=0.75)"]
     assert panels[0].get_xlabel() == "|delta E| = 0.1"

@@ -7,7 +7,7 @@ import pytest
 
 from tdcompress.errors import UserError
 from tdcompress.records import Report, Row
-from tdcompress.report.comparison import cell_text, compare, comparison_blocks, large_differences, nearest_variants
+from tdcompress.report.comparison import cell_text, compare_with_published, comparison_blocks, large_differences, nearest_variants
 from tdcompress.report.document import Document
 from tdcompress.report.markdown import render_document
 from tdcompress.report.papers import Heading, matches, published_table, published_tables, read_heading, variant
@@ -188,7 +188,7 @@ def test_comparison_of_exact_numbers():
         row("none", 0.15, 0.6),
         row("none", 0.2, 0.6, granularity="unit"),
     )
-    comparison = compare(published_table("workshop-3a"), report(*rows))
+    comparison = compare_with_published(published_table("workshop-3a"), report(*rows))
     none, targeted = comparison.columns
     assert none.heading == "none"
     assert [cell.percentage for cell in none.cells] == [str(10 * i) for i in range(10)]
@@ -212,14 +212,14 @@ def test_fractions_are_decimals_as_written():
     table = published_table("arxiv-6-weight-extreme")
     options = {"gamma": 0.99, "alpha": 0.99, "schedule": "ramp"}
     rows = [row("targeted", fraction, 0.5, options=options) for fraction in (0.985, 0.99, 0.991, 0.994)]
-    (column,) = compare(table, report(*rows, model="resnet32")).columns
+    (column,) = compare_with_published(table, report(*rows, model="resnet32")).columns
     assert [cell.percentage for cell in column.cells if cell.ours] == ["98.5", "99.0", "99.1", "99.4"]
 
 
 def test_xtreme_belongs_to_its_only_cell():
     options = {"keep_per_filter": 4, "alpha": 0.99, "schedule": "ramp"}
     xtreme = row("targeted", None, 0.87, options=options, keep_per_filter=4)
-    comparison = compare(published_table("arxiv-5.6"), report(xtreme, model="resnet32"))
+    comparison = compare_with_published(published_table("arxiv-5.6"), report(xtreme, model="resnet32"))
     (column,) = comparison.columns
     assert column.heading == "resnet32 xtreme-4"
     assert column.cells[0].difference == pytest.approx(87 - 87.06)
@@ -227,14 +227,14 @@ def test_xtreme_belongs_to_its_only_cell():
 
 def test_variants_stand_in_columns_of_their_own():
     rows = [row("dropout", 0.0, 0.6, options={"alpha": 0.25, "rescale": rescale}, id=str(rescale)) for rescale in (False, True)]
-    columns = compare(published_table("workshop-3a"), report(*rows)).columns
+    columns = compare_with_published(published_table("workshop-3a"), report(*rows)).columns
     assert [column.variant for column in columns] == ["", "rescale = true"]
 
 
 def test_trainings_that_differ_in_anything_stand_in_columns_of_their_own():
     """Same seed, same share: one cell would hold only the last of them."""
     rows = [row("none", 0.0, lr, id=str(lr), differs={"train.optimizer.lr": lr, "train.l2": 0.1}) for lr in (0.01, 0.1)]
-    comparison = compare(published_table("workshop-3a"), report(*rows))
+    comparison = compare_with_published(published_table("workshop-3a"), report(*rows))
     assert [column.variant for column in comparison.columns] == ["train.optimizer.lr = 0.01", "train.optimizer.lr = 0.1"]
     assert [column.cells[0].ours for column in comparison.columns] == [(1.0,), (10.0,)]
     assert comparison.foreign == ()
@@ -242,30 +242,30 @@ def test_trainings_that_differ_in_anything_stand_in_columns_of_their_own():
 
 def test_options_that_a_heading_does_not_know_tell_columns_apart():
     rows = [row("smallify", 0.0, 0.5, id=str(strength), options={"strength": strength}) for strength in (1e-3, 1e-5)]
-    comparison = compare(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
+    comparison = compare_with_published(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
     assert [column.variant for column in comparison.columns] == ["strength = 0.001", "strength = 1e-05"]
 
 
 def test_a_training_and_a_longer_one_of_fine_tuning_are_not_the_same_column():
     tuned = row("none", 0.0, 0.5, id="tuned", epochs=20, finetune_epochs=8, finetune_after="prune", accuracy_finetuned=0.7)
     longer = replace(tuned, id="longer", epochs=28, finetune_epochs=16)
-    columns = compare(published_table("workshop-3a"), report(row("none", 0.0, 0.6), tuned)).columns
+    columns = compare_with_published(published_table("workshop-3a"), report(row("none", 0.0, 0.6), tuned)).columns
     assert [column.variant for column in columns] == ["", "fine-tuned after prune"]
     assert [column.cells[0].ours for column in columns] == [(60.0,), (70.0,)]
-    columns = compare(published_table("workshop-3a"), report(tuned, longer)).columns
+    columns = compare_with_published(published_table("workshop-3a"), report(tuned, longer)).columns
     assert [column.variant for column in columns] == [f"fine-tuned after prune, fine-tuning epochs = {n}" for n in (8, 16)]
 
 
 def test_xtreme_is_pruned_to_the_count_that_it_was_trained_with():
     options = {"keep_per_filter": 3, "alpha": 0.99, "schedule": "ramp"}
     rows = [row("targeted", None, 0.8, id=str(kept), options=options, keep_per_filter=kept) for kept in (3, 8)]
-    comparison = compare(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
+    comparison = compare_with_published(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
     assert comparison.foreign == ("8",)
 
 
 def test_a_network_of_another_size_is_remarked():
     narrow = replace(report(row("none", 0.0, 0.6), model="wide_resnet"), model_options={"depth": 10, "width": 1})
-    assert compare(published_table("arxiv-4"), narrow).remarks == (
+    assert compare_with_published(published_table("arxiv-4"), narrow).remarks == (
         "Ours is wide_resnet with depth = 10, width = 1: not the published network.",
     )
 
@@ -283,24 +283,24 @@ def test_of_several_ways_to_run_a_column_the_nearest_is_told():
         row("targeted", fraction, value / 100, options=TARGETED, evaluation=evaluation, id=f"{evaluation}-{fraction}")
         for (evaluation, fraction), value in ours.items()
     ]
-    comparison = compare(published_table("workshop-3a"), report(*rows, row("none", 0.0, 0.7)))
+    comparison = compare_with_published(published_table("workshop-3a"), report(*rows, row("none", 0.0, 0.7)))
     assert nearest_variants(comparison) == (
         "targeted(alpha=0.66,gamma=0.75): nearest to theirs is evaluation = released, 20 epochs, off by 0.50 points on average "
         "over 2 cells; as published, 20 epochs by 1.50.",
     )
-    assert nearest_variants(compare(published_table("workshop-3a"), report(*rows[:3]))) == ()
+    assert nearest_variants(compare_with_published(published_table("workshop-3a"), report(*rows[:3]))) == ()
 
 
 def test_another_network_is_refused_and_another_data_set_remarked():
     with pytest.raises(UserError, match="workshop-3a is of lenet5, run 'r' of resnet32"):
-        compare(published_table("workshop-3a"), report(row(), model="resnet32"))
+        compare_with_published(published_table("workshop-3a"), report(row(), model="resnet32"))
     with pytest.raises(UserError, match="accuracies: nothing can be compared"):
-        compare(published_table("arxiv-5a"), report(row(), model="transformer"))
-    assert "not the same task" in compare(published_table("workshop-3a"), report(row(), data="digits")).remarks[0]
+        compare_with_published(published_table("arxiv-5a"), report(row(), model="transformer"))
+    assert "not the same task" in compare_with_published(published_table("workshop-3a"), report(row(), data="digits")).remarks[0]
 
 
 def test_rendered_as_markdown():
-    comparison = compare(published_table("workshop-3a"), report(row("none", 0.0, 0.70), row("none", 0.9, 0.10)))
+    comparison = compare_with_published(published_table("workshop-3a"), report(row("none", 0.0, 0.70), row("none", 0.9, 0.10)))
     text = render_document(Document(title="t", subtitle="s", blocks=comparison_blocks(comparison)))
     assert "## Beside workshop-3a" in text
     assert "70.00 (67.69, +2.31)" in text
@@ -310,7 +310,7 @@ def test_rendered_as_markdown():
 
 
 def test_nothing_run_is_said():
-    comparison = compare(published_table("workshop-3b"), report(row()))
+    comparison = compare_with_published(published_table("workshop-3b"), report(row()))
     text = render_document(Document(title="t", subtitle="s", blocks=comparison_blocks(comparison)))
     assert comparison.columns == ()
     assert "Not run: none; dropout(alpha=0.25)" in text

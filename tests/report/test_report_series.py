@@ -2,7 +2,7 @@ import dataclasses
 
 from tdcompress.records import RowConfig
 from tdcompress.report.colours import PALETTE, PLAIN, styles
-from tdcompress.report.series import dense_accuracy, group, mean_accuracy, pruned_share, training_of
+from tdcompress.report.series import dense_accuracy, group, mean_accuracy, pruned_share, training_identity
 
 
 def test_rows_group_by_everything_but_fraction_and_seed(report):
@@ -51,8 +51,8 @@ def test_swept_settings_of_training_and_pruning_make_series_of_their_own(make_ro
     rates = [dataclasses.replace(row, differs={"train.optimizer.lr": rate, "prune.align": 16}) for rate in (0.1, 0.02)]
     assert [line.label for line in group(rates)] == ["none (lr 0.1)", "none (lr 0.02)"]
     assert [line.label for line in group([rates[0], row])] == ["none (align 16, lr 0.1)", "none"]
-    assert len({training_of(each) for each in rates}) == 2
-    assert training_of(dataclasses.replace(row, differs={"prune.align": 16})) == training_of(row)
+    assert len({training_identity(each) for each in rates}) == 2
+    assert training_identity(dataclasses.replace(row, differs={"prune.align": 16})) == training_identity(row)
 
 
 def test_labels_say_once_what_was_done_and_nothing_of_what_was_not(make_row):
@@ -119,4 +119,4 @@ def test_shares_of_training_and_of_pruning_make_series_of_their_own(make_row):
         "γ 0.9, α 0.66, shares erk",
         "γ 0.9, α 0.66, pruned by global shares",
     ]
-    assert training_of(erk) != training_of(row) == training_of(pruned)
+    assert training_identity(erk) != training_identity(row) == training_identity(pruned)

@@ -8,7 +8,7 @@ import pytest
 from tdcompress.codec import decode
 from tdcompress.records import Report
 from tdcompress.report import canvas, plots
-from tdcompress.report.write import WITHOUT_PLOTS, to_json, write_report
+from tdcompress.report.write import WITHOUT_PLOTS, report_to_json, write_report
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -37,17 +37,17 @@ def test_a_report_read_back_is_written_in_the_same_words(report, tmp_path):
     backwards = [dataclasses.replace(row, options=dict(reversed(row.options.items()))) for row in report.rows]
     hosts = {name: dict(reversed(facts.items())) for name, facts in report.hosts.items()}
     given = dataclasses.replace(report, rows=tuple(backwards), hosts=hosts)
-    again = decode(Report, json.loads(to_json(given)), "report.json")
+    again = decode(Report, json.loads(report_to_json(given)), "report.json")
     first, second = (write_report(each, tmp_path / name) for name, each in (("a", given), ("b", again)))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_json_is_sorted_and_refuses_what_json_has_no_word_for(small_report):
-    text = to_json(small_report)
+    text = report_to_json(small_report)
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     bad = dataclasses.replace(small_report, rows=(dataclasses.replace(small_report.rows[0], accuracy_onnx=float("nan")),))
     with pytest.raises(TypeError, match="nan cannot be written as JSON"):
-        to_json(bad)
+        report_to_json(bad)
 
 
 def test_without_matplotlib_it_says_so(report, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_plots_of_odd_reports(make_row, make_latency, make_report):
 
 def test_the_report_needs_neither_torch_nor_matplotlib(report, tmp_path):
     record = tmp_path / "given.json"
-    record.write_text(to_json(report))
+    record.write_text(report_to_json(report))
     script = """
 import json, pathlib, sys
 for name in ("torch", "matplotlib"):

@@ -30,7 +30,7 @@ from tdcompress.engine.binding import (
     SoftmaxOp,
 )
 from tdcompress.engine.choose import choose_linear
-from tdcompress.engine.layout import Layout, plain
+from tdcompress.engine.layout import Layout, plain_layout
 from tdcompress.engine.lower.conv import lower_conv
 from tdcompress.engine.lower.rows import lower_lookup, lower_resample
 from tdcompress.engine.lower.state import LayerRecord, Lowering, Place, act_structure
@@ -191,7 +191,7 @@ def _binary(state: Lowering, step: Binary) -> None:
 
 def _pool(state: Lowering, step: Pool) -> None:
     x, y = state.rows(step.x), state.output_rows(step.output)
-    scratch = state.new(plain((x.layout.width,)))
+    scratch = state.new(plain_layout((x.layout.width,)))
 
     def fill() -> PoolOp:
         return PoolOp(
@@ -339,7 +339,7 @@ def _constant(state: Lowering, step: ConstantTensor) -> None:
 
 def _view(state: Lowering, step: View) -> None:
     place = state.plain(step.x)
-    state.homes[step.output] = Place(buffer=place.buffer, layout=plain(state.shape(step.output)))
+    state.homes[step.output] = Place(buffer=place.buffer, layout=plain_layout(state.shape(step.output)))
 
 
 def _matmul(state: Lowering, step: MatMul) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tdcompress.engine.binding import ACTIVATIONS, DTYPES, Act, CopyOp, InstructionSet, SplitOp, Tensor
-from tdcompress.engine.layout import Layout, plain
+from tdcompress.engine.layout import Layout, plain_layout
 from tdcompress.engine.memory import Buffer, Use
 from tdcompress.engine.pool import MemoryPool
 from tdcompress.engine.read import Array
@@ -122,7 +122,7 @@ class Lowering:
 
     def constant(self, name: str, value: Array) -> None:
         """Give a tensor that is the same for every image its home, in the space behind those of inputs and outputs."""
-        layout = plain(self.shape(name))
+        layout = plain_layout(self.shape(name))
         start = sum(array.size for array in self.constants)
         space = 1 + len(self.network.inputs) + len(self.network.outputs)
         self.constants.append(value.reshape(-1))
@@ -130,7 +130,7 @@ class Lowering:
 
     def output_plain(self, name: str) -> Place:
         """The home of a tensor whose producer writes plain: the caller's array if the tensor is an output of the model."""
-        layout = plain(self.shape(name))
+        layout = plain_layout(self.shape(name))
         if name in self.network.outputs:
             space = 1 + len(self.network.inputs) + self.network.outputs.index(name)
             place = Place(buffer=Buffer(layout=layout, space=space), layout=layout)
@@ -165,7 +165,7 @@ class Lowering:
         home = self.homes[name]
         if home.layout.plain and home.buffer.dtype == "float32":
             return home
-        return self._copied((name, "plain"), home, plain(self.shape(name)))
+        return self._copied((name, "plain"), home, plain_layout(self.shape(name)))
 
     def grid(self, name: str, wanted: Layout) -> Place:
         """A tensor in the arena on the grid of `wanted`, with at least its halos."""

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tdcompress.engine.constants import evaluate
-from tdcompress.engine.provenance import DERIVED, IS_BATCH, marks_of_shape, places_depend, trace
+from tdcompress.engine.provenance import DERIVED, IS_BATCH, marks_of_shape, places_depend, trace_marks
 from tdcompress.engine.read import Graph, Node
 from tdcompress.engine.steps import ConstantTensor, Network, Shape, View
 from tdcompress.engine.translate.arithmetic import ARITHMETIC
@@ -67,7 +67,7 @@ def _fold(state: Translation, node: Node) -> None:
     if places_depend(node, marks):
         state.refuse_batch(node, next(i for i, mark in enumerate(marks) if i > 0 and mark is not None))
     results = evaluate(node, inputs, state.opset)
-    found = trace(
+    found = trace_marks(
         node, inputs, marks, results, batch=state.batch, evaluate=lambda node, inputs: evaluate(node, inputs, state.opset)
     )
     for name, array, mark in zip(node.outputs, results, found, strict=True):

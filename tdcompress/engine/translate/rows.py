@@ -10,7 +10,7 @@ import numpy as np
 
 from tdcompress.engine.provenance import DERIVED, IS_BATCH
 from tdcompress.engine.read import Array, Node
-from tdcompress.engine.resize import COORDINATES, ROUNDINGS, Axis, AxisTaps, cubic, linear, nearest
+from tdcompress.engine.resize import COORDINATES, ROUNDINGS, Axis, AxisTaps, cubic_taps, linear_taps, nearest_taps
 from tdcompress.engine.steps import Lookup, Resample, Shape, Take, View
 from tdcompress.engine.translate.state import Translation, Translator
 from tdcompress.errors import ModelError, UnsupportedError
@@ -139,12 +139,12 @@ def _resize(state: Translation, node: Node) -> None:
         if axis.resized < 1:
             raise ModelError(f"{node.label}: an axis of {axis.size} becomes one of {axis.resized}")
         if mode == "nearest":
-            taps[number] = nearest(axis, coordinates, rounding)
+            taps[number] = nearest_taps(axis, coordinates, rounding)
         elif mode == "linear":
-            taps[number] = linear(axis, coordinates)
+            taps[number] = linear_taps(axis, coordinates)
         else:
             a, outside = float(node.attributes.get("cubic_coeff_a", -0.75)), bool(node.attributes.get("exclude_outside", 0))
-            taps[number] = cubic(axis, coordinates, a, exclude_outside=outside)
+            taps[number] = cubic_taps(axis, coordinates, a, exclude_outside=outside)
     _resampled(state, node, shape, taps)
 
 

@@ -156,7 +156,7 @@ class Encoding(Protocol):
         """
 
 
-def widen(source: str, target: str, dtype: np.dtype[Any]) -> onnx.NodeProto:
+def cast_node(source: str, target: str, dtype: np.dtype[Any]) -> onnx.NodeProto:
     """Cast stored values to the element type that the network computes with.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from tdcompress.errors import ModelError
-from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, widen
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, cast_node
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
 
 
@@ -61,7 +61,7 @@ class _Coo:
                 )
             )
             if key.narrow:
-                section.nodes.append(widen(prefix + weight.name, weight.name, key.dtype))
+                section.nodes.append(cast_node(prefix + weight.name, weight.name, key.dtype))
         return section
 
     def read(self, section: Section, key: SectionKey, room: Room) -> list[Weight]:

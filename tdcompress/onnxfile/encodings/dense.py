@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, widen
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, cast_node
 from tdcompress.onnxfile.tensors import from_array, to_array
 
 
@@ -17,7 +17,7 @@ class _Dense:
         prefix = key.prefix if key.narrow else ""
         return Section(
             initializers=[from_array(weight.array.astype(key.stored), prefix + weight.name) for weight in weights],
-            nodes=[widen(prefix + weight.name, weight.name, key.dtype) for weight in weights if key.narrow],
+            nodes=[cast_node(prefix + weight.name, weight.name, key.dtype) for weight in weights if key.narrow],
         )
 
     def read(self, section: Section, key: SectionKey, room: Room) -> list[Weight]:

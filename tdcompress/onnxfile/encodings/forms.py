@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from tdcompress.errors import ModelError
 from tdcompress.onnxfile.encodings.names import Names
-from tdcompress.onnxfile.levels import codebook, grid_scale, nearest
+from tdcompress.onnxfile.levels import codebook, grid_scale, nearest_level
 from tdcompress.onnxfile.tensors import Array
 
 Constants = dict[str, Array]
@@ -84,7 +84,7 @@ class _Codebook:
 
     def rounded(self, kept: Array) -> Array:
         levels = codebook(kept, 1 << self.bits)
-        return np.take(levels, nearest(kept, levels))
+        return np.take(levels, nearest_level(kept, levels))
 
     def refusal(self, kept: Array) -> str:
         return ""

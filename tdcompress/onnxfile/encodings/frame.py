@@ -18,7 +18,7 @@ import onnx
 from onnx import helper
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, widen
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, cast_node
 from tdcompress.onnxfile.encodings.forms import FORMS, read_form, write_form
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
@@ -105,7 +105,7 @@ class FrameEncoding:
         else:
             constants["narrow" if key.narrow else "values"] = np.concatenate([np.zeros(lead, key.stored), flat[places]])
         if key.narrow:
-            nodes.insert(0, widen(names("narrow"), names("values"), key.dtype))
+            nodes.insert(0, cast_node(names("narrow"), names("values"), key.dtype))
 
         before, after = [encoded.before] * (encoded.before > 0), [encoded.after] * (encoded.after > 0)
         constants["sizes"] = np.array(before + sizes + after, np.int64)
