@@ -1,0 +1,62 @@
+"""Parallel text files, WMT-style: two files of UTF-8 text, whose lines with the same number say the same. Read as streams."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from tdcompress.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One line of both files.
+
+    Attributes:
+        line: its number, from 1.
+        source: the sentence, without white space around it; may be empty.
+        target: its translation, likewise.
+    """
+
+    line: int
+    source: str
+    target: str
+
+
+def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
+    """All lines of two files side by side; neither is held in memory.
+
+    A line ends at a line feed alone (a carriage return before it is dropped), so that Unicode's other separators, which occur in
+    crawled text, do not shift one file against the other. A byte order mark at the start is dropped.
+
+    Args:
+        source: the file of the sentences.
+        target: the file of their translations.
+
+    Raises:
+        DataError: a missing file, bytes that are no UTF-8, or files of different length; with the file and line.
+    """
+    pairs = zip_longest(_lines(source), _lines(target))
+    for number, (first, second) in enumerate(pairs, start=1):
+        if first is None or second is None:
+            short, long = (source, target) if first is None else (target, source)
+            raise DataError(f"{long}, line {number}: {short} has only {number - 1} lines; both files need a line for each pair")
+        yield Pair(line=number, source=first, target=second)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    text = line.decode()
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}, line {number}: byte {error.start + 1} is no UTF-8 (0x{line[error.start]:02x}); "
+                        "convert the file to UTF-8, or mend the line in both files"
+                    ) from error
+                yield text.removeprefix("\ufeff" if number == 1 else "").strip()
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing: parallel text is two files, such as train.en and train.de") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
