@@ -136,7 +136,8 @@ class LrSchedule:
     Attributes:
         name: constant; piecewise (factor i from milestone i on, 1 before the first); cosine (half a cosine from 1 to
             ``final_factor`` over what follows the warm-up); one_cycle (up to 1 over ``warmup_share``, then down to
-            ``final_factor``).
+            ``final_factor``); inverse_sqrt (after the warm-up the root of warm-up steps / steps, as "Attention is all you need"
+            has it in section 5.3, where 1 is (width * warm-up steps)^-0.5).
         warmup_epochs: the factor is also multiplied by (steps done + 1) / warm-up steps until that is 1; not for one_cycle.
         warmup_share: one_cycle; the share of the training in which the factor rises; default 0.3.
         curve: one_cycle; "linear" (the default), or "cosine": half a cosine up and half a cosine down.
@@ -146,7 +147,7 @@ class LrSchedule:
         final_factor: cosine, one_cycle; default 0.
     """
 
-    name: Literal["constant", "piecewise", "cosine", "one_cycle"] = "constant"
+    name: Literal["constant", "piecewise", "cosine", "one_cycle", "inverse_sqrt"] = "constant"
     warmup_epochs: float = 0.0
     warmup_share: float | None = None
     curve: Literal["linear", "cosine"] | None = None
@@ -156,7 +157,7 @@ class LrSchedule:
     final_factor: float | None = None
 
     def __post_init__(self) -> None:
-        _require_known(self.name, "name", "schedule", ("constant", "piecewise", "cosine", "one_cycle"))
+        _require_known(self.name, "name", "schedule", ("constant", "piecewise", "cosine", "one_cycle", "inverse_sqrt"))
         _require_known(self.unit, "unit", "unit", ("epochs", "steps", "share"))
         _require_known(self.curve or "linear", "curve", "curve", ("linear", "cosine"))
         for key, (owners, unset) in _SCHEDULE_KEYS.items():
@@ -165,6 +166,8 @@ class LrSchedule:
         _require(0.0 <= self.warmup_epochs < math.inf, "warmup_epochs", self.warmup_epochs, "0 or more")
         if self.name == "one_cycle" and self.warmup_epochs:
             raise ValueError("warmup_epochs: one_cycle rises over warmup_share of the training; leave it out")
+        if self.name == "inverse_sqrt" and not self.warmup_epochs:
+            raise ValueError("warmup_epochs: inverse_sqrt falls from the end of the warm-up on; give its length, above 0")
         _require(
             self.warmup_share is None or 0.0 <= self.warmup_share < 1.0, "warmup_share", self.warmup_share, "0 or more, below 1"
         )
@@ -199,6 +202,8 @@ class LrSchedule:
         warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
         if self.name == "constant":
             return warmup
+        if self.name == "inverse_sqrt":
+            return min(warmup, math.sqrt(warmup_steps / (step + 1)))
         if self.name == "piecewise":
             passed = sum(step >= first for first in self.milestone_steps(steps_per_epoch, epochs))
             return warmup * (self.factors[passed - 1] if passed else 1.0)

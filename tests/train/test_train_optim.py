@@ -184,3 +184,13 @@ def test_norms_are_not_decayed_when_decay_is_decoupled() -> None:
     for name, parameter in net.named_parameters():
         factor = 0.95 if name in decayed_parameters(net) else 1.0
         torch.testing.assert_close(parameter.detach(), before[name] * factor)
+
+
+def test_inverse_square_root_is_the_papers_rate() -> None:
+    schedule = LrSchedule(name="inverse_sqrt", warmup_epochs=2)  # of 100 steps: 200 steps of warm-up
+    peak = (512 * 200) ** -0.5
+    for step in (1, 50, 199, 200, 201, 800, 5000):  # counted from 1 in section 5.3
+        rate = 512**-0.5 * min(step**-0.5, step * 200**-1.5)
+        assert peak * schedule.factor(step - 1, 100, 100) == pytest.approx(rate, rel=1e-12)
+    with pytest.raises(ValueError, match="^warmup_epochs: inverse_sqrt falls from the end of the warm-up"):
+        LrSchedule(name="inverse_sqrt")
