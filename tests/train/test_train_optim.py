@@ -192,5 +192,5 @@ def test_inverse_square_root_is_the_papers_rate() -> None:
     for step in (1, 50, 199, 200, 201, 800, 5000):  # counted from 1 in section 5.3
         rate = 512**-0.5 * min(step**-0.5, step * 200**-1.5)
         assert peak * schedule.factor(step - 1, 100, 100) == pytest.approx(rate, rel=1e-12)
-    with pytest.raises(ValueError, match="^warmup_epochs: inverse_sqrt falls from the end of the warm-up"):
+    with pytest.raises(ValueError, match=r"^warmup_epochs: inverse_sqrt falls from the end of the warm-up"):
         LrSchedule(name="inverse_sqrt")
