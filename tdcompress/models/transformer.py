@@ -209,9 +209,12 @@ class Transformer(nn.Module):
 
     def say(self, x_BTD: Tensor) -> Tensor:
         """Logits of the decoder's last layer."""
-        x_BTD = self.decoder_norm(x_BTD)
-        matrix = self.source_embedding.weight if self.logits is None else self.logits.weight
-        return nn.functional.linear(x_BTD, matrix)
+        return nn.functional.linear(self.decoder_norm(x_BTD), self.spoken)
+
+    @property
+    def spoken(self) -> Tensor:
+        """The matrix (vocabulary, width) that gives the logits."""
+        return self.source_embedding.weight if self.logits is None else self.logits.weight
 
     def _initialise(self, width: int) -> None:
         """Glorot uniform; embeddings of deviation 1/sqrt(width), so that they have deviation 1 where they are scaled."""

@@ -53,4 +53,6 @@ class DecoderStep(nn.Module):
             remembered, past = memories[at : at + 2], memories[half + at : half + at + 2]
             x_B1D, grown = layer.step(x_B1D, past, remembered, mask_B11S)
             named[f"key_{number}"], named[f"value_{number}"] = grown
-        return {"logits": network.say(x_B1D)[:, 0], **named}
+        # not transposed: a file would hold a tied matrix twice, once as embedding
+        logits_BV = (network.spoken @ network.decoder_norm(x_B1D)[:, 0].T).T
+        return {"logits": logits_BV, **named}
