@@ -27,8 +27,8 @@ class Sentences:
     starts: Lengths
 
     @staticmethod
-    def of(sentences: Iterable[Sequence[int]]) -> "Sentences":
-        """From lists of piece numbers below 65536, which may come as a stream."""
+    def of(sentences: Iterable[Sequence[int] | NDArray[np.integer]]) -> "Sentences":
+        """From piece numbers below 65536, which may come as a stream."""
         parts = [np.asarray(sentence, np.uint16) for sentence in sentences]
         starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
         return Sentences(pieces=np.concatenate([np.empty(0, np.uint16), *parts]), starts=starts)

@@ -1,5 +1,6 @@
 """Multi-head attention with separate projections, whose number of heads follows from its weights."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,4 +56,4 @@ class Attention(nn.Module):
         return result
 
     def _split(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD.unflatten(2, (-1, self.head_size)).transpose(1, 2)
+        return torch.unflatten(x_BTD, 2, (-1, self.head_size)).transpose(1, 2)

@@ -28,7 +28,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """The sum of ``x`` and ``sublayer(x)``, normalised."""
         if self.pre_norm:
-            return x + self.dropout(sublayer(self.norm(x)))
+            added: Tensor = self.dropout(sublayer(self.norm(x)))
+            return x + added
         normalised: Tensor = self.norm(x + self.dropout(sublayer(x)))
         return normalised
 
@@ -192,6 +193,11 @@ class Transformer(nn.Module):
         for layer in self.decoder:
             x_BTD = layer(x_BTD, memory_BSD, mask_B11S)
         return self.say(x_BTD)
+
+    @property
+    def decoder_layers(self) -> list[DecoderLayer]:
+        """The decoder's layers, first to last."""
+        return [layer for layer in self.decoder if isinstance(layer, DecoderLayer)]
 
     def encode(self, source_BS: Tensor, mask_B11S: Tensor) -> Tensor:
         """The memory (B, S, width)."""

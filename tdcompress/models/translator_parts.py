@@ -19,7 +19,7 @@ class Encoder(nn.Module):
         """``source_key_i``, ``source_value_i`` (B, heads, S, head_size) of each decoder layer i; ``source`` is int64 (B, S)."""
         memory_BSD = self.network.encode(source, source_mask(source))
         named: dict[str, Tensor] = {}
-        for number, layer in enumerate(self.network.decoder):
+        for number, layer in enumerate(self.network.decoder_layers):
             named[f"source_key_{number}"], named[f"source_value_{number}"] = layer.cross.remember(memory_BSD)
         return named
 
@@ -48,7 +48,7 @@ class DecoderStep(nn.Module):
         network, mask_B11S, half = self.network, source_mask(source), len(memories) // 2
         x_B1D = network.embed(network.target_embedding or network.source_embedding, token[:, None], memories[half].shape[2])
         named: dict[str, Tensor] = {}
-        for number, layer in enumerate(network.decoder):
+        for number, layer in enumerate(network.decoder_layers):
             at = 2 * number
             remembered, past = memories[at : at + 2], memories[half + at : half + at + 2]
             x_B1D, grown = layer.step(x_B1D, past, remembered, mask_B11S)

@@ -27,7 +27,7 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> Bleu:
     Raises:
         ValueError: no sentence, or another number of references.
     """
-    from sacrebleu.metrics import BLEU  # takes a moment
+    from sacrebleu.metrics.bleu import BLEU  # takes a moment
 
     if not translations or len(translations) != len(references):
         raise ValueError(f"{len(translations)} translations need as many references, not {len(references)}, and at least one")

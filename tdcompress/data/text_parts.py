@@ -1,0 +1,84 @@
+"""The parts of a parallel corpus as pieces: which pairs are taken, and what is said of the others."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tdcompress.data.sentences import SentencePairs, Sentences
+from tdcompress.errors import DataError
+from tdcompress.text.parallel import Pair, read_pairs
+from tdcompress.text.vocabulary import Vocabulary
+
+Unusable = Literal["error", "skip"]
+CHUNK = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPart:
+    """One part of a corpus.
+
+    Attributes:
+        pairs: its sentence pairs, as pieces.
+        skipped: how many lines were left out.
+    """
+
+    pairs: SentencePairs
+    skipped: int
+
+
+def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: int, unusable: Unusable) -> TextPart:
+    """Two files as pieces; the text itself is read as a stream.
+
+    Args:
+        source: the file of the sentences.
+        target: the file of their translations.
+        vocabulary: of both languages.
+        longest: pieces that a sentence may have, on either side.
+        unusable: what becomes of a pair with an empty side or one above ``longest``: an "error", or it is left out.
+
+    Raises:
+        DataError: what `read_pairs` refuses, an unusable pair, or no pair at all; with the file and line.
+    """
+    skipped = 0
+
+    def usable() -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+        nonlocal skipped
+        for pair, sides in _encoded(read_pairs(source, target), vocabulary):
+            reason = _unusable(pair, sides, (source, target), longest)
+            if not reason:
+                yield sides
+            elif unusable == "error":
+                raise DataError(reason)
+            else:
+                skipped += 1
+
+    sides = [(np.asarray(first, np.uint16), np.asarray(second, np.uint16)) for first, second in usable()]
+    if not sides:
+        raise DataError(f"{source} and {target} hold no sentence pair" + (f" ({skipped} left out)" if skipped else ""))
+    pairs = SentencePairs(source=Sentences.of(first for first, _ in sides), target=Sentences.of(second for _, second in sides))
+    return TextPart(pairs=pairs, skipped=skipped)
+
+
+def _encoded(pairs: Iterable[Pair], vocabulary: Vocabulary) -> Iterator[tuple[Pair, tuple[list[int], list[int]]]]:
+    pairs = iter(pairs)
+    while chunk := list(islice(pairs, CHUNK)):
+        source = vocabulary.encode([pair.source for pair in chunk])
+        target = vocabulary.encode([pair.target for pair in chunk])
+        yield from zip(chunk, zip(source, target, strict=True), strict=True)
+
+
+def _unusable(pair: Pair, sides: Sequence[Sequence[int]], files: Sequence[Path], longest: int) -> str:
+    """Why a pair cannot be taken; "" where it can."""
+    for pieces, file in zip(sides, files, strict=True):
+        if not pieces:
+            return f'{file}, line {pair.line} is empty; mend it in both files, or give data.unusable = "skip" to leave it out'
+        if len(pieces) > longest:
+            return (
+                f"{file}, line {pair.line} has {len(pieces)} pieces, more than data.longest = {longest}; "
+                'raise it, or give data.unusable = "skip" to leave such lines out'
+            )
+    return ""
