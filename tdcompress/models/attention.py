@@ -25,6 +25,11 @@ class Attention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
+    @property
+    def heads(self) -> int:
+        """Heads that are there."""
+        return self.key.weight.shape[0] // self.head_size
+
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
         """What each position of ``x_BTD`` gathers from ``memory_BSD``.
 

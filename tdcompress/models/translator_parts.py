@@ -31,6 +31,15 @@ class DecoderStep(nn.Module):
         super().__init__()
         self.network = network
 
+    def empty_past(self, like: Tensor) -> list[Tensor]:
+        """The past of sentences of which nothing was said: of each layer key and value (B, heads, 0, head_size).
+
+        Args:
+            like: a tensor (B, ...) of the type and on the device that is wanted.
+        """
+        attentions = [layer.attention for layer in self.network.decoder_layers for _ in ("key", "value")]
+        return [like.new_empty(len(like), each.heads, 0, each.head_size) for each in attentions]
+
     def forward(self, token: Tensor, source: Tensor, *memories: Tensor) -> dict[str, Tensor]:
         """One step.
 
@@ -50,7 +59,7 @@ class DecoderStep(nn.Module):
         named: dict[str, Tensor] = {}
         for number, layer in enumerate(network.decoder_layers):
             at = 2 * number
-            remembered, past = memories[at : at + 2], memories[half + at : half + at + 2]
+            remembered, past = (memories[at], memories[at + 1]), (memories[half + at], memories[half + at + 1])
             x_B1D, grown = layer.step(x_B1D, past, remembered, mask_B11S)
             named[f"key_{number}"], named[f"value_{number}"] = grown
         # not transposed: a file would hold a tied matrix twice, once as embedding

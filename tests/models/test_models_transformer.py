@@ -52,7 +52,7 @@ def test_steps_say_what_the_whole_target_says_at_once(pair, pre_norm, tied):
     expected = whole(source, target)
     encoder, step = Encoder(whole), DecoderStep(whole)
     remembered = tuple(encoder(source).values())
-    past = tuple(torch.empty(3, SMALL["heads"], 0, 4, dtype=torch.float64) for _ in remembered)
+    past = step.empty_past(remembered[0])
     for place in range(target.shape[1]):
         logits, *past = step(target[:, place], source, *remembered, *past).values()
         assert torch.allclose(logits, expected[:, place], rtol=0, atol=1e-12)
@@ -125,7 +125,7 @@ def test_a_narrow_network_steps_as_a_full_one_does(pair):
     narrow = tdc.shrink(net, examples).model
     remembered = Encoder(narrow)(source)
     assert remembered["source_key_0"].shape[1] == 3
-    past = [torch.empty(3, 3, 0, 4, dtype=torch.float64)] * 4
+    past = DecoderStep(narrow).empty_past(remembered["source_key_0"])
     for place in range(3):
         logits, *past = DecoderStep(narrow)(target[:, place], source, *remembered.values(), *past).values()
         assert torch.allclose(logits, net(source, target)[:, place], rtol=0, atol=1e-12)

@@ -7,11 +7,12 @@ from translator_export import encoder_and_step
 
 import tdcompress as tdc
 from tdcompress.errors import DataError, ModelError
+from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer import Transformer
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.pack import pack_model
-from tdcompress.text.search import greedy
+from tdcompress.text.search import beam_search, greedy
 from tdcompress.text.translator import OnnxDecoder, Translator, padded_sources
 from tdcompress.text.vocabulary import BEGIN, END, Vocabulary, VocabularySettings, train_vocabulary
 
@@ -95,6 +96,16 @@ def test_greedy_search_says_what_torch_says(net, files):
     found = greedy(decoder, decoder.start(padded_sources(sentences)), np.array([6, 6, 6]))
     with torch.no_grad():
         assert found == [torch_greedy(net, padded_sources([sentence]), 6) for sentence in sentences]
+
+
+def test_both_decoders_find_the_same_beams(net, files):
+    exported, own = OnnxDecoder(*files), TorchDecoder(net)
+    source = padded_sources([[4, 5, 6], [30, 31], [12, 13, 14, 15, 16]])
+    limits = np.array([6, 4, 8])
+    assert greedy(own, own.start(source), limits) == greedy(exported, exported.start(source), limits)
+    for size in (1, 3):
+        found = [beam_search(each, each.start(source), limits, size=size) for each in (own, exported)]
+        assert found[0] == found[1]
 
 
 def test_text_goes_in_and_comes_out_in_its_order(translator):
