@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdcompress.data.token_batches import Lengths, padded
+from tdcompress.data.token_batches import SentenceLengths, padded
 from tdcompress.errors import DataError
 from tdcompress.text.vocabulary import BEGIN, END
 
@@ -24,7 +24,7 @@ class Sentences:
     """
 
     pieces: NDArray[np.uint16]
-    starts: Lengths
+    starts: SentenceLengths
 
     @staticmethod
     def of(sentences: Iterable[Sequence[int] | NDArray[np.integer]]) -> "Sentences":
@@ -42,7 +42,7 @@ class Sentences:
         return self.pieces[self.starts[index] : self.starts[index + 1]]
 
     @property
-    def lengths(self) -> Lengths:
+    def lengths(self) -> SentenceLengths:
         """Pieces of each sentence, without begin and end."""
         return np.diff(self.starts)
 

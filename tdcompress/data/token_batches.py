@@ -11,11 +11,13 @@ from tdcompress.errors import DataError
 from tdcompress.seeds import derived_seed
 from tdcompress.text.vocabulary import PAD
 
-Lengths = NDArray[np.int64]
+SentenceLengths = NDArray[np.int64]
 SHORTEST, GROWTH = 8, 1.1  # of buckets; the growth is Tensor2Tensor's
 
 
-def token_batches(source: Lengths, target: Lengths, budget: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+def token_batches(
+    source: SentenceLengths, target: SentenceLengths, budget: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
     """The batches of one epoch: each pair once, and on either side no more tokens than the budget, padding included.
 
     Pairs are sorted into buckets by the longer side, and shuffled in each bucket. A bucket has as few batches as its longest
@@ -52,7 +54,7 @@ def token_batches(source: Lengths, target: Lengths, budget: int, seed: int, epoc
     return [batches[place] for place in generator.permutation(len(batches))]
 
 
-def bucket_limits(longest: int) -> Lengths:
+def bucket_limits(longest: int) -> SentenceLengths:
     """The greatest length of each bucket, increasing: 8, 9, 10, 11, 13, ..., until it is ``longest`` or more."""
     limits = [SHORTEST]
     while limits[-1] < longest:

@@ -77,7 +77,13 @@ class DecoderLayer(nn.Module):
         self.feed_forward_sum = Residual(width, dropout, pre_norm)
 
     def forward(self, x_BTD: Tensor, memory_BSD: Tensor, mask_B11S: Tensor) -> Tensor:
-        """All positions at once, each looking back alone."""
+        """All positions at once, each looking back alone.
+
+        Args:
+            x_BTD: the positions.
+            memory_BSD: the source, as the encoder left it.
+            mask_B11S: True where the source is no padding.
+        """
         # padding is at the end, where no position that counts looks
         x_BTD = self.attention_sum(x_BTD, lambda x: self.attention(x, x, causal=True))
         return self.after_attention(x_BTD, *self.cross.remember(memory_BSD), mask_B11S)
@@ -108,13 +114,20 @@ class DecoderLayer(nn.Module):
         return self.after_attention(x_B1D, *source, mask_B11S), (grown[0], grown[1])
 
     def after_attention(self, x_BTD: Tensor, keys_BHSd: Tensor, values_BHSd: Tensor, mask_B11S: Tensor) -> Tensor:
-        """What follows self-attention, with keys and values of the source."""
+        """What follows self-attention.
+
+        Args:
+            x_BTD: the positions.
+            keys_BHSd: of the source.
+            values_BHSd: of the source.
+            mask_B11S: True where the source is no padding.
+        """
         x_BTD = self.cross_sum(x_BTD, lambda x: self.cross.attend(x, keys_BHSd, values_BHSd, mask_B11S))
         result: Tensor = self.feed_forward_sum(x_BTD, self.feed_forward)
         return result
 
 
-class Positions(nn.Module):
+class SinusoidPositions(nn.Module):
     """Sines and cosines of a position (section 3.5): all sines, then all cosines, as the released code has them.
 
     They are computed where they are needed, so that no sentence is too long and no table is in a file.
@@ -168,7 +181,7 @@ class Transformer(nn.Module):
         self.source_embedding = nn.Embedding(vocabulary, width, padding_idx=PAD)
         self.target_embedding = None if tied else nn.Embedding(vocabulary, width, padding_idx=PAD)
         self.logits = None if tied else nn.Linear(width, vocabulary, bias=False)
-        self.positions = Positions(width)
+        self.positions = SinusoidPositions(width)
         self.dropout = nn.Dropout(dropout)
         sizes = (width, hidden, heads, dropout, pre_norm)
         self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(encoder_layers))
@@ -208,7 +221,13 @@ class Transformer(nn.Module):
         return result
 
     def embed(self, table: nn.Embedding, tokens_BT: Tensor, first: int = 0) -> Tensor:
-        """Tokens with their positions, which begin at ``first``."""
+        """Tokens with their positions.
+
+        Args:
+            table: of the tokens' language.
+            tokens_BT: int64.
+            first: the first one's position.
+        """
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device) + first
         embedded: Tensor = self.dropout(table(tokens_BT) * self.scale + self.positions(positions_T))
         return embedded

@@ -90,7 +90,7 @@ def _opened(path: Path, threads: int) -> ort.InferenceSession:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Translator:
+class TextTranslator:
     """Plain text to plain text.
 
     Attributes:

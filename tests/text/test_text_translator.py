@@ -13,7 +13,7 @@ from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.text.search import beam_search, greedy
-from tdcompress.text.translator import OnnxDecoder, Translator, padded_sources
+from tdcompress.text.translator import OnnxDecoder, TextTranslator, padded_sources
 from tdcompress.text.vocabulary import BEGIN, END, Vocabulary, VocabularySettings, train_vocabulary
 
 pytest.importorskip("sentencepiece")
@@ -51,7 +51,7 @@ def files(dense, tmp_path_factory):
 @pytest.fixture(scope="module")
 def translator(files):
     vocabulary = Vocabulary(train_vocabulary(LINES, VocabularySettings(size=40)))
-    return Translator(decoder=OnnxDecoder(*files), vocabulary=vocabulary, longest=30)
+    return TextTranslator(decoder=OnnxDecoder(*files), vocabulary=vocabulary, longest=30)
 
 
 def torch_greedy(net, source, limit):
