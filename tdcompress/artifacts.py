@@ -38,6 +38,7 @@ class Artifact:
 
     Attributes:
         stage: the stage that made it.
+        version: of that stage.
         key: its content key.
         folder: where its files are.
         settings: what it was made with, as JSON.
@@ -47,6 +48,7 @@ class Artifact:
     """
 
     stage: str
+    version: int
     key: str
     folder: Path
     settings: Json
@@ -60,21 +62,12 @@ class Artifact:
             raise ArtifactError(f"{self.folder}: has no file {name}; it has {', '.join(self.files)}")
         return self.folder / name
 
-    def ancestor(self, stage: str) -> "Artifact | None":
-        """The nearest artefact of a stage on the way back through the inputs, this one included; its files are not checked.
+    def input(self, role: str) -> "Artifact":
+        """What it was made from; its files are not checked.
 
         Raises:
-            ArtifactError: an input that is not there, or whose manifest does not verify.
+            ArtifactError: it is not there, or its manifest does not verify.
         """
-        generation = [self]
-        while generation:
-            for artifact in generation:
-                if artifact.stage == stage:
-                    return artifact
-            generation = [artifact._input(role) for artifact in generation for role in artifact.inputs]
-        return None
-
-    def _input(self, role: str) -> "Artifact":
         key = self.inputs[role]
         found = next(self.folder.parents[1].glob(f"*/{key}"), None)
         if found is None:
@@ -163,7 +156,8 @@ def read_artifact(folder: Path) -> Artifact:
     try:
         manifest = json.loads(path.read_bytes())
         form, files, inputs = manifest["format"], dict(manifest["files"]), dict(manifest["inputs"])
-        stage, key, record = str(manifest["stage"]), str(manifest["key"]), manifest["record"]
+        stage, version, key = str(manifest["stage"]), int(manifest["version"]), str(manifest["key"])
+        record = manifest["record"]
         identity = {name: manifest[name] for name in IDENTITY}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not a readable manifest ({error}); run the recipe again to rebuild it") from None
@@ -173,7 +167,16 @@ def read_artifact(folder: Path) -> Artifact:
         raise ArtifactError(f"{path}: is of {stage} {key}, not of this folder; run the recipe again to rebuild it")
     if content_key(identity) != key:
         raise ArtifactError(f"{path}: is damaged (its key is not of its settings and inputs); run the recipe again to rebuild it")
-    return Artifact(stage=stage, key=key, folder=folder, settings=manifest["settings"], inputs=inputs, record=record, files=files)
+    return Artifact(
+        stage=stage,
+        version=version,
+        key=key,
+        folder=folder,
+        settings=manifest["settings"],
+        inputs=inputs,
+        record=record,
+        files=files,
+    )
 
 
 def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_file) -> None:

@@ -41,7 +41,7 @@ def load_network(artifact: Artifact, data: Dataset | None = None) -> nn.Module:
         The network on the CPU in eval mode.
 
     Raises:
-        ArtifactError: what the artefact was made from is missing.
+        ArtifactError: what the artefact was made from is missing, or another version of a stage made one of them.
         DataError: its data set is missing, or is another one.
         ModelError: weights that do not fit the network.
     """

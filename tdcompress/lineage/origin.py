@@ -12,6 +12,7 @@ from tdcompress.data.augment import Augmentation
 from tdcompress.data.base import Dataset, DataSettings, HashFile
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import ArtifactError, DataError, UserError
+from tdcompress.lineage.versions import check_version
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.base import ModelSettings
@@ -161,13 +162,33 @@ class Origin:
     method: NamedMethod
 
 
+def ancestor(artifact: Artifact, stage: str) -> Artifact | None:
+    """The nearest artefact of a stage on the way back through the inputs, this one included; its files are not checked.
+
+    Args:
+        artifact: where the way begins.
+        stage: what is looked for.
+
+    Raises:
+        ArtifactError: one on the way is missing, does not verify, or is of another version of its stage.
+    """
+    generation = [artifact]
+    while generation:
+        for each in generation:
+            check_version(each)
+            if each.stage == stage:
+                return each
+        generation = [each.input(role) for each in generation for role in each.inputs]
+    return None
+
+
 def training_of(artifact: Artifact) -> Artifact:
     """The training behind an artefact, which may be that artefact itself.
 
     Raises:
-        ArtifactError: there is none, or an artefact on the way is missing.
+        ArtifactError: there is none; or as `ancestor`.
     """
-    trained = artifact.ancestor("train")
+    trained = ancestor(artifact, "train")
     if trained is None:
         raise ArtifactError(f"{artifact.folder}: comes from no training")
     return trained
@@ -193,8 +214,9 @@ def settings_of(kind: type[T], artifact: Artifact, values: Json | None = None) -
         values: the settings where they are not all of them.
 
     Raises:
-        ArtifactError: settings that cannot be read.
+        ArtifactError: settings that cannot be read, or an artefact of another version of its stage.
     """
+    check_version(artifact)
     try:
         return decode(kind, artifact.settings if values is None else values)
     except ValueError as error:

@@ -36,6 +36,7 @@ class Call:
 
     Attributes:
         stage: its name.
+        version: its version, as the first process has it.
         settings: as JSON.
         folder: its unfinished folder.
         inputs: folders of the artefacts that it is made from, by role.
@@ -43,6 +44,7 @@ class Call:
     """
 
     stage: str
+    version: int
     settings: Json
     folder: str
     inputs: dict[str, str]
@@ -97,6 +99,7 @@ class Leader:
         self.channel.say(
             Call(
                 stage=task.stage.name,
+                version=task.stage.version,
                 settings=encode(task.settings),
                 folder=str(folder.resolve()),
                 inputs={role: str(artifact.folder.resolve()) for role, artifact in inputs.items()},
@@ -136,7 +139,7 @@ def in_crew(kind: str, lead: Callable[[Leader | None, str], None], should_stop: 
 def _follow(channel: Channel, device: torch.device, should_stop: Callable[[], int | None]) -> None:
     """Make the stages that the first process calls for, until nothing more is to do."""
     while (call := channel.heard()) is not None:
-        stage = JOINT[call.stage]
+        stage = _called_for(call)
         work = Workspace(
             folder=Path(call.folder),
             inputs={role: read_artifact(Path(folder)) for role, folder in call.inputs.items()},
@@ -148,6 +151,21 @@ def _follow(channel: Channel, device: torch.device, should_stop: Callable[[], in
             raise ArtifactError(f"{work.folder}: not seen by process {World.current().rank}; all need the same artifacts folder")
         with suppress(InterruptedRun):  # the first process says what comes next
             stage.run(decode(stage.settings, call.settings), work)
+
+
+def _called_for(call: Call) -> Stage[Any]:
+    """The stage that is called for.
+
+    Raises:
+        TrainingError: this process has another version of it.
+    """
+    stage = JOINT[call.stage]
+    if stage.version != call.version:
+        raise TrainingError(
+            f"process {World.current().rank} has version {stage.version} of the stage {stage.name}, "
+            f"the first one {call.version}; install the same tdcompress on all machines"
+        )
+    return stage
 
 
 class _Silent:

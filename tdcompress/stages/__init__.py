@@ -1,1 +1,1 @@
-"""One file per stage: its version, its settings, and what it does with them and its inputs. Knows no recipe."""
+"""One file per stage: its settings, and what it does with them and its inputs. Knows no recipe."""

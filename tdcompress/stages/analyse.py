@@ -16,12 +16,12 @@ from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import trained_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.samples import test_samples
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import AnalysisRecord, TrainRecord
 from tdcompress.sparsity.masks import apply_masks
 from tdcompress.stages import prune
 
-VERSION = 1
 MATRIX = "matrix.npy"
 
 
@@ -117,4 +117,4 @@ def _progress(work: Workspace, batches: int) -> Callable[[int], None]:
     return report
 
 
-STAGE = Stage(name="analyse", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="analyse", version=VERSIONS["analyse"], settings=Settings, run=run)

@@ -9,11 +9,10 @@ import numpy as np
 from tdcompress.bench.benchmark import benchmark
 from tdcompress.codec import encode
 from tdcompress.files import write_text
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import BenchRecord, RowLatency
 from tdcompress.stages.export import ONNX, SAMPLES
-
-VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,4 +97,4 @@ def real_inputs(samples: Path, batch: int) -> np.ndarray:
     return np.ascontiguousarray(inputs[np.arange(batch) % len(inputs)])
 
 
-STAGE = Stage(name="bench", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="bench", version=VERSIONS["bench"], settings=Settings, run=run)

@@ -16,8 +16,9 @@ from tdcompress.errors import VerificationError
 from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.to_onnx import FromPixels, metadata_strings, to_model_proto
 from tdcompress.lineage.network import load_network
-from tdcompress.lineage.origin import origin_of, settings_of
+from tdcompress.lineage.origin import ancestor, origin_of, settings_of
 from tdcompress.lineage.samples import BATCH
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.npz import write_npz
 from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.inspect import inspect_model
@@ -32,7 +33,6 @@ from tdcompress.stages import prune
 
 Prepare = Callable[[Tensor], Tensor]
 
-VERSION = 7
 ONNX, SAMPLES = "model.onnx", "samples.npz"
 CHECKED_SAMPLES = 64
 SHIPPED_SAMPLES = 16
@@ -207,7 +207,7 @@ def file_facts(settings: Settings, source: Artifact, network: nn.Module, data: D
 
 def spared_layers(source: Artifact) -> tuple[str, ...]:
     """Layers that were left dense on purpose: in the pruning, or in the training where nothing was pruned."""
-    pruned = None if source.stage == "train" else source.ancestor("prune")  # a training's inputs are its teacher's
+    pruned = None if source.stage == "train" else ancestor(source, "prune")  # a training's inputs are its teacher's
     if pruned is not None:
         return settings_of(prune.Settings, pruned).exclude
     return origin_of(source).method.settings.exclude
@@ -292,4 +292,4 @@ def check_accuracy(onnx_correct: int, torch_accuracy: float, samples: int) -> No
         raise VerificationError(f"{ONNX}: {onnx_correct} test samples right under onnxruntime, {torch_correct} in torch")
 
 
-STAGE = Stage(name="export", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run)

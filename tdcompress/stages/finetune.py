@@ -12,8 +12,9 @@ from tdcompress.errors import ArtifactError
 from tdcompress.files import published
 from tdcompress.lineage.measure import measured_accuracy, pruned_record
 from tdcompress.lineage.network import KEPT, MASKS, MODEL, load_network, save_tensors
-from tdcompress.lineage.origin import settings_of, training_of
+from tdcompress.lineage.origin import ancestor, settings_of, training_of
 from tdcompress.lineage.samples import test_samples, train_samples
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
@@ -25,8 +26,6 @@ from tdcompress.train.distributed import World
 from tdcompress.train.loop import train
 from tdcompress.train.optim import LrSchedule
 from tdcompress.train.settings import TrainSettings
-
-VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
     origin = settings_of(training.Settings, training_of(network))
     data = origin.data.load(work.machine.places)
     model = load_network(network, data)
-    pruned = network.ancestor("prune")
+    pruned = ancestor(network, "prune")
     if pruned is None:
         raise ArtifactError(f"{network.folder}: nothing was pruned that could be fine-tuned")
     weights = prunable_weights(model, settings_of(prune.Settings, pruned).exclude)
@@ -105,4 +104,4 @@ def _tuning(settings: Settings, base: TrainSettings) -> TrainSettings:
     return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=settings.lr_schedule)
 
 
-STAGE = Stage(name="finetune", version=VERSION, settings=Settings, run=run, joint=True)
+STAGE = Stage(name="finetune", version=VERSIONS["finetune"], settings=Settings, run=run, joint=True)

@@ -13,6 +13,7 @@ from tdcompress.lineage.measure import measured_accuracy, pruned_record
 from tdcompress.lineage.network import MASKS, MODEL, save_tensors, trained_network, training_targets
 from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.samples import example_inputs, plain_batches
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.pipeline import Stage, Workspace
@@ -22,8 +23,6 @@ from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_mas
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.train.recalibrate import recalibrate
-
-VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,4 +192,4 @@ def _fraction(settings: Settings, method: MethodSettings) -> float | None:
     return max(settings.fraction, method.gamma)
 
 
-STAGE = Stage(name="prune", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="prune", version=VERSIONS["prune"], settings=Settings, run=run)

@@ -10,11 +10,10 @@ from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import KEPT, MODEL, load_network, save_tensors
 from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.samples import example_inputs
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
 from tdcompress.shrinking.exact import shrink
-
-VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,4 +56,4 @@ def run(settings: Settings, work: Workspace) -> ShrinkRecord:
     )
 
 
-STAGE = Stage(name="shrink", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="shrink", version=VERSIONS["shrink"], settings=Settings, run=run)

@@ -8,11 +8,10 @@ from tdcompress.errors import VerificationError
 from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import WEIGHTS, load_network
 from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import StoreRecord
 from tdcompress.storage.csr import load_dense, save_arrays
-
-VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,4 +39,4 @@ def run(settings: Settings, work: Workspace) -> StoreRecord:
     )
 
 
-STAGE = Stage(name="store", version=VERSION, settings=Settings, run=run)
+STAGE = Stage(name="store", version=VERSIONS["store"], settings=Settings, run=run)

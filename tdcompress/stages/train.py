@@ -11,6 +11,7 @@ from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import METHOD, MODEL, initial_network, load_network, save_tensors, training_targets
 from tdcompress.lineage.origin import NamedMethod, Origin
 from tdcompress.lineage.samples import test_samples, train_samples
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
@@ -22,8 +23,6 @@ from tdcompress.train.loop import METRICS, TrainingProgress, train
 from tdcompress.train.result import TrainResult
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.together import alone
-
-VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,4 +123,4 @@ def device_name(device: torch.device, result: TrainResult) -> str:
     return f"{name}, {result.precision}" if result.precision != "float32" else name
 
 
-STAGE = Stage(name="train", version=VERSION, settings=Settings, run=run, joint=True)
+STAGE = Stage(name="train", version=VERSIONS["train"], settings=Settings, run=run, joint=True)

@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tdcompress.cli import main
-from tdcompress.errors import UserError
+from tdcompress.errors import TrainingError, UserError
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.recipes.source import parse_recipe
+from tdcompress.runs import crew
 from tdcompress.runs.run import run_recipe
+from tdcompress.stages import train
 
 RECIPE = """
 name = "shared"
@@ -89,6 +93,13 @@ def test_a_process_that_fails_ends_all_with_its_message(tmp_path):
     assert len(told) == 1, done.stderr
     assert "out of memory" in told[0]
     assert not list((tmp_path / "artifacts/stages").glob("*/[0-9a-f]*[0-9a-f]"))
+
+
+def test_a_stage_of_another_version_is_not_helped_with():
+    call = crew.Call(stage="train", version=VERSIONS["train"], settings={}, folder="", inputs={}, places={})
+    assert crew._called_for(call) is train.STAGE
+    with pytest.raises(TrainingError, match=r"process 0 has version \d+ of the stage train, the first one 0; install the same"):
+        crew._called_for(replace(call, version=0))
 
 
 def test_processes_that_nobody_leads_are_refused(tmp_path, monkeypatch, make_recorder):

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from tdcompress import stages
-from tdcompress.artifacts import HashMemory, content_key
+from tdcompress.artifacts import Artifact, HashMemory, content_key, read_artifact
 from tdcompress.codec import decode, encode
 from tdcompress.data.base import Dataset, DataSettings, Images
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import ArtifactError, DataError, RecipeError
 from tdcompress.lineage.network import load_network
-from tdcompress.lineage.origin import KnownData
+from tdcompress.lineage.origin import KnownData, ancestor, origin_of, settings_of
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
@@ -170,11 +171,11 @@ def test_a_changed_key_gives_new_keys_to_the_stages_that_use_it_and_to_what_come
     assert tried, "no value of this key was accepted"
 
 
-def test_every_file_of_the_folder_is_a_stage_that_owns_its_version_settings_and_work() -> None:
-    assert set(STAGES) == {"train", "prune", "finetune", "shrink", "store", "export", "bench", "analyse"}
+def test_every_file_of_the_folder_is_a_stage_that_owns_its_settings_and_work_and_its_version_is_listed() -> None:
+    assert set(STAGES) == set(VERSIONS) == {"train", "prune", "finetune", "shrink", "store", "export", "bench", "analyse"}
     for name, stage in STAGES.items():
         module = importlib.import_module(f"tdcompress.stages.{name}")
-        assert (stage.name, stage.version, stage.settings, stage.run) == (name, module.VERSION, module.Settings, module.run)
+        assert (stage.name, stage.version, stage.settings, stage.run) == (name, VERSIONS[name], module.Settings, module.run)
         assert stage.settings.__module__ == module.__name__
 
 
@@ -217,6 +218,58 @@ def test_a_stage_gets_the_very_object_that_was_hashed(tmp_path: Path, make_recor
 def test_settings_come_back_from_a_manifest_as_they_were(tasks: Any, text: str) -> None:
     for task in tasks(text).values():
         assert decode(task.stage.settings, encode(task.settings)) == task.settings
+
+
+def published(store: FolderStore, task: Task, versions: dict[str, int]) -> Artifact:
+    """A task's artefact, with no files in it, and what it is made from; stages may be of other versions than ours."""
+    inputs = {role: published(store, needed, versions).key for role, needed in task.inputs.items()}
+    identity = {**task.identity, "version": versions.get(task.stage.name, task.stage.version), "inputs": inputs}
+    key = content_key(identity)
+    if found := store.find_or_set_aside(task.stage.name, key):
+        return found
+    with store.partial(task.stage.name, key) as folder:
+        return store.publish(task.stage.name, key, folder, {}, identity)
+
+
+READERS = {
+    "load_network": load_network,
+    "origin_of": origin_of,
+    "ancestor": lambda artifact: ancestor(artifact, "train"),
+    "settings_of": lambda artifact: settings_of(STAGES[artifact.stage].settings, artifact),
+    "what another process reads": lambda artifact: origin_of(read_artifact(artifact.folder)),
+}
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("change", [-1, 1])
+@pytest.mark.parametrize("text", [WEIGHTS, UNITS])
+def test_an_artefact_of_another_version_is_refused_with_all_that_came_from_it(
+    tasks: Any, tmp_path: Path, text: str, change: int, read: str
+) -> None:
+    planned = tasks(text)
+    store, deployed = FolderStore(tmp_path), planned["export"].inputs["network"]
+    chain, task = [], deployed
+    while True:
+        chain.append(task.stage.name)
+        if not task.inputs:
+            break
+        (task,) = task.inputs.values()
+    assert chain[-1] == "train"
+    for other in chain if read != "settings_of" else chain[:1]:
+        version = VERSIONS[other] + change
+        artifact = published(store, deployed, {other: version})
+        with pytest.raises(
+            ArtifactError, match=f"is of version {version} of {other}, and .* reads version {VERSIONS[other]}; run"
+        ):
+            READERS[read](artifact)
+    if read != "load_network":  # nothing but the version was wrong
+        READERS[read](published(store, deployed, {}))
+
+
+def test_an_artefact_of_an_unknown_stage_is_refused(tmp_path: Path) -> None:
+    task = Task(stage=Stage(name="melt", version=1, settings=dict, run=lambda settings, work: {}), settings={}, title="melt")
+    with pytest.raises(ArtifactError, match="is of version 1 of melt, and this tdcompress reads no such stage; run"):
+        load_network(published(FolderStore(tmp_path), task, {}))
 
 
 def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> None:

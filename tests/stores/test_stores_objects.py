@@ -132,7 +132,7 @@ def test_what_a_stage_was_made_from_comes_along(machine, runner):
     last = task("export", write, network=task("prune", write, train=first))
     runner(machine("a")).ensure(last)
     there = runner(machine("b"))
-    assert there.ensure(last).ancestor("train").file("out").read_text() == "x"
+    assert there.ensure(last).input("network").input("train").file("out").read_text() == "x"
     assert there.made == 0
 
 

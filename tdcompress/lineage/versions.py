@@ -1,0 +1,40 @@
+"""The version of each stage: which artefacts this version of tdcompress makes, and which alone it reads.
+
+They stand here and not in the stages' files, since an artefact is also read from below these: by `load_network`, for example. A
+stage's version is part of its keys, so a run never asks for an artefact of another version: it makes its own beside it.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from tdcompress.artifacts import Artifact
+from tdcompress.errors import ArtifactError
+
+VERSIONS: Mapping[str, int] = MappingProxyType(
+    {
+        "train": 3,
+        "prune": 4,
+        "finetune": 1,
+        "shrink": 5,
+        "store": 2,
+        "export": 7,
+        "bench": 2,
+        "analyse": 1,
+    }
+)
+"""Raised when the code of a stage changes what it makes, or what its settings mean."""
+
+
+def check_version(artifact: Artifact) -> None:
+    """Refuse what another version of a stage made: its settings or its files may mean something else.
+
+    Raises:
+        ArtifactError: an older or newer version's, or of a stage that is not known.
+    """
+    known = VERSIONS.get(artifact.stage)
+    if artifact.version != known:
+        reads = "no such stage" if known is None else f"version {known}"
+        raise ArtifactError(
+            f"{artifact.folder}: is of version {artifact.version} of {artifact.stage}, and this tdcompress reads {reads}; "
+            "run the recipe again to rebuild it"
+        )
