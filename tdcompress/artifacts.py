@@ -1,23 +1,27 @@
 """Artefacts on disk: a content key, and a manifest written last. Knows no stage and no torch.
 
-A folder ``stages/<stage>/<key>/`` holds the files and ``manifest.json`` (sha256 of each file, the record). One whose manifest
-does not verify is damaged. Where such folders are kept, and who may make one, is a store's matter: see `tdcompress.stores`.
+A folder ``stages/<stage>/<key>/`` holds the files and ``manifest.json`` (sha256 of each file, the record, and a sha256 of all
+that it says itself). One whose manifest does not verify is damaged. Where such folders are kept, and who may make one, is a
+store's matter: see `tdcompress.stores`.
 """
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tdcompress.codec import Json, encode
+from tdcompress.codec import Json, decode, encode, shallow
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_file, sha256_file, write_text
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no sha256 of its own
+DIGEST = "manifest_sha256"
+KEY, SHA256, STAGE = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z_]+")
 IDENTITY = ("stage", "version", "settings", "inputs")  # what a key is the hash of
 SCRATCH = "scratch"  # a folder inside a partial one that is dropped when the artefact is published: checkpoints
 
@@ -128,7 +132,13 @@ def seal(partial: Path, stage: str, key: str, record: Any, description: Mapping[
         fsync_file(path)
         files[path.relative_to(partial).as_posix()] = sha256_file(path)
     manifest = {"format": FORMAT, "stage": stage, "key": key, **encode(description), "record": encode(record), "files": files}
-    write_text(partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+    write_text(partial / MANIFEST, json.dumps(sealed(manifest), indent=1, sort_keys=True))
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest with the sha256 of all else in it: damage to the record shows too, which no other hash is of."""
+    said = {name: value for name, value in manifest.items() if name != DIGEST}
+    return {**said, DIGEST: hashlib.sha256(canonical(said).encode()).hexdigest()}
 
 
 def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
@@ -146,37 +156,68 @@ def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
     return artifact
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Manifest:
+    """What a manifest says of its artefact; keys and digests have their exact form, since they become names of files."""
+
+    stage: str
+    version: int
+    key: str
+    settings: Any
+    inputs: dict[str, str]
+    record: Any
+    files: dict[str, str]
+
+    def __post_init__(self) -> None:
+        for role, key in self.inputs.items():
+            if not KEY.fullmatch(key):
+                raise ValueError(f"inputs.{role}: {key!r} is no key")
+        check_names(self.files)
+
+
 def read_artifact(folder: Path) -> Artifact:
     """Read an artefact's manifest; its files are not looked at.
 
     Raises:
-        ArtifactError: no manifest, one of another format, of another folder, or with settings that its key is not the hash of.
+        ArtifactError: no manifest, one of another format or of another folder, or one that is damaged.
     """
     path = folder / MANIFEST
+
+    def unusable(said: str) -> ArtifactError:
+        return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
+
     try:
-        manifest = json.loads(path.read_bytes())
-        form, files, inputs = manifest["format"], dict(manifest["files"]), dict(manifest["inputs"])
-        stage, version, key = str(manifest["stage"]), int(manifest["version"]), str(manifest["key"])
-        record = manifest["record"]
-        identity = {name: manifest[name] for name in IDENTITY}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: not a readable manifest ({error}); run the recipe again to rebuild it") from None
-    if form != FORMAT:
-        raise ArtifactError(f"{path}: format {form!r}, this version reads {FORMAT}; run the recipe again to rebuild it")
-    if (stage, key) != (folder.parent.name, folder.name):
-        raise ArtifactError(f"{path}: is of {stage} {key}, not of this folder; run the recipe again to rebuild it")
-    if content_key(identity) != key:
-        raise ArtifactError(f"{path}: is damaged (its key is not of its settings and inputs); run the recipe again to rebuild it")
-    return Artifact(
-        stage=stage,
-        version=version,
-        key=key,
-        folder=folder,
-        settings=manifest["settings"],
-        inputs=inputs,
-        record=record,
-        files=files,
-    )
+        manifest = dict(json.loads(path.read_bytes()))
+        if manifest["format"] != FORMAT:
+            raise unusable(f"format {manifest['format']!r}, this version reads {FORMAT}")
+        if manifest[DIGEST] != sealed(manifest)[DIGEST]:
+            raise unusable("is damaged (its sha256 is not that of what it says)")
+        known = {field.name for field in fields(_Manifest)}
+        said = decode(_Manifest, {name: value for name, value in manifest.items() if name in known}, path.stem)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise unusable(f"not a readable manifest ({error})") from None
+    if (said.stage, said.key) != (folder.parent.name, folder.name):
+        raise unusable(f"is of {said.stage} {said.key}, not of this folder")
+    if content_key({name: manifest[name] for name in IDENTITY}) != said.key:
+        raise unusable("is damaged (its key is not of its settings and inputs)")
+    return Artifact(folder=folder, **shallow(said))
+
+
+def check_names(files: Mapping[str, str]) -> None:
+    """Check what a manifest calls its files, before any of these names is used.
+
+    Args:
+        files: sha256 by relative name.
+
+    Raises:
+        ValueError: a name that leaves the folder, or a digest that is none.
+    """
+    for name, digest in files.items():
+        path = Path(name)
+        if path.is_absolute() or not path.parts or ".." in path.parts:
+            raise ValueError(f"files: {name!r} is outside its folder")
+        if not SHA256.fullmatch(digest):
+            raise ValueError(f"files.{name}: {digest!r} is no sha256")
 
 
 def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_file) -> None:

@@ -1,10 +1,15 @@
 import json
+import math
 import os
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tdcompress.artifacts import (
+    DIGEST,
+    FORMAT,
     MANIFEST,
     SCRATCH,
     HashMemory,
@@ -12,6 +17,8 @@ from tdcompress.artifacts import (
     check_files,
     content_key,
     load_artifact,
+    read_artifact,
+    sealed,
 )
 from tdcompress.errors import ArtifactError, BusyError
 from tdcompress.files import sha256_file
@@ -99,10 +106,25 @@ DAMAGES = {
     "half a manifest": (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:-9]), "not a readable"),
     "a manifest of nothing": (lambda folder: (folder / MANIFEST).write_text("[]"), "not a readable manifest"),
     "files that are no table": (lambda folder: change(folder, files=3), "not a readable manifest"),
-    "a digest that is no text": (lambda folder: change(folder, files={"a.bin": 3}), "is damaged"),
+    "a digest that is no text": (lambda folder: change(folder, files={"a.bin": 3}), "not a readable manifest"),
     "another format": (lambda folder: change(folder, format=99), "format 99"),
-    "a file outside": (lambda folder: change(folder, files={"../../../x": "0" * 64}), "outside its folder"),
+    "the format without a sha256 of its own": (lambda folder: change(folder, format=1), "format 1, this version reads 2"),
+    "a version that is no number": (lambda folder: change(folder, version="1"), "version: int needed"),
+    "a version that is a truth value": (lambda folder: change(folder, version=True), "version: int needed"),
+    "no sha256 of its own": (lambda folder: tamper(folder, lambda said: said.pop(DIGEST)), "not a readable manifest"),
+    "another record": (lambda folder: tamper(folder, lambda said: said["record"].update(n=4)), "its sha256 is not that of what"),
+    "another record of the same look": (lambda folder: tamper(folder, lambda said: said["record"].update(n=3.0)), "its sha256"),
+    "no record": (lambda folder: change(folder, record=...), "record: missing"),
+    "a record that is no number": (
+        lambda folder: tamper(folder, lambda said: said["record"].update(n=math.nan)),
+        "not a readable",
+    ),
+    "another host": (lambda folder: tamper(folder, lambda said: said.update(host="other")), "its sha256 is not that of what"),
+    "very deep": (lambda folder: (folder / MANIFEST).write_text("[" * 100_000 + "]" * 100_000), "not a readable manifest"),
+    "a file outside": (lambda folder: change(folder, files={"../../../x": "0" * 64}), "'../../../x' is outside its folder"),
     "an absolute file": (lambda folder: change(folder, files={"/etc/passwd": "0" * 64}), "outside its folder"),
+    "a file that is the folder": (lambda folder: change(folder, files={".": "0" * 64}), "outside its folder"),
+    "a digest that is a pattern": (lambda folder: change(folder, files={"a.bin": "*"}), "'\\*' is no sha256"),
     "another stage's manifest": (lambda folder: change(folder, stage="prune"), "is of prune"),
     "settings that are not the key's": (lambda folder: change(folder, settings={"x": 0.25}), "its key is not of its settings"),
     "a manifest without settings": (lambda folder: change(folder, inputs=None), "not a readable manifest"),
@@ -110,9 +132,19 @@ DAMAGES = {
 }
 
 
-def change(folder, **values):
+def tamper(folder, do):
+    """Change a manifest, but not its own sha256."""
     path = folder / MANIFEST
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    manifest = json.loads(path.read_text())
+    do(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def change(folder, **values):
+    """Write a manifest anew, its own sha256 included, as a hostile author would; ``...`` leaves a field out."""
+    path = folder / MANIFEST
+    manifest = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps(sealed({name: value for name, value in manifest.items() if value is not ...})))
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -123,6 +155,37 @@ def test_damage_is_found_and_set_aside(store, published, damage):
         load_artifact(published.folder)
     assert FolderStore(store.root).find_or_set_aside("train", KEY) is None
     assert [path.name for path in published.folder.parent.iterdir()] == [f"{KEY}.damaged"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["*", "?" * 16, "../x", "../../secret", "/etc", "", "A" * 16, "0" * 15, "0" * 17, "0" * 16 + "\n", "[0-9]" * 16, ["0" * 16]],
+)
+def test_an_input_is_never_looked_for_by_anything_but_a_key(store, key):
+    """The manifest is consistent: whoever wrote it chose the input, hashed it, and named the folder by it."""
+    identity = {"stage": "prune", "version": 1, "settings": {}, "inputs": {"train": key}}
+    folder = store.folder("prune", content_key(identity))
+    for other in (folder, store.folder("train", "0" * 16), store.root / "secret", store.root / "stages" / "x"):
+        other.mkdir(parents=True, exist_ok=True)
+        manifest = {"format": FORMAT, "key": other.name, **identity, "stage": other.parent.name, "record": {}, "files": {}}
+        (other / MANIFEST).write_text(json.dumps(sealed(manifest)))
+    with pytest.raises(ArtifactError, match=r"inputs\.train: (.* is no key|str needed)"):
+        read_artifact(folder)
+    assert store.find_or_set_aside("prune", folder.name) is None
+    assert folder.with_name(f"{folder.name}.damaged").is_dir()
+
+
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@given(record=JSON)
+def test_what_a_manifest_says_is_sealed_alike_before_and_after_it_was_written(record):
+    manifest = sealed({"format": FORMAT, "record": record})
+    assert sealed(json.loads(json.dumps(manifest, indent=1, sort_keys=True)))[DIGEST] == manifest[DIGEST]
 
 
 def test_a_second_damage_replaces_the_first_that_was_set_aside(store, published):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tdcompress.artifacts import FORMAT, MANIFEST
+from tdcompress.artifacts import MANIFEST
 from tdcompress.codec import decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
@@ -15,6 +15,7 @@ from tdcompress.report.write import REPORT
 
 __all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "RunManifest"]
 
+FORMAT = 1
 SAMPLES, RECIPE, STAGES = "samples.npz", "recipe.toml", "stages.json"
 
 

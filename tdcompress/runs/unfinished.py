@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tdcompress.artifacts import KEY, STAGE
 from tdcompress.codec import decode_file, encode
 from tdcompress.errors import ArtifactError
 from tdcompress.files import write_text
@@ -31,6 +32,11 @@ class Intent:
     run: str
     command: str
     tasks: tuple[tuple[str, str], ...]
+
+    def __post_init__(self) -> None:
+        for stage, key in self.tasks:
+            if not STAGE.fullmatch(stage) or not KEY.fullmatch(key):
+                raise ValueError(f"tasks: {stage!r} {key!r} names no artefact")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.artifacts import MANIFEST, check_files, check_names
+from tdcompress.codec import decode
 from tdcompress.errors import ArtifactError
 from tdcompress.files import write_bytes
 from tdcompress.stores.bucket import Bucket
@@ -18,16 +19,13 @@ def files_of(manifest: bytes, what: str) -> dict[str, str]:
     """The files that a manifest names: sha256 by relative name.
 
     Raises:
-        ArtifactError: no manifest, or names that leave the folder.
+        ArtifactError: no manifest, names that leave the folder, or digests that are none.
     """
     try:
-        files = {str(name): str(digest) for name, digest in json.loads(manifest)["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        files = decode(dict[str, str], json.loads(manifest)["files"], "files")
+        check_names(files)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{what}: not a readable manifest ({error})") from None
-    for name, digest in files.items():
-        path = Path(name)
-        if path.is_absolute() or ".." in path.parts or "/" in digest:
-            raise ArtifactError(f"{what}: names {name!r}, which is outside its folder")
     return files
 
 

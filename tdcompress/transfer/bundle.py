@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tdcompress.artifacts import KEY, STAGE
 from tdcompress.codec import decode, encode
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_file
-from tdcompress.transfer.items import KEY, STAGE, File, Item
+from tdcompress.transfer.items import File, Item
 from tdcompress.transfer.parts import UNREADABLE
 
 FORMAT = 1

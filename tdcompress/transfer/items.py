@@ -1,12 +1,11 @@
 """What can travel: published artefacts, and unfinished trainings with their newest checkpoint."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import MANIFEST, SCRATCH, content_key, load_artifact
+from tdcompress.artifacts import KEY, MANIFEST, SCRATCH, STAGE, content_key, load_artifact
 from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file
@@ -14,7 +13,6 @@ from tdcompress.pipeline import TASK
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, newest_whole, steps, tensors_path
 
-KEY, STAGE = re.compile(r"[0-9a-f]{16}"), re.compile(r"[a-z_]+")
 _PARTIAL = ".partial"
 
 

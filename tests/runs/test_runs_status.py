@@ -87,3 +87,12 @@ def test_an_error_leaves_the_run_unfinished_and_a_file_of_another_version_is_pas
 )
 def test_how_long_ago(seconds, said):
     assert ago(seconds) == said
+
+
+@pytest.mark.parametrize("task", [["train", "../../x"], ["../x", "0" * 16], ["train", "*"], ["train", ""]])
+def test_what_a_run_set_out_to_make_is_looked_for_by_stage_and_key_alone(tmp_path, task):
+    (tmp_path / ".locks").mkdir()
+    path = tmp_path / ".locks" / "run-mine.json"
+    for tasks, found in (([["train", "0" * 16]], 1), ([task], 0)):
+        path.write_text(json.dumps({"run": "mine", "command": "x", "tasks": tasks}))
+        assert len(unfinished_runs(tmp_path)) == found

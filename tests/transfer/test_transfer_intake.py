@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from tdcompress.artifacts import sealed
 from tdcompress.errors import ArtifactError, BusyError, UserError
 from tdcompress.locks import hold
 from tdcompress.stores.folder import FolderStore
@@ -123,7 +124,7 @@ def _forged(root, key, unfinished):
         (stages / f"{key}.partial").rename(stages / f"{other}.partial")
     else:
         manifest = json.loads((stages / key / "manifest.json").read_text())
-        (stages / key / "manifest.json").write_text(json.dumps({**manifest, "key": other}))
+        (stages / key / "manifest.json").write_text(json.dumps(sealed({**manifest, "key": other})))
         (stages / key).rename(stages / other)
     return other
 
