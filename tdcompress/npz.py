@@ -23,9 +23,17 @@ def write_npz(path: Path, arrays: Mapping[str, Array], *, compress: bool = False
         arrays: by name, of any shape; numbers and booleans.
         compress: deflate them.
     """
-    save: Any = np.savez_compressed if compress else np.savez
+    kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with published(path) as temporary, zipfile.ZipFile(temporary, "w", kind) as archive:
+        for name, array in arrays.items():  # np.savez takes names as keywords, beside its own "file" and "allow_pickle"
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def write_npy(path: Path, array: Array) -> None:
+    """Publish one array, of numbers or booleans, as .npy."""
     with published(path) as temporary, temporary.open("wb") as file:
-        save(file, allow_pickle=False, **arrays)
+        np.save(file, array, allow_pickle=False)
 
 
 def npz_names(path: Path, what: str) -> frozenset[str]:

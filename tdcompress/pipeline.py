@@ -61,7 +61,7 @@ class Workspace:
 
     Attributes:
         folder: where it writes its files; unfinished work of a killed run is still in it.
-        inputs: the artefacts it depends on, by role.
+        inputs: the artefacts it depends on, by role; in the order of the roles' names, since keys know no other.
         machine: what no key hashes.
         progress: for anything over two seconds.
         should_stop: the number of a signal that asks the process to end, or None; asked at least every second or two.
@@ -72,6 +72,9 @@ class Workspace:
     machine: Machine
     progress: Progress
     should_stop: Callable[[], int | None] = lambda: None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", dict(sorted(self.inputs.items())))
 
     def stop_if_asked(self) -> None:
         """Leave the stage when a signal asks for it; what it wrote so far is unfinished and is made again.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tdcompress.errors import ModelError
-from tdcompress.npz import npz_names, read_npz, write_npz
+from tdcompress.npz import npz_names, read_npz, write_npy, write_npz
 
 WHAT = "file of numbers"
 
@@ -22,6 +22,26 @@ def test_what_is_written_is_read(tmp_path: Path, compress: bool) -> None:
     assert list(read_npz(path, WHAT, at_most=1000, names=("flags",))) == ["flags"]
     with pytest.raises(ModelError, match="lacks the arrays 'none'"):
         read_npz(path, WHAT, at_most=1000, names=("none",))
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_names_are_free_and_the_file_is_numpys(tmp_path: Path, compress: bool) -> None:
+    """numpy's own function takes names as keywords, and so not these."""
+    arrays = {"file": np.arange(3), "allow_pickle": np.zeros((2, 2), np.float32), "x": np.float64(3).reshape(())}
+    write_npz(tmp_path / "ours.npz", arrays, compress=compress)
+    found = read_npz(tmp_path / "ours.npz", WHAT, at_most=5000)
+    assert {name: array.tolist() for name, array in found.items()} == {name: array.tolist() for name, array in arrays.items()}
+    write_npz(tmp_path / "ours.npz", {"x": arrays["file"]}, compress=compress)
+    (np.savez_compressed if compress else np.savez)(tmp_path / "numpy.npz", x=arrays["file"])
+    assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "numpy.npz").read_bytes()
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write_npz(tmp_path / "objects.npz", {"x": np.array([{}], object)})
+    assert not (tmp_path / "objects.npz").exists()
+
+
+def test_one_array_is_written_alone(tmp_path: Path) -> None:
+    write_npy(tmp_path / "a.npy", np.arange(4.0))
+    assert np.load(tmp_path / "a.npy", allow_pickle=False).tolist() == [0, 1, 2, 3]
 
 
 def test_what_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:

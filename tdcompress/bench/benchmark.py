@@ -26,6 +26,7 @@ from tdcompress.bench.summary import Setting, Subject, compare, summarise
 from tdcompress.errors import UserError
 from tdcompress.files import StrPath
 from tdcompress.limits import usable_cores
+from tdcompress.npz import write_npz
 from tdcompress.processor import read_processor
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -104,7 +105,7 @@ def benchmark(
     unique = tuple(subjects.values())
     with tempfile.TemporaryDirectory(prefix="tdcompress-bench-") as folder:
         inputs_path = Path(folder) / "inputs.npz"
-        np.savez(inputs_path, *data.values())
+        write_npz(inputs_path, {str(place): array for place, array in enumerate(data.values())})
         processes = _Processes(
             baseline=dense,
             subjects=unique,

@@ -12,13 +12,13 @@ from tdcompress.errors import ArtifactError
 
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
-        "train": 3,
+        "train": 4,
         "prune": 4,
         "finetune": 1,
         "shrink": 5,
         "store": 2,
-        "export": 7,
-        "bench": 2,
+        "export": 8,
+        "bench": 3,
         "analyse": 1,
     }
 )

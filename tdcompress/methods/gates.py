@@ -1,12 +1,12 @@
 """Numbers that belong to single weights or whole units: what the methods with gates, noise or masks of their own share."""
 
-import hashlib
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from tdcompress.methods.base import Granularity, Method, Parameters
+from tdcompress.seeds import derived_seed
 from tdcompress.sparsity.masks import merge_selected, widen
 from tdcompress.sparsity.units import Slot, Targets
 
@@ -21,8 +21,7 @@ def state_name(kind: str, name: str) -> str:
 
 def state_generator(seed: int) -> torch.Generator:
     """A generator on the CPU for what a method draws once, independent of the network's initial weights of the same seed."""
-    digest = hashlib.sha256(f"method state {seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.Generator().manual_seed(derived_seed(seed, "method state"))
 
 
 def lay_along(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor:

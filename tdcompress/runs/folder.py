@@ -1,6 +1,5 @@
 """A run's folder: whose it is, whether it is whole, and how a new one takes its place."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
 from tdcompress.records import Report
-from tdcompress.runs.manifest import MANIFEST, REPORT, RunManifest, read_manifest, read_report
+from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipe, read_manifest, read_report
 
 
 def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
@@ -26,7 +25,7 @@ def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    held = _recipe_key(folder)
+    held = held_recipe(folder)
     if held is None:
         raise UserError(f"{folder} is there and holds no run; give this one another name with --set name=..., or move it away")
     if held != recipe_key and not replace:
@@ -89,28 +88,11 @@ def _set_aside(folder: Path) -> Path:
 def _take_over(old: Path, folder: Path) -> None:
     if not old.exists():
         return
-    manifest = _manifest(old)
-    replaced = {MANIFEST, *(manifest.files if manifest else ())}
+    try:
+        replaced = {MANIFEST, *read_manifest(old).files}
+    except ArtifactError:  # it is missing or damaged
+        replaced = {MANIFEST}
     for path in old.iterdir():
         if path.name not in replaced and not (folder / path.name).exists():
             path.rename(folder / path.name)
     shutil.rmtree(old)
-
-
-def _recipe_key(folder: Path) -> str | None:
-    manifest = _manifest(folder)
-    if manifest is not None:
-        return manifest.recipe_key
-    try:  # a run whose manifest is damaged is still a run of its recipe
-        key = json.loads((folder / REPORT).read_bytes())["recipe_key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return key if isinstance(key, str) else None
-
-
-def _manifest(folder: Path) -> RunManifest | None:
-    """The manifest, or None where it is missing or damaged."""
-    try:
-        return read_manifest(folder)
-    except ArtifactError:
-        return None

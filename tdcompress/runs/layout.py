@@ -15,7 +15,7 @@ from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.recipes.source import SECTIONS
+from tdcompress.recipes.source import OPTIONAL, SECTIONS
 from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report.dependence import write_dependence
 from tdcompress.report.join import keep_joined
@@ -102,12 +102,16 @@ def write_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
 
 
 def resolved_values(plan: RunPlan) -> dict[str, Any]:
-    """The recipe with every default written out, except in sections that the sweep changes."""
+    """The recipe with every default written out, except in sections that the sweep changes.
+
+    A table that a recipe may lack is written where it is in force in some combination.
+    """
     values: dict[str, Any] = dict(plan.recipe.values)
     values.setdefault("seed", 0)
-    for section in SECTIONS:
-        resolved = [_section(experiment, section) for experiment in plan.experiments]
-        if all(item == resolved[0] for item in resolved):
+    for section in (*SECTIONS, *OPTIONAL):
+        in_force = [experiment for experiment in plan.experiments if getattr(experiment, section, experiment) is not None]
+        resolved = [_section(experiment, section) for experiment in in_force]
+        if resolved and all(item == resolved[0] for item in resolved):
             values[section] = resolved[0]
     return _without_none(values)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tdcompress.artifacts import MANIFEST
 from tdcompress.codec import decode_file, encode
@@ -81,6 +82,21 @@ def read_report(folder: Path) -> Report:
         state = f"has no {REPORT} yet: run its recipe again to finish it" if folder.is_dir() else "no such run"
         raise UserError(f"{folder}: {state}; `tdcompress status` lists the runs")
     return decode_file(Report, path)
+
+
+def held_recipe(folder: Path) -> str | None:
+    """The key of the recipe whose run a folder holds, by its manifest, or else by its report alone; None where neither says it.
+
+    A run whose manifest is damaged, or whose report is of another version, is still a run of its recipe.
+    """
+    try:
+        return read_manifest(folder).recipe_key
+    except ArtifactError:
+        try:
+            key = decode_file(dict[str, Any], folder / REPORT).get("recipe_key")
+        except ArtifactError:
+            return None
+    return key if isinstance(key, str) else None
 
 
 def save_links(folder: Path, links: Mapping[str, Mapping[str, str]]) -> None:

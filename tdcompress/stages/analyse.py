@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from tdcompress.analysis.curvature import Batches
@@ -11,12 +10,12 @@ from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
 from tdcompress.codec import decode
 from tdcompress.data.base import Dataset
-from tdcompress.files import published
 from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import trained_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.samples import test_samples
 from tdcompress.lineage.versions import VERSIONS
+from tdcompress.npz import write_npy
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import AnalysisRecord, TrainRecord
 from tdcompress.sparsity.masks import apply_masks
@@ -72,8 +71,7 @@ def run(settings: Settings, work: Workspace) -> AnalysisRecord:
     change = loss_change(model, batches, masks)
     matrix = dependence_matrix(model, batches, masks, bins=settings.bins, progress=_progress(work, len(batches)))
     apply_masks(model, masks)
-    with published(work.folder / MATRIX) as temporary, temporary.open("wb") as file:
-        np.save(file, matrix.matrix.cpu().numpy(), allow_pickle=False)
+    write_npy(work.folder / MATRIX, matrix.matrix.cpu().numpy())
     return AnalysisRecord(
         method=record.method,
         options=record.options,

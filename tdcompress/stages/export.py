@@ -88,14 +88,20 @@ class ExportTable:
             raise ValueError(f'values: {rounding_packed[0]!r} rounds the weights that are packed; set pack = "auto"')
 
     def of(self, values: Values, *, pack: bool | None = None) -> "Settings":
-        """What makes the file of one row.
+        """What makes the file of one row; what its format does not use is None, so that no key depends on it.
 
         Args:
             values: its number format.
             pack: whether zeros are packed away; None = as the table says.
         """
         packed = self.pack == "auto" if pack is None else pack
-        return Settings(pack=packed, prefer=self.prefer, input=self.input, values=values, int8_range=self.int8_range)
+        return Settings(
+            pack=packed,
+            prefer=self.prefer if packed else None,
+            input=self.input,
+            values=values,
+            int8_range=self.int8_range if values == "int8" else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +110,23 @@ class Settings:
 
     Attributes:
         pack: whether zeros are packed away.
-        prefer: as in the recipe.
+        prefer: as in the recipe; None where nothing is packed.
         input: as in the recipe.
         values: number format of the weights.
-        int8_range: as in the recipe.
+        int8_range: as in the recipe; None where nothing is quantised.
     """
 
     pack: bool
-    prefer: Literal["speed", "size"]
+    prefer: Literal["speed", "size"] | None
     input: Literal["float32", "uint8"]
     values: Values
-    int8_range: Literal["portable", "full"]
+    int8_range: Literal["portable", "full"] | None
+
+    def __post_init__(self) -> None:
+        if (self.prefer is not None) != self.pack:
+            raise ValueError("prefer: it chooses among the encodings of packed zeros; None without these")
+        if (self.int8_range is not None) != (self.values == "int8"):
+            raise ValueError('int8_range: it is of values = "int8"; None for others')
 
 
 def run(settings: Settings, work: Workspace) -> ExportRecord:
@@ -221,13 +233,14 @@ def as_asked(settings: Settings, dense: onnx.ModelProto, calibration: Callable[[
         dense: not changed.
         calibration: gives samples (N, ...) of the model's input, which ranges of int8 activations come from.
     """
+    prefer = settings.prefer or "speed"  # None: nothing is packed that it could choose encodings for
     if settings.values == "int8":
         from tdcompress.onnxfile.quantise import quantise_model  # onnxruntime's quantiser takes 0.2 s to import
 
-        bits = settings.int8_range
-        return quantise_model(dense, calibration(), weight_range=bits, pack=settings.pack, prefer=settings.prefer)[0]
+        bits = settings.int8_range or "portable"
+        return quantise_model(dense, calibration(), weight_range=bits, pack=settings.pack, prefer=prefer)[0]
     if settings.pack or settings.values != "float32":
-        return pack_model(dense, settings.values, settings.prefer, sparse=settings.pack)[0]
+        return pack_model(dense, settings.values, prefer, sparse=settings.pack)[0]
     return dense
 
 

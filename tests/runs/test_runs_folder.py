@@ -10,6 +10,7 @@ import pytest
 
 from tdcompress.errors import UserError
 from tdcompress.runs.folder import refuse_another_recipe, renewed
+from tdcompress.runs.manifest import held_recipe
 
 WRITE = """
 import os, sys
@@ -103,6 +104,8 @@ def test_whose_folder_it_is(tmp_path):
     (folder / "manifest.json").write_text("{")
     (folder / "report.json").write_text('{"recipe_key": "one"}')
     refuse_another_recipe(folder, "one", replace=False)
+    (folder / "report.json").write_text('{"recipe_key": 3}')
+    assert held_recipe(folder) is None
     (folder / "report.json").unlink()
     for replace in (False, True):
         with pytest.raises(UserError, match="holds no run"):

@@ -4,12 +4,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 
 from tdcompress.artifacts import HashMemory
 from tdcompress.errors import RecipeError
+from tdcompress.recipes.experiment import TABLES
+from tdcompress.recipes.keys import keys_of
 from tdcompress.recipes.source import parse_recipe
+from tdcompress.runs.layout import resolved_values
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.train.distill import DistillSettings
 
@@ -74,6 +79,33 @@ def test_the_teacher_is_the_runs_own_untargeted_training(tmp_path: Path) -> None
     swept = plan(text + '[sweep]\n"sparsity.method" = ["dropout"]\n"distill.weight" = [0.5, 0.9]\n', tmp_path).rows
     assert [row.id for row in swept] == ["dropout-distill-weight0.5-0.5", "dropout-distill-weight0.9-0.5"]
     assert [row.config.differs for row in swept] == [{"distill.weight": 0.5}, {"distill.weight": 0.9}]
+
+
+@pytest.mark.parametrize("more", ["", SWEPT], ids=["no sweep", "some combinations without a teacher"])
+def test_the_resolved_recipe_has_every_default_of_every_table_in_force(tmp_path: Path, more: str) -> None:
+    text = (
+        RECIPE.replace('method = "none"', 'method = "dropout"' if not more else 'method = "none"') + "[distill]\nweight = 0.5\n"
+    )
+    planned = plan(text + more, tmp_path)
+    resolved = resolved_values(planned)
+    for section, table in TABLES.items():
+        written = {key.path for key in keys_of(table) if key.default != ""}
+        assert written <= paths(resolved[section]), section
+    assert resolved["distill"] == {"temperature": 4.0, "weight": 0.5}
+    again = plan(tomli_w.dumps(resolved), tmp_path)
+    assert again.recipe_key == planned.recipe_key
+    assert {task.key for task in again.tasks()} == {task.key for task in planned.tasks()}
+
+
+def test_tables_that_a_recipe_lacks_stay_out_of_the_resolved_one(tmp_path: Path) -> None:
+    resolved = resolved_values(plan(RECIPE.replace("[analyse]\nbins = 8\n", ""), tmp_path))
+    assert not {"distill", "analyse"} & resolved.keys()
+
+
+def paths(table: dict[str, Any], prefix: str = "") -> set[str]:
+    """Dotted keys of nested tables."""
+    found = {f"{prefix}{key}" for key in table}
+    return found.union(*(paths(value, f"{prefix}{key}.") for key, value in table.items() if isinstance(value, dict)))
 
 
 def test_how_weights_begin_is_part_of_a_trainings_key(tmp_path: Path) -> None:

@@ -407,10 +407,10 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 
 GOLDEN = {
-    "train": "1a9486cdb2f35219",
-    "prune": "f49de1b159bf8fb6",
-    "store": "4896ed128e74c2a7",
-    "export": "f31ce0d23a1e527d",
+    "train": "f651894a695a9e4d",
+    "prune": "5ae664d990ab4c97",
+    "store": "9982aa99cb51dc41",
+    "export": "86b1c522ff6cb0b4",
 }
 
 

@@ -26,6 +26,7 @@ from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
 from tdcompress.recipes.experiment import TABLES
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import plan_run
+from tdcompress.stages import bench
 from tdcompress.stores.folder import FolderStore
 
 STAGES: dict[str, Stage[Any]] = {
@@ -88,6 +89,7 @@ WITH = {
         for table in ("train", "finetune")
         for key, name in (("warmup_share", "one_cycle"), ("curve", "one_cycle"), ("final_factor", "cosine"))
     },
+    "export.int8_range": {"export.values": ["int8"]},
     "distill.temperature": {"distill.weight": 0.5},
     "distill.weight": {"distill.temperature": 2.0},
 }
@@ -212,6 +214,35 @@ def test_a_stage_gets_the_very_object_that_was_hashed(tmp_path: Path, make_recor
     assert settings is task.settings
     assert used is machine
     assert artifact.settings == settings
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("dense", "b", "a"))))
+def test_a_stage_gets_its_inputs_in_the_order_that_its_key_knows(
+    tmp_path: Path, make_recorder: Any, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...]
+) -> None:
+    """The key sorts them, so tasks that name them in another order share one result: of a benchmark, the order of its files."""
+
+    def write(settings: dict[str, str], work: Workspace) -> dict[str, str]:
+        (work.folder / "model.onnx").touch()
+        (work.folder / "samples.npz").touch()
+        return {}
+
+    export = Stage(name="export", version=1, settings=dict, run=write)
+    inputs = {name: Task(stage=export, settings={"a": name}, title=name) for name in order}
+    look = Stage(name="look", version=1, settings=dict, run=lambda settings, work: {"order": list(work.inputs)})
+    runner = Runner(store=FolderStore(tmp_path), watcher=make_recorder(), facts={})
+    task = Task(stage=look, settings={}, inputs=inputs, title="look")
+    assert task.key == Task(stage=look, settings={}, inputs=dict(sorted(inputs.items())), title="look").key
+    assert runner.ensure(task).record == {"order": ["a", "b", "dense"]}
+
+    timed: list[Any] = []
+    monkeypatch.setattr(bench, "real_inputs", lambda samples, batch: None)
+    monkeypatch.setattr(bench, "benchmark", lambda files, **options: timed.append(files))
+    made = {name: runner.ensure(each) for name, each in inputs.items()}
+    work = Workspace(folder=tmp_path, inputs=made, machine=Machine(), progress=make_recorder())
+    with pytest.raises(AttributeError):  # nothing was measured that could be written
+        bench.run(bench.Settings(host="here", versions=(), seed=0), work)
+    assert timed == [[made[name].file("model.onnx") for name in "ab"]]
 
 
 @pytest.mark.parametrize("text", [WEIGHTS, UNITS])

@@ -15,11 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from tdcompress.bench.backends import deepsparse_child
 from tdcompress.bench.backends.base import Inputs, require_cpu
 from tdcompress.errors import ModelError, TdcompressError, UnsupportedError, one_line
+from tdcompress.npz import write_npz
 
 PYTHON = "TDCOMPRESS_DEEPSPARSE_PYTHON"
 ADVICE = f"python3.11 -m venv ds && ds/bin/pip install deepsparse==1.8.0 && export {PYTHON}=$PWD/ds/bin/python"
@@ -79,7 +78,7 @@ class Child:
         """
         with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
             stored = Path(folder) / "inputs.npz"
-            np.savez(stored, *inputs.values())
+            write_npz(stored, {str(place): array for place, array in enumerate(inputs.values())})
             batch = next(iter(inputs.values())).shape[0]
             job = {"model": str(path.resolve()), "inputs": str(stored), "batch": batch, "threads": threads}
             self._send(json.dumps(job).encode() + b"\n")
