@@ -61,7 +61,11 @@ class Artifact:
     files: Mapping[str, str]
 
     def file(self, name: str) -> Path:
-        """Path of one of its files."""
+        """Path of one of its files.
+
+        Raises:
+            ArtifactError: it has no such file.
+        """
         if name not in self.files:
             raise ArtifactError(f"{self.folder}: has no file {name}; it has {', '.join(self.files)}")
         return self.folder / name

@@ -67,6 +67,7 @@ def export(args: argparse.Namespace) -> None:
 
     Raises:
         TdcompressError: not all of it fitted; what did is written.
+        UserError: nothing is named to export.
     """
     from tdcompress.transfer.export import export_items
     from tdcompress.transfer.items import ItemPlace, named, places

@@ -39,7 +39,11 @@ def shape(text: str) -> tuple[int, ...]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """``tdcompress bench``."""
+    """``tdcompress bench``.
+
+    Raises:
+        UserError: ``--json`` is no file that can be written.
+    """
     from tdcompress.bench.benchmark import benchmark
     from tdcompress.bench.table import COSTS, NOTES, TIMES, costs_table, notes_table, times_table
     from tdcompress.console import make_console

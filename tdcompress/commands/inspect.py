@@ -22,7 +22,12 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run."""
+    """``tdcompress inspect``: an ONNX file tensor by tensor, or each file of a run.
+
+    Raises:
+        UserError: ``--shape`` without the engine.
+        ModelError: no such file.
+    """
     from tdcompress.codec import encode
     from tdcompress.console import make_console
     from tdcompress.inspection import engine_layers, engine_table, file_tables

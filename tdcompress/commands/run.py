@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UnfinishedRun: ``--minutes`` are over.
         TdcompressError: see ``run_all``, ``runs.campaign.run_campaign``.
+        UserError: ``--together`` without ``--only``.
     """
     from tdcompress.console import Signals, make_console
     from tdcompress.recipes.shipped import find_recipes

@@ -89,7 +89,11 @@ def read_recipes(given: Sequence[Path], changes: Sequence[str]) -> "list[Recipe]
 
 
 def read_recipe(path: Path, changes: Sequence[str]) -> "Recipe":
-    """One recipe file; see ``read_recipes``."""
+    """One recipe file; see ``read_recipes``.
+
+    Raises:
+        RecipeError: an unknown table, with the tables that know such a key.
+    """
     from tdcompress.recipes.source import UnknownTableError, load_recipe, parse_override
 
     try:

@@ -19,7 +19,11 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """``tdcompress verify``."""
+    """``tdcompress verify``.
+
+    Raises:
+        ModelError: no such file or run.
+    """
     from tdcompress.runs.verification import verify_path
     from tdcompress.stores.place import open_store
 

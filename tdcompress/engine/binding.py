@@ -303,7 +303,11 @@ class Library:
         self.instruction_sets: Sequence[InstructionSet] = tuple(found)
 
     def instruction_set(self, name: str | None) -> InstructionSet:
-        """The named instruction set, or the best one."""
+        """The named instruction set, or the best one.
+
+        Raises:
+            UnsupportedError: this machine does not have it.
+        """
         if name is None:
             return self.instruction_sets[0]
         for isa in self.instruction_sets:

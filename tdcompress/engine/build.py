@@ -212,7 +212,11 @@ def library_path() -> Path:
 
 @functools.cache
 def load_library() -> ctypes.CDLL:
-    """The engine's library, compiled if need be; ctypes releases the GIL during its calls."""
+    """The engine's library, compiled if need be; ctypes releases the GIL during its calls.
+
+    Raises:
+        UnsupportedError: it cannot be built or loaded.
+    """
     path = library_path()
     try:
         return ctypes.CDLL(str(path))

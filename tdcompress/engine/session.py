@@ -332,7 +332,7 @@ class Session:
 
         Raises:
             UserError: names, types or shapes that do not fit the model.
-            ModelError, UnsupportedError: a dynamic input size for which the model cannot be planned.
+            ModelError, UnsupportedError: a dynamic input size for which the model cannot be planned, or run options.
             TdcompressError: not enough memory.
         """
         if run_options is not None:

@@ -60,7 +60,11 @@ def load_model(path: StrPath, *, external_data: bool = False) -> onnx.ModelProto
 
 @contextmanager
 def in_file(path: StrPath) -> Iterator[None]:
-    """Put the file's name in front of what turns out to be wrong with a model that was loaded from it."""
+    """Put the file's name in front of what turns out to be wrong with a model that was loaded from it.
+
+    Raises:
+        ModelError, UnsupportedError, VerificationError: the one that was raised, with the file's name.
+    """
     try:
         yield
     except (ModelError, UnsupportedError, VerificationError) as error:
@@ -95,7 +99,11 @@ def save_model(model: onnx.ModelProto, path: StrPath) -> int:
 
 
 def serialised(model: onnx.ModelProto) -> bytes:
-    """The bytes that `save_model` writes."""
+    """The bytes that `save_model` writes.
+
+    Raises:
+        UnsupportedError: the model does not fit into one file (2 GiB).
+    """
     try:
         data: bytes = model.SerializeToString(deterministic=True)
     except (EncodeError, ValueError) as error:

@@ -102,7 +102,11 @@ class Recipe:
         return int(self.values.get("seed", 0))
 
     def section(self, name: str) -> TomlTable:
-        """The values of one table; empty where the recipe has none."""
+        """The values of one table; empty where the recipe has none.
+
+        Raises:
+            RecipeError: it is no table.
+        """
         table = self.values.get(name, {})
         if not isinstance(table, dict):
             raise self.source.error(name, f"{name} has to be a table: [{name}]")
@@ -189,6 +193,10 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
         text: TOML.
         file: what messages call it.
         overrides: dotted key -> value, as `--set` gives them.
+
+    Raises:
+        RecipeError: not TOML, or values that no recipe has.
+        UnknownTableError: a key at the top that no recipe has.
     """
     try:
         values = tomllib.loads(text)

@@ -39,6 +39,7 @@ def find_device(name: str) -> str:
 
     Raises:
         UnsupportedError: a GPU is asked for and there is none.
+        UserError: another name than auto, cpu or cuda.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -59,6 +59,9 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
 
     Returns:
         None in all but the first of several processes.
+
+    Raises:
+        ArtifactError: nothing was pruned that could be fine-tuned.
     """
     device = torch.device(work.machine.device)
     network = work.inputs["network"]

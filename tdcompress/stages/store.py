@@ -20,7 +20,11 @@ class Settings:
 
 
 def run(settings: Settings, work: Workspace) -> StoreRecord:
-    """Write the weights, read them again, and measure what was read."""
+    """Write the weights, read them again, and measure what was read.
+
+    Raises:
+        VerificationError: a tensor was not read back bit for bit.
+    """
     network = work.inputs["network"]
     data = origin_of(network).data.load(work.machine.places)
     model = load_network(network, data)

@@ -130,6 +130,7 @@ class ObjectStore:
         Raises:
             LostError: another process owns the key by now.
             StoreError: the server cannot be reached; the checkpoints are kept.
+            ArtifactError: another process was first, and what it published is damaged.
         """
         making, prefix = self._making[stage, key], _prefix(stage, key)
         making.uploads.close()

@@ -171,7 +171,11 @@ class DeepSparseBackend:
         self._threads = threads
 
     def open(self, path: Path, inputs: Inputs) -> DeepSparseSession:
-        """Compile for the batch size of the inputs."""
+        """Compile for the batch size of the inputs.
+
+        Raises:
+            UnsupportedError: deepsparse hands operators to onnxruntime.
+        """
         child = self._waiting.pop() if self._waiting else Child()
         fraction = child.load(path, inputs, self._threads)
         if fraction < 1:

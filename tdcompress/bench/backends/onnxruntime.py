@@ -59,7 +59,12 @@ class OnnxRuntimeBackend:
         self._threads = threads
 
     def open(self, path: Path, inputs: Inputs) -> OnnxRuntimeSession:
-        """Create the session, and refuse it when onnxruntime chose another provider than asked for."""
+        """Create the session, and refuse it when onnxruntime chose another provider than asked for.
+
+        Raises:
+            ModelError: onnxruntime cannot load the file.
+            UnsupportedError: another provider would run it.
+        """
         runtime = self._runtime
         settings = runtime.SessionOptions()
         settings.intra_op_num_threads = self._threads

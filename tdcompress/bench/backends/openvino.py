@@ -40,7 +40,11 @@ class OpenVinoBackend:
         self._threads = threads
 
     def open(self, path: Path, inputs: Inputs) -> OpenVinoSession:
-        """Read, compile, and ask the compiled model what precision it computes in."""
+        """Read, compile, and ask the compiled model what precision it computes in.
+
+        Raises:
+            ModelError: openvino cannot load the file.
+        """
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",

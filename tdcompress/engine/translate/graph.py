@@ -141,7 +141,11 @@ def translate_nodes(state: Translation, nodes: Sequence[Node]) -> None:
 
 
 def translate_node(state: Translation, node: Node) -> None:
-    """Fold a node, or append its steps."""
+    """Fold a node, or append its steps.
+
+    Raises:
+        UnsupportedError: no such operator here, or not on these numbers, or not with a second output.
+    """
     if node.op in ("Shape", "Size"):
         _shape_of(state, node)
     elif node.op == "If":

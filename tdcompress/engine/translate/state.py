@@ -66,7 +66,12 @@ class Translation:
             self.marks[name] = marks
 
     def shape(self, node: Node, index: int) -> Shape:
-        """The shape, without the batch, of a computed input."""
+        """The shape, without the batch, of a computed input.
+
+        Raises:
+            ModelError: no earlier node computes it.
+            UnsupportedError: it is a constant.
+        """
         name = node.inputs[index] if index < len(node.inputs) else ""
         if name in self.constants:
             raise UnsupportedError(
@@ -88,7 +93,11 @@ class Translation:
         return array
 
     def marked_constant(self, node: Node, index: int) -> tuple[Array | None, Marks | None]:
-        """The same with the marks that say what of it comes from the batch size, for who can tell what that means."""
+        """The same with the marks that say what of it comes from the batch size, for who can tell what that means.
+
+        Raises:
+            UnsupportedError: the input is computed at run time.
+        """
         name = node.inputs[index] if index < len(node.inputs) else ""
         if not name:
             return None, None
@@ -97,14 +106,23 @@ class Translation:
         return self.constants[name], self.marks.get(name)
 
     def refuse_batch(self, node: Node, index: int) -> NoReturn:
-        """What is said of a number that depends on the batch size where it cannot."""
+        """What is said of a number that depends on the batch size where it cannot.
+
+        Raises:
+            UnsupportedError: always.
+        """
         raise UnsupportedError(
             f"{node.label}: input {index} ({node.inputs[index]!r}) is computed from the batch size, which one program for every "
             "batch does not have; export the model with a fixed batch size, or use the onnxruntime backend"
         )
 
     def floats(self, node: Node, index: int) -> Floats:
-        """A required constant as float32."""
+        """A required constant as float32.
+
+        Raises:
+            ModelError: the input is missing.
+            UnsupportedError: as `constant`.
+        """
         array = self.constant(node, index)
         if array is None:
             raise ModelError(f"{node.label}: input {index} is missing")
@@ -118,6 +136,9 @@ class Translation:
             index: of its input.
             shape: without the batch, what a constant is broadcast to (a batch axis of 1 goes); None: its own, whose first axis
                 is then the batch.
+
+        Raises:
+            UnsupportedError: a constant without `shape` that is not the same for every image.
         """
         if not self.is_constant(node, index):
             return node.inputs[index]
@@ -145,7 +166,11 @@ class Translation:
         return index < len(node.inputs) and node.inputs[index] in self.constants
 
     def add(self, step: Step, shape: Sequence[int]) -> None:
-        """Append a step; `shape` is its output's, without the batch."""
+        """Append a step; `shape` is its output's, without the batch.
+
+        Raises:
+            UnsupportedError: the output has an axis of size 0, or too many elements.
+        """
         sizes = tuple(int(size) for size in shape)
         if any(size < 1 for size in sizes):
             raise UnsupportedError(
@@ -166,6 +191,10 @@ class Translation:
             node: for messages.
             axis: as ONNX counts; negative = from the end.
             rank: of the ONNX tensor.
+
+        Raises:
+            ModelError: the tensor has no such axis.
+            UnsupportedError: it is the batch axis.
         """
         if not -rank <= axis < rank:
             raise ModelError(f"{node.label}: axis {axis} of a tensor of rank {rank}")
