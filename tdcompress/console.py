@@ -1,6 +1,7 @@
 """What a person sees while a run goes on, and how a signal is heard."""
 
 import math
+import os
 import signal
 import sys
 import time
@@ -165,6 +166,7 @@ def _result(record: Any) -> str:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or 120 columns where there is none."""
+    """A console as wide as the terminal, or as ``COLUMNS`` says; 120 columns where there is neither."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 120)
+    known = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(file=stream, width=None if known else 120)

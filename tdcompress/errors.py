@@ -19,6 +19,10 @@ class UserError(TdcompressError):
     exit_code = 2
 
 
+class ArgumentError(UserError, ValueError):
+    """An argument of the Python interface that is of a wrong type or out of range; the message names it. Also a ValueError."""
+
+
 class RecipeError(UserError):
     """A recipe that cannot be run as written; the message names the line and the nearest valid key."""
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tdcompress.errors import UserError
+
 StrPath = str | os.PathLike[str]
 """What every public function takes for a path."""
 
@@ -43,9 +45,18 @@ def fsync_file(path: Path) -> None:
 
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder; what is written there becomes ``path`` at the end, and nothing if the block fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    """A temporary path in the same folder; what is written there becomes ``path`` at the end, and nothing if the block fails.
+
+    Raises:
+        UserError: the path is a folder, or no file can be made there.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     os.close(descriptor)
     temporary = Path(name)
     try:

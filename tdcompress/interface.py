@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tdcompress.arguments import checked
 from tdcompress.console import StageConsole, make_console
-from tdcompress.errors import ModelError, UnsupportedError, one_line
+from tdcompress.errors import ArgumentError, ModelError, TdcompressError, UnsupportedError, one_line
 from tdcompress.files import StrPath
 from tdcompress.methods.base import Granularity
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.recipes.overrides import load_changed
 from tdcompress.recipes.shipped import find_recipe
-from tdcompress.recipes.source import load_recipe
 from tdcompress.records import Report
 from tdcompress.runs.run import find_device, run_recipe
 from tdcompress.shrinking import exact, optimizer_state, rebuild
@@ -25,9 +26,8 @@ from tdcompress.shrinking.trace import ExampleInputs
 from tdcompress.sparsity import freeze as zeros
 from tdcompress.sparsity.freeze import Frozen
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
-from tdcompress.sparsity.patterns import PATTERNS
 from tdcompress.sparsity.shares import Shares
-from tdcompress.sparsity.units import UnitGroup, prunable_weights, require_module, require_values, unwrapped
+from tdcompress.sparsity.units import UnitGroup, prunable_weights, require_layers, require_module, require_values, unwrapped
 from tdcompress.storage.csr import save_arrays
 
 Scope = Literal["layer", "group"]
@@ -59,10 +59,11 @@ def find_groups(
         raise ModelError("units: give example_inputs (a batch as the network takes it), so that the network can be traced")
     units = find_units(model, example_inputs, prunable_weights(model, exclude), scope=scope, unit=unit, include=include)
     if units.fixed:
-        warnings.warn(str(units), stacklevel=3)
+        warnings.warn(str(units), stacklevel=4)  # the caller of what is `checked`
     return units.groups
 
 
+@checked
 def prune(
     model: nn.Module,
     *,
@@ -99,10 +100,9 @@ def prune(
         Masks by parameter name; True = kept.
 
     Raises:
-        ValueError: granularity, fraction, keep_per_filter, shares or align out of range, or two of them that exclude each other.
+        ArgumentError: an argument of a wrong type or out of range, or two of them that exclude each other.
         ModelError: no module, nothing to prune, or no ``example_inputs`` for units.
     """
-    check_granularity(granularity)
     check_align(align)
     model = _plain(model)
     require_values(model)
@@ -114,13 +114,14 @@ def prune(
         )
     else:
         if fraction is None or keep_per_filter is not None:
-            raise ValueError("units are pruned by fraction; keep_per_filter counts weights")
+            raise ArgumentError("units are pruned by fraction; keep_per_filter counts weights")
         groups = find_groups(model, example_inputs, exclude, include, scope, unit)
         masks = unit_masks(params, groups, fraction=fraction, align=align, shares=shares or "layer")
     apply_masks(model, masks)
     return masks
 
 
+@checked
 def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -> Shrunk:
     """Remove every channel that cannot matter; see ``tdcompress.shrinking.exact.shrink``.
 
@@ -132,6 +133,7 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
     return exact.shrink(_plain(model), example_inputs, align=align)
 
 
+@checked
 def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
     """Build the narrow network of a shrinking again; see ``tdcompress.shrinking.rebuild.narrow``.
 
@@ -142,6 +144,7 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
     return rebuild.narrow(_plain(model), kept)
 
 
+@checked
 def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Frozen:
     """Keep what is pruned at exactly zero while a network trains on, in any loop and by any ``torch.optim.Optimizer``.
 
@@ -168,12 +171,14 @@ def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Froze
         ModelError: masks of another network, or parameters that cannot be trained. Nothing to keep is said in the log.
     """
     plain = _plain(model)
+    require_layers(plain)
     require_values(plain)
     outer = unwrapped(model)
     # targeted dropout computes weights from the parameters before any layer runs
     return zeros.freeze(plain, masks, entrances=(outer,) if isinstance(outer, SparseNet) else ())
 
 
+@checked
 def narrow_state(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.Module, kept: Mapping[str, Any]) -> None:
     """Carry an optimizer over a shrinking; see ``tdcompress.shrinking.optimizer_state.narrow_state``.
 
@@ -183,7 +188,10 @@ def narrow_state(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.
         after: ``Shrunk.model``.
         kept: ``Shrunk.kept``.
     """
-    optimizer_state.narrow_state(optimizer, _plain(before), _plain(after), kept)
+    full, narrow = _plain(before), _plain(after)
+    require_values(full)
+    require_values(narrow)
+    optimizer_state.narrow_state(optimizer, full, narrow, kept)
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -193,12 +201,7 @@ def _plain(model: nn.Module) -> nn.Module:
     return unwrapped(model.plain()) if isinstance(model, SparseNet) else model
 
 
-def check_granularity(granularity: str) -> None:
-    """Refuse a misspelt one, which would else choose the other silently."""
-    if granularity not in ("weight", "unit", *PATTERNS):
-        raise ValueError(f"granularity is 'weight', 'unit', '2:4' or '1x4', not {granularity!r}")
-
-
+@checked
 def save_sparse(model: nn.Module, path: StrPath) -> int:
     """Write a network's weights as scipy CSR where that is smaller; ``load_sparse`` reads them without torch.
 
@@ -207,7 +210,9 @@ def save_sparse(model: nn.Module, path: StrPath) -> int:
     Returns:
         Bytes on disk.
     """
-    tensors = _plain(model).state_dict()
+    model = _plain(model)
+    require_values(model)
+    tensors = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     return save_arrays({name: _as_array(value, name) for name, value in tensors.items()}, Path(path))
 
 
@@ -219,6 +224,7 @@ def _as_array(tensor: Tensor, name: str) -> Any:
         raise UnsupportedError(f"{name} cannot be stored: {one_line(error)}") from error
 
 
+@checked
 def run(
     recipe: StrPath,
     set: Mapping[str, Any] | None = None,
@@ -226,6 +232,7 @@ def run(
     artifacts: StrPath = "artifacts",
     device: str = "auto",
     replace: bool = False,
+    wait: bool = False,
 ) -> Report:
     """Run a recipe to its report, as ``tdcompress run`` does.
 
@@ -235,7 +242,22 @@ def run(
         artifacts: where runs are kept: a folder, or "s3://bucket/prefix".
         device: "auto", "cpu" or "cuda".
         replace: whether a finished run of this name by another recipe may be replaced.
+        wait: for what another process has or makes; without it that is an error.
+
+    Raises:
+        UserError: a recipe, a key of ``set`` or another argument that is wrong, or a run that another process has.
+        TdcompressError: the run failed otherwise; see ``tdcompress.errors``.
     """
-    loaded = load_recipe(find_recipe(Path(recipe)), set)
-    with StageConsole(make_console()) as watcher:
-        return run_recipe(loaded, root=artifacts, device=find_device(device), watcher=watcher, replace=replace).report
+    loaded = load_changed(find_recipe(Path(recipe)), set)
+    try:
+        with StageConsole(make_console()) as watcher:
+            return run_recipe(
+                loaded,
+                root=artifacts,
+                device=find_device(device),
+                watcher=watcher,
+                replace=replace,
+                waiting=watcher.waiting if wait else None,
+            ).report
+    except OSError as error:  # a full disk, a folder that may not be written
+        raise TdcompressError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error

@@ -7,8 +7,9 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from tdcompress.errors import ModelError, UserError
-from tdcompress.interface import Scope, Unit, check_granularity, find_groups
+from tdcompress.arguments import checked
+from tdcompress.errors import ArgumentError, ModelError, UserError
+from tdcompress.interface import Scope, Unit, find_groups
 from tdcompress.methods.base import Granularity, TrainStep
 from tdcompress.methods.targeted import Targeted, TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -53,10 +54,11 @@ class TargetedDropout(SparseNet):
         seed: of the draws.
 
     Raises:
-        ValueError: a value out of range, or epochs that nothing asks for.
+        ArgumentError: a value out of range, or epochs that nothing asks for.
         ModelError: nothing to prune, a wrong name in ``exclude``, or no ``example_inputs`` for units.
     """
 
+    @checked
     def __init__(
         self,
         model: nn.Module,
@@ -77,22 +79,24 @@ class TargetedDropout(SparseNet):
         l1: float = 0.0,
         seed: int = 0,
     ) -> None:
-        check_granularity(granularity)
         if not -EXACT < seed < EXACT:
-            raise ValueError(f"seed: {seed} is not below 2^53")
+            raise ArgumentError(f"seed: {seed} is not below 2^53")
         if epochs is not None and not isinstance(schedule, str):
-            raise ValueError('epochs: only a schedule given by its word, "ramp" or "cubic", is of that length')
-        settings = TargetedSettings(
-            granularity=granularity,
-            gamma=gamma,
-            keep_per_filter=keep_per_filter,
-            alpha=alpha,
-            scope=scope,
-            unit=unit,
-            shares=shares,
-            draw=draw,
-            l1=l1,
-        )
+            raise ArgumentError('epochs: only a schedule given by its word, "ramp" or "cubic", is of that length')
+        try:
+            settings = TargetedSettings(
+                granularity=granularity,
+                gamma=gamma,
+                keep_per_filter=keep_per_filter,
+                alpha=alpha,
+                scope=scope,
+                unit=unit,
+                shares=shares,
+                draw=draw,
+                l1=l1,
+            )
+        except ValueError as error:
+            raise ArgumentError(str(error)) from None
         weights = prunable_weights(model, exclude)
         if any(parameter.is_inference() for parameter in model.parameters()):
             raise ModelError(f"{type(model).__name__} was made in torch.inference_mode and cannot be trained; build it outside")
@@ -114,6 +118,7 @@ class TargetedDropout(SparseNet):
             self._look_for_forgotten_step()
         return super().forward(*inputs, **keywords)
 
+    @checked
     def step(self, epoch: float | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
         """To be called after each ``optimizer.step()``: draws the next masks, which hold for all micro-batches until then.
 

@@ -115,18 +115,18 @@ def test_missing_files_and_runs(refused, tmp_path, tiny_run):
     ("text", "said"),
     [
         ("train.epochs", "--set train.epochs: write it as key=value"),
-        ("train.epoch=3", "--set train.epoch: train.epoch: unknown key; did you mean 'epochs'?"),
-        ("train.epochs=three", "--set train.epochs: train.epochs: int needed, not 'three'"),
-        ("name=../up", "--set name: name: '../up' cannot name the run's folder"),
+        ("train.epoch=3", "--set train.epoch: unknown key; did you mean 'epochs'?"),
+        ("train.epochs=three", "--set train.epochs: int needed, not 'three'"),
+        ("name=../up", "--set name: '../up' cannot name the run's folder"),
         (
             "sparsity.gamma=0.5",
-            '--set sparsity.gamma: sparsity.gamma: unknown key; it belongs to method = "targeted", and this is "none"',
+            '--set sparsity.gamma: unknown key; it belongs to method = "targeted", and this is "none"',
         ),
-        ("model.depth=1", "--set model.depth: model.depth: unknown key; it belongs to name = "),
-        ("data.root=.", "--set data.root: data.root: unknown key; it belongs to name = "),
-        ("epochs=1", "--set epochs: epochs: unknown key; did you mean train.epochs or finetune.epochs?"),
-        ("lr=0.1", "--set lr: lr: unknown key; did you mean train.optimizer.lr or finetune.lr?"),
-        ("prune.keep_per_filter=3", "--set prune.keep_per_filter: prune.keep_per_filter: given beside fraction"),
+        ("model.depth=1", "--set model.depth: unknown key; it belongs to name = "),
+        ("data.root=.", "--set data.root: unknown key; it belongs to name = "),
+        ("epochs=1", "--set epochs: unknown key; did you mean train.epochs or finetune.epochs?"),
+        ("lr=0.1", "--set lr: unknown key; did you mean train.optimizer.lr or finetune.lr?"),
+        ("prune.keep_per_filter=3", "--set prune.keep_per_filter: given beside fraction"),
     ],
 )
 def test_bad_sets(refused, tmp_path, text, said):

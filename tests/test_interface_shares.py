@@ -71,7 +71,7 @@ def test_patterns_for_a_loop_of_ones_own(granularity: str) -> None:
     assert masks.keys() == {"0.weight", "2.weight"}
     assert all(torch.equal(~mask, dropped[name]) for name, mask in masks.items())
     assert all(int(mask.sum()) == mask.numel() // 2 for mask in masks.values())
-    with pytest.raises(ValueError, match="granularity is 'weight', 'unit', '2:4' or '1x4', not '4:2'"):
+    with pytest.raises(ValueError, match="granularity has to be 'weight', 'unit', '2:4' or '1x4', and is '4:2'"):
         tdc.prune(model, granularity="4:2", fraction=0.5)  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tdcompress.arguments import checked, require_range
 from tdcompress.bench.backends import check_backend
 from tdcompress.bench.backends.base import CPU_PROVIDER
 from tdcompress.bench.budget import Budget, find_budget
@@ -36,6 +37,7 @@ BASELINE_BACKEND = "onnxruntime"
 DENORMALS = "kept, as is the runtime's default; the same for all files"
 
 
+@checked
 def benchmark(
     files: Sequence[StrPath],
     *,
@@ -85,6 +87,7 @@ def benchmark(
     started = time.monotonic()
     plan = find_budget(budget)
     _check_counts(files, threads, batch)
+    require_range("benchmark: seed", seed, 0, 2**63 - 1)
     for name in (backend, baseline_backend):
         check_backend(name)
     cores = usable_cores()

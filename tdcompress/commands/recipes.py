@@ -31,17 +31,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _list(known: Mapping[str, str]) -> None:
-    """Names and what they are: folded into a terminal's width, else a line each."""
+    """Names and what they are, folded into the width that there is."""
     from tdcompress.console import make_console
     from tdcompress.report.tables import Table, text_columns
     from tdcompress.report.terminal import render
 
-    console = make_console()
-    if console.is_terminal:
-        console.print(render(Table(title="", columns=text_columns("recipe", "what"), rows=tuple(known.items()))))
-        return
-    for name, sentence in known.items():
-        print(f"{name:<40}  {sentence}")
+    make_console().print(render(Table(title="", columns=text_columns("recipe", "what"), rows=tuple(known.items()))))
 
 
 def _say_keys(target: Path | None) -> None:

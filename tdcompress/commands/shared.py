@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tdcompress.errors import RecipeError
 from tdcompress.runs.parts import TRAINING, require_parts
 from tdcompress.stores.place import is_url
 
@@ -89,23 +88,13 @@ def read_recipes(given: Sequence[Path], changes: Sequence[str]) -> "list[Recipe]
 
 
 def read_recipe(path: Path, changes: Sequence[str]) -> "Recipe":
-    """One recipe file; see ``read_recipes``.
+    """One recipe file; see ``read_recipes``."""
+    from tdcompress.recipes.source import parse_override
 
-    Raises:
-        RecipeError: an unknown table, with the tables that know such a key.
-    """
-    from tdcompress.recipes.source import UnknownTableError, load_recipe, parse_override
+    require_parts(*TRAINING)  # which own the keys
+    from tdcompress.recipes.overrides import load_changed
 
-    try:
-        return load_recipe(path, dict(parse_override(text) for text in changes))
-    except UnknownTableError as error:
-        require_parts(*TRAINING)  # which own the keys
-        from tdcompress.recipes.keys import homes
-
-        if not (found := homes(error.key)):
-            raise
-        said = str(error).partition(": unknown key")[0]
-        raise RecipeError(f"{said}: unknown key; did you mean {' or '.join(found[:4])}?") from None
+    return load_changed(path, dict(parse_override(text) for text in changes))
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:

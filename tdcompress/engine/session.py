@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tdcompress.arguments import checked, given, require_range
 from tdcompress.engine.binding import DTYPES, Job, library
 from tdcompress.engine.lower.state import LayerRecord
 from tdcompress.engine.plan import Plan, make_plan
@@ -168,6 +169,7 @@ class Session:
         UserError: an argument is no path, or out of range.
     """
 
+    @checked
     def __init__(
         self,
         source: str | PathLike[str] | bytes,
@@ -177,12 +179,7 @@ class Session:
         providers: None = None,
         external_data: bool = False,
     ) -> None:
-        if not isinstance(threads, int | np.integer) or not 1 <= threads <= MAX_THREADS:
-            raise UserError(f"threads = {threads!r}; it must be a whole number from 1 to {MAX_THREADS}")
-        if not isinstance(source, str | PathLike | bytes):
-            raise UserError(f"a model is given as a path or as bytes, not as {type(source).__name__}")
-        if providers is not None:
-            raise UnsupportedError(f"providers = {providers!r}: the engine has none to choose from; leave it out")
+        require_range("Session: threads", threads, 1, MAX_THREADS)
         self._library = library()
         self._isa = self._library.instruction_set(isa)
         self._run = self._library.run
@@ -253,6 +250,7 @@ class Session:
             )
         return next(reversed(self._programs.values())).plan.records
 
+    @checked
     def plan(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Make the program for input shapes that the model leaves open, before the first image of that size.
 
@@ -342,7 +340,7 @@ class Session:
             results = program.run(self._run, arrays, batch)
         except MemoryError as error:
             raise TdcompressError(f"engine: not enough memory for a batch of {batch} ({error}); use a smaller one") from error
-        if not output_names:
+        if output_names is None or (isinstance(output_names, Sequence) and not output_names):
             if len(results) == len(self._output_names):
                 return results
             output_names = self._output_names
@@ -350,13 +348,17 @@ class Session:
 
     def _selected(self, results: Sequence[Array], names: Sequence[str]) -> list[Array]:
         """The results in the order of `names`, each array once: no two results share memory."""
-        unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in self._slots]
-        if unknown or isinstance(names, str):
-            raise UserError(f"outputs are given as a list of names of {', '.join(self._output_names)}, not as {names!r}")
+        known = ", ".join(self._output_names)
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise UserError(f"outputs are given as a list of names of {known}, not as {given(names)}")
+        for name in names:
+            if not isinstance(name, str) or name not in self._slots:
+                raise UserError(f"the model has no output {given(name)}; it has {known}")
         slots = [self._slots[name] for name in names]
         return [results[slot] if slot not in slots[:place] else results[slot].copy() for place, slot in enumerate(slots)]
 
 
+@checked
 def explain(
     source: str | PathLike[str] | bytes,
     *,

@@ -37,8 +37,8 @@ def named_outputs(result: Any, inputs: Sequence[str] = ()) -> dict[str, Tensor]:
     if len(found) == 1 and not _has_keys(result):
         return {"output": found[0][1]}
     named: dict[str, Tensor] = {}
-    for path, leaf in found:
-        name = path if not path[0].isdigit() else f"output_{path}"
+    for index, (path, leaf) in enumerate(found):
+        name = path if path and not path[0].isdigit() else f"output_{path or index}"
         while name in named or name in inputs:
             name = f"{name}_output"
         named[name] = leaf

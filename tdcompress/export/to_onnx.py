@@ -1,5 +1,6 @@
 """torch module -> one stripped ONNX file with a dynamic batch, published only if it computes what torch computes."""
 
+import inspect
 import json
 import logging
 import warnings
@@ -12,7 +13,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tdcompress.errors import ModelError, UnsupportedError, one_line
+from tdcompress.arguments import checked
+from tdcompress.errors import ArgumentError, ModelError, UnsupportedError, one_line
 from tdcompress.export.check import BATCH, Agreement, OnnxNetwork, batched, check_agreement
 from tdcompress.export.outputs import flat_outputs, named_outputs
 from tdcompress.export.torchlib import table_made_once
@@ -20,7 +22,8 @@ from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.strip import strip
-from tdcompress.sparsity.units import require_module, require_values, unwrapped
+from tdcompress.sparsity.examples import example_tensors
+from tdcompress.sparsity.units import require_layers, require_module, require_values, unwrapped
 
 OPSET = 20
 
@@ -60,10 +63,11 @@ def to_model_proto(
         ModelError: no network, a training wrapper, or one without values.
         UnsupportedError: torch cannot export the network, or not with free axes; the message has torch's reason.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    inputs = example_tensors(example_inputs)
     require_deployable(model, inputs)
     kind = type(model).__name__
     own = batched(inputs)
+    _require_axes(free_axes, [item for item, first in zip(inputs, own, strict=True) if first])
     if 0 in free_axes:
         inputs = tuple(torch.cat([item[:1]] * 2) if first else item for item, first in zip(inputs, own, strict=True))
     names = ["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))]
@@ -85,7 +89,7 @@ def to_model_proto(
                 opset_version=OPSET,
                 input_names=names,
                 output_names=outputs,
-                dynamic_shapes=tuple(shapes) if dims else None,
+                dynamic_shapes=_by_argument(model, shapes) if dims else None,
                 external_data=False,
                 verbose=False,
             )
@@ -113,9 +117,10 @@ def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.
-        UnsupportedError: bfloat16.
+        UnsupportedError: bfloat16, or a TorchScript program.
     """
     require_module(model)
+    require_layers(model)
     require_values(model)
     if callable(getattr(model, "plain", None)):
         raise ModelError(f"{type(model).__name__} is a wrapper for training: export the network in it, net.plain()")
@@ -123,6 +128,24 @@ def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
         raise UnsupportedError(
             f"{type(model).__name__} is in bfloat16, which onnxruntime cannot compute on a CPU: export model.float()"
         )
+
+
+def _require_axes(free_axes: Sequence[int], inputs: Sequence[Tensor]) -> None:
+    """Refuse an axis that no input with a batch has."""
+    most = max(item.ndim for item in inputs)
+    for axis in free_axes:
+        if not 0 <= axis < most:
+            shapes = ", ".join(str(tuple(item.shape)) for item in inputs)
+            raise ArgumentError(f"free_axes: {axis} is no axis of the inputs {shapes}; an axis is 0 (the batch) to {most - 1}")
+
+
+def _by_argument(model: nn.Module, shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """One entry for each argument of ``forward``; what its ``*args`` takes is one argument, a tuple."""
+    kinds = [each.kind for each in inspect.signature(model.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(shapes)
+    named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*shapes[:named], tuple(shapes[named:])) if shapes[named:] else tuple(shapes)
 
 
 def _with(free_axes: Sequence[int]) -> str:
@@ -163,6 +186,7 @@ def metadata_strings(metadata: Mapping[str, Any]) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for key, value in metadata.items()}
 
 
+@checked
 def export_onnx(
     model: nn.Module,
     example_inputs: Tensor | Sequence[Tensor],
@@ -185,16 +209,18 @@ def export_onnx(
         How far torch and onnxruntime agree.
 
     Raises:
-        ModelError: a network without values, or ``TargetedDropout``; export ``net.plain()``.
+        ArgumentError: an argument of a wrong type, or an axis that no input has.
+        ModelError: a network without values, or ``TargetedDropout``; export ``net.plain()``. Examples without values.
+        UserError: no file can be written there.
         UnsupportedError: the network cannot be exported.
         VerificationError: onnxruntime's output differs from torch's; nothing is published.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
+    inputs = example_tensors(example_inputs)
     model = unwrapped(model)
-    proto = to_model_proto(model, inputs, free_axes=free_axes)
-    if metadata:
-        set_metadata(proto, metadata_strings(metadata))
-    with published(Path(path)) as temporary:
+    with published(Path(path)) as temporary:  # first: a path that cannot be written is told before a minute is spent
+        proto = to_model_proto(model, inputs, free_axes=free_axes)
+        if metadata:
+            set_metadata(proto, metadata_strings(metadata))
         save_model(proto, temporary)
         network = OnnxNetwork(temporary, Path(path).name)
         return check_agreement(model, inputs, network, free_axes=free_axes)

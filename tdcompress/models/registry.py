@@ -6,7 +6,8 @@ from dataclasses import fields
 import torch
 from torch import nn
 
-from tdcompress.errors import UserError, did_you_mean
+from tdcompress.arguments import checked, require_range, require_types
+from tdcompress.errors import ModelError, TdcompressError, UserError, did_you_mean, one_line
 from tdcompress.models.base import Image, ModelSettings
 from tdcompress.models.cifar_resnet import CifarResNet20Settings, CifarResNet32Settings, CifarResNet56Settings
 from tdcompress.models.digits_cnn import DigitsCnnSettings
@@ -82,6 +83,7 @@ def instantiate(settings: ModelSettings, *, classes: int, image: Image, seed: in
         return settings.build(classes, image)
 
 
+@checked
 def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: int = 0, **options: object) -> nn.Module:
     """A new network by any name that a recipe knows.
 
@@ -102,8 +104,17 @@ def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: in
         if key not in known:
             owned = f"it has {', '.join(known)}" if known else "it has no keys of its own"
             raise UserError(f"model {name} has no key {key!r}{did_you_mean(key, known)} ({owned})")
+    require_types(f"model {name}", kind, options)
+    require_range("build_model: seed", seed, 0, 2**63 - 1)
+    for where, count in (("classes", classes), *((f"image[{index}]", size) for index, size in enumerate(image))):
+        require_range(f"build_model: {where}", count, 1, 2**31 - 1)
     try:
         settings = kind(**options)
     except ValueError as error:
         raise UserError(f"model {name}: {error}") from error
-    return instantiate(settings, classes=classes, image=image, seed=seed)
+    try:
+        return instantiate(settings, classes=classes, image=image, seed=seed)
+    except TdcompressError:
+        raise
+    except Exception as error:  # a network that does not fit into memory, or somebody else's code
+        raise ModelError(f"model {name} cannot be built with {classes} classes for images {image}: {one_line(error)}") from error

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tdcompress.arguments import checked
 from tdcompress.errors import ModelError, one_line
 from tdcompress.files import StrPath
 from tdcompress.sparsity.units import is_matrix, output_axis, require_module, require_values, unwrapped
@@ -23,6 +24,7 @@ _STATE = "_extra_state"  # of wrappers, which holds no weights
 _log = logging.getLogger(__name__)
 
 
+@checked
 def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     """Put the weights of a file into a network, in place; all of them, but for a head with another number of classes.
 

@@ -9,6 +9,7 @@ from typing import get_args
 import onnx
 from onnx import helper
 
+from tdcompress.arguments import checked
 from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.files import StrPath
 from tdcompress.onnxfile.encodings import ENCODINGS
@@ -28,6 +29,7 @@ from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights
 
 
+@checked
 def pack_onnx(
     src: StrPath,
     dst: StrPath,
@@ -146,6 +148,7 @@ def pack_model(
     )
 
 
+@checked
 def unpack_onnx(src: StrPath, dst: StrPath, *, external_data: bool = False) -> UnpackReport:
     """Write `src` again with every weight an ordinary initializer of the same name and value, bit for bit.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tdcompress.data.base import DataSettings
 from tdcompress.data.registry import DATASETS
-from tdcompress.errors import UserError
+from tdcompress.errors import UserError, did_you_mean
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.registry import METHODS
@@ -110,15 +110,21 @@ def resolve(recipe: Recipe) -> Experiment:
 def owners_hint(registry: Mapping[str, type], chooser: str, name: str, key: str) -> str:
     """Whose key it is, where another name of the table has it: "; it belongs to method = "targeted", and this is "none"".
 
+    Of a key that no name has, and that is near none of the chosen one's: the nearest of the others'.
+
     Args:
         registry: the names, with the settings that own their keys.
         chooser: the key that chooses among them.
         name: the chosen one.
         key: below the table; unknown to the chosen one.
     """
-    owners = [other for other, kind in registry.items() if key.split(".")[0] in {field.name for field in fields(kind)}]
+    first = key.split(".")[0]
+    keys = {other: [field.name for field in fields(kind)] for other, kind in registry.items()}
+    owners = [other for other, own in keys.items() if first in own]
     if not owners:
-        return ""
+        everyones = dict.fromkeys(each for own in keys.values() for each in own)
+        own, hint = keys.get(name, []), did_you_mean(first, everyones)
+        return f"{hint} (valid: {', '.join(own)})" if hint and not did_you_mean(first, own) else ""
     listed = " or ".join(f'"{owner}"' for owner in owners[:4])
     return f'; it belongs to {chooser} = {listed}, and this is "{name}"'
 

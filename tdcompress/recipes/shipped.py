@@ -1,5 +1,7 @@
 """The recipes that come with the package: the repository's ``pipelines/``, installed under the environment's share folder."""
 
+import itertools
+import re
 import shutil
 import sysconfig
 from pathlib import Path
@@ -24,14 +26,19 @@ def recipes_folder() -> Path:
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Name -> first line of the comment at the top, for each shipped recipe: the demo, then the others, then those of folders."""
+    """Name -> first sentence of the comment at the top, of each shipped recipe: the demo, the others, then those of folders."""
     folder = recipes_folder()
     found = {}
     paths = sorted(folder.rglob("*.toml"), key=lambda path: (path.stem != DEMO, path.parent != folder, path))
     for path in paths:
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        found[path.relative_to(folder).with_suffix("").as_posix()] = first.lstrip("# ") if first.startswith("#") else ""
+        found[path.relative_to(folder).with_suffix("").as_posix()] = _first_sentence(path.read_text(encoding="utf-8"))
     return found
+
+
+def _first_sentence(text: str) -> str:
+    """Of the comment that a recipe begins with, which may run over several lines."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return re.split(r"(?<=\.)\s", " ".join(line.strip("# ") for line in comment), maxsplit=1)[0]
 
 
 def find_recipe(path: Path) -> Path:

@@ -73,7 +73,9 @@ class Source:
         for end in range(len(parts), 0, -1):
             line = self.lines.get(".".join(parts[:end]))
             if line is not None:
-                return RecipeError(f"{self.file}, line {line}: {problem}" if line > 0 else f"--set {path}: {problem}")
+                if line > 0:
+                    return RecipeError(f"{self.file}, line {line}: {problem}")
+                return RecipeError(f"--set {problem}" if problem.startswith(path) else f"--set {path}: {problem}")
         return RecipeError(f"{self.file}: {problem}")
 
 

@@ -15,8 +15,8 @@ def render(table: Table) -> RenderableType:
     for index, column in enumerate(table.columns):
         # numbers are never broken over lines, nor is a name in the first column of a narrow table; words are
         whole = column.align == "right" or (index == 0 and len(table.columns) == 2)
-        widest = max((len(row[index]) for row in table.rows), default=0) if whole else None
-        grid.add_column(Text(column.title, style="dim"), justify=column.align, overflow="fold", min_width=widest)
+        # not by a least width: with one, rich makes the grid wider than the terminal, and cuts it
+        grid.add_column(Text(column.title, style="dim"), justify=column.align, overflow="fold", no_wrap=whole)
     for index, row in enumerate(table.rows):
         # Text, not str: a cell such as "[0.52, 0.55]" must not be read as rich's markup.
         grid.add_row(*(Text(cell) for cell in row), style="bold green" if index == table.highlight else None)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tdcompress.arguments import checked
 from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, ModelError, UserError
 from tdcompress.files import StrPath
@@ -12,6 +13,7 @@ from tdcompress.onnxfile.verify import verify_onnx
 from tdcompress.runs.manifest import MANIFEST, REPORT, SAMPLES, RunManifest, read_manifest, read_report
 
 
+@checked
 def verify_path(
     path: StrPath, say: Callable[[str], None] = lambda line: None, *, external_data: bool = False
 ) -> dict[str, VerifyReport]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tdcompress.errors import ArgumentError
 from tdcompress.shrinking.cells import Ids
 from tdcompress.shrinking.channels import ALIGN, ChannelGraph, Flags, Liveness, Needs
 
@@ -64,10 +65,10 @@ def check_align(align: int) -> None:
     """Refuse what is no block.
 
     Raises:
-        ValueError: no whole number, or below 1.
+        ArgumentError: no whole number, or below 1.
     """
     if type(align) is not int or align < 1:
-        raise ValueError(f"align = {align!r}: a whole number, at least 1")
+        raise ArgumentError(f"align = {align!r}: a whole number, at least 1")
 
 
 def aligned(graph: ChannelGraph, roots: Ids, align: int) -> list[Aligned]:

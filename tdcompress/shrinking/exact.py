@@ -25,7 +25,7 @@ from tdcompress.shrinking.remembered import recall
 from tdcompress.shrinking.report import ShrinkReport, layer_reports
 from tdcompress.shrinking.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
 from tdcompress.shrinking.trace import ExampleInputs, Program, as_tuple
-from tdcompress.sparsity.units import require_module
+from tdcompress.sparsity.units import require_layers, require_module, require_values
 
 CONSTANT = (
     "the network returns the same whatever its input is, so that the certificate proves little: its last layer is 0, or too many"
@@ -77,12 +77,14 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
 
     Raises:
         ValueError: ``align`` no whole number, or below 1.
-        ModelError: ``model`` is no module, or ``example_inputs`` no tensors.
-        UnsupportedError: torch.export does not accept the network.
+        ModelError: ``model`` is no module or has no values, or ``example_inputs`` no tensors.
+        UnsupportedError: a TorchScript program, or torch.export does not accept the network.
         VerificationError: the certificate failed; nothing is returned.
     """
     check_align(align)
     require_module(model)
+    require_layers(model)
+    require_values(model)
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
     flexible = replace(duplicate(model), attention)

@@ -10,7 +10,7 @@ from tdcompress.shrinking.attention import replace
 from tdcompress.shrinking.duplicate import duplicate
 from tdcompress.shrinking.kept import from_json
 from tdcompress.shrinking.surgery import narrowed
-from tdcompress.sparsity.units import require_module
+from tdcompress.sparsity.units import require_layers, require_module
 
 
 @torch.inference_mode(mode=False)
@@ -23,9 +23,11 @@ def narrow(model: nn.Module, kept: Mapping[str, Any]) -> nn.Module:
         kept: ``Shrunk.kept``, or what was read from kept_channels.json.
 
     Raises:
+        UnsupportedError: a TorchScript program.
         ModelError: no module, a damaged description, or one of another network.
     """
     require_module(model)
+    require_layers(model)
     description = from_json(kept)
     model = replace(duplicate(model), description.narrow_attention)
     return narrowed(model, description.cuts, description.new_biases)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
-from tdcompress.errors import ModelError, UnsupportedError, one_line
+from tdcompress.errors import UnsupportedError, one_line
 from tdcompress.shrinking.duplicate import duplicate
+from tdcompress.sparsity.examples import example_tensors
 from tdcompress.sparsity.units import require_module, require_values
 
 ExampleInputs = Tensor | Sequence[Tensor]
@@ -46,12 +47,11 @@ def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
     """The positional inputs of a network.
 
     Raises:
-        ModelError: something that is neither a tensor nor a sequence of tensors.
+        ModelError: see ``example_tensors``.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
-    if not isinstance(inputs, Sequence) or not inputs or not all(isinstance(item, Tensor) for item in inputs):
-        raise ModelError("example_inputs must be a tensor or a tuple of tensors")
-    return tuple(item.clone() if item.is_inference() else item for item in inputs)  # a clone can be traced
+    return tuple(
+        item.clone() if item.is_inference() else item for item in example_tensors(example_inputs)
+    )  # a clone can be traced
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = False) -> Program:

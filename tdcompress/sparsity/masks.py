@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ArgumentError, ModelError
 from tdcompress.sparsity.patterns import (
     Pattern,
     check_fraction,
@@ -96,19 +96,21 @@ def weight_masks(
         pattern: prune the lowest of each group of four, or the lowest blocks, instead of single weights.
 
     Raises:
-        ValueError: both or neither of fraction and keep_per_filter, one out of range, or a count with shares other than "filter".
+        ArgumentError: both or neither of fraction and keep_per_filter, one out of range, or a count without shares = "filter".
         ModelError: NaN or infinity among the scores, or a layer that the pattern does not fit.
     """
     if pattern is not None:
         check_pattern(params, weights, pattern)
         check_fraction(fraction or 0, pattern)
         if pattern == "2:4" and (keep_per_filter is not None or shares != "filter"):
-            raise ValueError('"2:4" keeps two of every four: give fraction = 0.5 and nothing else')
+            raise ArgumentError('"2:4" keeps two of every four: give fraction = 0.5 and nothing else')
     extents = weight_extents(params, weights) if pattern is None else pattern_extents(params, weights, pattern)
     counts: Counts
     if fraction is None or keep_per_filter is not None:
         if shares != "filter":
-            raise ValueError(f"shares: {shares!r} splits a fraction; keep_per_filter says how many weights of each filter stay")
+            raise ArgumentError(
+                f"shares: {shares!r} splits a fraction; keep_per_filter says how many weights of each filter stay"
+            )
         kept = {each.name: pruned_count(each.length, fraction=fraction, keep_per_filter=keep_per_filter) for each in extents}
         counts = PerFilter(counts=kept)
     else:
@@ -145,7 +147,7 @@ def unit_masks(
         shares: how the fraction is split; the papers prune the same share of every layer.
 
     Raises:
-        ValueError: the fraction is out of range, or shares = "filter", which are of weights.
+        ArgumentError: the fraction is out of range, or shares = "filter", which are of weights.
         ModelError: NaN or infinity among the scores.
     """
     given = scores or {}

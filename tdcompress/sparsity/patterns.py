@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ArgumentError, ModelError
 from tdcompress.sparsity.scores import filter_rows, from_rows
 from tdcompress.sparsity.select import lowest_rows
 from tdcompress.sparsity.shares import Counts, Extent
@@ -45,10 +45,10 @@ def check_fraction(fraction: float, pattern: Pattern) -> None:
     """Refuse a share that the pattern cannot give.
 
     Raises:
-        ValueError: with "2:4", neither 0 nor 0.5.
+        ArgumentError: with "2:4", neither 0 nor 0.5.
     """
     if pattern == "2:4" and fraction not in (0, 0.5):
-        raise ValueError(f'{fraction:g} is no share that "2:4" can give: two of four are 0.5, or 0 = nothing')
+        raise ArgumentError(f'{fraction:g} is no share that "2:4" can give: two of four are 0.5, or 0 = nothing')
 
 
 def pattern_extents(params: Mapping[str, Tensor], weights: Sequence[Slot], pattern: Pattern) -> tuple[Extent, ...]:

@@ -3,7 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from tdcompress.errors import did_you_mean
+from tdcompress.arguments import require_types
+from tdcompress.errors import ArgumentError, did_you_mean
 
 PAPER_EPOCHS = 256  # the length of training that the papers' ramp of 49 + 49 epochs belongs to
 
@@ -49,8 +50,9 @@ class Ramp(Schedule):
     epochs: tuple[float, float] = (49.0, 49.0)
 
     def __post_init__(self) -> None:
+        require_types("Ramp", Ramp, vars(self))
         if not all(0 < length < float("inf") for length in self.epochs):
-            raise ValueError(f"ramp_epochs = {list(self.epochs)}: both lengths have to be above 0")
+            raise ArgumentError(f"ramp_epochs = {list(self.epochs)}: both lengths have to be above 0")
 
     @property
     def length(self) -> float:
@@ -85,17 +87,18 @@ class Cubic(Schedule):
     freeze: float = 0.3
 
     def __post_init__(self) -> None:
-        """Messages begin with the key of a recipe."""
+        """Messages of values out of range begin with the key of a recipe."""
+        require_types("Cubic", Cubic, vars(self))
         if not 0 < self.epochs < float("inf"):
-            raise ValueError(f"schedule_epochs: {self.epochs} is not above 0")
+            raise ArgumentError(f"schedule_epochs: {self.epochs} is not above 0")
         for key, (start, end) in (("ramp_share", self.gamma), ("alpha_share", self.alpha)):
             if not 0 <= start <= end <= 1:
-                raise ValueError(f"{key}: [{start}, {end}] is no start and end in 0..1, the start first")
+                raise ArgumentError(f"{key}: [{start}, {end}] is no start and end in 0..1, the start first")
         if not 0 <= self.freeze < 1:
-            raise ValueError(f"freeze_share: {self.freeze} is not in 0 <= freeze_share < 1")
+            raise ArgumentError(f"freeze_share: {self.freeze} is not in 0 <= freeze_share < 1")
         full = max(self.gamma[1], self.alpha[1])
         if self.freeze and self.freeze + full > 1 + 1e-9:
-            raise ValueError(
+            raise ArgumentError(
                 f"freeze_share: {self.freeze:g} would freeze the masks at {1 - self.freeze:g} of the training, before gamma and "
                 f"alpha are full at {full:g}; lower it, or end ramp_share and alpha_share earlier"
             )
@@ -126,13 +129,13 @@ def schedule_by_name(word: str, epochs: float | None) -> Schedule:
         epochs: length of the training.
 
     Raises:
-        ValueError: another word, a length that is not above 0, or none for "cubic".
+        ArgumentError: another word, a length that is not above 0, or none for "cubic".
     """
     known = ("constant", "ramp", "cubic")
     if word not in known:
-        raise ValueError(f"schedule: {word!r} is none of {', '.join(known)}{did_you_mean(word, known)}")
+        raise ArgumentError(f"schedule: {word!r} is none of {', '.join(known)}{did_you_mean(word, known)}")
     if epochs is not None and not 0 < epochs < float("inf"):
-        raise ValueError(f"epochs: {epochs} is not above 0")
+        raise ArgumentError(f"epochs: {epochs} is not above 0")
     if word == "constant":
         return Constant()
     if word == "ramp":
@@ -140,5 +143,5 @@ def schedule_by_name(word: str, epochs: float | None) -> Schedule:
         factor = 1.0 if epochs is None else epochs / PAPER_EPOCHS
         return Ramp(epochs=(first * factor, second * factor))
     if epochs is None:
-        raise ValueError('epochs: schedule = "cubic" goes by share of the training; give its length')
+        raise ArgumentError('epochs: schedule = "cubic" goes by share of the training; give its length')
     return Cubic(epochs=epochs)

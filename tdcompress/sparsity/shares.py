@@ -10,6 +10,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
+from tdcompress.errors import ArgumentError
+
 Shares = Literal["filter", "layer", "erk", "global"]
 
 
@@ -77,17 +79,17 @@ def pruned_count(size: int, *, fraction: float | None = None, keep_per_filter: i
         keep_per_filter: elements that stay (Xtreme, section 5.6), at least 1.
 
     Raises:
-        ValueError: not exactly one of the two is given, or it is out of range.
+        ArgumentError: not exactly one of the two is given, or it is out of range.
     """
     if (fraction is None) == (keep_per_filter is None):
-        raise ValueError("give either fraction or keep_per_filter, not both or neither")
+        raise ArgumentError("give either fraction or keep_per_filter, not both or neither")
     if keep_per_filter is not None:
         if keep_per_filter < 1:
-            raise ValueError(f"keep_per_filter = {keep_per_filter}: at least 1 has to stay")
+            raise ArgumentError(f"keep_per_filter = {keep_per_filter}: at least 1 has to stay")
         return max(0, size - keep_per_filter)
     assert fraction is not None
     if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction = {fraction}: it has to lie in 0..1")
+        raise ArgumentError(f"fraction = {fraction}: it has to lie in 0..1")
     return int(Decimal(repr(float(fraction))) * size)
 
 
@@ -110,7 +112,7 @@ def selected_counts(extents: Sequence[Extent], fraction: float, shares: Shares) 
         shares: how it is split.
 
     Raises:
-        ValueError: the fraction is out of range, or the shares are none of these.
+        ArgumentError: the fraction is out of range, or the shares are none of these.
     """
     if shares == "filter":
         return PerFilter(counts={each.name: pruned_count(each.length, fraction=fraction) for each in extents})
@@ -122,7 +124,7 @@ def selected_counts(extents: Sequence[Extent], fraction: float, shares: Shares) 
         return PerLayer(counts=_erdos_renyi_kernel(extents, total))
     if shares == "global":
         return Overall(count=total)
-    raise ValueError(f"shares = {shares!r}: one of filter, layer, erk, global")
+    raise ArgumentError(f"shares = {shares!r}: one of filter, layer, erk, global")
 
 
 def unit_counts(extents: Sequence[Extent], fraction: float, shares: Shares) -> PerLayer | Overall:
@@ -134,11 +136,11 @@ def unit_counts(extents: Sequence[Extent], fraction: float, shares: Shares) -> P
         shares: "layer", "erk" or "global".
 
     Raises:
-        ValueError: likewise, or shares = "filter", which are of weights.
+        ArgumentError: likewise, or shares = "filter", which are of weights.
     """
     counts = selected_counts(extents, fraction, shares)
     if isinstance(counts, PerFilter):
-        raise ValueError('shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"')
+        raise ArgumentError('shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"')
     return counts
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, UnsupportedError
 
 MatrixModule = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 MATRIX_TYPES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -92,6 +93,20 @@ def require_module(model: object) -> None:
         raise ModelError(f"the model has to be a torch.nn.Module, and is {given}")
 
 
+def require_layers(model: nn.Module) -> None:
+    """Refuse a network whose layers are compiled away.
+
+    Raises:
+        UnsupportedError: a TorchScript program, or a part that is one.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = f"{path} of {type(model).__name__}" if path else "the model"
+            raise UnsupportedError(
+                f"{what} is a TorchScript program, whose layers cannot be changed: give the module it is made of"
+            )
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel and torch.compile."""
     while True:
@@ -131,8 +146,10 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
     Raises:
         ModelError: a name that matches no convolution or linear layer, a network without any prunable one, or a layer whose
             weight is computed from other parameters.
+        UnsupportedError: a TorchScript program.
     """
     require_module(model)
+    require_layers(model)
     require_values(model)
     matrices = {name: module for name, module in model.named_modules() if is_matrix(module)}
     if not matrices:

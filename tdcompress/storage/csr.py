@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from tdcompress.arguments import checked
 from tdcompress.errors import ModelError
 from tdcompress.files import StrPath
 from tdcompress.npz import read_npz, write_npz
@@ -35,7 +36,7 @@ def save_arrays(arrays: Mapping[str, Array], path: Path) -> int:
         Bytes on disk.
 
     Raises:
-        ModelError: an array that is not of finite numbers, or a name with a "|" in it.
+        ModelError: an array that is not of finite numbers, a name with a "|" in it, or a file that cannot be written.
     """
     parts: dict[str, Array] = {}
     for name, array in arrays.items():
@@ -47,10 +48,14 @@ def save_arrays(arrays: Mapping[str, Array], path: Path) -> int:
             raise ModelError(f"{path}: tensor {name!r} has values that are not finite; train it again")
         for part, values in _encode(array).items():
             parts[f"{name}|{part}"] = values
-    write_npz(path, parts, compress=True)
+    try:
+        write_npz(path, parts, compress=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path.stat().st_size
 
 
+@checked
 def load_sparse(path: StrPath) -> dict[str, csr_array | Array]:
     """Read weights: a CSR matrix of (O, fan_in) rows where one was stored, an array otherwise.
 

@@ -61,10 +61,13 @@ def settle_precision(
     if begun is not None:
         return Settled(precision=begun, reason=f"{begun}, as the training began")
     native, why = native_bfloat16(device, processor)
-    if asked == "float32" or (asked == "auto" and not native):
-        return Settled(precision="float32", reason="float32, as asked" if asked == "float32" else f"float32: {why}")
+    if asked == "float32":  # named, or the default
+        faster = f'; "auto" would take bfloat16, since {why}' if native else ""
+        return Settled(precision="float32", reason=f"float32, the value of train.precision{faster}")
+    if asked == "auto" and not native:
+        return Settled(precision="float32", reason=f"float32: {why}")
     if asked == "bfloat16" and native:
-        return Settled(precision="bfloat16", reason="bfloat16, as asked")
+        return Settled(precision="bfloat16", reason="bfloat16, the value of train.precision")
     wide, narrow = seconds("float32"), seconds("bfloat16")
     times = f"a step takes {narrow:.3g} s in bfloat16 and {wide:.3g} s in float32"
     if asked == "bfloat16":

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tdcompress.errors import ModelError
+from tdcompress.arguments import checked, given
+from tdcompress.errors import ModelError, one_line
+from tdcompress.sparsity.units import require_values
 from tdcompress.train.evaluate import full_float32
 
 Batch = Tensor | tuple[Tensor, ...]
 _log = logging.getLogger(__name__)
 
 
+@checked
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
     """Give every BatchNorm layer the mean and variance of its inputs over all images, in place; weights stay as they are.
@@ -37,22 +40,45 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
         The names of the layers that were changed; none where the model has no such layer, which is said in the log.
 
     Raises:
-        ModelError: no batches, statistics that are not finite, fewer than two values of a channel, or a layer that one forward
-            pass uses several times; names the layer, and leaves the model as it was.
+        ModelError: no batches, or such that the model does not take; a network without values; statistics that are not finite,
+            fewer than two values of a channel, or a layer that one forward pass uses several times. Names the layer, and leaves
+            the model as it was.
     """
+    require_values(model)
     norms = {name: module for name, module in model.named_modules() if _has_statistics(module)}
     if not norms:
         _log.warning("no BatchNorm layer with running statistics in this %s: nothing to re-estimate", type(model).__name__)
         return ()
-    inputs = [tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches]
+    inputs = _listed(batches)
     if not inputs:
         raise ModelError(f"{next(iter(norms))}: no batches to estimate its statistics from")
     device = next(model.buffers()).device
     with _evaluating(model), full_float32(device), _restored_on_error(norms):
-        order = _order_of_use(model, norms, inputs[0])
-        for name in order:
-            _pool(model, name, norms[name], inputs)
+        try:
+            order = _order_of_use(model, norms, inputs[0])
+            for name in order:
+                _pool(model, name, norms[name], inputs)
+        except ModelError:
+            raise
+        except Exception as error:  # user code raises anything
+            raise ModelError(f"{type(model).__name__} does not take the batches: {one_line(error)}") from error
     return order
+
+
+def _listed(batches: Iterable[Batch]) -> list[tuple[Tensor, ...]]:
+    """The inputs of each forward pass.
+
+    Raises:
+        ModelError: something else than tensors; or one tensor, whose images would be taken for batches.
+    """
+    if isinstance(batches, Tensor | str | Mapping):
+        raise ModelError(f"batches has to be a list of what the model takes, [x1, x2, ...], and is {given(batches)}")
+    inputs = [tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches]
+    for index, batch in enumerate(inputs):
+        for each in batch:
+            if not isinstance(each, Tensor):
+                raise ModelError(f"batches[{index}] has to be a tensor or a tuple of tensors, and has {given(each)}")
+    return inputs
 
 
 class _Reached(Exception):

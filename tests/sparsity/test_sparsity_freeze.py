@@ -13,7 +13,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 import tdcompress as tdc
-from tdcompress.errors import ModelError
+from tdcompress.errors import ArgumentError, ModelError
 from tdcompress.sparsity import freeze as module
 from tdcompress.sparsity.freeze import pruned_entries
 
@@ -415,7 +415,7 @@ def test_what_cannot_be_frozen_is_refused() -> None:
         tdc.freeze(network(), {"0.weight": torch.zeros(3, dtype=torch.bool)})
     with pytest.raises(ModelError, match=r"that of 0\.weight is torch\.float32, not a bool tensor"):
         tdc.freeze(network(), {"0.weight": torch.zeros(6, 2, 3, 3)})
-    with pytest.raises(ModelError, match="has to be a torch"):
+    with pytest.raises(ArgumentError, match="model has to be a torch"):
         tdc.freeze("model")  # type: ignore[arg-type]
     with torch.inference_mode():
         made = network()

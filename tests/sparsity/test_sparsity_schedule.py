@@ -53,7 +53,7 @@ def test_a_ramp_never_falls_and_stays_in_range(epochs: tuple[float, float], a: f
 
 @pytest.mark.parametrize("epochs", [(0.0, 1.0), (1.0, -1.0), (float("inf"), 1.0), (float("nan"), 1.0)])
 def test_lengths_out_of_range_are_refused(epochs: tuple[float, float]):
-    with pytest.raises(ValueError, match="both lengths have to be above 0"):
+    with pytest.raises(ValueError, match=r"both lengths have to be above 0|epochs\[1?0?\] has to be a number, and is (inf|nan)"):
         Ramp(epochs=epochs)
 
 

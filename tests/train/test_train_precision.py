@@ -57,6 +57,12 @@ def test_on_a_gpu_the_gpu_decides(native, monkeypatch) -> None:
     assert asked == [False]
 
 
+def test_float32_is_not_said_to_be_asked_for_and_what_is_faster_is_named() -> None:
+    said = [settle_precision("float32", None, device=CPU, processor=each, seconds=never).reason for each in (ZEN3, AMX)]
+    assert said[0] == "float32, the value of train.precision"
+    assert said[1] == said[0] + '; "auto" would take bfloat16, since this processor has amx_bf16'
+
+
 def test_what_is_asked_for_stays_and_emulation_is_warned_of_with_both_times() -> None:
     assert settle_precision("float32", None, device=CPU, processor=AMX, seconds=never).precision == "float32"
     assert settle_precision("bfloat16", None, device=CPU, processor=AMX, seconds=never).precision == "bfloat16"
