@@ -75,7 +75,7 @@ class Source:
             if line is not None:
                 if line > 0:
                     return RecipeError(f"{self.file}, line {line}: {problem}")
-                return RecipeError(f"--set {problem}" if problem.startswith(path) else f"--set {path}: {problem}")
+                return RecipeError(f"--set {problem}" if problem.startswith(f"{path}:") else f"--set {path}: {problem}")
         return RecipeError(f"{self.file}: {problem}")
 
 
