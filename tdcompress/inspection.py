@@ -112,10 +112,21 @@ def engine_layers(path: Path, shapes: Sequence[str], *, external_data: bool = Fa
     session = Session(path, external_data=external_data)
     if shapes:
         names = [value.name for value in session.get_inputs()]
-        if len(shapes) != len(names) or not all(part.isdecimal() for shape in shapes for part in shape.split("x")):
+        if len(shapes) != len(names):
             raise UserError(f"--shape {' '.join(shapes)}: give one like 1x3x224x224 for each of {', '.join(names)}")
-        session.plan({name: [int(part) for part in shape.split("x")] for name, shape in zip(names, shapes, strict=True)})
+        session.plan(dict(zip(names, read_shapes(shapes), strict=True)))
     return session.layers()
+
+
+def read_shapes(shapes: Sequence[str]) -> list[list[int]]:
+    """Shapes such as "1x3x224x224", as ``--shape`` has them.
+
+    Raises:
+        UserError: one that is none.
+    """
+    if not all(part.isdecimal() for shape in shapes for part in shape.split("x")):
+        raise UserError(f"--shape {' '.join(shapes)}: give one like 1x3x224x224 for each input")
+    return [[int(part) for part in shape.split("x")] for shape in shapes]
 
 
 def engine_table(path: Path, layers: Sequence[LayerRecord]) -> Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tdcompress.commands import artifacts, bench, data, inspect, pack, recipes, report, run, status, verify
+from tdcompress.commands import artifacts, bench, compile, data, inspect, pack, recipes, report, run, status, verify
 from tdcompress.commands.shared import Verbs
 
 COMMANDS: tuple[Callable[[Verbs], None], ...] = (
@@ -14,6 +14,7 @@ COMMANDS: tuple[Callable[[Verbs], None], ...] = (
     data.add_parser,
     inspect.add_parser,
     pack.add_parser,
+    compile.add_parser,
     verify.add_parser,
     bench.add_parser,
 )

@@ -1,10 +1,20 @@
 """A CPU engine that makes zeros fast: it runs ONNX files whose pruned weights are zeros, skipping them.
 
 `Session("model.onnx").run(None, {"input": x})` is the same call as onnxruntime's; `explain` says per layer which
-kernel runs and why. How it works: docs/engine.md.
+kernel runs and why. How it works: docs/engine.md. `compile_model` writes a file for the C library (docs/c.md).
 """
 
+from tdcompress.engine.compile import CompiledModel, compile_model, copy_library
 from tdcompress.engine.lower.state import LayerRecord
 from tdcompress.engine.session import NodeArg, Session, explain, unavailable_reason
 
-__all__ = ["LayerRecord", "NodeArg", "Session", "explain", "unavailable_reason"]
+__all__ = [
+    "CompiledModel",
+    "LayerRecord",
+    "NodeArg",
+    "Session",
+    "compile_model",
+    "copy_library",
+    "explain",
+    "unavailable_reason",
+]

@@ -277,7 +277,7 @@ class Library:
         try:
             library.tdc_sizeof.argtypes, library.tdc_sizeof.restype = [c_int64], c_int64
             library.tdc_isa_at.argtypes, library.tdc_isa_at.restype = [c_int64], POINTER(_Isa)
-            self.run = library.tdc_run
+            self.run = library.tdc_execute
         except AttributeError as error:
             raise UnsupportedError(
                 f"engine: {library._name} is another library ({error}); see TDCOMPRESS_ENGINE_LIBRARY"

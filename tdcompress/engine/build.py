@@ -34,7 +34,15 @@ SOURCE = Path(__file__).parent / "csrc"
 PACKAGED = Path(__file__).parent / "compiled"
 """Where a wheel holds the library, if it was built where a compiler is."""
 KERNEL_FILES = ("conv_sparse.c", "conv_dense.c", "linear.c", "planes.c", "map.c", "pool.c", "reduce.c", "resample.c", "isa.c")
-FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fno-math-errno", "-ffp-contract=fast", "-pthread")
+CORE_FILES = ("run.c", "load.c", "check.c", "check_layers.c", "model.c")
+"""Compiled once, not per instruction set."""
+FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=fast", "-pthread")
+LIBRARY_NAME = "libtdcompress.dylib" if sys.platform == "darwin" else "libtdcompress.so"
+"""What programs that are linked with a copy of the library look for."""
+_LINK_FLAGS = (
+    "-shared",
+    f"-Wl,-install_name,@rpath/{LIBRARY_NAME}" if sys.platform == "darwin" else f"-Wl,-soname,{LIBRARY_NAME}",
+)
 INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "x86_64": {
@@ -106,11 +114,22 @@ def _compile(compiler: Sequence[str], folder: Path, machine: str, extra: Sequenc
         for name, flags in sets.items()
         for file in KERNEL_FILES
     ]
-    jobs.append((*compiler, *FLAGS, *extra, "-c", str(SOURCE / "run.c"), "-o", str(folder / "run.o")))
+    jobs.extend((*compiler, *FLAGS, *extra, "-c", str(SOURCE / file), "-o", str(folder / f"{file}.o")) for file in CORE_FILES)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(_run, jobs))
     library = folder / "library"
-    _run((*compiler, *extra, "-shared", "-pthread", *sorted(str(path) for path in folder.glob("*.o")), "-lm", "-o", str(library)))
+    _run(
+        (
+            *compiler,
+            *extra,
+            *_LINK_FLAGS,
+            "-pthread",
+            *sorted(str(path) for path in folder.glob("*.o")),
+            "-lm",
+            "-o",
+            str(library),
+        )
+    )
     fsync_file(library)
     return library
 
@@ -150,7 +169,7 @@ def _stem(machine: str) -> str:
         if path.suffix in (".c", ".h"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     platform_name = (sys.platform, platform.libc_ver()[0])
-    digest.update(repr((FLAGS, sorted(INSTRUCTION_SETS.get(machine, {}).items()), platform_name)).encode())
+    digest.update(repr((FLAGS, _LINK_FLAGS, sorted(INSTRUCTION_SETS.get(machine, {}).items()), platform_name)).encode())
     return f"engine-{machine}-{digest.hexdigest()[:16]}"
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
+from tdcompress.engine.binding import DTYPES, OPERATIONS, InstructionSet, Op
 from tdcompress.engine.bounds import check_call
 from tdcompress.engine.fuse import fuse
 from tdcompress.engine.layout import plain_layout
@@ -20,8 +20,9 @@ from tdcompress.engine.memory import Buffer, place_buffers
 from tdcompress.engine.read import Array, Graph
 from tdcompress.engine.steps import Network, Shape
 from tdcompress.engine.translate.graph import translate
-from tdcompress.errors import UnsupportedError
+from tdcompress.errors import UnsupportedError, UserError
 
+_MOST_ARRAYS = 60
 MAX_ARENA_BYTES = 1 << 31
 """Offsets in the kernels' tables are 32-bit numbers of bytes."""
 
@@ -31,7 +32,7 @@ class Plan:
     """A program for one set of input shapes.
 
     arena_elements: float32 numbers that one image in flight needs; constants: the address of tensors that every image shares;
-    blocks: the memory that holds them, descriptors and tables.
+    blocks: the memory that holds them, descriptors and tables; sizes: address of a table, or of the constants -> bytes.
     """
 
     ops: Any
@@ -42,6 +43,61 @@ class Plan:
     output_shapes: tuple[Shape, ...]
     records: tuple[LayerRecord, ...]
     blocks: tuple[Array, ...]
+    sizes: Mapping[int, int]
+
+
+def batch_of(graph: Graph) -> int | None:
+    """The batch size that a model fixes; None if it leaves it open.
+
+    Raises:
+        UnsupportedError: inputs or outputs that the engine does not have.
+    """
+    if not graph.inputs:
+        raise UnsupportedError("the model has no inputs; its outputs are constants")
+    for value in graph.inputs:
+        if value.dtype.name not in DTYPES:
+            raise UnsupportedError(
+                f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled: use the onnxruntime backend"
+            )
+        if 0 in value.shape:
+            raise UnsupportedError(
+                f"input {value.name!r} has an axis of size 0, {list(value.shape)}, so there is nothing to compute; export "
+                "the model with the size that its inputs have, or leave it open"
+            )
+        if not value.shape:
+            raise UnsupportedError(
+                f"input {value.name!r} is a scalar; inputs need a batch axis: use the onnxruntime backend for this model"
+            )
+    if len(graph.inputs) + len(graph.outputs) > _MOST_ARRAYS:
+        raise UnsupportedError(
+            f"the model has more than {_MOST_ARRAYS} inputs and outputs; use the onnxruntime backend for this model"
+        )
+    batches = {value.shape[0] for value in graph.inputs if isinstance(value.shape[0], int)}
+    if len(batches) > 1:
+        raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); use the onnxruntime backend")
+    return batches.pop() if batches else None
+
+
+def image_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> tuple[Shape, ...]:
+    """The shapes of one image, in the order of the model's inputs.
+
+    Args:
+        graph: the model.
+        shapes: input name -> shape with the batch, whose size does not matter.
+
+    Raises:
+        UserError: names or shapes that do not fit the model.
+    """
+    names = [value.name for value in graph.inputs]
+    if shapes.keys() != set(names):
+        raise UserError(f"shapes of {sorted(shapes)} were given; the model has {sorted(names)}")
+    for value in graph.inputs:
+        given = tuple(shapes[value.name])
+        if len(given) != len(value.shape) or any(
+            got < 1 or (isinstance(want, int) and want != got) for want, got in zip(value.shape[1:], given[1:], strict=True)
+        ):
+            raise UserError(f"input {value.name!r} cannot have the shape {list(given)}; the model takes {list(value.shape)}")
+    return tuple(tuple(int(size) for size in shapes[name][1:]) for name in names)
 
 
 def _import_inputs(state: Lowering, network: Network) -> None:
@@ -104,4 +160,5 @@ def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
         output_shapes=tuple(network.shapes[name] for name in network.outputs),
         records=tuple(state.records),
         blocks=tuple(state.pool.blocks),
+        sizes=state.pool.sizes,
     )

@@ -19,10 +19,14 @@ _SHARED_BYTES = 4096
 
 
 class MemoryPool:
-    """What a plan's kernels read besides tensors. `blocks` are to be kept alive as long as the plan."""
+    """What a plan's kernels read besides tensors.
+
+    `blocks` are to be kept alive as long as the plan; `sizes` has the bytes of each array by its address.
+    """
 
     def __init__(self) -> None:
         self.blocks: list[Array] = []
+        self.sizes: dict[int, int] = {}
         self._current: Array = np.empty(0, np.uint8)
         self._shared: dict[bytes, int] = {}
         self.nbytes = 0
@@ -45,12 +49,14 @@ class MemoryPool:
         if array.nbytes > BLOCK_BYTES:
             self.blocks.append(array)
             self.nbytes += array.nbytes
+            self.sizes[int(array.ctypes.data)] = array.nbytes
             return int(array.ctypes.data)
         data = array.tobytes()
         if data in self._shared:
             return self._shared[data]
         address = self.reserve(len(data))
         ctypes.memmove(address, data, len(data))
+        self.sizes[address] = len(data)
         if len(data) <= _SHARED_BYTES:
             self._shared[data] = address
         return address

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from tdcompress.arguments import checked, given, require_range
-from tdcompress.engine.binding import DTYPES, Job, library
+from tdcompress.engine.binding import Job, library
 from tdcompress.engine.lower.state import LayerRecord
-from tdcompress.engine.plan import Plan, make_plan
+from tdcompress.engine.plan import Plan, batch_of, image_shapes, make_plan
 from tdcompress.engine.read import Array, Graph, Value, read_graph
 from tdcompress.engine.steps import Shape
 from tdcompress.errors import TdcompressError, UnsupportedError, UserError
@@ -25,7 +25,6 @@ from tdcompress.onnxfile.load import in_file
 MAX_THREADS = 256
 _PLANS_KEPT = 8
 _ARENA_ALIGNMENT = 4096
-_MOST_ARRAYS = 60
 # Through the buffer protocol an array's address is found several times quicker than with array.ctypes.data.
 _addressof = ctypes.addressof
 _from_buffer: Callable[[Array], ctypes.c_char] = ctypes.c_char.from_buffer  # type: ignore[assignment]  # an ndarray is a buffer
@@ -45,38 +44,6 @@ def _node_arg(value: Value) -> NodeArg:
     return NodeArg(
         name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})"
     )
-
-
-def _batch_of(graph: Graph) -> int | None:
-    """The batch size that a model fixes; None if it leaves it open.
-
-    Raises:
-        UnsupportedError: inputs or outputs that the engine does not have.
-    """
-    if not graph.inputs:
-        raise UnsupportedError("the model has no inputs; its outputs are constants")
-    for value in graph.inputs:
-        if value.dtype.name not in DTYPES:
-            raise UnsupportedError(
-                f"input {value.name!r} is {value.dtype.name}; {', '.join(DTYPES)} are handled: use the onnxruntime backend"
-            )
-        if 0 in value.shape:
-            raise UnsupportedError(
-                f"input {value.name!r} has an axis of size 0, {list(value.shape)}, so there is nothing to compute; export "
-                "the model with the size that its inputs have, or leave it open"
-            )
-        if not value.shape:
-            raise UnsupportedError(
-                f"input {value.name!r} is a scalar; inputs need a batch axis: use the onnxruntime backend for this model"
-            )
-    if len(graph.inputs) + len(graph.outputs) > _MOST_ARRAYS:
-        raise UnsupportedError(
-            f"the model has more than {_MOST_ARRAYS} inputs and outputs; use the onnxruntime backend for this model"
-        )
-    batches = {value.shape[0] for value in graph.inputs if isinstance(value.shape[0], int)}
-    if len(batches) > 1:
-        raise UnsupportedError(f"inputs with different batch sizes ({sorted(batches)}); use the onnxruntime backend")
-    return batches.pop() if batches else None
 
 
 class _Runner:
@@ -187,7 +154,7 @@ class Session:
         self._path = None if isinstance(source, bytes) else Path(source)
         self._graph: Graph = read_graph(source if isinstance(source, bytes) else Path(source), external_data=external_data)
         with self._in_file():
-            self._batch = _batch_of(self._graph)
+            self._batch = batch_of(self._graph)
         self._inputs = [_node_arg(value) for value in self._graph.inputs]
         self._outputs = [_node_arg(value) for value in self._graph.outputs]
         self._names = tuple(value.name for value in self._graph.inputs)
@@ -261,15 +228,7 @@ class Session:
             UserError: names or shapes that do not fit the model.
             ModelError, UnsupportedError: the model cannot be planned for them.
         """
-        if shapes.keys() != set(self._names):
-            raise UserError(f"shapes of {sorted(shapes)} were given; the model has {sorted(self._names)}")
-        for value in self._graph.inputs:
-            given = tuple(shapes[value.name])
-            if len(given) != len(value.shape) or any(
-                got < 1 or (isinstance(want, int) and want != got) for want, got in zip(value.shape[1:], given[1:], strict=True)
-            ):
-                raise UserError(f"input {value.name!r} cannot have the shape {list(given)}; the model takes {list(value.shape)}")
-        self._program(tuple(tuple(int(size) for size in shapes[name][1:]) for name in self._names))
+        self._program(image_shapes(self._graph, shapes))
 
     def memory_bytes(self) -> Mapping[str, int]:
         """Bytes of the last plan: `arena` (all threads) and `tables` (weights, offsets, masks)."""

@@ -10,10 +10,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from c_interface import Model
 from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.engine import Session, pool, unavailable_reason
 from tdcompress.engine.binding import library
+from tdcompress.engine.planfile import Port, plan_bytes
 
 TOLERANCE = 1e-5  # of the largest output
 if "TDCOMPRESS_ENGINE_LIBRARY" in os.environ:  # sanitizers see the end of a table only where it has its own memory
@@ -60,6 +62,28 @@ def assert_close(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> None:
         assert float(np.nanmax(np.abs(mine - theirs), initial=0)) <= TOLERANCE * scale
 
 
+def session_file(session: Session) -> bytes:
+    """The plan file of what a session ran last."""
+    latest = session._latest
+    assert latest is not None
+    plan = latest[1].plan
+    shapes = next(shapes for shapes, program in session._programs.items() if program is latest[1])
+    values = session._graph.inputs
+    inputs = [Port(name=value.name, dtype=value.dtype.name, shape=shape) for value, shape in zip(values, shapes, strict=True)]
+    names = dict.fromkeys(value.name for value in session.get_outputs())
+    outputs = [Port(name=name, dtype="float32", shape=shape) for name, shape in zip(names, plan.output_shapes, strict=True)]
+    return plan_bytes(plan, session._isa, inputs=inputs, outputs=outputs, batch=session._batch)
+
+
+def assert_same_in_c(session: Session, feed: Mapping[str, np.ndarray]) -> None:
+    """The plan as a file, loaded and run by the C interface, gives every bit of what the session gives."""
+    want = session.run(list(dict.fromkeys(value.name for value in session.get_outputs())), feed)
+    with Model.from_memory(session_file(session)) as model:
+        for got, expected in zip(model.run([feed[value.name] for value in session.get_inputs()]), want, strict=True):
+            assert got.shape == expected.shape
+            assert got.tobytes() == expected.tobytes()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _engine(once: Callable[..., Path]) -> None:
     once("engine", lambda folder: unavailable_reason())  # compiled by one worker, found by the others
@@ -88,11 +112,13 @@ def model() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def check() -> Callable[..., list[np.ndarray]]:
-    """Runs a model in both and compares; returns the engine's outputs."""
+    """Runs a model in both and compares, the engine also through the C interface; returns the engine's outputs."""
 
     def compare(model: bytes, feed: Mapping[str, np.ndarray], isa: str | None = None, threads: int = 1) -> list[np.ndarray]:
-        got = Session(model, threads, isa=isa).run(None, feed)
+        session = Session(model, threads, isa=isa)
+        got = session.run(None, feed)
         assert_close(got, run_reference(model, feed))
+        assert_same_in_c(session, feed)
         return got
 
     return compare

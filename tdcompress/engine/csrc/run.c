@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "tdc.h"
+#include "tdcompress.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -14,11 +15,10 @@ extern const tdc_isa tdc_isa_neon;
 extern const tdc_isa tdc_isa_scalar;
 #endif
 
-#define MAX_SPACES 65
 #define MAX_THREADS 256
 
 /* Instruction set number `index` if this machine has it; best first; NULL where there is none. */
-static const tdc_isa *isa_at(int64_t index) {
+TDC_API const tdc_isa *tdc_isa_at(int64_t index) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (index == 0) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma") ? &tdc_isa_avx512 : NULL;
@@ -31,10 +31,8 @@ static const tdc_isa *isa_at(int64_t index) {
 #endif
 }
 
-const tdc_isa *tdc_isa_at(int64_t index) { return isa_at(index); }
-
 /* Sizes of the structures, so that the Python mirror can be checked when the library is loaded. */
-int64_t tdc_sizeof(int64_t kind) {
+TDC_API int64_t tdc_sizeof(int64_t kind) {
     static const int64_t sizes[] = {
         [OP_CONV_SPARSE] = sizeof(tdc_conv), [OP_CONV_DENSE] = sizeof(tdc_conv), [OP_LINEAR] = sizeof(tdc_linear), [OP_COPY] = sizeof(tdc_copy),
         [OP_SPLIT] = sizeof(tdc_split), [OP_MAP] = sizeof(tdc_map), [OP_BINARY] = sizeof(tdc_binary), [OP_BINARY_ROWS] = sizeof(tdc_binary_rows),
@@ -98,8 +96,8 @@ static void *work(void *argument) {
  * it seems. Threads live for one call: nothing to leak into a fork or to shut down. A thread that cannot be started is
  * no error, the others take its images. Returns 0; -1 if an argument is out of range; 1 if a number that was computed named a row that is
  * not there. */
-int64_t tdc_run(const tdc_job *job, void *first_input) {
-    const tdc_isa *isa = isa_at(job->isa);
+TDC_API int64_t tdc_execute(const tdc_job *job, void *first_input) {
+    const tdc_isa *isa = tdc_isa_at(job->isa);
     if (isa == NULL || job->space_count < 2 || job->space_count > MAX_SPACES || job->threads < 1 || job->threads > MAX_THREADS) return -1;
     atomic_llong next = 0;
     worker workers[MAX_THREADS];

@@ -262,7 +262,7 @@ typedef struct {
 
 typedef void (*tdc_kernel)(const void *descriptor, const tdc_context *context);
 
-/* Everything about one call of tdc_run but the first input; made once, only `batch` and the addresses in `spaces` change. */
+/* Everything about one call of tdc_execute but the first input; made once, only `batch` and the addresses in `spaces` change. */
 typedef struct {
     int64_t isa, op_count, space_count, threads, batch, arena_bytes;
     const tdc_op *ops;
@@ -278,5 +278,13 @@ typedef struct {
     int64_t linear_lanes;  /* whether LINEAR_LANES is there */
     tdc_kernel kernels[OP_COUNT];
 } tdc_isa;
+
+#define MAX_SPACES 65
+#define ISA_SLOTS 3 /* instruction sets that a library can hold */
+
+/* run.c, for Python and for model.c. */
+const tdc_isa *tdc_isa_at(int64_t index);
+int64_t tdc_sizeof(int64_t kind);
+int64_t tdc_execute(const tdc_job *job, void *first_input);
 
 #endif

@@ -1,0 +1,45 @@
+"""``tdcompress compile`` and ``library``: a model for programs without Python, and the library that runs it."""
+
+import argparse
+from pathlib import Path
+
+from tdcompress.commands.shared import Verbs, add_external_data, add_verb
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add ``compile`` and ``library``."""
+    sub = add_verb(verbs, "compile", compile_, "write an ONNX file as a plan that the C library of the engine maps and runs")
+    sub.add_argument("source", type=Path, metavar="IN.onnx")
+    sub.add_argument("target", type=Path, metavar="OUT.tdc")
+    isas = ["avx512", "avx2", "neon", "scalar"]
+    sub.add_argument("--isa", choices=isas, help="of the machine that will run it; the best of this one")
+    text = "of each input in turn, if the file leaves more than the batch open"
+    sub.add_argument("--shape", action="append", default=[], metavar="1x3x224x224", help=text)
+    add_external_data(sub)
+
+    sub = add_verb(verbs, "library", library, "copy the engine's C library and its header, for programs without Python")
+    sub.add_argument("folder", type=Path, metavar="DIR")
+
+
+def compile_(args: argparse.Namespace) -> None:
+    """``tdcompress compile``."""
+    from tdcompress.engine.compile import compile_model
+    from tdcompress.inspection import read_shapes
+
+    shapes = read_shapes(args.shape) if args.shape else None
+    done = compile_model(args.source, args.target, isa=args.isa, shapes=shapes, external_data=args.external_data)
+    batch = "any batch size" if done.batch is None else f"batches of {done.batch}"
+    print(
+        f"wrote {args.target}: {done.file_bytes:,} bytes for {done.isa}, {batch}; {done.arena_bytes:,} bytes of memory a handle"
+    )
+    for kind, arrays in (("input", done.inputs), ("output", done.outputs)):
+        for array in arrays:
+            print(f"{kind} {array.name}: {array.dtype} {'x'.join(map(str, array.shape)) or 'scalar'} an image")
+
+
+def library(args: argparse.Namespace) -> None:
+    """``tdcompress library``."""
+    from tdcompress.engine.compile import copy_library
+
+    header, file = copy_library(args.folder)
+    print(f"wrote {header} and {file}")
