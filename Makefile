@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 test: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format sanitize neon haswell clean
+.PHONY: demo test lint format sanitize fuzz valgrind neon haswell clean
 
 demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritten digits
 	$(BIN)/tdcompress run pipelines/digits.toml
@@ -25,6 +25,12 @@ format: $(VENV)/.dev
 
 sanitize: $(VENV)/.dev  ## the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/sanitize.sh
+
+fuzz: $(VENV)/.dev  ## damaged plan files for the C library, 300 s under both sanitizers (needs gcc)
+	PYTHON=$(abspath $(BIN)/python) sh tests/engine/fuzz.sh
+
+valgrind: $(VENV)/.dev  ## the C library under valgrind (needs gcc and valgrind)
+	PYTHON=$(abspath $(BIN)/python) sh tests/engine/valgrind.sh
 
 neon: $(VENV)/.dev  ## the engine's NEON build under qemu-user (needs qemu-user and the ziglang wheel)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/neon.sh

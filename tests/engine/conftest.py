@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 from c_interface import Model
-from onnx import TensorProto, helper, numpy_helper
+from small_models import make_model
 
 from tdcompress.engine import Session, pool, unavailable_reason
 from tdcompress.engine.binding import library
@@ -20,29 +19,6 @@ from tdcompress.engine.planfile import Port, plan_bytes
 TOLERANCE = 1e-5  # of the largest output
 if "TDCOMPRESS_ENGINE_LIBRARY" in os.environ:  # sanitizers see the end of a table only where it has its own memory
     pool.BLOCK_BYTES = 0
-
-
-def make_model(
-    nodes: Sequence[onnx.NodeProto],
-    constants: Mapping[str, np.ndarray],
-    inputs: Mapping[str, Sequence[int | str | None]],
-    outputs: Sequence[str] = ("y",),
-    *,
-    opset: int = 18,
-    dtype: int = TensorProto.FLOAT,
-) -> bytes:
-    graph = helper.make_graph(
-        list(nodes),
-        "test",
-        [helper.make_tensor_value_info(name, dtype, shape) for name, shape in inputs.items()],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
-    model = onnx.shape_inference.infer_shapes(helper.make_model(graph, opset_imports=opsets, ir_version=9))
-    for value in model.graph.output:
-        value.type.tensor_type.shape.SetInParent()  # known to shape inference or not, the field must be there
-    return model.SerializeToString()
 
 
 def run_reference(model: bytes, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -6,8 +6,6 @@ Usage: python tests/engine/cross.py RUNNER... where RUNNER is the command that r
 
 from __future__ import annotations
 
-import ctypes
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,53 +14,13 @@ from pathlib import Path
 import numpy as np
 from onnx import helper
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "benchmarks")]
-from conftest import TOLERANCE, make_model, run_reference  # noqa: E402
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests" / "support"), str(ROOT / "benchmarks")]
+from conftest import TOLERANCE, run_reference  # noqa: E402
 from engine_networks import lenet5, resnet32  # noqa: E402
+from small_models import make_model  # noqa: E402
 
-from tdcompress.engine.binding import OPERATIONS, ConvOp, InstructionSet, TapGroup  # noqa: E402
-from tdcompress.engine.plan import Plan, make_plan  # noqa: E402
-from tdcompress.engine.read import read_graph  # noqa: E402
-
-NEON = InstructionSet(index=0, name="neon", max_block=4, dense_filters=4, linear_lanes=False)
-
-
-def write_plan(plan: Plan, inputs: list[np.ndarray], output_bytes: list[int], path: Path) -> None:
-    """The file that cross_main.c reads: memory blocks, and the words in them that are addresses in one of them."""
-    starts = [int(block.ctypes.data) for block in plan.blocks]
-
-    def place(address: int) -> tuple[int, int] | None:
-        """(block, bytes from its start) of an address."""
-        for number, (start, block) in enumerate(zip(starts, plan.blocks, strict=True)):
-            if start <= address < start + block.nbytes:
-                return number, address - start
-        return None
-
-    fixes: dict[int, list[int]] = {number: [] for number in range(len(plan.blocks) + 1)}
-
-    def fix(number: int, start: int, data: bytes) -> None:
-        """Note the addresses among the words of a structure that lies `start` bytes into block `number`."""
-        for word, value in enumerate(struct.unpack(f"<{len(data) // 8}q", data)):
-            if target := place(value):
-                fixes[number] += [start + 8 * word, *target]
-
-    fix(len(plan.blocks), 0, bytes(plan.ops))
-    kinds = [structure for _, structure in OPERATIONS.values()]
-    for op in plan.ops[: plan.op_count]:
-        descriptor = kinds[op.kind].from_address(op.descriptor)
-        fix(*place(op.descriptor), bytes(descriptor))
-        if isinstance(descriptor, ConvOp) and descriptor.group_count:
-            groups = ctypes.addressof(descriptor.groups.contents)
-            fix(*place(groups), ctypes.string_at(groups, descriptor.group_count * ctypes.sizeof(TapGroup)))
-    with path.open("wb") as file:
-        numbers = [len(plan.blocks) + 1, plan.op_count, plan.arena_elements, len(inputs[0]), len(inputs), len(output_bytes)]
-        numbers += [*(array.nbytes for array in inputs), *output_bytes]
-        file.write(struct.pack(f"<{len(numbers)}q", *numbers))
-        for array in inputs:
-            file.write(array.tobytes())
-        for number, data in enumerate([*(block.tobytes() for block in plan.blocks), bytes(plan.ops)]):
-            file.write(struct.pack("<q", len(data)) + data)
-            file.write(struct.pack(f"<{1 + len(fixes[number])}q", len(fixes[number]) // 3, *fixes[number]))
+from tdcompress.engine import compile_model  # noqa: E402
 
 
 def rows_model() -> bytes:
@@ -125,13 +83,11 @@ def main(runner: list[str]) -> int:
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, shape) in cases().items():
-            graph = read_graph(model)
+            path = Path(folder) / "model.tdc"
+            compiled = compile_model(model, path, isa="neon")
             x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-            plan = make_plan(graph, {graph.inputs[0].name: shape[1:]}, None, NEON)
-            want = run_reference(model, {graph.inputs[0].name: x})[0]
-            path = Path(folder) / "plan.bin"
-            write_plan(plan, [x], [want.nbytes], path)
-            done = subprocess.run([*runner, str(path)], capture_output=True, check=False)
+            want = run_reference(model, {compiled.inputs[0].name: x})[0]
+            done = subprocess.run([*runner, str(len(x)), str(path)], input=x.tobytes(), capture_output=True, check=False)
             if done.returncode != 0 or len(done.stdout) != want.nbytes:
                 print(f"{name}: the runner failed with {done.returncode}: {done.stderr.decode()[-300:]}")
                 return 1

@@ -1,0 +1,89 @@
+"""Programs in C against the copied library: the one of docs/c.md, and damaged files."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import plan_seeds
+import pytest
+
+from tdcompress.data.digits import load_split
+from tdcompress.engine import Session, compile_model, copy_library
+from tdcompress.engine.binding import OPERATIONS
+from tdcompress.engine.build import SOURCE, find_compiler
+from tdcompress.engine.compile import TARGETS
+from tdcompress.engine.plan import make_plan
+from tdcompress.engine.read import read_graph
+from tdcompress.runs.manifest import onnx_files
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def build() -> Callable[..., Path]:
+    """Compiles a program against a copy of the library, with every warning an error."""
+    compiler = find_compiler()
+    if compiler is None:
+        pytest.skip("no compiler for this test")
+
+    def program(source: Path, folder: Path, *flags: str) -> Path:
+        copy_library(folder)
+        output = folder / source.stem
+        named = [f"-I{folder}", str(source), f"-L{folder}", "-ltdcompress", f"-Wl,-rpath,{folder}", "-o", str(output)]
+        warnings = ["-Wall", "-Wextra", "-Werror"]
+        done = subprocess.run([*compiler, *warnings, *flags, *named], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return output
+
+    return program
+
+
+def test_the_program_of_the_documentation_classifies_digits(build, tiny_run, tmp_path):
+    text = (ROOT / "docs" / "c.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```c\n(.*?)```", text, flags=re.DOTALL)
+    assert shown == (ROOT / "docs" / "digit.c").read_text(encoding="utf-8")
+    program = build(ROOT / "docs" / "digit.c", tmp_path, "-std=c11", "-pedantic")
+    _, test = load_split()
+    pixels = test.pixels.numpy()
+    file = next(file for file in onnx_files(tiny_run) if "int8" not in file.name)
+    compile_model(file, tmp_path / "model.tdc")
+    images = " ".join(map(str, pixels.reshape(-1)))
+    done = subprocess.run([str(program), str(tmp_path / "model.tdc")], input=images, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    got = np.array(done.stdout.split(), np.int64)
+    session = Session(file)
+    ready = (pixels.astype(np.float32).transpose(0, 3, 1, 2) - np.float32(4.888)) / np.float32(6.018)
+    (logits,) = session.run(None, {session.get_inputs()[0].name: ready})
+    np.testing.assert_array_equal(got, logits.argmax(axis=1))
+    assert np.mean(got == test.labels.numpy()) > 0.8
+    missing = subprocess.run([str(program), str(tmp_path / "none.tdc")], capture_output=True, text=True, check=False)
+    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
+    assert "cannot be opened" in missing.stderr
+
+
+def test_the_seeds_have_every_kernel():
+    codes = {code: name for name, (code, _) in OPERATIONS.items()}
+    found = set()
+    for make in plan_seeds.MODELS:
+        graph = read_graph(make())
+        plan = make_plan(graph, {value.name: value.shape[1:] for value in graph.inputs}, None, TARGETS["scalar"])
+        found |= {codes[op.kind] for op in plan.ops[: plan.op_count]}
+    assert found == set(OPERATIONS)
+
+
+def test_damaged_files_give_a_status_and_never_a_crash(build, tmp_path):
+    """`make fuzz` does this for five minutes with sanitizers."""
+    program = build(ROOT / "tests" / "engine" / "fuzz_plan.c", tmp_path, "-O1", "-std=gnu11", f"-I{SOURCE}")
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    plan_seeds.main(seeds)
+    done = subprocess.run([str(program), "5000", *map(str, seeds.iterdir())], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    ran, accepted, refused, damaged = map(int, re.search(r"(\d+) ran; 0: (\d+).* 3: (\d+).* 5: (\d+)", done.stdout).groups())
+    assert 200 < ran <= accepted
+    assert refused > 2000
+    assert damaged > 100
