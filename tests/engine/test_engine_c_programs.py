@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,22 @@ def test_the_program_of_the_documentation_classifies_digits(build, tiny_run, tmp
     missing = subprocess.run([str(program), str(tmp_path / "none.tdc")], capture_output=True, text=True, check=False)
     assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
     assert "cannot be opened" in missing.stderr
+
+
+def test_the_header_is_c_and_cpp(tmp_path):
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler for this test")
+    source = tmp_path / "main.cpp"
+    source.write_text(
+        '#include "tdcompress.h"\nint main() { return tdc_count(nullptr, TDC_INPUT) == 0 ? TDC_OK : TDC_ERROR_FORMAT; }\n'
+    )
+    _, library = copy_library(tmp_path)
+    flags = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{tmp_path}"]
+    command = [compiler, *flags, str(source), str(library), f"-Wl,-rpath,{tmp_path}", "-o", str(tmp_path / "main")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run([str(tmp_path / "main")], check=False).returncode == 0
 
 
 def test_the_seeds_have_every_kernel():
