@@ -8,7 +8,7 @@ from tdcompress.commands.shared import Verbs, add_external_data, add_verb
 
 def add_parser(verbs: Verbs) -> None:
     """Add ``compile`` and ``library``."""
-    sub = add_verb(verbs, "compile", compile_, "write an ONNX file as a plan that the C library of the engine maps and runs")
+    sub = add_verb(verbs, "compile", _compile, "write an ONNX file as a plan that the C library of the engine maps and runs")
     sub.add_argument("source", type=Path, metavar="IN.onnx")
     sub.add_argument("target", type=Path, metavar="OUT.tdc")
     isas = ["avx512", "avx2", "neon", "scalar"]
@@ -17,11 +17,11 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--shape", action="append", default=[], metavar="1x3x224x224", help=text)
     add_external_data(sub)
 
-    sub = add_verb(verbs, "library", library, "copy the engine's C library and its header, for programs without Python")
+    sub = add_verb(verbs, "library", _library, "copy the engine's C library and its header, for programs without Python")
     sub.add_argument("folder", type=Path, metavar="DIR")
 
 
-def compile_(args: argparse.Namespace) -> None:
+def _compile(args: argparse.Namespace) -> None:
     """``tdcompress compile``."""
     from tdcompress.engine.compile import compile_model
     from tdcompress.inspection import read_shapes
@@ -37,7 +37,7 @@ def compile_(args: argparse.Namespace) -> None:
             print(f"{kind} {array.name}: {array.dtype} {'x'.join(map(str, array.shape)) or 'scalar'} an image")
 
 
-def library(args: argparse.Namespace) -> None:
+def _library(args: argparse.Namespace) -> None:
     """``tdcompress library``."""
     from tdcompress.engine.compile import copy_library
 

@@ -20,7 +20,7 @@ from c_interface import Model, PlanError, functions
 from engine_networks import lenet5, resnet32
 from onnx import TensorProto, helper
 
-from tdcompress.cli import main
+from tdcompress.cli import main, make_parser
 from tdcompress.engine import Session, compile_model, copy_library
 from tdcompress.engine.binding import library
 from tdcompress.engine.build import LIBRARY_NAME
@@ -270,6 +270,8 @@ def test_the_library_exports_its_interface_and_calls_nothing_that_ends_a_process
 
 
 def test_the_commands(small, tmp_path, capsys):
+    for name in TARGETS:
+        assert make_parser().parse_args(["compile", "a.onnx", "a.tdc", "--isa", name]).isa == name
     (tmp_path / "model.onnx").write_bytes(small)
     source, target = str(tmp_path / "model.onnx"), str(tmp_path / "model.tdc")
     assert main(["compile", source, target, "--isa", "scalar"]) == 0
