@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_void_p
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from tdcompress.engine.build import load_library
 from tdcompress.errors import TdcompressError, UnsupportedError
 
+HIGHEST_ISA = "TDCOMPRESS_ENGINE_ISA"  # the best instruction set to be used; better ones count as absent
 MAX_DIMS = 8
 LANES = 16
 
@@ -300,7 +302,9 @@ class Library:
                         linear_lanes=bool(isa.linear_lanes),
                     )
                 )
-        self.instruction_sets: Sequence[InstructionSet] = tuple(found)
+        self.instruction_sets: Sequence[InstructionSet] = tuple(found)  # the best one first
+        if best := os.environ.get(HIGHEST_ISA):
+            self.instruction_sets = found[found.index(self.instruction_set(best)) :]
 
     def instruction_set(self, name: str | None) -> InstructionSet:
         """The named instruction set, or the best one.
@@ -314,7 +318,8 @@ class Library:
             if isa.name == name:
                 return isa
         raise UnsupportedError(
-            f"engine: this machine has no {name!r}; it has {', '.join(isa.name for isa in self.instruction_sets)}"
+            f"engine: this machine has no {name!r}; it has {', '.join(isa.name for isa in self.instruction_sets)} "
+            f"(see {HIGHEST_ISA})"
         )
 
 

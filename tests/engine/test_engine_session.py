@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.engine import Session, explain
+from tdcompress.engine.binding import Library
 from tdcompress.engine.fuse import fuse
 from tdcompress.engine.read import read_graph
 from tdcompress.engine.steps import Conv
@@ -122,6 +123,19 @@ def test_wrong_type_names_and_threads(small):
         Session(small, 0)
     with pytest.raises(UnsupportedError, match="no 'mmx'"):
         Session(small, isa="mmx")
+
+
+def test_better_instruction_sets_can_be_hidden(small, isa, monkeypatch):
+    monkeypatch.delenv("TDCOMPRESS_ENGINE_ISA", raising=False)
+    names = [found.name for found in Library().instruction_sets]
+    monkeypatch.setenv("TDCOMPRESS_ENGINE_ISA", isa)
+    library = Library()
+    assert [found.name for found in library.instruction_sets] == names[names.index(isa) :]
+    monkeypatch.setattr("tdcompress.engine.session.library", lambda: library)
+    assert Session(small).instruction_set == isa
+    monkeypatch.setenv("TDCOMPRESS_ENGINE_ISA", "mmx")
+    with pytest.raises(UnsupportedError, match=f"no 'mmx'; it has {', '.join(names)} .see TDCOMPRESS_ENGINE_ISA"):
+        Library()
 
 
 def sparse_copy(data: bytes) -> bytes:

@@ -30,6 +30,8 @@ def test_notes_are_about_operators_that_run():
     assert set(named) <= set(TRANSLATORS)
 
 
-@pytest.mark.parametrize("name", ["TDCOMPRESS_CACHE", "TDCOMPRESS_ENGINE_LIBRARY", "TDCOMPRESS_COMPILE", "CC", "isa="])
+@pytest.mark.parametrize(
+    "name", ["TDCOMPRESS_CACHE", "TDCOMPRESS_ENGINE_LIBRARY", "TDCOMPRESS_ENGINE_ISA", "TDCOMPRESS_COMPILE", "CC", "isa="]
+)
 def test_what_steers_the_engine_from_outside_is_explained(name):
     assert f"`{name}`" in DOCS.read_text(encoding="utf-8")

@@ -56,6 +56,9 @@ def residual_net(settings: TargetedSettings) -> SparseNet:
             prune_stem=False,
         )
         glorot_normal(model)
+    for module in list(model.modules()):
+        if hasattr(module, "relu"):
+            module.relu = nn.SiLU()  # where ReLU has its kink, a rounding would decide a whole gradient
     weights = prunable_weights(model)
     groups = ()
     if settings.granularity == "unit":
