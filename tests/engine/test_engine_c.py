@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 
 from tdcompress.cli import main, make_parser
 from tdcompress.engine import Session, compile_model, copy_library
-from tdcompress.engine.binding import library
+from tdcompress.engine.binding import OPERATIONS, library
 from tdcompress.engine.build import LIBRARY_NAME
 from tdcompress.engine.compile import HEADER_NAME, TARGETS
 from tdcompress.engine.planfile import MAGIC, VERSION, with_checksum
@@ -205,6 +205,41 @@ def test_any_byte_that_changes_is_noticed(small, tmp_path):
         damaged = bytearray(good)
         damaged[place] ^= 1 << place % 8
         assert status_of(bytes(damaged)) != c_interface.OK, place
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("output.space", 1),  # an input that this call does not read: a mapping, or somebody's constants
+        ("output.space", 3),  # what it reads
+        ("output.space", 5),  # the constants
+        ("output.space", 6),
+        ("output.offset", 1),
+        ("output.halo_top", 1),
+        ("output.dtype", 1),
+        ("output.image_stride", 4),
+        ("output.width", 1 << 40),
+        ("a.channels", -1),
+        ("b.width", 4),
+        ("operation", 12),
+        ("act.kind", -1),
+    ],
+)
+def test_a_call_outside_its_memory_is_refused(model, tmp_path, field, value):
+    """What a file says with a right checksum; fuzzing seldom finds memory that may be read but not written."""
+    nodes = [helper.make_node("Add", ["a", "b"], ["p"]), helper.make_node("Add", ["p", "c"], ["y"])]
+    good = compiled(model(nodes, {}, {"a": ["n", 5], "b": ["n", 5], "c": ["n", 5]}), tmp_path)
+    code, structure = OPERATIONS["binary_rows"]
+    (program,) = struct.unpack_from("<q", good, 112)
+    last = program + 8 + ctypes.sizeof(structure)
+    assert struct.unpack_from("<q", good, last) == (code,)
+    owner, _, name = field.rpartition(".")
+    inner = getattr(structure, owner).offset if owner else 0
+    kind = dict(structure._fields_).get(owner, structure)
+    changed = bytearray(good)
+    struct.pack_into("<q", changed, last + 8 + inner + getattr(kind, name).offset, value)
+    assert status_of(with_checksum(good)) == c_interface.OK
+    assert status_of(with_checksum(bytes(changed))) == c_interface.FORMAT
 
 
 def test_the_same_model_gives_the_same_file(small, tmp_path):
