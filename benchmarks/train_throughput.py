@@ -40,6 +40,7 @@ from tdcompress.models.registry import build_model
 from tdcompress.shrinking.count import parameters_and_macs
 from tdcompress.shrinking.groups import unit_groups
 from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.tasks.images import TrainData
 from tdcompress.train.average import Averaging, RunningAverage
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import Precision
@@ -47,7 +48,6 @@ from tdcompress.train.fast.path import FastPath, Mode
 from tdcompress.train.fast.support import why_not
 from tdcompress.train.optim import OptimizerSettings
 from tdcompress.train.paths import ReferencePath, StepPath
-from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.step import Stepper
 from tdcompress.train.update import Updater
@@ -137,18 +137,28 @@ def build(cell: Cell, model: str, data: TrainData, device: torch.device) -> Step
     )
     optimizer = settings.optimizer.build(net)
     average = RunningAverage(net, Averaging(), 1)
+    loader = data.loader(settings, seed=0, world=World())
     if cell.path == "reference":
         updater = Updater(net, optimizer, l2=settings.l2, clip_norm=None, frozen=None)
         stepper = Stepper(
-            net, data, settings, updater, precision=cell.precision, seed=0, device=device, world=World(), asked=lambda: None
+            net,
+            loader,
+            len(data),
+            settings,
+            updater,
+            precision=cell.precision,
+            seed=0,
+            device=device,
+            world=World(),
+            asked=lambda: None,
         )
-        path: StepPath = ReferencePath(stepper, len(data), settings, seed=0, device=device, lr=lambda step: 1e-3, average=average)
+        path: StepPath = ReferencePath(stepper, loader.steps_per_epoch, lr=lambda step: 1e-3, average=average)
     elif why_not(net, settings):
         return None
     else:
         path = FastPath(
             net,
-            data,
+            loader,
             settings,
             optimizer,
             average,

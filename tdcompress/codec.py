@@ -1,7 +1,8 @@
 """Frozen dataclasses <-> JSON values: records on disk, jobs between processes, and the tables of a recipe.
 
 ``decode`` checks every type, so a wrong value has the same message wherever it was written. Fields that older versions wrote, and
-that mean nothing any more, are named in a dataclass's ``RETIRED``: they are passed over.
+that mean nothing any more, are named in a dataclass's ``RETIRED``: they are passed over. A field with ``LEFT_OUT`` in its
+metadata is not written while it has its default, so that records of before it stay as they are; settings of stages have none.
 """
 
 import dataclasses
@@ -18,6 +19,9 @@ from tdcompress.errors import ArtifactError, one_line
 
 T = TypeVar("T")
 Json = Any
+
+LEFT_OUT: Mapping[str, bool] = {"left out": True}
+"""Metadata of a field that is written only where it is not at its default."""
 
 
 class Coded(ABC):
@@ -50,7 +54,7 @@ def encode(value: Any) -> Json:
     if isinstance(value, Coded):
         return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return encode_fields(value)
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -60,6 +64,16 @@ def encode(value: Any) -> Json:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def encode_fields(value: Any) -> dict[str, Json]:
+    """JSON values of a dataclass by field: what ``encode`` makes of one without a form of its own."""
+    written = [
+        field
+        for field in dataclasses.fields(value)
+        if not (field.metadata.get("left out") and getattr(value, field.name) == field.default)
+    ]
+    return {field.name: encode(getattr(value, field.name)) for field in written}
 
 
 def shallow(value: Any) -> dict[str, Any]:
@@ -118,7 +132,7 @@ def _decode(kind: Any, value: Json, where: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, Coded):
         return kind.from_json(value, where)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decode_dataclass(kind, value, where)
+        return decode_fields(kind, value, where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)
@@ -157,10 +171,11 @@ def _decode_tuple(options: tuple[Any, ...], value: Json, where: str) -> tuple[An
     return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(options, value, strict=True)))
 
 
-def _decode_dataclass(kind: type[Any], value: Json, where: str) -> Any:
+def decode_fields(kind: type[T], value: Json, where: str) -> T:
+    """Read a dataclass from its fields: what ``decode`` does for one without a form of its own."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: a table is needed, not {value!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     value = {key: item for key, item in value.items() if key not in getattr(kind, "RETIRED", ())}
     for key in value:

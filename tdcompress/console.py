@@ -159,10 +159,9 @@ def _cut(*, ratio: int) -> Column:
 
 
 def _result(record: Any) -> str:
-    if "accuracy" not in record:
-        return ""
+    measured = text.recorded(record)
     size = record.get("onnx_bytes") or record.get("stored_bytes")
-    return f"{record['accuracy']:7.2%}" + (f"{text.size(size):>13}" if size else "")
+    return f"{measured:>7}" + (f"{text.size(size):>13}" if size else "") if measured else ""
 
 
 def make_console(*, stderr: bool = False) -> Console:

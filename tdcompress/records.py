@@ -3,11 +3,64 @@
 A record is data: no behaviour, no paths, no tensors; ``tdcompress.codec`` turns it into JSON and back.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
+
+from tdcompress.codec import LEFT_OUT, Coded, Json, decode_fields, encode_fields
 
 Values = Literal["float32", "float16", "int8", "codebook16", "int8-kept", "int4-kept"]
 """Number formats of a shipped file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What every ``accuracy`` of a run is, and how people read it. In files it is 0..1, and higher is better.
+
+    Attributes:
+        name: as it stands in sentences and titles: "accuracy", "BLEU".
+        unit: what stands behind a number: "%", or nothing.
+        scale: what a number is multiplied by to be read.
+        counts_samples: it is the share of the test samples that are right, so that one more of them is 1/N.
+    """
+
+    name: str
+    unit: str = ""
+    scale: float = 100.0
+    counts_samples: bool = False
+
+
+ACCURACY = Measure(name="accuracy", unit="%", counts_samples=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A record with an ``accuracy``, or with several: what that is."""
+
+    measure: Measure = field(default=ACCURACY, metadata=LEFT_OUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput(Coded):
+    """A record of a training: in files ``throughput`` is named by its unit, "images_per_second"."""
+
+    throughput: float
+    unit: str
+
+    def to_json(self) -> Json:  # noqa: D102
+        values = encode_fields(self)
+        return {f"{self.unit}{_A_SECOND}" if key == "throughput" else key: item for key, item in values.items() if key != "unit"}
+
+    @classmethod
+    def from_json(cls, value: Json, where: str) -> Self:  # noqa: D102
+        named = [key for key in value if key.endswith(_A_SECOND)] if isinstance(value, Mapping) else []
+        if len(named) == 1:
+            own = {"throughput": value[named[0]], "unit": named[0].removesuffix(_A_SECOND)}
+            value = {key: item for key, item in value.items() if key != named[0]} | own
+        return decode_fields(cls, value, where)
+
+
+_A_SECOND = "_per_second"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +74,7 @@ class LayerCount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRecord:
+class TrainRecord(Measured, Throughput):
     """One training. ``accuracy`` (0..1) is that of the deployed, unpruned network on the test set.
 
     ``path`` is "fast" or "reference" (`tdcompress.train.paths`), ``path_reason`` why that one.
@@ -34,7 +87,6 @@ class TrainRecord:
     epochs: int
     accuracy: float
     seconds: float
-    images_per_second: float
     device: str
     path: str
     path_reason: str
@@ -44,7 +96,7 @@ class TrainRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneRecord:
+class PruneRecord(Measured):
     """One pruning. Sparsity is a share of zeros: of the prunable weights, and of all the network's parameters.
 
     ``accuracy_before`` is with the training's BatchNorm statistics; None where they were not estimated again.
@@ -78,7 +130,7 @@ class LayerUnits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShrinkRecord:
+class ShrinkRecord(Measured):
     """One shrink. MACs are multiply-accumulates of one sample; ``max_error`` is the float64 certificate's.
 
     ``notes`` say what a person should know about it.
@@ -98,17 +150,16 @@ class ShrinkRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneRecord:
+class FinetuneRecord(Measured, Throughput):
     """A shrunk network that trained on. ``accuracy`` (0..1) is its own, on the test set."""
 
     epochs: int
     accuracy: float
     seconds: float
-    images_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnalysisRecord:
+class AnalysisRecord(Measured):
     """What pruning a trained network is expected to do to the loss, to second order (section 5.1).
 
     Attributes:
@@ -147,7 +198,7 @@ class AnalysisRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreRecord:
+class StoreRecord(Measured):
     """Weights as scipy CSR on disk, read back bit-exactly and measured."""
 
     stored_bytes: int
@@ -156,7 +207,7 @@ class StoreRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportRecord:
+class ExportRecord(Measured):
     """One ONNX file. ``bound_bytes`` is what an ideal code of the kept weights and their positions would take.
 
     ``parameters_nonzero`` are those of the network that was exported, before any rounding of its values.
@@ -290,7 +341,7 @@ class Row(RowConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Report(Measured):
     """Everything that report.json holds.
 
     Attributes:
@@ -300,6 +351,7 @@ class Report:
         versions: python, torch, onnx, onnxruntime, ...
         model_options: the network's own keys that are not at their defaults.
         test_samples: size of the test set that every accuracy was measured on.
+        measure: what every accuracy of it is.
     """
 
     schema: int = 1

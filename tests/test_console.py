@@ -33,7 +33,7 @@ LONG = "train cifar_resnet20 targeted(gamma=0.9, alpha=0.75, schedule=cubic, ram
 @pytest.mark.parametrize("width", [80, 100, 160])
 def test_a_narrow_terminal_shows_bar_percent_speed_and_time_left(width):
     watcher = StageConsole(terminal(width))
-    now = SimpleNamespace(epoch=12, epochs=40, loss=1.234, images_per_second=3204.4, precision="bfloat16")
+    now = SimpleNamespace(epoch=12, epochs=40, loss=1.234, throughput=3204.4, unit="images", precision="bfloat16")
     progress = watcher.started(task(LONG))
     for done in (100, 200, 300):
         progress.update(done, 1000, progress_text(now))

@@ -8,12 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Batches = Sequence[tuple[Tensor, Tensor]]
+Batches = Sequence[tuple[Tensor, ...]]
+"""Inputs of a network, (B, ...) each, and last of all their targets, (B, ...)."""
+
+SummedLoss = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, targets) -> the loss of a batch, summed; with classes the cross-entropy."""
+
+
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+    """The papers' loss, summed over a batch."""
+    return F.cross_entropy(logits_BC, labels_B, reduction="sum")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curvature:
-    """The mean cross-entropy over a data set, and its first two derivatives at the network's weights.
+    """The mean loss over a data set, and its first two derivatives at the network's weights.
 
     Attributes:
         loss: E.
@@ -37,36 +46,38 @@ def curvature(
     names: Sequence[str],
     vectors: Tensor,
     *,
+    loss: SummedLoss = cross_entropy,
     at_once: int = 32,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Curvature:
-    """Gradient and Hessian-vector products of the mean cross-entropy, exact up to rounding.
+    """Gradient and Hessian-vector products of the mean loss, exact up to rounding.
 
     ReLU networks have no second derivative at a kink; as everywhere in automatic differentiation the kink counts as flat.
 
     Args:
         model: in eval mode; its dtype is what is computed in (float64 is worth its time here).
-        batches: images (B, ...) and labels (B,), all of the data set.
+        batches: all of the data set.
         names: parameters that are derived by, N entries together; the others are constants.
         vectors: (V, N).
+        loss: of a batch.
         at_once: vectors per backward pass.
         progress: called after each batch with the number of batches done.
     """
     params = dict(model.named_parameters())
     weights = [params[name] for name in names]
-    samples = sum(len(labels) for _, labels in batches)
-    loss = torch.zeros((), dtype=torch.float64)
+    samples = sum(len(targets) for *_, targets in batches)
+    mean = torch.zeros((), dtype=torch.float64)
     gradient = torch.zeros_like(vectors[0])
     products = torch.zeros_like(vectors)
-    for done, (images, labels) in enumerate(batches, start=1):
-        batch_loss = F.cross_entropy(model(images), labels, reduction="sum") / samples
+    for done, (*inputs, targets) in enumerate(batches, start=1):
+        batch_loss = loss(model(*inputs), targets) / samples
         slopes = torch.autograd.grad(batch_loss, weights, create_graph=True, materialize_grads=True)
-        loss += batch_loss.detach().double().cpu()
+        mean += batch_loss.detach().double().cpu()
         gradient += flat([slope.detach() for slope in slopes])
         for start in range(0, len(vectors), at_once):
             products[start : start + at_once] += _bend(slopes, weights, vectors[start : start + at_once])
         progress(done)
-    return Curvature(loss=float(loss), gradient=gradient, products=products)
+    return Curvature(loss=float(mean), gradient=gradient, products=products)
 
 
 def _bend(slopes: Sequence[Tensor], weights: Sequence[Tensor], vectors: Tensor) -> Tensor:
@@ -89,7 +100,7 @@ def _bend(slopes: Sequence[Tensor], weights: Sequence[Tensor], vectors: Tensor) 
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, batches: Batches) -> float:
-    """E: the mean cross-entropy over a data set."""
-    samples = sum(len(labels) for _, labels in batches)
-    return sum(float(F.cross_entropy(model(images), labels, reduction="sum")) for images, labels in batches) / samples
+def mean_loss(model: nn.Module, batches: Batches, loss: SummedLoss = cross_entropy) -> float:
+    """E: the mean loss over a data set."""
+    samples = sum(len(targets) for *_, targets in batches)
+    return sum(float(loss(model(*inputs), targets)) for *inputs, targets in batches) / samples

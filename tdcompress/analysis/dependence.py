@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tdcompress.analysis.curvature import Batches, curvature, flat
+from tdcompress.analysis.curvature import Batches, SummedLoss, cross_entropy, curvature, flat
 from tdcompress.errors import UserError
 from tdcompress.sparsity.masks import Masks
 
@@ -25,7 +25,13 @@ class Dependence:
 
 
 def dependence_matrix(
-    model: nn.Module, batches: Batches, masks: Masks, *, bins: int, progress: Callable[[int], None] = lambda done: None
+    model: nn.Module,
+    batches: Batches,
+    masks: Masks,
+    *,
+    bins: int,
+    loss: SummedLoss = cross_entropy,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Dependence:
     """The matrix of Figure 1 with its rows and columns ordered: what stays first, and in both parts the largest |theta| first.
 
@@ -35,9 +41,10 @@ def dependence_matrix(
 
     Args:
         model: unpruned, in eval mode.
-        batches: images (B, ...) and labels (B,), all of the data set.
+        batches: all of the data set.
         masks: by parameter name, True = kept.
         bins: how many.
+        loss: of a batch.
         progress: called after each batch with the number of batches done.
 
     Raises:
@@ -50,7 +57,7 @@ def dependence_matrix(
     bin_of, kept_bins = assign_bins(weights.abs(), kept, bins)
     vectors = torch.zeros(bins, len(weights), dtype=weights.dtype, device=weights.device)
     vectors[bin_of, torch.arange(len(weights), device=weights.device)] = weights
-    products = curvature(model, batches, names, vectors, progress=progress).products
+    products = curvature(model, batches, names, vectors, loss=loss, progress=progress).products
     return Dependence(matrix=vectors @ products.T, kept_bins=kept_bins)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tdcompress.analysis.curvature import Batches, curvature, flat, mean_loss
+from tdcompress.analysis.curvature import Batches, SummedLoss, cross_entropy, curvature, flat, mean_loss
 from tdcompress.sparsity.masks import Masks
 
 
@@ -31,23 +31,24 @@ class LossChange:
         return abs(self.gradient_term + self.curvature_term)
 
 
-def loss_change(model: nn.Module, batches: Batches, masks: Masks) -> LossChange:
+def loss_change(model: nn.Module, batches: Batches, masks: Masks, loss: SummedLoss = cross_entropy) -> LossChange:
     """The loss that pruning adds, estimated and measured.
 
     Args:
         model: unpruned, in eval mode.
-        batches: images (B, ...) and labels (B,), all of the data set.
+        batches: all of the data set.
         masks: by parameter name, True = kept.
+        loss: of a batch.
     """
     names = tuple(masks)
     params = dict(model.named_parameters())
     removed = flat([params[name].detach().masked_fill(masks[name], 0.0) for name in names])
-    found = curvature(model, batches, names, removed[None])
+    found = curvature(model, batches, names, removed[None], loss=loss)
     pruned = {name: params[name].detach().masked_fill(~masks[name], 0.0) for name in names}
     return LossChange(
         gradient_term=-float(found.gradient @ removed),
         curvature_term=0.5 * float(found.products[0] @ removed),
-        measured=mean_loss(_Swapped(model, pruned), batches) - found.loss,
+        measured=mean_loss(_Swapped(model, pruned), batches, loss) - found.loss,
     )
 
 

@@ -1,106 +1,24 @@
-"""What a data set is: uint8 images in memory, a preprocessing module, and settings that know how to load it."""
+"""What a data set is to all that do not look into it: settings that know how to load it, and a hash of its content."""
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol, Self
 
-import torch
-from torch import Tensor
-
-from tdcompress.data.augment import Augmentation, Flip
-from tdcompress.data.preprocess import Normalise, Preprocess, normalised
 from tdcompress.errors import DataError
 from tdcompress.files import sha256_file
 
 HashFile = Callable[[Path], str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """Images with their classes, whole, in memory (on any device).
-
-    Attributes:
-        pixels: uint8, (N, H, W, C).
-        labels: int64, (N,).
-
-    Raises:
-        DataError: another type or shape, or not as many labels as images.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if self.pixels.dtype != torch.uint8 or self.pixels.dim() != 4:
-            raise DataError(f"images are uint8 (N, H, W, C), not {self.pixels.dtype} {tuple(self.pixels.shape)}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
-            raise DataError(
-                f"{len(self.pixels)} images need as many int64 labels, not {self.labels.dtype} {tuple(self.labels.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def to(self, device: torch.device | str) -> "Images":
-        """The same images on another device."""
-        return Images(pixels=self.pixels.to(device), labels=self.labels.to(device))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A data set as training, evaluation and export read it.
-
-    Attributes:
-        name: the name that a recipe gives it.
-        train: what is trained on.
-        test: what every accuracy is measured on.
-        classes: the class names, by label.
-        preprocess: uint8 (B, H, W, C) -> float32 (B, C, H, W); no state, every image by itself, exportable.
-        augmentation: random changes of training batches, before ``preprocess``.
-
-    Raises:
-        DataError: an empty part, parts of different image shape, a label without a class, a single training image, or training
-            images of a single class: there is nothing to tell apart.
-    """
-
-    name: str
-    train: Images
-    test: Images
-    classes: tuple[str, ...]
-    preprocess: Preprocess
-    augmentation: Augmentation
-
-    def __post_init__(self) -> None:
-        for part, images in (("train", self.train), ("test", self.test)):
-            if len(images) == 0:
-                raise DataError(f"{self.name}: the {part} part holds no image")
-            low, high = int(images.labels.min()), int(images.labels.max())
-            if low < 0 or high >= len(self.classes):
-                raise DataError(f"{self.name}: {part} labels span {low}..{high}, but there are {len(self.classes)} classes")
-        if len(self.train) < 2:
-            raise DataError(f"{self.name}: the train part holds a single image; nothing can be learnt from it")
-        if len(self.classes) < 2 or int(self.train.labels.min()) == int(self.train.labels.max()):
-            only = self.classes[int(self.train.labels[0])]
-            raise DataError(f"{self.name}: all training images are of one class, {only!r}; a classifier needs at least two")
-        if self.train.pixels.shape[1:] != self.test.pixels.shape[1:]:
-            raise DataError(
-                f"{self.name}: train images are {tuple(self.train.pixels.shape[1:])} (H, W, C), "
-                f"test images {tuple(self.test.pixels.shape[1:])}"
-            )
+class Dataset(Protocol):
+    """A loaded data set; what else it holds, its task knows (`tdcompress.tasks`)."""
 
     @property
-    def image(self) -> tuple[int, int, int]:
-        """The shape that a network sees: (C, H, W)."""
-        height, width, channels = self.train.pixels.shape[1:]
-        return channels, height, width
-
-    @property
-    def preprocessing(self) -> Mapping[str, object]:
-        """What a deployer has to do to uint8 pixels before the network, as JSON-able data for a file's metadata."""
-        return self.preprocess.description()
+    def name(self) -> str:
+        """The name that a recipe gives it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,34 +26,15 @@ class DataSettings(ABC):
     """A data set's keys in a recipe's [data] table, and how it is loaded. The registry maps names to subclasses.
 
     Attributes:
-        normalise: what the network sees: "image", pixels less their image's mean, over its deviation; "set", less the mean of all
-            training images and over their deviation, for each channel (imagefolder: ImageNet's); or "unit", pixels over their
-            largest value, 0 to 1.
-        crop_padding: training images are padded with this many zeros on each side and cropped back at random; 0 = not.
-        flip: mirror each training image left to right with probability 1/2; or "alternating": in every second epoch, half of the
-            images in the even ones and the other half in the odd ones, so that two epochs show both sides of each.
-        cutout: side, in pixels, of a square at a random place of each training image, painted with its mean colour; 0 = not.
+        name: as a recipe has it.
+        task: what is learnt from it, a name of `tdcompress.tasks.registry`.
     """
 
     name: ClassVar[str]
-    mean: ClassVar[tuple[float, ...]]  # of each channel over the training images, in stored pixel values
-    deviation: ClassVar[tuple[float, ...]]
-    largest: ClassVar[float] = 255.0  # that a pixel can have
-    normalise: Normalise = "set"
-    crop_padding: int = 0
-    flip: Flip = False
-    cutout: int = 0
+    task: ClassVar[str]
 
-    def __post_init__(self) -> None:
-        self.augmentation()
-
-    def augmentation(self) -> Augmentation:
-        """The random changes of training batches that these keys ask for."""
-        return Augmentation(crop_padding=self.crop_padding, flip=self.flip, cutout=self.cutout)
-
-    def preprocess(self) -> Preprocess:
-        """From stored pixels to what the network sees."""
-        return normalised(self.normalise, self.mean, self.deviation, self.largest)
+    def __post_init__(self) -> None:  # noqa: B027 — what subclasses call by super()
+        """Keys are checked here; a subclass that checks its own calls this too."""
 
     @abstractmethod
     def load(self) -> Dataset:
@@ -152,6 +51,14 @@ class DataSettings(ABC):
         Args:
             hash_file: path -> sha256 in hex, for a caller that remembers hashes; None hashes each file anew.
         """
+
+    def stored(self) -> Self:
+        """The settings of what is held in memory, which those share that differ in what `finished` does alone."""
+        return self
+
+    def finished(self, loaded: Dataset) -> Dataset:
+        """What ``load`` gives, from what ``stored().load()`` gave."""
+        return loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,13 +111,3 @@ class FileDataSettings(DataSettings):
             f"{title}: {path} is missing; set data.root to the folder that holds {layout}/, or data.download = true to fetch it, "
             f"or put {url} there, unpacked or not"
         )
-
-
-def sha256_of_images(*parts: Images) -> str:
-    """One sha256 over shapes, pixels and labels, for data that comes in no file of its own."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(repr(tuple(part.pixels.shape)).encode())
-        digest.update(part.pixels.contiguous().numpy().tobytes())
-        digest.update(part.labels.numpy().astype("<i8").tobytes())
-    return digest.hexdigest()

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from tdcompress.data.augment import Flip
-from tdcompress.data.base import Dataset, FileDataSettings, Images
+from tdcompress.data.base import FileDataSettings
 from tdcompress.data.cifar_archive import read_archive
 from tdcompress.data.fetch import fetch_archive
+from tdcompress.data.images import ImageDataset, Images, ImageSettings
 from tdcompress.data.preprocess import Normalise
 from tdcompress.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class CifarSettings(FileDataSettings):
+class CifarSettings(FileDataSettings, ImageSettings):
     """What both sets share. Images are padded by 4, cropped and mirrored in training, and standardised one by one."""
 
     crop_padding: int = 4
@@ -44,13 +45,13 @@ class CifarSettings(FileDataSettings):
                 raise self.missing(self.title, path, self.folder, self.url)
         return paths
 
-    def load(self) -> Dataset:  # noqa: D102
+    def load(self) -> ImageDataset:  # noqa: D102
         self.fetched_files()
         meta = self._read(*self.meta_file)
         names = meta.get(self.names_key)
         if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
             raise DataError(f"{self.title}: {self.meta_file[0]} holds no list {self.names_key!r}")
-        return Dataset(
+        return ImageDataset(
             name=self.name,
             train=self._images(self.train_files),
             test=self._images(self.test_files),

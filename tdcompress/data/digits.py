@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from tdcompress.data.base import Dataset, DataSettings, HashFile, Images, sha256_of_images
+from tdcompress.data.base import HashFile
+from tdcompress.data.images import ImageDataset, Images, ImageSettings, sha256_of_images
 from tdcompress.errors import DataError
 
 TEST_SHARE = 0.2
@@ -16,7 +17,7 @@ SPLIT_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsSettings(DataSettings):
+class DigitsSettings(ImageSettings):
     """``name = "digits"``: 1,438 training and 359 test images, 8x8x1, values 0..16.
 
     Training images move by up to one pixel. The split is fixed: a fifth of each class, drawn with a seed of its own,
@@ -29,9 +30,9 @@ class DigitsSettings(DataSettings):
     largest: ClassVar[float] = 16.0
     crop_padding: int = 1
 
-    def load(self) -> Dataset:  # noqa: D102
+    def load(self) -> ImageDataset:  # noqa: D102
         train, test = load_split()
-        return Dataset(
+        return ImageDataset(
             name=self.name,
             train=train,
             test=test,

@@ -15,7 +15,8 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 
 from tdcompress.data.augment import Augmentation, Flip
-from tdcompress.data.base import Dataset, FileDataSettings, Images
+from tdcompress.data.base import FileDataSettings
+from tdcompress.data.images import ImageDataset, Images, ImageSettings
 from tdcompress.errors import DataError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
@@ -25,7 +26,7 @@ BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarnin
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageFolderSettings(FileDataSettings):
+class ImageFolderSettings(FileDataSettings, ImageSettings):
     """``name = "imagefolder"``: ``root`` is the folder that holds train/ and val/ (or test/). There is nothing to download.
 
     Attributes:
@@ -63,7 +64,7 @@ class ImageFolderSettings(FileDataSettings):
     def fetched_files(self) -> list[Path]:  # noqa: D102
         return [path for part in self._parts() for members in part.values() for path in members]
 
-    def load(self) -> Dataset:  # noqa: D102
+    def load(self) -> ImageDataset:  # noqa: D102
         train, test = self._parts()
         if list(train) != list(test):
             odd = sorted(set(train) ^ set(test))
@@ -74,7 +75,7 @@ class ImageFolderSettings(FileDataSettings):
                 f"{self.root}: {len(self.fetched_files())} images of {self.image_size}x{self.image_size} take "
                 f"{size / GIB:.1f} GiB; lower data.image_size or raise data.memory_limit_gib ({self.memory_limit_gib})"
             )
-        return Dataset(
+        return ImageDataset(
             name=self.name,
             train=self._read(train),
             test=self._read(test),

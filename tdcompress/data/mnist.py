@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from tdcompress.data.augment import Flip
-from tdcompress.data.base import Dataset, FileDataSettings, Images
+from tdcompress.data.base import FileDataSettings
 from tdcompress.data.fetch import fetch_archive
+from tdcompress.data.images import ImageDataset, Images, ImageSettings
 from tdcompress.errors import DataError
 
 SIDE = 28
@@ -24,7 +25,7 @@ TRAIN_SIZE, TEST_SIZE = 60_000, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class IdxSettings(FileDataSettings):
+class IdxSettings(FileDataSettings, ImageSettings):
     """What both sets share."""
 
     title: ClassVar[str]  # the name for people
@@ -46,9 +47,9 @@ class IdxSettings(FileDataSettings):
                 return path
         raise self.missing(self.title, plain, f"{self.folder}/raw", f"{self.url}{name}.gz")
 
-    def load(self) -> Dataset:  # noqa: D102
+    def load(self) -> ImageDataset:  # noqa: D102
         train_pixels, train_labels, test_pixels, test_labels = self.fetched_files()
-        return Dataset(
+        return ImageDataset(
             name=self.name,
             train=read_images(train_pixels, train_labels, TRAIN_SIZE),
             test=read_images(test_pixels, test_labels, TEST_SIZE),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -57,9 +58,13 @@ class OnnxNetwork:
 
     def __call__(self, inputs: Tensor) -> NDArray[np.float32]:
         """Outputs (B, classes) of a batch on the CPU."""
-        first = self.session.get_inputs()[0].name
-        outputs: NDArray[np.float32] = self.session.run(None, {first: inputs.contiguous().numpy()})[0]
-        return outputs
+        return cast("NDArray[np.float32]", next(iter(self.outputs((inputs,)).values())))
+
+    def outputs(self, inputs: Sequence[Tensor]) -> dict[str, NDArray[np.generic]]:
+        """All outputs by name, for inputs in the file's order."""
+        names = [entry.name for entry in self.session.get_inputs()]
+        feed = {name: item.contiguous().numpy() for name, item in zip(names, inputs, strict=True)}
+        return dict(zip([entry.name for entry in self.session.get_outputs()], self.session.run(None, feed), strict=True))
 
 
 def check_agreement(

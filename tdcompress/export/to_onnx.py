@@ -43,7 +43,12 @@ class FromPixels(nn.Module):
 
 
 def to_model_proto(
-    model: nn.Module, example_inputs: Tensor | Sequence[Tensor], *, free_axes: Sequence[int] = BATCH
+    model: nn.Module,
+    example_inputs: Tensor | Sequence[Tensor],
+    *,
+    free_axes: Sequence[int] = BATCH,
+    names: Sequence[str] = (),
+    axes: Sequence[Mapping[int, str]] | None = None,
 ) -> onnx.ModelProto:
     """Trace a module in eval mode and convert it.
 
@@ -55,9 +60,12 @@ def to_model_proto(
         example_inputs: a tensor or a sequence of tensors, (B, ...).
         free_axes: the axes of the inputs that may have any length in the file: (0,) is the batch, (0, 2, 3) also height and
             width of images; () fixes the shapes of the examples.
+        names: of the inputs; () = "input", or "input_0", ...
+        axes: for inputs that share more than a batch, instead of ``free_axes``: of each one its axes that may have any length,
+            by name; one name is one length, of two or more in the examples.
 
     Returns:
-        A stripped model: inputs "input" (or "input_0", ...), outputs as ``outputs.named_outputs`` names them.
+        A stripped model: inputs as ``names`` says, outputs as ``outputs.named_outputs`` names them.
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.
@@ -67,15 +75,21 @@ def to_model_proto(
     require_deployable(model, inputs)
     kind = type(model).__name__
     own = batched(inputs)
-    _require_axes(free_axes, [item for item, first in zip(inputs, own, strict=True) if first])
-    if 0 in free_axes:
+    if axes is not None:
+        free_axes = sorted({axis for named in axes for axis in named})
+    else:
+        _require_axes(free_axes, [item for item, first in zip(inputs, own, strict=True) if first])
+    if axes is None and 0 in free_axes:
         inputs = tuple(torch.cat([item[:1]] * 2) if first else item for item, first in zip(inputs, own, strict=True))
-    names = ["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))]
-    dims = {axis: torch.export.Dim("batch" if axis == 0 else f"axis_{axis}", min=1) for axis in free_axes}
-    shapes = [
-        {axis: dim for axis, dim in dims.items() if axis < item.ndim} if first else {}
-        for item, first in zip(inputs, own, strict=True)
-    ]
+    names = list(names) or (["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))])
+    if axes is None:
+        called = {axis: "batch" if axis == 0 else f"axis_{axis}" for axis in free_axes}
+        axes = [
+            {axis: name for axis, name in called.items() if first and axis < item.ndim}
+            for item, first in zip(inputs, own, strict=True)
+        ]
+    dims = {name: torch.export.Dim(name, min=1) for named in axes for name in named.values()}
+    shapes = [{axis: dims[name] for axis, name in named.items()} for named in axes]
     training = model.training
     try:
         model.eval()

@@ -10,11 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tdcompress.artifacts import Artifact
-from tdcompress.data.base import Dataset
 from tdcompress.errors import ModelError, one_line
 from tdcompress.files import published
 from tdcompress.lineage.origin import Origin, origin_of
-from tdcompress.lineage.samples import example_inputs
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models import weights
@@ -24,18 +22,18 @@ from tdcompress.shrinking.groups import unit_groups
 from tdcompress.shrinking.rebuild import narrow
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.storage.csr import load_dense
+from tdcompress.tasks.base import LearningTask
 
 MODEL, METHOD, MASKS = "model.safetensors", "method.safetensors", "masks.safetensors"
 KEPT, WEIGHTS = "kept_channels.json", "weights.npz"
 
 
-def load_network(artifact: Artifact, data: Dataset | None = None) -> nn.Module:
+def load_network(artifact: Artifact, task: LearningTask | None = None) -> nn.Module:
     """The network as an artefact deploys it: trained, pruned, fine-tuned, stored as sparse weights, or narrow.
 
     Args:
         artifact: of any stage that makes a network; nothing else is needed to know what it holds.
-        data: its data set, which says how many classes there are and how large the images; None = read it where it usually
-            lies.
+        task: what it was trained for, which says what it takes and gives; None = read its data where they usually lie.
 
     Returns:
         The network on the CPU in eval mode.
@@ -46,10 +44,10 @@ def load_network(artifact: Artifact, data: Dataset | None = None) -> nn.Module:
         ModelError: weights that do not fit the network.
     """
     origin = origin_of(artifact)
-    data = data or origin.data.load({})
+    task = task or origin.data.task({})
     if artifact.stage == "train":
-        return trained_network(artifact, data)[0]
-    model = new_network(origin, data)
+        return trained_network(artifact, task)[0]
+    model = new_network(origin, task)
     if artifact.stage == "store":
         arrays = load_dense(artifact.file(WEIGHTS))
         model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
@@ -60,40 +58,40 @@ def load_network(artifact: Artifact, data: Dataset | None = None) -> nn.Module:
     return model.eval()
 
 
-def trained_network(trained: Artifact, data: Dataset) -> tuple[nn.Module, dict[str, Tensor]]:
+def trained_network(trained: Artifact, task: LearningTask) -> tuple[nn.Module, dict[str, Tensor]]:
     """The network as its training deploys it, unpruned, and the method's own scores.
 
     Args:
         trained: of the stage "train".
-        data: its data set.
+        task: what it was trained for.
     """
     origin = origin_of(trained)
-    model = new_network(origin, data)
+    model = new_network(origin, task)
     load_weights(model, trained.file(MODEL))
     method = origin.method.settings
-    net = SparseNet(model.eval(), method.build(training_targets(method, model, data), model), l1=method.l1)
+    net = SparseNet(model.eval(), method.build(training_targets(method, model, task), model), l1=method.l1)
     net.method.load_state_dict(load_file(trained.file(METHOD)))
     scores = net.method.scores(net.parameters_by_name())
     return net.plain(), scores
 
 
-def new_network(origin: Origin, data: Dataset) -> nn.Module:
+def new_network(origin: Origin, task: LearningTask) -> nn.Module:
     """The dense network on the CPU as its constructor makes it."""
-    return instantiate(origin.model.settings, classes=len(data.classes), image=data.image, seed=origin.seed)
+    return instantiate(origin.model.settings, interface=task.interface, seed=origin.seed)
 
 
-def initial_network(origin: Origin, data: Dataset, places: Mapping[str, Path]) -> nn.Module:
+def initial_network(origin: Origin, task: LearningTask, places: Mapping[str, Path]) -> nn.Module:
     """The dense network on the CPU, with the weights that its training starts from.
 
     Args:
         origin: of the training.
-        data: its data set.
+        task: what it was trained for.
         places: files of initial weights, by their sha256.
 
     Raises:
         ModelError: the file of initial weights is not known, or does not fit the network; or "dirac" does not.
     """
-    model = new_network(origin, data)
+    model = new_network(origin, task)
     init = origin.model.init
     if init == DIRAC:
         dirac(model)
@@ -122,16 +120,16 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
 
 
-def training_targets(method: MethodSettings, model: nn.Module, data: Dataset) -> Targets:
+def training_targets(method: MethodSettings, model: nn.Module, task: LearningTask) -> Targets:
     """What a method may touch in a network while it trains.
 
     Args:
         method: of the training.
         model: the dense network, on the CPU.
-        data: its data set, which gives example inputs.
+        task: gives example inputs.
     """
     weights = prunable_weights(model, method.exclude)
     if method.granularity != "unit":
         return Targets(weights=weights)
-    groups = unit_groups(model, example_inputs(data), weights, scope=method.scope, unit=method.unit)
+    groups = unit_groups(model, task.examples(), weights, scope=method.scope, unit=method.unit)
     return Targets(weights=weights, groups=groups)

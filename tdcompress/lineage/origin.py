@@ -8,7 +8,6 @@ from typing import Any, Self, TypeVar
 
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import Coded, Json, decode, encode
-from tdcompress.data.augment import Augmentation
 from tdcompress.data.base import Dataset, DataSettings, HashFile
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import ArtifactError, DataError, UserError
@@ -17,6 +16,8 @@ from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.base import ModelSettings
 from tdcompress.models.registry import settings_type
+from tdcompress.tasks.base import LearningTask
+from tdcompress.tasks.registry import TASKS
 
 T = TypeVar("T")
 
@@ -57,12 +58,16 @@ class KnownData(Coded):
         if not any(field.name == "root" for field in fields(self.settings)):
             if self.settings.content_hash() != self.content:
                 raise DataError(f"{self.settings.name}: the network was trained on other data than the package has")
-            return _augmented(self.settings)
+            return _shared(self.settings)
         place = places.get(self.content)
         settings = self.settings if place is None else _placed(self.settings, root=str(place))
         if place is None and settings.content_hash() != self.content:
             raise DataError(f"{settings.name}: what lies at its usual place is other data than the network was trained on")
-        return _augmented(settings)
+        return _shared(settings)
+
+    def task(self, places: Mapping[str, Path]) -> LearningTask:
+        """What is learnt from it; arguments and errors as for ``load``."""
+        return TASKS[self.settings.task](self.load(places))
 
     def to_json(self) -> Json:  # noqa: D102
         kept = {key: value for key, value in encode(self.settings).items() if key not in _PLACE}
@@ -82,11 +87,9 @@ def _placed(settings: DataSettings, **keys: Any) -> DataSettings:
     return replace(settings, **keys)
 
 
-def _augmented(settings: DataSettings) -> Dataset:
-    """The data set; its images are shared by all whose settings differ in the augmentation alone."""
-    changes = {field.name for field in fields(Augmentation)}
-    usual: dict[str, Any] = {field.name: field.default for field in fields(settings) if field.name in changes}
-    return replace(_loaded(replace(settings, **usual)), augmentation=settings.augmentation())
+def _shared(settings: DataSettings) -> Dataset:
+    """The data set; what is held in memory is shared by all whose settings differ in what comes after loading alone."""
+    return settings.finished(_loaded(settings.stored()))
 
 
 @lru_cache(maxsize=2)

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,33 @@ from tdcompress.errors import ModelError, one_line
 
 Image = tuple[int, int, int]
 """The shape of one input image: (C, H, W)."""
+
+InterfaceKind = TypeVar("InterfaceKind", bound="NetworkInterface")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkInterface:
+    """What a network has to take and give: a task's description of its data, by which networks are built.
+
+    Attributes:
+        kind: what it takes, in words, for messages.
+    """
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageClasses(NetworkInterface):
+    """float32 images (B, C, H, W) -> float32 logits (B, classes).
+
+    Attributes:
+        classes: number of logits.
+        image: (C, H, W) of an image.
+    """
+
+    kind: ClassVar[str] = "images with classes"
+    classes: int
+    image: Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +52,27 @@ class ModelSettings(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def build(self, classes: int, image: Image) -> nn.Module:
+    def build(self, interface: NetworkInterface) -> nn.Module:
+        """A new network on the CPU, its weights drawn from torch's default generator.
+
+        Args:
+            interface: what it has to take and give.
+
+        Raises:
+            ModelError: an interface that this network cannot have (see ``require_interface``).
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(ModelSettings):
+    """Keys of a network that classifies images."""
+
+    def build(self, interface: NetworkInterface) -> nn.Module:  # noqa: D102
+        needed = require_interface(self.name, interface, ImageClasses)
+        return self.classifier(needed.classes, needed.image)
+
+    @abstractmethod
+    def classifier(self, classes: int, image: Image) -> nn.Module:
         """A new network on the CPU, its weights drawn from torch's default generator.
 
         Args:
@@ -35,6 +82,22 @@ class ModelSettings(ABC):
         Raises:
             ModelError: images that this network cannot take.
         """
+
+
+def require_interface(name: str, interface: NetworkInterface, kind: type[InterfaceKind]) -> InterfaceKind:
+    """Refuse data of another kind than a network takes.
+
+    Args:
+        name: of the network, for the message.
+        interface: what the data ask for.
+        kind: what the network can have.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    if not isinstance(interface, kind):
+        raise ModelError(f"{name} takes {kind.kind}, and the data are {interface.kind}: choose another model or data set")
+    return interface
 
 
 def require_side(name: str, image: Image, least: int) -> None:

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from torch import nn
 
-from tdcompress.models.base import Image, ModelSettings, require_side
+from tdcompress.models.base import ClassifierSettings, Image, require_side
 from tdcompress.models.basic_resnet import BasicResNet, Shortcut
 from tdcompress.models.initialise import he_normal
 
 
 @dataclass(frozen=True, kw_only=True)
-class CifarResNetSettings(ModelSettings):
+class CifarResNetSettings(ClassifierSettings):
     """What the three depths share: stages of 16, 32 and 64 filters with ``units`` residual units each.
 
     Attributes:
@@ -27,7 +27,7 @@ class CifarResNetSettings(ModelSettings):
     shortcut: Shortcut = "pad"
     prune_stem: bool = False
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         require_side(self.name, image, 4)
         model = BasicResNet(
             classes=classes,

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tdcompress.models.base import Image, ModelSettings, require_side
+from tdcompress.models.base import ClassifierSettings, Image, require_side
 from tdcompress.models.initialise import he_normal
 
 
@@ -39,7 +39,7 @@ class DigitsCnn(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsCnnSettings(ModelSettings):
+class DigitsCnnSettings(ClassifierSettings):
     """``name = "digits_cnn"``.
 
     Attributes:
@@ -56,6 +56,6 @@ class DigitsCnnSettings(ModelSettings):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: a number of units, 1 or more, not {getattr(self, key)}")
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         require_side(self.name, image, 4)
         return DigitsCnn(classes, image, self.width, self.hidden)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tdcompress.models.base import Image, ModelSettings, require_side
+from tdcompress.models.base import ClassifierSettings, Image, require_side
 from tdcompress.models.initialise import glorot_normal
 
 
@@ -39,11 +39,11 @@ def _side(side: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeNet5Settings(ModelSettings):
+class LeNet5Settings(ClassifierSettings):
     """``name = "lenet5"``: no keys of its own."""
 
     name: ClassVar[str] = "lenet5"
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         require_side(self.name, image, 16)
         return LeNet5(classes, image)

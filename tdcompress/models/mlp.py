@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tdcompress.models.base import Image, ModelSettings
+from tdcompress.models.base import ClassifierSettings, Image
 from tdcompress.models.initialise import glorot_normal
 
 
@@ -29,7 +29,7 @@ class Mlp(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpSettings(ModelSettings):
+class MlpSettings(ClassifierSettings):
     """``name = "mlp"``.
 
     Attributes:
@@ -43,5 +43,5 @@ class MlpSettings(ModelSettings):
         if self.hidden < 1:
             raise ValueError(f"hidden: number of units, 1 or more, not {self.hidden}")
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         return Mlp(classes, image, self.hidden)

@@ -8,7 +8,7 @@ from torch import nn
 
 from tdcompress.arguments import checked, require_range, require_types
 from tdcompress.errors import ModelError, TdcompressError, UserError, did_you_mean, one_line
-from tdcompress.models.base import Image, ModelSettings
+from tdcompress.models.base import Image, ImageClasses, ModelSettings, NetworkInterface
 from tdcompress.models.cifar_resnet import CifarResNet20Settings, CifarResNet32Settings, CifarResNet56Settings
 from tdcompress.models.digits_cnn import DigitsCnnSettings
 from tdcompress.models.lenet5 import LeNet5Settings
@@ -66,21 +66,20 @@ def settings_type(name: str) -> type[ModelSettings]:
     raise UserError(f"no model {name!r}{did_you_mean(name, known)} (there are {', '.join(known)}, and {PREFIX}<classifier>)")
 
 
-def instantiate(settings: ModelSettings, *, classes: int, image: Image, seed: int) -> nn.Module:
+def instantiate(settings: ModelSettings, *, interface: NetworkInterface, seed: int) -> nn.Module:
     """A new network on the CPU; the same seed gives the same weights, and torch's own generator stays as it was.
 
     Args:
         settings: its keys.
-        classes: number of logits.
-        image: (C, H, W) of its input.
+        interface: what it has to take and give.
         seed: of its initial weights.
 
     Raises:
-        ModelError: images that this network cannot take.
+        ModelError: data that this network cannot take.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed the GPUs' too
-        return settings.build(classes, image)
+        return settings.build(interface)
 
 
 @checked
@@ -113,7 +112,7 @@ def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: in
     except ValueError as error:
         raise UserError(f"model {name}: {error}") from error
     try:
-        return instantiate(settings, classes=classes, image=image, seed=seed)
+        return instantiate(settings, interface=ImageClasses(classes=classes, image=image), seed=seed)
     except TdcompressError:
         raise
     except Exception as error:  # a network that does not fit into memory, or somebody else's code

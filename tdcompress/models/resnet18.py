@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from torch import nn
 
-from tdcompress.models.base import Image, ModelSettings, require_side
+from tdcompress.models.base import ClassifierSettings, Image, require_side
 from tdcompress.models.basic_resnet import BasicResNet
 from tdcompress.models.initialise import he_normal
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet18Settings(ModelSettings):
+class ResNet18Settings(ClassifierSettings):
     """``name = "resnet18"``; for ImageNet's form take "torchvision/resnet18".
 
     Attributes:
@@ -21,7 +21,7 @@ class ResNet18Settings(ModelSettings):
     name: ClassVar[str] = "resnet18"
     prune_stem: bool = False
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         require_side(self.name, image, 8)
         model = BasicResNet(
             classes=classes,

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from torch import nn
 
-from tdcompress.models.base import Image, ModelSettings, require_side
+from tdcompress.models.base import ClassifierSettings, Image, require_side
 from tdcompress.models.initialise import glorot_normal
 from tdcompress.models.preactivation import PreActivationResNet
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNet32Settings(ModelSettings):
+class ResNet32Settings(ClassifierSettings):
     """``name = "resnet32"``.
 
     Attributes:
@@ -25,7 +25,7 @@ class ResNet32Settings(ModelSettings):
     name: ClassVar[str] = "resnet32"
     prune_stem: bool = False
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         require_side(self.name, image, 4)
         model = PreActivationResNet(
             classes=classes,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from tdcompress.errors import ModelError, one_line
-from tdcompress.models.base import Image, ModelSettings, require_logits
+from tdcompress.models.base import ClassifierSettings, Image, require_logits
 from tdcompress.sparsity.units import MATRIX_TYPES
 
 PREFIX = "torchvision/"
@@ -22,12 +22,12 @@ _RESNETS = ("resnet", "resnext", "wide_resnet")  # the families that begin with 
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchvisionSettings(ModelSettings):
+class TorchvisionSettings(ClassifierSettings):
     """A classifier of torchvision with new weights; no keys of its own. The logits layer stays dense."""
 
     architecture: ClassVar[str]
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         from torchvision import models  # slow to import, and most runs do without
 
         channels, height, width = image

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from tdcompress.errors import ModelError, one_line
-from tdcompress.models.base import Image, ModelSettings, require_logits
+from tdcompress.models.base import ClassifierSettings, Image, require_logits
 
 GROUP = "tdcompress.models"
 RESERVED = ("name", "init")  # what a recipe says of any network
@@ -22,12 +22,12 @@ Factory = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserSettings(ModelSettings):
+class UserSettings(ClassifierSettings):
     """A network that an entry point makes; its fields are the callable's own parameters."""
 
     factory: ClassVar[Factory]
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         options = {key.name: getattr(self, key.name) for key in fields(self)}
         model: object = type(self).factory(classes, image, **options)
         if not isinstance(model, nn.Module):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from tdcompress.models.base import Image, ModelSettings, require_side
+from tdcompress.models.base import ClassifierSettings, Image, require_side
 from tdcompress.models.initialise import glorot_normal
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -53,12 +53,12 @@ class Vgg16(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vgg16Settings(ModelSettings):
+class Vgg16Settings(ClassifierSettings):
     """``name = "vgg16"``: no keys of its own."""
 
     name: ClassVar[str] = "vgg16"
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         require_side(self.name, image, 32)
         model = Vgg16(classes, image)
         glorot_normal(model)

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from torch import nn
 
-from tdcompress.models.base import Image, ModelSettings, require_side
+from tdcompress.models.base import ClassifierSettings, Image, require_side
 from tdcompress.models.initialise import he_normal
 from tdcompress.models.preactivation import PreActivationResNet
 
 
 @dataclass(frozen=True, kw_only=True)
-class WideResNetSettings(ModelSettings):
+class WideResNetSettings(ClassifierSettings):
     """``name = "wide_resnet"``: three stages of (depth - 4) / 6 units, with 16, 32 and 64 times ``width`` filters.
 
     Attributes:
@@ -31,7 +31,7 @@ class WideResNetSettings(ModelSettings):
         if self.width < 1:
             raise ValueError(f"width: a factor of 1 or more, not {self.width}")
 
-    def build(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
+    def classifier(self, classes: int, image: Image) -> nn.Module:  # noqa: D102
         require_side(self.name, image, 4)
         model = PreActivationResNet(
             classes=classes,

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from tdcompress.codec import encode
-from tdcompress.data.base import DataSettings
+from tdcompress.data.registry import DATASETS
 from tdcompress.methods.base import MethodSettings
 from tdcompress.recipes.experiment import TABLES, Experiment
 from tdcompress.records import RowConfig, Values
@@ -115,7 +115,10 @@ def _defaults(table: str, kind: type) -> dict[str, Any]:
 _OFF = {key: value for table in _STEPS for key, value in _defaults(table, TABLES[table]).items()} | {"prune.exclude": []}
 # Numbers that are 0 where a recipe asks for nothing; a row's name does not speak of them then.
 _ZERO = {
-    key for key, value in (_OFF | _defaults("train", TABLES["train"]) | _defaults("data", DataSettings)).items() if value == 0
+    key
+    for defaults in (_OFF, _defaults("train", TABLES["train"]), *(_defaults("data", kind) for kind in DATASETS.values()))
+    for key, value in defaults.items()
+    if value == 0
 }
 
 

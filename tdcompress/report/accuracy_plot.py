@@ -35,17 +35,19 @@ def has_lines(rows: Sequence[Row]) -> bool:
 def figure(report: Report) -> Figure:
     """What the plot shows, in words."""
     series, narrower = networks(report.rows)
+    last = [(line.label, line.rows[-1]) for line in series]
     ends = "; ".join(
-        f"{line.label} {text.percent(line.rows[-1].accuracy_onnx)} % at {text.short_percent(pruned_share(line.rows[-1]))} pruned"
-        for line in series
+        f"{label} {text.figure(row.accuracy_onnx, report.measure)} at {text.short_percent(pruned_share(row))} pruned"
+        for label, row in last
     )
     scale = "Equal steps to the right halve what is kept. " if _by_kept(report.rows) else ""
     formats = " and ".join(dict.fromkeys(row.values for rows in narrower.values() for row in rows))
     hollow = f"Hollow: the same networks in {formats}. " if formats else ""
+    name = text.capital(report.measure.name)
     return Figure(
         name="accuracy",
-        alt=f"Accuracy against pruned share. {ends}.",
-        caption=f"Accuracy of the deployed files against what was pruned. {scale}{hollow}Dotted: the unpruned network.",
+        alt=f"{name} against pruned share. {ends}.",
+        caption=f"{name} of the deployed files against what was pruned. {scale}{hollow}Dotted: the unpruned network.",
     )
 
 
@@ -61,17 +63,17 @@ def plot(report: Report) -> "Canvas":
     labels = [textwrap.fill(line.label, LEGEND_LINE_AT_MOST, subsequent_indent="    ", break_on_hyphens=False) for line in series]
     legend_lines = 1 + sum(label.count("\n") + 1 for label in labels)
     drawing, (axes,) = canvas(3.7 if direct else 3.6 + 0.21 * math.ceil(legend_lines / columns))
-    place = _place(report.rows)
-    names = [_draw_line(axes, *each, place) for each in zip(series, labels, styles, strict=True)]
+    place, scale = _place(report.rows), report.measure.scale
+    names = [_draw_line(axes, *each, place, scale) for each in zip(series, labels, styles, strict=True)]
     for line, style in zip(series, styles, strict=True):
-        _draw_narrower(axes, [other for row in line.rows for other in narrower[row.id]], style, place)
+        _draw_narrower(axes, [other for row in line.rows for other in narrower[row.id]], style, place, scale)
     _share_ticks(axes, report.rows, place)
-    dense = 100 * dense_accuracy(report.rows)
+    dense = scale * dense_accuracy(report.rows)
     axes.axhline(dense, color=colours.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1, label=f"dense {dense:.2f}")
     names.append(_Name(words="", detail=f"dense {dense:.2f}", colour=colours.MUTED, x=axes.get_xlim()[1], y=dense))
     axes.grid(axis="y")
     axes.tick_params(length=0)
-    axes.set_title("accuracy, %", loc="left", fontsize=9.5, color=colours.MUTED)
+    axes.set_title(text.titled(report.measure.name, report.measure), loc="left", fontsize=9.5, color=colours.MUTED)
     axes.set_xlabel(f"pruned share of prunable {' and '.join(sorted({text.plural(row.granularity) for row in report.rows}))}")
     if direct:
         _name_lines(axes, names)
@@ -91,9 +93,11 @@ class _Name:
     y: float
 
 
-def _draw_line(axes: "Axes", line: Series, label: str, style: colours.Style, place: Callable[[float], float]) -> _Name:
+def _draw_line(
+    axes: "Axes", line: Series, label: str, style: colours.Style, place: Callable[[float], float], scale: float
+) -> _Name:
     shares = sorted({pruned_share(row) for row in line.rows})
-    means = [100 * mean_accuracy([row for row in line.rows if pruned_share(row) == share]) for share in shares]
+    means = [scale * mean_accuracy([row for row in line.rows if pruned_share(row) == share]) for share in shares]
     xs = [place(share) for share in shares]
     axes.plot(
         xs,
@@ -110,14 +114,16 @@ def _draw_line(axes: "Axes", line: Series, label: str, style: colours.Style, pla
         zorder=3,
     )
     if len(line.rows) > len(shares):
-        dots = [(place(pruned_share(row)), 100 * row.accuracy_onnx) for row in line.rows]
+        dots = [(place(pruned_share(row)), scale * row.accuracy_onnx) for row in line.rows]
         axes.plot(*zip(*dots, strict=True), ".", color=style.colour, alpha=0.45, markersize=5, zorder=2)
     return _Name(words=line.method, detail=line.detail, colour=style.colour, x=xs[-1], y=means[-1])
 
 
-def _draw_narrower(axes: "Axes", rows: Sequence[Row], style: colours.Style, place: Callable[[float], float]) -> None:
+def _draw_narrower(
+    axes: "Axes", rows: Sequence[Row], style: colours.Style, place: Callable[[float], float], scale: float
+) -> None:
     if rows:
-        dots = [(place(pruned_share(row)), 100 * row.accuracy_onnx) for row in rows]
+        dots = [(place(pruned_share(row)), scale * row.accuracy_onnx) for row in rows]
         axes.plot(*zip(*dots, strict=True), "o", color="none", markeredgecolor=style.colour, markersize=9, zorder=2)
 
 

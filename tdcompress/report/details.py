@@ -9,7 +9,7 @@ from tdcompress.report.tables import Table, line_of, number_columns, numbered, t
 
 
 def accuracies(report: Report) -> Table:
-    """Accuracy of each form of each row, measured through that form, and how many test samples forms of one network differ by."""
+    """The measure of each form of each row, through that form, and how far forms of one network are apart."""
     forms: dict[str, Callable[[Row], float | None]] = {
         "before new statistics": lambda row: row.accuracy_before,
         "masked": lambda row: row.accuracy_masked,
@@ -20,15 +20,17 @@ def accuracies(report: Report) -> Table:
         "ONNX": lambda row: row.accuracy_onnx,
     }
     used = {name: read for name, read in forms.items() if any(read(row) is not None for row in report.rows)}
-    lines = []
+    lines, measure = [], report.measure
     for row in report.rows:
         values = [read(row) for read in used.values()]
-        apart = round(max(map(_spread, _same_network(row))) * report.test_samples)
-        cells = ["-" if value is None else text.percent(value) for value in values]
-        lines.append((row.id, text.percent(row.accuracy_dense), *cells, str(apart)))
+        apart = max(map(_spread, _same_network(row)))
+        cells = ["-" if value is None else text.number(value, measure) for value in values]
+        told = str(round(apart * report.test_samples)) if measure.counts_samples else text.number(apart, measure)
+        lines.append((row.id, text.number(row.accuracy_dense, measure), *cells, told))
+    last = "samples apart" if measure.counts_samples else "apart"
     return Table(
-        title="Accuracy through each artefact",
-        columns=(*text_columns("row"), *number_columns("unpruned, %", *(f"{name}, %" for name in used), "samples apart")),
+        title=f"{text.capital(measure.name)} through each artefact",
+        columns=(*text_columns("row"), *number_columns(*(text.titled(name, measure) for name in ("unpruned", *used)), last)),
         rows=tuple(lines),
         highlight=line_of(report.selected, lines),
     )
@@ -120,6 +122,7 @@ def trainings(report: Report) -> Table:
     tuned: dict[tuple[object, ...], set[int]] = {}
     for row in report.rows:
         tuned.setdefault(training_identity(row), set()).add(row.finetune_epochs)
+    unpruned = text.titled(f"unpruned {report.measure.name}", report.measure)
     any_tuned = any(row.finetune_epochs for row in report.rows)
     lines: dict[tuple[object, ...], tuple[str, ...]] = {}
     for series in group(as_trained(row) for row in report.rows):
@@ -130,7 +133,7 @@ def trainings(report: Report) -> Table:
                 str(row.epochs),
                 f"{row.train_seconds:,.1f}",
                 row.device,
-                text.percent(row.accuracy_dense),
+                text.number(row.accuracy_dense, report.measure),
                 *([", ".join(map(str, sorted(tuned[training_identity(row)])))] if any_tuned else []),
             )
             lines.setdefault(training_identity(row), line)
@@ -140,7 +143,7 @@ def trainings(report: Report) -> Table:
             *text_columns("method"),
             *number_columns("seed", "epochs", "seconds"),
             *text_columns("device"),
-            *number_columns("unpruned accuracy, %", *(["then fine-tuned, epochs"] if any_tuned else [])),
+            *number_columns(unpruned, *(["then fine-tuned, epochs"] if any_tuned else [])),
         ),
         rows=tuple(lines.values()),
     )

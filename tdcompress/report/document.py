@@ -100,9 +100,10 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         Subheading(title="Made with"),
         Facts(facts=(("recipe", report.recipe_key), ("created", report.created), *sorted(report.versions.items()))),
     ]
+    classes = [f"{len(report.classes)} classes"] if report.classes else []
     return Document(
         title=report.run,
-        subtitle=f"{report.model} on {report.data}, {len(report.classes)} classes, {report.test_samples:,} test samples",
+        subtitle=", ".join([f"{report.model} on {report.data}", *classes, f"{report.test_samples:,} test samples"]),
         blocks=tuple(block for block in blocks if block is not None),
     )
 
@@ -114,7 +115,7 @@ def _chosen(report: Report) -> Facts | None:
         return None
     facts = [
         ("model.onnx", row.id),
-        ("accuracy", f"{text.percent(row.accuracy_onnx)} %"),
+        (report.measure.name, text.figure(row.accuracy_onnx, report.measure)),
         ("file", text.size(row.onnx_bytes)),
         ("of the dense file", text.ratio(row.onnx_bytes / row.dense_onnx_bytes)),
     ]

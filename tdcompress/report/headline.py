@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tdcompress.records import Report, Row
+from tdcompress.records import Measure, Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
 from tdcompress.report.tables import selected_row
@@ -17,34 +17,37 @@ def sentences(report: Report) -> tuple[str, ...]:
     if not report.rows:
         return ("No network was deployed.",)
     chosen = selected_row(report)
-    told = list(_accuracy(report.rows, report.test_samples))
+    told = list(_accuracy(report.rows, report.measure, report.test_samples))
     if chosen is None:
         told.append("No row became model.onnx.")
     else:
-        told += [_selection(chosen), *_latency(chosen)]
+        told += [_selection(chosen, report.measure), *_latency(chosen)]
     return tuple(told)
 
 
-def _accuracy(rows: Sequence[Row], test_samples: int) -> tuple[str, ...]:
+def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple[str, ...]:
     series, _ = networks(rows)  # number formats of one network would fill the list
     dense = dense_accuracy(rows)
     at = _telling_share(series, dense)
     if at is None:
-        return (f"Nothing was pruned; the dense network has {text.percent(dense)} %.",)
+        return (f"Nothing was pruned; the dense network has {text.figure(dense, measure)}.",)
     share, within = at
     found = [(line, mean_accuracy(there)) for line in series if (there := _rows_at(line, share))]
     found.sort(key=lambda item: -item[1])
     if len(found) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
         found = [*found[: _NAMES_AT_MOST - 1], found[-1]]
-    names = ", ".join(f"{line.label} {text.percent(accuracy)} %" for line, accuracy in found)
+    names = ", ".join(f"{line.label} {text.figure(accuracy, measure)}" for line, accuracy in found)
     rule = (
-        f"is the largest share here at which a network loses at most {_points(HEADLINE_DROP)}"
+        f"is the largest share here at which a network loses at most {_points(HEADLINE_DROP, measure)}"
         if within
-        else f"is the smallest share here, and every network loses more than {_points(HEADLINE_DROP)}"
+        else f"is the smallest share here, and every network loses more than {_points(HEADLINE_DROP, measure)}"
+    )
+    one_sample = (
+        f"; one of the {test_samples:,} test samples is {_points(1 / test_samples, measure)}" if measure.counts_samples else ""
     )
     return (
-        f"At {text.short_percent(share)} pruned: {names}; dense {text.percent(dense)} %.",
-        f"{text.short_percent(share)} {rule}; one of the {test_samples:,} test samples is {_points(1 / test_samples)}.",
+        f"At {text.short_percent(share)} pruned: {names}; dense {text.figure(dense, measure)}.",
+        f"{text.short_percent(share)} {rule}{one_sample}.",
     )
 
 
@@ -68,15 +71,15 @@ def _key(row: Row) -> float:
     return round(pruned_share(row), 4)
 
 
-def _points(share: float) -> str:
-    points = f"{100 * share:.2f}".rstrip("0").rstrip(".")
+def _points(share: float, measure: Measure) -> str:
+    points = f"{measure.scale * share:.2f}".rstrip("0").rstrip(".")
     return f"{points} point{'s' * (points != '1')}"
 
 
-def _selection(row: Row) -> str:
+def _selection(row: Row, measure: Measure) -> str:
     return (
         f"{row.id} became model.onnx: {text.size(row.onnx_bytes)}, {text.ratio(row.onnx_bytes / row.dense_onnx_bytes)} of the "
-        f"dense file, {text.percent(row.accuracy_onnx)} % under the runtime."
+        f"dense file, {text.figure(row.accuracy_onnx, measure)} under the runtime."
     )
 
 

@@ -23,7 +23,11 @@ def draw(report: Report) -> tuple[Drawing, ...]:
     if not canvas.available() or not report.rows:
         return ()
     lines = accuracy_plot.has_lines(report.rows)
-    accuracy = (accuracy_plot.figure(report), accuracy_plot.plot) if lines else (row_plots.ACCURACY, row_plots.plot_accuracy)
+    accuracy = (
+        (accuracy_plot.figure(report), accuracy_plot.plot)
+        if lines
+        else (row_plots.accuracy_figure(report), row_plots.plot_accuracy)
+    )
     plots = [accuracy, (row_plots.BYTES, row_plots.plot_bytes)]
     if any(row.latency for row in report.rows):
         plots.append((row_plots.LATENCY, row_plots.plot_latency))

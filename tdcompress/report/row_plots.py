@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 ROW_INCHES = 0.27
 NAME_LENGTH_AT_MOST = 32
-ACCURACY = Figure(
-    name="accuracy",
-    alt="Accuracy of each row's deployed file beside the unpruned network's.",
-    caption="Accuracy of the deployed files, and how many points they lie above or below the unpruned network, which is dotted.",
-)
 BYTES = Figure(
     name="bytes",
     alt="Bytes of each row's ONNX file beside the information bound of its weights and the dense file.",
@@ -37,12 +32,24 @@ _RATIO_TICKS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1
 _SIZE_TICKS = tuple(float(base * 1024**power) for power in range(4) for base in (1, 4, 16, 64, 256))
 
 
+def accuracy_figure(report: Report) -> Figure:
+    """What the plot of the measure shows, in words."""
+    name = text.capital(report.measure.name)
+    return Figure(
+        name="accuracy",
+        alt=f"{name} of each row's deployed file beside the unpruned network's.",
+        caption=f"{name} of the deployed files, and how many points they lie above or below the unpruned network, "
+        "which is dotted.",
+    )
+
+
 def plot_accuracy(report: Report) -> "Canvas":
     """Each row's accuracy, and its difference to the unpruned network: for runs whose networks are no lines."""
     rows = report.rows
     drawing, (axes,) = canvas(0.9 + ROW_INCHES * len(rows))
     colour_of = _row_colours(rows)
-    dense, values = 100 * dense_accuracy(rows), [100 * row.accuracy_onnx for row in rows]
+    measure = report.measure
+    dense, values = measure.scale * dense_accuracy(rows), [measure.scale * row.accuracy_onnx for row in rows]
     low, high = min(dense, *values), max(dense, *values)
     margin = max(0.04 * (high - low), 0.5)
     axes.set_xlim(low - margin, high + margin)
@@ -51,9 +58,9 @@ def plot_accuracy(report: Report) -> "Canvas":
         colour = colour_of[row.id]
         axes.plot([dense, value], [level, level], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
         axes.plot(value, level, "o", color=colour, markersize=6, zorder=4)
-        beside(axes, level, f"{value:.2f} % · {value - dense:+.2f}", color=colour, fontsize=8.5)
+        beside(axes, level, f"{text.figure(row.accuracy_onnx, measure)} · {value - dense:+.2f}", color=colour, fontsize=8.5)
     _row_axis(axes, rows, report.selected)
-    axes.set_xlabel("accuracy, %")
+    axes.set_xlabel(text.titled(measure.name, measure))
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x")
     return drawing

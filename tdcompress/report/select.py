@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from tdcompress.errors import UserError
-from tdcompress.records import Row
+from tdcompress.records import ACCURACY, Measure, Row
 from tdcompress.report import text
 from tdcompress.report.tables import latency_under, main_setting
 
@@ -11,7 +11,7 @@ _TOLERANCE = 1e-9  # accuracies are counts / samples: 0.98 - 0.01 must not lose 
 
 
 def select_row(
-    rows: Sequence[Row], *, max_accuracy_drop: float, smallest: str, reference_accuracy: float
+    rows: Sequence[Row], *, max_accuracy_drop: float, smallest: str, reference_accuracy: float, measure: Measure = ACCURACY
 ) -> tuple[str | None, str]:
     """Choose the smallest row that is accurate enough.
 
@@ -21,6 +21,7 @@ def select_row(
         smallest: "onnx_bytes", "parameters_nonzero", or "latency": the ratio to dense under the setting that most rows were
             measured in, where a ratio without a claim counts as 1.
         reference_accuracy: of the dense network (0..1).
+        measure: what an accuracy is.
 
     Returns:
         The row's id and a sentence that says why; None with the reason if no row will do. On a tie the more accurate row
@@ -31,11 +32,11 @@ def select_row(
     """
     if smallest not in _MEASURES:
         raise UserError(f"export.select.smallest is {smallest!r}; it is one of {', '.join(_MEASURES)}")
-    limit = f"{text.percent(max_accuracy_drop)} points of the dense {text.percent(reference_accuracy)} %"
+    limit = f"{text.number(max_accuracy_drop, measure)} points of the dense {text.figure(reference_accuracy, measure)}"
     enough = [row for row in rows if row.accuracy_onnx >= reference_accuracy - max_accuracy_drop - _TOLERANCE]
     if not enough:
         best = max(rows, key=lambda row: row.accuracy_onnx, default=None)
-        nearest = f"; the best is {best.id} with {text.percent(best.accuracy_onnx)} %" if best else "; there is none"
+        nearest = f"; the best is {best.id} with {text.figure(best.accuracy_onnx, measure)}" if best else "; there is none"
         return None, f"No row became model.onnx: none is within {limit}{nearest}."
     measured = [(row, value) for row in enough if (value := _MEASURES[smallest](rows, row)) is not None]
     if not measured:

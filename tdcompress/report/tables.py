@@ -112,7 +112,7 @@ def summary(report: Report) -> Table:
         line = [
             row.id,
             text.pruned(row),
-            text.percent(row.accuracy_onnx),
+            text.number(row.accuracy_onnx, report.measure),
             text.size(row.onnx_bytes),
             text.ratio(row.onnx_bytes / row.dense_onnx_bytes),
         ]
@@ -124,7 +124,7 @@ def summary(report: Report) -> Table:
         title="What each row is worth",
         columns=(
             *text_columns("row", "pruned"),
-            *number_columns("accuracy, %", "file", "of dense"),
+            *number_columns(text.titled(report.measure.name, report.measure), "file", "of dense"),
             *text_columns(*times),
             *number_columns("why"),
         ),

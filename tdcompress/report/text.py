@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from tdcompress.records import Row, RowLatency
+from tdcompress.codec import decode
+from tdcompress.records import ACCURACY, Measure, Row, RowLatency
 
 _CLAIM_WORDS = {"faster": "faster", "slower": "slower", "none": "no claim"}
 
@@ -10,6 +11,35 @@ _CLAIM_WORDS = {"faster": "faster", "slower": "slower", "none": "no claim"}
 def percent(share: float, decimals: int = 2) -> str:
     """A share (0..1) as percent without the sign: 0.9778 is "97.78"."""
     return f"{100 * share:.{decimals}f}"
+
+
+def number(value: float, measure: Measure) -> str:
+    """What was measured (0..1), without its unit: "97.78"."""
+    return f"{measure.scale * value:.2f}"
+
+
+def figure(value: float, measure: Measure) -> str:
+    """What was measured (0..1), with its unit where it has one: "97.78 %", "34.12"."""
+    return f"{number(value, measure)} {measure.unit}".rstrip()
+
+
+def recorded(record: Mapping[str, object]) -> str:
+    """What a stage's record in JSON says was measured: "97.78%", or nothing."""
+    value = record.get("accuracy")
+    if not isinstance(value, float):
+        return ""
+    measure = decode(Measure, record["measure"], "measure") if "measure" in record else ACCURACY
+    return figure(value, measure).replace(" %", "%")
+
+
+def titled(words: str, measure: Measure) -> str:
+    """The title of a column of such numbers: "accuracy, %"."""
+    return f"{words}, {measure.unit}" if measure.unit else words
+
+
+def capital(words: str) -> str:
+    """The same at the beginning of a sentence; other letters stay as they are."""
+    return words[:1].upper() + words[1:]
 
 
 def short_percent(share: float) -> str:

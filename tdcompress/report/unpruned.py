@@ -25,9 +25,11 @@ def explanation(report: Report) -> str | None:
         return None
     unpruned, label, bar = min(found)
     beside = "the untargeted network has" if untargeted else "the same network has when it is pruned"
+    measure = report.measure
     return (
-        f"Accuracy at 0 % pruned is low by design: {label} has {text.percent(unpruned)} % there, and {beside} "
-        f"{text.percent(bar)} %. Targeted dropout trains a network with its smallest weights or units dropped most of the time. "
+        f"{text.capital(measure.name)} at 0 % pruned is low by design: {label} has {text.figure(unpruned, measure)} there, "
+        f"and {beside} {text.figure(bar, measure)}. "
+        "Targeted dropout trains a network with its smallest weights or units dropped most of the time. "
         "The weights that stay, and the statistics of BatchNorm where there is any, belong to that thinned network. "
         "The whole one hardly ever ran. Judge it near the share that it was trained for, gamma."
     )

@@ -9,7 +9,6 @@ from tdcompress.bench.backends import create_backend
 from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.network import new_network
-from tdcompress.lineage.samples import example_inputs
 from tdcompress.pipeline import Task
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.plan import Places, RowPlan, RunPlan
@@ -92,11 +91,11 @@ def _check_units(recipe: Recipe, tasks: Sequence[Task], places: Places) -> None:
             what = (training.model, training.data, pruning.scope, pruning.unit, pruning.exclude, pruning.include)
             asked.setdefault(repr(what), (pruning, training))
     for pruning, training in asked.values():
-        data = training.data.load(places)
-        model = new_network(training, data)
+        learning = training.data.task(places)
+        model = new_network(training, learning)
         weights = prunable_weights(model, pruning.exclude)
         try:
-            find_units(model, example_inputs(data), weights, scope=pruning.scope, unit=pruning.unit, include=pruning.include)
+            find_units(model, learning.examples(), weights, scope=pruning.scope, unit=pruning.unit, include=pruning.include)
         except UserError as error:
             key = "prune.include" if str(error).startswith("include = ") else "prune.granularity"
             raise recipe.source.error(key, f"{key}: {error}") from None

@@ -187,7 +187,7 @@ def _check_excluded(recipe: Recipe, experiment: Experiment, training: train.Sett
     if experiment.prune.exclude is None:
         return
     try:
-        prunable_weights(new_network(training, training.data.load(places)), experiment.prune.exclude)
+        prunable_weights(new_network(training, training.data.task(places)), experiment.prune.exclude)
     except ModelError as error:
         raise recipe.source.error("prune.exclude", f"prune.exclude: {error}") from None
 
@@ -197,7 +197,7 @@ def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Sett
     for section, settings in (("sparsity", experiment.method), ("prune", experiment.pruning)):
         if settings.granularity != "2:4" and settings.granularity != "1x4":
             continue
-        model = new_network(training, training.data.load(places))
+        model = new_network(training, training.data.task(places))
         try:
             check_pattern(dict(model.named_parameters()), prunable_weights(model, settings.exclude), settings.granularity)
         except ModelError as error:

@@ -9,10 +9,8 @@ from typing import Any, TypeVar
 
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import decode, encode, shallow
-from tdcompress.data.base import Dataset
 from tdcompress.lineage.network import new_network
 from tdcompress.lineage.origin import origin_of
-from tdcompress.lineage.samples import example_inputs
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
 from tdcompress.records import (
@@ -31,6 +29,7 @@ from tdcompress.report.select import select_row
 from tdcompress.runs.manifest import DENSE_FILE
 from tdcompress.runs.plan import RowPlan, RunPlan
 from tdcompress.shrinking.count import parameters_and_macs
+from tdcompress.tasks.base import LearningTask
 
 PACKAGES = ("tdcompress", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy")
 
@@ -51,8 +50,9 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
 
     bench = record(BenchRecord, plan.bench) if plan.bench else BenchRecord(rows={}, hosts={})
     experiment = plan.experiments[0]
-    data = origin_of(artifacts[plan.dense_train.key]).data.load(plan.places)
-    macs = dense_macs(artifacts[plan.dense_train.key], data)
+    origin = origin_of(artifacts[plan.dense_train.key])
+    task = origin.data.task(plan.places)
+    macs = dense_macs(artifacts[plan.dense_train.key], task)
     rows = tuple(
         make_row(
             row,
@@ -71,17 +71,22 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
     dense = record(ExportRecord, plan.dense)
     select = experiment.export.select
     selected, sentence = select_row(
-        rows, max_accuracy_drop=select.max_accuracy_drop, smallest=select.smallest, reference_accuracy=dense.accuracy
+        rows,
+        max_accuracy_drop=select.max_accuracy_drop,
+        smallest=select.smallest,
+        reference_accuracy=dense.accuracy,
+        measure=task.measure,
     )
     return Report(
         run=plan.recipe.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe_key=plan.recipe_key,
-        data=data.name,
+        data=origin.data.settings.name,
         model=experiment.model_name,
         model_options=model_options(experiment),
-        classes=data.classes,
-        test_samples=len(data.test),
+        classes=task.classes,
+        test_samples=task.test_samples,
+        measure=task.measure,
         rows=rows,
         selected=selected,
         notes=(sentence,),
@@ -107,10 +112,10 @@ def model_options(experiment: Experiment) -> dict[str, Any]:
     return {key: value for key, value in encode(experiment.model).items() if value != encode(usual[key])}
 
 
-def dense_macs(trained: Artifact, data: Dataset) -> int:
+def dense_macs(trained: Artifact, task: LearningTask) -> int:
     """Multiply-accumulates of one sample in a run's dense network."""
-    model = new_network(origin_of(trained), data).eval()
-    return parameters_and_macs(model, example_inputs(data))[1]
+    model = new_network(origin_of(trained), task).eval()
+    return parameters_and_macs(model, task.examples())[1]
 
 
 def make_row(

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from tdcompress.analysis.curvature import Batches
 from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
 from tdcompress.codec import decode
-from tdcompress.data.base import Dataset
-from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import trained_network
 from tdcompress.lineage.origin import origin_of
-from tdcompress.lineage.samples import test_samples
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.npz import write_npy
 from tdcompress.pipeline import Stage, Workspace
@@ -61,15 +57,17 @@ def run(settings: Settings, work: Workspace) -> AnalysisRecord:
         raise ValueError("prune.fraction: an analysis needs the share that is pruned")
     trained = work.inputs["train"]
     origin, record = origin_of(trained), decode(TrainRecord, trained.record, "train")
-    data = origin.data.load(work.machine.places)
-    model, scores = trained_network(trained, data)
-    masks = prune.make_masks(settings.prune, origin.method.settings, model, scores, data)
-    unpruned = measured_accuracy(model, data, device)
+    task = origin.data.task(work.machine.places)
+    model, scores = trained_network(trained, task)
+    masks = prune.make_masks(settings.prune, origin.method.settings, model, scores, task)
+    unpruned = task.measured(model, device)
     model.double().eval()
     masks = {name: mask.to(device) for name, mask in masks.items()}
-    batches = float64_batches(data, settings.batch, device)
-    change = loss_change(model, batches, masks)
-    matrix = dependence_matrix(model, batches, masks, bins=settings.bins, progress=_progress(work, len(batches)))
+    batches = [(*inputs, targets) for inputs, targets in task.loss_batches(settings.batch, device)]
+    change = loss_change(model, batches, masks, task.summed_loss)
+    matrix = dependence_matrix(
+        model, batches, masks, bins=settings.bins, loss=task.summed_loss, progress=_progress(work, len(batches))
+    )
     apply_masks(model, masks)
     write_npy(work.folder / MATRIX, matrix.matrix.cpu().numpy())
     return AnalysisRecord(
@@ -83,28 +81,13 @@ def run(settings: Settings, work: Workspace) -> AnalysisRecord:
         gradient_term=change.gradient_term,
         curvature_term=change.curvature_term,
         measured=change.measured,
+        measure=task.measure,
         accuracy_unpruned=unpruned,
-        accuracy_pruned=measured_accuracy(model.float(), data, device),
+        accuracy_pruned=task.measured(model.float(), device),
         bins=settings.bins,
         kept_bins=matrix.kept_bins,
-        samples=sum(len(labels) for _, labels in batches),
+        samples=sum(len(targets) for *_, targets in batches),
     )
-
-
-def float64_batches(data: Dataset, size: int, device: torch.device) -> Batches:
-    """The test set, preprocessed.
-
-    Args:
-        data: the data set.
-        size: samples of a batch.
-        device: where they lie.
-    """
-    samples = test_samples(data).to(device)
-    with torch.no_grad():
-        return [
-            (samples.preprocess(samples.pixels[start : start + size]).double(), samples.labels[start : start + size])
-            for start in range(0, len(samples), size)
-        ]
 
 
 def _progress(work: Workspace, batches: int) -> Callable[[int], None]:

@@ -1,23 +1,25 @@
 """Stage "export": a deployed network -> one verified ONNX file, its accuracy under onnxruntime, and samples to verify it by."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tdcompress.artifacts import Artifact
-from tdcompress.data.base import Dataset
-from tdcompress.errors import VerificationError
-from tdcompress.export.check import OnnxNetwork, check_agreement
-from tdcompress.export.to_onnx import FromPixels, metadata_strings, to_model_proto
+from tdcompress.errors import UserError, VerificationError
+from tdcompress.export.check import BATCH, OnnxNetwork, check_agreement
+from tdcompress.export.outputs import named_outputs
+from tdcompress.export.to_onnx import metadata_strings, to_model_proto
+from tdcompress.files import published
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import ancestor, origin_of, settings_of
-from tdcompress.lineage.samples import BATCH
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.npz import write_npz
 from tdcompress.onnxfile.encodings.forms import FORMS
@@ -30,13 +32,10 @@ from tdcompress.records import ExportRecord, Values
 from tdcompress.sparsity.masks import count_zeros
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import prune
-
-Prepare = Callable[[Tensor], Tensor]
+from tdcompress.tasks.base import ExportPart
 
 ONNX, SAMPLES = "model.onnx", "samples.npz"
-CHECKED_SAMPLES = 64
 SHIPPED_SAMPLES = 16
-CALIBRATION_SAMPLES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,79 +127,110 @@ class Settings:
         if (self.int8_range is not None) != (self.values == "int8"):
             raise ValueError('int8_range: it is of values = "int8"; None for others')
 
+    @property
+    def rounded(self) -> bool:
+        """Whether the files' values are not torch's."""
+        return self.values != "float32"
+
 
 def run(settings: Settings, work: Workspace) -> ExportRecord:
     """Export, pack, verify and measure in memory; then save.
 
     Raises:
-        VerificationError: the file does not compute what torch computes; nothing is published.
+        VerificationError: a file does not compute what torch computes; nothing is published.
     """
     source = work.inputs["network"]
-    data = origin_of(source).data.load(work.machine.places)
-    network = load_network(source, data)
-    model, prepare = deployable(settings, network, data)
-    samples = prepare(data.test.pixels[:CHECKED_SAMPLES])
-    proto = to_model_proto(model, samples)
-    set_metadata(proto, metadata_strings(file_facts(settings, source, network, data)))
-    proto = as_asked(settings, proto, lambda: prepare(data.train.pixels[:CALIBRATION_SAMPLES]).numpy())
-    onnx_network = OnnxNetwork(proto, ONNX)
-    correct = count_correct(onnx_network, data, prepare, work)
-    with torch.inference_mode():
-        expected = model(samples).numpy()
-    given = onnx_network(samples)
-    if settings.values == "float32":
-        agreement = check_agreement(model, [samples], onnx_network)
-        error, largest = agreement.max_error, agreement.max_output
-        check_accuracy(correct, source.record["accuracy"], len(data.test))
-    else:
-        error, largest = rounding_error(given, expected), float(np.abs(expected).max())
-    set_metadata(proto, metadata_strings({"accuracy": correct / len(data.test)}))
-    save_model(proto, work.folder / ONNX)
-    write_samples(work.folder / SAMPLES, samples, expected if settings.values == "float32" else given)
-    report = inspect_model(proto)
+    task = origin_of(source).data.task(work.machine.places)
+    network = load_network(source, task)
+    exported = task.exports(network, pixels=settings.input == "uint8")
+    protos = {part.file: to_model_proto(part.module, part.samples, names=part.names, axes=part.axes) for part in exported.parts}
+    first = exported.parts[0].file
+    set_metadata(protos[first], metadata_strings(file_facts(source, network, exported.facts)))
+    protos = {part.file: as_asked(settings, protos[part.file], partial(calibration_of, part)) for part in exported.parts}
+    files = {name: OnnxNetwork(proto, name) for name, proto in protos.items()}
+    compared = [compare_part(part, files[part.file], rounded=settings.rounded) for part in exported.parts]
+
+    def said(done: int, of: int) -> None:
+        work.progress.update(done, of, f"{task.measure.name} under onnxruntime")
+        work.stop_if_asked()
+
+    accuracy = exported.measured(files, None if settings.rounded else source.record["accuracy"], said)
+    set_metadata(protos[first], metadata_strings({"accuracy": accuracy}))
+    for name, proto in protos.items():
+        save_model(proto, work.folder / name)
+    for name, content in exported.extras.items():
+        with published(work.folder / name) as temporary:
+            temporary.write_bytes(content)
+    write_samples(work.folder / SAMPLES, exported.parts[0], compared[0].outputs)
+    reports = [inspect_model(proto) for proto in protos.values()]
+    encodings: Counter[str] = Counter()
+    for report in reports:
+        encodings.update(report.encodings)
     zeros, total = count_zeros(network.parameters())
     return ExportRecord(
-        opset=report.opset,
+        opset=reports[0].opset,
         values=settings.values,
-        onnx_bytes=report.file_bytes,
-        bound_bytes=report.bound_bytes,
-        encodings=report.encodings,
+        onnx_bytes=sum(report.file_bytes for report in reports) + sum(map(len, exported.extras.values())),
+        bound_bytes=sum(report.bound_bytes for report in reports),
+        encodings=dict(encodings),
         parameters_nonzero=total - zeros,
-        max_error=error,
-        max_output=largest,
-        samples=len(samples),
-        accuracy=correct / len(data.test),
+        max_error=max(part.max_error for part in compared),
+        max_output=max(part.max_output for part in compared),
+        samples=len(exported.parts[0].samples[0]),
+        measure=task.measure,
+        accuracy=accuracy,
     )
 
 
-def deployable(settings: Settings, network: nn.Module, data: Dataset) -> tuple[nn.Module, Prepare]:
-    """The module that is exported, and what turns stored pixels into its input.
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A file beside its module.
+
+    Attributes:
+        max_error: largest |difference| of an output.
+        max_output: largest |output|.
+        outputs: by name, what the file has to give for its samples on any machine: of float32 files torch's outputs. Of files
+            whose values are rounded their own, as onnxruntime computes them here; torch has no network of these rounded weights.
+            Processors round int8 differently; `verify` allows for that.
+    """
+
+    max_error: float
+    max_output: float
+    outputs: Mapping[str, np.ndarray]
+
+
+def compare_part(part: ExportPart, file: OnnxNetwork, *, rounded: bool) -> Compared:
+    """Compare a file with torch on real samples.
 
     Args:
-        settings: of the export.
-        network: what is deployed.
-        data: its data set.
+        part: the module and its inputs.
+        file: under onnxruntime.
+        rounded: its values are; then the difference says what rounding costs, and may be large.
+
+    Raises:
+        VerificationError: outputs differ though nothing is rounded, are not finite, or not of torch's shape.
     """
-    preprocess = data.preprocess.cpu()
-    if settings.input == "uint8":
-        return FromPixels(preprocess, network).eval(), lambda pixels: pixels
+    with torch.inference_mode():
+        expected = {name: output.numpy() for name, output in named_outputs(part.module(*part.samples), part.names).items()}
+    if rounded:
+        given = file.outputs(part.samples)
+        errors = [rounding_error(given[name], output, part.file) for name, output in expected.items()]
+        largest = max(float(np.abs(output).max()) for output in expected.values())
+        return Compared(max_error=max(errors), max_output=largest, outputs=given)
+    own = BATCH if part.axes is None else ()  # without a batch that all inputs share, inputs are compared as they are
+    found = [check_agreement(part.module, part.samples, file, free_axes=own)]
+    found += [check_agreement(part.module, inputs, file, free_axes=()) for inputs in part.others]
+    error, largest = max(each.max_error for each in found), max(each.max_output for each in found)
+    return Compared(max_error=error, max_output=largest, outputs=expected)
 
-    def prepare(pixels: Tensor) -> Tensor:
-        with torch.inference_mode():
-            ready: Tensor = preprocess(pixels)
-        return ready.clone().contiguous()
 
-    return network, prepare
-
-
-def file_facts(settings: Settings, source: Artifact, network: nn.Module, data: Dataset) -> dict[str, Any]:
+def file_facts(source: Artifact, network: nn.Module, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata that a deployer needs to feed the file, to read its output, and to know what it is.
 
     Args:
-        settings: of the export.
         source: the artefact that is exported: the key of its network is ``network_key``.
         network: what it holds.
-        data: its data set.
+        facts: of the task.
     """
     params = dict(network.named_parameters())
     prunable = prunable_weights(network, spared_layers(source))
@@ -209,9 +239,7 @@ def file_facts(settings: Settings, source: Artifact, network: nn.Module, data: D
     return {
         "network_key": source.key,
         "model": origin_of(source).model.name,
-        "classes": data.classes,
-        "preprocessing": data.preprocessing,
-        "preprocessing_inside": settings.input == "uint8",
+        **facts,
         "sparsity_prunable": prunable_zeros / prunable_total,
         "sparsity_model": zeros / total,
     }
@@ -239,70 +267,46 @@ def as_asked(settings: Settings, dense: onnx.ModelProto, calibration: Callable[[
 
         bits = settings.int8_range or "portable"
         return quantise_model(dense, calibration(), weight_range=bits, pack=settings.pack, prefer=prefer)[0]
-    if settings.pack or settings.values != "float32":
+    if settings.pack or settings.rounded:
         return pack_model(dense, settings.values, prefer, sparse=settings.pack)[0]
     return dense
 
 
-def rounding_error(given: np.ndarray, expected: np.ndarray) -> float:
+def calibration_of(part: ExportPart) -> np.ndarray:
+    """Samples of a file's only input, for ranges of int8 activations.
+
+    Raises:
+        UserError: it has several inputs.
+    """
+    inputs = part.calibration()
+    if len(inputs) > 1:
+        raise UserError(
+            f'export.values: "int8" is for files of one input, and {part.file} has {len(inputs)}; choose another'
+        )
+    return inputs[0].numpy()
+
+
+def rounding_error(given: np.ndarray, expected: np.ndarray, file: str) -> float:
     """Largest |difference| from torch's float32 outputs, of a file whose values are rounded; it says what rounding costs.
 
     Raises:
         VerificationError: an output is not finite, or not of torch's shape.
     """
     if given.shape != expected.shape or not np.isfinite(given).all():
-        raise VerificationError(f"{ONNX}: outputs are not finite, or not of shape {expected.shape}")
+        raise VerificationError(f"{file}: outputs are not finite, or not of shape {expected.shape}")
     return float(np.abs(given - expected).max())
 
 
-def write_samples(path: Path, samples: Tensor, output: np.ndarray) -> None:
-    """Some inputs and what the file has to give for them on any machine.
+def write_samples(path: Path, part: ExportPart, outputs: Mapping[str, np.ndarray]) -> None:
+    """Some inputs and what the file has to give for them, `Compared.outputs`.
 
     Args:
-        path: the .npz file.
-        samples: (N, ...), the network's inputs.
-        output: (N, classes). Of float32 files torch's outputs. Of files whose values are rounded their own, as onnxruntime
-            computed them when their accuracy was measured; torch has no network of these rounded weights. Processors round int8
-            differently; `verify` allows for that.
+        path: the .npz file, which has an array for each input and each output, (N, ...).
+        part: gives the inputs.
+        outputs: by name.
     """
-    arrays = {"input": samples[:SHIPPED_SAMPLES].contiguous().numpy(), "output": output[:SHIPPED_SAMPLES]}
-    write_npz(path, arrays)
-
-
-def count_correct(network: OnnxNetwork, data: Dataset, prepare: Prepare, work: Workspace) -> int:
-    """How many test samples the file classifies rightly.
-
-    Args:
-        network: the file.
-        data: its data set.
-        prepare: stored pixels -> the network's input.
-        work: told of progress.
-    """
-    test = data.test
-    correct = 0
-    for start in range(0, len(test), BATCH):
-        work.progress.update(start, len(test), "accuracy under onnxruntime")
-        work.stop_if_asked()
-        part = slice(start, start + BATCH)
-        logits = network(prepare(test.pixels[part]))
-        correct += int((logits.argmax(1) == test.labels[part].numpy()).sum())
-    return correct
-
-
-def check_accuracy(onnx_correct: int, torch_accuracy: float, samples: int) -> None:
-    """Accuracies of one network agree when at most two test samples differ (design, rule 5).
-
-    Args:
-        onnx_correct: samples that the file classifies rightly.
-        torch_accuracy: of the artefact that was exported, measured by the stage that made it.
-        samples: size of the test set.
-
-    Raises:
-        VerificationError: they differ by more.
-    """
-    torch_correct = round(torch_accuracy * samples)
-    if abs(onnx_correct - torch_correct) > 2:
-        raise VerificationError(f"{ONNX}: {onnx_correct} test samples right under onnxruntime, {torch_correct} in torch")
+    inputs = {name: samples.contiguous().numpy() for name, samples in zip(part.names, part.samples, strict=True)}
+    write_npz(path, {name: array[:SHIPPED_SAMPLES] for name, array in (inputs | dict(outputs)).items()})
 
 
 STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run)

@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 from tdcompress.artifacts import SCRATCH
 from tdcompress.errors import ArtifactError
 from tdcompress.files import published
-from tdcompress.lineage.measure import measured_accuracy, pruned_record
+from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import KEPT, MASKS, MODEL, load_network, save_tensors
 from tdcompress.lineage.origin import ancestor, settings_of, training_of
-from tdcompress.lineage.samples import test_samples, train_samples
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
@@ -66,8 +65,8 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
     device = torch.device(work.machine.device)
     network = work.inputs["network"]
     origin = settings_of(training.Settings, training_of(network))
-    data = origin.data.load(work.machine.places)
-    model = load_network(network, data)
+    task = origin.data.task(work.machine.places)
+    model = load_network(network, task)
     pruned = ancestor(network, "prune")
     if pruned is None:
         raise ArtifactError(f"{network.folder}: nothing was pruned that could be fine-tuned")
@@ -75,8 +74,8 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
     narrow = network.stage == "shrink"
     result = train(
         SparseNet(model.to(device), Method(Targets(weights=weights))),
-        train_samples(data, origin.seed),
-        test_samples(data),
+        task.train_set(origin.seed),
+        task.test_set(),
         _tuning(settings, origin.train),
         seed=origin.seed,
         device=device,
@@ -90,14 +89,16 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
     save_tensors(model.state_dict(), work.folder / MODEL)
     training.keep_metrics(work)
     if not narrow:
-        return pruned_record(model, weights, data, device)
+        return pruned_record(model, weights, task, device)
     with published(work.folder / KEPT) as temporary:
         shutil.copyfile(network.file(KEPT), temporary)
     return FinetuneRecord(
         epochs=result.epochs,
-        accuracy=measured_accuracy(model, data, device),
+        measure=task.measure,
+        accuracy=task.measured(model, device),
         seconds=round(result.seconds, 3),
-        images_per_second=round(result.images_per_second, 1),
+        throughput=round(result.throughput, 1),
+        unit=result.unit,
     )
 
 

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.codec import shallow
-from tdcompress.data.base import Dataset
-from tdcompress.lineage.measure import measured_accuracy, pruned_record
+from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import MASKS, MODEL, save_tensors, trained_network, training_targets
 from tdcompress.lineage.origin import origin_of
-from tdcompress.lineage.samples import example_inputs, plain_batches
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
@@ -22,6 +20,7 @@ from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import prunable_weights
+from tdcompress.tasks.base import LearningTask
 from tdcompress.train.recalibrate import recalibrate
 
 
@@ -35,7 +34,7 @@ class Share:
         align: kept units are rounded up to a multiple of this; onnxruntime computes channels in blocks of 16.
         evaluation: "plain", or "released": as the released code evaluates, all candidates of the training (the bottom gamma
             share) are pruned too.
-        recalibrate: so many training images, drawn from the seed and not augmented, re-estimate the mean and variance of every
+        recalibrate: so many training samples, drawn from the seed and not augmented, re-estimate the mean and variance of every
             BatchNorm layer after pruning; all where there are fewer; 0 = the training's stay.
     """
 
@@ -47,7 +46,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if self.recalibrate < 0:
-            raise ValueError(f"recalibrate: {self.recalibrate} images is out of range, 0 or more")
+            raise ValueError(f"recalibrate: {self.recalibrate} samples is out of range, 0 or more")
         if self.fraction is None and self.keep_per_filter is None:
             raise ValueError("fraction: give either fraction or keep_per_filter")
         if self.fraction is not None and self.keep_per_filter is not None:
@@ -130,22 +129,24 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     device = torch.device(work.machine.device)
     trained = work.inputs["train"]
     origin = origin_of(trained)
-    data = origin.data.load(work.machine.places)
-    model, scores = trained_network(trained, data)
-    masks = make_masks(settings, origin.method.settings, model, scores, data)
+    task = origin.data.task(work.machine.places)
+    model, scores = trained_network(trained, task)
+    masks = make_masks(settings, origin.method.settings, model, scores, task)
     apply_masks(model, masks)
     before = None
     if settings.recalibrate:
-        as_trained = measured_accuracy(model, data, device)
-        images = plain_batches(data, origin.seed, settings.recalibrate, device)
-        before = as_trained if recalibrate(model, images) else None
+        as_trained = task.measured(model, device)
+        samples = task.plain_batches(origin.seed, settings.recalibrate, device)
+        before = as_trained if recalibrate(model, samples) else None
     save_tensors(masks, work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)
     weights = prunable_weights(model, settings.exclude)
-    return replace(pruned_record(model, weights, data, device), accuracy_before=before)
+    return replace(pruned_record(model, weights, task, device), accuracy_before=before)
 
 
-def make_masks(settings: Settings, method: MethodSettings, model: nn.Module, scores: dict[str, Tensor], data: Dataset) -> Masks:
+def make_masks(
+    settings: Settings, method: MethodSettings, model: nn.Module, scores: dict[str, Tensor], task: LearningTask
+) -> Masks:
     """Masks by parameter name; True = kept.
 
     The method's own scores rank the weights and the groups of units that it was trained on; others are ranked by magnitude.
@@ -155,7 +156,7 @@ def make_masks(settings: Settings, method: MethodSettings, model: nn.Module, sco
         method: of the training.
         model: the trained network, on the CPU.
         scores: the method's own, by name of a parameter or a group of units; empty = magnitude.
-        data: its data set.
+        task: what it was trained for.
     """
     weights = prunable_weights(model, settings.exclude)
     params = {name: value.detach() for name, value in model.named_parameters()}
@@ -173,12 +174,12 @@ def make_masks(settings: Settings, method: MethodSettings, model: nn.Module, sco
         )
     if fraction is None:
         raise ValueError("keep_per_filter: it counts weights of a filter; units are pruned by fraction")
-    units = find_units(model, example_inputs(data), weights, scope=settings.scope, unit=settings.unit, include=settings.include)
+    units = find_units(model, task.examples(), weights, scope=settings.scope, unit=settings.unit, include=settings.include)
     if units.fixed:
         warnings.warn(str(units), stacklevel=2)
     own = {}
     if scores and method.granularity == "unit":
-        trained = {group.filters for group in training_targets(method, model, data).groups}
+        trained = {group.filters for group in training_targets(method, model, task).groups}
         own = {group.name: scores[group.name] for group in units.groups if group.name in scores and group.filters in trained}
     return unit_masks(params, units.groups, scores=own, fraction=fraction, align=settings.align, shares=settings.shares)
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from tdcompress.files import write_text
-from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import KEPT, MODEL, load_network, save_tensors
 from tdcompress.lineage.origin import origin_of
-from tdcompress.lineage.samples import example_inputs
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
@@ -35,8 +33,8 @@ class Settings:
 def run(settings: Settings, work: Workspace) -> ShrinkRecord:
     """Remove dead units, keep what is needed to rebuild the narrow network, measure it."""
     network = work.inputs["network"]
-    data = origin_of(network).data.load(work.machine.places)
-    shrunk = shrink(load_network(network, data), example_inputs(data), align=settings.align)
+    task = origin_of(network).data.task(work.machine.places)
+    shrunk = shrink(load_network(network, task), task.examples(), align=settings.align)
     write_text(work.folder / KEPT, json.dumps(shrunk.kept, sort_keys=True))
     save_tensors(shrunk.model.state_dict(), work.folder / MODEL)
     report = shrunk.report
@@ -52,7 +50,8 @@ def run(settings: Settings, work: Workspace) -> ShrinkRecord:
         max_error=report.max_error,
         max_output=report.max_output,
         notes=report.notes,
-        accuracy=measured_accuracy(shrunk.model, data, torch.device(work.machine.device)),
+        measure=task.measure,
+        accuracy=task.measured(shrunk.model, torch.device(work.machine.device)),
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 
 from tdcompress.errors import VerificationError
-from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import WEIGHTS, load_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.versions import VERSIONS
@@ -26,8 +25,8 @@ def run(settings: Settings, work: Workspace) -> StoreRecord:
         VerificationError: a tensor was not read back bit for bit.
     """
     network = work.inputs["network"]
-    data = origin_of(network).data.load(work.machine.places)
-    model = load_network(network, data)
+    task = origin_of(network).data.task(work.machine.places)
+    model = load_network(network, task)
     path = work.folder / WEIGHTS
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     size = save_arrays(arrays, path)
@@ -39,7 +38,8 @@ def run(settings: Settings, work: Workspace) -> StoreRecord:
     return StoreRecord(
         stored_bytes=size,
         dense_bytes=sum(array.nbytes for array in arrays.values()),
-        accuracy=measured_accuracy(model, data, torch.device(work.machine.device)),
+        measure=task.measure,
+        accuracy=task.measured(model, torch.device(work.machine.device)),
     )
 
 

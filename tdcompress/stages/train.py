@@ -7,10 +7,8 @@ import torch
 
 from tdcompress.artifacts import SCRATCH
 from tdcompress.files import write_text
-from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import METHOD, MODEL, initial_network, load_network, save_tensors, training_targets
 from tdcompress.lineage.origin import NamedMethod, Origin
-from tdcompress.lineage.samples import test_samples, train_samples
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -19,9 +17,10 @@ from tdcompress.processor import read_processor
 from tdcompress.records import TrainRecord
 from tdcompress.train.distill import DistillSettings, Teacher
 from tdcompress.train.distributed import World
-from tdcompress.train.loop import METRICS, TrainingProgress, train
+from tdcompress.train.loop import TrainingProgress, train
 from tdcompress.train.result import TrainResult
 from tdcompress.train.settings import TrainSettings
+from tdcompress.train.standing import METRICS
 from tdcompress.train.together import alone
 
 
@@ -59,23 +58,23 @@ def run(settings: Settings, work: Workspace) -> TrainRecord | None:
 
 def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
     device = torch.device(work.machine.device)
-    data = settings.data.load(work.machine.places)
+    task = settings.data.task(work.machine.places)
     method = settings.method.settings
-    model = initial_network(settings, data, work.machine.places)
-    targets = training_targets(method, model, data)
+    model = initial_network(settings, task, work.machine.places)
+    targets = training_targets(method, model, task)
     model.to(device)
     net = SparseNet(model, method.build(targets, model, settings.seed), l1=method.l1)
     result = train(
         net,
-        train_samples(data, settings.seed),
-        test_samples(data),
+        task.train_set(settings.seed),
+        task.test_set(),
         settings.train,
         seed=settings.seed,
         device=device,
         folder=work.folder / SCRATCH,
         progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
         should_stop=work.should_stop,
-        teacher=None if settings.distill is None else Teacher(load_network(work.inputs["teacher"], data), settings.distill),
+        teacher=None if settings.distill is None else Teacher(load_network(work.inputs["teacher"], task), settings.distill),
     )
     if not World.current().first:
         return None
@@ -87,9 +86,11 @@ def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
         options=method.options,
         granularity=method.granularity,
         epochs=result.epochs,
-        accuracy=measured_accuracy(net, data, device),
+        measure=task.measure,
+        accuracy=task.measured(net.plain(), device),
         seconds=round(result.seconds, 3),
-        images_per_second=round(result.images_per_second, 1),
+        throughput=round(result.throughput, 1),
+        unit=result.unit,
         device=device_name(device, result),
         precision=result.precision,
         threads=result.threads,
@@ -111,7 +112,7 @@ def keep_metrics(work: Workspace) -> None:
 def progress_text(now: TrainingProgress) -> str:
     """What stands beside the bar of a training; speed first, since a narrow terminal cuts the end."""
     loss = "" if now.loss is None else f"  loss {now.loss:.3f}"
-    return f"{now.images_per_second:,.0f} images/s  epoch {now.epoch}/{now.epochs}{loss}  {now.precision}"
+    return f"{now.throughput:,.0f} {now.unit}/s  epoch {now.epoch}/{now.epochs}{loss}  {now.precision}"
 
 
 def device_name(device: torch.device, result: TrainResult) -> str:

@@ -1,4 +1,4 @@
-"""Distillation: a network learns from what another one says of the same images, and not from their labels alone."""
+"""Distillation: a network learns from what another one says of the same samples, and not from their targets alone."""
 
 import hashlib
 from dataclasses import dataclass
@@ -60,19 +60,31 @@ class Teacher(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.settings = settings
 
-    def forward(self, hard: Tensor, logits_BC: Tensor, images: Tensor, precision: Precision) -> Tensor:
+    def outputs(self, inputs: tuple[Tensor, ...], precision: Precision) -> Tensor:
+        """What the teacher says, float32.
+
+        Args:
+            inputs: as the student saw them.
+            precision: what the teacher computes in.
+        """
+        with torch.no_grad(), autocast(inputs[0].device, precision):
+            said: Tensor = self.model(*inputs).float()
+        return said
+
+    def mixed(self, hard: Tensor, logits_NC: Tensor, taught_NC: Tensor) -> Tensor:
         """The loss of a batch.
 
         Args:
             hard: the loss by the labels.
-            logits_BC: of the student, float32.
-            images: as the student saw them.
-            precision: what the teacher computes in.
+            logits_NC: of the student, float32.
+            taught_NC: of the teacher, for the same rows.
         """
-        with torch.no_grad(), autocast(images.device, precision):
-            taught_BC = self.model(images).float()
         share = self.settings.weight
-        return (1.0 - share) * hard + share * distillation_loss(logits_BC, taught_BC, self.settings.temperature)
+        return (1.0 - share) * hard + share * distillation_loss(logits_NC, taught_NC, self.settings.temperature)
+
+    def forward(self, hard: Tensor, logits_NC: Tensor, inputs: Tensor, precision: Precision) -> Tensor:
+        """`mixed` with what the teacher says of an only input."""
+        return self.mixed(hard, logits_NC, self.outputs((inputs,), precision))
 
     def digest(self) -> str:
         """A hash of the settings and of every tensor: another teacher, another training."""
@@ -81,3 +93,24 @@ class Teacher(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A teacher as batches ask it in a training.
+
+    Attributes:
+        teacher: on the training's device.
+        precision: what the training computes in, and so the teacher.
+    """
+
+    teacher: Teacher
+    precision: Precision
+
+    def outputs(self, *inputs: Tensor) -> Tensor:
+        """See `Teacher.outputs`."""
+        return self.teacher.outputs(inputs, self.precision)
+
+    def mixed(self, hard: Tensor, logits_NC: Tensor, taught_NC: Tensor) -> Tensor:
+        """See `Teacher.mixed`."""
+        return self.teacher.mixed(hard, logits_NC, taught_NC)

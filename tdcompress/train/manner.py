@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from tdcompress.processor import read_processor
+from tdcompress.train.data import TrainSet
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import Precision
 from tdcompress.train.precision import PRECISIONS, settle_precision, step_seconds
-from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.threads import computing_with, settle_threads
 
@@ -42,7 +42,7 @@ def settle(
     settings: TrainSettings,
     begun: Mapping[str, Any] | None,
     model: nn.Module,
-    data: TrainData,
+    data: TrainSet,
     *,
     device: torch.device,
     world: World,
@@ -69,17 +69,16 @@ def _settled(
     settings: TrainSettings,
     begun: Mapping[str, Any] | None,
     model: nn.Module,
-    data: TrainData,
+    data: TrainSet,
     threads: int,
     device: torch.device,
     world: World,
 ) -> tuple[int, tuple[str, ...]]:
     """The place of the precision in `PRECISIONS`, and notes."""
-    count = settings.batch_size // (settings.accumulate * world.size)
 
     def seconds(precision: Precision) -> float:
         with computing_with(threads, device):
-            return step_seconds(model, data, count, device=device, channels_last=settings.channels_last, precision=precision)
+            return step_seconds(model, data.first(settings, world), device=device, precision=precision)
 
     found = settle_precision(
         settings.precision, begun["precision"] if begun else None, device=device, processor=read_processor(), seconds=seconds

@@ -10,9 +10,9 @@ from torch import Tensor
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train.average import RunningAverage
+from tdcompress.train.data import Loader
 from tdcompress.train.distributed import World
 from tdcompress.train.fast.support import why_not
-from tdcompress.train.samples import epoch_order
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.step import Stepper
 
@@ -48,45 +48,24 @@ class ReferencePath:
 
     Args:
         stepper: makes a step.
-        samples: training samples.
-        settings: the recipe's [train].
-        seed: of the order of samples.
-        device: of the samples.
+        steps: of an epoch.
         lr: step -> learning rate.
         average: of the weights.
     """
 
-    def __init__(
-        self,
-        stepper: Stepper,
-        samples: int,
-        settings: TrainSettings,
-        *,
-        seed: int,
-        device: torch.device,
-        lr: Callable[[int], float],
-        average: RunningAverage,
-    ) -> None:
-        self._average = average
-        self._stepper, self._samples, self._batch_size = stepper, samples, settings.batch_size
-        self._seed, self._device, self._lr = seed, device, lr
-        self._steps = samples // settings.batch_size
+    def __init__(self, stepper: Stepper, steps: int, *, lr: Callable[[int], float], average: RunningAverage) -> None:
+        self._stepper, self._steps, self._lr, self._average = stepper, steps, lr, average
         self._sums = (0.0, 0)
         self.loss: float | None = None
 
     def begin_epoch(self, epoch: int, position: int) -> None:  # noqa: D102
-        self._epoch, self._position = epoch, position
-        self._order = epoch_order(self._samples, self._seed, epoch).to(self._device)
+        self._step = epoch * self._steps + position
 
     def advance(self, most: int) -> int:  # noqa: D102
-        first = self._position * self._batch_size
-        step = self._epoch * self._steps + self._position
-        loss, correct = self._stepper.step(
-            self._order[first : first + self._batch_size], step, step / self._steps, self._lr(step)
-        )
-        self._average.update(step + 1)
-        self._position += 1
-        self._sums = (self._sums[0] + loss, self._sums[1] + correct)
+        loss, right = self._stepper.step(self._step, self._lr(self._step))
+        self._step += 1
+        self._average.update(self._step)
+        self._sums = (self._sums[0] + loss, self._sums[1] + right)
         self.loss = loss
         return 1
 
@@ -116,6 +95,7 @@ def choose_path(
     begun: PathName | None,
     net: SparseNet,
     settings: TrainSettings,
+    loader: Loader,
     *,
     device: torch.device,
     world: World,
@@ -130,6 +110,7 @@ def choose_path(
         begun: the path of the checkpoint, None without one.
         net: the network and its method.
         settings: the recipe's [train].
+        loader: of its batches.
         device: where to train.
         world: the processes of this training.
         keep: masks of a fine-tuning.
@@ -142,6 +123,8 @@ def choose_path(
         obstacle: str | None = "several processes share each batch"
     elif keep is not None:
         obstacle = "masks are frozen"
+    elif loader.table is None:
+        obstacle = "batches differ in size"
     else:
         obstacle = why_not(net, settings)
     if begun is not None:

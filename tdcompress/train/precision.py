@@ -7,18 +7,14 @@ keeps its format on another.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from tdcompress.processor import Processor
-from tdcompress.train.evaluate import Precision, autocast
-from tdcompress.train.samples import TrainData
-
-AskedPrecision = Literal["auto", "float32", "bfloat16"]
+from tdcompress.train.data import TrainBatch
+from tdcompress.train.evaluate import AskedPrecision, Precision, autocast
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 SLOWER = 1.5
@@ -89,34 +85,30 @@ def native_bfloat16(device: torch.device, processor: Processor) -> tuple[bool, s
     return False, "this processor has no bfloat16 instructions (amx_bf16, avx512_bf16)"
 
 
-def step_seconds(
-    model: nn.Module, data: TrainData, count: int, *, device: torch.device, channels_last: bool, precision: Precision
-) -> float:
+def step_seconds(model: nn.Module, batch: TrainBatch, *, device: torch.device, precision: Precision) -> float:
     """Seconds that a forward and backward pass takes: the fastest of up to three, after one to warm up.
 
     The network stays as it is: its buffers are copies, and no gradient is kept.
 
     Args:
         model: the network, on ``device``.
-        data: samples, there too.
-        count: samples of the batch.
+        batch: of the training, there too.
         device: of both.
-        channels_last: see ``TrainSettings``.
         precision: what to compute in.
     """
-    order = torch.channels_last if channels_last else torch.contiguous_format
-    images = data.preprocess(data.pixels[:count]).contiguous(memory_format=order)
-    labels = data.labels[:count]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     was_training = model.training
     model.train()
 
+    def network(*inputs: Tensor) -> Tensor:
+        with autocast(device, precision):
+            outputs: Tensor = functional_call(model, buffers, inputs).float()
+        return outputs
+
     def step() -> float:
         start = time.perf_counter()
-        with autocast(device, precision):
-            logits = functional_call(model, buffers, (images,)).float()
-        torch.autograd.grad(F.cross_entropy(logits, labels), parameters, allow_unused=True)
+        torch.autograd.grad(batch.loss(network, None)[0], parameters, allow_unused=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start

@@ -18,7 +18,8 @@ class TrainingProgress:
         epochs: of the whole training.
         loss: of this step, with the method's penalty; None where only the device knows it.
         precision: what the network computes in.
-        images_per_second: over the epoch so far.
+        throughput: units a second, over the epoch so far.
+        unit: what is counted, "images".
     """
 
     step: int
@@ -27,7 +28,8 @@ class TrainingProgress:
     epochs: int
     loss: float | None
     precision: Precision
-    images_per_second: float
+    throughput: float
+    unit: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +40,12 @@ class TrainResult:
         epochs: done.
         steps: optimizer steps done.
         seconds: in training steps, over all resumed parts.
-        images_per_second: over all of them.
+        throughput: units a second, over all of them.
+        unit: what is counted, "images".
         loss: mean of the last epoch; None where there was none.
-        train_accuracy: of the last epoch, on augmented samples while the weights changed; None where there was none.
-        test_accuracy: after the last epoch, in float32, with the method's deployed parameters.
+        train_accuracy: share of the last epoch's units that were answered rightly, while the weights changed and of augmented
+            samples; None where there was none.
+        test_accuracy: likewise of the test set, after the last epoch, in float32, with the method's deployed parameters.
         resumed_from_step: steps that an earlier process had done; 0 = none.
         precision: what the network computed in.
         threads: of a training on a CPU.
@@ -54,7 +58,8 @@ class TrainResult:
     epochs: int
     steps: int
     seconds: float
-    images_per_second: float
+    throughput: float
+    unit: str
     loss: float | None
     train_accuracy: float | None
     test_accuracy: float
@@ -74,7 +79,7 @@ class Counters:
     Attributes:
         step: optimizer steps done.
         loss_sum: over the steps of the epoch that runs.
-        correct: samples of that epoch that were classified rightly.
+        correct: units of that epoch that were answered rightly.
         epoch_seconds: in steps of that epoch.
         seconds: in steps of all epochs.
         history: a line for each epoch that is done.

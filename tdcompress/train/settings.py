@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from tdcompress.train.average import Averaging, Kind
+from tdcompress.train.evaluate import AskedPrecision
 from tdcompress.train.optim import LrSchedule, OptimizerSettings
-from tdcompress.train.precision import AskedPrecision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from tdcompress.methods.base import TrainStep
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
-from tdcompress.train.distill import Teacher
+from tdcompress.train.data import Loader, TrainBatch
+from tdcompress.train.distill import Lesson
 from tdcompress.train.distributed import World, elected, vote
 from tdcompress.train.evaluate import Precision, autocast
-from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.update import Updater
 
@@ -27,7 +26,8 @@ class Stepper:
 
     Args:
         net: the network with its method, on ``device``.
-        data: training samples, there too.
+        loader: gives the batches, there too.
+        train_size: number of training samples.
         settings: the recipe's [train].
         updater: applies the gradients.
         precision: what the network computes in.
@@ -35,13 +35,14 @@ class Stepper:
         device: of network and samples.
         world: the processes that share each batch.
         asked: the number of a signal that asks this process to stop, or None; called in each step of several processes.
-        teacher: what the network also learns from, or None.
+        lesson: what the network also learns from, or None.
     """
 
     def __init__(
         self,
         net: SparseNet,
-        data: TrainData,
+        loader: Loader,
+        train_size: int,
         settings: TrainSettings,
         updater: Updater,
         *,
@@ -50,48 +51,46 @@ class Stepper:
         device: torch.device,
         world: World,
         asked: Callable[[], int | None],
-        teacher: Teacher | None = None,
+        lesson: Lesson | None = None,
     ) -> None:
-        self._precision, self._asked, self._teacher = precision, asked, teacher
+        self._precision, self._asked, self._lesson = precision, asked, lesson
         self.agreed: int | None = None
-        self._net, self._data, self._settings, self._updater = net, data, settings, updater
+        self._net, self._loader, self._settings, self._updater = net, loader, settings, updater
+        self._train_size = train_size
         self._seed, self._device, self._world = seed, device, world
         self._generator = torch.Generator(device)
         self._wrapped = world.wrap(net)
-        self._forward: Callable[[Tensor], Tensor] = torch.compile(self._wrapped) if settings.compile else self._wrapped
+        self._forward: Callable[..., Tensor] = torch.compile(self._wrapped) if settings.compile else self._wrapped
 
-    def step(self, batch: Tensor, step: int, epoch: float, lr: float) -> tuple[float, int]:
+    def step(self, step: int, lr: float) -> tuple[float, int]:
         """One optimizer step.
 
         Args:
-            batch: int64 (B,), indices of the samples of all processes.
             step: optimizer steps done.
-            epoch: epochs done, with fraction.
             lr: the learning rate.
 
         Returns:
-            The mean loss with the method's penalty, and how many samples were classified rightly.
+            The mean loss with the method's penalty, and how many units were answered rightly, in all processes.
 
         Raises:
             TrainingError: a loss or gradient is not finite; nothing was updated.
         """
         self._net.train()
-        moment = TrainStep(epoch=epoch, share=epoch / self._settings.epochs, train_size=len(self._data), process=self._world.rank)
+        whole, index = divmod(step, self._loader.steps_per_epoch)
+        epoch = step / self._loader.steps_per_epoch
+        moment = TrainStep(
+            epoch=epoch, share=epoch / self._settings.epochs, train_size=self._train_size, process=self._world.rank
+        )
         self._net.begin_step(moment, self._drawing("method", step))
         if self._net.method.frozen(epoch):
             self._updater.freeze(self._net.parameters_by_name(), self._net.method.dropped())
-        pixels, labels = self._data.pixels[batch], self._data.labels[batch]
-        if self._data.augment is not None:
-            # the whole batch in every process, so that each sample is changed as one process alone would
-            pixels = self._data.augment(pixels, self._drawing("augment", step), self._data.mirrored(batch, int(epoch) % 2 == 1))
+        batches = self._loader.step(whole, index, self._drawing("augment", step))
         self._seed_dropout(step)
-        count = self._settings.accumulate
-        micro_batches = zip(self._world.part(pixels).chunk(count), self._world.part(labels).chunk(count), strict=True)
         measured = torch.zeros(2, device=self._device)
-        for index, (micro_pixels, micro_labels) in enumerate(micro_batches, start=1):
-            with self._gradients_exchanged(last=index == count):
-                measured += self._backward(micro_pixels, micro_labels)
-        where = f"step {step + 1} (epoch {int(epoch) + 1})"
+        for number, batch in enumerate(batches, start=1):
+            with self._gradients_exchanged(last=number == len(batches)):
+                measured += self._backward(batch)
+        where = f"step {step + 1} (epoch {whole + 1})"
         if self._world.size == 1:
             loss, correct = self._updater.apply(measured, lr, where)
         else:
@@ -101,21 +100,17 @@ class Stepper:
         self._net.end_step()
         return loss, int(correct)
 
-    def _backward(self, pixels: Tensor, labels: Tensor) -> Tensor:
+    def _backward(self, batch: TrainBatch) -> Tensor:
         """Add a micro-batch's share of the gradient; returns (its share of the mean loss, how many were right)."""
-        images = self._data.preprocess(pixels)
-        # The images' order decides every layer's. Weights keep theirs, so that checkpoints and selection see plain memory.
-        order = torch.channels_last if self._settings.channels_last else torch.contiguous_format
-        with autocast(self._device, self._precision):
-            logits = self._forward(images.contiguous(memory_format=order)).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self._settings.label_smoothing)
-        if self._teacher is not None:
-            loss = self._teacher(loss, logits, images, self._precision)
+        loss, right = batch.loss(self._network, self._lesson)
         penalty = self._net.penalty()
-        share = (loss if penalty is None else loss + penalty) / self._settings.accumulate
+        share = (loss if penalty is None else loss + penalty) / batch.parts
         torch.autograd.backward(share)  # processes average their gradients; of the loss we take the mean ourselves
-        correct = (logits.detach().argmax(1) == labels).sum()
-        return torch.stack([share.detach() / self._world.size, correct])
+        return torch.stack([share.detach() / self._world.size, right])
+
+    def _network(self, *inputs: Tensor) -> Tensor:
+        with autocast(self._device, self._precision):
+            return self._forward(*inputs).float()
 
     def _drawing(self, stream: str, step: int) -> torch.Generator:
         return self._generator.manual_seed(derived_seed(self._seed, stream, step))

@@ -32,8 +32,8 @@ def _what(described: dict[str, Any]) -> str:
     settings = described.get("settings") or {}
     named = [settings[table]["name"] for table in ("model", "method") if isinstance(settings.get(table), dict)]
     words = [*named, *([f"seed {settings['seed']}"] if "seed" in settings else [])]
-    accuracy = (described.get("record") or {}).get("accuracy")
-    return " ".join([*words, *([f"{accuracy:.2%}"] if isinstance(accuracy, float) else [])])
+    measured = text.recorded(described.get("record") or {})
+    return " ".join([*words, *([measured] if measured else [])])
 
 
 def _read(path: Path) -> dict[str, Any]:

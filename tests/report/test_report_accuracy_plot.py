@@ -126,7 +126,7 @@ def test_networks_that_are_no_lines_are_rows(make_row, make_report):
     rows = tuple(by_format([xtreme]))
     report = make_report(rows, selected="xtreme-int8")
     assert not accuracy_plot.has_lines(rows)
-    assert plots.draw(report)[0].figure == row_plots.ACCURACY
+    assert plots.draw(report)[0].figure == row_plots.accuracy_figure(report)
     drawing = row_plots.plot_accuracy(report)
     (axes,) = drawing.axes
     labels = axes.get_yticklabels()

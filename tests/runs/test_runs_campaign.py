@@ -14,7 +14,7 @@ from tdcompress.runs.campaign import run_campaign
 from tdcompress.runs.run import run_recipe
 from tdcompress.runs.unfinished import unfinished_runs
 from tdcompress.stages import train
-from tdcompress.train import loop
+from tdcompress.train import training
 from tdcompress.train.together import share
 from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files
@@ -86,14 +86,14 @@ def test_trainings_alone_and_the_run_that_goes_on_from_them(start, tmp_path, mak
 def test_trainings_at_the_same_time_come_to_the_same_bits(start, tmp_path, monkeypatch):
     start("one", recipe("a"))
     both = threading.Barrier(2, timeout=60)
-    original = loop._Run.loop
+    original = training.Training.loop
 
     def shared(self, *arguments):  # as a step does that draws from generators of its own
         share()
         both.wait()
         return original(self, *arguments)
 
-    monkeypatch.setattr(loop._Run, "loop", shared)
+    monkeypatch.setattr(training.Training, "loop", shared)
     done, _ = start("two", recipe("a"), together=2)
     assert done.made == 2
     assert weights(tmp_path / "two") == weights(tmp_path / "one")
@@ -101,15 +101,15 @@ def test_trainings_at_the_same_time_come_to_the_same_bits(start, tmp_path, monke
 
 
 def test_trainings_on_the_fast_path_run_beside_each_other_with_the_same_bits(start, tmp_path, monkeypatch):
-    choose, original, both = loop.choose_path, loop._Run.loop, threading.Barrier(2, timeout=60)
-    monkeypatch.setattr(loop, "choose_path", lambda asked, *rest, **options: choose("fast", *rest, **options))
+    choose, original, both = training.choose_path, training.Training.loop, threading.Barrier(2, timeout=60)
+    monkeypatch.setattr(training, "choose_path", lambda asked, *rest, **options: choose("fast", *rest, **options))
     start("one", recipe("a", train__epochs=2))
 
     def together(self, *arguments):
         both.wait()
         return original(self, *arguments)
 
-    monkeypatch.setattr(loop._Run, "loop", together)
+    monkeypatch.setattr(training.Training, "loop", together)
     start("two", recipe("a", train__epochs=2), together=2)
     assert weights(tmp_path / "two") == weights(tmp_path / "one")
     records = [json.loads(path.read_text())["record"] for path in (tmp_path / "two").glob("stages/train/*/manifest.json")]
@@ -118,7 +118,7 @@ def test_trainings_on_the_fast_path_run_beside_each_other_with_the_same_bits(sta
 
 def test_trainings_of_the_reference_step_take_turns(start, tmp_path, monkeypatch):
     inside, most = [], []
-    original = loop._Run.loop
+    original = training.Training.loop
 
     def counted(self, *arguments):
         inside.append(self)
@@ -128,7 +128,7 @@ def test_trainings_of_the_reference_step_take_turns(start, tmp_path, monkeypatch
         finally:
             inside.remove(self)
 
-    monkeypatch.setattr(loop._Run, "loop", counted)
+    monkeypatch.setattr(training.Training, "loop", counted)
     start("two", recipe("a"), together=2)
     assert most == [1, 1]
 

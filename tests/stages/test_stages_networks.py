@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from tdcompress.errors import ModelError, RecipeError
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of
-from tdcompress.lineage.samples import example_inputs, plain_batches, train_samples
 from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner
 from tdcompress.recipes.source import parse_recipe
@@ -79,7 +78,7 @@ def layers(artifact):
 
 def outputs(artifact):
     with torch.inference_mode():
-        return load_network(artifact)(example_inputs(origin_of(artifact).data.load({}), 50))
+        return load_network(artifact)(*origin_of(artifact).data.task({}).examples(50))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.29, 0.5, 0.9])
@@ -153,8 +152,8 @@ def test_statistics_are_estimated_again_on_plain_training_images(runner, row):
     assert plain.pruned.key != again.pruned.key
     before, after = runner.ensure(plain.network), runner.ensure(again.network)
     origin = origin_of(after)
-    data = origin.data.load({})
-    expected, samples = load_network(before), train_samples(data, origin.seed)
+    task = origin.data.task({})
+    expected, samples = load_network(before), task.train_set(origin.seed)
     recalibrate(expected, [samples.preprocess(samples.pixels)])
     network, tensors = load_network(after), expected.state_dict()
     for name, value in network.state_dict().items():
@@ -163,7 +162,7 @@ def test_statistics_are_estimated_again_on_plain_training_images(runner, row):
     assert before.record["accuracy_before"] is None
     assert load_file(before.file("masks.safetensors")).keys() == load_file(after.file("masks.safetensors")).keys()
 
-    batches = [torch.cat(plain_batches(data, seed, 64, torch.device("cpu"))) for seed in (0, 0, 1)]
+    batches = [torch.cat([images for (images,) in task.plain_batches(seed, 64, torch.device("cpu"))]) for seed in (0, 0, 1)]
     assert len(batches[0]) == 64
     assert torch.equal(batches[0], batches[1])
     assert not torch.equal(batches[0], batches[2])

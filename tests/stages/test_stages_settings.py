@@ -14,7 +14,7 @@ import torch
 from tdcompress import stages
 from tdcompress.artifacts import Artifact, HashMemory, content_key, read_artifact
 from tdcompress.codec import decode, encode
-from tdcompress.data.base import Dataset, DataSettings, Images
+from tdcompress.data.images import ImageDataset, Images, ImageSettings
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import ArtifactError, DataError, RecipeError
 from tdcompress.lineage.network import load_network
@@ -318,13 +318,13 @@ def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> Non
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FolderData(DataSettings):
+class FolderData(ImageSettings):
     """A data set of one file: two images of that value."""
 
     name = "folder"
     root: str = "nowhere"
 
-    def load(self) -> Dataset:
+    def load(self) -> ImageDataset:
         images = Images(pixels=torch.full((2, 4, 4, 1), int(self._text()), dtype=torch.uint8), labels=torch.arange(2))
         digits = DATASETS["digits"]().load()
         return dataclasses.replace(digits, train=images, test=images)

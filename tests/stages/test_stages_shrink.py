@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 
 from tdcompress.errors import InterruptedRun, RecipeError
-from tdcompress.lineage.measure import measured_accuracy
 from tdcompress.lineage.network import load_network, new_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.pipeline import Runner
@@ -102,7 +101,7 @@ def test_a_shrunk_network_trains_on_as_a_stage_of_its_own(runner):
     assert tuned.record["accuracy"] > shrunk.record["accuracy"] + 0.2  # this one was never trained before
     network = load_network(tuned)  # from the plain constructor and kept_channels.json
     assert [network.state_dict()[name].shape[0] for name in WEIGHTS] == [4, 7, 7, 7]
-    assert measured_accuracy(network, origin_of(tuned).data.load({}), CPU) == tuned.record["accuracy"]
+    assert origin_of(tuned).data.task({}).measured(network, CPU) == tuned.record["accuracy"]
 
 
 def test_fine_tuning_after_shrinking_goes_on_bit_exactly_where_it_was_stopped(runner, make_recorder, tmp_path):
@@ -225,8 +224,8 @@ def test_the_methods_scores_rank_the_groups_that_it_was_trained_on(runner):
     def kept(**changes):
         (row,) = plan(runner, **{"sparsity.method": "l0", **changes}).rows
         training = row.train.settings
-        data, scores = training.data.load({}), {"conv1": torch.arange(8.0), "conv2": torch.arange(16.0)}
-        masks = make_masks(row.pruned.settings, training.method.settings, new_network(training, data), scores, data)
+        task, scores = training.data.task({}), {"conv1": torch.arange(8.0), "conv2": torch.arange(16.0)}
+        masks = make_masks(row.pruned.settings, training.method.settings, new_network(training, task), scores, task)
         return {name: masks[f"{name}.weight"].flatten(1).any(1).nonzero().ravel().tolist() for name in ("conv1", "conv2")}
 
     own = {"conv1": list(range(4, 8)), "conv2": list(range(9, 16))}

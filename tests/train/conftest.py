@@ -13,7 +13,8 @@ from tdcompress.methods.base import Method
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Slot, Targets
-from tdcompress.train.loop import TrainData, TrainResult, TrainSettings, train
+from tdcompress.tasks.images import TrainData
+from tdcompress.train.loop import TrainResult, TrainSettings, train
 from tdcompress.train.optim import OptimizerSettings
 
 CPU = torch.device("cpu")

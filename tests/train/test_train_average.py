@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tdcompress.errors import InterruptedRun
+from tdcompress.tasks.images import accuracy
 from tdcompress.train.average import Averaging, RunningAverage
-from tdcompress.train.evaluate import accuracy
 from tdcompress.train.loop import TrainingProgress, TrainSettings
 
 

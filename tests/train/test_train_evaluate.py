@@ -6,8 +6,8 @@ from torch import nn
 
 from tdcompress.errors import VerificationError
 from tdcompress.seeds import derived_seed
-from tdcompress.train.evaluate import accuracy
-from tdcompress.train.samples import TrainData, epoch_order
+from tdcompress.tasks.images import TrainData, accuracy
+from tdcompress.train.samples import epoch_order
 
 CPU = torch.device("cpu")
 

@@ -19,11 +19,11 @@ from tdcompress.models.initialise import glorot_normal
 from tdcompress.models.preactivation import PreActivationResNet
 from tdcompress.shrinking.groups import unit_groups
 from tdcompress.sparsity.units import Slot, Targets, prunable_weights
+from tdcompress.tasks.images import first_sides
 from tdcompress.train.fast import program
 from tdcompress.train.fast.support import layout_of, why_not
 from tdcompress.train.loop import train
 from tdcompress.train.optim import OptimizerSettings
-from tdcompress.train.samples import first_sides
 from tdcompress.train.together import alone, own_stream
 
 METHODS = {

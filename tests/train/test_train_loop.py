@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from tdcompress.errors import UserError
+from tdcompress.tasks.images import first_sides
 from tdcompress.train.loop import TrainingProgress, TrainSettings, train
 from tdcompress.train.optim import LrSchedule
-from tdcompress.train.samples import first_sides
 
 
 def test_it_learns_and_tells_every_epoch(small, tmp_path: Path) -> None:

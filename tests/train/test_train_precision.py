@@ -12,6 +12,7 @@ from tdcompress.errors import InterruptedRun
 from tdcompress.limits import available_cores, usable_cores
 from tdcompress.processor import Processor
 from tdcompress.train import checkpoint, manner
+from tdcompress.train.distributed import World
 from tdcompress.train.precision import native_bfloat16, settle_precision, step_seconds
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.threads import computing_with, settle_threads
@@ -84,11 +85,11 @@ def test_flags_of_another_architecture_do_not_count() -> None:
 
 
 def test_trying_a_step_leaves_the_network_as_it_was(small) -> None:
-    net, data = small.conv_net(), small.images(32)
+    net, batch = small.conv_net(), small.images(32).first(TrainSettings(batch_size=16), World())
     before = {name: value.clone() for name, value in net.model.state_dict().items()}
     net.model.eval()
     for precision in ("float32", "bfloat16"):
-        assert step_seconds(net.model, data, 16, device=CPU, channels_last=True, precision=precision) > 0
+        assert step_seconds(net.model, batch, device=CPU, precision=precision) > 0
     assert all(torch.equal(value, before[name]) for name, value in net.model.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
     assert not any(module.training for module in net.model.modules())

@@ -10,7 +10,8 @@ from tdcompress.errors import TrainingError
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Targets
-from tdcompress.train.loop import TrainData, TrainingProgress, TrainSettings, train
+from tdcompress.tasks.images import TrainData
+from tdcompress.train.loop import TrainingProgress, TrainSettings, train
 
 
 def test_one_step_by_hand(small, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tdcompress.errors import TrainingError
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
 from tdcompress.train.average import RunningAverage
-from tdcompress.train.distill import Teacher
+from tdcompress.train.data import Loader
+from tdcompress.train.distill import Lesson
 from tdcompress.train.evaluate import Precision
 from tdcompress.train.fast.drop import Unsupported, dropping_of
 from tdcompress.train.fast.graph import CapturedStep, Direct
@@ -21,7 +22,6 @@ from tdcompress.train.fast.program import DeviceState, StepProgram
 from tdcompress.train.fast.support import PREFIX, layout_of
 from tdcompress.train.fast.tables import Course, EpochTable
 from tdcompress.train.fast.update import UpdateRule
-from tdcompress.train.samples import TrainData
 from tdcompress.train.settings import TrainSettings
 
 Mode = Literal["direct", "graph", "compiled"]
@@ -33,7 +33,7 @@ class FastPath:
 
     Args:
         net: the network and its method, on ``device``, as the last checkpoint has them.
-        data: training samples, there too.
+        loader: of batches that the device can take by itself: it has a table.
         settings: the recipe's [train].
         optimizer: its momentum is taken up.
         average: of the weights; it is taken up too, and brought back.
@@ -42,13 +42,13 @@ class FastPath:
         device: of everything.
         lr: step -> learning rate.
         mode: how a step is run.
-        teacher: what the network also learns from, or None.
+        lesson: what the network also learns from, or None.
     """
 
     def __init__(
         self,
         net: SparseNet,
-        data: TrainData,
+        loader: Loader,
         settings: TrainSettings,
         optimizer: torch.optim.Optimizer,
         average: RunningAverage,
@@ -58,21 +58,22 @@ class FastPath:
         device: torch.device,
         lr: Callable[[int], float],
         mode: Mode,
-        teacher: Teacher | None = None,
+        lesson: Lesson | None = None,
     ) -> None:
         self._net, self._settings, self._optimizer, self._average = net, settings, optimizer, average
         self._seed, self._device = seed, device
         self._layout = layout_of(net)
         dropping = dropping_of(net.method, self._layout, device)
+        table = loader.table
         assert not isinstance(dropping, Unsupported), dropping.reason
+        assert table is not None, "these batches have no table"
         self._course = Course(
             method=net.method,
             dropping=dropping,
             lr=lr,
             average=lambda step: average.weight(step + 1),
-            samples=len(data),
-            batch=settings.batch_size,
-            seed=seed,
+            order=table.order,
+            steps=loader.steps_per_epoch,
         )
         self._next = (0, self._course.table(0))
         self._state = self._taken_up()
@@ -80,15 +81,14 @@ class FastPath:
             network=_skeleton(net.model),
             layout=self._layout,
             dropping=dropping,
-            data=data,
-            settings=settings,
+            samples=table,
             precision=precision,
             rule=UpdateRule(
                 optimizer=settings.optimizer, decayed=self._layout.decayed, l2=settings.l2, clip_norm=settings.clip_norm
             ),
             state=self._state,
             compiled=mode == "compiled",
-            teacher=teacher,
+            lesson=lesson,
         )
         self._generators = program.generators
         self._runner = CapturedStep(program) if device.type == "cuda" and mode != "direct" else Direct(program)

@@ -5,18 +5,16 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tdcompress.train.distill import Teacher
+from tdcompress.train.data import DeviceBatches, TrainBatch
+from tdcompress.train.distill import Lesson
 from tdcompress.train.evaluate import Precision, autocast
 from tdcompress.train.fast.drop import Dropping
 from tdcompress.train.fast.layout import VectorLayout
-from tdcompress.train.fast.tables import ALPHA, AVERAGE, FROZEN, LR, ODD, EpochTable
+from tdcompress.train.fast.tables import ALPHA, AVERAGE, EPOCH, FROZEN, LR, EpochTable
 from tdcompress.train.fast.update import UpdateRule, update
-from tdcompress.train.samples import TrainData
-from tdcompress.train.settings import TrainSettings
 
 T = TypeVar("T")
 
@@ -58,13 +56,12 @@ class StepProgram:
         network: gives the forward code; its own tensors are not used, and it counts no batches.
         layout: of the vector.
         dropping: what is dropped.
-        data: training samples on the device.
-        settings: the recipe's [train].
+        samples: training samples on the device.
         precision: what the network computes in.
         rule: of the update.
         state: on the device.
         compiled: run forward, backward and update through torch.compile.
-        teacher: what the network also learns from, or None.
+        lesson: what the network also learns from, or None.
     """
 
     def __init__(
@@ -73,17 +70,16 @@ class StepProgram:
         network: nn.Module,
         layout: VectorLayout,
         dropping: Dropping,
-        data: TrainData,
-        settings: TrainSettings,
+        samples: DeviceBatches,
         precision: Precision,
         rule: UpdateRule,
         state: DeviceState,
         compiled: bool,
-        teacher: Teacher | None,
+        lesson: Lesson | None,
     ) -> None:
-        self._teacher = teacher
-        self._network, self._layout, self._dropping, self._data = network, layout, dropping, data
-        self._settings, self._rule, self.state = settings, rule, state
+        self._lesson = lesson
+        self._network, self._layout, self._dropping, self._samples = network, layout, dropping, samples
+        self._rule, self.state = rule, state
         self._precision = precision
         device = state.vector.device
         self._never = torch.zeros(layout.size, dtype=torch.bool, device=device)
@@ -96,24 +92,19 @@ class StepProgram:
         state = self.state
         now = state.table.numbers.index_select(0, state.position)[0]
         counts = state.table.counts.index_select(0, state.position)[0]
-        batch = state.table.order.index_select(0, state.position)[0]
+        chosen = state.table.order.index_select(0, state.position)[0]
         uniform = uniform_numbers(self._dropping.draws, self.generators["method"])
         dropped = self._widened(self._dropping(state.vector, uniform, counts, now[ALPHA]))
         if dropped is not None:
             zeroed = dropped & (now[FROZEN] > 0)
             state.vector.masked_fill_(zeroed, 0.0)
             state.moment.masked_fill_(zeroed, 0.0)
-        pixels, labels = self._data.pixels.index_select(0, batch), self._data.labels.index_select(0, batch)
-        if self._data.augment is not None:
-            pixels = self._data.augment(pixels, self.generators["augment"], self._data.mirrored(batch, now[ODD] > 0))
+        batch = self._samples.batch(chosen, now[EPOCH], self.generators["augment"])
         leaf = state.vector.detach().requires_grad_()
-        loss, correct = self._loss(
-            self._network, self._layout, self._data.preprocess, self._settings, self._precision, leaf, dropped, pixels, labels,
-            state.buffers, self._teacher,
-        )  # fmt: skip
+        loss, right = self._loss(self._network, self._layout, self._precision, leaf, dropped, batch, state.buffers, self._lesson)
         (gradient,) = torch.autograd.grad(loss, leaf)
         with torch.no_grad():
-            self._update(self._rule, state.vector, state.moment, gradient, loss.detach(), correct, now[LR], state.sums)
+            self._update(self._rule, state.vector, state.moment, gradient, loss.detach(), right, now[LR], state.sums)
             self._take_average(now[AVERAGE])
             state.position.add_(1)
 
@@ -142,27 +133,23 @@ def uniform_numbers(count: int, generator: torch.Generator) -> Tensor:
 def _loss(
     network: nn.Module,
     layout: VectorLayout,
-    preprocess: nn.Module,
-    settings: TrainSettings,
     precision: Precision,
     vector_P: Tensor,
     dropped_P: Tensor | None,
-    pixels: Tensor,
-    labels: Tensor,
+    batch: TrainBatch,
     buffers: dict[str, Tensor],
-    teacher: Teacher | None,
+    lesson: Lesson | None,
 ) -> tuple[Tensor, Tensor]:
-    """The mean loss of a batch, and how many samples are right."""
+    """The mean loss of a batch, and how many of its units are right."""
     effective_P = vector_P if dropped_P is None else vector_P.masked_fill(dropped_P, 0.0)
     params = layout.views(effective_P, torch.bfloat16 if precision == "bfloat16" else None)
-    order = torch.channels_last if settings.channels_last else torch.contiguous_format
-    images = preprocess(pixels).contiguous(memory_format=order)
-    with autocast(vector_P.device, precision):
-        logits = functional_call(network, {**params, **buffers}, (images,)).float()
-    loss = F.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
-    if teacher is not None:
-        loss = teacher(loss, logits, images, precision)
-    return loss, (logits.detach().argmax(1) == labels).sum()
+
+    def called(*inputs: Tensor) -> Tensor:
+        with autocast(vector_P.device, precision):
+            outputs: Tensor = functional_call(network, {**params, **buffers}, inputs).float()
+        return outputs
+
+    return batch.loss(called, lesson)
 
 
 def _compiled(function: Callable[..., T]) -> Callable[..., T]:

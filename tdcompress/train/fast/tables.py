@@ -8,9 +8,8 @@ from torch import Tensor
 
 from tdcompress.methods.base import Method
 from tdcompress.train.fast.drop import Dropping
-from tdcompress.train.samples import epoch_order
 
-LR, ALPHA, FROZEN, AVERAGE, ODD = range(5)  # columns of a step's numbers; the last one says that the epoch's number is odd
+LR, ALPHA, FROZEN, AVERAGE, EPOCH = range(5)  # columns of a step's numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +36,16 @@ class Course:
         dropping: gives the numbers of candidates.
         lr: step -> learning rate.
         average: step -> what its parameters weigh in the average.
-        samples: of the training set.
-        batch: of a step.
-        seed: of the order.
+        order: epoch -> the samples of its steps, int64 (S, B).
+        steps: of an epoch.
     """
 
     method: Method
     dropping: Dropping
     lr: Callable[[int], float]
     average: Callable[[int], float]
-    samples: int
-    batch: int
-    seed: int
-
-    @property
-    def steps(self) -> int:
-        """Of an epoch."""
-        return self.samples // self.batch
+    order: Callable[[int], Tensor]
+    steps: int
 
     def table(self, epoch: int) -> EpochTable:
         """All numbers of an epoch."""
@@ -61,11 +53,10 @@ class Course:
         for index in range(self.steps):
             step, moment = epoch * self.steps + index, epoch + index / self.steps
             alpha = self.method.metrics(moment).get("alpha", 0.0)
-            numbers.append([self.lr(step), alpha, float(self.method.frozen(moment)), self.average(step), epoch % 2])
+            numbers.append([self.lr(step), alpha, float(self.method.frozen(moment)), self.average(step), epoch])
             counts.append(list(self.dropping.counts(moment)))
-        order = epoch_order(self.samples, self.seed, epoch)[: self.steps * self.batch]
         return EpochTable(
             numbers=torch.tensor(numbers),
             counts=torch.tensor(counts, dtype=torch.int32).view(self.steps, -1),
-            order=order.view(self.steps, self.batch),
+            order=self.order(epoch),
         )

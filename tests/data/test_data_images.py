@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tdcompress.data.augment import Augmentation
-from tdcompress.data.base import Dataset, Images, sha256_of_images
+from tdcompress.data.images import ImageDataset, Images, sha256_of_images
 from tdcompress.data.preprocess import StandardizePerImage
 from tdcompress.errors import DataError
 
@@ -14,8 +14,8 @@ def images(count: int = 3, side: int = 4, labels: tuple[int, ...] | None = None)
     )
 
 
-def dataset(train: Images, test: Images) -> Dataset:
-    return Dataset(
+def dataset(train: Images, test: Images) -> ImageDataset:
+    return ImageDataset(
         name="d", train=train, test=test, classes=("a", "b"), preprocess=StandardizePerImage(), augmentation=Augmentation()
     )
 

@@ -1,0 +1,180 @@
+"""What a task is: one learning problem and its data, with all that stages, runs and reports have to know of either.
+
+To add one: a subclass of `LearningTask` in a file of its own and its line in `registry.py`; settings of its data, which name it
+(`tdcompress.data.base.DataSettings.task`); and networks that take its `NetworkInterface`.
+
+    recipe's [data] -> DataSettings.load() -> data  --registry-->  LearningTask(data)
+                                                                     |
+      interface     what a network has to take and give              | models: ModelSettings.build(interface)
+      train_set     batches that know their loss                     | stages train, finetune: train.loop
+      test_set      right answers while it trains                    |
+      measured      the figure of the report, in torch               | every stage that makes a network
+      examples      some real inputs                                 | units, shrink's certificate, MACs
+      exports       ONNX files, what goes with them, their measure   | stage export
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tdcompress.export.check import OnnxNetwork
+from tdcompress.models.base import NetworkInterface
+from tdcompress.records import Measure
+from tdcompress.train.data import TestSet, TrainSet
+
+CHECKED_SAMPLES = 64
+"""Real samples on which a file is compared with torch."""
+CALIBRATION_SAMPLES = 256
+"""Training samples that ranges of int8 activations come from."""
+
+NetworkInputs = tuple[Tensor, ...]
+"""What a network is called with."""
+
+Said = Callable[[int, int], None]
+"""Told (done, of how many) between batches; may raise to leave early."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportPart:
+    """One ONNX file of a network, and the real inputs that it is traced, compared and shipped with.
+
+    Attributes:
+        file: its name, "model.onnx"; of several parts the first one carries the metadata.
+        module: what becomes the file, in eval mode on the CPU.
+        samples: inputs, each (N, ...) with up to 64 real samples; torch and onnxruntime are compared on them, and the first
+            ones are shipped with their outputs.
+        names: of the inputs. Outputs are named by what the module returns (`tdcompress.export.outputs`).
+        axes: of each input the axes that may have any length, with their names; one name is one length, of two or more in
+            ``samples``. None = the first axis of every input is the batch, and both are compared in batches of 1, 7 and 64.
+        others: inputs of other lengths, on which both are compared too.
+        calibration: more inputs, of training samples, for ranges of int8 activations.
+    """
+
+    file: str
+    module: nn.Module
+    samples: NetworkInputs
+    names: tuple[str, ...] = ("input",)
+    axes: tuple[Mapping[int, str], ...] | None = None
+    others: tuple[NetworkInputs, ...] = ()
+    calibration: Callable[[], NetworkInputs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSet:
+    """The files that a network becomes.
+
+    Attributes:
+        parts: the ONNX files; the first one is the row's own.
+        facts: what a deployer has to know to use them, as JSON-able metadata of the first file.
+        measured: the task's measure (0..1) of the files by name, under onnxruntime. ``expected`` is torch's measure of the same
+            network, None where the files' values are rounded. Raises VerificationError where both differ by more than the task
+            allows (design, rule 5).
+        extras: what else is shipped, by file name, such as a vocabulary.
+    """
+
+    parts: tuple[ExportPart, ...]
+    facts: Mapping[str, Any]
+    measured: Callable[[Mapping[str, OnnxNetwork], float | None, Said], float]
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class LearningTask(ABC):
+    """A learning problem with its data; made anew from a loaded data set, and never changed.
+
+    Attributes:
+        name: as settings of data name it.
+        measure: what every ``accuracy`` in a record is (0..1), and how people read it.
+    """
+
+    name: ClassVar[str]
+    measure: ClassVar[Measure]
+
+    @property
+    @abstractmethod
+    def interface(self) -> NetworkInterface:
+        """What a network has to take and give."""
+
+    @property
+    @abstractmethod
+    def test_samples(self) -> int:
+        """Size of the test set that the measure is taken on."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label; () where there are none."""
+        return ()
+
+    @abstractmethod
+    def train_set(self, seed: int) -> TrainSet:
+        """Training samples.
+
+        Args:
+            seed: of the training, for what is drawn once for all epochs.
+        """
+
+    @abstractmethod
+    def test_set(self) -> TestSet:
+        """Test samples, by whose right answers a training is watched."""
+
+    @abstractmethod
+    def examples(self, count: int = 2) -> NetworkInputs:
+        """NetworkInputs of ``count`` real test samples on the CPU, ready for the network: float32 (B, C, H, W) of images.
+
+        Units are found, MACs are counted and shrinking is certified with them.
+        """
+
+    @abstractmethod
+    def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
+        """NetworkInputs of training samples, not augmented, drawn without replacement; all where there are no more.
+
+        Args:
+            seed: of the training; the draw follows from it.
+            count: how many samples.
+            device: where the batches lie.
+        """
+
+    @abstractmethod
+    def measured(self, network: nn.Module, device: torch.device) -> float:
+        """The measure of a network on the test set, in float32, 0..1.
+
+        Args:
+            network: as it is deployed: one that `interface` describes, or a smaller one; moved to the device.
+            device: where it runs.
+
+        Raises:
+            VerificationError: an output that is not finite.
+        """
+
+    @abstractmethod
+    def loss_batches(self, size: int, device: torch.device) -> list[tuple[NetworkInputs, Tensor]]:
+        """The test set as (inputs, targets), floating-point inputs in float64: for derivatives of the loss.
+
+        Args:
+            size: samples of a batch.
+            device: where they lie.
+        """
+
+    @abstractmethod
+    def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch, summed over its units.
+
+        Args:
+            outputs: of the network.
+            targets: of `loss_batches`.
+        """
+
+    @abstractmethod
+    def exports(self, network: nn.Module, *, pixels: bool) -> ExportSet:
+        """The ONNX files of a network.
+
+        Args:
+            network: in eval mode on the CPU.
+            pixels: the recipe's ``export.input = "uint8"``: preprocessing goes into the file.
+
+        Raises:
+            UserError: this task cannot export so.
+        """

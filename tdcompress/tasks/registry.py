@@ -1,0 +1,10 @@
+"""The tasks that settings of data can name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tdcompress.tasks.base import LearningTask
+from tdcompress.tasks.classification import Classification
+
+TASKS: Mapping[str, Callable[[Any], LearningTask]] = {task.name: task for task in (Classification,)}
+"""A task's name -> the task of a loaded data set of its kind."""
