@@ -7,7 +7,8 @@ from tdcompress.report import text
 from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
 from tdcompress.report.tables import selected_row
 
-# The share spoken of is the largest one at which some network stays within this of the dense one.
+# The share spoken of is the largest one at which some network stays within this of the dense one; where none does at any share,
+# of the best pruned one: the smallest share would only show how badly it begins.
 HEADLINE_DROP = 0.02
 _NAMES_AT_MOST = 6
 
@@ -31,36 +32,36 @@ def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple
     at = _telling_share(series, dense)
     if at is None:
         return (f"Nothing was pruned; the dense network has {text.figure(dense, measure)}.",)
-    share, within = at
+    share, from_dense = at
     found = [(line, mean_accuracy(there)) for line in series if (there := _rows_at(line, share))]
     found.sort(key=lambda item: -item[1])
     if len(found) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
         found = [*found[: _NAMES_AT_MOST - 1], found[-1]]
     names = ", ".join(f"{line.label} {text.figure(accuracy, measure)}" for line, accuracy in found)
-    rule = (
-        f"is the largest share here at which a network loses at most {_points(HEADLINE_DROP, measure)}"
-        if within
-        else f"is the smallest share here, and every network loses more than {_points(HEADLINE_DROP, measure)}"
-    )
+    drop = _points(HEADLINE_DROP, measure)
+    rule = f"{text.short_percent(share)} is the largest share here at which a network "
+    if from_dense:
+        rule += f"loses at most {drop}"
+    else:
+        rule = f"Every pruned network here loses more than {drop}. {rule}has at most {drop} less than the best pruned one"
     one_sample = (
         f"; one of the {test_samples:,} test samples is {_points(1 / test_samples, measure)}" if measure.counts_samples else ""
     )
     return (
         f"At {text.short_percent(share)} pruned: {names}; dense {text.figure(dense, measure)}.",
-        f"{text.short_percent(share)} {rule}{one_sample}.",
+        f"{rule}{one_sample}.",
     )
 
 
 def _telling_share(series: Sequence[Series], dense: float) -> tuple[float, bool] | None:
-    """The pruned share to speak of, and whether some network there is within the drop; None if nothing was pruned."""
-    shares = sorted({_key(row) for line in series for row in line.rows if _key(row) > 0})
+    """The pruned share to speak of, and whether a network is within the drop of the dense one; None if nothing was pruned."""
+    shares = {_key(row) for line in series for row in line.rows if _key(row) > 0}
     if not shares:
         return None
-    for share in reversed(shares):
-        best = max(mean_accuracy(there) for line in series if (there := _rows_at(line, share)))
-        if best >= dense - HEADLINE_DROP - 1e-9:
-            return share, True
-    return shares[0], False
+    best = {share: max(mean_accuracy(there) for line in series if (there := _rows_at(line, share))) for share in shares}
+    from_dense = max(best.values()) >= dense - HEADLINE_DROP - 1e-9
+    least = (dense if from_dense else max(best.values())) - HEADLINE_DROP - 1e-9
+    return max(share for share in shares if best[share] >= least), from_dense
 
 
 def _rows_at(line: Series, share: float) -> list[Row]:

@@ -42,7 +42,18 @@ def test_where_every_network_collapses_it_is_said(make_row, make_report):
     rows = (make_row("none", 0.9, 0.2), make_row("none", 0.5, 0.6), make_row("none", 0.0, 0.98))
     first, rule, *_ = sentences(make_report(rows))
     assert first == "At 50 % pruned: none 60.00 %; dense 98.61 %."
-    assert rule.startswith("50 % is the smallest share here, and every network loses more than 2 points;")
+    assert rule == (
+        "Every pruned network here loses more than 2 points. 50 % is the largest share here at which a network has at most "
+        "2 points less than the best pruned one; one of the 360 test samples is 0.28 points."
+    )
+
+
+def test_where_every_network_loses_a_little_more_than_allowed_the_share_is_the_one_that_a_network_holds_to(make_row, make_report):
+    held = [make_row("targeted", share, accuracy) for share, accuracy in ((0.5, 0.962), (0.9, 0.95), (0.98, 0.7))]
+    fallen = [make_row("none", share, accuracy) for share, accuracy in ((0.5, 0.964), (0.9, 0.4), (0.98, 0.1))]
+    first, rule, *_ = sentences(make_report((*fallen, *held)))
+    assert first == "At 90 % pruned: targeted (γ 0.9, α 0.66) 95.00 %, none 40.00 %; dense 98.61 %."
+    assert rule.startswith("Every pruned network here loses more than 2 points. 90 % is the largest share here")
 
 
 def test_a_long_list_keeps_the_worst(make_row, make_report):
