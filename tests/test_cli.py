@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 
+import tdcompress
 from tdcompress.cli import main
 from tdcompress.files import sha256_file
 from tdcompress.storage.csr import save_arrays
@@ -389,6 +390,12 @@ def test_trainings_alone_need_nothing_of_export_and_report(command, without, tmp
     assert done.returncode == 0, done.stderr
     done = command("run", "x.toml", env=there, cwd=tmp_path)
     assert done.stderr.startswith("tdcompress: this needs onnxscript, matplotlib, tomli_w: ")
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"tdcompress {tdcompress.__version__}\n")
 
 
 def test_the_package_is_a_command_of_a_checkout(tmp_path):

@@ -24,6 +24,12 @@ def test_every_shipped_recipe_resolves_to_rows_with_names_of_their_own(name):
     assert len(set(row_ids(experiments))) == len(experiments)
 
 
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_no_shipped_recipe_asks_every_machine_for_bfloat16(name):
+    for variant in expand_sweep(load_recipe(find_recipe(Path(name)))):
+        assert resolve(variant).train.precision in ("auto", "float32")
+
+
 def test_every_recipe_has_a_run_folder_of_its_own():
     names = [load_recipe(recipes_folder() / f"{name}.toml").name for name in shipped_recipes()]
     assert len(set(names)) == len(names)

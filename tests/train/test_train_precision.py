@@ -124,6 +124,29 @@ def test_a_training_tells_and_records_what_it_became(small, tmp_path: Path, on) 
     assert small.run(tmp_path / "slow", settings=AUTO).precision == "float32"
 
 
+def test_the_first_of_several_processes_decides_for_all(small, on, monkeypatch) -> None:
+    said = []
+
+    class Together(World):
+        def first_says(self, numbers, device):
+            said.append(numbers)
+            return said[0]
+
+    def settled(rank: int) -> manner.Manner:
+        net, world = small.conv_net(), Together(rank=rank, size=2)
+        return manner.settle(AUTO, None, net.model, small.images(16), device=CPU, world=world)
+
+    monkeypatch.setattr(manner, "settle_threads", lambda asked, begun: len(said) + 2)
+    on(ZEN4)
+    first = settled(0)
+    on(ZEN3)
+    second = settled(1)
+    assert (first.precision, first.threads) == (second.precision, second.threads) == ("bfloat16", 2)
+    assert said[1][1] == 3  # what the second process would have taken
+    assert first.notes
+    assert not second.notes
+
+
 def test_bfloat16_by_name_warns_where_it_is_emulated(small, tmp_path: Path, on, caplog) -> None:
     on(ZEN3, 2.4, 31.6)
     with caplog.at_level(logging.WARNING, logger="tdcompress"):
