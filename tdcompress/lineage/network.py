@@ -131,5 +131,5 @@ def training_targets(method: MethodSettings, model: nn.Module, task: LearningTas
     weights = prunable_weights(model, method.exclude)
     if method.granularity != "unit":
         return Targets(weights=weights)
-    groups = unit_groups(model, task.examples(), weights, scope=method.scope, unit=method.unit)
+    groups = unit_groups(model, task.examples(), weights, scope=method.scope, unit=method.unit, include=method.include)
     return Targets(weights=weights, groups=groups)

@@ -116,6 +116,7 @@ class MethodSettings(ABC):
             "layer", by "erk" (Erdos-Renyi-kernel: small layers keep more), or "global", all layers ranked together. Weights have
             all four, units the last three. None = "filter" for weights and "layer" for units, as in the papers.
         exclude: names of layers that stay dense, besides those that the model declares.
+        include: for units: names of layers whose units are dropped or gated, and pruned, although none of them could ever leave.
         l1: beta of an L1 penalty, beta * sum over prunable layers of mean |w|, which combines with any method; 0 = none.
     """
 
@@ -127,6 +128,7 @@ class MethodSettings(ABC):
     unit: Literal["whole", "filter"] = "whole"
     shares: Shares | None = None
     exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
     l1: float = 0.0
 
     def __post_init__(self) -> None:
@@ -139,6 +141,8 @@ class MethodSettings(ABC):
             raise ValueError('shares: "2:4" prunes two of every four; there is nothing to split')
         if self.granularity == "unit" and self.shares == "filter":
             raise ValueError('shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"')
+        if self.include and self.granularity != "unit":
+            raise ValueError('include: it names layers whose units are trained on; with granularity = "unit" only')
 
     @property
     def split(self) -> Shares:

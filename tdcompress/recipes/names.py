@@ -90,7 +90,7 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
 def _settings(experiment: Experiment) -> Mapping[str, Any]:
     """What a combination sets, by dotted key, without what a row's other columns tell."""
     tables = {name: encode(getattr(experiment, name)) for name in ("train", *_STEPS)}
-    tables["prune"]["exclude"] = list(experiment.pruning.exclude)
+    tables["prune"] |= {"exclude": list(experiment.pruning.exclude), "include": list(experiment.pruning.include)}
     tables |= {"data": encode(experiment.data), "distill": encode(experiment.distill) or {}}
     tables["model"] = {"init": experiment.init} if experiment.init else {}
     return {key: value for key, value in _flat(tables) if key not in _TOLD}
@@ -112,7 +112,8 @@ def _defaults(table: str, kind: type) -> dict[str, Any]:
 
 
 # A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
-_OFF = {key: value for table in _STEPS for key, value in _defaults(table, TABLES[table]).items()} | {"prune.exclude": []}
+_LAYERS = ("prune.exclude", "prune.include")  # lists of names, which have words of their own
+_OFF = {key: value for table in _STEPS for key, value in _defaults(table, TABLES[table]).items()} | {key: [] for key in _LAYERS}
 # Numbers that are 0 where a recipe asks for nothing; a row's name does not speak of them then.
 _ZERO = {
     key
@@ -150,14 +151,15 @@ def _traits(experiment: Experiment, varying: Mapping[str, Any]) -> dict[str, Any
     """What can tell rows of one method apart, besides the pruned share; a key that has no words of its own is a trait by name."""
     pruning, method, finetune = experiment.pruning, experiment.method, experiment.finetune
     matched = method.name == "none" or method.granularity == pruning.granularity
-    steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in _STEPS and key != "prune.exclude"}
+    steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in _STEPS and key not in _LAYERS}
     return {
         "granularity": pruning.granularity,
         "trained on": "" if matched else f"on-{plural(method.granularity)}",
         "scope": pruning.scope,
         "unit": pruning.unit,
         "pruned by": f"by-{pruning.shares}" if pruning.shares != experiment.prune.usual_shares(method) else "",
-        "exclude": _spared(pruning.exclude),
+        "exclude": _named("without", pruning.exclude),
+        "include": _named("with", pruning.include),
         **steps,
         "evaluation": pruning.evaluation,
         "model": experiment.model_name,
@@ -176,10 +178,10 @@ def _trait(key: str) -> str:
     return last if table in ("data", "model", "train", "prune") else f"{table}-{last}"
 
 
-def _spared(exclude: Sequence[str]) -> str:
-    """Layers that stay dense, in a row's name: by name where these are short."""
-    names = "-".join(exclude)
-    return "" if not exclude else f"without-{names}" if len(names) <= 40 else f"without-{len(exclude)}-layers"
+def _named(word: str, layers: Sequence[str]) -> str:
+    """Layers in a row's name, by name where these are short: "without-conv1"."""
+    names = "-".join(layers)
+    return "" if not layers else f"{word}-{names}" if len(names) <= 40 else f"{word}-{len(layers)}-layers"
 
 
 def _word(key: str, value: Any) -> str:

@@ -9,6 +9,7 @@ from tdcompress.bench.backends import create_backend
 from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.network import new_network
+from tdcompress.methods.base import MethodSettings
 from tdcompress.pipeline import Task
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.plan import Places, RowPlan, RunPlan
@@ -83,19 +84,23 @@ def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:
 
 
 def _check_units(recipe: Recipe, tasks: Sequence[Task], places: Places) -> None:
-    """Find the units of each pruning that prunes others than its training dropped; those the training itself finds at once."""
-    asked: dict[str, tuple[prune.Settings, train.Settings]] = {}
+    """Find the units of each pruning and of its training, before the first training rather than at the last one's beginning."""
+    asked: dict[str, tuple[train.Settings, prune.Settings | MethodSettings]] = {}
     for task in tasks:
-        pruning, training = task.settings, task.inputs["train"].settings
-        if pruning.granularity == "unit":
-            what = (training.model, training.data, pruning.scope, pruning.unit, pruning.exclude, pruning.include)
-            asked.setdefault(repr(what), (pruning, training))
-    for pruning, training in asked.values():
+        training: train.Settings = task.inputs["train"].settings
+        for units in (training.method.settings, task.settings):
+            if units.granularity == "unit":
+                what = (training.model, training.data, units.scope, units.unit, units.exclude, units.include)
+                asked.setdefault(repr(what), (training, units))
+    for training, units in asked.values():
         learning = training.data.task(places)
         model = new_network(training, learning)
-        weights = prunable_weights(model, pruning.exclude)
         try:
-            find_units(model, learning.examples(), weights, scope=pruning.scope, unit=pruning.unit, include=pruning.include)
+            weights = prunable_weights(model, units.exclude)
+            find_units(model, learning.examples(), weights, scope=units.scope, unit=units.unit, include=units.include)
         except UserError as error:
-            key = "prune.include" if str(error).startswith("include = ") else "prune.granularity"
+            said = str(error).split(" = ")[0]
+            key = said if said in ("exclude", "include") else "granularity"
+            taken_over = getattr(units, key) == getattr(training.method.settings, key)
+            key = f"{'sparsity' if taken_over else 'prune'}.{key}"
             raise recipe.source.error(key, f"{key}: {error}") from None

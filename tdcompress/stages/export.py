@@ -280,9 +280,7 @@ def calibration_of(part: ExportPart) -> np.ndarray:
     """
     inputs = part.calibration()
     if len(inputs) > 1:
-        raise UserError(
-            f'export.values: "int8" is for files of one input, and {part.file} has {len(inputs)}; choose another'
-        )
+        raise UserError(f'export.values: "int8" is for files of one input, and {part.file} has {len(inputs)}; choose another')
     return inputs[0].numpy()
 
 

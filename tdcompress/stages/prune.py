@@ -94,8 +94,9 @@ class PruneTable(Share):
         shares: how the fraction is split, see [sparsity]; None = the training's where it is of the same granularity, else
             "filter" for weights and "layer" for units.
         exclude: names of layers that stay dense, besides those that the model declares; None = the training's.
-        include: for units: names of layers to prune although no unit of theirs could ever leave. What the network returns stays
-            whole by default, and so do streams that nothing can narrow: zeros there cost accuracy and save nothing.
+        include: for units: names of layers to prune although no unit of theirs could ever leave; None = the training's. What the
+            network returns stays whole by default, and so do streams that nothing can narrow: zeros there cost accuracy and save
+            nothing.
     """
 
     granularity: Granularity | None = None
@@ -103,7 +104,7 @@ class PruneTable(Share):
     unit: Literal["whole", "filter"] | None = None
     shares: Shares | None = None
     exclude: tuple[str, ...] | None = None
-    include: tuple[str, ...] = ()
+    include: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,8 +113,10 @@ class PruneTable(Share):
 
     def after(self, method: MethodSettings) -> Settings:
         """With what is left open as in the training."""
-        left_open = [name for name in ("granularity", "scope", "unit", "exclude") if getattr(self, name) is None]
+        left_open = [name for name in ("granularity", "scope", "unit", "exclude", "include") if getattr(self, name) is None]
         taken = {name: getattr(method, name) for name in left_open}
+        if self.granularity not in (None, "unit") and "include" in taken:  # the training's are of units
+            taken["include"] = ()
         return Settings(**(shallow(self) | taken | {"shares": self.shares or self.usual_shares(method)}))
 
     def usual_shares(self, method: MethodSettings) -> Shares:

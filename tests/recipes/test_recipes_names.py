@@ -64,6 +64,13 @@ def test_lists_switches_and_excluded_layers() -> None:
     assert differences(rows)[1]["prune.exclude"] == ["conv2"]
 
 
+def test_included_layers_are_named_whoever_includes_them() -> None:
+    unit = '[[sweep.case]]\n"sparsity.granularity" = "unit"\n'
+    rows = experiments(f'{unit}{unit}"sparsity.include" = ["conv2"]\n{unit}"prune.include" = ["conv3"]\n')
+    assert row_ids(rows) == ["none-0.5", "none-with-conv2-0.5", "none-with-conv3-0.5"]
+    assert [found.get("prune.include") for found in differences(rows)] == [None, ["conv2"], ["conv3"]]
+
+
 def test_differences_leave_out_steps_that_are_not_taken_and_what_a_row_says_of_its_fine_tuning() -> None:
     rows = experiments(
         '[[sweep.case]]\n"prune.granularity" = "unit"\n'

@@ -45,14 +45,23 @@ def refused(run_text, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"bench.backend": ["onnxruntime", "quantum"]}, "--set bench.backend: bench.backend: backend 'quantum' is unknown"),
-        ({"bench.provider": "NoneExecutionProvider"}, "--set bench.provider: bench.provider: onnxruntime .* has no provider"),
-        ({"bench.threads": [usable_cores() + 1]}, "--set bench.threads: bench.threads: threads is"),
+        ({"bench.backend": ["onnxruntime", "quantum"]}, "--set bench.backend: backend 'quantum' is unknown"),
+        ({"bench.provider": "NoneExecutionProvider"}, "--set bench.provider: onnxruntime .* has no provider"),
+        ({"bench.threads": [usable_cores() + 1]}, "--set bench.threads: threads is"),
         (
             {"prune.granularity": "unit", "prune.include": ["conv9"]},
-            "--set prune.include: prune.include: include = 'conv9' names no prunable layer of DigitsCnn; it has conv",
+            "--set prune.include: include = 'conv9' names no prunable layer of DigitsCnn; it has conv",
+        ),
+        (
+            {"sparsity.granularity": "unit", "sparsity.include": ["conv9"]},
+            "--set sparsity.include: include = 'conv9' names no prunable layer of DigitsCnn; it has conv",
+        ),
+        (
+            {"sparsity.granularity": "unit", "sparsity.include": ["conv9"], "prune.include": []},
+            "--set sparsity.include: include = 'conv9' names no prunable layer of DigitsCnn",
         ),
         ({"prune.include": ["conv2"]}, "prune.include: it names layers whose units are pruned"),
+        ({"sparsity.include": ["conv2"]}, "sparsity.include: it names layers whose units are trained on"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_any_stage(refused, changes, said):

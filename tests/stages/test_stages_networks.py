@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tdcompress.errors import ModelError, RecipeError
-from tdcompress.lineage.network import load_network
+from tdcompress.lineage.network import load_network, new_network, training_targets
 from tdcompress.lineage.origin import origin_of
 from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner
@@ -406,10 +406,10 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 
 GOLDEN = {
-    "train": "f651894a695a9e4d",
-    "prune": "5ae664d990ab4c97",
-    "store": "9982aa99cb51dc41",
-    "export": "86b1c522ff6cb0b4",
+    "train": "2d60cd444b7ca680",
+    "prune": "8504bf7efc511f37",
+    "store": "236317fbea385bbd",
+    "export": "50423ecea9f4d04e",
 }
 
 
@@ -473,3 +473,28 @@ def test_layers_that_are_included_are_asked_for_as_units(runner, row, monkeypatc
     monkeypatch.setattr(prune, "find_units", lambda *args, include, **rest: given.append(include) or find_units(*args, **rest))
     assert layers(runner.ensure(plain.pruned)) == layers(runner.ensure(asked.pruned))  # its units can leave in any case
     assert given == [(), ("conv2",)]
+
+
+def test_the_trainings_include_holds_unless_pruning_has_its_own_or_prunes_weights(row):
+    changes = {**UNITS, "sparsity.gamma": 0.5, "sparsity.include": ["conv2"]}
+
+    def included(**more):
+        return row("targeted", "fraction = 0.5", **changes, **more).pruned.settings.include
+
+    assert included() == ("conv2",)
+    assert included(**{"prune.include": ["conv3"]}) == ("conv3",)
+    assert included(**{"prune.include": []}) == included(**{"prune.granularity": "weight"}) == ()
+
+
+def test_a_training_drops_units_that_could_never_leave_where_it_includes_their_layer(runner):
+    """Shortcuts that pad their channels keep all that is written into the stream."""
+    text = RECIPE.format(method="targeted", prune="fraction = 0.5")
+    text = text.replace('name = "digits_cnn"\nwidth = 8\nhidden = 16', 'name = "cifar_resnet20"\nshortcut = "pad"')
+    found = []
+    for include in ([], ["stages.0.0.conv2"]):
+        recipe = parse_recipe(text, "padded.toml", {**UNITS, "sparsity.include": include})
+        training = plan_run(recipe, runner.store.hashes).rows[0].train.settings
+        data = training.data.load({})
+        targets = training_targets(training.method.settings, new_network(training, data), data)
+        found.append({group.name for group in targets.groups})
+    assert found[1] - found[0] == {"stages.0.0.conv2"}

@@ -72,7 +72,7 @@ USED_BY = {
     "bench": {"bench"},
     "analyse": {"analyse"},
     # what [prune] takes over from the training
-    **{f"sparsity.{key}": {"train", "prune", "analyse"} for key in ("scope", "unit", "shares", "exclude")},
+    **{f"sparsity.{key}": {"train", "prune", "analyse"} for key in ("scope", "unit", "shares", "exclude", "include")},
 }
 # These cannot be changed alone: another key has to go, or another stage comes.
 NOT_ALONE = {
