@@ -15,6 +15,7 @@ from onnx import helper
 import tdcompress
 from tdcompress.cli import main
 from tdcompress.files import sha256_file
+from tdcompress.recipes.shipped import shipped_recipes
 from tdcompress.storage.csr import save_arrays
 
 RECIPE = """
@@ -136,6 +137,13 @@ def test_bad_sets(refused, tmp_path, text, said):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "artifacts"] == []
 
 
+def test_a_misspelt_key_of_a_swept_method_is_told_the_nearest_of_any_method(refused, tmp_path):
+    case = '[[sweep.case]]\n"sparsity.method" = '
+    (tmp_path / "r.toml").write_text(f'{RECIPE}{case}"none"\n{case}"targeted"\n"sparsity.gamma" = 0.5\n')
+    said = refused("run", "r.toml", "--set", "sparsity.gamm=0.25")
+    assert said.startswith("--set sparsity.gamm: unknown key; did you mean 'gamma'? (valid: granularity, ")
+
+
 def test_bad_recipes_name_the_line(refused, tmp_path):
     (tmp_path / "r.toml").write_text(RECIPE.replace("fraction", "fracton"))
     assert refused("run", "r.toml").startswith("r.toml, line 10: prune.fracton: unknown key; did you mean 'fraction'?")
@@ -207,6 +215,19 @@ def test_recipes_are_listed_and_copied(call, tmp_path):
     assert code == 0
     assert any(line.startswith("digits ") and "no download" in line for line in out.splitlines())
     assert call("recipes", "--copy", "digits")[:2] == (0, f"wrote {tmp_path / 'digits.toml'}\n")
+
+
+def test_recipes_fold_into_the_width_of_a_pipe_that_columns_tells_and_the_demo_comes_first(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 60
+    rows = [line for line in out.splitlines() if line.strip() and not set(line) <= set(" ━─")]
+    assert rows[0].split() == ["recipe", "what"]
+    assert rows[1].startswith("digits ")
+    known = shipped_recipes()
+    words = sorted(word for name, what in known.items() for word in (name, *what.split()))
+    assert sorted(word for line in rows[1:] for word in line.split()) == words  # none is cut
 
 
 def test_status_of_runs_and_stages(call, copied):
