@@ -152,8 +152,15 @@ def _fits(value: Any, kind: Any) -> bool:
         return callable(value)
     if kind in (int, float):
         number = isinstance(value, numbers.Integral if kind is int else numbers.Real) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and _is_finite(value)
     return isinstance(value, origin or kind)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _names_a_file(path: "str | os.PathLike[str]") -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import shlex
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from tdcompress import __version__
 from tdcompress.commands.registry import COMMANDS
 from tdcompress.commands.shared import print_error
-from tdcompress.errors import OtherProcessError, TdcompressError
+from tdcompress.errors import OtherProcessError, TdcompressError, UserError, of_system
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,12 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name from a file may have letters that this one, on Windows say, has not
             stream.reconfigure(errors="replace")
-    args = make_parser().parse_args(argv)
-    args.began = began
-    args.command = shlex.join(["tdcompress", *(sys.argv[1:] if argv is None else argv)])
+    given = sys.argv[1:] if argv is None else argv
+    if any(not word or re.fullmatch(r"--[a-z-]+=", word) for word in given):  # Path("") would be the current folder
+        print_error("an argument is empty; is a variable of the shell not set?")
+        return UserError.exit_code
     # Where other processes want the cores too, OpenMP threads that spin while they wait make training ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        args = make_parser().parse_args(given)
+        args.began = began
+        args.command = shlex.join(["tdcompress", *given])
         args.verb(args)
     except OtherProcessError as error:
         return error.exit_code  # the other one says what it was
@@ -43,9 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
-    except OSError as error:  # a full disk, a folder that may not be written
-        print_error(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        return 1
+    except OSError as error:  # a full disk, a name that is too long
+        refused = of_system(error)
+        print_error(str(refused))
+        return refused.exit_code
     return 0
 
 

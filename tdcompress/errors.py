@@ -4,6 +4,7 @@ A message is one line that says what is wrong, where (file, field, layer) and wh
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -85,6 +86,15 @@ class UnfinishedRun(TdcompressError):
     """The time that was given is over; the state was saved. Exit code 75: run the same command again."""
 
     exit_code = 75
+
+
+_WRONG_PATHS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EACCES, errno.ELOOP}
+
+
+def of_system(error: OSError) -> TdcompressError:
+    """What the system refused, in one line: a ``UserError`` where a path was given wrongly, else a fault such as a full disk."""
+    kind = UserError if error.errno in _WRONG_PATHS else TdcompressError
+    return kind(f"{error.filename or 'input or output'}: {error.strerror or error}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -98,35 +98,24 @@ def _by_reason(what: str, kept: Mapping[str, str]) -> Iterator[str]:
         yield f"{what} because {reason}: {', '.join(names[:3])}" + " ..." * (len(names) > 3)
 
 
-def engine_layers(path: Path, shapes: Sequence[str], *, external_data: bool = False) -> tuple[LayerRecord, ...]:
+def engine_layers(path: Path, shapes: Sequence[Sequence[int]], *, external_data: bool = False) -> tuple[LayerRecord, ...]:
     """What the sparse engine would do with each layer of a file.
 
     Args:
         path: the file.
-        shapes: of its inputs in turn, such as "1x3x224x224", if the file leaves other sizes than the batch open.
+        shapes: of its inputs in turn, if the file leaves other sizes than the batch open.
         external_data: accept weights in files beside it.
 
     Raises:
-        UserError: a shape that is none, or does not fit; ModelError, UnsupportedError: as the engine does.
+        UserError: a shape that does not fit; ModelError, UnsupportedError: as the engine does.
     """
     session = Session(path, external_data=external_data)
     if shapes:
         names = [value.name for value in session.get_inputs()]
         if len(shapes) != len(names):
-            raise UserError(f"--shape {' '.join(shapes)}: give one like 1x3x224x224 for each of {', '.join(names)}")
-        session.plan(dict(zip(names, read_shapes(shapes), strict=True)))
+            raise UserError(f"--shape: {len(shapes)} given; give one like 1x3x224x224 for each of {', '.join(names)}")
+        session.plan(dict(zip(names, shapes, strict=True)))
     return session.layers()
-
-
-def read_shapes(shapes: Sequence[str]) -> list[list[int]]:
-    """Shapes such as "1x3x224x224", as ``--shape`` has them.
-
-    Raises:
-        UserError: one that is none.
-    """
-    if not all(part.isdecimal() for shape in shapes for part in shape.split("x")):
-        raise UserError(f"--shape {' '.join(shapes)}: give one like 1x3x224x224 for each input")
-    return [[int(part) for part in shape.split("x")] for shape in shapes]
 
 
 def engine_table(path: Path, layers: Sequence[LayerRecord]) -> Table:

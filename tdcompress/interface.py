@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tdcompress.arguments import checked
 from tdcompress.console import StageConsole, make_console
-from tdcompress.errors import ArgumentError, ModelError, TdcompressError, UnsupportedError, one_line
+from tdcompress.errors import ArgumentError, ModelError, UnsupportedError, of_system, one_line
 from tdcompress.files import StrPath
 from tdcompress.methods.base import Granularity
 from tdcompress.methods.wrapper import SparseNet
@@ -260,4 +260,4 @@ def run(
                 waiting=watcher.waiting if wait else None,
             ).report
     except OSError as error:  # a full disk, a folder that may not be written
-        raise TdcompressError(f"{error.filename or 'input or output'}: {error.strerror or error}") from error
+        raise of_system(error) from error

@@ -1,6 +1,7 @@
 """``tdcompress artifacts``: what is there, and how it travels between machines."""
 
 import argparse
+import math
 import re
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def size(text: str) -> int:
         argparse.ArgumentTypeError: not a size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
-    if found is None or found[2] not in _UNITS:
+    if found is None or found[2] not in _UNITS or not math.isfinite(float(found[1]) * _UNITS[found[2]]):
         raise argparse.ArgumentTypeError(f"{text!r} is no size, such as 16MB or 16MiB")
     return int(float(found[1]) * _UNITS[found[2]])
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb
+from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb, shape
 from tdcompress.errors import UserError
 
 
@@ -24,18 +24,6 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured")
     add_external_data(sub)
     add_artifacts(sub)
-
-
-def shape(text: str) -> tuple[int, ...]:
-    """The sizes of "1x3x224x224".
-
-    Raises:
-        argparse.ArgumentTypeError: not a shape.
-    """
-    parts = text.split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape, such as 1x3x224x224")
-    return tuple(map(int, parts))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_external_data, add_verb
+from tdcompress.commands.shared import Verbs, add_external_data, add_verb, shape
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -14,7 +14,7 @@ def add_parser(verbs: Verbs) -> None:
     isas = ["avx512", "avx2", "neon", "scalar"]
     sub.add_argument("--isa", choices=isas, help="of the machine that will run it; the best of this one")
     text = "of each input in turn, if the file leaves more than the batch open"
-    sub.add_argument("--shape", action="append", default=[], metavar="1x3x224x224", help=text)
+    sub.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)
     add_external_data(sub)
 
     sub = add_verb(verbs, "library", _library, "copy the engine's C library and its header, for programs without Python")
@@ -24,10 +24,8 @@ def add_parser(verbs: Verbs) -> None:
 def _compile(args: argparse.Namespace) -> None:
     """``tdcompress compile``."""
     from tdcompress.engine.compile import compile_model
-    from tdcompress.inspection import read_shapes
 
-    shapes = read_shapes(args.shape) if args.shape else None
-    done = compile_model(args.source, args.target, isa=args.isa, shapes=shapes, external_data=args.external_data)
+    done = compile_model(args.source, args.target, isa=args.isa, shapes=args.shape or None, external_data=args.external_data)
     batch = "any batch size" if done.batch is None else f"batches of {done.batch}"
     print(
         f"wrote {args.target}: {done.file_bytes:,} bytes for {done.isa}, {batch}; {done.arena_bytes:,} bytes of memory a handle"

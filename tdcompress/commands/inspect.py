@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb, print_json
+from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb, print_json, shape
 from tdcompress.errors import ModelError, UserError
 
 
@@ -15,7 +15,7 @@ def add_parser(verbs: Verbs) -> None:
     text = "engine: what it would do with each layer"
     sub.add_argument("--backend", choices=["onnxruntime", "engine"], default="onnxruntime", help=text)
     text = "engine: of each input in turn, if the file is open"
-    sub.add_argument("--shape", action="append", default=[], metavar="1x3x224x224", help=text)
+    sub.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)
     sub.add_argument("--json", action="store_true")
     add_external_data(sub)
     add_artifacts(sub)

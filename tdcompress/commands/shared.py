@@ -52,13 +52,29 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def _place(text: str) -> Path | str:
-    return text if is_url(text) else Path(text)
+    return text if is_url(text) else _folder(text)
 
 
 def _folder(text: str) -> Path:
     if is_url(text):
         raise argparse.ArgumentTypeError(f"{text}: this verb needs a folder; run, status, report and verify take object storage")
-    return Path(text)
+    path = Path(text)
+    for place in (path, *path.parents):
+        if place.is_file():
+            raise argparse.ArgumentTypeError(f"{place}: a file, not a folder")
+    return path
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """The sizes of "1x3x224x224".
+
+    Raises:
+        argparse.ArgumentTypeError: not a shape.
+    """
+    parts = text.split("x")
+    if not all(part.isdecimal() and len(part) < 19 and int(part) > 0 for part in parts):  # below 2^63
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape, such as 1x3x224x224")
+    return tuple(map(int, parts))
 
 
 def add_external_data(parser: argparse.ArgumentParser) -> None:

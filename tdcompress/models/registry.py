@@ -75,11 +75,16 @@ def instantiate(settings: ModelSettings, *, interface: NetworkInterface, seed: i
         seed: of its initial weights.
 
     Raises:
-        ModelError: data that this network cannot take.
+        ModelError: data that this network cannot take, or a network that cannot be built.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed the GPUs' too
-        return settings.build(interface)
+        try:
+            return settings.build(interface)
+        except TdcompressError:
+            raise
+        except Exception as error:  # a network that does not fit into memory, or somebody else's code
+            raise ModelError(f"model {settings.name} cannot be built for {interface}: {one_line(error)}") from error
 
 
 @checked
@@ -111,9 +116,4 @@ def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: in
         settings = kind(**options)
     except ValueError as error:
         raise UserError(f"model {name}: {error}") from error
-    try:
-        return instantiate(settings, interface=ImageClasses(classes=classes, image=image), seed=seed)
-    except TdcompressError:
-        raise
-    except Exception as error:  # a network that does not fit into memory, or somebody else's code
-        raise ModelError(f"model {name} cannot be built with {classes} classes for images {image}: {one_line(error)}") from error
+    return instantiate(settings, interface=ImageClasses(classes=classes, image=image), seed=seed)

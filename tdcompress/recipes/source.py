@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tdcompress.codec import UnknownKeyError, decode
-from tdcompress.errors import RecipeError, did_you_mean
+from tdcompress.errors import RecipeError, did_you_mean, one_line
 
 T = TypeVar("T")
 
@@ -202,8 +202,8 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{file}: not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits, and of deep nesting
+        raise RecipeError(f"{file}: not valid TOML: {one_line(error)}") from None
     lines = key_lines(text)
     source = Source(file=file, lines=lines)
     for path, value in (overrides or {}).items():
@@ -241,7 +241,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise RecipeError(f"--set {text}: write it as key=value, for example --set train.epochs=1")
     try:
         read = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # a word without quotes; a number with thousands of digits; deep nesting
         return key.strip(), value
     return key.strip(), read["value"] if len(read) == 1 else value
 
