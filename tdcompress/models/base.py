@@ -40,6 +40,9 @@ class ImageClasses(NetworkInterface):
     classes: int
     image: Image
 
+    def __str__(self) -> str:
+        return f"{self.classes} classes of images {self.image}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(ABC):
