@@ -17,6 +17,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.recipes.overrides import load_changed
 from tdcompress.recipes.shipped import find_recipe
 from tdcompress.records import Report
+from tdcompress.runs.execution import Execution
 from tdcompress.runs.run import find_device, run_recipe
 from tdcompress.shrinking import exact, optimizer_state, rebuild
 from tdcompress.shrinking.align import check_align
@@ -251,13 +252,9 @@ def run(
     loaded = load_changed(find_recipe(Path(recipe)), set)
     try:
         with StageConsole(make_console()) as watcher:
-            return run_recipe(
-                loaded,
-                root=artifacts,
-                device=find_device(device),
-                watcher=watcher,
-                replace=replace,
-                waiting=watcher.waiting if wait else None,
-            ).report
+            execution = Execution(
+                root=artifacts, device=find_device(device), watcher=watcher, waiting=watcher.waiting if wait else None
+            )
+            return run_recipe(loaded, execution, replace=replace).report
     except OSError as error:  # a full disk, a folder that may not be written
         raise of_system(error) from error

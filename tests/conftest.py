@@ -138,11 +138,12 @@ def run_text(make_recorder: Callable[[], Recorder]) -> Callable[..., Any]:
 
     def run(text: str, root: Path, changes: Mapping[str, Any] | None = None, **options: Any) -> Any:
         from tdcompress.recipes.source import parse_recipe
+        from tdcompress.runs.execution import Execution
         from tdcompress.runs.run import run_recipe
 
         watcher = make_recorder()
         recipe = parse_recipe(text, "test.toml", changes)
-        return run_recipe(recipe, root=root, device="cpu", watcher=watcher, **options), watcher
+        return run_recipe(recipe, Execution(root=root, device="cpu", watcher=watcher), **options), watcher
 
     return run
 

@@ -23,8 +23,9 @@ from tdcompress.runs.parts import REPORTING, TRAINING, require_parts
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tdcompress.console import Signals
+    from tdcompress.console import Signals, StageConsole
     from tdcompress.runs.crew import Leader
+    from tdcompress.runs.execution import Execution
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -99,6 +100,24 @@ class Work:
     signals: "Signals"
     console: "Console"
 
+    def execution(self, watcher: "StageConsole") -> "Execution":
+        """How each run is executed.
+
+        Args:
+            watcher: told about each stage, and while another process is waited for.
+        """
+        from tdcompress.runs.execution import Execution
+
+        return Execution(
+            root=self.args.artifacts,
+            device=self.device,
+            watcher=watcher,
+            should_stop=self.signals.asked,
+            crew=self.crew,
+            waiting=watcher.waiting if self.args.wait else None,
+            command=self.args.command,
+        )
+
 
 def run_all(paths: Sequence[Path], work: Work) -> None:
     """One recipe after the other; one that fails does not keep the next from running, unless several processes share the work.
@@ -137,17 +156,7 @@ def run_one(path: Path, work: Work) -> None:
     from tdcompress.runs.run import run_recipe
 
     with StageConsole(console) as watcher:
-        done = run_recipe(
-            recipe,
-            root=args.artifacts,
-            device=work.device,
-            watcher=watcher,
-            should_stop=work.signals.asked,
-            crew=work.crew,
-            replace=args.replace,
-            waiting=watcher.waiting if args.wait else None,
-            command=args.command,
-        )
+        done = run_recipe(recipe, work.execution(watcher), replace=args.replace)
     print_report(console, done.report, shrinking.tables(done.report)[:1])  # its rows; `report` shows the layers too
     said = "everything was there already; nothing was run" if not done.made else f"{done.made} stages were run"
     console.print(f"{said}. Report and files: {done.folder}/report.html, .md, .json and *.onnx", highlight=False)
@@ -161,15 +170,5 @@ def run_trainings(paths: Sequence[Path], work: Work) -> None:
     args, console = work.args, work.console
     loaded = [read_recipe(path, args.set) for path in paths]
     with StageConsole(console) as watcher:
-        done = run_campaign(
-            loaded,
-            root=args.artifacts,
-            device=work.device,
-            watcher=watcher,
-            should_stop=work.signals.asked,
-            crew=work.crew,
-            together=args.together,
-            waiting=watcher.waiting if args.wait else None,
-            command=args.command,
-        )
+        done = run_campaign(loaded, work.execution(watcher), together=args.together)
     console.print(f"all {done.trainings} trainings are done, {done.made} of them now; run without --only train to go on")

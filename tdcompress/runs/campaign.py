@@ -2,7 +2,7 @@
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +14,12 @@ from typing import NoReturn
 import torch
 
 from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError, one_line
-from tdcompress.files import StrPath
-from tdcompress.pipeline import Crew, Machine, Runner, Task, Waiting, Watcher, when_free
+from tdcompress.pipeline import Runner, Task, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.checks import check_writable
+from tdcompress.runs.execution import Execution
 from tdcompress.runs.plan import RunPlan, plan_run
-from tdcompress.runs.run import facts, refuse_processes
 from tdcompress.runs.unfinished import announce, claim_run, forget
-from tdcompress.stores.place import open_store
 from tdcompress.train.together import own_stream
 
 
@@ -33,43 +31,26 @@ class Campaign:
     made: int
 
 
-def run_campaign(
-    recipes: Sequence[Recipe],
-    *,
-    root: StrPath,
-    device: str,
-    watcher: Watcher,
-    should_stop: Callable[[], int | None] = lambda: None,
-    together: int = 1,
-    crew: Crew | None = None,
-    waiting: Waiting | None = None,
-    command: str = "train its recipes again",
-) -> Campaign:
+def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: int = 1) -> Campaign:
     """Make every training that the recipes need, in their order but teachers first; a run of a recipe then goes on from these.
 
     A recipe or a training that fails does not keep the others from being made.
 
     Args:
         recipes: as ``load_recipe`` gives them, each with a name of its own.
-        root: the artifacts folder, or "s3://bucket/prefix".
-        device: where to train.
-        watcher: told about each training, from several threads if there are several.
-        should_stop: the number of a signal that asks the process to end, or None.
+        execution: where, on what device, and who is told.
         together: trainings at the same time. What each comes to does not depend on it.
-        crew: other processes that help to train; see `tdcompress.runs.crew`.
-        waiting: told while another process has one of the runs, or makes a training of them; None = that is an error.
-        command: what starts this again, for ``tdcompress status``.
 
     Raises:
-        InterruptedRun: ``should_stop`` gave a signal; every training that ran is saved.
-        UserError: two recipes of one name; or all that failed could not be run as it is, for want of data for example.
+        InterruptedRun: ``execution.should_stop`` gave a signal; every training that ran is saved.
+        UserError: two recipes of one name; several processes that nobody leads; or all that failed could not be run as it is, for
+            want of data for example.
         TdcompressError: some failed; names each with its message. What alone was to be made and failed is raised as it is.
     """
-    refuse_processes(crew)
-    if crew is not None and together > 1:
+    if execution.crew is not None and together > 1:
         raise UserError(f"--together {together}: several processes share one training at a time")
     _refuse_one_name(recipes)
-    store = open_store(root)
+    store = execution.open_store()
     check_writable(store.root)
     failed: dict[str, TdcompressError] = {}
     planned: dict[str, list[Task]] = {}
@@ -77,7 +58,7 @@ def run_campaign(
     with ExitStack() as held:
         for name in sorted(recipe.name for recipe in recipes):  # by name, so that two campaigns do not wait for each other
             try:
-                held.enter_context(when_free(partial(claim_run, store, name), waiting, should_stop))
+                held.enter_context(when_free(partial(claim_run, store, name), execution.waiting, execution.should_stop))
             except BusyError as error:
                 failed[name] = error
         for recipe in (recipe for recipe in recipes if recipe.name not in failed):
@@ -88,20 +69,11 @@ def run_campaign(
             else:
                 places |= plan.places
                 planned[recipe.name] = trainings(plan)
-                announce(store.root, recipe.name, planned[recipe.name], command)
+                announce(store.root, recipe.name, planned[recipe.name], execution.command)
         store.hashes.save()
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
-        machine = Machine(device=device, places=places)
-        runner = Runner(
-            store=store,
-            watcher=watcher,
-            facts=facts(),
-            machine=machine,
-            should_stop=should_stop,
-            crew=crew,
-            waiting=waiting,
-        )
-        pool = _Pool(runner, torch.device(device))
+        runner = execution.runner(store, places)
+        pool = _Pool(runner, torch.device(execution.device))
         pool.run([task for task in tasks if not task.inputs], together)  # teachers are among them
         pool.run([task for task in tasks if task.inputs], together)
         store.hashes.save()

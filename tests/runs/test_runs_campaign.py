@@ -11,6 +11,7 @@ from tdcompress.errors import DataError, InterruptedRun, TdcompressError, Traini
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs import campaign
 from tdcompress.runs.campaign import run_campaign
+from tdcompress.runs.execution import Execution
 from tdcompress.runs.run import run_recipe
 from tdcompress.runs.unfinished import unfinished_runs
 from tdcompress.stages import train
@@ -60,9 +61,10 @@ def weights(root: Path) -> dict[str, bytes]:
 def start(tmp_path, make_recorder):
     """Start a campaign below a folder; returns what it came to and the watcher."""
 
-    def run(folder: str, *recipes, **options):
+    def run(folder: str, *recipes, together=1, **options):
         watcher = make_recorder()
-        return run_campaign(recipes, root=tmp_path / folder, device="cpu", watcher=watcher, **options), watcher
+        execution = Execution(root=tmp_path / folder, device="cpu", watcher=watcher, **options)
+        return run_campaign(recipes, execution, together=together), watcher
 
     return run
 
@@ -77,7 +79,7 @@ def test_trainings_alone_and_the_run_that_goes_on_from_them(start, tmp_path, mak
     assert (again.trainings, again.made, watcher.kept) == (3, 0, ["train"] * 3)
     before = weights(tmp_path / "x")
     watcher = make_recorder()
-    run_recipe(recipe("a"), root=tmp_path / "x", device="cpu", watcher=watcher)
+    run_recipe(recipe("a"), Execution(root=tmp_path / "x", device="cpu", watcher=watcher))
     assert "train" not in watcher.made
     assert "export" in watcher.made
     assert weights(tmp_path / "x") == before

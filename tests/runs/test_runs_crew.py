@@ -14,6 +14,7 @@ from tdcompress.errors import TrainingError, UserError
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs import crew
+from tdcompress.runs.execution import Execution
 from tdcompress.runs.run import run_recipe
 from tdcompress.stages import train
 
@@ -105,4 +106,4 @@ def test_a_stage_of_another_version_is_not_helped_with():
 def test_processes_that_nobody_leads_are_refused(tmp_path, monkeypatch, make_recorder):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="each of which would make the whole run"):
-        run_recipe(parse_recipe(RECIPE, "shared.toml"), root=tmp_path, device="cpu", watcher=make_recorder())
+        run_recipe(parse_recipe(RECIPE, "shared.toml"), Execution(root=tmp_path, device="cpu", watcher=make_recorder()))

@@ -68,6 +68,7 @@ def train(place, text, pause=0.0):
     """Make the trainings of a recipe, with a checkpoint after every step; returns the steps that they went on from."""
     from tdcompress.recipes.source import parse_recipe
     from tdcompress.runs import campaign
+    from tdcompress.runs.execution import Execution
     from tdcompress.stages import train as stage
     from tdcompress.train import loop
 
@@ -81,9 +82,8 @@ def train(place, text, pause=0.0):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "train", trained)
         patch.setattr("tdcompress.stores.objects.Pace", lambda: FAST)
-        campaign.run_campaign(
-            [parse_recipe(text, "small.toml")], root=place, device="cpu", watcher=Slow(pause), waiting=lambda what, seconds: None
-        )
+        execution = Execution(root=place, device="cpu", watcher=Slow(pause), waiting=lambda what, seconds: None)
+        campaign.run_campaign([parse_recipe(text, "small.toml")], execution)
     return resumed
 
 
