@@ -26,7 +26,7 @@ from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare
 from tdcompress.onnxfile.strip import undocumented
 from tdcompress.onnxfile.tensors import PACKABLE, is_parameter, zeros_in
 from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE
-from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights
+from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights, wrong_sections
 
 
 @checked
@@ -71,7 +71,7 @@ def pack_onnx(
     return report
 
 
-@graph_pass()
+@graph_pass(ensures=[wrong_sections])
 def pack_model(
     source: onnx.ModelProto, values: PackValues = "float32", prefer: Prefer = "speed", *, sparse: bool = True
 ) -> tuple[onnx.ModelProto, PackReport]:
@@ -79,7 +79,8 @@ def pack_model(
 
     Requires: a well-formed graph (`passes.malformed`); it may be packed already.
     Ensures: weights that decode bit for bit (each section is run through onnxruntime), a graph that onnxruntime optimises to the
-    same one, and what `onnx.checker` accepted of the source it accepts of the result; else the source as it is.
+    same one, and what `onnx.checker` accepted of the source it accepts of the result; else the source as it is. Every reserved
+    name is of a known section of its own graph.
 
     Args:
         source: the model.

@@ -3,13 +3,13 @@
 The checks read names and types alone, no weights, so they cost next to nothing beside a pass.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import onnx
 
-from tdcompress.errors import ModelError, VerificationError
+from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile.graphs import every_node
 
 P = ParamSpec("P")
@@ -19,17 +19,21 @@ Condition = Callable[[onnx.ModelProto], str]
 """What is not as it should be in a model, in words; "" where all is well."""
 
 
-def graph_pass(*ensures: Condition) -> Callable[[Pass[P, Given]], Pass[P, Given]]:
+def graph_pass(
+    *, requires: Sequence[Condition] = (), ensures: Sequence[Condition] = ()
+) -> Callable[[Pass[P, Given]], Pass[P, Given]]:
     """Make a function from a model to a model (alone, or first of a tuple) check what it requires and ensures.
 
-    Requires: a well-formed graph, see `malformed`.
+    Requires: a well-formed graph, see `malformed`, and the given conditions.
     Ensures: a well-formed graph of the same inputs and outputs (names and element types), and the given claims.
 
     Args:
+        requires: what has to hold of the model given, beside that.
         ensures: what the pass claims of its result.
 
     The function made raises:
         ModelError: the model given is not well-formed.
+        UnsupportedError: it is not as the pass requires.
         VerificationError: the model made is not what the pass ensures.
     """
 
@@ -41,12 +45,13 @@ def graph_pass(*ensures: Condition) -> Callable[[Pass[P, Given]], Pass[P, Given]
             problem = malformed(model)
             if problem:
                 raise ModelError(f"{name}: the graph given is malformed: {problem}; export the network again")
-            signature = _signature(model)
+            problem = _first(requires, model)
+            if problem:
+                raise UnsupportedError(f"{name}: {problem}")
+            signature = signature_of(model)
             given = change(model, *args, **kwargs)
             made = given[0] if isinstance(given, tuple) else given
-            problem = malformed(made) or _changed(signature, _signature(made))
-            for claim in ensures:
-                problem = problem or claim(made)
+            problem = malformed(made) or _changed(signature, signature_of(made)) or _first(ensures, made)
             if problem:
                 raise VerificationError(f"{name}: the graph made is not as it has to be: {problem}; nothing was written")
             return given
@@ -54,6 +59,10 @@ def graph_pass(*ensures: Condition) -> Callable[[Pass[P, Given]], Pass[P, Given]
         return run
 
     return checked
+
+
+def _first(conditions: Sequence[Condition], model: onnx.ModelProto) -> str:
+    return next((problem for condition in conditions if (problem := condition(model))), "")
 
 
 def malformed(model: onnx.ModelProto) -> str:
@@ -110,7 +119,7 @@ def _repeated(names: Iterable[str]) -> Iterator[str]:
 Signature = tuple[dict[str, int], dict[str, int]]
 
 
-def _signature(model: onnx.ModelProto) -> Signature:
+def signature_of(model: onnx.ModelProto) -> Signature:
     """Inputs that a caller has to give, and outputs: name -> element type."""
     stored = {tensor.name for tensor in model.graph.initializer} | {s.values.name for s in model.graph.sparse_initializer}
     inputs = {v.name: v.type.tensor_type.elem_type for v in model.graph.input if v.name not in stored}

@@ -12,7 +12,7 @@ from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import opset
 from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.tensors import PACKABLE, from_array, to_array
-from tdcompress.onnxfile.weights import constant_tensor
+from tdcompress.onnxfile.weights import constant_tensor, still_packed
 
 LOWEST_OPSET = 13  # Split takes its sizes as an input since then
 _LOWEST_IR = 7  # the file format that opset 13 came with
@@ -33,7 +33,7 @@ def _has_constants(model: onnx.ModelProto) -> str:
     return ""
 
 
-@graph_pass(_not_current, _has_constants)
+@graph_pass(requires=[still_packed], ensures=[_not_current, _has_constants])
 def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     """A copy with every weight as an initializer of a current file format, and how many weights were -0.0.
 
@@ -47,7 +47,7 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 
     Raises:
         ModelError: the graph is malformed, or a weight's shape and data do not fit together.
-        UnsupportedError: onnx cannot raise the operator set.
+        UnsupportedError: onnx cannot raise the operator set, or a weight is packed.
     """
     ready = with_current_opset(model)
     negative_zeros = 0
@@ -58,7 +58,7 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
     return ready, negative_zeros
 
 
-@graph_pass(_not_current)
+@graph_pass(ensures=[_not_current])
 def with_current_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of a current file format and of operator set 13 at least.
 

@@ -21,16 +21,17 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError, one_line
 from tdcompress.files import StrPath
+from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.load import in_file, load_model, save_model, serialised
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
-from tdcompress.onnxfile.passes import graph_pass
+from tdcompress.onnxfile.passes import graph_pass, signature_of
 from tdcompress.onnxfile.prepare import prepared
 from tdcompress.onnxfile.reports import Prefer, QuantiseReport, WeightRange
 from tdcompress.onnxfile.runtime import compare_outputs, open_session
 from tdcompress.onnxfile.strip import strip
 from tdcompress.onnxfile.tensors import Array
-from tdcompress.onnxfile.weights import densified, is_packed, stored_weights
+from tdcompress.onnxfile.weights import densified, is_packed, sections, stored_weights
 
 _METHODS: Mapping[str, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
@@ -81,7 +82,22 @@ def quantise_int8(
     return report
 
 
-@graph_pass()
+def _inputs_not_one(model: onnx.ModelProto) -> str:
+    count = len(signature_of(model)[0])
+    return "" if count == 1 else f"quantisation is for models of one input; this one has {count}"
+
+
+def _no_int8_weight(model: onnx.ModelProto) -> str:
+    for _, graph in graphs(model):
+        dense = (tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8)
+        int8 = (section for key, section in sections(graph).items() if key.dtype == np.int8)
+        packed = (name for section in int8 for node in section.nodes for name in node.output)
+        if any(name.endswith(_SUFFIX) for name in (*dense, *packed)):
+            return ""
+    return "no weight is int8"
+
+
+@graph_pass(requires=[_inputs_not_one], ensures=[_no_int8_weight])
 def quantise_model(
     source: onnx.ModelProto,
     calibration: Array,
@@ -93,7 +109,7 @@ def quantise_model(
 ) -> tuple[onnx.ModelProto, QuantiseReport]:
     """As `quantise_int8`, on a model in memory; the source is not changed.
 
-    Requires: a well-formed graph (`passes.malformed`) of one input; it may be packed.
+    Requires: a well-formed graph (`passes.malformed`) of one input beside initializers; it may be packed.
     Ensures: at least one weight is int8, and no more outputs than before are NaN or infinite on the calibration samples.
 
     Args:
@@ -188,10 +204,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _batches(model: onnx.ModelProto, calibration: Array) -> list[dict[str, Array]]:
-    values = open_session(model).get_inputs()
-    if len(values) != 1:
-        raise UnsupportedError(f"quantisation is for models of one input; this one has {len(values)}")
-    shape: list[Any] = values[0].shape
+    (value,) = open_session(model).get_inputs()
+    shape: list[Any] = value.shape
     fits = calibration.ndim == len(shape) and all(
         not isinstance(size, int) or place == 0 or size == calibration.shape[place] for place, size in enumerate(shape)
     )
@@ -203,4 +217,4 @@ def _batches(model: onnx.ModelProto, calibration: Array) -> list[dict[str, Array
     batch = shape[0] if isinstance(shape[0], int) else max(b for b in range(1, _BATCH + 1) if count % b == 0)
     if count % batch:  # the histograms of the quantiser need batches of one size
         raise ModelError(f"the model takes batches of {batch}; {count} calibration samples do not divide into these")
-    return [{values[0].name: calibration[start : start + batch]} for start in range(0, count, batch)]
+    return [{value.name: calibration[start : start + batch]} for start in range(0, count, batch)]

@@ -30,7 +30,7 @@ def _foreign_domains(model: onnx.ModelProto) -> str:
     )
 
 
-@graph_pass(_documented)
+@graph_pass(ensures=[_documented])
 def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without doc strings and what exporters note about themselves (stack traces, signatures).
 
@@ -53,7 +53,7 @@ def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
     return slim
 
 
-@graph_pass(_documented, _foreign_domains)
+@graph_pass(ensures=[_documented, _foreign_domains])
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without what running does not need; it computes the same.
 

@@ -74,7 +74,8 @@ def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return next((tensor for tensor in held if np.prod(tensor.dims, dtype=float) >= SMALLEST_CONSTANT), None)
 
 
-def _has_packed(model: onnx.ModelProto) -> str:
+def still_packed(model: onnx.ModelProto) -> str:
+    """Which weight is no ordinary initializer, in words for `passes.graph_pass`; "" where none is packed or sparse."""
     for path, graph in graphs(model):
         left = [t.name for t in graph.initializer if t.name.startswith(RESERVED)] + [
             s.values.name for s in graph.sparse_initializer
@@ -84,7 +85,7 @@ def _has_packed(model: onnx.ModelProto) -> str:
     return ""
 
 
-@graph_pass(_has_packed)
+@graph_pass(ensures=[still_packed])
 def densified(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy where every weight is an ordinary initializer, bit for bit what the network saw before.
 
@@ -103,6 +104,19 @@ def densified(model: onnx.ModelProto) -> onnx.ModelProto:
         del graph.sparse_initializer[:]
         graph.initializer.extend(from_array(weight.array, weight.name) for weight in packed)
     return dense
+
+
+def wrong_sections(model: onnx.ModelProto) -> str:
+    """Which reserved name is not of a known section of its own graph, in words for `passes.graph_pass`; "" where all are."""
+    for number, (path, graph) in enumerate(graphs(model)):
+        try:
+            keys = list(sections(graph))
+        except ModelError as error:
+            return str(error)
+        for key in keys:
+            if key.graph != number or key.encoding not in ENCODINGS:
+                return f"the names {path + key.prefix!r} are of another graph, or of no known encoding"
+    return ""
 
 
 def is_packed(key: SectionKey) -> bool:
