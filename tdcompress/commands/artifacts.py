@@ -31,7 +31,9 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument(
         "--to", type=Path, default=Path("artifacts"), metavar="NAME", help="writes NAME.000.tdca, NAME.001.tdca, ..."
     )
-    sub.add_argument("--part-size", type=size, default=size("16MB"), metavar="16MB", help="the most that one file may have")
+    sub.add_argument(
+        "--part-size", type=parse_size, default=parse_size("16MB"), metavar="16MB", help="the most that one file may have"
+    )
     text = "the most files; what comes last does not fit then, unfinished trainings first of all, and is named"
     sub.add_argument("--max-parts", type=int, default=1000, metavar="N", help=text)
     add_artifacts(sub)
@@ -42,7 +44,7 @@ def add_parser(verbs: Verbs) -> None:
     add_artifacts(sub)
 
 
-def size(text: str) -> int:
+def parse_size(text: str) -> int:
     """Bytes of "16MB" (10^6) or "16MiB" (2^20).
 
     Raises:

@@ -54,7 +54,7 @@ def load_network(artifact: Artifact, task: LearningTask | None = None) -> nn.Mod
         return model.eval()
     if KEPT in artifact.files:
         model = narrow(model, json.loads(artifact.file(KEPT).read_bytes()))
-    load_weights(model, artifact.file(MODEL))
+    restore_weights(model, artifact.file(MODEL))
     return model.eval()
 
 
@@ -67,7 +67,7 @@ def trained_network(trained: Artifact, task: LearningTask) -> tuple[nn.Module, d
     """
     origin = origin_of(trained)
     model = new_network(origin, task)
-    load_weights(model, trained.file(MODEL))
+    restore_weights(model, trained.file(MODEL))
     method = origin.method.settings
     net = SparseNet(model.eval(), method.build(training_targets(method, model, task), model), l1=method.l1)
     net.method.load_state_dict(load_file(trained.file(METHOD)))
@@ -102,7 +102,7 @@ def initial_network(origin: Origin, task: LearningTask, places: Mapping[str, Pat
     return model
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def restore_weights(model: nn.Module, path: Path) -> None:
     """Read all weights of a network from a safetensors file.
 
     Raises:

@@ -68,7 +68,7 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
                 failed[recipe.name] = error
             else:
                 places |= plan.places
-                planned[recipe.name] = trainings(plan)
+                planned[recipe.name] = training_tasks(plan)
                 announce(store.root, recipe.name, planned[recipe.name], execution.command)
         store.hashes.save()
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
@@ -89,7 +89,7 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
     return Campaign(trainings=len(tasks), made=runner.made)
 
 
-def trainings(plan: RunPlan) -> list[Task]:
+def training_tasks(plan: RunPlan) -> list[Task]:
     """The trainings of a run in the order in which it makes them, each once."""
     made = [*(row.train for row in plan.rows), plan.dense_train]
     teachers = [teacher for task in made for teacher in task.inputs.values()]

@@ -51,7 +51,7 @@ def lay_out(
     if earlier is not None:
         before, digests = earlier
         report = keep_joined(report, before, [name for name in exported if sha256_file(folder / name) == digests.get(name)])
-    write_samples(folder / SAMPLES, exported)
+    gather_samples(folder / SAMPLES, exported)
     write_text(folder / RECIPE, tomli_w.dumps(resolved_values(plan)))
     save_links(folder, links(plan))
     write_report(report, folder)
@@ -91,7 +91,7 @@ def _link(task: Task) -> str:
     return f"../stages/{task.stage.name}/{task.key}"
 
 
-def write_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
+def gather_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
     """Real inputs, and what each file has to give for them, for ``verify`` on the deployment machine; see ``stages.export``."""
     arrays: dict[str, np.ndarray] = {}
     for name, artifact in shipped.items():

@@ -209,7 +209,7 @@ def test_the_trainings_of_a_plan_are_each_named_once(tmp_path):
     from tdcompress.runs.plan import plan_run
 
     plan = plan_run(recipe("a"), HashMemory(tmp_path / "hashes.json"))
-    assert [task.settings.seed for task in campaign.trainings(plan)] == [1, 7]
+    assert [task.settings.seed for task in campaign.training_tasks(plan)] == [1, 7]
 
 
 @pytest.mark.parametrize("together", [1, 2])
