@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import itertools
 import pkgutil
+import re
+import tomllib
 import typing
 from pathlib import Path
 from typing import Any, Literal
@@ -179,6 +181,16 @@ def test_every_file_of_the_folder_is_a_stage_that_owns_its_settings_and_work_and
         module = importlib.import_module(f"tdcompress.stages.{name}")
         assert (stage.name, stage.version, stage.settings, stage.run) == (name, VERSIONS[name], module.Settings, module.run)
         assert stage.settings.__module__ == module.__name__
+
+
+def test_every_stage_is_in_the_contract_of_independence_and_on_the_design_page() -> None:
+    root = Path(__file__).resolve().parents[2]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    (independent,) = (contract["modules"] for contract in contracts if contract["name"].startswith("a stage knows no other"))
+    assert {name.removeprefix("tdcompress.stages.") for name in independent} == set(STAGES)
+    page = (root / "docs" / "design.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"\n\| stage \| files \| record \|\n\|[-|]+\n((?:\|.*\n)+)", page)
+    assert {line.split()[1] for line in listed.splitlines()} == set(STAGES)
 
 
 @pytest.mark.parametrize(("stage", "other"), list(itertools.permutations(("prune", "finetune", "shrink", "store"), 2)))
