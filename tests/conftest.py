@@ -18,6 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 from filelock import FileLock
+from small_recipes import small_recipe
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50, database=None)
 hypothesis.settings.load_profile("fixed")
@@ -26,18 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAINING_PARTS = ("torch", "torchvision", "onnxscript", "safetensors", "sklearn", "matplotlib", "tomli_w")
 
 # Weights in three number formats, and units; accurate enough to tell a working file from a broken one.
-TINY = """
-name = "tiny"
-seed = 3
-
-[data]
-name = "digits"
-
-[model]
-name = "digits_cnn"
-width = 8
-hidden = 16
-
+TINY = small_recipe(
+    "tiny",
+    """
 [sparsity]
 method = "none"
 
@@ -46,14 +38,8 @@ epochs = 3
 batch_size = 32
 optimizer = { name = "sgd", lr = 0.05, momentum = 0.9 }
 
-[prune]
-fraction = 0.5
-
 [export]
 select = { max_accuracy_drop = 0.1 }
-
-[bench]
-budget = "quick"
 
 [[sweep.case]]
 "sparsity.method" = "none"
@@ -64,7 +50,12 @@ budget = "quick"
 "sparsity.granularity" = "unit"
 "sparsity.gamma" = 0.5
 "sparsity.alpha" = 0.5
-"""
+""",
+    seed=3,
+    width=8,
+    hidden=16,
+    bench="quick",
+)
 
 # Few tests that take long. Files go to workers whole: these first, so that none of them runs on when the others are done.
 LONG_FILES = (

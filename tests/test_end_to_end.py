@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from small_recipes import TARGETED, small_recipe
 
 from tdcompress.codec import decode
 from tdcompress.errors import UserError
@@ -36,27 +37,15 @@ LATENCY_FIELDS = {
 }  # fmt: skip
 
 # long enough to be killed in the middle; two exports, no benchmark
-LONG = """
-name = "long"
-[data]
-name = "digits"
-[model]
-name = "digits_cnn"
-width = 4
-hidden = 8
-[sparsity]
-method = "targeted"
-gamma = 0.5
-alpha = 0.5
+LONG = small_recipe(
+    "long",
+    f"""{TARGETED}
 [train]
 epochs = 12
 batch_size = 64
-optimizer = { name = "adam", lr = 0.002 }
-[prune]
-fraction = 0.5
-[bench]
-budget = "none"
-"""
+optimizer = {{ name = "adam", lr = 0.002 }}
+""",
+)
 
 
 def contents(folder):

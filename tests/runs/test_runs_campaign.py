@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from small_recipes import TARGETED, small_recipe
 
 from tdcompress.errors import DataError, InterruptedRun, TdcompressError, TrainingError, UserError
 from tdcompress.recipes.source import parse_recipe
@@ -21,25 +22,10 @@ from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files
 from tdcompress.transfer.items import newest_step, places
 
-RECIPE = """
-name = "{name}"
-[data]
-name = "digits"
-[model]
-name = "digits_cnn"
-width = 4
-hidden = 8
-[sparsity]
-method = "targeted"
-gamma = 0.5
-alpha = 0.5
+CASES = """
 [train]
 epochs = 1
 batch_size = 256
-[prune]
-fraction = 0.5
-[bench]
-budget = "none"
 [[sweep.case]]
 seed = {first}
 [[sweep.case]]
@@ -47,10 +33,12 @@ seed = 7
 """
 
 
+def text(name: str, first: int) -> str:
+    return small_recipe(name, TARGETED + CASES.format(first=first))
+
+
 def recipe(name: str = "a", first: int = 1, **changes):
-    return parse_recipe(
-        RECIPE.format(name=name, first=first), f"{name}.toml", {k.replace("__", "."): v for k, v in changes.items()}
-    )
+    return parse_recipe(text(name, first), f"{name}.toml", {k.replace("__", "."): v for k, v in changes.items()})
 
 
 def weights(root: Path) -> dict[str, bytes]:
@@ -174,9 +162,7 @@ def test_one_failure_does_not_keep_the_others_from_being_made(start, tmp_path, m
 
 
 def test_a_recipe_without_data_does_not_keep_the_others_from_being_made(start, tmp_path):
-    absent = parse_recipe(
-        RECIPE.format(name="b", first=3).replace('"digits"\n[model]', f'"cifar10"\nroot = "{tmp_path}"\n[model]'), "b.toml"
-    )
+    absent = parse_recipe(text("b", first=3).replace('"digits"\n', f'"cifar10"\nroot = "{tmp_path}"\n'), "b.toml")
     with pytest.raises(UserError, match=r"1 of 3 failed: b: .*; the others are done"):
         start("x", recipe("a"), absent)
     assert len(weights(tmp_path / "x")) == 2

@@ -4,6 +4,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from small_recipes import small_recipe
 
 from tdcompress.bench import backends
 from tdcompress.engine import session
@@ -12,21 +13,16 @@ from tdcompress.limits import usable_cores
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs import checks
 
-RECIPE = """
-name = "checked"
-[data]
-name = "digits"
-[model]
-name = "digits_cnn"
-width = 4
-hidden = 8
+RECIPE = small_recipe(
+    "checked",
+    """
 [sparsity]
 method = "none"
 [train]
 epochs = 0
-[prune]
-fraction = 0.5
-"""
+""",
+    bench=None,
+)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_recipes import TARGETED, small_recipe
 
 from tdcompress.cli import main
 from tdcompress.errors import TrainingError, UserError
@@ -18,32 +19,19 @@ from tdcompress.runs.execution import Execution
 from tdcompress.runs.run import run_recipe
 from tdcompress.stages import train
 
-RECIPE = """
-name = "shared"
-[data]
-name = "digits"
-[model]
-name = "digits_cnn"
-width = 4
-hidden = 8
-[sparsity]
-method = "targeted"
-granularity = "unit"
-gamma = 0.5
-alpha = 0.5
+RECIPE = small_recipe(
+    "shared",
+    f"""{TARGETED}granularity = "unit"
 [train]
 epochs = 1
 batch_size = 256
 sync_batchnorm = true
-[prune]
-fraction = 0.5
 [finetune]
 epochs = 1
 lr = 0.01
 after = "shrink"
-[bench]
-budget = "none"
-"""
+""",
+)
 BROKEN = """
 import os, sys
 from tdcompress.cli import main

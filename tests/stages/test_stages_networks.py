@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_recipes import small_recipe
 
 from tdcompress.errors import ModelError, RecipeError
 from tdcompress.lineage.network import load_network, new_network, training_targets
@@ -22,17 +23,7 @@ from tdcompress.stages import prune
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.recalibrate import recalibrate
 
-RECIPE = """
-name = "short"
-
-[data]
-name = "digits"
-
-[model]
-name = "digits_cnn"
-width = 8
-hidden = 16
-
+TABLES = """
 [sparsity]
 method = "{method}"
 
@@ -40,12 +31,6 @@ method = "{method}"
 epochs = 1
 batch_size = 32
 optimizer = {{ name = "sgd", lr = 0.05, momentum = 0.9 }}
-
-[prune]
-{prune}
-
-[bench]
-budget = "none"
 """
 UNITS = {"sparsity.granularity": "unit", "sparsity.gamma": 0.5, "sparsity.alpha": 0.5}
 CUBIC = {"sparsity.gamma": 0.5, "sparsity.schedule": "cubic"}
@@ -61,7 +46,7 @@ def runner(tmp_path_factory, make_recorder):
 @pytest.fixture(scope="module")
 def plan(runner):
     def make(method="none", prune="fraction = 0.5", **changes):
-        text = RECIPE.format(method=method, prune=prune)
+        text = small_recipe("short", TABLES.format(method=method), width=8, hidden=16, prune=prune)
         return plan_run(parse_recipe(text, "stages.toml", changes), runner.store.hashes)
 
     return make

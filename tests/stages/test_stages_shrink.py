@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_recipes import small_recipe
 
 from tdcompress.errors import InterruptedRun, RecipeError
 from tdcompress.lineage.network import load_network, new_network
@@ -19,17 +20,9 @@ from tdcompress.runs.verification import verify_path
 from tdcompress.stages.prune import make_masks
 from tdcompress.stores.folder import FolderStore
 
-RECIPE = """
-name = "aligned"
-
-[data]
-name = "digits"
-
-[model]
-name = "digits_cnn"
-width = 8
-hidden = 16
-
+RECIPE = small_recipe(
+    "aligned",
+    """
 [sparsity]
 method = "none"
 granularity = "unit"
@@ -39,15 +32,13 @@ epochs = 0
 batch_size = 16
 optimizer = { name = "sgd", lr = 0.05, momentum = 0.9 }
 
-[prune]
-fraction = 0.6
-
 [shrink]
 align = 1
-
-[bench]
-budget = "none"
-"""
+""",
+    width=8,
+    hidden=16,
+    prune="fraction = 0.6",
+)
 CPU = torch.device("cpu")
 TIMES = {"seconds": None, "images_per_second": None}
 WEIGHTS = ("conv1.weight", "conv2.weight", "conv3.weight", "hidden.weight")

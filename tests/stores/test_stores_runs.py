@@ -9,33 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from small_recipes import TARGETED, small_recipe
 from waiting import until
 
 from tdcompress.stores.claims import Pace
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = Pace(beat=0.5, stale=12.0, keep=0.2)
-TARGETED = """method = "targeted"
-gamma = 0.5
-alpha = 0.5"""
-RECIPE = f"""
-name = "small"
-[data]
-name = "digits"
-[model]
-name = "digits_cnn"
-width = 4
-hidden = 8
-[sparsity]
-{TARGETED}
+RECIPE = small_recipe(
+    "small",
+    f"""{TARGETED}
 [train]
 epochs = 1
 batch_size = 64
-[prune]
-fraction = 0.5
-[bench]
-budget = "none"
-"""
+""",
+)
 
 # Trains in a process of its own that can be killed.
 TRAIN = """
@@ -113,7 +101,7 @@ def test_a_run_from_end_to_end_then_elsewhere_nothing_is_run(url, server, run_te
 
 
 def test_a_training_that_is_killed_goes_on_elsewhere_with_the_same_bits(url, machine, server, tmp_path, monkeypatch):
-    text = RECIPE.replace(TARGETED, 'method = "none"')  # one training
+    text = RECIPE.replace(TARGETED, '\n[sparsity]\nmethod = "none"\n')  # one training
     environment = {
         **os.environ,
         **server.environment,
