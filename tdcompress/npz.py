@@ -26,7 +26,7 @@ def write_npz(path: Path, arrays: Mapping[str, Array], *, compress: bool = False
     kind = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with published(path) as temporary, zipfile.ZipFile(temporary, "w", kind) as archive:
         for name, array in arrays.items():  # np.savez takes names as keywords, beside its own "file" and "allow_pickle"
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            with archive.open(f"{name}.npy", mode="w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 

@@ -126,7 +126,7 @@ class Session:
         source: path of an ONNX file (ordinary, with sparse initializers, or packed), or its bytes.
         threads: images of a batch run in this many threads; one image runs in one thread.
         isa: an instruction set ("avx512", "avx2", "neon", "scalar") instead of the best that the machine has.
-        providers: None; there is only the CPU.
+        providers: None; there is only the CPU, and any list is refused.
         external_data: accept weights in files beside the ONNX file, in its folder or below.
 
     Raises:
@@ -143,10 +143,12 @@ class Session:
         threads: int = 1,
         *,
         isa: str | None = None,
-        providers: None = None,
+        providers: Sequence[str] | None = None,
         external_data: bool = False,
     ) -> None:
         require_range("Session: threads", threads, 1, MAX_THREADS)
+        if providers is not None:
+            raise UnsupportedError(f"providers = {list(providers)}: the engine has none to choose from; leave it out")
         self._library = library()
         self._isa = self._library.instruction_set(isa)
         self._run = self._library.run

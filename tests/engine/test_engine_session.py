@@ -117,7 +117,7 @@ def test_wrong_type_names_and_threads(small):
     session = Session(small)
     with pytest.raises(UserError, match="float64"):
         session.run(None, {"x": floats(1, 3, 12, 12).astype(np.float64)})
-    with pytest.raises(UserError, match="names of y, not as"):
+    with pytest.raises(UserError, match="no output 'z'; it has y"):
         session.run(["z"], {"x": floats(1, 3, 12, 12)})
     with pytest.raises(UserError, match="threads"):
         Session(small, 0)

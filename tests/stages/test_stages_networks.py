@@ -473,13 +473,13 @@ def test_the_trainings_include_holds_unless_pruning_has_its_own_or_prunes_weight
 
 def test_a_training_drops_units_that_could_never_leave_where_it_includes_their_layer(runner):
     """Shortcuts that pad their channels keep all that is written into the stream."""
-    text = RECIPE.format(method="targeted", prune="fraction = 0.5")
+    text = small_recipe("short", TABLES.format(method="targeted"), width=8, hidden=16)
     text = text.replace('name = "digits_cnn"\nwidth = 8\nhidden = 16', 'name = "cifar_resnet20"\nshortcut = "pad"')
     found = []
     for include in ([], ["stages.0.0.conv2"]):
         recipe = parse_recipe(text, "padded.toml", {**UNITS, "sparsity.include": include})
         training = plan_run(recipe, runner.store.hashes).rows[0].train.settings
-        data = training.data.load({})
-        targets = training_targets(training.method.settings, new_network(training, data), data)
+        task = training.data.task({})
+        targets = training_targets(training.method.settings, new_network(training, task), task)
         found.append({group.name for group in targets.groups})
     assert found[1] - found[0] == {"stages.0.0.conv2"}
