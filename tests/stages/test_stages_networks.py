@@ -473,7 +473,7 @@ def test_the_trainings_include_holds_unless_pruning_has_its_own_or_prunes_weight
 
 def test_a_training_drops_units_that_could_never_leave_where_it_includes_their_layer(runner):
     """Shortcuts that pad their channels keep all that is written into the stream."""
-    text = RECIPE.format(method="targeted", prune="fraction = 0.5")
+    text = small_recipe("short", TABLES.format(method="targeted"), width=8, hidden=16)
     text = text.replace('name = "digits_cnn"\nwidth = 8\nhidden = 16', 'name = "cifar_resnet20"\nshortcut = "pad"')
     found = []
     for include in ([], ["stages.0.0.conv2"]):
