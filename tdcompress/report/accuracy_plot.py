@@ -32,7 +32,7 @@ def has_lines(rows: Sequence[Row]) -> bool:
     return 2 * sum(len({pruned_share(row) for row in line.rows}) > 1 for line in series) >= len(series)
 
 
-def figure(report: Report) -> Figure:
+def captioned(report: Report) -> Figure:
     """What the plot shows, in words."""
     series, narrower = networks(report.rows)
     last = [(line.label, line.rows[-1]) for line in series]

@@ -24,7 +24,7 @@ def draw(report: Report) -> tuple[Drawing, ...]:
         return ()
     lines = accuracy_plot.has_lines(report.rows)
     accuracy = (
-        (accuracy_plot.figure(report), accuracy_plot.plot)
+        (accuracy_plot.captioned(report), accuracy_plot.plot)
         if lines
         else (row_plots.accuracy_figure(report), row_plots.plot_accuracy)
     )

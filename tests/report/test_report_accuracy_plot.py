@@ -107,9 +107,9 @@ def test_number_formats_are_hollow_dots_of_their_networks_line(report):
         assert colour == "none"
         expected = [(x, y - lost) for x, y in points for lost in (2.0, 1.0)]
         assert hollow == [(x, pytest.approx(y)) for x, y in expected]
-    caption = accuracy_plot.figure(formats).caption
+    caption = accuracy_plot.captioned(formats).caption
     assert "Hollow: the same networks in int8 and float16." in caption
-    assert "Hollow" not in accuracy_plot.figure(report).caption
+    assert "Hollow" not in accuracy_plot.captioned(report).caption
 
 
 def test_a_network_without_a_float32_file_has_its_line_too(make_row):

@@ -23,7 +23,8 @@ from tdcompress.onnxfile.load import serialised
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.quantise import quantise_model
 from tdcompress.records import Values
-from tdcompress.stages.export import ExportTable, Settings, as_asked, deployable
+from tdcompress.stages.export import ExportTable, Settings, as_asked
+from tdcompress.tasks.classification import Classification
 
 SIZE = 192
 DENSITIES = (0.04, 0.2, 0.5)  # of layers; "size" keeps one of them at least in another encoding than "speed"
@@ -98,12 +99,12 @@ def test_settings_of_two_keys_make_two_files(files: dict[Settings, bytes]) -> No
 
 
 def test_pixels_as_input_are_another_key_and_another_file() -> None:
-    data, network = DigitsSettings().load(), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    task, network = Classification(DigitsSettings().load()), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     made = {}
     for kind in ("float32", "uint8"):
         settings = ExportTable(input=kind).of("float32")
-        model, prepare = deployable(settings, network, data)
-        made[content_key(settings)] = to_model_proto(model, prepare(data.test.pixels[:4]))
+        (part,) = task.exports(network, pixels=settings.input == "uint8").parts
+        made[content_key(settings)] = to_model_proto(part.module, part.samples, names=part.names, axes=part.axes)
     types = [proto.graph.input[0].type.tensor_type.elem_type for proto in made.values()]
     assert types == [TensorProto.FLOAT, TensorProto.UINT8]
 
