@@ -76,7 +76,13 @@ class Loader(Protocol):
         """The same batches as the fast path takes them; None where they differ in size or do not lie on the device."""
 
     def units(self, epoch: int, first: int, last: int) -> int:
-        """How many units the steps ``first`` to ``last - 1`` of an epoch have, in all processes together."""
+        """How many units some steps of an epoch have, in all processes together.
+
+        Args:
+            epoch: from 0.
+            first: the first of the steps, from 0.
+            last: one more than the last one.
+        """
 
     def step(self, epoch: int, index: int, generator: torch.Generator) -> Sequence[TrainBatch]:
         """This process's micro-batches of one step, ``train.accumulate`` or fewer of them, at least one.
