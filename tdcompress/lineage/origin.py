@@ -58,12 +58,16 @@ class KnownData(Coded):
         if not any(field.name == "root" for field in fields(self.settings)):
             if self.settings.content_hash() != self.content:
                 raise DataError(f"{self.settings.name}: the network was trained on other data than the package has")
-            return _shared(self.settings)
+            return self._shared(self.settings)
         place = places.get(self.content)
         settings = self.settings if place is None else _placed(self.settings, root=str(place))
         if place is None and settings.content_hash() != self.content:
             raise DataError(f"{settings.name}: what lies at its usual place is other data than the network was trained on")
-        return _shared(settings)
+        return self._shared(settings)
+
+    def _shared(self, settings: DataSettings) -> Dataset:
+        """The data set; what is held in memory is shared by all whose settings differ in what comes after loading alone."""
+        return settings.finished(_loaded(self.content, settings.stored()))
 
     def task(self, places: Mapping[str, Path]) -> LearningTask:
         """What is learnt from it; arguments and errors as for ``load``."""
@@ -87,13 +91,8 @@ def _placed(settings: DataSettings, **keys: Any) -> DataSettings:
     return replace(settings, **keys)
 
 
-def _shared(settings: DataSettings) -> Dataset:
-    """The data set; what is held in memory is shared by all whose settings differ in what comes after loading alone."""
-    return settings.finished(_loaded(settings.stored()))
-
-
 @lru_cache(maxsize=2)
-def _loaded(settings: DataSettings) -> Dataset:
+def _loaded(content: str, settings: DataSettings) -> Dataset:  # by content too: the same files can hold other data later
     return settings.load()
 
 

@@ -359,3 +359,11 @@ def test_data_is_known_by_content_and_found_by_the_machine(tmp_path: Path, monke
     assert data.load({data.content: tmp_path / "here"}).test.pixels.max() == 7
     with pytest.raises(DataError, match="is other data than the network was trained on"):
         data.load({})
+
+
+def test_data_that_changed_is_read_anew_by_the_same_process(tmp_path: Path) -> None:
+    settings = FolderData(root=str(tmp_path))
+    for value in (7, 8, 7):
+        (tmp_path / "value").write_text(str(value))
+        data = KnownData.of(settings)
+        assert data.load({data.content: tmp_path}).test.pixels.unique().tolist() == [value]
