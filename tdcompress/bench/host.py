@@ -12,6 +12,7 @@ from tdcompress.limits import UNKNOWN, affinity, container_limits, read_fact
 from tdcompress.processor import read_processor
 
 PACKAGES = ("tdcompress", "numpy", "onnx", "onnxruntime", "openvino", "deepsparse")
+SWITCHES = ("TDCOMPRESS_ENGINE_ISA",)  # from outside, they decide which kernels run: what is measured with one is of another key
 # Instruction sets that decide which kernels a runtime picks; the whole flag list is a page of noise.
 FLAGS = re.compile(r"^(sse4_2|avx\w*|fma|f16c|amx_\w+|asimd\w*|neon|sve\w*|bf16|i8mm|fphp|hypervisor)$")
 
@@ -33,7 +34,7 @@ class Host:
         governor: CPU frequency governor or "unknown".
         accelerators: model names of GPUs.
         os: system, release and machine type.
-        versions: "package version" of python and of what takes part.
+        versions: "package version" of python and of what takes part, and "NAME=value" of what steers them from outside.
         load_average: runnable processes over the last minute at the start of the benchmark, or None.
     """
 
@@ -105,4 +106,4 @@ def _versions() -> tuple[str, ...]:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return tuple(found)
+    return (*found, *(f"{name}={value}" for name in SWITCHES if (value := os.environ.get(name))))

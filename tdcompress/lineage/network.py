@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tdcompress.artifacts import Artifact
 from tdcompress.errors import ModelError, one_line
-from tdcompress.files import published
-from tdcompress.lineage.origin import Origin, origin_of
+from tdcompress.files import published, sha256_file
+from tdcompress.lineage.origin import CHANGED, Origin, origin_of
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models import weights
@@ -89,7 +89,7 @@ def initial_network(origin: Origin, task: LearningTask, places: Mapping[str, Pat
         places: files of initial weights, by their sha256.
 
     Raises:
-        ModelError: the file of initial weights is not known, or does not fit the network; or "dirac" does not.
+        ModelError: the file of initial weights is not known, has changed, or does not fit the network; or "dirac" does not.
     """
     model = new_network(origin, task)
     init = origin.model.init
@@ -98,7 +98,12 @@ def initial_network(origin: Origin, task: LearningTask, places: Mapping[str, Pat
     elif init is not None:
         if init not in places:
             raise ModelError(f"model.init: where the initial weights with sha256 {init} lie is not known")
-        weights.load_weights(model, places[init])
+        path = places[init]
+        weights.load_weights(model, path)
+        if sha256_file(path) != init:  # after it was read, and not from memory: what was read is what the key says
+            raise ModelError(
+                f"model.init: {path} was changed after the run hashed it; put back what it was, or run again. {CHANGED}"
+            )
     return model
 
 

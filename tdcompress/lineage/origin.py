@@ -21,6 +21,7 @@ from tdcompress.tasks.registry import TASKS
 
 T = TypeVar("T")
 
+CHANGED = "If this comes again, a file was changed but kept its size and time: touch it"  # those tell the hash of a file
 _PLACE = ("root", "download")  # keys that say where data lies; the content's hash says what it is
 
 
@@ -55,15 +56,9 @@ class KnownData(Coded):
         Raises:
             DataError: data that is missing or damaged, or other data than this.
         """
-        if not any(field.name == "root" for field in fields(self.settings)):
-            if self.settings.content_hash() != self.content:
-                raise DataError(f"{self.settings.name}: the network was trained on other data than the package has")
-            return _shared(self.settings)
-        place = places.get(self.content)
-        settings = self.settings if place is None else _placed(self.settings, root=str(place))
-        if place is None and settings.content_hash() != self.content:
-            raise DataError(f"{settings.name}: what lies at its usual place is other data than the network was trained on")
-        return _shared(settings)
+        placed = any(field.name == "root" for field in fields(self.settings)) and self.content in places
+        settings = _placed(self.settings, root=str(places[self.content])) if placed else self.settings
+        return settings.finished(_loaded(self.content, settings.stored()))
 
     def task(self, places: Mapping[str, Path]) -> LearningTask:
         """What is learnt from it; arguments and errors as for ``load``."""
@@ -87,14 +82,26 @@ def _placed(settings: DataSettings, **keys: Any) -> DataSettings:
     return replace(settings, **keys)
 
 
-def _shared(settings: DataSettings) -> Dataset:
-    """The data set; what is held in memory is shared by all whose settings differ in what comes after loading alone."""
-    return settings.finished(_loaded(settings.stored()))
-
-
 @lru_cache(maxsize=2)
-def _loaded(settings: DataSettings) -> Dataset:
-    return settings.load()
+def _loaded(content: str, settings: DataSettings) -> Dataset:
+    """What is held in memory, which all share whose settings differ in what comes after loading alone.
+
+    It is told by its content too: the same files can hold other data later. They are hashed after they were read, and not from
+    memory, so that what is held is what the content says, whatever happened since a key was made.
+
+    Raises:
+        DataError: missing, damaged or other data.
+    """
+    loaded = settings.load()
+    if settings.content_hash() == content:
+        return loaded
+    root = getattr(settings, "root", None)
+    if root is None:
+        raise DataError(f"{settings.name}: the network was trained on other data than the package has")
+    raise DataError(
+        f"{settings.name}: what lies in {root} is other data than the network was trained on, or was changed after the run "
+        f"hashed it; put that data there, or run again. {CHANGED}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ class Settings(BenchTable):
 
     Attributes:
         host: the machine's id.
-        versions: of what runs the files.
+        versions: of what runs the files, and what steers it from outside; see `Host`.
         seed: of the order in which they run.
     """
 

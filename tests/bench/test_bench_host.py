@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tdcompress.bench.host import read_host
+from tdcompress.bench.host import SWITCHES, read_host
+from tdcompress.engine.binding import HIGHEST_ISA
 
 
 def write(root: Path, name: str, text: str) -> None:
@@ -69,3 +70,13 @@ def test_this_machine_can_be_read():
     host = read_host()
     assert host.cores >= len(host.affinity) >= 1
     assert host.cpu
+
+
+def test_what_steers_the_engine_from_outside_is_among_the_versions(machine, monkeypatch):
+    assert HIGHEST_ISA in SWITCHES
+    monkeypatch.delenv(HIGHEST_ISA, raising=False)
+    plain = read_host(machine)
+    monkeypatch.setenv(HIGHEST_ISA, "scalar")
+    steered = read_host(machine)
+    assert steered.versions == (*plain.versions, "TDCOMPRESS_ENGINE_ISA=scalar")
+    assert steered.id == plain.id  # the machine is the same

@@ -2,12 +2,13 @@
 
 import json
 import math
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_recipes import small_recipe
 
 from tdcompress.errors import ModelError, RecipeError
@@ -483,3 +484,15 @@ def test_a_training_drops_units_that_could_never_leave_where_it_includes_their_l
         targets = training_targets(training.method.settings, new_network(training, task), task)
         found.append({group.name for group in targets.groups})
     assert found[1] - found[0] == {"stages.0.0.conv2"}
+
+
+def test_initial_weights_that_changed_after_they_were_hashed_are_refused(runner, row, plan, tmp_path):
+    path = tmp_path / "init.safetensors"
+    path.write_bytes(runner.ensure(row().train).file("model.safetensors").read_bytes())
+    planned = plan(**{"model.init": str(path), "train.epochs": 0})
+    save_file({name: value + 1 for name, value in load_file(path).items()}, path)  # they fit, and are others
+    placed = Runner(
+        store=FolderStore(tmp_path / "stages"), watcher=runner.watcher, facts={}, machine=Machine(places=planned.places)
+    )
+    with pytest.raises(ModelError, match=re.escape(f"model.init: {path} was changed after the run hashed it; ") + ".* run again"):
+        placed.ensure(planned.dense_train)
