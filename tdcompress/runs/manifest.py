@@ -14,10 +14,13 @@ from tdcompress.records import Report
 from tdcompress.report.join import DENSE_FILE, SELECTED_FILE
 from tdcompress.report.write import REPORT
 
-__all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "RunManifest"]
+__all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "Links", "RunManifest"]
 
 FORMAT = 1
 SAMPLES, RECIPE, STAGES = "samples.npz", "recipe.toml", "stages.json"
+
+Links = Mapping[str, Mapping[str, str]]
+"""Row -> stage -> its folder, relative to the run's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,20 +102,24 @@ def held_recipe(folder: Path) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def save_links(folder: Path, links: Mapping[str, Mapping[str, str]]) -> None:
-    """Write which stages each row came from.
-
-    Args:
-        folder: the run's.
-        links: row -> stage -> its folder, relative to this one.
-    """
+def save_links(folder: Path, links: Links) -> None:
+    """Write which stages each row came from."""
     write_text(folder / STAGES, json.dumps(links, indent=1))
+
+
+def read_links(folder: Path) -> Links:
+    """Which stages each row came from.
+
+    Raises:
+        ArtifactError: there is no such file, or it cannot be read.
+    """
+    return decode_file(dict[str, dict[str, str]], folder / STAGES)
 
 
 def linked_stages(folder: Path) -> list[Path]:
     """The folders of all stages behind a run that are there; none where the links cannot be read."""
     try:
-        links = decode_file(dict[str, dict[str, str]], folder / STAGES)
+        links = read_links(folder)
     except ArtifactError:
         return []
     relative = sorted({link for row in links.values() for link in row.values()})
