@@ -9,7 +9,7 @@ from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
 from tdcompress.records import Report
-from tdcompress.runs.manifest import MANIFEST, REPORT, Links, held_recipe, read_links, read_manifest, read_report
+from tdcompress.runs.manifest import MANIFEST, Links, held_recipe, read_links, read_manifest, read_report, vouched_report
 
 
 def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
@@ -59,10 +59,9 @@ def earlier_report(folder: Path, recipe_key: str) -> tuple[Report, dict[str, str
     """
     for place in (folder, _set_aside(folder)):
         try:
-            manifest = read_manifest(place)
-            check_files(place, {REPORT: manifest.files.get(REPORT, "")})
+            report, manifest = vouched_report(place)
             if manifest.recipe_key == recipe_key:
-                return read_report(place), manifest.files
+                return report, manifest.files
         except (ArtifactError, UserError):
             continue
     return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import MANIFEST
+from tdcompress.artifacts import MANIFEST, check_files
 from tdcompress.codec import decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
@@ -85,6 +85,20 @@ def read_report(folder: Path) -> Report:
         state = f"has no {REPORT} yet: run its recipe again to finish it" if folder.is_dir() else "no such run"
         raise UserError(f"{folder}: {state}; `tdcompress status` lists the runs")
     return decode_file(Report, path)
+
+
+def vouched_report(folder: Path) -> tuple[Report, RunManifest]:
+    """The report of a run's folder and its manifest, whose sha256 the report has: for whoever believes or goes on with it.
+
+    Raises:
+        UserError: no such run, or one that is not finished.
+        ArtifactError: a manifest or report that is missing, damaged, or changed since it was written.
+    """
+    report, manifest = read_report(folder), read_manifest(folder)
+    if REPORT not in manifest.files:
+        raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not name {REPORT}); run the recipe again to rebuild it")
+    check_files(folder, {REPORT: manifest.files[REPORT]})
+    return report, manifest
 
 
 def held_recipe(folder: Path) -> str | None:
