@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import MANIFEST, check_files
-from tdcompress.codec import decode_file, encode
+from tdcompress.artifacts import DIGEST, MANIFEST, check_files, sealed
+from tdcompress.codec import decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report
@@ -16,7 +16,7 @@ from tdcompress.report.write import REPORT
 
 __all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "Links", "RunManifest"]
 
-FORMAT = 1
+FORMAT = 2  # 1 had no sha256 of its own
 SAMPLES, RECIPE, STAGES = "samples.npz", "recipe.toml", "stages.json"
 
 Links = Mapping[str, Mapping[str, str]]
@@ -53,24 +53,35 @@ def write_manifest(folder: Path, run: str, recipe_key: str) -> None:
 
 
 def save_manifest(folder: Path, manifest: RunManifest) -> None:
-    """Publish a manifest."""
-    write_text(folder / MANIFEST, json.dumps(encode(manifest), indent=1))
+    """Publish a manifest, with the sha256 of all that it says."""
+    write_text(folder / MANIFEST, json.dumps(sealed(encode(manifest)), indent=1))
 
 
 def read_manifest(folder: Path) -> RunManifest:
     """Read the manifest of a run's folder; its files are not looked at.
 
     Raises:
-        ArtifactError: there is none, or it cannot be read.
+        ArtifactError: there is none, or one of another format, or one that is damaged.
     """
     path = folder / MANIFEST
+
+    def unusable(said: str) -> ArtifactError:
+        return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
+
     try:
-        manifest = decode_file(RunManifest, path)
+        said = decode_file(dict[str, Any], path)
     except ArtifactError as error:
         raise ArtifactError(f"{error}; is {folder} a run's folder?") from None
-    if manifest.format != FORMAT:
-        raise ArtifactError(f"{path}: format {manifest.format}, this version reads {FORMAT}; run the recipe again to rebuild it")
-    return manifest
+    if "format" not in said:
+        raise unusable(f"names no format; is {folder} a run's folder?")
+    if said["format"] != FORMAT:
+        raise unusable(f"format {said['format']!r}, this version reads {FORMAT}")
+    if said.pop(DIGEST, None) != sealed(said)[DIGEST]:
+        raise unusable("is damaged (its sha256 is not that of what it says)")
+    try:
+        return decode(RunManifest, said, path.stem)
+    except ValueError as error:
+        raise unusable(f"not the manifest of a run ({error})") from None
 
 
 def read_report(folder: Path) -> Report:
