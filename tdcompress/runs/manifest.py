@@ -93,7 +93,7 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / REPORT
     if not path.is_file():
-        state = f"has no {REPORT} yet: run its recipe again to finish it" if folder.is_dir() else "no such run"
+        state = f"has no {REPORT}: run its recipe again to make it" if folder.is_dir() else "no such run"
         raise UserError(f"{folder}: {state}; `tdcompress status` lists the runs")
     return decode_file(Report, path)
 
