@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     from tdcompress.report import layers, shrinking
     from tdcompress.report.terminal import render_document
     from tdcompress.runs.finished import compare_with, join_files
-    from tdcompress.runs.manifest import REPORT, read_report
+    from tdcompress.runs.manifest import REPORT, vouched_report
     from tdcompress.runs.unfinished import claim_run
     from tdcompress.stores.place import open_store
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
             found = join_files(folder, args.bench, lambda line: print(line, file=sys.stderr))
             store.keep_run(args.run)
     else:
-        found = read_report(folder)
+        found, _ = vouched_report(folder)
     compared = compare_with(folder, found, args.compare) if args.compare else None
     if args.json:
         print((folder / REPORT).read_text(encoding="utf-8"), end="")

@@ -9,7 +9,7 @@ from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
 from tdcompress.records import Report
-from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipe, read_manifest, read_report
+from tdcompress.runs.manifest import MANIFEST, Links, held_recipe, read_links, read_manifest, read_report, vouched_report
 
 
 def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
@@ -35,12 +35,19 @@ def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
         )
 
 
-def finished_report(folder: Path, recipe_key: str) -> Report | None:
-    """The report of a run folder that is complete and undamaged, else None."""
+def finished_report(folder: Path, recipe_key: str, links: Links) -> Report | None:
+    """The report of a run folder that is complete, undamaged, and made from these very stages, else None.
+
+    Args:
+        folder: the run's.
+        recipe_key: of the recipe. It knows no version of a stage; the links do.
+        links: to the stages that the folder has to come from.
+    """
     try:
         manifest = read_manifest(folder)
         check_files(folder, manifest.files)
-        return read_report(folder) if manifest.recipe_key == recipe_key else None
+        same = manifest.recipe_key == recipe_key and read_links(folder) == links
+        return read_report(folder) if same else None
     except (ArtifactError, UserError):
         return None
 
@@ -52,10 +59,9 @@ def earlier_report(folder: Path, recipe_key: str) -> tuple[Report, dict[str, str
     """
     for place in (folder, _set_aside(folder)):
         try:
-            manifest = read_manifest(place)
-            check_files(place, {REPORT: manifest.files.get(REPORT, "")})
+            report, manifest = vouched_report(place)
             if manifest.recipe_key == recipe_key:
-                return read_report(place), manifest.files
+                return report, manifest.files
         except (ArtifactError, UserError):
             continue
     return None

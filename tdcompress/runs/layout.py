@@ -20,7 +20,7 @@ from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report.dependence import write_dependence
 from tdcompress.report.join import keep_joined
 from tdcompress.report.write import write_report
-from tdcompress.runs.manifest import DENSE_FILE, RECIPE, SAMPLES, SELECTED_FILE, save_links, write_manifest
+from tdcompress.runs.manifest import DENSE_FILE, RECIPE, SAMPLES, SELECTED_FILE, Links, save_links, write_manifest
 from tdcompress.runs.plan import RunPlan
 from tdcompress.runs.rows import make_report
 from tdcompress.stages.analyse import MATRIX
@@ -80,11 +80,15 @@ def ship(exported: Artifact, recipe_key: str, path: Path) -> int:
     return save_model(model, path)
 
 
-def links(plan: RunPlan) -> dict[str, dict[str, str]]:
-    """Row -> stage -> the stage's folder, from the run's."""
+def links(plan: RunPlan) -> Links:
+    """Row -> stage -> the stage's folder, from the run's; every stage that the report tells of is among them."""
     found = {row.id: {task.stage.name: _link(task) for task in row.tasks()} for row in plan.rows}
     found["dense"] = {"train": _link(plan.dense_train), "export": _link(plan.dense)}
-    return found | ({"bench": {"bench": _link(plan.bench)}} if plan.bench else {})
+    if plan.bench:
+        found["bench"] = {"bench": _link(plan.bench)}
+    if plan.analyses:
+        found["analyse"] = {f"analyse-{number}": _link(task) for number, task in enumerate(plan.analyses, 1)}
+    return found
 
 
 def _link(task: Task) -> str:

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import MANIFEST
-from tdcompress.codec import decode_file, encode
+from tdcompress.artifacts import DIGEST, MANIFEST, check_files, sealed
+from tdcompress.codec import decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report
 from tdcompress.report.join import DENSE_FILE, SELECTED_FILE
 from tdcompress.report.write import REPORT
 
-__all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "RunManifest"]
+__all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "Links", "RunManifest"]
 
-FORMAT = 1
+FORMAT = 2  # 1 had no sha256 of its own
 SAMPLES, RECIPE, STAGES = "samples.npz", "recipe.toml", "stages.json"
+
+Links = Mapping[str, Mapping[str, str]]
+"""Row -> stage -> its folder, relative to the run's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,24 +53,35 @@ def write_manifest(folder: Path, run: str, recipe_key: str) -> None:
 
 
 def save_manifest(folder: Path, manifest: RunManifest) -> None:
-    """Publish a manifest."""
-    write_text(folder / MANIFEST, json.dumps(encode(manifest), indent=1))
+    """Publish a manifest, with the sha256 of all that it says."""
+    write_text(folder / MANIFEST, json.dumps(sealed(encode(manifest)), indent=1))
 
 
 def read_manifest(folder: Path) -> RunManifest:
     """Read the manifest of a run's folder; its files are not looked at.
 
     Raises:
-        ArtifactError: there is none, or it cannot be read.
+        ArtifactError: there is none, or one of another format, or one that is damaged.
     """
     path = folder / MANIFEST
+
+    def unusable(said: str) -> ArtifactError:
+        return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
+
     try:
-        manifest = decode_file(RunManifest, path)
+        said = decode_file(dict[str, Any], path)
     except ArtifactError as error:
         raise ArtifactError(f"{error}; is {folder} a run's folder?") from None
-    if manifest.format != FORMAT:
-        raise ArtifactError(f"{path}: format {manifest.format}, this version reads {FORMAT}; run the recipe again to rebuild it")
-    return manifest
+    if "format" not in said:
+        raise unusable(f"names no format; is {folder} a run's folder?")
+    if said["format"] != FORMAT:
+        raise unusable(f"format {said['format']!r}, this version reads {FORMAT}")
+    if said.pop(DIGEST, None) != sealed(said)[DIGEST]:
+        raise unusable("is damaged (its sha256 is not that of what it says)")
+    try:
+        return decode(RunManifest, said, path.stem)
+    except ValueError as error:
+        raise unusable(f"not the manifest of a run ({error})") from None
 
 
 def read_report(folder: Path) -> Report:
@@ -79,9 +93,23 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / REPORT
     if not path.is_file():
-        state = f"has no {REPORT} yet: run its recipe again to finish it" if folder.is_dir() else "no such run"
+        state = f"has no {REPORT}: run its recipe again to make it" if folder.is_dir() else "no such run"
         raise UserError(f"{folder}: {state}; `tdcompress status` lists the runs")
     return decode_file(Report, path)
+
+
+def vouched_report(folder: Path) -> tuple[Report, RunManifest]:
+    """The report of a run's folder and its manifest, whose sha256 the report has: for whoever believes or goes on with it.
+
+    Raises:
+        UserError: no such run, or one that is not finished.
+        ArtifactError: a manifest or report that is missing, damaged, or changed since it was written.
+    """
+    report, manifest = read_report(folder), read_manifest(folder)
+    if REPORT not in manifest.files:
+        raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not name {REPORT}); run the recipe again to rebuild it")
+    check_files(folder, {REPORT: manifest.files[REPORT]})
+    return report, manifest
 
 
 def held_recipe(folder: Path) -> str | None:
@@ -99,20 +127,24 @@ def held_recipe(folder: Path) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def save_links(folder: Path, links: Mapping[str, Mapping[str, str]]) -> None:
-    """Write which stages each row came from.
-
-    Args:
-        folder: the run's.
-        links: row -> stage -> its folder, relative to this one.
-    """
+def save_links(folder: Path, links: Links) -> None:
+    """Write which stages each row came from."""
     write_text(folder / STAGES, json.dumps(links, indent=1))
+
+
+def read_links(folder: Path) -> Links:
+    """Which stages each row came from.
+
+    Raises:
+        ArtifactError: there is no such file, or it cannot be read.
+    """
+    return decode_file(dict[str, dict[str, str]], folder / STAGES)
 
 
 def linked_stages(folder: Path) -> list[Path]:
     """The folders of all stages behind a run that are there; none where the links cannot be read."""
     try:
-        links = decode_file(dict[str, dict[str, str]], folder / STAGES)
+        links = read_links(folder)
     except ArtifactError:
         return []
     relative = sorted({link for row in links.values() for link in row.values()})

@@ -13,7 +13,7 @@ from tdcompress.records import Report
 from tdcompress.runs.checks import check_plan
 from tdcompress.runs.execution import Execution
 from tdcompress.runs.folder import earlier_report, finished_report, refuse_another_recipe, renewed
-from tdcompress.runs.layout import lay_out
+from tdcompress.runs.layout import lay_out, links
 from tdcompress.runs.parts import REPORTING, require_parts
 from tdcompress.runs.plan import plan_run
 from tdcompress.runs.unfinished import announced, claim_run
@@ -72,7 +72,7 @@ def run_recipe(recipe: Recipe, execution: Execution, *, replace: bool = False) -
         with announced(store.root, recipe.name, tasks, execution.command):
             artifacts = {task.key: runner.ensure(task) for task in tasks}
             store.hashes.save()
-            finished = None if runner.made or replace else finished_report(folder, plan.recipe_key)
+            finished = None if runner.made or replace else finished_report(folder, plan.recipe_key, links(plan))
             if finished is None:
                 earlier = earlier_report(folder, plan.recipe_key)
                 with renewed(folder) as new:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
-from tdcompress.runs.manifest import MANIFEST, REPORT, linked_stages, read_manifest, read_report
+from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipe, linked_stages, read_manifest, read_report
 from tdcompress.runs.unfinished import Unfinished, unfinished_runs
 
 
@@ -17,7 +17,7 @@ def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
     Raises:
         UserError: the one run that is asked for is not there.
     """
-    folders = sorted(path.parent for path in root.glob(f"[!.]*/{REPORT}"))
+    folders = sorted(folder for folder in root.glob("[!.]*") if _is_run(folder))
     unfinished = unfinished_runs(root)
     if only is not None:
         folders = [folder for folder in folders if folder.name == only]
@@ -84,11 +84,17 @@ def ago(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days ago"
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is, or was, a run's: a report or a manifest alone says so too."""
+    return (folder / REPORT).is_file() or held_recipe(folder) is not None
+
+
 def _run_row(folder: Path) -> tuple[str, ...]:
     try:
         report = read_report(folder)
     except (ArtifactError, UserError):
-        return folder.name, f"damaged: {REPORT}; run the recipe again", "", "", "", ""
+        found = REPORT if (folder / REPORT).is_file() else f"{REPORT} is missing"
+        return folder.name, f"damaged: {found}; run the recipe again", "", "", "", ""
     network = f"{report.model} on {report.data}"
     return folder.name, _state(folder), str(len(report.rows)), report.selected or "none", network, report.created
 

@@ -40,6 +40,8 @@ def verify_path(
     check_files(path, manifest.files)
     _check_manifest(path, manifest)
     models = sorted(name for name in manifest.files if name.endswith(".onnx"))
+    for name in sorted(model.name for model in path.glob("*.onnx") if model.name not in models):
+        say(f"{path / name}: is not of this run (its manifest does not name it), and is not checked")
     if not models:
         raise ArtifactError(f"{path / MANIFEST}: names no .onnx file; is {path} a run's folder?")
     reports = {}

@@ -10,7 +10,7 @@ import pytest
 
 from tdcompress.errors import UserError
 from tdcompress.runs.folder import refuse_another_recipe, renewed
-from tdcompress.runs.manifest import held_recipe
+from tdcompress.runs.manifest import RunManifest, held_recipe, save_manifest
 
 WRITE = """
 import os, sys
@@ -39,9 +39,7 @@ def write(folder, key):
     with renewed(folder) as new:
         (new / "a.txt").write_text(key)
         (new / f"{key}.txt").write_text(key)
-        (new / "manifest.json").write_text(
-            json.dumps({"format": 1, "run": "run", "recipe_key": key, "files": {"a.txt": "", f"{key}.txt": ""}})
-        )
+        save_manifest(new, RunManifest(run="run", recipe_key=key, files={"a.txt": "", f"{key}.txt": ""}))
 
 
 def names(folder):

@@ -8,6 +8,7 @@ import pytest
 from tdcompress.errors import InterruptedRun, UserError, VerificationError
 from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
+from tdcompress.runs.manifest import write_manifest
 from tdcompress.runs.status import ago, status_tables
 from tdcompress.runs.unfinished import announced, run_lock, unfinished_runs
 from tdcompress.stores.folder import FolderStore
@@ -62,6 +63,20 @@ def test_a_stopped_run_says_how_far_it_is_and_how_it_goes_on(tmp_path, start):
     assert "unfinished runs" not in texts(status_tables(tmp_path))
     with pytest.raises(UserError, match="no run of this name"):
         status_tables(tmp_path, "mine")
+
+
+@pytest.mark.parametrize("only", [None, "mine"])
+def test_a_run_whose_report_is_gone_is_damaged_and_not_unknown(tmp_path, only):
+    run = tmp_path / "mine"
+    run.mkdir()
+    write_manifest(run, "mine", "0" * 16)
+    (tmp_path / "docs").mkdir()
+    tables = texts(status_tables(tmp_path, only))
+    assert list(tables) == [f"runs in {tmp_path}"]
+    (((name, state, *_),), notes) = tables[f"runs in {tmp_path}"]
+    assert (name, state, notes) == ("mine", "damaged: report.json is missing; run the recipe again", ())
+    with pytest.raises(UserError, match="no run of this name"):
+        status_tables(tmp_path, "docs")
 
 
 def test_a_run_that_goes_on_names_its_process(tmp_path):

@@ -9,6 +9,7 @@ import onnx
 import pair_sums
 import pytest
 
+from tdcompress.artifacts import sealed
 from tdcompress.errors import ArtifactError, ModelError, VerificationError
 from tdcompress.files import sha256_file
 from tdcompress.runs.verification import verify_path, verify_with_samples
@@ -24,7 +25,7 @@ def rehash(run, **files):
     path = run / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"] = {name: sha256_file(run / name) for name in manifest["files"] if (run / name).is_file()} | files
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(sealed(manifest)))
 
 
 def test_a_run_passes_and_says_what_was_compared(run):
@@ -80,9 +81,25 @@ def test_a_changed_weight_is_found_by_the_outputs(run):
 
 
 def change(run, **values):
-    """Other values in a run's manifest."""
+    """Other values in a run's manifest, which says that they are right."""
     path = run / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(json.dumps(sealed(json.loads(path.read_text()) | values)))
+
+
+def forget(run, name):
+    """A manifest without one of its lines: nothing would vouch for that file."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["files"][name]
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_file_that_is_not_the_runs_is_said(run):
+    (run / "mine.onnx").write_text("garbage")
+    said = []
+    assert "mine.onnx" not in verify_path(run, said.append)
+    (line,) = (line for line in said if "mine.onnx" in line)
+    assert "is not of this run" in line
 
 
 @pytest.mark.parametrize(
@@ -90,7 +107,10 @@ def change(run, **values):
     [
         (lambda run: (run / "manifest.json").unlink(), "no such file.*is .* a run's folder"),
         (lambda run: (run / "manifest.json").write_text("[]"), "damaged, or of another version"),
-        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "damaged, or of another version"),
+        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "names no format; is .* a run's folder"),
+        (lambda run: change(run, format=1), "format 1, this version reads 2; run the recipe again"),
+        (lambda run: change(run, recipe_key=3), "not the manifest of a run"),
+        (lambda run: forget(run, "dense.onnx"), r"manifest\.json: is damaged \(its sha256"),
         (lambda run: change(run, files={}, recipe_key="another"), "does not agree with report.json"),
         (lambda run: [path.unlink() for path in run.glob("*.onnx")] and rehash(run), r"names no \.onnx file"),
         (lambda run: change(run, files={"../x.onnx": "0"}), "outside its folder"),
