@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tdcompress.codec import Json, decode, encode, shallow
-from tdcompress.errors import ArtifactError
+from tdcompress.codec import Json, decode, decode_file, encode, parse_json, shallow
+from tdcompress.errors import ArtifactError, one_line
 from tdcompress.files import fsync_file, sha256_file, write_text
 
 MANIFEST = "manifest.json"
@@ -91,9 +91,9 @@ class HashMemory:
         self._known: dict[str, list[Any]] = {}
         self._changed = False
         try:
-            known = json.loads(path.read_bytes())
-            self._known = {name: [int(size), int(time_ns), str(digest)] for name, (size, time_ns, digest) in known.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+            known = decode(dict[str, tuple[int, int, str]], parse_json(path.read_bytes()))
+            self._known = {name: list(stamped) for name, stamped in known.items()}
+        except (OSError, ValueError, RecursionError):
             pass  # a memory that is lost costs time, nothing else
 
     def sha256(self, path: Path) -> str:
@@ -190,16 +190,20 @@ def read_artifact(folder: Path) -> Artifact:
     def unusable(said: str) -> ArtifactError:
         return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
 
+    manifest = decode_file(dict[str, Any], path)
+    if "format" not in manifest:
+        raise unusable("is no manifest of an artefact (it names no format)")
+    if manifest["format"] != FORMAT:
+        raise unusable(one_line(f"format {manifest['format']!r}, this version reads {FORMAT}"))
     try:
-        manifest = dict(json.loads(path.read_bytes()))
-        if manifest["format"] != FORMAT:
-            raise unusable(f"format {manifest['format']!r}, this version reads {FORMAT}")
-        if manifest[DIGEST] != sealed(manifest)[DIGEST]:
+        if manifest.get(DIGEST) != sealed(manifest)[DIGEST]:
             raise unusable("is damaged (its sha256 is not that of what it says)")
         known = {field.name for field in fields(_Manifest)}
         said = decode(_Manifest, {name: value for name, value in manifest.items() if name in known}, path.stem)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise unusable(f"not a readable manifest ({error})") from None
+    except (ValueError, TypeError) as error:
+        raise unusable(f"not a readable manifest ({one_line(error)})") from None
+    except RecursionError:
+        raise unusable("not a readable manifest (nested too deeply)") from None
     if (said.stage, said.key) != (folder.parent.name, folder.name):
         raise unusable(f"is of {said.stage} {said.key}, not of this folder")
     if content_key({name: manifest[name] for name in IDENTITY}) != said.key:

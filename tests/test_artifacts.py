@@ -102,16 +102,16 @@ DAMAGES = {
     "a flipped bit": (lambda folder: flip(folder / "a.bin"), "is damaged"),
     "a truncated file": (lambda folder: (folder / "a.bin").write_bytes(bytes(range(100))), "is damaged"),
     "a missing file": (lambda folder: (folder / "sub" / "b.txt").unlink(), "is missing"),
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "not a readable manifest"),
-    "half a manifest": (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:-9]), "not a readable"),
-    "a manifest of nothing": (lambda folder: (folder / MANIFEST).write_text("[]"), "not a readable manifest"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no such file"),
+    "half a manifest": (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:-9]), "damaged, or of"),
+    "a manifest of nothing": (lambda folder: (folder / MANIFEST).write_text("[]"), "a table is needed, not \\[\\]"),
     "files that are no table": (lambda folder: change(folder, files=3), "not a readable manifest"),
     "a digest that is no text": (lambda folder: change(folder, files={"a.bin": 3}), "not a readable manifest"),
     "another format": (lambda folder: change(folder, format=99), "format 99"),
     "the format without a sha256 of its own": (lambda folder: change(folder, format=1), "format 1, this version reads 2"),
     "a version that is no number": (lambda folder: change(folder, version="1"), "version: int needed"),
     "a version that is a truth value": (lambda folder: change(folder, version=True), "version: int needed"),
-    "no sha256 of its own": (lambda folder: tamper(folder, lambda said: said.pop(DIGEST)), "not a readable manifest"),
+    "no sha256 of its own": (lambda folder: tamper(folder, lambda said: said.pop(DIGEST)), "its sha256 is not that of what"),
     "another record": (lambda folder: tamper(folder, lambda said: said["record"].update(n=4)), "its sha256 is not that of what"),
     "another record of the same look": (lambda folder: tamper(folder, lambda said: said["record"].update(n=3.0)), "its sha256"),
     "no record": (lambda folder: change(folder, record=...), "record: missing"),
@@ -120,7 +120,13 @@ DAMAGES = {
         "not a readable",
     ),
     "another host": (lambda folder: tamper(folder, lambda said: said.update(host="other")), "its sha256 is not that of what"),
-    "very deep": (lambda folder: (folder / MANIFEST).write_text("[" * 100_000 + "]" * 100_000), "not a readable manifest"),
+    "very deep": (lambda folder: (folder / MANIFEST).write_text("[" * 100_000 + "]" * 100_000), "nested too deeply"),
+    "deep": (
+        lambda folder: (folder / MANIFEST).write_text(f'{{"format": 2, "x": {"[" * 900}{"]" * 900}}}'),
+        "nested too deeply|is damaged",
+    ),
+    "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff{}"), "not UTF-8 text"),
+    "no format": (lambda folder: (folder / MANIFEST).write_text("{}"), "it names no format"),
     "a file outside": (lambda folder: change(folder, files={"../../../x": "0" * 64}), "'../../../x' is outside its folder"),
     "an absolute file": (lambda folder: change(folder, files={"/etc/passwd": "0" * 64}), "outside its folder"),
     "a file that is the folder": (lambda folder: change(folder, files={".": "0" * 64}), "outside its folder"),
@@ -227,7 +233,9 @@ def test_the_hash_memory_reads_an_unchanged_file_once_and_notices_changes(tmp_pa
     assert len(read) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": 3}', "null", "\x00", '[["a", 1]]'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '{"a": 3}', "null", "\x00", '[["a", 1]]', "[" * 200_000, '{"a": [Infinity, 1, "x"]}']
+)
 def test_a_damaged_hash_memory_costs_time_only(tmp_path, content):
     path = tmp_path / "a"
     path.write_bytes(b"1")

@@ -6,7 +6,6 @@ this machine is the cache: what is read is downloaded, checked, and used from th
 """
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from tdcompress.artifacts import MANIFEST, SCRATCH, Artifact, HashMemory, check_files, read_artifact, seal
+from tdcompress.codec import parse_json
 from tdcompress.errors import ArtifactError, LostError, StoreError
 from tdcompress.files import cache_folder
 from tdcompress.stores.bucket import Bucket, Object, to_bytes
@@ -284,7 +284,7 @@ def _prefix(stage: str, key: str) -> str:
 
 def _is_set_aside(manifest: bytes) -> bool:
     try:
-        return _DAMAGED in json.loads(manifest)
+        return _DAMAGED in parse_json(manifest)
     except (ValueError, TypeError):
         return False
 
