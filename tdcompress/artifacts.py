@@ -211,6 +211,15 @@ def read_artifact(folder: Path) -> Artifact:
     return Artifact(folder=folder, **shallow(said))
 
 
+def can_be_named(name: str) -> bool:
+    """Whether a file can have this relative name: no NUL, no half of a surrogate pair, no more bytes than systems take."""
+    try:
+        parts = name.encode().split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name and all(len(part) <= 255 for part in parts) and len(name) <= 1024
+
+
 def check_names(files: Mapping[str, str]) -> None:
     """Check what a manifest calls its files, before any of these names is used.
 
@@ -218,9 +227,11 @@ def check_names(files: Mapping[str, str]) -> None:
         files: sha256 by relative name.
 
     Raises:
-        ValueError: a name that leaves the folder, or a digest that is none.
+        ValueError: a name that leaves the folder or that no file can have, or a digest that is none.
     """
     for name, digest in files.items():
+        if not can_be_named(name):
+            raise ValueError(one_line(f"files: no file can be called {name!r}"))
         path = Path(name)
         if path.is_absolute() or not path.parts or ".." in path.parts:
             raise ValueError(f"files: {name!r} is outside its folder")
@@ -237,11 +248,17 @@ def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_fil
         sha256: path -> sha256; another one remembers hashes.
 
     Raises:
-        ArtifactError: one that is missing, differs, or lies outside the folder.
+        ArtifactError: one that is missing, differs, lies outside or is a link to itself; a name that no file can have.
     """
     for name, expected in files.items():
+        if not can_be_named(name):
+            raise ArtifactError(one_line(f"{folder / MANIFEST}: no file can be called {name!r}"))
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError):  # Python below 3.13 says so of a loop of links
+            raise ArtifactError(f"{path}: is a link that leads nowhere; run the recipe again to rebuild it") from None
+        if not inside:
             raise ArtifactError(f"{folder / MANIFEST}: names {name!r}, which is outside its folder")
         if not path.is_file():
             raise ArtifactError(f"{path}: is missing; run the recipe again to rebuild it")

@@ -131,11 +131,21 @@ DAMAGES = {
     "an absolute file": (lambda folder: change(folder, files={"/etc/passwd": "0" * 64}), "outside its folder"),
     "a file that is the folder": (lambda folder: change(folder, files={".": "0" * 64}), "outside its folder"),
     "a digest that is a pattern": (lambda folder: change(folder, files={"a.bin": "*"}), "'\\*' is no sha256"),
+    "a name with a NUL": (lambda folder: change(folder, files={"a\0b": "0" * 64}), r"no file can be called 'a\\x00b'"),
+    "half a surrogate pair": (lambda folder: change(folder, files={"a\ud800b": "0" * 64}), r"no file can be called 'a\\ud800b'"),
+    "a long name": (lambda folder: change(folder, files={"a" * 256: "0" * 64}), "no file can be called"),
+    "a long path": (lambda folder: change(folder, files={"a/" * 600: "0" * 64}), "no file can be called"),
+    "a link to itself": (lambda folder: link_to_itself(folder / "a.bin"), "is a link that leads nowhere|is missing"),
     "another stage's manifest": (lambda folder: change(folder, stage="prune"), "is of prune"),
     "settings that are not the key's": (lambda folder: change(folder, settings={"x": 0.25}), "its key is not of its settings"),
     "a manifest without settings": (lambda folder: change(folder, inputs=None), "not a readable manifest"),
     "another key's manifest": (lambda folder: change(folder, key="f" * 16), "is of train ffff"),
 }
+
+
+def link_to_itself(path):
+    path.unlink()
+    path.symlink_to(path.name)
 
 
 def tamper(folder, do):
@@ -203,6 +213,28 @@ def test_a_second_damage_replaces_the_first_that_was_set_aside(store, published)
     (again.folder / "a.bin").write_bytes(b"2222")
     assert store.find_or_set_aside("train", KEY) is None
     assert (again.folder.with_name(f"{KEY}.damaged") / "a.bin").read_bytes() == b"2222"
+
+
+@pytest.mark.parametrize("in_the_way", ["a file", "a link to nowhere", "a link to a folder"])
+def test_what_is_in_the_way_of_a_damaged_artefact_is_replaced(store, published, tmp_path, in_the_way):
+    damaged = published.folder.with_name(f"{KEY}.damaged")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "kept").touch()
+    if in_the_way == "a file":
+        damaged.write_text("x")
+    else:
+        damaged.symlink_to(tmp_path / ("nowhere" if in_the_way == "a link to nowhere" else "other"))
+    (published.folder / "a.bin").write_bytes(b"1")
+    assert store.find_or_set_aside("train", KEY) is None
+    assert not damaged.is_symlink()
+    assert (damaged / "a.bin").read_bytes() == b"1"
+    assert (tmp_path / "other" / "kept").is_file()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "a" * 300])
+def test_check_files_refuses_a_name_that_no_file_can_have(tmp_path, name):
+    with pytest.raises(ArtifactError, match=r"manifest\.json: no file can be called '"):
+        check_files(tmp_path, {name: "0" * 64})
 
 
 def test_check_files_hashes_again(published):
