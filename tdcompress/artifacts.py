@@ -76,11 +76,13 @@ class Artifact:
         Raises:
             ArtifactError: it is not there, or its manifest does not verify.
         """
-        key = self.inputs[role]
-        found = next(self.folder.parents[1].glob(f"*/{key}"), None)
+        key = self.inputs.get(role)
+        if key is None:
+            raise ArtifactError(f"{self.folder / MANIFEST}: names no {role} as its input; run the recipe again to rebuild it")
+        found = find_by_key(self.folder.parents[1], key)
         if found is None:
             raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; run the recipe again to rebuild it")
-        return read_artifact(found)
+        return found
 
 
 class HashMemory:
@@ -209,6 +211,31 @@ def read_artifact(folder: Path) -> Artifact:
     if content_key({name: manifest[name] for name in IDENTITY}) != said.key:
         raise unusable("is damaged (its key is not of its settings and inputs)")
     return Artifact(folder=folder, **shallow(said))
+
+
+def find_by_key(stages: Path, key: str) -> Artifact | None:
+    """The artefact of a key, whatever its stage; its files are not looked at.
+
+    A copy of a stage's folder, ``train.bak`` for example, is no stage: what lies there is passed over.
+
+    Args:
+        stages: the folder of all stages.
+        key: a content key.
+
+    Raises:
+        ArtifactError: it is there, and its manifest does not verify.
+    """
+    problem = None
+    for folder in sorted(stages.glob(f"*/{key}")):
+        if not STAGE.fullmatch(folder.parent.name):
+            continue
+        try:
+            return read_artifact(folder)
+        except ArtifactError as error:
+            problem = problem or error  # perhaps a copy under another name: another folder may hold it
+    if problem is not None:
+        raise problem
+    return None
 
 
 def can_be_named(name: str) -> bool:

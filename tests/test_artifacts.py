@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -16,6 +17,7 @@ from tdcompress.artifacts import (
     canonical,
     check_files,
     content_key,
+    find_by_key,
     load_artifact,
     read_artifact,
     sealed,
@@ -282,3 +284,31 @@ def test_a_stage_that_another_process_makes_is_busy(store, tmp_path):
     busy = pytest.raises(BusyError, match=f"^train {KEY} is in use by")
     with store.partial("train", KEY), busy, FolderStore(store.root).partial("train", KEY):
         pass
+
+
+def made_from(store, artifact):
+    """An artefact of another stage, made from this one."""
+    description = {"version": 1, "settings": {}, "inputs": {"train": artifact.key}}
+    key = content_key({"stage": "prune", **description})
+    with store.partial("prune", key) as folder:
+        return store.publish("prune", key, folder, Record(n=1), description)
+
+
+@pytest.mark.parametrize("copy", ["a_copy", "old-train", "train.bak", "train_bak", "Train", "a copy of train", "zzz"])
+def test_a_copy_of_a_stages_folder_is_passed_over(store, published, copy):
+    pruned = made_from(store, published)
+    shutil.copytree(published.folder.parent, published.folder.parent.with_name(copy))
+    assert pruned.input("train") == published
+    assert find_by_key(store.root / "stages", KEY) == published
+
+
+def test_an_input_that_is_missing_damaged_or_not_named_is_told(store, published):
+    pruned = made_from(store, published)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: names no finetune as its input; run the recipe again"):
+        pruned.input("finetune")
+    (published.folder / MANIFEST).write_text("{")
+    with pytest.raises(ArtifactError, match=rf"train/{KEY}/manifest\.json: damaged"):
+        pruned.input("train")
+    shutil.move(published.folder.parent, published.folder.parent.with_name("train.bak"))
+    with pytest.raises(ArtifactError, match=f"its train, {KEY}, is missing; run the recipe again"):
+        pruned.input("train")

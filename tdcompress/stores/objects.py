@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tdcompress.artifacts import MANIFEST, SCRATCH, Artifact, HashMemory, check_files, read_artifact, seal
+from tdcompress.artifacts import MANIFEST, SCRATCH, Artifact, HashMemory, check_files, find_by_key, seal
 from tdcompress.codec import parse_json
 from tdcompress.errors import ArtifactError, LostError, StoreError
 from tdcompress.files import cache_folder
@@ -241,9 +241,12 @@ class ObjectStore:
     def _bring_inputs(self, artifact: Artifact) -> None:
         """Have in the cache what an artefact was made from, as far as it is there: stages look at it."""
         for key in artifact.inputs.values():
-            cached = next((self.root / "stages").glob(f"*/{key}"), None)
+            try:
+                cached = find_by_key(self.root / "stages", key)
+            except ArtifactError:
+                cached = None  # damaged here: it is fetched anew
             if cached is not None:
-                self._bring_inputs(read_artifact(cached))
+                self._bring_inputs(cached)
                 continue
             for stage in self.bucket.folders("stages"):
                 if self.find_or_set_aside(stage, key) is not None:
