@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tdcompress.codec import Json, decode, encode, shallow
-from tdcompress.errors import ArtifactError
+from tdcompress.codec import Json, decode, decode_file, encode, parse_json, shallow
+from tdcompress.errors import ArtifactError, one_line
 from tdcompress.files import fsync_file, sha256_file, write_text
 
 MANIFEST = "manifest.json"
@@ -76,11 +76,13 @@ class Artifact:
         Raises:
             ArtifactError: it is not there, or its manifest does not verify.
         """
-        key = self.inputs[role]
-        found = next(self.folder.parents[1].glob(f"*/{key}"), None)
+        key = self.inputs.get(role)
+        if key is None:
+            raise ArtifactError(f"{self.folder / MANIFEST}: names no {role} as its input; run the recipe again to rebuild it")
+        found = find_by_key(self.folder.parents[1], key)
         if found is None:
             raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; run the recipe again to rebuild it")
-        return read_artifact(found)
+        return found
 
 
 class HashMemory:
@@ -91,9 +93,9 @@ class HashMemory:
         self._known: dict[str, list[Any]] = {}
         self._changed = False
         try:
-            known = json.loads(path.read_bytes())
-            self._known = {name: [int(size), int(time_ns), str(digest)] for name, (size, time_ns, digest) in known.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+            known = decode(dict[str, tuple[int, int, str]], parse_json(path.read_bytes()))
+            self._known = {name: list(stamped) for name, stamped in known.items()}
+        except (OSError, ValueError, RecursionError):
             pass  # a memory that is lost costs time, nothing else
 
     def sha256(self, path: Path) -> str:
@@ -190,21 +192,59 @@ def read_artifact(folder: Path) -> Artifact:
     def unusable(said: str) -> ArtifactError:
         return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
 
+    manifest = decode_file(dict[str, Any], path)
+    if "format" not in manifest:
+        raise unusable("is no manifest of an artefact (it names no format)")
+    if manifest["format"] != FORMAT:
+        raise unusable(one_line(f"format {manifest['format']!r}, this version reads {FORMAT}"))
     try:
-        manifest = dict(json.loads(path.read_bytes()))
-        if manifest["format"] != FORMAT:
-            raise unusable(f"format {manifest['format']!r}, this version reads {FORMAT}")
-        if manifest[DIGEST] != sealed(manifest)[DIGEST]:
+        if manifest.get(DIGEST) != sealed(manifest)[DIGEST]:
             raise unusable("is damaged (its sha256 is not that of what it says)")
         known = {field.name for field in fields(_Manifest)}
         said = decode(_Manifest, {name: value for name, value in manifest.items() if name in known}, path.stem)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise unusable(f"not a readable manifest ({error})") from None
+    except (ValueError, TypeError) as error:
+        raise unusable(f"not a readable manifest ({one_line(error)})") from None
+    except RecursionError:
+        raise unusable("not a readable manifest (nested too deeply)") from None
     if (said.stage, said.key) != (folder.parent.name, folder.name):
         raise unusable(f"is of {said.stage} {said.key}, not of this folder")
     if content_key({name: manifest[name] for name in IDENTITY}) != said.key:
         raise unusable("is damaged (its key is not of its settings and inputs)")
     return Artifact(folder=folder, **shallow(said))
+
+
+def find_by_key(stages: Path, key: str) -> Artifact | None:
+    """The artefact of a key, whatever its stage; its files are not looked at.
+
+    A copy of a stage's folder, ``train.bak`` for example, is no stage: what lies there is passed over.
+
+    Args:
+        stages: the folder of all stages.
+        key: a content key.
+
+    Raises:
+        ArtifactError: it is there, and its manifest does not verify.
+    """
+    problem = None
+    for folder in sorted(stages.glob(f"*/{key}")):
+        if not STAGE.fullmatch(folder.parent.name):
+            continue
+        try:
+            return read_artifact(folder)
+        except ArtifactError as error:
+            problem = problem or error  # perhaps a copy under another name: another folder may hold it
+    if problem is not None:
+        raise problem
+    return None
+
+
+def can_be_named(name: str) -> bool:
+    """Whether a file can have this relative name: no NUL, no half of a surrogate pair, no more bytes than systems take."""
+    try:
+        parts = name.encode().split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name and all(len(part) <= 255 for part in parts) and len(name) <= 1024
 
 
 def check_names(files: Mapping[str, str]) -> None:
@@ -214,9 +254,11 @@ def check_names(files: Mapping[str, str]) -> None:
         files: sha256 by relative name.
 
     Raises:
-        ValueError: a name that leaves the folder, or a digest that is none.
+        ValueError: a name that leaves the folder or that no file can have, or a digest that is none.
     """
     for name, digest in files.items():
+        if not can_be_named(name):
+            raise ValueError(one_line(f"files: no file can be called {name!r}"))
         path = Path(name)
         if path.is_absolute() or not path.parts or ".." in path.parts:
             raise ValueError(f"files: {name!r} is outside its folder")
@@ -233,11 +275,17 @@ def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_fil
         sha256: path -> sha256; another one remembers hashes.
 
     Raises:
-        ArtifactError: one that is missing, differs, or lies outside the folder.
+        ArtifactError: one that is missing, differs, lies outside or is a link to itself; a name that no file can have.
     """
     for name, expected in files.items():
+        if not can_be_named(name):
+            raise ArtifactError(one_line(f"{folder / MANIFEST}: no file can be called {name!r}"))
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
+        try:
+            inside = path.resolve().is_relative_to(folder.resolve())
+        except (OSError, RuntimeError):  # Python below 3.13 says so of a loop of links
+            raise ArtifactError(f"{path}: is a link that leads nowhere; run the recipe again to rebuild it") from None
+        if not inside:
             raise ArtifactError(f"{folder / MANIFEST}: names {name!r}, which is outside its folder")
         if not path.is_file():
             raise ArtifactError(f"{path}: is missing; run the recipe again to rebuild it")

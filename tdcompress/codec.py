@@ -20,6 +20,8 @@ from tdcompress.errors import ArtifactError, one_line
 T = TypeVar("T")
 Json = Any
 
+_TOO_DEEP = "nested too deeply"
+
 LEFT_OUT: Mapping[str, bool] = {"left out": True}
 """Metadata of a field that is written only where it is not at its default."""
 
@@ -96,8 +98,25 @@ def decode(kind: type[T], value: Json, where: str = "") -> T:
     return result
 
 
+def parse_json(text: str | bytes) -> Json:
+    """Read JSON that may be damaged or hostile.
+
+    Args:
+        text: of a file, say; bytes are UTF-8.
+
+    Raises:
+        ValueError: no JSON, no UTF-8, or lists nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    except UnicodeDecodeError:
+        raise ValueError("no JSON: not UTF-8 text") from None
+
+
 def decode_file(kind: type[T], path: Path) -> T:
-    """Read a record that a run wrote as a JSON file.
+    """Read a record that a run wrote as a JSON file. Whatever is wrong with the file is told in one line.
 
     Args:
         kind: as for ``decode``.
@@ -107,10 +126,16 @@ def decode_file(kind: type[T], path: Path) -> T:
         ArtifactError: no such file, not JSON, or not such a record.
     """
     try:
-        return decode(kind, json.loads(path.read_bytes()), path.stem)
-    except (OSError, ValueError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else one_line(error)
-        raise ArtifactError(f"{path}: damaged, or of another version ({reason}); run the recipe again to rebuild it") from None
+        return decode(kind, parse_json(path.read_bytes()), path.stem)
+    except FileNotFoundError:
+        reason = "no such file"
+    except OSError as error:
+        reason = error.strerror or one_line(error)
+    except ValueError as error:
+        reason = one_line(error)
+    except RecursionError:
+        reason = _TOO_DEEP
+    raise ArtifactError(f"{path}: damaged, or of another version ({reason}); run the recipe again to rebuild it")
 
 
 def _decode(kind: Any, value: Json, where: str) -> Any:

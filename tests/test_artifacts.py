@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -16,6 +17,7 @@ from tdcompress.artifacts import (
     canonical,
     check_files,
     content_key,
+    find_by_key,
     load_artifact,
     read_artifact,
     sealed,
@@ -102,16 +104,16 @@ DAMAGES = {
     "a flipped bit": (lambda folder: flip(folder / "a.bin"), "is damaged"),
     "a truncated file": (lambda folder: (folder / "a.bin").write_bytes(bytes(range(100))), "is damaged"),
     "a missing file": (lambda folder: (folder / "sub" / "b.txt").unlink(), "is missing"),
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "not a readable manifest"),
-    "half a manifest": (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:-9]), "not a readable"),
-    "a manifest of nothing": (lambda folder: (folder / MANIFEST).write_text("[]"), "not a readable manifest"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no such file"),
+    "half a manifest": (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:-9]), "damaged, or of"),
+    "a manifest of nothing": (lambda folder: (folder / MANIFEST).write_text("[]"), "a table is needed, not \\[\\]"),
     "files that are no table": (lambda folder: change(folder, files=3), "not a readable manifest"),
     "a digest that is no text": (lambda folder: change(folder, files={"a.bin": 3}), "not a readable manifest"),
     "another format": (lambda folder: change(folder, format=99), "format 99"),
     "the format without a sha256 of its own": (lambda folder: change(folder, format=1), "format 1, this version reads 2"),
     "a version that is no number": (lambda folder: change(folder, version="1"), "version: int needed"),
     "a version that is a truth value": (lambda folder: change(folder, version=True), "version: int needed"),
-    "no sha256 of its own": (lambda folder: tamper(folder, lambda said: said.pop(DIGEST)), "not a readable manifest"),
+    "no sha256 of its own": (lambda folder: tamper(folder, lambda said: said.pop(DIGEST)), "its sha256 is not that of what"),
     "another record": (lambda folder: tamper(folder, lambda said: said["record"].update(n=4)), "its sha256 is not that of what"),
     "another record of the same look": (lambda folder: tamper(folder, lambda said: said["record"].update(n=3.0)), "its sha256"),
     "no record": (lambda folder: change(folder, record=...), "record: missing"),
@@ -120,16 +122,32 @@ DAMAGES = {
         "not a readable",
     ),
     "another host": (lambda folder: tamper(folder, lambda said: said.update(host="other")), "its sha256 is not that of what"),
-    "very deep": (lambda folder: (folder / MANIFEST).write_text("[" * 100_000 + "]" * 100_000), "not a readable manifest"),
+    "very deep": (lambda folder: (folder / MANIFEST).write_text("[" * 100_000 + "]" * 100_000), "nested too deeply"),
+    "deep": (
+        lambda folder: (folder / MANIFEST).write_text(f'{{"format": 2, "x": {"[" * 900}{"]" * 900}}}'),
+        "nested too deeply|is damaged",
+    ),
+    "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff{}"), "not UTF-8 text"),
+    "no format": (lambda folder: (folder / MANIFEST).write_text("{}"), "it names no format"),
     "a file outside": (lambda folder: change(folder, files={"../../../x": "0" * 64}), "'../../../x' is outside its folder"),
     "an absolute file": (lambda folder: change(folder, files={"/etc/passwd": "0" * 64}), "outside its folder"),
     "a file that is the folder": (lambda folder: change(folder, files={".": "0" * 64}), "outside its folder"),
     "a digest that is a pattern": (lambda folder: change(folder, files={"a.bin": "*"}), "'\\*' is no sha256"),
+    "a name with a NUL": (lambda folder: change(folder, files={"a\0b": "0" * 64}), r"no file can be called 'a\\x00b'"),
+    "half a surrogate pair": (lambda folder: change(folder, files={"a\ud800b": "0" * 64}), r"no file can be called 'a\\ud800b'"),
+    "a long name": (lambda folder: change(folder, files={"a" * 256: "0" * 64}), "no file can be called"),
+    "a long path": (lambda folder: change(folder, files={"a/" * 600: "0" * 64}), "no file can be called"),
+    "a link to itself": (lambda folder: link_to_itself(folder / "a.bin"), "is a link that leads nowhere|is missing"),
     "another stage's manifest": (lambda folder: change(folder, stage="prune"), "is of prune"),
     "settings that are not the key's": (lambda folder: change(folder, settings={"x": 0.25}), "its key is not of its settings"),
     "a manifest without settings": (lambda folder: change(folder, inputs=None), "not a readable manifest"),
     "another key's manifest": (lambda folder: change(folder, key="f" * 16), "is of train ffff"),
 }
+
+
+def link_to_itself(path):
+    path.unlink()
+    path.symlink_to(path.name)
 
 
 def tamper(folder, do):
@@ -199,6 +217,28 @@ def test_a_second_damage_replaces_the_first_that_was_set_aside(store, published)
     assert (again.folder.with_name(f"{KEY}.damaged") / "a.bin").read_bytes() == b"2222"
 
 
+@pytest.mark.parametrize("in_the_way", ["a file", "a link to nowhere", "a link to a folder"])
+def test_what_is_in_the_way_of_a_damaged_artefact_is_replaced(store, published, tmp_path, in_the_way):
+    damaged = published.folder.with_name(f"{KEY}.damaged")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "kept").touch()
+    if in_the_way == "a file":
+        damaged.write_text("x")
+    else:
+        damaged.symlink_to(tmp_path / ("nowhere" if in_the_way == "a link to nowhere" else "other"))
+    (published.folder / "a.bin").write_bytes(b"1")
+    assert store.find_or_set_aside("train", KEY) is None
+    assert not damaged.is_symlink()
+    assert (damaged / "a.bin").read_bytes() == b"1"
+    assert (tmp_path / "other" / "kept").is_file()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b", "a" * 300])
+def test_check_files_refuses_a_name_that_no_file_can_have(tmp_path, name):
+    with pytest.raises(ArtifactError, match=r"manifest\.json: no file can be called '"):
+        check_files(tmp_path, {name: "0" * 64})
+
+
 def test_check_files_hashes_again(published):
     check_files(published.folder, published.files)
     flip(published.folder / "a.bin")
@@ -227,7 +267,9 @@ def test_the_hash_memory_reads_an_unchanged_file_once_and_notices_changes(tmp_pa
     assert len(read) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"a": 3}', "null", "\x00", '[["a", 1]]'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '{"a": 3}', "null", "\x00", '[["a", 1]]', "[" * 200_000, '{"a": [Infinity, 1, "x"]}']
+)
 def test_a_damaged_hash_memory_costs_time_only(tmp_path, content):
     path = tmp_path / "a"
     path.write_bytes(b"1")
@@ -242,3 +284,31 @@ def test_a_stage_that_another_process_makes_is_busy(store, tmp_path):
     busy = pytest.raises(BusyError, match=f"^train {KEY} is in use by")
     with store.partial("train", KEY), busy, FolderStore(store.root).partial("train", KEY):
         pass
+
+
+def made_from(store, artifact):
+    """An artefact of another stage, made from this one."""
+    description = {"version": 1, "settings": {}, "inputs": {"train": artifact.key}}
+    key = content_key({"stage": "prune", **description})
+    with store.partial("prune", key) as folder:
+        return store.publish("prune", key, folder, Record(n=1), description)
+
+
+@pytest.mark.parametrize("copy", ["a_copy", "old-train", "train.bak", "train_bak", "Train", "a copy of train", "zzz"])
+def test_a_copy_of_a_stages_folder_is_passed_over(store, published, copy):
+    pruned = made_from(store, published)
+    shutil.copytree(published.folder.parent, published.folder.parent.with_name(copy))
+    assert pruned.input("train") == published
+    assert find_by_key(store.root / "stages", KEY) == published
+
+
+def test_an_input_that_is_missing_damaged_or_not_named_is_told(store, published):
+    pruned = made_from(store, published)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: names no finetune as its input; run the recipe again"):
+        pruned.input("finetune")
+    (published.folder / MANIFEST).write_text("{")
+    with pytest.raises(ArtifactError, match=rf"train/{KEY}/manifest\.json: damaged"):
+        pruned.input("train")
+    shutil.move(published.folder.parent, published.folder.parent.with_name("train.bak"))
+    with pytest.raises(ArtifactError, match=f"its train, {KEY}, is missing; run the recipe again"):
+        pruned.input("train")

@@ -138,6 +138,11 @@ def test_a_field_of_older_versions_is_passed_over_and_any_other_unknown_one_is_n
         (None, "no such file"),
         (b"{", "damaged, or of another version"),
         (b"\xff\xff", "damaged, or of another version"),
+        (b"\xff\xff", "not UTF-8 text"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"x": ' * 200_000, "nested too deeply"),
+        (b'{"x": ' + b"[" * 900 + b"]" * 900 + b"}", "inner.x: float needed|nested too deeply"),
+        (b"1" * 5000, "inner: a table is needed|digits"),
         (b'{"x": "one"}', "inner.x: float needed"),
     ],
 )
@@ -148,5 +153,11 @@ def test_a_file_that_is_no_record_is_told_by_its_name(tmp_path, content, said):
     with pytest.raises(ArtifactError, match=said) as caught:
         decode_file(Inner, path)
     assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
     path.write_text('{"x": 1}')
     assert decode_file(Inner, path) == Inner(x=1.0)
+
+
+def test_a_folder_in_place_of_a_record_is_told(tmp_path):
+    with pytest.raises(ArtifactError, match=r"Is a directory|Permission denied"):
+        decode_file(Inner, tmp_path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
-from tdcompress.codec import decode, encode
+from tdcompress.codec import decode, encode, parse_json
 from tdcompress.errors import UserError
 from tdcompress.records import LatencyClaim, RowLatency
 
@@ -157,7 +157,7 @@ class BenchReport:
             UserError: not JSON, another schema, or a field that is missing, unknown or of another type.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
         except ValueError as error:
             raise UserError(f"{where}: not a benchmark's JSON ({error}); {_HOW}") from error
         if not isinstance(content, dict) or set(content) != {"schema", "benchmark"}:

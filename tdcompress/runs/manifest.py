@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import DIGEST, MANIFEST, check_files, sealed
+from tdcompress.artifacts import DIGEST, MANIFEST, can_be_named, check_files, sealed
 from tdcompress.codec import decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
@@ -148,7 +148,8 @@ def linked_stages(folder: Path) -> list[Path]:
     except ArtifactError:
         return []
     relative = sorted({link for row in links.values() for link in row.values()})
-    return [path for link in relative if (path := (folder / link).resolve()).is_dir()]
+    linked = [folder / link for link in relative if can_be_named(link)]
+    return [path.resolve() for path in linked if path.is_dir()]  # first is_dir: a loop of links cannot be resolved
 
 
 def onnx_files(folder: Path) -> list[Path]:

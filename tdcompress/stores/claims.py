@@ -5,7 +5,6 @@ not replaced for too long. How long that is the server's clock says, so the cloc
 claim was taken over finds out at its next sign of life, or by its own clock when it could give none.
 """
 
-import json
 import os
 import secrets
 import socket
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
-from tdcompress.codec import decode, encode
+from tdcompress.codec import decode, encode, parse_json
 from tdcompress.errors import BusyError, LostError
 from tdcompress.stores.bucket import Bucket, Object, to_bytes
 
@@ -172,6 +171,6 @@ class Claim:
 
 def _state(found: Object) -> ClaimState:
     try:
-        return decode(ClaimState, json.loads(found.data), "claim")
-    except ValueError:
+        return decode(ClaimState, parse_json(found.data), "claim")
+    except (ValueError, RecursionError):
         return ClaimState(owner="another process", token="")

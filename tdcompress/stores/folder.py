@@ -53,7 +53,10 @@ class FolderStore:
         folder = self.folder(stage, key)
         damaged = folder.with_name(f"{key}.damaged")
         if folder.is_dir():
-            shutil.rmtree(damaged, ignore_errors=True)
+            if damaged.is_dir() and not damaged.is_symlink():
+                shutil.rmtree(damaged, ignore_errors=True)
+            else:
+                damaged.unlink(missing_ok=True)
             folder.rename(damaged)
 
     @contextmanager

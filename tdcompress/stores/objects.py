@@ -6,7 +6,6 @@ this machine is the cache: what is read is downloaded, checked, and used from th
 """
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from tdcompress.artifacts import MANIFEST, SCRATCH, Artifact, HashMemory, check_files, read_artifact, seal
+from tdcompress.artifacts import MANIFEST, SCRATCH, Artifact, HashMemory, check_files, find_by_key, seal
+from tdcompress.codec import parse_json
 from tdcompress.errors import ArtifactError, LostError, StoreError
 from tdcompress.files import cache_folder
 from tdcompress.stores.bucket import Bucket, Object, to_bytes
@@ -241,9 +241,12 @@ class ObjectStore:
     def _bring_inputs(self, artifact: Artifact) -> None:
         """Have in the cache what an artefact was made from, as far as it is there: stages look at it."""
         for key in artifact.inputs.values():
-            cached = next((self.root / "stages").glob(f"*/{key}"), None)
+            try:
+                cached = find_by_key(self.root / "stages", key)
+            except ArtifactError:
+                cached = None  # damaged here: it is fetched anew
             if cached is not None:
-                self._bring_inputs(read_artifact(cached))
+                self._bring_inputs(cached)
                 continue
             for stage in self.bucket.folders("stages"):
                 if self.find_or_set_aside(stage, key) is not None:
@@ -284,7 +287,7 @@ def _prefix(stage: str, key: str) -> str:
 
 def _is_set_aside(manifest: bytes) -> bool:
     try:
-        return _DAMAGED in json.loads(manifest)
+        return _DAMAGED in parse_json(manifest)
     except (ValueError, TypeError):
         return False
 

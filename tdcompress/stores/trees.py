@@ -4,13 +4,13 @@
 of one name never mix them: whose manifest is there, of that one everything is there.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tdcompress.artifacts import MANIFEST, check_files, check_names
-from tdcompress.codec import decode
-from tdcompress.errors import ArtifactError
+from tdcompress.codec import decode, parse_json
+from tdcompress.errors import ArtifactError, one_line
 from tdcompress.files import write_bytes
 from tdcompress.stores.bucket import Bucket
 
@@ -22,10 +22,13 @@ def files_of(manifest: bytes, what: str) -> dict[str, str]:
         ArtifactError: no manifest, names that leave the folder, or digests that are none.
     """
     try:
-        files = decode(dict[str, str], json.loads(manifest)["files"], "files")
+        said = decode(dict[str, Any], parse_json(manifest), "manifest")
+        files = decode(dict[str, str], said.get("files"), "files")
         check_names(files)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(f"{what}: not a readable manifest ({error})") from None
+    except ValueError as error:
+        raise ArtifactError(f"{what}: not a readable manifest ({one_line(error)})") from None
+    except RecursionError:
+        raise ArtifactError(f"{what}: not a readable manifest (nested too deeply)") from None
     return files
 
 

@@ -1,9 +1,9 @@
 """The files of checkpoints: what they are called, which are there, and whether one is whole. Knows no torch."""
 
-import json
 import re
 from pathlib import Path
 
+from tdcompress.codec import parse_json
 from tdcompress.files import sha256_file
 
 CHECKPOINTS = "checkpoints"  # the folder's name, in a training's scratch folder
@@ -39,7 +39,7 @@ def check(folder: Path, step: int) -> None:
     """
     path = tensors_path(folder, step)
     try:
-        manifest = json.loads(manifest_path(folder, step).read_bytes())
+        manifest = parse_json(manifest_path(folder, step).read_bytes())
         expected = (manifest["bytes"], manifest["sha256"])
         found = (path.stat().st_size, sha256_file(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
