@@ -339,6 +339,11 @@ class Row(RowConfig):
     accuracy_finetuned: float | None = None
     accuracy_before: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, size in (("onnx_bytes", self.onnx_bytes), ("dense_onnx_bytes", self.dense_onnx_bytes)):
+            if size < 1:
+                raise ValueError(f"{name}: {size} is out of range, 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Measured):

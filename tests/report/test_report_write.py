@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from tdcompress.codec import decode
+from tdcompress.codec import decode, decode_file
+from tdcompress.errors import ArtifactError
 from tdcompress.records import Report
 from tdcompress.report import canvas, plots
 from tdcompress.report.write import WITHOUT_PLOTS, report_to_json, write_report
@@ -101,3 +102,13 @@ print(*(path.name for path in write_report(report, folder)))
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["report.md", "report.html", "report.json"]
+
+
+@pytest.mark.parametrize("field", ["onnx_bytes", "dense_onnx_bytes"])
+@pytest.mark.parametrize("size", [0, -5])
+def test_a_report_with_a_file_of_no_bytes_is_damaged(report, tmp_path, field, size):
+    values = json.loads(report_to_json(report))
+    values["rows"][0][field] = size
+    (tmp_path / "report.json").write_text(json.dumps(values))
+    with pytest.raises(ArtifactError, match=rf"report\.json: damaged.*rows\[0\]\.{field}: {size} is out of range, 1 or more"):
+        decode_file(Report, tmp_path / "report.json")
