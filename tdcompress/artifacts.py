@@ -12,11 +12,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tdcompress.codec import Json, decode, decode_file, encode, parse_json, shallow
 from tdcompress.errors import ArtifactError, one_line
 from tdcompress.files import fsync_file, sha256_file, write_text
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 had no sha256 of its own
@@ -70,6 +72,32 @@ class Artifact:
             raise ArtifactError(f"{self.folder}: has no file {name}; it has {', '.join(self.files)}")
         return self.folder / name
 
+    def recorded(self, kind: type[T]) -> T:
+        """Its record, decoded.
+
+        Args:
+            kind: the record that its stage gives, or ``dict[str, Any]``.
+
+        Raises:
+            ArtifactError: a field that is missing, unknown or of another type; the message names it.
+        """
+        try:
+            return decode(kind, self.record, "record")
+        except ValueError as error:
+            raise self._of_another_version(error) from None
+
+    def recorded_number(self, name: str) -> float:
+        """A number that records of several kinds have, "accuracy" for example.
+
+        Raises:
+            ArtifactError: the record lacks it, or it is no number.
+        """
+        table = self.recorded(dict[str, Any])
+        try:
+            return decode(float, table.get(name), f"record.{name}")
+        except ValueError as error:
+            raise self._of_another_version(error) from None
+
     def input(self, role: str) -> "Artifact":
         """What it was made from; its files are not checked.
 
@@ -83,6 +111,10 @@ class Artifact:
         if found is None:
             raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; run the recipe again to rebuild it")
         return found
+
+    def _of_another_version(self, error: ValueError) -> ArtifactError:
+        path = self.folder / MANIFEST
+        return ArtifactError(f"{path}: is of another version ({one_line(error)}); run the recipe again to rebuild it")
 
 
 class HashMemory:

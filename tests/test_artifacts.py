@@ -312,3 +312,18 @@ def test_an_input_that_is_missing_damaged_or_not_named_is_told(store, published)
     shutil.move(published.folder.parent, published.folder.parent.with_name("train.bak"))
     with pytest.raises(ArtifactError, match=f"its train, {KEY}, is missing; run the recipe again"):
         pruned.input("train")
+
+
+def test_a_record_is_decoded_or_its_artefact_and_field_are_named(published):
+    @dataclass(frozen=True, kw_only=True)
+    class Longer(Record):
+        accuracy: float
+
+    assert published.recorded(Record) == Record(n=3)
+    with pytest.raises(ArtifactError, match=rf"train/{KEY}/manifest\.json: is of another version \(record\.accuracy: missing\)"):
+        published.recorded(Longer)
+    with pytest.raises(ArtifactError, match=r"record\.n: str needed, not 3"):
+        published.recorded(dict[str, str])
+    assert published.recorded_number("n") == 3.0
+    with pytest.raises(ArtifactError, match=r"record\.accuracy: float needed, not None"):
+        published.recorded_number("accuracy")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tdcompress.artifacts import Artifact
-from tdcompress.codec import decode, encode
+from tdcompress.codec import encode
 from tdcompress.files import published, sha256_file, write_text
 from tdcompress.npz import write_npz
 from tdcompress.onnxfile.load import load_model, save_model
@@ -57,7 +57,7 @@ def lay_out(
     write_report(report, folder)
     if plan.analyses:
         analyses = [artifacts[task.key] for task in plan.analyses]
-        records = [decode(AnalysisRecord, artifact.record, "analyse") for artifact in analyses]
+        records = [artifact.recorded(AnalysisRecord) for artifact in analyses]
         matrices = [np.load(artifact.file(MATRIX), allow_pickle=False) for artifact in analyses]
         write_dependence(folder, records, matrices, report)
     write_manifest(folder, plan.recipe.name, plan.recipe_key)

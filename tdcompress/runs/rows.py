@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from tdcompress.artifacts import Artifact
-from tdcompress.codec import decode, encode, shallow
+from tdcompress.codec import encode, shallow
 from tdcompress.lineage.network import new_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.pipeline import Task
@@ -46,7 +46,7 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
     """
 
     def record(kind: type[T], task: Task) -> T:
-        return decode(kind, artifacts[task.key].record, task.stage.name)
+        return artifacts[task.key].recorded(kind)
 
     bench = record(BenchRecord, plan.bench) if plan.bench else BenchRecord(rows={}, hosts={})
     experiment = plan.experiments[0]

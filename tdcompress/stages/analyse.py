@@ -7,7 +7,6 @@ import torch
 
 from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
-from tdcompress.codec import decode
 from tdcompress.lineage.network import trained_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.lineage.versions import VERSIONS
@@ -56,7 +55,7 @@ def run(settings: Settings, work: Workspace) -> AnalysisRecord:
     if fraction is None:
         raise ValueError("prune.fraction: an analysis needs the share that is pruned")
     trained = work.inputs["train"]
-    origin, record = origin_of(trained), decode(TrainRecord, trained.record, "train")
+    origin, record = origin_of(trained), trained.recorded(TrainRecord)
     task = origin.data.task(work.machine.places)
     model, scores = trained_network(trained, task)
     masks = prune.make_masks(settings.prune, origin.method.settings, model, scores, task)

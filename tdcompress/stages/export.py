@@ -154,7 +154,7 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
         work.progress.update(done, of, f"{task.measure.name} under onnxruntime")
         work.stop_if_asked()
 
-    accuracy = exported.measured(files, None if settings.rounded else source.record["accuracy"], said)
+    accuracy = exported.measured(files, None if settings.rounded else source.recorded_number("accuracy"), said)
     set_metadata(protos[first], metadata_strings({"accuracy": accuracy}))
     for name, proto in protos.items():
         save_model(proto, work.folder / name)
