@@ -197,7 +197,13 @@ def _decode_tuple(options: tuple[Any, ...], value: Json, where: str) -> tuple[An
 
 
 def decode_fields(kind: type[T], value: Json, where: str) -> T:
-    """Read a dataclass from its fields: what ``decode`` does for one without a form of its own."""
+    """Read a dataclass from its fields: what ``decode`` does for one without a form of its own.
+
+    Args:
+        kind: the dataclass.
+        value: its JSON, a mapping from field to value.
+        where: of the value in its file, for messages.
+    """
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: a table is needed, not {value!r}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]

@@ -101,6 +101,12 @@ def _bend(slopes: Sequence[Tensor], weights: Sequence[Tensor], vectors: Tensor) 
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: Batches, loss: SummedLoss = cross_entropy) -> float:
-    """E: the mean loss over a data set."""
+    """E: the mean loss over a data set.
+
+    Args:
+        model: the network, in eval mode.
+        batches: (inputs, targets) of all samples.
+        loss: (outputs, targets) -> the loss summed over a batch, a scalar.
+    """
     samples = sum(len(targets) for *_, targets in batches)
     return sum(float(loss(model(*inputs), targets)) for *inputs, targets in batches) / samples

@@ -287,6 +287,11 @@ def calibration_of(part: ExportPart) -> np.ndarray:
 def rounding_error(given: np.ndarray, expected: np.ndarray, file: str) -> float:
     """Largest |difference| from torch's float32 outputs, of a file whose values are rounded; it says what rounding costs.
 
+    Args:
+        given: the file's outputs.
+        expected: torch's, of the same shape.
+        file: its name, for messages.
+
     Raises:
         VerificationError: an output is not finite, or not of torch's shape.
     """

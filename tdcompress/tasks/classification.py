@@ -69,7 +69,7 @@ class Classification(LearningTask):
         return (images.clone().contiguous(),)
 
     def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
-        """Batches of preprocessed training images, float32 (B, C, H, W)."""
+        """As `LearningTask.plain_batches`: preprocessed training images, float32 (B, C, H, W)."""
         train = self.data.train
         generator = torch.Generator().manual_seed(derived_seed(seed, "recalibrate"))
         chosen = torch.randperm(len(train), generator=generator)[:count]

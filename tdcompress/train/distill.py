@@ -83,7 +83,7 @@ class Teacher(nn.Module):
         return (1.0 - share) * hard + share * distillation_loss(logits_NC, taught_NC, self.settings.temperature)
 
     def forward(self, hard: Tensor, logits_NC: Tensor, inputs: Tensor, precision: Precision) -> Tensor:
-        """`mixed` with what the teacher says of an only input."""
+        """As `mixed`, with what the teacher says of a network's only input."""
         return self.mixed(hard, logits_NC, self.outputs((inputs,), precision))
 
     def digest(self) -> str:

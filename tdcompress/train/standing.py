@@ -114,7 +114,15 @@ def newest(folder: Path, world: World) -> checkpoint.Checkpoint | None:
 def identity_of(
     settings: TrainSettings, seed: int, samples: int, keep: Mapping[str, Tensor] | None, teacher: Teacher | None
 ) -> str:
-    """A hash of what must be the same for a checkpoint to go on: settings, seed, number of samples, frozen masks, teacher."""
+    """A hash of what must be the same for a checkpoint to go on.
+
+    Args:
+        settings: the recipe's [train].
+        seed: of the training.
+        samples: how many it trains on.
+        keep: the masks of frozen zeros, or None.
+        teacher: what it also learns from, or None.
+    """
     facts = [dataclasses.asdict(settings), seed, samples, sorted(keep or {})]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for _, mask in sorted((keep or {}).items()):
