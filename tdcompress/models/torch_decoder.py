@@ -1,28 +1,11 @@
 """A Transformer as a search asks for it (`tdcompress.text.search.Decoder`), in torch, with a cache."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from tdcompress.models.transformer import Transformer
 from tdcompress.models.translator_parts import DecoderStep, Encoder
-from tdcompress.text.search import Ints, Numbers
-
-
-@dataclass(frozen=True, kw_only=True)
-class TorchState:
-    """What is known of each row besides its last token, on the network's device.
-
-    Attributes:
-        source: int64 (R, S), padded.
-        memory: of each decoder layer the source's key and value (R, heads, S, head_size).
-        past: of each decoder layer the key and value of what was said, (R, heads, T, head_size).
-    """
-
-    source: Tensor
-    memory: tuple[Tensor, ...]
-    past: tuple[Tensor, ...]
+from tdcompress.text.search import Ints, Numbers, Remembered
 
 
 class TorchDecoder:
@@ -37,27 +20,23 @@ class TorchDecoder:
         self._device = next(network.parameters()).device
 
     @torch.inference_mode()
-    def start(self, source_NS: Ints) -> TorchState:
+    def start(self, source_NS: Ints) -> Remembered[Tensor]:
         """Read the sources; nothing is said yet."""
         source = torch.from_numpy(source_NS).to(self._device)
         memory = tuple(self._encoder(source).values())
-        return TorchState(source=source, memory=memory, past=tuple(self._step.empty_past(memory[0])))
+        return Remembered(source=source, memory=memory, past=tuple(self._step.empty_past(memory[0])))
 
     @torch.inference_mode()
-    def step(self, tokens_R: Ints, state: TorchState, count: int) -> tuple[Numbers, Ints, TorchState]:
+    def step(self, tokens_R: Ints, state: Remembered[Tensor], count: int) -> tuple[Numbers, Ints, Remembered[Tensor]]:
         """See `tdcompress.text.search.Decoder`."""
         tokens = torch.from_numpy(tokens_R).to(self._device)
         logits_RV, *past = self._step(tokens, state.source, *state.memory, *state.past).values()
         best = logits_RV.double().log_softmax(1).topk(min(count, logits_RV.shape[1]), dim=1)
-        following = TorchState(source=state.source, memory=state.memory, past=tuple(past))
+        following = Remembered(source=state.source, memory=state.memory, past=tuple(past))
         return best.values.cpu().numpy(), best.indices.cpu().numpy(), following
 
     @torch.inference_mode()
-    def select(self, state: TorchState, rows: Ints) -> TorchState:
+    def select(self, state: Remembered[Tensor], rows: Ints) -> Remembered[Tensor]:
         """See `tdcompress.text.search.Decoder`."""
         index = torch.from_numpy(rows).to(self._device)
-        return TorchState(
-            source=state.source[index],
-            memory=tuple(each[index] for each in state.memory),
-            past=tuple(each[index] for each in state.past),
-        )
+        return state.rows(index)

@@ -1,7 +1,7 @@
 """Searching for a translation, one piece at a time, whatever computes the network: greedy and beam search."""
 
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,31 @@ from tdcompress.text.vocabulary import BEGIN, END
 Ints = NDArray[np.int64]
 Numbers = NDArray[np.floating]
 State = TypeVar("State")
+Held = TypeVar("Held")  # a numpy array or a torch tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembered(Generic[Held]):
+    """What a Transformer's decoder step is given of R rows, besides the last token of each.
+
+    Attributes:
+        source: int64 (R, S), padded.
+        memory: of each decoder layer the source's key and value (R, heads, S, head_size).
+        past: of each decoder layer the key and value of what was said, (R, heads, T, head_size).
+    """
+
+    source: Held
+    memory: tuple[Held, ...]
+    past: tuple[Held, ...]
+
+    def rows(self, index: Any) -> "Remembered[Held]":
+        """Some of the rows, or some several times: ``index`` is what arrays of this kind are indexed by, whole numbers (R',)."""
+        taken: Any = self
+        return Remembered(
+            source=taken.source[index],
+            memory=tuple(each[index] for each in taken.memory),
+            past=tuple(each[index] for each in taken.past),
+        )
 
 
 class Decoder(Protocol[State]):

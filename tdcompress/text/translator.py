@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -11,26 +12,11 @@ from numpy.typing import NDArray
 from tdcompress.errors import DataError, ModelError
 from tdcompress.onnxfile.load import in_file, load_model
 from tdcompress.onnxfile.runtime import open_session
-from tdcompress.text.search import Ints, Numbers, beam_search, greedy, largest
+from tdcompress.text.search import Ints, Numbers, Remembered, beam_search, greedy, largest
 from tdcompress.text.vocabulary import END, PAD, Vocabulary
 
 LONGER = 50  # a translation may have so many pieces more than its source ("Attention is all you need", section 6.1)
 BATCH = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remembered:
-    """What an exported decoder step is given of each row, besides its last token.
-
-    Attributes:
-        source: int64 (R, S), padded.
-        memory: of each decoder layer the source's key and value (R, heads, S, head_size).
-        past: of each decoder layer the key and value of what was said, (R, heads, T, head_size).
-    """
-
-    source: Ints
-    memory: tuple[Numbers, ...]
-    past: tuple[Numbers, ...]
 
 
 class OnnxDecoder:
@@ -58,30 +44,26 @@ class OnnxDecoder:
             np.zeros((0, value.shape[1], 0, value.shape[3]), np.float32) for value in self._step.get_inputs()[2 + count :]
         ]
 
-    def start(self, source_NS: Ints) -> Remembered:
+    def start(self, source_NS: Ints) -> Remembered[NDArray[Any]]:
         """Read the sources; nothing is said yet."""
         memory = self._encoder.run(None, {"source": source_NS})
         past = [np.zeros((len(source_NS), *each.shape[1:]), each.dtype) for each in self._past]
         return Remembered(source=source_NS, memory=tuple(memory), past=tuple(past))
 
-    def step(self, tokens_R: Ints, state: Remembered, count: int) -> tuple[Numbers, Ints, Remembered]:
+    def step(self, tokens_R: Ints, state: Remembered[NDArray[Any]], count: int) -> tuple[Numbers, Ints, Remembered[NDArray[Any]]]:
         """See `tdcompress.text.search.Decoder`."""
         logits_RV, past = self.logits(tokens_R, state)
         return *largest(logits_RV, count), past
 
-    def logits(self, tokens_R: Ints, state: Remembered) -> tuple[Numbers, Remembered]:
+    def logits(self, tokens_R: Ints, state: Remembered[NDArray[Any]]) -> tuple[Numbers, Remembered[NDArray[Any]]]:
         """Logits (R, vocabulary) of what follows, and the new state."""
         given = (tokens_R, state.source, *state.memory, *state.past)
         logits_RV, *past = self._step.run(None, dict(zip(self._inputs, given, strict=True)))
         return logits_RV, Remembered(source=state.source, memory=state.memory, past=tuple(past))
 
-    def select(self, state: Remembered, rows: Ints) -> Remembered:
+    def select(self, state: Remembered[NDArray[Any]], rows: Ints) -> Remembered[NDArray[Any]]:
         """See `tdcompress.text.search.Decoder`."""
-        return Remembered(
-            source=state.source[rows],
-            memory=tuple(each[rows] for each in state.memory),
-            past=tuple(each[rows] for each in state.past),
-        )
+        return state.rows(rows)
 
 
 def _opened(path: Path, threads: int) -> ort.InferenceSession:
