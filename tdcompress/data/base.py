@@ -66,7 +66,7 @@ class FileDataSettings(DataSettings):
     """Keys of a data set that lies in files.
 
     Attributes:
-        root: the folder that holds the data set's own folder, as torchvision lays it out.
+        root: the folder that holds the data; of image sets with a name their own folder, as torchvision lays it out.
         download: fetch what is missing with torchvision's downloader.
     """
 

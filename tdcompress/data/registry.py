@@ -7,6 +7,7 @@ from tdcompress.data.cifar import Cifar10Settings, Cifar100Settings
 from tdcompress.data.digits import DigitsSettings
 from tdcompress.data.imagefolder import ImageFolderSettings
 from tdcompress.data.mnist import FashionMnistSettings, MnistSettings
+from tdcompress.data.parallel_text import ParallelTextSettings
 
 DATASETS: Mapping[str, type[DataSettings]] = {
     settings.name: settings
@@ -17,5 +18,6 @@ DATASETS: Mapping[str, type[DataSettings]] = {
         Cifar10Settings,
         Cifar100Settings,
         ImageFolderSettings,
+        ParallelTextSettings,
     )
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tdcompress.data.sentences import SentencePairs, Sentences
 from tdcompress.errors import DataError
@@ -23,10 +24,12 @@ class TextPart:
 
     Attributes:
         pairs: its sentence pairs, as pieces.
+        lines: int64 (N,), the number of each pair's line in its files, from 1.
         skipped: how many lines were left out.
     """
 
     pairs: SentencePairs
+    lines: NDArray[np.int64]
     skipped: int
 
 
@@ -44,12 +47,14 @@ def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: in
         DataError: what `read_pairs` refuses, an unusable pair, or no pair at all; with the file and line.
     """
     skipped = 0
+    lines: list[int] = []
 
     def usable() -> Iterator[tuple[Sequence[int], Sequence[int]]]:
         nonlocal skipped
         for pair, sides in _encoded(read_pairs(source, target), vocabulary):
             reason = _unusable(pair, sides, (source, target), longest)
             if not reason:
+                lines.append(pair.line)
                 yield sides
             elif unusable == "error":
                 raise DataError(reason)
@@ -60,7 +65,7 @@ def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: in
     if not sides:
         raise DataError(f"{source} and {target} hold no sentence pair" + (f" ({skipped} left out)" if skipped else ""))
     pairs = SentencePairs(source=Sentences.of(first for first, _ in sides), target=Sentences.of(second for _, second in sides))
-    return TextPart(pairs=pairs, skipped=skipped)
+    return TextPart(pairs=pairs, lines=np.array(lines, np.int64), skipped=skipped)
 
 
 def _encoded(pairs: Iterable[Pair], vocabulary: Vocabulary) -> Iterator[tuple[Pair, tuple[list[int], list[int]]]]:

@@ -45,6 +45,18 @@ class ImageClasses(NetworkInterface):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Translations(NetworkInterface):
+    """int64 source (B, S) and target so far (B, T) -> float32 logits (B, T, vocabulary) of each next target piece.
+
+    Attributes:
+        vocabulary: number of pieces, of both languages.
+    """
+
+    kind: ClassVar[str] = "sentences with translations"
+    vocabulary: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSettings(ABC):
     """A network's keys in a recipe's [model] table, and how it is built. The registry maps names to subclasses.
 

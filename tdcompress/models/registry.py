@@ -22,6 +22,7 @@ from tdcompress.models.torchvision_models import (
     architectures,
     torchvision_settings_type,
 )
+from tdcompress.models.transformer_settings import TransformerSettings
 from tdcompress.models.user_models import user_names, user_settings_type
 from tdcompress.models.vgg16 import Vgg16Settings
 from tdcompress.models.wide_resnet import WideResNetSettings
@@ -41,6 +42,7 @@ MODELS: Mapping[str, type[ModelSettings]] = {
         Vgg16Settings,
         ResNet50Settings,
         ResNet101Settings,
+        TransformerSettings,
     )
 }
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tdcompress.errors import VerificationError
 from tdcompress.models.transformer import Transformer
 from tdcompress.models.translator_parts import DecoderStep, Encoder
 from tdcompress.text.search import Ints, Numbers, Remembered
@@ -32,6 +33,8 @@ class TorchDecoder:
         tokens = torch.from_numpy(tokens_R).to(self._device)
         logits_RV, *past = self._step(tokens, state.source, *state.memory, *state.past).values()
         best = logits_RV.double().log_softmax(1).topk(min(count, logits_RV.shape[1]), dim=1)
+        if not bool(best.values.isfinite().all()):
+            raise VerificationError("logits of a translation are not finite")
         following = Remembered(source=state.source, memory=state.memory, past=tuple(past))
         return best.values.cpu().numpy(), best.indices.cpu().numpy(), following
 

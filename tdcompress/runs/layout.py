@@ -9,6 +9,7 @@ import numpy as np
 
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import encode
+from tdcompress.errors import ArtifactError
 from tdcompress.files import published, sha256_file, write_text
 from tdcompress.npz import write_npz
 from tdcompress.onnxfile.load import load_model, save_model
@@ -43,11 +44,14 @@ def lay_out(
 
     exported = {DENSE_FILE: artifacts[plan.dense.key], **{f"{row.id}.onnx": artifacts[row.export.key] for row in plan.rows}}
     sizes = {name: ship(artifact, plan.recipe_key, folder / name) for name, artifact in exported.items()}
+    for name, artifact in exported.items():
+        sizes[name] += sum(ship_companions(artifact, folder / name))
     report = make_report(plan, artifacts, sizes)
     if report.selected is not None:
         exported[SELECTED_FILE] = exported[f"{report.selected}.onnx"]
         with published(folder / SELECTED_FILE) as temporary:
             shutil.copyfile(folder / f"{report.selected}.onnx", temporary)
+        ship_companions(exported[SELECTED_FILE], folder / SELECTED_FILE)
     if earlier is not None:
         before, digests = earlier
         report = keep_joined(report, before, [name for name in exported if sha256_file(folder / name) == digests.get(name)])
@@ -80,6 +84,32 @@ def ship(exported: Artifact, recipe_key: str, path: Path) -> int:
     return save_model(model, path)
 
 
+def ship_companions(exported: Artifact, path: Path) -> list[int]:
+    """Copy what an export needs besides its first file: "x.onnx" gets "x.decoder_step.onnx", and all rows one vocabulary.
+
+    Args:
+        exported: the export.
+        path: of its first file in the run's folder.
+
+    Returns:
+        Their bytes.
+
+    Raises:
+        ArtifactError: two rows need different files of one name.
+    """
+    sizes = []
+    for name in exported.files:
+        if name in (ONNX, EXPORTED_SAMPLES):
+            continue
+        target = path.with_name(f"{path.stem}.{name}" if name.endswith(".onnx") else name)
+        if target.exists() and sha256_file(target) != exported.files[name]:
+            raise ArtifactError(f"{target}: rows of this run need different files of this name; give each a recipe of its own")
+        with published(target) as temporary:
+            shutil.copyfile(exported.file(name), temporary)
+        sizes.append(target.stat().st_size)
+    return sizes
+
+
 def links(plan: RunPlan) -> Links:
     """Row -> stage -> the stage's folder, from the run's; every stage that the report tells of is among them."""
     found = {row.id: {task.stage.name: _link(task) for task in row.tasks()} for row in plan.rows}
@@ -96,12 +126,16 @@ def _link(task: Task) -> str:
 
 
 def gather_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
-    """Real inputs, and what each file has to give for them, for ``verify`` on the deployment machine; see ``stages.export``."""
+    """Real inputs, and what each file has to give for them, for ``verify`` on the deployment machine; see ``stages.export``.
+
+    Of a file with several outputs it is the first one.
+    """
     arrays: dict[str, np.ndarray] = {}
     for name, artifact in shipped.items():
+        graph = load_model(artifact.file(ONNX)).graph
         with np.load(artifact.file(EXPORTED_SAMPLES), allow_pickle=False) as archive:
-            arrays["input"] = archive["input"]
-            arrays[f"output/{name}"] = archive["output"]
+            arrays["input"] = archive[graph.input[0].name]
+            arrays[f"output/{name}"] = archive[graph.output[0].name]
     write_npz(path, arrays)
 
 

@@ -81,7 +81,7 @@ class TrainData:
         return ImageLoader(self, settings, seed=seed, world=world)
 
     def first(self, settings: TrainSettings, world: World) -> "ImageBatch":  # noqa: D102
-        count = settings.batch_size // (settings.accumulate * world.size)
+        count = batch_size(settings) // (settings.accumulate * world.size)
         return ImageBatch(pixels=self.pixels[:count], labels=self.labels[:count], preprocess=self.preprocess, settings=settings)
 
     def count_right(  # noqa: D102
@@ -137,15 +137,16 @@ class ImageLoader:
     """
 
     def __init__(self, data: TrainData, settings: TrainSettings, *, seed: int, world: World) -> None:
-        if len(data) < settings.batch_size:
-            raise UserError(f"train.batch_size: {settings.batch_size}, but there are only {len(data)} training samples")
-        if settings.batch_size % (settings.accumulate * world.size):
+        size = batch_size(settings)
+        if len(data) < size:
+            raise UserError(f"train.batch_size: {size}, but there are only {len(data)} training samples")
+        if size % (settings.accumulate * world.size):
             raise UserError(
-                f"train.batch_size: {settings.accumulate} micro-batches in each of {world.size} processes "
-                f"do not divide {settings.batch_size}"
+                f"train.batch_size: {settings.accumulate} micro-batches in each of {world.size} processes do not divide {size}"
             )
         self._data, self._settings, self._seed, self._world = data, settings, seed, world
-        self.steps_per_epoch = len(data) // settings.batch_size
+        self._size = size
+        self.steps_per_epoch = len(data) // size
         self._here: tuple[int, Tensor] | None = None
 
     @property
@@ -153,10 +154,10 @@ class ImageLoader:
         return self
 
     def units(self, epoch: int, first: int, last: int) -> int:  # noqa: D102
-        return (last - first) * self._settings.batch_size
+        return (last - first) * self._size
 
     def order(self, epoch: int) -> Tensor:  # noqa: D102
-        size = self._settings.batch_size
+        size = self._size
         whole = epoch_order(len(self._data), self._seed, epoch)
         return whole[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)
 
@@ -175,6 +176,17 @@ class ImageLoader:
         count = self._settings.accumulate
         parts = zip(self._world.part(whole.pixels).chunk(count), self._world.part(whole.labels).chunk(count), strict=True)
         return [replace(whole, pixels=pixels, labels=labels) for pixels, labels in parts]
+
+
+def batch_size(settings: TrainSettings) -> int:
+    """Images of a step.
+
+    Raises:
+        UserError: a budget of tokens, which images do not have.
+    """
+    if settings.batch_size is None:
+        raise UserError("train.batch_tokens: images have no tokens; give train.batch_size instead")
+    return settings.batch_size
 
 
 def accuracy(

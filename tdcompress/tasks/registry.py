@@ -5,6 +5,7 @@ from typing import Any
 
 from tdcompress.tasks.base import LearningTask
 from tdcompress.tasks.classification import Classification
+from tdcompress.tasks.translation import Translation
 
-TASKS: Mapping[str, Callable[[Any], LearningTask]] = {task.name: task for task in (Classification,)}
+TASKS: Mapping[str, Callable[[Any], LearningTask]] = {task.name: task for task in (Classification, Translation)}
 """A task's name -> the task of a loaded data set of its kind."""

@@ -57,6 +57,11 @@ def _lines(path: Path) -> Iterator[str]:
                     ) from error
                 yield text.removeprefix("\ufeff" if number == 1 else "").strip()
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: parallel text is two files, such as train.en and train.de") from error
+        raise missing_text(path) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def missing_text(path: Path) -> DataError:
+    """What is said of a file that is not there."""
+    return DataError(f"{path} is missing: parallel text is two files, such as train.en and train.de")

@@ -41,6 +41,9 @@ class Remembered(Generic[Held]):
 class Decoder(Protocol[State]):
     """What continues sentences; torch or onnxruntime behind it. A state is never changed, only followed by another one."""
 
+    def start(self, source_NS: Ints) -> State:
+        """Read the sources (N, S), padded; nothing is said yet."""
+
     def step(self, tokens_R: Ints, state: State, count: int) -> tuple[Numbers, Ints, State]:
         """Continue each row by its token.
 

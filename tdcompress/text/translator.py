@@ -23,8 +23,8 @@ class OnnxDecoder:
     """An exported encoder and decoder step, as a search asks for them (`tdcompress.text.search.Decoder`).
 
     Args:
-        encoder: the file that is run once a sentence.
-        step: the file that is run once a token.
+        encoder: the file that is run once a sentence; or it is loaded already.
+        step: the file that is run once a token, likewise.
         threads: of each; 0 = onnxruntime's choice.
 
     Raises:
@@ -32,7 +32,7 @@ class OnnxDecoder:
         VerificationError: onnxruntime does not load one.
     """
 
-    def __init__(self, encoder: Path, step: Path, threads: int = 1) -> None:
+    def __init__(self, encoder: Path | ort.InferenceSession, step: Path | ort.InferenceSession, threads: int = 1) -> None:
         self._encoder, self._step = (_opened(path, threads) for path in (encoder, step))
         self._inputs = [value.name for value in self._step.get_inputs()]
         known = [value.name for value in self._encoder.get_outputs()]
@@ -66,7 +66,9 @@ class OnnxDecoder:
         return state.rows(rows)
 
 
-def _opened(path: Path, threads: int) -> ort.InferenceSession:
+def _opened(path: Path | ort.InferenceSession, threads: int) -> ort.InferenceSession:
+    if isinstance(path, ort.InferenceSession):
+        return path
     with in_file(path):
         return open_session(load_model(path), threads=threads)
 

@@ -14,14 +14,14 @@ PAD, UNKNOWN, BEGIN, END = range(4)
 class VocabularySettings:
     """What a vocabulary is made with.
 
+    Raises:
+        ValueError: a value out of range; the message begins with its key.
+
     Attributes:
         size: number of pieces, the four special ones included.
         kind: "bpe" merges frequent pairs (Sennrich et al. 2016, as in the Transformer's paper); "unigram" keeps likely pieces
             (Kudo 2018).
         coverage: share of the text's characters that get a piece; rarer ones are unknown, in training too.
-
-    Raises:
-        ValueError: a value out of range; the message begins with its key.
     """
 
     size: int = 8000

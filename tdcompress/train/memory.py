@@ -23,7 +23,8 @@ def named_memory_errors(settings: TrainSettings) -> Iterator[None]:
 
 
 def _no_memory(settings: TrainSettings) -> TrainingError:
+    key = "batch_size" if settings.batch_tokens is None else "batch_tokens"
     return TrainingError(
-        f"out of memory with train.batch_size = {settings.batch_size} and train.accumulate = {settings.accumulate}: "
-        "raise accumulate (same result, less memory) or lower batch_size"
+        f"out of memory with train.{key} = {getattr(settings, key)} and train.accumulate = {settings.accumulate}: "
+        f"raise accumulate (same result, less memory) or lower {key}"
     )

@@ -8,6 +8,8 @@ from tdcompress.train.average import Averaging, Kind
 from tdcompress.train.evaluate import AskedPrecision
 from tdcompress.train.optim import LrSchedule, OptimizerSettings
 
+USUAL_BATCH = 128  # samples
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
@@ -16,7 +18,10 @@ class TrainSettings:
     Attributes:
         epochs: passes over the training samples. Each takes floor(samples / batch_size) full batches of a new permutation; what
             remains is left out of that epoch.
-        batch_size: samples of one optimizer step, over all micro-batches and processes.
+        batch_size: samples of one optimizer step, over all micro-batches and processes; 128 where neither this nor
+            ``batch_tokens`` is given.
+        batch_tokens: of text, instead of ``batch_size``: pairs of like length make a step, with so many tokens at most on either
+            side, padding included. Each epoch then takes every pair once.
         optimizer: the rule of the update and its keys.
         lr_schedule: what the learning rate is multiplied by.
         l2: adds l2 * 0.5 * |w|^2 over kernels and biases to the loss, so before clipping (the papers' weight decay). The losses
@@ -42,7 +47,8 @@ class TrainSettings:
     """
 
     epochs: int = 1
-    batch_size: int = 128
+    batch_size: int | None = None
+    batch_tokens: int | None = None
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     lr_schedule: LrSchedule = field(default_factory=LrSchedule)
     l2: float = 0.0
@@ -62,8 +68,12 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ValueError(f"threads: {self.threads} is out of range, 0 or more")
-        for key in ("batch_size", "accumulate", "evaluate_every"):
-            if getattr(self, key) < 1:
+        if self.batch_tokens is None and self.batch_size is None:
+            object.__setattr__(self, "batch_size", USUAL_BATCH)  # so that keys and resolved recipes have what is in force
+        elif self.batch_tokens is not None and self.batch_size is not None:
+            raise ValueError("batch_tokens: it is instead of batch_size, and both are given; leave one out")
+        for key in ("batch_size", "batch_tokens", "accumulate", "evaluate_every"):
+            if (value := getattr(self, key)) is not None and value < 1:
                 raise ValueError(f"{key}: {getattr(self, key)} is out of range, 1 or more")
         if self.epochs < 0:
             raise ValueError(f"epochs: {self.epochs} is out of range, 0 or more")
@@ -76,7 +86,7 @@ class TrainSettings:
         if self.precision not in get_args(AskedPrecision):
             raise ValueError(f"precision: {self.precision!r} is no precision, one of {', '.join(get_args(AskedPrecision))}")
         self.averaging()
-        if self.batch_size % self.accumulate:
+        if self.batch_size is not None and self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: {self.accumulate} does not divide batch_size = {self.batch_size}")
 
     def averaging(self) -> Averaging:

@@ -70,7 +70,8 @@ def test_every_key_of_a_recipe_is_explained() -> None:
 def test_keys_that_names_share_stand_once_with_each_default() -> None:
     rows = {row[0]: row for row in table_of("data").rows}
     assert len(rows) == len(table_of("data").rows)
-    assert rows["flip"][2:4] == ("false: digits, mnist; true: fashion_mnist, cifar10, cifar100, imagefolder", "")
+    images = "digits, mnist, fashion_mnist, cifar10, cifar100, imagefolder"
+    assert rows["flip"][2:4] == ("false: digits, mnist; true: fashion_mnist, cifar10, cifar100, imagefolder", images)
     assert rows["image_size"][2:4] == ("224", "imagefolder")
 
 

@@ -392,10 +392,10 @@ def test_golden_keys_of_a_recipes_tasks(row):
 
 
 GOLDEN = {
-    "train": "2d60cd444b7ca680",
-    "prune": "8504bf7efc511f37",
-    "store": "236317fbea385bbd",
-    "export": "50423ecea9f4d04e",
+    "train": "9c9355b19b58428e",
+    "prune": "eb44c63e97a35925",
+    "store": "96680e2d48b190e6",
+    "export": "8d5d81d7671e3175",
 }
 
 

@@ -1,0 +1,208 @@
+"""Sentences into another language: cross-entropy of each next piece, BLEU, an encoder, a decoder step and a vocabulary."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tdcompress.data.parallel_text import ParallelText
+from tdcompress.errors import ModelError, UnsupportedError, UserError, VerificationError
+from tdcompress.export.check import OnnxNetwork
+from tdcompress.models.base import Translations
+from tdcompress.models.torch_decoder import TorchDecoder
+from tdcompress.models.transformer import Transformer
+from tdcompress.models.translator_parts import DecoderStep, Encoder
+from tdcompress.records import Measure
+from tdcompress.seeds import derived_seed
+from tdcompress.tasks.base import CHECKED_SAMPLES, ExportPart, ExportSet, LearningTask, NetworkInputs, Said
+from tdcompress.tasks.pairs import PairSet, summed_loss
+from tdcompress.text.bleu import bleu
+from tdcompress.text.search import Decoder, greedy
+from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
+from tdcompress.text.vocabulary import BEGIN
+
+ENCODER, STEP, VOCABULARY = "model.onnx", "decoder_step.onnx", "vocabulary.model"
+BLEU = Measure(name="BLEU")
+TIE = 1e-4
+"""Two best logits of torch that are nearer than this may change places under onnxruntime (design, rule 5)."""
+SEARCHED = 64  # sentences at once
+SAID = 3  # pieces of the past in shipped samples of the decoder step
+
+
+class Translation(LearningTask):
+    """Parallel text and what is learnt from it.
+
+    Args:
+        data: the corpus.
+    """
+
+    name: ClassVar[str] = "translation"
+    measure: ClassVar[Measure] = BLEU
+
+    def __init__(self, data: ParallelText) -> None:
+        self.data = data
+
+    @property
+    def interface(self) -> Translations:  # noqa: D102
+        return Translations(vocabulary=len(self.data.vocabulary))
+
+    @property
+    def test_samples(self) -> int:  # noqa: D102
+        return len(self.data.test)
+
+    def train_set(self, seed: int) -> PairSet:
+        """Training pairs."""
+        return PairSet.of(self.data.train)
+
+    def test_set(self) -> PairSet:
+        """Validation pairs: a training is watched by the share of their target pieces that are said rightly."""
+        return PairSet.of(self.data.val)
+
+    def examples(self, count: int = 2) -> NetworkInputs:
+        """Some test pairs: int64 source (B, S) and what the decoder is given (B, T)."""
+        batch = self.data.test.batch(np.arange(min(count, len(self.data.test))))
+        return batch.source, batch.target_in
+
+    def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
+        """Training pairs in batches of like length."""
+        drawn = np.random.default_rng(derived_seed(seed, "recalibrate")).permutation(len(self.data.train))[:count]
+        pairs = PairSet(pairs=self.data.train, chosen=drawn, device=device)
+        batches = [pairs.batch(places) for places in pairs.batches()]
+        return [(batch.source, batch.target_in) for batch in batches]
+
+    def measured(self, network: nn.Module, device: torch.device) -> float:
+        """BLEU / 100 of greedy search, detokenised and case-sensitive."""
+        return self._score(self._search(TorchDecoder(_transformer(network).to(device).eval()), lambda done, of: None))
+
+    def loss_batches(self, size: int, device: torch.device) -> list[tuple[NetworkInputs, Tensor]]:
+        """Pairs as (source, target so far) and the target, padded with ``IGNORED``."""
+        pairs = PairSet.of(self.data.test).to(device)
+        starts = range(0, len(pairs), size)
+        batches = [pairs.batch(np.arange(start, min(start + size, len(pairs)))) for start in starts]
+        return [((batch.source, batch.target_in), batch.target_out) for batch in batches]
+
+    def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy, summed over target pieces."""
+        return summed_loss(outputs, targets)
+
+    def exports(self, network: nn.Module, *, pixels: bool) -> ExportSet:
+        """Encoder and decoder step, with the vocabulary beside them."""
+        if pixels:
+            raise UserError('export.input: "uint8" is of images; sentences have no pixels')
+        whole = _transformer(network)
+        parts = self._encoder(whole), self._step(whole)
+
+        def measured(files: Mapping[str, OnnxNetwork], expected: float | None, said: Said) -> float:
+            found = self._search(OnnxDecoder(files[ENCODER].session, files[STEP].session), said)
+            if expected is not None:
+                self._compare(whole, found)
+            return self._score(found)
+
+        return ExportSet(
+            parts=parts,
+            facts={"task": self.name, "longest": self.data.longest},
+            measured=measured,
+            extras={VOCABULARY: self.data.vocabulary.model},
+        )
+
+    def _sources(self, places: Sequence[int]) -> list[list[int]]:
+        return [self.data.test.source[place].tolist() for place in places]
+
+    def _checked(self) -> tuple[list[list[int]], Tensor]:
+        """Sources that files are compared on, and as they are given to an encoder."""
+        sources = self._sources(range(min(CHECKED_SAMPLES, len(self.data.test))))
+        return sources, torch.from_numpy(padded_sources(sources))
+
+    def _encoder(self, network: Transformer) -> ExportPart:
+        sources, samples = self._checked()
+        shortest = sorted(sources, key=len)[:7]
+        return ExportPart(
+            file=ENCODER,
+            module=Encoder(network).eval(),
+            samples=(samples,),
+            names=("source",),
+            axes=({0: "batch", 1: "length"},),
+            others=((torch.from_numpy(padded_sources(shortest)),), (torch.from_numpy(padded_sources(sources[:1])),)),
+            calibration=_no_int8,
+        )
+
+    @torch.inference_mode()
+    def _step(self, network: Transformer) -> ExportPart:
+        _, source = self._checked()
+        encoder, step = Encoder(network).eval(), DecoderStep(network).eval()
+        memory = encoder(source)
+        token, past = torch.full((len(source),), BEGIN), step.empty_past(next(iter(memory.values())))
+        first = (token, source, *memory.values(), *past)
+        for _ in range(SAID):
+            logits_BV, *past = step(token, source, *memory.values(), *past).values()
+            token = logits_BV.argmax(1)
+        names = ("token", "source", *memory, *(name.replace("source", "past") for name in memory))
+        on_source, on_past = {0: "batch", 2: "length"}, {0: "batch", 2: "past"}
+        return ExportPart(
+            file=STEP,
+            module=step,
+            samples=_plain((token, source, *memory.values(), *past)),
+            names=names,
+            axes=({0: "batch"}, {0: "batch", 1: "length"}, *[on_source] * len(memory), *[on_past] * len(memory)),
+            others=(_plain(first),),
+            calibration=_no_int8,
+        )
+
+    def _search(self, decoder: Decoder[Any], said: Said) -> list[list[int]]:
+        """Greedy translations of the test set, in its order."""
+        found: list[list[int]] = [[] for _ in range(self.test_samples)]
+        for places in self._by_length(said):
+            sources = self._sources(places)
+            limits = np.array([len(source) + LONGER for source in sources], np.int64)
+            for place, pieces in zip(places, greedy(decoder, decoder.start(padded_sources(sources)), limits), strict=True):
+                found[place] = pieces
+        return found
+
+    def _by_length(self, said: Said) -> Iterator[list[int]]:
+        order = np.argsort(self.data.test.source.lengths, kind="stable").tolist()
+        for first in range(0, len(order), SEARCHED):
+            said(first, len(order))
+            yield order[first : first + SEARCHED]
+
+    def _score(self, translations: Sequence[Sequence[int]]) -> float:
+        return bleu(self.data.vocabulary.decode(translations), self.data.references).score / 100
+
+    def _compare(self, network: Transformer, found: Sequence[Sequence[int]]) -> None:
+        """Both runtimes say the same, but from a position on where torch's two best logits are within ``TIE``.
+
+        Raises:
+            VerificationError: another translation than torch's.
+        """
+        expected = self._search(TorchDecoder(network), lambda done, of: None)
+        for place, (given, wanted) in enumerate(zip(found, expected, strict=True)):
+            if list(given) == wanted:
+                continue
+            same = next((i for i, (one, other) in enumerate(zip(given, wanted, strict=False)) if one != other), None)
+            same = min(len(given), len(wanted)) if same is None else same
+            source = torch.from_numpy(padded_sources(self._sources([place])))
+            with torch.inference_mode():
+                logits_V = network(source, torch.tensor([[BEGIN, *wanted[:same]]]))[0, -1]
+            best, second = logits_V.topk(2).values.tolist()
+            if best - second > TIE:
+                raise VerificationError(
+                    f"{ENCODER}, {STEP}: test sentence {place + 1} is translated differently under onnxruntime from piece "
+                    f"{same + 1} on, where torch's best logit leads by {best - second:.2g}"
+                )
+
+
+def _transformer(network: nn.Module) -> Transformer:
+    if not isinstance(network, Transformer):
+        raise ModelError(f'{type(network).__name__} cannot translate: only a transformer can, [model] name = "transformer"')
+    return network
+
+
+def _no_int8() -> NoReturn:
+    raise UnsupportedError('export.values: a translator has no "int8" files; take "int8-kept", "codebook16" or "float16"')
+
+
+def _plain(inputs: Sequence[Tensor]) -> NetworkInputs:
+    """Tensors that torch can trace, out of inference mode."""
+    with torch.inference_mode(False):
+        return tuple(item.clone() for item in inputs)
