@@ -17,6 +17,7 @@ from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import bench, prune, train
 from tdcompress.stores.store import Store
+from tdcompress.tasks.registry import TASKS
 
 NAME_BYTES = 255  # of a file name, on all usual file systems
 TEMPORARY_BYTES = len("..12345678.tmp")  # what a file's name is longer by while it is written
@@ -37,6 +38,7 @@ def check_plan(plan: RunPlan, store: Store) -> None:
     _check_names(plan.recipe, plan.rows)
     check_writable(store.root)
     if plan.bench is not None and not _there(store, plan.bench):
+        _check_timed(plan.recipe, plan.dense_train.settings)
         _check_bench(plan.recipe, plan.bench.settings)
     _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(store, row.pruned)], plan.places)
 
@@ -66,6 +68,13 @@ def _check_names(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
     if len(longest.encode()) + TEMPORARY_BYTES > NAME_BYTES:
         said = f"{longest[:60]}... would be a file name of {len(longest.encode())} bytes, too long; sweep over fewer keys at once"
         raise recipe.source.error("sweep", f"sweep: {said}")
+
+
+def _check_timed(recipe: Recipe, training: train.Settings) -> None:
+    task = training.data.settings.task
+    if not TASKS[task].timed:
+        said = f'the files of {task} are not timed yet; set budget = "none"'
+        raise recipe.source.error("bench.budget", f"bench.budget: {said}")
 
 
 def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:

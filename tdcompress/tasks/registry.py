@@ -1,11 +1,10 @@
 """The tasks that settings of data can name."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from tdcompress.tasks.base import LearningTask
 from tdcompress.tasks.classification import Classification
 from tdcompress.tasks.translation import Translation
 
-TASKS: Mapping[str, Callable[[Any], LearningTask]] = {task.name: task for task in (Classification, Translation)}
+TASKS: Mapping[str, type[LearningTask]] = {task.name: task for task in (Classification, Translation)}
 """A task's name -> the task of a loaded data set of its kind."""

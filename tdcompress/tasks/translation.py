@@ -40,6 +40,7 @@ class Translation(LearningTask):
 
     name: ClassVar[str] = "translation"
     measure: ClassVar[Measure] = BLEU
+    timed: ClassVar[bool] = False  # a translation calls two files, one of them many times
 
     def __init__(self, data: ParallelText) -> None:
         self.data = data

@@ -14,7 +14,7 @@ pytest.importorskip("sacrebleu")
 from tdcompress.data.digits import DigitsSettings
 from tdcompress.data.parallel_text import ParallelTextSettings
 from tdcompress.data.sentences import IGNORED
-from tdcompress.errors import DataError, ModelError, UserError, VerificationError
+from tdcompress.errors import DataError, ModelError, RecipeError, UserError, VerificationError
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.digits_cnn import DigitsCnnSettings
@@ -121,6 +121,12 @@ def test_a_recipe_of_translation_runs_to_what_is_shipped(corpus: Path, run_text:
     translator = TextTranslator(decoder=OnnxDecoder(folder / files[0], folder / files[1]), vocabulary=vocabulary)
     sentences, references = ((corpus / f"test.{end}").read_text().splitlines() for end in ("en", "de"))
     assert bleu(translator(sentences, beam=1), references).score / 100 == pytest.approx(targeted.accuracy_onnx, abs=0.02)
+
+
+def test_a_benchmark_of_a_translator_is_refused_before_any_stage(corpus: Path, run_text: Any, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r'bench\.budget: the files of translation are not timed yet; set budget = "none"'):
+        run_text(RECIPE.format(root=corpus).replace('budget = "none"', 'budget = "quick"'), tmp_path)
+    assert not list(tmp_path.glob("**/train/*"))
 
 
 def test_the_same_text_has_the_same_hash_and_vocabulary(settings: ParallelTextSettings, corpus: Path, tmp_path: Path) -> None:
