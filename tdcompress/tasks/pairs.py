@@ -52,7 +52,13 @@ class TranslationBatch:
 
 
 def summed_loss(logits_BTV: Tensor, target_BT: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy, summed over the target pieces that are there."""
+    """Cross-entropy, summed over the target pieces that are there.
+
+    Args:
+        logits_BTV: of each next piece.
+        target_BT: int64, the piece that follows; ``IGNORED`` where there is none.
+        label_smoothing: share of the target spread over all pieces.
+    """
     flat = logits_BTV.flatten(0, 1), target_BT.flatten()
     return F.cross_entropy(*flat, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum")
 

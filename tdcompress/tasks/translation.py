@@ -31,7 +31,7 @@ SEARCHED = 64  # sentences at once
 SAID = 3  # pieces of the past in shipped samples of the decoder step
 
 
-class Translation(LearningTask):
+class MachineTranslation(LearningTask):
     """Parallel text and what is learnt from it.
 
     Args:
@@ -67,7 +67,7 @@ class Translation(LearningTask):
         return batch.source, batch.target_in
 
     def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
-        """Training pairs in batches of like length."""
+        """As `LearningTask.plain_batches`: training pairs, in batches of like length."""
         drawn = np.random.default_rng(derived_seed(seed, "recalibrate")).permutation(len(self.data.train))[:count]
         pairs = PairSet(pairs=self.data.train, chosen=drawn, device=device)
         batches = [pairs.batch(places) for places in pairs.batches()]
@@ -89,7 +89,11 @@ class Translation(LearningTask):
         return summed_loss(outputs, targets)
 
     def exports(self, network: nn.Module, *, pixels: bool) -> ExportSet:
-        """Encoder and decoder step, with the vocabulary beside them."""
+        """Encoder and decoder step, with the vocabulary beside them.
+
+        Raises:
+            UserError: ``pixels``: sentences have none.
+        """
         if pixels:
             raise UserError('export.input: "uint8" is of images; sentences have no pixels')
         whole = _transformer(network)

@@ -23,7 +23,7 @@ from tdcompress.models.transformer_settings import TransformerSettings
 from tdcompress.runs.verification import verify_path
 from tdcompress.sparsity.units import Targets
 from tdcompress.tasks.classification import Classification
-from tdcompress.tasks.translation import Translation
+from tdcompress.tasks.translation import MachineTranslation
 from tdcompress.text.bleu import bleu
 from tdcompress.text.translator import OnnxDecoder, TextTranslator
 from tdcompress.text.vocabulary import Vocabulary, VocabularySettings
@@ -94,12 +94,12 @@ def settings(corpus: Path) -> ParallelTextSettings:
 
 
 @pytest.fixture(scope="module")
-def task(settings: ParallelTextSettings) -> Translation:
-    return Translation(settings.load())
+def task(settings: ParallelTextSettings) -> MachineTranslation:
+    return MachineTranslation(settings.load())
 
 
 @pytest.fixture
-def net(task: Translation) -> torch.nn.Module:
+def net(task: MachineTranslation) -> torch.nn.Module:
     return instantiate(SMALL, interface=task.interface, seed=0).eval()
 
 
@@ -167,7 +167,7 @@ def test_keys_out_of_range_are_named(key: str, value: Any, message: str) -> None
         ParallelTextSettings(**{key: value})
 
 
-def test_model_and_data_have_to_fit(task: Translation) -> None:
+def test_model_and_data_have_to_fit(task: MachineTranslation) -> None:
     with pytest.raises(ModelError, match="digits_cnn takes images with classes, and the data are sentences with translations"):
         DigitsCnnSettings().build(task.interface)
     images = Classification(DigitsSettings().load())
@@ -186,7 +186,7 @@ def test_a_budget_of_tokens_is_of_text_and_instead_of_a_batch_size() -> None:
 
 
 @pytest.mark.parametrize("batch", [{"batch_tokens": 120}, {"batch_size": 16}])
-def test_micro_batches_and_processes_make_the_gradient_of_the_step(task: Translation, net: Any, batch: Any) -> None:
+def test_micro_batches_and_processes_make_the_gradient_of_the_step(task: MachineTranslation, net: Any, batch: Any) -> None:
     data, gradients = task.train_set(0), []
     for accumulate, size in ((1, 1), (2, 1), (1, 3), (2, 24)):
         net.zero_grad()
@@ -204,7 +204,7 @@ def test_micro_batches_and_processes_make_the_gradient_of_the_step(task: Transla
         torch.testing.assert_close(gradient, gradients[0][1], rtol=1e-4, atol=1e-6)
 
 
-def test_units_and_right_answers_are_target_pieces(task: Translation, net: Any) -> None:
+def test_units_and_right_answers_are_target_pieces(task: MachineTranslation, net: Any) -> None:
     data = task.test_set()
     loader = data.loader(TrainSettings(batch_tokens=100), seed=0, world=World())
     assert loader.units(3, 0, loader.steps_per_epoch) == data.units
@@ -218,7 +218,7 @@ def test_units_and_right_answers_are_target_pieces(task: Translation, net: Any) 
         data.count_right(lambda source, target: torch.full((*target.shape, 60), float("nan")), CPU)
 
 
-def test_other_files_than_the_network_are_refused(task: Translation, net: Any) -> None:
+def test_other_files_than_the_network_are_refused(task: MachineTranslation, net: Any) -> None:
     from tdcompress.export.check import OnnxNetwork
     from tdcompress.export.to_onnx import to_model_proto
 
@@ -230,7 +230,7 @@ def test_other_files_than_the_network_are_refused(task: Translation, net: Any) -
         task.exports(trained, pixels=False).measured(files, 0.0, lambda done, of: None)
 
 
-def train_a_little(task: Translation, net: Any) -> Any:
+def train_a_little(task: MachineTranslation, net: Any) -> Any:
     import tempfile
 
     wrapped = SparseNet(net, Method(Targets(weights=())))
