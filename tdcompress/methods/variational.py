@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from tdcompress.sparsity.units import Targets, is_matrix
 INITIAL_LOG_SIGMA2 = -10.0
 LOG_ALPHA_LIMIT = 8.0
 _K1, _K2, _K3 = 0.63576, 1.87320, 1.48695
+_RELEASED_START = 0.01  # of the exponential warm-up
 _TINY = 1e-8  # keeps the logarithm of a zero weight and the root of a zero variance finite, as the released code does
 
 
@@ -73,7 +74,7 @@ class Variational(Method):
         self.generator = None
 
     def penalty(self, params: Parameters) -> Tensor | None:
-        """The KL times beta / (training samples), and a warm-up factor that rises linearly from 0."""
+        """The KL times beta / (training samples), and the warm-up's factor."""
         terms = [kl_divergence(value).sum() * self.weights[name] for name, value in self.log_alpha(params).items()]
         return torch.stack(terms).sum() * (self.kl_share() * self.settings.beta / self.step.train_size)
 
@@ -91,8 +92,11 @@ class Variational(Method):
         return {"kl_share": self.kl_share()}
 
     def kl_share(self) -> float:
-        """The warm-up's factor in this step, 0..1."""
-        return min(1.0, self.step.share / self.settings.warmup) if self.settings.warmup else 1.0
+        """The warm-up's factor in this step."""
+        if not self.settings.warmup:
+            return 1.0
+        passed = self.step.share / self.settings.warmup
+        return min(1.0, passed) if self.settings.warmup_curve == "linear" else _RELEASED_START ** (1.0 - passed)
 
     def instrument(self, model: nn.Module, params: Parameters) -> list[RemovableHandle]:
         """Hooks that add the noise to the outputs of the prunable layers; between ``begin_step`` and ``end_step`` only."""
@@ -178,12 +182,15 @@ class VariationalSettings(TrainedMethodSettings):
     Attributes:
         beta: the KL counts beta / (training samples).
         warmup: share of the training until it counts in full. The released code's 50,000 steps are half of 256 epochs.
+        warmup_curve: how it rises until then: "linear", from 0, and no further; or "exponential", from 0.01, and on at the same
+            rate, so to 100 after twice the warm-up. The latter is the released code's for LeNet-5.
         threshold: what has log_alpha at or above this is zero in evaluation and deployment.
     """
 
     name: ClassVar[str] = "variational"
     beta: float = 0.01
     warmup: float = 0.5
+    warmup_curve: Literal["linear", "exponential"] = "linear"
     threshold: float = 3.0
 
     def __post_init__(self) -> None:

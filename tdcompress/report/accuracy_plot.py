@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tdcompress.records import Report, Row
@@ -43,11 +44,13 @@ def captioned(report: Report) -> Figure:
     scale = "Equal steps to the right halve what is kept. " if _by_kept(report.rows) else ""
     formats = " and ".join(dict.fromkeys(row.values for rows in narrower.values() for row in rows))
     hollow = f"Hollow: the same networks in {formats}. " if formats else ""
+    again = any(row.accuracy_before is not None for row in report.rows)
+    faint = "Faint: as pruned, before the statistics of BatchNorm were estimated again. " if again else ""
     name = text.capital(report.measure.name)
     return Figure(
         name="accuracy",
         alt=f"{name} against pruned share. {ends}.",
-        caption=f"{name} of the deployed files against what was pruned. {scale}{hollow}Dotted: the unpruned network.",
+        caption=f"{name} of the deployed files against what was pruned. {scale}{hollow}{faint}Dotted: the unpruned network.",
     )
 
 
@@ -67,6 +70,7 @@ def plot(report: Report) -> "Canvas":
     names = [_draw_line(axes, *each, place, scale) for each in zip(series, labels, styles, strict=True)]
     for line, style in zip(series, styles, strict=True):
         _draw_narrower(axes, [other for row in line.rows for other in narrower[row.id]], style, place, scale)
+        _draw_before(axes, line, style, place, scale)
     _share_ticks(axes, report.rows, place)
     dense = scale * dense_accuracy(report.rows)
     axes.axhline(dense, color=colours.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1, label=f"dense {dense:.2f}")
@@ -125,6 +129,17 @@ def _draw_narrower(
     if rows:
         dots = [(place(pruned_share(row)), scale * row.accuracy_onnx) for row in rows]
         axes.plot(*zip(*dots, strict=True), "o", color="none", markeredgecolor=style.colour, markersize=9, zorder=2)
+
+
+def _draw_before(axes: "Axes", line: Series, style: colours.Style, place: Callable[[float], float], scale: float) -> None:
+    """The line as it was before statistics were estimated again, where they were."""
+    known: dict[float, list[float]] = {}
+    for row in line.rows:
+        if row.accuracy_before is not None:
+            known.setdefault(pruned_share(row), []).append(scale * row.accuracy_before)
+    if known:
+        points = [(place(share), fmean(values)) for share, values in sorted(known.items())]
+        axes.plot(*zip(*points, strict=True), color=style.colour, linewidth=1.0, alpha=0.45, clip_on=False, zorder=2)
 
 
 def _by_kept(rows: Sequence[Row]) -> bool:

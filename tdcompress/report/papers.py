@@ -34,6 +34,7 @@ _USUAL: Mapping[str, Any] = {
     "lr_scale": 1.0,
     "initial_drop": 0.001,
     "warmup": 0.5,
+    "warmup_curve": "linear",
 }
 
 _SCHEDULES: Mapping[bool | None, tuple[str, ...]] = {False: ("constant",), True: ("ramp",), None: ("constant", "ramp")}

@@ -103,15 +103,20 @@ def numbered(notes: Iterable[str]) -> dict[str, str]:
 
 
 def summary(report: Report) -> Table:
-    """Accuracy of each deployed file, its bytes, its latency, and why it can or cannot be faster than the dense one."""
+    """Accuracy of each deployed file, its bytes, its latency, and why it can or cannot be faster than the dense one.
+
+    Where statistics of BatchNorm were estimated again after pruning, the accuracy before that stands beside it.
+    """
     setting = main_setting(report.rows)
     times = () if setting is None else ("time / dense time [95 %]",)
     reasons = numbered(row.why for row in report.rows)
+    before = [text.titled("before new statistics", report.measure)] * any(row.accuracy_before is not None for row in report.rows)
     lines = []
     for row in report.rows:
         line = [
             row.id,
             text.pruned(row),
+            *["-" if row.accuracy_before is None else text.number(row.accuracy_before, report.measure) for _ in before],
             text.number(row.accuracy_onnx, report.measure),
             text.size(row.onnx_bytes),
             text.ratio(row.onnx_bytes / row.dense_onnx_bytes),
@@ -124,7 +129,7 @@ def summary(report: Report) -> Table:
         title="What each row is worth",
         columns=(
             *text_columns("row", "pruned"),
-            *number_columns(text.titled(report.measure.name, report.measure), "file", "of dense"),
+            *number_columns(*before, text.titled(report.measure.name, report.measure), "file", "of dense"),
             *text_columns(*times),
             *number_columns("why"),
         ),

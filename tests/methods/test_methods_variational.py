@@ -53,6 +53,13 @@ def test_penalty_and_its_warm_up(make_net, granularity: str, done: float, share:
     assert net.method.metrics(0.0) == {"kl_share": share}
 
 
+@pytest.mark.parametrize(("done", "factor"), [(0.0, 0.01), (0.25, 0.1), (0.5, 1.0), (1.0, 100.0)])
+def test_the_released_warm_up_goes_on(toy_network, done: float, factor: float):
+    method = single(nn.Linear(3, 2), warmup_curve="exponential").method
+    method.step = TrainStep(share=done, train_size=50_000)
+    assert method.kl_share() == pytest.approx(factor)
+
+
 def test_log_alpha_by_hand(toy_network):
     layer = nn.Linear(3, 2)
     with torch.no_grad():

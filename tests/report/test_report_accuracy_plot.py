@@ -46,6 +46,16 @@ def test_points_stand_where_what_is_kept_is_halved(make_row, make_report):
     assert [point[1] for point in seeds[2]] == [91.0, 85.0, 87.0]
 
 
+def test_a_faint_line_shows_what_there_was_before_new_statistics(make_row, make_report):
+    rows = tuple(make_row("none", share, 0.8, accuracy_before=before) for share, before in ((0.0, None), (0.5, 0.6), (0.75, 0.3)))
+    report = make_report(rows)
+    (axes,) = accuracy_plot.plot(report).axes
+    (faint,) = [line for line in axes.lines if line.get_marker() == "None" and len(line.get_xdata()) == 2 and line.get_alpha()]
+    assert list(zip(*faint.get_data(), strict=True)) == [(1.0, pytest.approx(60.0)), (2.0, pytest.approx(30.0))]
+    assert "Faint" in accuracy_plot.captioned(report).caption
+    assert "Faint" not in accuracy_plot.captioned(make_report(tuple(make_row("none", 0.5, 0.8) for _ in range(1)))).caption
+
+
 def test_where_nothing_is_kept_the_axis_is_linear(make_row, make_report):
     rows = tuple(make_row("none", share, 0.5) for share in (0.0, 0.5, 1.0))
     ((_, _, points),) = drawn(accuracy_plot.plot(make_report(rows)))

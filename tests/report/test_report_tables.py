@@ -76,6 +76,14 @@ def test_accuracies_count_the_samples_that_forms_differ_by(make_row, make_report
     assert table.rows == (("targeted-0.9", "98.33", "95.00", "95.00", "94.44", "2"),)
 
 
+def test_the_summary_shows_accuracy_before_and_after_new_statistics(make_row, make_report):
+    rows = (make_row("none", 0.8, 0.83, accuracy_before=0.27), make_row("none", 0.5, 0.98))
+    table = summary(make_report(rows))
+    assert [column.title for column in table.columns][2:4] == ["before new statistics, %", "accuracy, %"]
+    assert [line[2:4] for line in table.rows] == [("27.00", "83.00"), ("-", "98.00")]
+    assert not any("statistics" in column.title for column in summary(make_report(rows[1:])).columns)
+
+
 def test_accuracies_show_pruning_before_and_after_new_statistics(make_row, make_report):
     rows = (make_row("none", 0.8, 0.83, accuracy_before=0.27), make_row("none", 0.5, 0.98))
     table = details.accuracies(make_report(rows))
