@@ -3,7 +3,8 @@
  * of that version stay as they are. Here: version 23, of onnxruntime 1.23. `make provider` compiles provider.c with onnxruntime's own header
  * too, and compares the machine code.
  *
- * Functions give NULL, or a status that is the caller's to release. Members named skipped_N are N functions that are not called. */
+ * Functions give NULL, or a status that is the caller's to release. Members named from_N are functions that are not called, the first
+ * of them number N of its table. */
 #ifndef TDC_ORT_H
 #define TDC_ORT_H
 
@@ -56,47 +57,47 @@ typedef void (*ort_skipped)(void);
 /* What programs call, and plugins with them. */
 typedef struct {
     OrtStatus *(*CreateStatus)(OrtErrorCode code, const char *message);
-    ort_skipped skipped_50[50];
+    ort_skipped from_1[50];
     OrtStatus *(*GetTensorMutableData)(OrtValue *value, void **data);
-    ort_skipped skipped_3[3];
+    ort_skipped from_52[3];
     OrtStatus *(*CastTypeInfoToTensorInfo)(const OrtTypeInfo *type, const OrtTensorTypeAndShapeInfo **tensor); /* NULL: no tensor */
-    ort_skipped skipped_4[4];
+    ort_skipped from_56[4];
     OrtStatus *(*GetTensorElementType)(const OrtTensorTypeAndShapeInfo *tensor, ONNXTensorElementDataType *type);
     OrtStatus *(*GetDimensionsCount)(const OrtTensorTypeAndShapeInfo *tensor, size_t *count);
     OrtStatus *(*GetDimensions)(const OrtTensorTypeAndShapeInfo *tensor, int64_t *dims, size_t count);
-    ort_skipped skipped_2[2];
+    ort_skipped from_63[2];
     OrtStatus *(*GetTensorTypeAndShape)(const OrtValue *value, OrtTensorTypeAndShapeInfo **tensor);
-    ort_skipped skipped_24[24];
+    ort_skipped from_66[24];
     OrtStatus *(*KernelContext_GetInput)(const OrtKernelContext *context, size_t index, const OrtValue **value);
     OrtStatus *(*KernelContext_GetOutput)(OrtKernelContext *context, size_t index, const int64_t *dims, size_t count, OrtValue **value);
-    ort_skipped skipped_1;
+    ort_skipped from_92[1];
     void (*ReleaseStatus)(OrtStatus *status);
-    ort_skipped skipped_5[5];
+    ort_skipped from_94[5];
     void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo *tensor);
-    ort_skipped skipped_172[172];
+    ort_skipped from_100[172];
     OrtStatus *(*ReadOpAttr)(const OrtOpAttr *attribute, OrtOpAttrType type, void *data, size_t bytes, size_t *needed);
-    ort_skipped skipped_also_1;
+    ort_skipped from_273[1];
     OrtStatus *(*KernelContext_ParallelFor)(const OrtKernelContext *context, void (*task)(void *, size_t), size_t tasks, size_t batches, void *data);
-    ort_skipped skipped_14[14];
+    ort_skipped from_275[14];
     OrtStatus *(*GetValueInfoName)(const OrtValueInfo *value, const char **name);
     OrtStatus *(*GetValueInfoTypeInfo)(const OrtValueInfo *value, const OrtTypeInfo **type);
-    ort_skipped skipped_16[16];
+    ort_skipped from_291[16];
     OrtHardwareDeviceType (*HardwareDevice_Type)(const OrtHardwareDevice *device);
-    ort_skipped skipped_9[9];
+    ort_skipped from_308[9];
     const OrtEpApi *(*GetEpApi)(); /* so in the header: no prototype */
-    ort_skipped skipped_26[26];
+    ort_skipped from_318[26];
     OrtStatus *(*Graph_GetNumNodes)(const OrtGraph *graph, size_t *count);
     OrtStatus *(*Graph_GetNodes)(const OrtGraph *graph, const OrtNode **nodes, size_t count);
-    ort_skipped skipped_also_3[3];
+    ort_skipped from_346[3];
     OrtStatus *(*Node_GetName)(const OrtNode *node, const char **name);
     OrtStatus *(*Node_GetOperatorType)(const OrtNode *node, const char **type);
     OrtStatus *(*Node_GetDomain)(const OrtNode *node, const char **domain);
-    ort_skipped skipped_once_more_1;
+    ort_skipped from_352[1];
     OrtStatus *(*Node_GetNumInputs)(const OrtNode *node, size_t *count);
     OrtStatus *(*Node_GetInputs)(const OrtNode *node, const OrtValueInfo **values, size_t count);
     OrtStatus *(*Node_GetNumOutputs)(const OrtNode *node, size_t *count);
     OrtStatus *(*Node_GetOutputs)(const OrtNode *node, const OrtValueInfo **values, size_t count);
-    ort_skipped skipped_also_4[4];
+    ort_skipped from_357[4];
     OrtStatus *(*Node_GetAttributeByName)(const OrtNode *node, const char *name, const OrtOpAttr **attribute); /* NULL: not set */
 } OrtApi;
 
@@ -109,7 +110,7 @@ typedef struct {
 struct OrtEpApi {
     OrtStatus *(*CreateEpDevice)(OrtEpFactory *factory, const OrtHardwareDevice *device, const OrtKeyValuePairs *metadata,
                                  const OrtKeyValuePairs *options, OrtEpDevice **made);
-    ort_skipped skipped_1;
+    ort_skipped from_1[1];
     OrtStatus *(*EpGraphSupportInfo_AddNodesToFuse)(OrtEpGraphSupportInfo *support, const OrtNode *const *nodes, size_t count,
                                                     const OrtNodeFusionOptions *options);
 };

@@ -13,7 +13,7 @@
 #include "ort.h"
 #endif
 
-#define PROVIDER_NAME "TdcompressExecutionProvider" /* also the `source` of its nodes: engine/context.py */
+#define PROVIDER_NAME "TdcompressExecutionProvider" /* also the `source` of its nodes: engine/provider.py */
 #define PROVIDER_API 23                             /* what ort.h is a part of */
 
 /* Give a status back to the caller, if there is one. */
