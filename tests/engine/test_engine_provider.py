@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import plugin
+import ort_plugin
 import pytest
 from engine_networks import lenet5, resnet32
 from onnx import TensorProto, helper
@@ -41,9 +41,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def child(library: Path) -> Iterator[Callable[..., Any]]:
-    """Calls a function of tests/support/plugin.py in a process where the plugin is registered."""
+    """Calls a function of tests/support/ort_plugin.py in a process where the plugin is registered."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=plugin.register, initargs=(str(library),)) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=ort_plugin.register, initargs=(str(library),)) as pool:
         yield lambda function, *args: pool.submit(function, *args).result(timeout=300)
 
 
@@ -109,7 +109,7 @@ def test_whole_networks_at_every_batch_size(network, child, compiled):
     feeds = [{"input": images(count, count)} for count in (1, 3, 1, 8)]
     file = compiled(network).SerializeToString()
     for threads in (1, 2):
-        for feed, got in zip(feeds, child(plugin.outputs, file, feeds, threads), strict=True):
+        for feed, got in zip(feeds, child(ort_plugin.outputs, file, feeds, threads), strict=True):
             assert_close(got, by_onnxruntime(network, feed))
             assert got[0].tobytes() == Session(network).run(None, feed)[0].tobytes()
 
@@ -117,7 +117,7 @@ def test_whole_networks_at_every_batch_size(network, child, compiled):
 def test_sessions_and_callers_at_the_same_time(child, compiled):
     networks = [lenet5(0.9), lenet5(0.5)]
     feeds = [{"input": images(count, count)} for count in (1, 2, 5)]
-    found = child(plugin.together, [compiled(network).SerializeToString() for network in networks], feeds, 6, 10)
+    found = child(ort_plugin.together, [compiled(network).SerializeToString() for network in networks], feeds, 6, 10)
     for network, answers in zip(networks, found, strict=True):
         for feed, got in zip(feeds, answers, strict=True):
             assert_close(got, by_onnxruntime(network, feed))
@@ -125,24 +125,24 @@ def test_sessions_and_callers_at_the_same_time(child, compiled):
 
 def test_several_inputs_and_outputs_of_several_types(child, compiled):
     feeds = [pair(1), pair(4)]
-    for feed, got in zip(feeds, child(plugin.outputs, compiled(small()).SerializeToString(), feeds), strict=True):
+    for feed, got in zip(feeds, child(ort_plugin.outputs, compiled(small()).SerializeToString(), feeds), strict=True):
         assert_close(got, by_onnxruntime(small(), feed))
     tokens = {"token": np.array([[1, -1], [0, 2]]), "chosen": np.array([[[True, False, True]], [[False, True, True]]])}
-    ((got,),) = child(plugin.outputs, compiled(typed()).SerializeToString(), [tokens])
+    ((got,),) = child(ort_plugin.outputs, compiled(typed()).SerializeToString(), [tokens])
     np.testing.assert_array_equal(got, by_onnxruntime(typed(), tokens)[0])
     wrong = {**tokens, "token": np.array([[1, 4], [0, 0]])}
-    said = child(plugin.refusal, compiled(typed()).SerializeToString(), wrong)
+    said = child(ort_plugin.refusal, compiled(typed()).SerializeToString(), wrong)
     assert re.search("run: .*tdcompress: node compiled: run: an input names a row", said)
 
 
 def test_a_batch_that_is_fixed_or_empty(child, compiled):
     file = compiled(small((2, 5)))
-    assert_close(child(plugin.outputs, file.SerializeToString(), [pair(2)])[0], by_onnxruntime(small((2, 5)), pair(2)))
+    assert_close(child(ort_plugin.outputs, file.SerializeToString(), [pair(2)])[0], by_onnxruntime(small((2, 5)), pair(2)))
     for value in file.graph.input:  # a file that promises more than its plan
         value.type.tensor_type.shape.dim[0].dim_param = "b"
-    assert "node compiled: p: another shape" in child(plugin.refusal, file.SerializeToString(), pair(3))
+    assert "node compiled: p: another shape" in child(ort_plugin.refusal, file.SerializeToString(), pair(3))
     nothing = {name: np.empty((0, 5), np.float32) for name in "pq"}
-    assert [out.shape for out in child(plugin.outputs, compiled(small()).SerializeToString(), [nothing])[0]] == [(0, 5)] * 2
+    assert [out.shape for out in child(ort_plugin.outputs, compiled(small()).SerializeToString(), [nothing])[0]] == [(0, 5)] * 2
 
 
 def test_shapes_that_differ_are_refused(child, compiled):
@@ -151,7 +151,7 @@ def test_shapes_that_differ_are_refused(child, compiled):
         value.type.tensor_type.shape.dim[1].dim_param = "any"
     file = file.SerializeToString()
     for p, q in (((2, 6), (2, 6)), ((2, 5), (3, 5)), ((2, 5), (2, 4))):
-        said = child(plugin.refusal, file, {"p": np.zeros(p, np.float32), "q": np.zeros(q, np.float32)})
+        said = child(ort_plugin.refusal, file, {"p": np.zeros(p, np.float32), "q": np.zeros(q, np.float32)})
         assert re.search(r"run: .*node compiled: [pq]: another shape than the model was compiled for", said)
 
 
@@ -173,7 +173,7 @@ def test_a_file_keeps_names_types_sizes_and_metadata(child, tmp_path):
     )
     assert get_metadata(file) == get_metadata(model)
     assert (file.doc_string, file.producer_name, file.graph.name) == ("what it is for", "a trainer", "small")
-    said = child(plugin.facts, file.SerializeToString())
+    said = child(ort_plugin.facts, file.SerializeToString())
     assert said["inputs"] == [("p", ["batch", 5], "tensor(float)"), ("q", ["batch", 5], "tensor(float)")]
     assert said["outputs"] == [("d", ["batch", 5], "tensor(float)"), ("r", ["batch", 5], "tensor(float)")]
     assert said["metadata"] == {"preprocessing": "none", "labels": "a b"}
@@ -217,11 +217,11 @@ def test_damaged_plans_are_refused_when_the_session_is_made(child, compiled):
         (plan[:5000] + b"?" + plan[5001:], "damaged"),
         (later, "another version"),
     ):
-        said = child(plugin.refusal, with_attribute(file, "ep_cache_context", damaged))
+        said = child(ort_plugin.refusal, with_attribute(file, "ep_cache_context", damaged))
         assert re.search(f"session: .*tdcompress: node compiled: ep_cache_context: .*{reason}", said), said
     for name in ("embed_mode", "main_context"):
-        assert "the plan has to be in the node" in child(plugin.refusal, with_attribute(file, name, 0))
-    others = child(plugin.refusal, with_attribute(file, "source", b"OtherExecutionProvider"))
+        assert "the plan has to be in the node" in child(ort_plugin.refusal, with_attribute(file, name, 0))
+    others = child(ort_plugin.refusal, with_attribute(file, "source", b"OtherExecutionProvider"))
     assert "tdcompress:" not in others  # it is not ours to say
     assert "generated by 'OtherExecutionProvider' is not compatible" in others
 
@@ -233,7 +233,7 @@ def test_nodes_that_do_not_fit_their_plan_are_refused(child, compiled):
     def changed(edit: Callable[[onnx.GraphProto], object]) -> str:
         model = onnx.load_model_from_string(small_bytes)
         edit(model.graph)
-        return str(child(plugin.refusal, model.SerializeToString()))
+        return str(child(ort_plugin.refusal, model.SerializeToString()))
 
     def no_second_input(graph: onnx.GraphProto) -> None:
         graph.node[0].input.pop()
@@ -271,7 +271,7 @@ def test_among_other_nodes(child, compiled):
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
     joined = helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
     p = pair(3)["p"]
-    ((r, f, n),) = child(plugin.outputs, joined, [{"p": p}])
+    ((r, f, n),) = child(ort_plugin.outputs, joined, [{"p": p}])
     np.testing.assert_array_equal(r, np.maximum(p + p, 0))
     np.testing.assert_array_equal(f, np.maximum(p, 0))
     np.testing.assert_array_equal(n, p)  # -((2p - 2p) - p)
@@ -279,9 +279,9 @@ def test_among_other_nodes(child, compiled):
 
 def test_the_library_comes_and_goes(library, compiled):
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=plugin.register, initargs=(str(library),)) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=ort_plugin.register, initargs=(str(library),)) as pool:
         file = compiled(small()).SerializeToString()
-        got = pool.submit(plugin.library_comes_and_goes, str(library), file, pair(2)).result(timeout=300)
+        got = pool.submit(ort_plugin.library_comes_and_goes, str(library), file, pair(2)).result(timeout=300)
     assert_close(got, by_onnxruntime(small(), pair(2)))
 
 
