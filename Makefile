@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 test test-hidden: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-hidden lint format sanitize fuzz valgrind neon haswell clean
+.PHONY: demo test test-hidden lint format sanitize fuzz valgrind provider neon haswell clean
 
 demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritten digits
 	$(BIN)/tdcompress run pipelines/digits.toml
@@ -40,6 +40,9 @@ fuzz: $(VENV)/.dev  ## damaged plan files for the C library, 300 s under both sa
 
 valgrind: $(VENV)/.dev  ## the C library under valgrind (needs gcc and valgrind)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/valgrind.sh
+
+provider:  ## the plugin of onnxruntime against its header (needs gcc and ONNXRUNTIME_INCLUDE=FOLDER, of onnxruntime 1.23)
+	sh tests/engine/provider.sh "$(ONNXRUNTIME_INCLUDE)"
 
 neon: $(VENV)/.dev  ## the engine's NEON build under qemu-user (needs qemu-user and the ziglang wheel)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/neon.sh

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 FROM_C = (ROOT / "docs" / "c.md").read_text(encoding="utf-8")
+PROVIDER = (ROOT / "docs" / "provider.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -36,7 +37,9 @@ def test_the_python_example_runs(
     assert (tmp_path / "model.onnx").stat().st_size < 0.25 * (tmp_path / "dense.onnx").stat().st_size
 
 
-@pytest.mark.parametrize(("text", "least"), [(README, 8), (SCALING, 7), (FROM_C, 2)], ids=["README", "scaling", "c"])
+@pytest.mark.parametrize(
+    ("text", "least"), [(README, 8), (SCALING, 7), (FROM_C, 2), (PROVIDER, 2)], ids=["README", "scaling", "c", "provider"]
+)
 def test_the_shell_lines_parse(text: str, least: int) -> None:
     lines = [line.split("#")[0].split() for block in blocks("sh", text) for line in block.splitlines()]
     commands = [line[1:] for line in lines if line and line[0] == "tdcompress"]

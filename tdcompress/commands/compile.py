@@ -8,16 +8,24 @@ from tdcompress.commands.shared import Verbs, add_external_data, add_verb, shape
 
 def add_parser(verbs: Verbs) -> None:
     """Add ``compile`` and ``library``."""
-    sub = add_verb(verbs, "compile", _compile, "write an ONNX file as a plan that the C library of the engine maps and runs")
+    sub = add_verb(
+        verbs,
+        "compile",
+        _compile,
+        "write an ONNX file as a plan for the C library of the engine, alone or as a plugin of onnxruntime",
+    )
     sub.add_argument("source", type=Path, metavar="IN.onnx")
-    sub.add_argument("target", type=Path, metavar="OUT.tdc")
+    text = "for programs that link the library; OUT.onnx for onnxruntime with the library as its plugin"
+    sub.add_argument("target", type=Path, metavar="OUT.tdc", help=text)
     isas = ["avx512", "avx2", "neon", "scalar"]
     sub.add_argument("--isa", choices=isas, help="of the machine that will run it; the best of this one")
     text = "of each input in turn, if the file leaves more than the batch open"
     sub.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)
     add_external_data(sub)
 
-    sub = add_verb(verbs, "library", _library, "copy the engine's C library and its header, for programs without Python")
+    sub = add_verb(
+        verbs, "library", _library, "copy the engine's C library, which is also a plugin of onnxruntime, and its header"
+    )
     sub.add_argument("folder", type=Path, metavar="DIR")
 
 

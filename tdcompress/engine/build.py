@@ -34,7 +34,10 @@ SOURCE = Path(__file__).parent / "csrc"
 PACKAGED = Path(__file__).parent / "compiled"
 """Where a wheel holds the library, if it was built where a compiler is."""
 KERNEL_FILES = ("conv_sparse.c", "conv_dense.c", "linear.c", "planes.c", "map.c", "pool.c", "reduce.c", "resample.c", "isa.c")
-CORE_FILES = ("run.c", "load.c", "check.c", "check_layers.c", "model.c")
+CORE_FILES = (
+    *("run.c", "load.c", "check.c", "check_layers.c", "model.c"),
+    *("provider.c", "provider_node.c", "provider_run.c"),
+)
 """Compiled once, not per instruction set."""
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=fast", "-pthread")
 LIBRARY_NAME = "libtdcompress.dylib" if sys.platform == "darwin" else "libtdcompress.so"

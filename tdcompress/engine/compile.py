@@ -1,4 +1,4 @@
-"""From a model to a plan file that the C library runs, and that library with its header as files."""
+"""From a model to a plan that the C library runs, in a file of its own or in an ONNX file, and that library as a file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tdcompress.engine.build import LIBRARY_NAME, SOURCE, library_path
 from tdcompress.engine.lower.state import LayerRecord
 from tdcompress.engine.plan import batch_of, image_shapes, make_plan
 from tdcompress.engine.planfile import Port, plan_bytes
+from tdcompress.engine.provider import context_model, source_model
 from tdcompress.engine.read import Graph, read_graph
 from tdcompress.errors import UserError
 from tdcompress.files import published, write_bytes
-from tdcompress.onnxfile.load import in_file
+from tdcompress.onnxfile.load import in_file, serialised
 
 TARGETS: Mapping[str, InstructionSet] = MappingProxyType(
     {
@@ -33,7 +34,7 @@ HEADER_NAME = "tdcompress.h"
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledModel:
-    """A plan file: its instruction set, inputs and outputs, batch size (None: any), and its layers as ``explain`` has them."""
+    """What was made: its instruction set, inputs and outputs, batch size (None: any), and layers as ``explain`` has them."""
 
     isa: str
     file_bytes: int
@@ -54,23 +55,27 @@ def compile_model(
 ) -> CompiledModel:
     """Write the plan of a model for one instruction set and one shape of its inputs.
 
-    The batch size stays open if the model leaves it open: the plan is for one image, and runs image after image.
+    The batch size stays open if the model leaves it open: the plan is for one image, and runs image after image. A target
+    that ends in .onnx becomes an ONNX file with the plan inside, for onnxruntime with the C library as its plugin.
 
     Args:
         source: path of an ONNX file, or its bytes.
-        target: the plan file.
+        target: the file to write.
         isa: a key of ``TARGETS``; None = the best one of this machine.
         shapes: of each input in turn, with the batch, whose size does not matter; for models that leave other sizes open.
         external_data: accept weights in files beside the ONNX file.
 
     Raises:
-        ModelError, UnsupportedError: as ``Session``; also an input or output of more than 15 axes.
-        UserError: shapes or an instruction set that do not fit.
+        ModelError, UnsupportedError: as ``Session``; also an input or output of more than 15 axes, or a plan too large for
+            an ONNX file.
+        UserError: shapes or an instruction set that do not fit; a target that is the source.
     """
     if isa is not None and isa not in TARGETS:
         raise UserError(f"isa = {isa!r}; plans are made for {', '.join(TARGETS)}")
     instructions = library().instruction_set(None) if isa is None else TARGETS[isa]
-    model = source if isinstance(source, bytes) else Path(source)
+    model, target = source if isinstance(source, bytes) else Path(source), Path(target)
+    if isinstance(model, Path) and target.exists() and model.exists() and target.samefile(model):
+        raise UserError(f"{target}: is the model itself; name another file for what is compiled")
     graph = read_graph(model, external_data=external_data)
     with nullcontext() if isinstance(model, bytes) else in_file(model):
         batch = batch_of(graph)
@@ -84,7 +89,10 @@ def compile_model(
             Port(name=name, dtype="float32", shape=shape) for name, shape in zip(names, plan.output_shapes, strict=True)
         )
         file = plan_bytes(plan, instructions, inputs=inputs, outputs=outputs, batch=batch)
-    write_bytes(Path(target), file)
+        if target.suffix.lower() == ".onnx":
+            made = context_model(source_model(model), file, isa=instructions.name, inputs=inputs, outputs=outputs)
+            file = serialised(made)
+    write_bytes(target, file)
     return CompiledModel(
         isa=instructions.name,
         file_bytes=len(file),

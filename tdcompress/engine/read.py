@@ -153,6 +153,8 @@ def _value(info: onnx.ValueInfoProto) -> Value:
 
 def _node(proto: onnx.NodeProto, index: int) -> Node:
     name = proto.name or (proto.output[0] if proto.output else f"#{index}")
+    if (proto.domain, proto.op_type) == ("com.microsoft", "EPContext"):
+        raise UnsupportedError(f"the model is compiled already ({name!r}); give the engine the file that it was made of")
     if proto.domain not in ("", "ai.onnx"):
         raise UnsupportedError(
             f"operator {proto.op_type} of the domain {proto.domain!r} ({name!r}) is not handled; use the onnxruntime backend"

@@ -296,10 +296,11 @@ def test_the_library_exports_its_interface_and_calls_nothing_that_ends_a_process
 
     public = set(re.findall(r"^TDC_API [^;]*?(tdc_\w+)\(", HEADER, flags=re.MULTILINE))
     assert len(public) == 9
-    assert symbols("--defined-only") - {"_init", "_fini"} == public | {"tdc_isa_at", "tdc_sizeof", "tdc_execute"}
+    plugin = {"CreateEpFactories", "ReleaseEpFactory"}  # of onnxruntime
+    assert symbols("--defined-only") - {"_init", "_fini"} == public | plugin | {"tdc_isa_at", "tdc_sizeof", "tdc_execute"}
     called = symbols("--undefined-only")
     assert {"mmap", "calloc"} <= called
-    assert not {name for name in called if re.search(r"abort|exit|assert|print|puts|write|signal|getenv|system", name)} - {
+    assert not {name for name in called if re.search(r"abort|exit|assert|(?<!sn)print|puts|write|signal|getenv|system", name)} - {
         "__cxa_finalize"
     }
 
