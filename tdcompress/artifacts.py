@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tdcompress.codec import Json, decode, decode_file, encode, parse_json, shallow
+from tdcompress.codec import Json, check_format, decode, decode_file, decode_json, encode, shallow
 from tdcompress.errors import ArtifactError, one_line
 from tdcompress.files import fsync_file, sha256_file, write_text
 
@@ -125,9 +125,9 @@ class HashMemory:
         self._known: dict[str, list[Any]] = {}
         self._changed = False
         try:
-            known = decode(dict[str, tuple[int, int, str]], parse_json(path.read_bytes()))
+            known = decode_json(dict[str, tuple[int, int, str]], path.read_bytes())
             self._known = {name: list(stamped) for name, stamped in known.items()}
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError):
             pass  # a memory that is lost costs time, nothing else
 
     def sha256(self, path: Path) -> str:
@@ -225,11 +225,8 @@ def read_artifact(folder: Path) -> Artifact:
         return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
 
     manifest = decode_file(dict[str, Any], path)
-    if "format" not in manifest:
-        raise unusable("is no manifest of an artefact (it names no format)")
-    if manifest["format"] != FORMAT:
-        raise unusable(one_line(f"format {manifest['format']!r}, this version reads {FORMAT}"))
     try:
+        check_format(manifest, "format", FORMAT)
         if manifest.get(DIGEST) != sealed(manifest)[DIGEST]:
             raise unusable("is damaged (its sha256 is not that of what it says)")
         known = {field.name for field in fields(_Manifest)}

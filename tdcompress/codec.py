@@ -3,6 +3,9 @@
 ``decode`` checks every type, so a wrong value has the same message wherever it was written. Fields that older versions wrote, and
 that mean nothing any more, are named in a dataclass's ``RETIRED``: they are passed over. A field with ``LEFT_OUT`` in its
 metadata is not written while it has its default, so that records of before it stay as they are; settings of stages have none.
+A field with ``VERSION`` is what a file says of its own form: its default is the only value that is read.
+
+All JSON that the package reads is read here, so that what is damaged is told in the same words.
 """
 
 import dataclasses
@@ -24,6 +27,9 @@ _TOO_DEEP = "nested too deeply"
 
 LEFT_OUT: Mapping[str, bool] = {"left out": True}
 """Metadata of a field that is written only where it is not at its default."""
+
+VERSION: Mapping[str, bool] = {"version": True}
+"""Metadata of a field that says which form a file has: it has to be there, and to be its default."""
 
 
 class Coded(ABC):
@@ -115,6 +121,40 @@ def parse_json(text: str | bytes) -> Json:
         raise ValueError("no JSON: not UTF-8 text") from None
 
 
+def decode_json(kind: type[T], text: str | bytes, where: str = "") -> T:
+    """Read a record from JSON that may be damaged, hostile or of another version.
+
+    Args:
+        kind: as for ``decode``.
+        text: as for ``parse_json``.
+        where: what holds it, for messages.
+
+    Raises:
+        ValueError: as ``parse_json`` and ``decode``.
+    """
+    try:
+        return decode(kind, parse_json(text), where)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+
+
+def check_format(said: Json, name: str, read: int) -> None:
+    """Check which form a file says that it has, before anything else in it is believed.
+
+    Args:
+        said: the file's JSON.
+        name: of the field that says it: "format", "schema".
+        read: the only one that this version reads.
+
+    Raises:
+        ValueError: another one, or none.
+    """
+    if not isinstance(said, Mapping) or name not in said:
+        raise ValueError(f"names no {name}")
+    if type(said[name]) is not int or said[name] != read:
+        raise ValueError(f"{name} {one_line(repr(said[name]), 40)}, this version reads {read}")
+
+
 def decode_file(kind: type[T], path: Path) -> T:
     """Read a record that a run wrote as a JSON file. Whatever is wrong with the file is told in one line.
 
@@ -126,15 +166,13 @@ def decode_file(kind: type[T], path: Path) -> T:
         ArtifactError: no such file, not JSON, or not such a record.
     """
     try:
-        return decode(kind, parse_json(path.read_bytes()), path.stem)
+        return decode_json(kind, path.read_bytes(), path.stem)
     except FileNotFoundError:
         reason = "no such file"
     except OSError as error:
         reason = error.strerror or one_line(error)
     except ValueError as error:
         reason = one_line(error)
-    except RecursionError:
-        reason = _TOO_DEEP
     raise ArtifactError(f"{path}: damaged, or of another version ({reason}); run the recipe again to rebuild it")
 
 
@@ -203,11 +241,17 @@ def decode_fields(kind: type[T], value: Json, where: str) -> T:
         kind: the dataclass.
         value: its JSON, a mapping from field to value.
         where: of the value in its file, for messages.
+
+    Raises:
+        ValueError: as ``decode``.
     """
     if not isinstance(value, Mapping):
         raise ValueError(f"{where}: a table is needed, not {value!r}")
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
+    for name, field in fields.items():
+        if field.metadata.get("version"):
+            check_format(value, name, field.default)
     value = {key: item for key, item in value.items() if key not in getattr(kind, "RETIRED", ())}
     for key in value:
         if key not in fields:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
-from tdcompress.codec import LEFT_OUT, Coded, Json, decode_fields, encode_fields
+from tdcompress.codec import LEFT_OUT, VERSION, Coded, Json, decode_fields, encode_fields
 
 Values = Literal["float32", "float16", "int8", "codebook16", "int8-kept", "int4-kept"]
 """Number formats of a shipped file."""
@@ -340,9 +340,26 @@ class Row(RowConfig):
     accuracy_before: float | None = None
 
     def __post_init__(self) -> None:
-        for name, size in (("onnx_bytes", self.onnx_bytes), ("dense_onnx_bytes", self.dense_onnx_bytes)):
-            if size < 1:
+        for name in ("onnx_bytes", "dense_onnx_bytes"):
+            if (size := getattr(self, name)) < 1:
                 raise ValueError(f"{name}: {size} is out of range, 1 or more")
+        for name in _SHARES:
+            if (share := getattr(self, name)) is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name}: {share} is out of range, 0 to 1")
+
+
+_SHARES = (
+    "fraction",
+    "accuracy_dense",
+    "accuracy_masked",
+    "accuracy_before",
+    "accuracy_finetuned",
+    "accuracy_shrunk",
+    "accuracy_stored",
+    "accuracy_onnx",
+    "sparsity_prunable",
+    "sparsity_model",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +376,7 @@ class Report(Measured):
         measure: what every accuracy of it is.
     """
 
-    schema: int = 1
+    schema: int = field(default=1, metadata=VERSION)
     run: str
     created: str
     recipe_key: str
@@ -373,3 +390,10 @@ class Report(Measured):
     hosts: dict[str, dict[str, Any]]
     versions: dict[str, str]
     model_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [row.id for row in self.rows]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"rows: two are called {twice[0]!r}")
+        if self.selected is not None and self.selected not in names:
+            raise ValueError(f"selected: {self.selected!r} is none of its rows")

@@ -128,7 +128,7 @@ DAMAGES = {
         "nested too deeply|is damaged",
     ),
     "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff{}"), "not UTF-8 text"),
-    "no format": (lambda folder: (folder / MANIFEST).write_text("{}"), "it names no format"),
+    "no format": (lambda folder: (folder / MANIFEST).write_text("{}"), "names no format"),
     "a file outside": (lambda folder: change(folder, files={"../../../x": "0" * 64}), "'../../../x' is outside its folder"),
     "an absolute file": (lambda folder: change(folder, files={"/etc/passwd": "0" * 64}), "outside its folder"),
     "a file that is the folder": (lambda folder: change(folder, files={".": "0" * 64}), "outside its folder"),

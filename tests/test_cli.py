@@ -245,7 +245,7 @@ def test_status_of_runs_and_stages(call, copied):
     _, out, _ = call("status", "--artifacts", copied)
     assert [line.split() for line in out.splitlines() if line.startswith("train ")] == [["train", "2", "1", "0"]]
     (copied / "tiny" / "report.json").write_text("{")
-    assert "damaged: report.json" in call("status", "--artifacts", copied)[1]
+    assert "report.json: damaged" in call("status", "--artifacts", copied)[1]
     assert "none yet" in call("status", "--artifacts", copied / "nowhere")[1]
 
 

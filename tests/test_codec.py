@@ -2,7 +2,7 @@ import dataclasses
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdcompress import records
-from tdcompress.codec import UnknownKeyError, decode, decode_file, encode
+from tdcompress.codec import VERSION, UnknownKeyError, check_format, decode, decode_file, decode_json, encode
 from tdcompress.errors import ArtifactError
 
 
@@ -130,6 +130,31 @@ def test_a_field_of_older_versions_is_passed_over_and_any_other_unknown_one_is_n
     with pytest.raises(UnknownKeyError, match="older: unknown key"):
         decode(Slimmer, {"x": 1.0, "older": True})
     assert {"selectable"} == records.Row.RETIRED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamped:
+    schema: int = field(default=3, metadata=VERSION)
+    inner: Inner
+
+
+def test_the_version_of_a_file_has_to_be_there_and_is_looked_at_first():
+    stamped = Stamped(inner=Inner(x=1.0))
+    assert decode_json(Stamped, json.dumps(encode(stamped))) == stamped
+    for values, said in (
+        ({"inner": {"x": 1.0}}, "names no schema"),
+        ({"schema": 4, "new": 1}, "schema 4, this version reads 3"),
+        ({"schema": 3.0, "inner": {"x": 1.0}}, "schema 3.0, this version reads 3"),
+        ({"schema": True}, "schema True, this version reads 3"),
+        ({"schema": None}, "schema None, this version reads 3"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            decode_json(Stamped, json.dumps(values), "file")
+    with pytest.raises(ValueError, match=r"schema '1+\.\.\., this"):
+        check_format({"schema": "1" * 5000}, "schema", 3)
+    for values in ([], None, "schema"):
+        with pytest.raises(ValueError, match="names no schema"):
+            check_format(values, "schema", 3)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ SummedLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-    """The papers' loss, summed over a batch."""
+    """The papers' loss, summed over a batch: float (B, classes) logits and int64 (B,) labels -> a scalar, in nats."""
     return F.cross_entropy(logits_BC, labels_B, reduction="sum")
 
 

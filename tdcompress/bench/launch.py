@@ -11,7 +11,7 @@ from typing import TypeVar
 import tdcompress
 from tdcompress import errors
 from tdcompress.bench.job import JOBS, PairsJob, ProbeJob
-from tdcompress.codec import decode, encode
+from tdcompress.codec import decode, encode, parse_json
 from tdcompress.errors import InterruptedRun, TdcompressError
 
 Answer = TypeVar("Answer")
@@ -51,7 +51,7 @@ def run_job(job: ProbeJob | PairsJob, result: type[Answer]) -> Answer:
     if worker.returncode != 0:
         raise _death(worker.returncode, complaints, kind)
     try:
-        message = json.loads(answer)
+        message = parse_json(answer)
         if "error" in message:
             raise _typed_error(message["error"]["type"], message["error"]["message"])
         return decode(result, message["result"], kind)

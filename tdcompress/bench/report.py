@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
-from tdcompress.codec import decode, encode, parse_json
-from tdcompress.errors import UserError
+from tdcompress.codec import VERSION, decode_json, encode
+from tdcompress.errors import UserError, one_line
 from tdcompress.records import LatencyClaim, RowLatency
 
 SCHEMA = 1
@@ -143,7 +143,7 @@ class BenchReport:
 
     def to_json(self) -> str:
         """JSON text with a schema version."""
-        return json.dumps({"schema": SCHEMA, "benchmark": encode(self)}) + "\n"
+        return json.dumps(encode(_File(benchmark=self))) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = "benchmark JSON") -> "BenchReport":
@@ -157,14 +157,14 @@ class BenchReport:
             UserError: not JSON, another schema, or a field that is missing, unknown or of another type.
         """
         try:
-            content = parse_json(text)
+            return decode_json(_File, text).benchmark
         except ValueError as error:
-            raise UserError(f"{where}: not a benchmark's JSON ({error}); {_HOW}") from error
-        if not isinstance(content, dict) or set(content) != {"schema", "benchmark"}:
-            raise UserError(f"{where}: not a benchmark's JSON; {_HOW}")
-        if content["schema"] != SCHEMA:
-            raise UserError(f"{where}: benchmark schema {content['schema']!r} is not the {SCHEMA} of this version; run it again")
-        try:
-            return decode(cls, content["benchmark"], "benchmark")
-        except ValueError as error:
-            raise UserError(f"{where}: {error}; {_HOW}") from error
+            raise UserError(f"{where}: not a benchmark that this version reads ({one_line(error)}); {_HOW}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What `BenchReport.to_json` writes."""
+
+    schema: int = field(default=SCHEMA, metadata=VERSION)
+    benchmark: BenchReport

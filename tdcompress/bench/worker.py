@@ -19,7 +19,7 @@ from tdcompress.bench.backends import create_backend
 from tdcompress.bench.backends.base import Inputs, TimedSession
 from tdcompress.bench.job import JOBS, PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult, Target
 from tdcompress.bench.timing import StopRule, block_calls, time_pairs, timer_overhead_ns, warm_up
-from tdcompress.codec import decode, encode
+from tdcompress.codec import decode_json, encode
 from tdcompress.errors import ModelError, TdcompressError, one_line
 from tdcompress.limits import read_fact
 
@@ -163,7 +163,7 @@ def main() -> int:
         os.dup2(2, 1)
         kind = sys.argv[1]
         try:
-            job = decode(JOBS[kind], json.load(sys.stdin), kind)
+            job = decode_json(JOBS[kind], sys.stdin.read(), kind)
             message: dict[str, object] = {"result": encode(RUNNERS[kind](job))}
         except TdcompressError as error:
             message = {"error": {"type": type(error).__name__, "message": str(error)}}

@@ -80,8 +80,7 @@ def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) ->
     Raises:
         UserError: no baseline, or a folder without files to compare with it.
     """
-    from tdcompress.report.join import DENSE_FILE
-    from tdcompress.runs.manifest import onnx_files
+    from tdcompress.runs.manifest import DENSE_FILE, onnx_files
 
     places = [path if path.exists() or not (artifacts / path).is_dir() else artifacts / path for path in given]
     first = places[0]

@@ -46,7 +46,7 @@ class DigitsSettings(ImageSettings):
 
 
 def load_split() -> tuple[Images, Images]:
-    """(train, test) of the digits, in the order of the package's file."""
+    """(train, test) of the digits, in the order of the package's file: uint8 (1438, 8, 8, 1) and (359, 8, 8, 1), 0 to 16."""
     table = np.loadtxt(packaged_file(), delimiter=",", dtype=np.uint8)  # a digit a line: 64 pixels, row by row, and its label
     pixels_NHWC = table[:, :64].reshape(-1, 8, 8, 1)
     labels_N = table[:, 64].astype(np.int64)
@@ -76,9 +76,12 @@ def stratified_sample(labels_N: np.ndarray, share: float, seed: int) -> np.ndarr
     """A boolean mask that holds ``round(share * members)`` members of each class, drawn at random.
 
     Args:
-        labels_N: the class of each sample.
+        labels_N: the class of each sample, int64 (N,).
         share: 0..1.
         seed: of the draw.
+
+    Returns:
+        bool (N,).
     """
     generator = np.random.default_rng(seed)
     chosen_N = np.zeros(len(labels_N), dtype=bool)

@@ -12,14 +12,15 @@ import json
 import lzma
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PillowImage
 
-from tdcompress.codec import decode, encode
+from tdcompress.codec import VERSION, decode_json, encode
 from tdcompress.data.cifar import CifarSettings
 from tdcompress.data.cifar_archive import MAX_BYTES, read_archive
 from tdcompress.data.registry import DATASETS
@@ -37,6 +38,7 @@ _DESCRIPTION, _REST = "pack.json", "rest.xz"
 # what reading a damaged archive or picture raises
 _UNREADABLE = (
     zipfile.BadZipFile,
+    zlib.error,
     struct.error,
     lzma.LZMAError,
     PillowImage.DecompressionBombError,
@@ -62,7 +64,7 @@ class Description:
         before: bytes of that file before the pixels.
     """
 
-    format: int
+    format: int = field(default=FORMAT, metadata=VERSION)
     data: str
     file: str
     piece: int
@@ -120,9 +122,7 @@ def pack_data(name: str, root: Path, target: Path, say: Callable[[str], None] = 
         pieces = max(1, -(-len(pixels) // _PIECE_IMAGES))
         for piece in range(pieces):
             own = pixels[piece * _PIECE_IMAGES :][:_PIECE_IMAGES]
-            described = Description(
-                format=FORMAT, data=name, file=file, piece=piece, pieces=pieces, images=len(own), before=before
-            )
+            described = Description(data=name, file=file, piece=piece, pieces=pieces, images=len(own), before=before)
             place = target / f"{name}.{file}.{piece}.zip"
             with published(place) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(_DESCRIPTION, json.dumps(encode(described)))
@@ -216,10 +216,7 @@ def _describe(path: Path) -> Description:
             info = archive.getinfo(_DESCRIPTION)
             if info.file_size > 10_000:
                 raise ValueError(f"{_DESCRIPTION} is too large")
-            values = json.loads(archive.read(info))
-        if isinstance(values, dict) and values.get("format") != FORMAT:
-            raise DataError(f"{path}: format {values.get('format')!r}, this version reads {FORMAT}")
-        described = decode(Description, values)
+            described = decode_json(Description, archive.read(info))
     except _UNREADABLE as error:
         raise DataError(f"{path}: is damaged, or not from `tdcompress data pack` ({error})") from None
     if described.data not in PACKED or described.file not in known_files(PACKED[described.data]):

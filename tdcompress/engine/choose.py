@@ -29,14 +29,14 @@ class KernelChoice:
 
 
 def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_block: int) -> KernelChoice:
-    """For a convolution with `filters` filters in `groups` groups; the dense kernel works on `filter_block` filters at a time.
+    """The kernel of a convolution: sparse where its kept weights cost less than all of them in the dense kernel.
 
     Args:
-        weights: entries of the matrix.
+        weights: entries of its weight, filters * fan_in.
         zeros: how many of them are zero.
-        filters: output channels.
-        groups: of the convolution.
-        filter_block: filters that the dense kernel works on at a time.
+        filters: output channels, of all groups together.
+        groups: of the convolution; divides ``filters``.
+        filter_block: filters that the dense kernel works on at a time; those of a group are filled up to a multiple of it.
     """
     kept = weights - zeros
     per_group = filters // groups
@@ -47,10 +47,10 @@ def choose_conv(*, weights: int, zeros: int, filters: int, groups: int, filter_b
 
 
 def choose_linear(*, weights: int, zeros: int, outputs: int, lanes: bool) -> KernelChoice:
-    """For a fully connected layer with `outputs` rows; lanes: whether the machine has the lanes kernel.
+    """The kernel of a fully connected layer: a sparse one where its kept weights cost less than all in the dense kernel.
 
     Args:
-        weights: entries of the matrix.
+        weights: entries of the matrix, outputs * inputs.
         zeros: how many of them are zero.
         outputs: its rows.
         lanes: whether the machine has the lanes kernel.

@@ -398,7 +398,7 @@ def evaluate(node: Node, inputs: Operands, opset: int) -> tuple[Array, ...]:
 
     Args:
         node: the operator.
-        inputs: its inputs in order; None where one is left out.
+        inputs: its inputs in order, arrays of any shape; None where one is left out.
         opset: of the model.
 
     Raises:

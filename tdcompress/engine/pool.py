@@ -44,7 +44,7 @@ class MemoryPool:
         return address
 
     def array(self, array: Array) -> int:
-        """The address of a constant array; equal small arrays (the masks of all layers of one size) share theirs."""
+        """The address of a constant array of any shape; equal small arrays (the masks of all layers of one size) share theirs."""
         array = np.ascontiguousarray(array)
         if array.nbytes > BLOCK_BYTES:
             self.blocks.append(array)

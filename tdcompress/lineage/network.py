@@ -1,8 +1,8 @@
 """Networks read back from artefacts: each is known by its own manifest and those of what it was made from."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tdcompress.artifacts import Artifact
+from tdcompress.codec import decode_file
 from tdcompress.errors import ModelError, one_line
 from tdcompress.files import published, sha256_file
 from tdcompress.lineage.origin import CHANGED, Origin, origin_of
@@ -53,7 +54,7 @@ def load_network(artifact: Artifact, task: LearningTask | None = None) -> nn.Mod
         model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
         return model.eval()
     if KEPT in artifact.files:
-        model = narrow(model, json.loads(artifact.file(KEPT).read_bytes()))
+        model = narrow(model, decode_file(dict[str, Any], artifact.file(KEPT)))
     restore_weights(model, artifact.file(MODEL))
     return model.eval()
 

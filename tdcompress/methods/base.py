@@ -62,7 +62,7 @@ class Method(nn.Module):
         """
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:
-        """The parameters that training runs with, differentiable; only those that differ from ``params``."""
+        """The parameters that training runs with, by name, of their own shapes, differentiable; only those that differ."""
         return {}
 
     def deployed(self, params: Parameters) -> dict[str, Tensor]:

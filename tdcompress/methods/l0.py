@@ -30,13 +30,13 @@ def sampled_gate(log_alpha: Tensor, logistic_noise: Tensor) -> Tensor:
 
 
 def estimated_gate(log_alpha: Tensor) -> Tensor:
-    """The gate at test time (Equation 13 there), in 0..1; its sigmoid has no temperature."""
+    """The gate at test time (Equation 13 there), in 0..1, of the shape of ``log_alpha``; no temperature."""
     low, high = STRETCH
     return (torch.sigmoid(log_alpha) * (high - low) + low).clamp(0.0, 1.0)
 
 
 def open_chance(log_alpha: Tensor) -> Tensor:
-    """Probability that a gate is not exactly zero (Equation 12 there)."""
+    """Probability, 0..1, that a gate is not exactly zero (Equation 12 there); of the shape of ``log_alpha``."""
     low, high = STRETCH
     return torch.sigmoid(log_alpha - TEMPERATURE * math.log(-low / high))
 

@@ -24,7 +24,10 @@ _TINY = 1e-8  # keeps the logarithm of a zero weight and the root of a zero vari
 
 
 def kl_divergence(log_alpha: Tensor) -> Tensor:
-    """Molchanov's approximation of KL(posterior || log-uniform prior) of one weight (Equation 14 there); 0 for alpha = inf."""
+    """Molchanov's approximation of KL(posterior || log-uniform prior) of each weight, in nats (Equation 14 there).
+
+    It is 0 for alpha = inf, and of the shape of ``log_alpha``.
+    """
     return _K1 - _K1 * torch.sigmoid(_K2 + _K3 * log_alpha) + 0.5 * nn.functional.softplus(-log_alpha)
 
 

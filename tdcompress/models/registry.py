@@ -100,6 +100,9 @@ def build_model(name: str, *, classes: int, image: Image = (3, 32, 32), seed: in
         seed: of its initial weights.
         options: the network's own keys.
 
+    Returns:
+        A module that takes float32 (B, C, H, W) and gives logits, float32 (B, classes); in train mode, on the CPU.
+
     Raises:
         UserError: no such network, a key that it does not own, or a value out of range.
         ModelError: images that this network cannot take.

@@ -76,7 +76,12 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
 
 
 def describe_weight(weight: StoredWeight, zero_point: Array | None = None) -> TensorReport:
-    """One weight of a file; `zero_point`: what stands for 0 in it, broadcast against it, if that is not 0."""
+    """One weight of a file: its shape, zeros, encoding, bytes and bound.
+
+    Args:
+        weight: the weight.
+        zero_point: what stands for 0 in it, broadcasting to its shape; None = 0.
+    """
     array, key = weight.array, weight.key
     zeros = zeros_in(array) if zero_point is None else int(np.count_nonzero(array == zero_point))
     kept = array.size - zeros if is_parameter(key.dtype) else array.size

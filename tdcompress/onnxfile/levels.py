@@ -53,7 +53,7 @@ def grid_scale(values: Array, top: int) -> np.float32:
     """What 1 stands for where the largest |value| is to be about `top`; the scale of rounded values is found again.
 
     Args:
-        values: float32, finite.
+        values: float32, finite, of any shape.
         top: largest integer, at most 127.
 
     Returns:

@@ -173,7 +173,7 @@ class Rounding:
     underflows: int = 0
 
     def with_weight(self, exact: Array, rounded: Array) -> "Rounding":
-        """The same, with one weight more."""
+        """The same, with one weight more: its values before and after rounding, of one shape."""
         largest = float(np.abs(exact).max(initial=0.0))
         error = float(np.abs(rounded - exact).max(initial=0.0)) / largest if largest else 0.0
         lost = int(np.count_nonzero((rounded == 0) & (exact != 0)))

@@ -59,7 +59,11 @@ def open_session(
 
 
 def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Array]:
-    """All outputs.
+    """All outputs, in the file's order.
+
+    Args:
+        session: of the file.
+        inputs: by name, of the shapes and types that the file takes.
 
     Raises:
         VerificationError: onnxruntime fails.
@@ -88,7 +92,9 @@ def random_array(dtype: np.dtype[Any], shape: Sequence[int], generator: np.rando
 
 
 def random_feed(session: ort.InferenceSession, batch: int, seed: int) -> dict[str, Array] | None:
-    """Inputs as `random_array` makes them; None where a size but the first is free, or a type is unknown.
+    """Inputs as `random_array` makes them, by name, of the file's shapes.
+
+    None where a size but the first is free, or a type is unknown.
 
     Args:
         session: what is fed.

@@ -42,7 +42,7 @@ def to_array(tensor: onnx.TensorProto) -> Array:
 
 
 def from_array(array: Array, name: str) -> onnx.TensorProto:
-    """A dense tensor with raw little-endian data."""
+    """A dense tensor of the array's shape and type, with raw little-endian data."""
     return numpy_helper.from_array(np.asarray(array, order="C"), name)
 
 

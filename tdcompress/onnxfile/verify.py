@@ -123,7 +123,11 @@ def compare_arrays(outputs: Array, expected: Array, what: str, relative: float =
 
 
 def read_samples(path: Path, output: str = "output") -> tuple[Array, Array]:
-    """`input` and `output` of a samples file.
+    """`input` and `output` of a samples file, (N, ...) each, of the same N.
+
+    Args:
+        path: an .npz file.
+        output: the name under which the outputs lie.
 
     Raises:
         ModelError: no such file, not an .npz, too large, arrays missing, not numbers, not finite, or of unequal N.

@@ -6,6 +6,7 @@ from typing import Any
 
 from tdcompress.records import Report
 from tdcompress.report import details, layers, shrinking, text
+from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
@@ -114,7 +115,7 @@ def _chosen(report: Report) -> Facts | None:
     if row is None:
         return None
     facts = [
-        ("model.onnx", row.id),
+        (SELECTED_FILE, row.id),
         (report.measure.name, text.figure(row.accuracy_onnx, report.measure)),
         ("file", text.size(row.onnx_bytes)),
         ("of the dense file", text.ratio(row.onnx_bytes / row.dense_onnx_bytes)),

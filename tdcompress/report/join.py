@@ -8,10 +8,8 @@ from tdcompress.codec import encode
 from tdcompress.errors import UserError
 from tdcompress.records import Report, Row, RowLatency
 from tdcompress.report import text
+from tdcompress.report.files import DENSE_FILE, SELECTED_FILE
 from tdcompress.report.tables import latency_under, setting_of
-
-DENSE_FILE = "dense.onnx"
-SELECTED_FILE = "model.onnx"
 
 
 def join_bench(report: Report, bench: BenchReport, sha256: Mapping[str, str] | None = None) -> Report:

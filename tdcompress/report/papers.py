@@ -1,6 +1,5 @@
 """The papers' published tables, and which of a run's rows belongs to which of their columns."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from tdcompress.codec import decode
+from tdcompress.codec import decode, parse_json
 from tdcompress.errors import UserError, did_you_mean
 from tdcompress.records import AnalysisRecord, Row
 from tdcompress.report.series import WITHOUT_GRANULARITY
@@ -86,7 +85,7 @@ class Heading:
 def published_tables() -> Mapping[str, PublishedTable]:
     """All published tables by id, from the package's own data."""
     text = resources.files("tdcompress.report").joinpath("tables.json").read_text(encoding="utf-8")
-    tables = [decode(PublishedTable, values, values.get("id", "tables.json")) for values in json.loads(text)["tables"]]
+    tables = [decode(PublishedTable, values, values.get("id", "tables.json")) for values in parse_json(text)["tables"]]
     return {table.id: table for table in tables}
 
 
@@ -190,8 +189,11 @@ def percentage_of(row: Row, values: Mapping[str, float], heading: Heading) -> st
 
     Args:
         row: the network.
-        values: of the column, by the table's row.
+        values: of the column: the percentage of weights that are pruned, as the table writes it ("87.5") -> the published cell.
         heading: what the column says.
+
+    Returns:
+        A key of ``values``; None where the network belongs to none.
     """
     if heading.xtreme:
         return (

@@ -8,8 +8,8 @@ from tdcompress.files import write_bytes
 from tdcompress.records import Report
 from tdcompress.report import canvas, html, markdown, plots
 from tdcompress.report.document import compose
+from tdcompress.report.files import REPORT
 
-REPORT = "report.json"
 WITHOUT_PLOTS = (
     "There are no plots because matplotlib is not installed here: pip install matplotlib, then write the report again."
 )

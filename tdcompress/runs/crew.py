@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from tdcompress.artifacts import Artifact, read_artifact
-from tdcompress.codec import Json, decode, encode
+from tdcompress.codec import Json, decode, encode, parse_json
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError
 from tdcompress.pipeline import Machine, Stage, Task, Workspace
 from tdcompress.stages import finetune, train
@@ -73,7 +73,7 @@ class Channel:
         dist.broadcast(length, 0, group=self._group)
         text = torch.zeros(int(length), dtype=torch.uint8)
         dist.broadcast(text, 0, group=self._group)
-        said = json.loads(bytes(text.tolist()))
+        said = parse_json(bytes(text.tolist()))
         return None if said is None else decode(Call, said)
 
 
@@ -88,14 +88,7 @@ class Leader:
     channel: Channel
 
     def call(self, task: Task, folder: Path, inputs: Mapping[str, Artifact], places: Mapping[str, Path]) -> None:
-        """Ask the others to make a stage too.
-
-        Args:
-            task: what this process is about to make.
-            folder: its unfinished folder.
-            inputs: what it is made from.
-            places: see ``Machine``.
-        """
+        """See `Crew.call`."""
         self.channel.say(
             Call(
                 stage=task.stage.name,

@@ -15,7 +15,7 @@ from tdcompress.report.document import Document
 from tdcompress.report.join import join_bench, joined_line
 from tdcompress.report.papers import published_table
 from tdcompress.report.write import write_report
-from tdcompress.runs.manifest import save_manifest, vouched_report
+from tdcompress.runs.manifest import read_manifest, save_manifest, vouch, vouched_report
 
 
 def join_files(folder: Path, files: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> Report:
@@ -61,11 +61,14 @@ def compare_with(folder: Path, report: Report, table_id: str) -> Document:
         table_id: of `published_table`: "workshop-1".
 
     Raises:
-        UserError: no such table, or one of another network or measure.
+        UserError: no such table, or one of another network or measure; or the run has no analysis for a table of one.
+        ArtifactError: the records of its analysis are damaged, or changed since they were written.
     """
     table = published_table(table_id)
     if table_id == dependence.TABLE:
-        blocks = dependence.comparison(dependence.read_dependence(folder), report)
+        records = dependence.read_dependence(folder)
+        vouch(folder, read_manifest(folder), dependence.RECORDS)
+        blocks = dependence.comparison(records, report)
     else:
         blocks = comparison_blocks(compare_with_published(table, report))
     document = Document(title=f"{report.run} beside {table_id}", subtitle=f"{report.model} on {report.data}", blocks=blocks)

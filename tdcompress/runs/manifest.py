@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import DIGEST, MANIFEST, can_be_named, check_files, sealed
-from tdcompress.codec import decode, decode_file, encode
+from tdcompress.codec import check_format, decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
 from tdcompress.records import Report
-from tdcompress.report.join import DENSE_FILE, SELECTED_FILE
-from tdcompress.report.write import REPORT
+from tdcompress.report.files import DENSE_FILE, REPORT, SELECTED_FILE
 
 __all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "Links", "RunManifest"]
 
@@ -72,10 +71,10 @@ def read_manifest(folder: Path) -> RunManifest:
         said = decode_file(dict[str, Any], path)
     except ArtifactError as error:
         raise ArtifactError(f"{error}; is {folder} a run's folder?") from None
-    if "format" not in said:
-        raise unusable(f"names no format; is {folder} a run's folder?")
-    if said["format"] != FORMAT:
-        raise unusable(f"format {said['format']!r}, this version reads {FORMAT}")
+    try:
+        check_format(said, "format", FORMAT)
+    except ValueError as error:
+        raise unusable(f"{error}; is {folder} a run's folder?" if "format" not in said else str(error)) from None
     if said.pop(DIGEST, None) != sealed(said)[DIGEST]:
         raise unusable("is damaged (its sha256 is not that of what it says)")
     try:
@@ -106,10 +105,24 @@ def vouched_report(folder: Path) -> tuple[Report, RunManifest]:
         ArtifactError: a manifest or report that is missing, damaged, or changed since it was written.
     """
     report, manifest = read_report(folder), read_manifest(folder)
-    if REPORT not in manifest.files:
-        raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not name {REPORT}); run the recipe again to rebuild it")
-    check_files(folder, {REPORT: manifest.files[REPORT]})
+    vouch(folder, manifest, REPORT)
     return report, manifest
+
+
+def vouch(folder: Path, manifest: RunManifest, name: str) -> None:
+    """Check that a file of a run's folder is what its manifest says.
+
+    Args:
+        folder: the run's.
+        manifest: of it.
+        name: of the file.
+
+    Raises:
+        ArtifactError: the file is missing or differs, or the manifest does not name it.
+    """
+    if name not in manifest.files:
+        raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not name {name}); run the recipe again to rebuild it")
+    check_files(folder, {name: manifest.files[name]})
 
 
 def held_recipe(folder: Path) -> str | None:

@@ -92,9 +92,10 @@ def _is_run(folder: Path) -> bool:
 def _run_row(folder: Path) -> tuple[str, ...]:
     try:
         report = read_report(folder)
-    except (ArtifactError, UserError):
-        found = REPORT if (folder / REPORT).is_file() else f"{REPORT} is missing"
-        return folder.name, f"damaged: {found}; run the recipe again", "", "", "", ""
+    except UserError:
+        return folder.name, f"damaged: {REPORT} is missing; run the recipe again", "", "", "", ""
+    except ArtifactError as error:
+        return folder.name, str(error), "", "", "", ""
     network = f"{report.model} on {report.data}"
     return folder.name, _state(folder), str(len(report.rows)), report.selected or "none", network, report.created
 

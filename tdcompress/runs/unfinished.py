@@ -73,27 +73,20 @@ def claim_run(store: Store, name: str) -> AbstractContextManager[None]:
 
 @contextmanager
 def announced(root: Path, name: str, tasks: Sequence[Task], command: str) -> Iterator[None]:
-    """Keep what a run sets out to make until the block is done; a block that fails leaves it.
-
-    Args:
-        root: the artifacts folder.
-        name: the run's.
-        tasks: all whose result it needs; what these need is added.
-        command: what starts it again.
-    """
+    """As `announce`, and `forget` when the block is done; a block that fails leaves what is kept."""
     announce(root, name, tasks, command)
     yield
     forget(root, name)
 
 
 def announce(root: Path, name: str, tasks: Sequence[Task], command: str) -> None:
-    """Keep what a run sets out to make, until `forget`; arguments as for `announced`.
+    """Keep what a run sets out to make, until `forget`.
 
     Args:
-        root: of all artefacts.
-        name: of the run.
-        tasks: what it makes.
-        command: what to type to go on.
+        root: the artifacts folder.
+        name: the run's.
+        tasks: all whose result it needs; what these need is added.
+        command: what starts it again.
     """
     needed = dict.fromkeys((task.stage.name, task.key) for task in _with_inputs(tasks))
     write_text(_intent_path(root, name), json.dumps(encode(Intent(run=name, command=command, tasks=tuple(needed)))))

@@ -62,9 +62,12 @@ def blanked(cells: Cells, *, value: bool = False, unit: bool = False) -> Cells:
     """A copy without the constants (``value``) or the sources (``unit``).
 
     Args:
-        cells: of a tensor.
+        cells: of a tensor; an axis along which they repeat themselves has length 1.
         value: whether constants go.
         unit: whether sources go.
+
+    Returns:
+        Cells of the same shape, in memory of their own.
     """
     cells = cells.copy()
     if value:
@@ -78,9 +81,12 @@ def expand(cells: Cells, shape: Sequence[int], axes: Sequence[int]) -> Cells:
     """Give ``axes`` their full length.
 
     Args:
-        cells: of a tensor.
-        shape: of the tensor.
-        axes: which ones.
+        cells: of a tensor; an axis along which they repeat themselves has length 1.
+        shape: of the tensor, as long as ``cells.shape``.
+        axes: which ones, from 0.
+
+    Returns:
+        A read-only view, of length ``shape[a]`` along each of ``axes`` and as before along the others.
     """
     return np.broadcast_to(cells, [shape[a] if a in axes else n for a, n in enumerate(cells.shape)])
 
@@ -95,6 +101,12 @@ def reshape(cells: Cells, old: Sequence[int], new: Sequence[int]) -> Cells:
         cells: of the tensor before.
         old: its shape.
         new: the shape after.
+
+    Returns:
+        Cells with as many axes as ``new``, each as long as there, or 1.
+
+    Raises:
+        ValueError: the two shapes do not hold equally many entries, or none.
     """
     if 0 in old or prod(old) != prod(new):
         raise ValueError(f"cannot reshape {tuple(old)} to {tuple(new)}")

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tdcompress.errors import ModelError
+from tdcompress.codec import check_format
+from tdcompress.errors import ModelError, one_line
 from tdcompress.shrinking.surgery import Cut
 
 FORMAT = 1
@@ -46,9 +47,8 @@ def from_json(values: Mapping[str, Any]) -> Kept:
     Raises:
         ModelError: not a description of this format, or indices that do not fit the shapes.
     """
-    if not isinstance(values, Mapping) or values.get("format") != FORMAT:
-        raise ModelError(f"kept_channels has no format {FORMAT}: it is damaged or from another version")
     try:
+        check_format(values, "format", FORMAT)
         cuts = {
             str(name): Cut(
                 shape=tuple(int(n) for n in item["shape"]),
@@ -59,7 +59,7 @@ def from_json(values: Mapping[str, Any]) -> Kept:
         }
         biases, attention = (tuple(str(name) for name in values[key]) for key in ("new_biases", "narrow_attention"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelError(f"kept_channels is damaged: {type(error).__name__}: {error}") from error
+        raise ModelError(f"kept_channels is damaged, or of another version ({one_line(error)})") from error
     for name, cut in cuts.items():
         _check(name, cut)
     return Kept(cuts=cuts, new_biases=biases, narrow_attention=attention)

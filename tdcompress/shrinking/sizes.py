@@ -13,7 +13,11 @@ Lengths = dict[int, int]  # of an axis in the examples -> in other inputs
 
 
 def other_batches(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """Inputs of another batch size; the batch is the first axis of the first input, and of all that are as long."""
+    """Inputs of other batch sizes, (B, ...) each.
+
+    Args:
+        inputs: the batch is the first axis of the first one, and of all that are as long there.
+    """
     batch = inputs[0].shape[0] if inputs[0].ndim else 0
     for other in (2, 3, 1):
         if batch and other != batch:

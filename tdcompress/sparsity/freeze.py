@@ -62,7 +62,7 @@ def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None, *, entra
 
     Args:
         model: the plain network.
-        masks: by parameter name, True = trained; None = `pruned_entries`.
+        masks: by parameter name, bool of the parameter's shape, True = trained; None = `pruned_entries`.
         entrances: see `Frozen`.
 
     Raises:
@@ -115,7 +115,7 @@ def pruned_entries(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
 
 
 def moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> list[Tensor]:
-    """What an optimizer remembers of each entry of a parameter."""
+    """What an optimizer remembers of each entry of a parameter: its tensors of the parameter's shape, such as momentum."""
     state = optimizer.state.get(parameter, {})
     return [value for value in state.values() if isinstance(value, Tensor) and value.shape == parameter.shape]
 

@@ -172,7 +172,12 @@ def _finite(scores: Tensor, name: str) -> Tensor:
 
 @torch.no_grad()
 def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Set every pruned entry to exactly zero, in place."""
+    """Set every pruned entry to exactly zero, in place.
+
+    Args:
+        model: has the parameters.
+        masks: by parameter name, bool, broadcasting to its shape; True = kept.
+    """
     params = dict(model.named_parameters())
     for name, mask in masks.items():
         parameter = params[name]

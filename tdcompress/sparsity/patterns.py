@@ -58,6 +58,10 @@ def pattern_extents(params: Mapping[str, Tensor], weights: Sequence[Slot], patte
         params: by name.
         weights: what is ranked.
         pattern: "2:4" or "1x4".
+
+    Returns:
+        One per weight of O filters with fan_in entries each: O * fan_in / 4 rows of length 4 for "2:4", O / 4 rows of length
+        fan_in for "1x4".
     """
     extents = []
     for slot in weights:
@@ -90,10 +94,13 @@ def selected_entries(selected: Tensor, shape: torch.Size, axis: int, pattern: Pa
     """From selected rows to the selected entries of a weight of this shape.
 
     Args:
-        selected: bool rows as they were ranked.
-        shape: of the weight.
-        axis: its axis of filters.
+        selected: bool rows as they were ranked: (O * fan_in / 4, 4) for "2:4", (O / 4, fan_in) for "1x4".
+        shape: of the weight; O is its length along ``axis``.
+        axis: its axis of filters: 0, or 1 in a transposed convolution.
         pattern: "2:4" or "1x4".
+
+    Returns:
+        Bool, of ``shape``; True = selected.
     """
     if pattern == "1x4":
         return from_rows(selected.repeat_interleave(GROUP, 0), shape, axis)

@@ -65,7 +65,7 @@ def _per_unit(param: Tensor, slot: Slot, size: int) -> Tensor:
 
 
 def weight_extents(params: Mapping[str, Tensor], weights: Sequence[Slot]) -> tuple[Extent, ...]:
-    """The sizes of weight matrices, in the order of their slots."""
+    """The sizes of weight matrices, in the order of their slots: a row per filter, as long as the filter has weights."""
     shapes = [(slot, params[slot.parameter].shape) for slot in weights]
     return tuple(
         Extent(name=slot.parameter, rows=shape[slot.axis], length=shape.numel() // shape[slot.axis], erk=sum(shape))

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from tdcompress.codec import check_format, decode_json
+from tdcompress.errors import one_line
 from tdcompress.files import write_bytes
 from tdcompress.train.saved import Damaged, check, manifest_path, steps, tensors_path
 
@@ -90,11 +92,16 @@ def sweep(folder: Path) -> None:
 def _read(folder: Path, step: int) -> Checkpoint:
     check(folder, step)
     path = tensors_path(folder, step)
-    with safe_open(path, framework="pt") as file:
-        header = json.loads((file.metadata() or {})["header"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    if header.pop("step") != step or header.pop("format") != FORMAT:
-        raise Damaged(f"{path.name} is of another step or format")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = decode_json(dict[str, Any], (file.metadata() or {}).get("header", ""), "header")
+            check_format(header, "format", FORMAT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, ValueError) as error:
+        raise Damaged(f"{path.name}: {one_line(error)}") from None
+    del header["format"]
+    if header.pop("step", None) != step:
+        raise Damaged(f"{path.name} is of another step")
     return Checkpoint(step=step, tensors=tensors, header=header)
 
 

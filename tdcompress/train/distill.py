@@ -38,9 +38,12 @@ def distillation_loss(logits_BC: Tensor, teacher_BC: Tensor, temperature: float)
     with the soft targets; the divergence differs from it by their entropy, which has no gradient, and is 0 where both agree.
 
     Args:
-        logits_BC: of the student.
-        teacher_BC: of the teacher.
-        temperature: T.
+        logits_BC: of the student, float (B, classes).
+        teacher_BC: of the teacher, of the same shape.
+        temperature: T, above 0.
+
+    Returns:
+        A scalar, in nats.
     """
     soft = F.log_softmax(logits_BC / temperature, 1)
     target = F.log_softmax(teacher_BC / temperature, 1)
@@ -64,8 +67,11 @@ class Teacher(nn.Module):
         """What the teacher says, float32.
 
         Args:
-            inputs: as the student saw them.
+            inputs: as the student saw them, the batch first in each.
             precision: what the teacher computes in.
+
+        Returns:
+            (B, classes), or as the student's logits are otherwise; without a gradient.
         """
         with torch.no_grad(), autocast(inputs[0].device, precision):
             said: Tensor = self.model(*inputs).float()
@@ -75,9 +81,9 @@ class Teacher(nn.Module):
         """The loss of a batch.
 
         Args:
-            hard: the loss by the labels.
-            logits_NC: of the student, float32.
-            taught_NC: of the teacher, for the same rows.
+            hard: the loss by the labels, a scalar in nats.
+            logits_NC: of the student, float32 (N, classes).
+            taught_NC: of the teacher, for the same rows, of the same shape.
         """
         share = self.settings.weight
         return (1.0 - share) * hard + share * distillation_loss(logits_NC, taught_NC, self.settings.temperature)

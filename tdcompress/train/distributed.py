@@ -22,6 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from tdcompress.codec import parse_json
 from tdcompress.errors import InterruptedRun, OtherProcessError, TdcompressError, TrainingError
 
 SIGNALS = 65  # their numbers are below
@@ -57,7 +58,7 @@ class World:
         return batch.chunk(self.size)[self.rank]
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of each value over all processes."""
+        """The sum of each value over all processes, of the shape of ``values``."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
@@ -146,7 +147,7 @@ def _failing_together(store: Store, rank: int) -> Iterator[None]:
         raise
     except Exception as error:
         if store.check([_FAILURE]):
-            first = json.loads(store.get(_FAILURE))
+            first = parse_json(store.get(_FAILURE))
             raise OtherProcessError(f"process {first['rank']} failed: {first['message']}") from error
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise TrainingError("another process is gone without a word; run the same command again to go on") from error

@@ -15,6 +15,9 @@ def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
         size: of the training set.
         seed: of the training.
         epoch: from 0.
+
+    Returns:
+        int64 (size,), each sample's number once.
     """
     generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
     return torch.randperm(size, generator=generator)

@@ -1,9 +1,10 @@
 """The files of checkpoints: what they are called, which are there, and whether one is whole. Knows no torch."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from tdcompress.codec import parse_json
+from tdcompress.codec import decode_json
 from tdcompress.files import sha256_file
 
 CHECKPOINTS = "checkpoints"  # the folder's name, in a training's scratch folder
@@ -12,6 +13,12 @@ _NAME = re.compile(r"step-(\d{9})\.json")
 
 class Damaged(Exception):
     """What is wrong with a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seal:
+    bytes: int
+    sha256: str
 
 
 def steps(folder: Path) -> list[int]:
@@ -39,10 +46,10 @@ def check(folder: Path, step: int) -> None:
     """
     path = tensors_path(folder, step)
     try:
-        manifest = parse_json(manifest_path(folder, step).read_bytes())
-        expected = (manifest["bytes"], manifest["sha256"])
+        manifest = decode_json(_Seal, manifest_path(folder, step).read_bytes(), "manifest")
+        expected = (manifest.bytes, manifest.sha256)
         found = (path.stat().st_size, sha256_file(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise Damaged(f"{type(error).__name__}: {error}") from error
     if found != expected:
         raise Damaged(f"{path.name} does not match its manifest")

@@ -5,12 +5,12 @@ import json
 import re
 import stat
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tdcompress.artifacts import KEY, STAGE
-from tdcompress.codec import decode, encode
+from tdcompress.codec import VERSION, decode_json, encode
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_file
 from tdcompress.transfer.items import File, Item
@@ -27,7 +27,7 @@ _CHUNK_BYTES = 1 << 20
 class Bundle:
     """The first member."""
 
-    format: int
+    format: int = field(default=FORMAT, metadata=VERSION)
     items: tuple[Item, ...]
 
 
@@ -40,7 +40,7 @@ def write_bundle(items: Sequence[Item], root: Path, target: Path) -> None:
         target: gets the archive.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(LIST, json.dumps(encode(Bundle(format=FORMAT, items=tuple(items)))))
+        archive.writestr(LIST, json.dumps(encode(Bundle(items=tuple(items)))))
         for item in items:
             for name in item.files:
                 archive.write(root / item.folder / name, f"{item.folder}/{name}")
@@ -80,10 +80,7 @@ def read_bundle(source: Path, folder: Path, where: Path) -> list[Item]:
 
 
 def _listed(content: bytes) -> list[Item]:
-    values = json.loads(content)
-    if isinstance(values, Mapping) and values.get("format") != FORMAT:
-        raise ValueError(f"format {values.get('format')!r}, this version reads {FORMAT}")
-    items = decode(Bundle, values).items
+    items = decode_json(Bundle, content).items
     for item in items:
         if not STAGE.fullmatch(item.stage) or not KEY.fullmatch(item.key):
             raise ValueError(f"{item.stage!r} {item.key!r} names no artefact")

@@ -9,11 +9,11 @@ import json
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tdcompress.codec import decode, encode
+from tdcompress.codec import VERSION, decode_json, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import published, sha256_file
 
@@ -39,7 +39,7 @@ class Label:
         sha256: of its content.
     """
 
-    format: int
+    format: int = field(default=FORMAT, metadata=VERSION)
     whole: str
     part: int
     parts: int
@@ -71,7 +71,7 @@ def write_parts(source: Path, target: Path, part_bytes: int) -> list[Path]:
         for number in range(count):
             content = file.read(room)
             digest = hashlib.sha256(content).hexdigest()
-            label = Label(format=FORMAT, whole=whole, part=number, parts=count, bytes=len(content), sha256=digest)
+            label = Label(whole=whole, part=number, parts=count, bytes=len(content), sha256=digest)
             path = target.with_name(f"{target.name}.{number:03d}{SUFFIX}")
             with published(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(_LABEL, json.dumps(encode(label)))
@@ -140,10 +140,7 @@ def read_label(path: Path) -> Label:
         raise UserError(f"{path}: no such file")
     try:
         with _opened(path, _LABEL, at_most=OVERHEAD) as file:
-            values = json.loads(file.read())
-        if isinstance(values, dict) and values.get("format") != FORMAT:
-            raise ArtifactError(f"{path}: format {values.get('format')!r}, this version reads {FORMAT}")
-        label = decode(Label, values)
+            label = decode_json(Label, file.read())
     except UNREADABLE as error:
         raise ArtifactError(f"{path}: is damaged, or not from `tdcompress artifacts export` ({error})") from None
     if not 0 <= label.part < label.parts <= 1000:

@@ -113,6 +113,7 @@ def changed(root, tmp_path):
     ("values", "said"),
     [
         ({"format": 2}, "format 2, this version reads 1"),
+        ({"format": 1.0}, "format 1.0, this version reads 1"),
         ({"data": "mnist"}, "no file of a known data set"),
         ({"file": "../x"}, "no file of a known data set"),
         ({"images": -1}, "says that it is piece"),
@@ -138,6 +139,25 @@ def test_a_piece_without_a_member(changed, name):
 @pytest.mark.parametrize("name", ["pack.json", "rest.xz", "images.000.webp"])
 def test_a_piece_with_a_damaged_member(changed, name):
     changed(lambda members: members.update({name: members[name][:20]}), "is damaged|do not make up")
+
+
+@pytest.mark.parametrize("name", ["pack.json", "rest.xz", "images.000.webp"])
+def test_a_piece_whose_compression_is_damaged(root, tmp_path, name):
+    """As any zip program may compress it again."""
+    pack_data("cifar10", root, tmp_path / "packed")
+    piece = tmp_path / "packed" / "cifar10.test_batch.0.zip"
+    with zipfile.ZipFile(piece) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(piece, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    whole = bytearray(piece.read_bytes())
+    with zipfile.ZipFile(piece) as archive:
+        whole[archive.getinfo(name).header_offset + 30 + len(name)] = 0xFF  # a block of a type that is none
+    assert unpack_data(tmp_path / "packed", tmp_path / "good").written
+    piece.write_bytes(whole)
+    with pytest.raises(DataError, match=rf"{piece.name}: is damaged"):
+        unpack_data(tmp_path / "packed", tmp_path / "there")
 
 
 def test_a_picture_of_another_size(changed, root, tmp_path):

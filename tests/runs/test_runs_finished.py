@@ -1,15 +1,21 @@
 """A finished run, taken up again: when it counts as finished, and what is not believed of it."""
 
+import copy
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tdcompress.cli import main
+from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError
-from tdcompress.runs.finished import join_files
-from tdcompress.runs.manifest import read_links, read_manifest, save_links, write_manifest
+from tdcompress.records import AnalysisRecord
+from tdcompress.runs.finished import compare_with, join_files
+from tdcompress.runs.manifest import read_links, read_manifest, read_report, save_links, vouched_report, write_manifest
+from tdcompress.runs.status import run_table
 
 
 @pytest.fixture
@@ -69,3 +75,107 @@ def test_an_edited_report_is_not_shown(root, capsys, options):
     assert said.out == ""
     (line,) = said.err.splitlines()
     assert "report.json: is damaged" in line
+
+
+def rewritten(run, change):
+    """Another report, for which the run's manifest vouches: as another version, or a hand with a script, would leave it."""
+    path = run / "report.json"
+    report = json.loads(path.read_text())
+    change(report)
+    path.write_text(json.dumps(report))
+    write_manifest(run, "tiny", read_manifest(run).recipe_key)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda report: report.pop("schema"), "names no schema"),
+        (lambda report: report.update(schema=2), "schema 2, this version reads 1"),
+        (lambda report: report.update(schema=True), "schema True, this version reads 1"),
+        (lambda report: report.update(rows=[]), "selected: .* is none of its rows"),
+        (lambda report: report["rows"].append(report["rows"][0]), "rows: two are called '"),
+        (lambda report: report.update(selected="other"), "selected: 'other' is none of its rows"),
+        (lambda report: report["rows"][0].update(accuracy_onnx=97.5), r"rows\[0\]\.accuracy_onnx: 97\.5 is out of range, 0 to 1"),
+        (lambda report: report["rows"][0].update(fraction=-0.5), r"rows\[0\]\.fraction: -0\.5 is out of range, 0 to 1"),
+        (lambda report: report["rows"][0].update(onnx_bytes=0), r"rows\[0\]\.onnx_bytes: 0 is out of range"),
+    ],
+)
+def test_a_report_of_another_version_is_not_believed_though_its_manifest_vouches_for_it(root, capsys, change, said):
+    rewritten(root / "tiny", change)
+    assert main(["report", "tiny", "--artifacts", str(root)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"report\.json: damaged, or of another version \(.*{said}.*run the recipe again", line)
+    (row,) = run_table(root, [root / "tiny"]).rows
+    assert row[0] == "tiny"
+    assert re.search(said, row[1])
+
+
+def damaged(value):
+    """A report's JSON with each of its keys, and of its first row's, left out or of another type."""
+    for at in (lambda report: report, lambda report: report["rows"][0]):
+        for key in at(value):
+            for other in (None, "x", 0.5, [], {}):
+                changed = copy.deepcopy(value)
+                if other is None:
+                    del at(changed)[key]
+                else:
+                    at(changed)[key] = other
+                yield changed
+
+
+def complaint(folder):
+    """What is said of a report that is not read."""
+    try:
+        read_report(folder)
+    except ArtifactError as error:
+        return str(error)
+    return None
+
+
+def test_any_key_of_a_report_can_be_missing_or_of_another_type(tiny_run, tmp_path):
+    said = []
+    for changed in damaged(json.loads((tiny_run / "report.json").read_text())):
+        (tmp_path / "report.json").write_text(json.dumps(changed))
+        said.append(complaint(tmp_path))
+    refused = [line for line in said if line]
+    assert len(said) > len(refused) > 150
+    known = re.compile(r".*report\.json: damaged, or of another version \(.+\); run the recipe again to rebuild it")
+    assert [line for line in refused if not known.fullmatch(line)] == []
+
+
+ANALYSED = AnalysisRecord(
+    method="none",
+    options={},
+    seed=0,
+    epochs=1,
+    device="cpu",
+    train_seconds=1.0,
+    fraction=0.75,
+    gradient_term=-0.02,
+    curvature_term=0.12,
+    measured=0.11,
+    accuracy_unpruned=0.9,
+    accuracy_pruned=0.8,
+    bins=4,
+    kept_bins=1,
+    samples=100,
+)
+
+
+def test_records_of_an_analysis_are_compared_only_as_they_were_written(root):
+    run = root / "tiny"
+    path = run / "dependence.json"
+    path.write_text(json.dumps([encode(ANALYSED)]))
+    report, manifest = vouched_report(run)
+    with pytest.raises(ArtifactError, match=r"manifest\.json: is damaged \(it does not name dependence\.json\)"):
+        compare_with(run, report, "arxiv-1")
+    write_manifest(run, "tiny", manifest.recipe_key)
+    assert compare_with(run, report, "arxiv-1").blocks
+    path.write_text(json.dumps([encode(replace(ANALYSED, curvature_term=9.0))]))
+    with pytest.raises(ArtifactError, match=r"dependence\.json: is damaged"):
+        compare_with(run, report, "arxiv-1")
+    for content in ("[" * 200_000, "{}", '[{"method": "none"}]'):
+        path.write_text(content)
+        write_manifest(run, "tiny", manifest.recipe_key)
+        with pytest.raises(ArtifactError, match=r"dependence\.json: damaged, or of another version"):
+            compare_with(run, report, "arxiv-1")

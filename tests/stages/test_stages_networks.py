@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from tdcompress.errors import ModelError, RecipeError
 from tdcompress.lineage.network import load_network, new_network, training_targets
 from tdcompress.lineage.origin import origin_of
 from tdcompress.onnxfile.load import load_model
-from tdcompress.pipeline import Machine, Runner
+from tdcompress.pipeline import Machine, Runner, Workspace
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import plan_run
 from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.shares import Extent, selected_counts
-from tdcompress.stages import prune
+from tdcompress.stages import export, prune
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.recalibrate import recalibrate
 
@@ -130,6 +131,25 @@ def test_patterns_are_trained_pruned_stored_packed_and_exported(runner, row, gra
     dense = runner.ensure(row("targeted", "fraction = 0.0", **changes).export)
     assert exported.record["onnx_bytes"] < dense.record["onnx_bytes"]
     assert planned.id == "targeted-0.5"
+
+
+@pytest.mark.parametrize("values", ["float32", "int8", "codebook16"])
+def test_an_export_is_saved_once(runner, row, tmp_path, monkeypatch, make_recorder, values):
+    """Rounded, packed, compared and measured in memory: what is published first is what stays."""
+    task = row(**{"export.values": [values]}).export
+    network = runner.ensure(task.inputs["network"])
+    saved, replace = [], Path.replace
+
+    def counted(self, target):
+        if Path(target).parent == tmp_path:
+            saved.append((Path(target).name, self.read_bytes()))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", counted)
+    work = Workspace(folder=tmp_path, inputs={"network": network}, machine=Machine(), progress=make_recorder())
+    export.run(task.settings, work)
+    assert sorted(name for name, _ in saved) == ["model.onnx", "samples.npz"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict(saved)
 
 
 def test_statistics_are_estimated_again_on_plain_training_images(runner, row):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from small_recipes import small_recipe
 
-from tdcompress.errors import InterruptedRun, RecipeError
+from tdcompress.errors import ArtifactError, InterruptedRun, ModelError, RecipeError
 from tdcompress.lineage.network import load_network, new_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.pipeline import Runner
@@ -93,6 +93,13 @@ def test_a_shrunk_network_trains_on_as_a_stage_of_its_own(runner):
     network = load_network(tuned)  # from the plain constructor and kept_channels.json
     assert [network.state_dict()[name].shape[0] for name in WEIGHTS] == [4, 7, 7, 7]
     assert origin_of(tuned).data.task({}).measured(network, CPU) == tuned.record["accuracy"]
+    kept = tuned.file("kept_channels.json")
+    whole = kept.read_text()
+    for content, error in (("{", ArtifactError), ("[]", ArtifactError), ("{}", ModelError), ('{"format": 9}', ModelError)):
+        kept.write_text(content)
+        with pytest.raises(error, match=r"kept_channels.* damaged, or of another version \("):
+            load_network(tuned)
+    kept.write_text(whole)
 
 
 def test_fine_tuning_after_shrinking_goes_on_bit_exactly_where_it_was_stopped(runner, make_recorder, tmp_path):

@@ -1,12 +1,17 @@
 """Checkpoints under damage: what is incomplete or altered is never read, and the one before it is used."""
 
+import hashlib
+import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from tdcompress.train.checkpoint import Checkpoint, read_newest, sweep, write
+from tdcompress.train.saved import manifest_path, tensors_path
 
 
 def at(step: int) -> Checkpoint:
@@ -94,6 +99,52 @@ def test_one_under_another_steps_name_is_not_believed(tmp_path: Path) -> None:
     for end in ("json", "safetensors"):
         (tmp_path / f"step-000000001.{end}").rename(tmp_path / f"step-000000009.{end}")
     assert_is(read_newest(tmp_path), 2)
+
+
+def sealed(folder: Path, content: bytes) -> None:
+    """Tensors of step 2 whose manifest vouches for them: nobody damaged them, but another version wrote them."""
+    tensors_path(folder, 2).write_bytes(content)
+    said = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest_path(folder, 2).write_text(json.dumps(said))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        (None, "no JSON|Expecting value"),
+        ({}, "no JSON|Expecting value"),
+        ({"header": "{"}, "Expecting property name"),
+        ({"header": "[" * 200_000}, "nested too deeply"),
+        ({"header": "[]"}, "a table is needed"),
+        ({"header": '{"step": 2}'}, "names no format"),
+        ({"header": '{"step": 2, "format": 2}'}, "format 2, this version reads 3"),
+        ({"header": '{"format": 3}'}, "of another step"),
+        ({"header": '{"step": 1, "format": 3}'}, "of another step"),
+    ],
+)
+def test_one_of_another_version_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, metadata: dict[str, str] | None, said: str
+) -> None:
+    write(tmp_path, at(1))
+    sealed(tmp_path, save({"net/a": torch.ones(2)}, metadata))
+    with caplog.at_level(logging.WARNING):
+        assert_is(read_newest(tmp_path), 1)
+    assert re.search(rf"step 2 is damaged \(step-000000002\.safetensors.*({said})", caplog.text)
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors at all"])
+def test_what_is_no_file_of_tensors_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    write(tmp_path, at(1))
+    sealed(tmp_path, content)
+    assert_is(read_newest(tmp_path), 1)
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", "{}", '{"bytes": 3}', '{"bytes": "3", "sha256": "x"}', "[" * 200_000])
+def test_a_manifest_that_is_none_is_passed_over(tmp_path: Path, manifest: str) -> None:
+    for step in (1, 2):
+        write(tmp_path, at(step))
+    manifest_path(tmp_path, 2).write_text(manifest)
+    assert_is(read_newest(tmp_path), 1)
 
 
 def test_leftovers_of_a_kill_are_swept_and_other_files_are_not(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from tdcompress.bench.backends import deepsparse_child
 from tdcompress.bench.backends.base import Inputs, require_cpu
+from tdcompress.codec import parse_json
 from tdcompress.errors import ModelError, TdcompressError, UnsupportedError, one_line
 from tdcompress.npz import write_npz
 
@@ -66,15 +67,19 @@ class Child:
         return self._process.pid
 
     def load(self, path: Path, inputs: Inputs, threads: int) -> float:
-        """Compile a model for its inputs; the share of its operators that DeepSparse runs itself.
+        """Compile a model for its inputs.
 
         Args:
             path: an ONNX file.
-            inputs: name -> array; the first axis of the first is the batch.
-            threads: cores that the engine may use.
+            inputs: name -> array (B, ...); the first one says B, the batch that it is compiled for.
+            threads: cores that the engine may use, 1 or more.
+
+        Returns:
+            The share, 0..1, of the model's operators that DeepSparse runs itself.
 
         Raises:
-            ModelError: it does not.
+            ModelError: DeepSparse cannot compile it.
+            TdcompressError: its process is gone.
         """
         with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
             stored = Path(folder) / "inputs.npz"
@@ -110,7 +115,7 @@ class Child:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         try:
-            answer: dict[str, Any] = json.loads(line)
+            answer: dict[str, Any] = parse_json(line)
         except ValueError:
             return (
                 {"error": f"its process ended with status {self._process.wait()}"}

@@ -91,7 +91,7 @@ class Lowering:
         return self.network.shapes[name]
 
     def pointer(self, array: Array | None) -> int | None:
-        """The address of a constant array in the plan's own memory."""
+        """The address of a constant array, of any shape, in the plan's own memory, which keeps a copy; None for None."""
         return None if array is None else self.pool.array(array)
 
     def dies_with(self, place: Place, step: Step) -> bool:

@@ -46,10 +46,14 @@ class Form(Protocol):
         """Whether a value 0 among others costs no level, as encodings need that keep some zeros."""
 
     def rounded(self, kept: Array) -> Array:
-        """The values that come back, float32; `kept` as `refusal` lets through."""
+        """The values that come back, float32 (K,); `kept`, float32 (K,), are such as `refusal` lets through."""
 
     def refusal(self, kept: Array) -> str:
-        """Why values cannot be rounded, "" where they can; `kept` are finite, not 0, and no fewer than 2 differ."""
+        """Why values cannot be rounded, "" where they can.
+
+        Args:
+            kept: float32 (K,), finite, not 0; no fewer than 2 of them differ.
+        """
 
     def table(self, rounded: Array) -> Array:
         """Float32, (entries,): of the values of one weight, at least one."""
@@ -61,9 +65,12 @@ class Form(Protocol):
         """What the nodes compute.
 
         Args:
-            codes: one a value.
-            tables: of all weights, one after the other.
-            offsets: where the table of each value begins.
+            codes: one a value, (K,).
+            tables: of all weights, one after the other, float32 (T,).
+            offsets: where the table of each value begins, int64 (K,).
+
+        Returns:
+            float32 (K,).
 
         Raises:
             IndexError: a code is beyond the tables.

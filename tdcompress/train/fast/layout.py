@@ -55,7 +55,7 @@ class Piece:
         return math.prod(self.shape[2:])
 
     def shaped(self, part: Tensor) -> Tensor:
-        """The parameter as a view of its part of a vector."""
+        """The parameter, of its own shape, as a view of its part of a vector: (its number of entries,)."""
         if len(self.shape) < 3:
             return part.view(self.shape)
         return part.view(self.shape[0], *self.shape[2:], self.shape[1]).movedim(-1, 1)
@@ -165,7 +165,7 @@ class VectorLayout:
         """The parameters by name, as views; made by ``split``, whose backward is one ``cat``.
 
         Args:
-            vector_P: all parameters.
+            vector_P: all parameters, 1-d of P entries.
             matrices: the prunable ones are converted to this first, all in one call.
         """
         prunable_N, rest = torch.split(vector_P, [self.prunable_size, self.size - self.prunable_size])
