@@ -76,15 +76,7 @@ class FolderStore:
         return True
 
     def publish(self, stage: str, key: str, partial: Path, record: Any, description: Mapping[str, Any]) -> Artifact:
-        """Turn an unfinished folder into an artefact: drop scratch, hash, write the manifest last, fsync, rename.
-
-        Args:
-            stage: the stage's name.
-            key: the content key.
-            partial: the folder that ``partial`` gave.
-            record: the stage's result, a record.
-            description: what else the manifest says: ``IDENTITY``, versions, host.
-        """
+        """See `Store.publish`: scratch is dropped, files are hashed, the manifest is written last, and the folder renamed."""
         seal(partial, stage, key, record, description)
         return self.take_in(stage, key, partial)
 

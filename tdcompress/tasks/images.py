@@ -87,7 +87,7 @@ class TrainData:
     def count_right(  # noqa: D102
         self, network: Forward, device: torch.device, *, between: Callable[[], None] | None = None
     ) -> int:
-        return count_correct(network, self, EVALUATION_BATCH, device, between=between)
+        return _count_right(network, self, EVALUATION_BATCH, device, "float32", between)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,27 +210,17 @@ def accuracy(
     Raises:
         VerificationError: a logit that is not finite, seen at the end.
     """
-    return count_correct(model, data, batch_size, device, precision, between) / len(data)
+    return _count_right(model, data, batch_size, device, precision, between) / len(data)
 
 
-def count_correct(
+def _count_right(
     model: Forward,
     data: TrainData,
     batch_size: int,
     device: torch.device,
-    precision: Precision = "float32",
-    between: Callable[[], None] | None = None,
+    precision: Precision,
+    between: Callable[[], None] | None,
 ) -> int:
-    """How many samples `accuracy` calls right; arguments and errors as there.
-
-    Args:
-        model: as for `accuracy`.
-        data: the samples.
-        batch_size: at a time.
-        device: where the model runs.
-        precision: of the network.
-        between: called before each batch.
-    """
     correct = torch.zeros((), dtype=torch.int64, device=device)  # read once, so that a GPU does not wait after every batch
     for start, scores in _batches(model, data, batch_size, device, precision, between):
         labels = data.labels[start : start + batch_size].to(device)

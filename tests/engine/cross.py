@@ -18,28 +18,10 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests" / "support"), str(ROOT / "benchmarks")]
 from conftest import TOLERANCE, run_reference  # noqa: E402
 from engine_networks import lenet5, resnet32  # noqa: E402
+from plan_seeds import rows  # noqa: E402
 from small_models import make_model  # noqa: E402
 
 from tdcompress.engine import compile_model  # noqa: E402
-
-
-def rows_model() -> bytes:
-    """Kernels that no network above has: rows of the input, resizing, a comparison, selection, the least."""
-    nodes = [
-        helper.make_node("Gather", ["x", "picked"], ["a"], axis=1),
-        helper.make_node("Resize", ["a", "", "scales"], ["b"], mode="linear"),
-        helper.make_node("Less", ["b", "low"], ["c"]),
-        helper.make_node("Where", ["c", "low", "b"], ["d"]),
-        helper.make_node("ReduceMin", ["d", "axes"], ["e"]),
-        helper.make_node("Sub", ["d", "e"], ["y"]),
-    ]
-    constants = {
-        "picked": np.array([5, 0, 0, 3]),
-        "scales": np.array([1, 1, 2, 1.5], np.float32),
-        "low": np.array([[[-0.25]]], np.float32),
-        "axes": np.array([1]),
-    }
-    return make_model(nodes, constants, {"x": ["b", 6, 9, 11]}, opset=19)
 
 
 def cases() -> dict[str, tuple[bytes, tuple[int, ...]]]:
@@ -49,7 +31,7 @@ def cases() -> dict[str, tuple[bytes, tuple[int, ...]]]:
         found[f"resnet32@{zeros}"] = resnet32(zeros), (2, 3, 32, 32)
         found[f"lenet5@{zeros}"] = lenet5(zeros), (2, 3, 32, 32)
     rng = np.random.default_rng(0)
-    found["rows, resizing, selection"] = rows_model(), (2, 6, 9, 11)
+    found["rows, resizing, selection"] = rows(9, 11), (2, 6, 9, 11)
     for number in range(60):
         groups, kernel = int(rng.choice([1, 1, 2, 4])), rng.integers(1, 5, 2).tolist()
         size = (rng.integers(5, 40, 2)).tolist()

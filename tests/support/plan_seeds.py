@@ -45,8 +45,8 @@ def convolutions() -> bytes:
     return make_model(nodes, constants, {"x": ["b", 3, 12, 12]})
 
 
-def rows() -> bytes:
-    """Moving, resizing, choosing, reducing."""
+def rows(height: int = 5, width: int = 7) -> bytes:
+    """Moving, resizing, choosing, reducing: for images of six channels of this size."""
     nodes = [
         helper.make_node("Gather", ["x", "picked"], ["a"], axis=1),
         helper.make_node("Resize", ["a", "", "scales"], ["b"], mode="linear"),
@@ -65,7 +65,7 @@ def rows() -> bytes:
         "axes": np.array([1]),
         "pads": np.array([0, 1, 0, 0, 0, 0, 1, 2]),
     }
-    return make_model(nodes, constants, {"x": ["b", 6, 5, 7]}, opset=19)
+    return make_model(nodes, constants, {"x": ["b", 6, height, width]}, opset=19)
 
 
 def tokens() -> bytes:
