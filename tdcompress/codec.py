@@ -251,7 +251,7 @@ def decode_fields(kind: type[T], value: Json, where: str) -> T:
     hints = typing.get_type_hints(kind)
     for name, field in fields.items():
         if field.metadata.get("version"):
-            check_format(value, name, field.default)
+            check_format(value, name, typing.cast(int, field.default))
     value = {key: item for key, item in value.items() if key not in getattr(kind, "RETIRED", ())}
     for key in value:
         if key not in fields:

@@ -31,7 +31,7 @@ _KEEPING = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
 def marks_of_shape(rank: int) -> Marks:
-    """Of the full shape of a computed tensor: the batch comes first."""
+    """Of the full shape of a computed tensor, (rank,): the batch comes first."""
     return np.array([IS_BATCH, *[FREE] * (rank - 1)], np.int8)
 
 

@@ -79,7 +79,15 @@ def nearest_taps(axis: Axis, coordinates: str, rounding: str) -> AxisTaps:
 
 
 def linear_taps(axis: Axis, coordinates: str) -> AxisTaps:
-    """The two old places beside every new one; beyond the edge, the edge."""
+    """The two old places beside every new one; beyond the edge, the edge.
+
+    Args:
+        axis: its length before and after, n.
+        coordinates: a key of ``COORDINATES``.
+
+    Returns:
+        int32 (n, 2) places and float32 (n, 2) shares, which add up to 1.
+    """
     x = np.clip(COORDINATES[coordinates](axis, np.arange(axis.resized, dtype=np.float32)), 0, axis.size - 1).astype(np.float32)
     before = x.astype(np.int32)
     after = np.minimum(before + 1, axis.size - 1).astype(np.int32)

@@ -43,7 +43,10 @@ def nearest_level(values: Array, levels: Array) -> Array:
 
     Args:
         values: of any shape.
-        levels: increasing.
+        levels: increasing, (L,).
+
+    Returns:
+        int64, of the shape of ``values``, 0 to L - 1.
     """
     middles = (levels[1:].astype(np.float64) + levels[:-1]) / 2
     return np.searchsorted(middles, values)

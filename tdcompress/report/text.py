@@ -24,11 +24,14 @@ def figure(value: float, measure: Measure) -> str:
 
 
 def recorded(record: Mapping[str, object]) -> str:
-    """What a stage's record in JSON says was measured: "97.78%", or nothing."""
+    """What a stage's record in JSON says was measured: "97.78%"; nothing where it says none, or a measure of another version."""
     value = record.get("accuracy")
     if not isinstance(value, float):
         return ""
-    measure = decode(Measure, record["measure"], "measure") if "measure" in record else ACCURACY
+    try:
+        measure = decode(Measure, record["measure"], "measure") if "measure" in record else ACCURACY
+    except ValueError:
+        return ""
     return figure(value, measure).replace(" %", "%")
 
 

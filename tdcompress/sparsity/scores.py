@@ -22,7 +22,10 @@ def from_rows(rows: Tensor, shape: Sequence[int], axis: int) -> Tensor:
     Args:
         rows: (O, fan_in).
         shape: of the weight.
-        axis: its axis of filters.
+        axis: its axis of filters, 0 or 1.
+
+    Returns:
+        A tensor of ``shape``.
     """
     moved = [shape[axis], *(size for index, size in enumerate(shape) if index != axis)]
     return rows.reshape(moved).movedim(0, axis)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
-from tdcompress.codec import decode, encode, parse_json
+from tdcompress.codec import decode_json, encode
 from tdcompress.errors import BusyError, LostError
 from tdcompress.stores.bucket import Bucket, Object, to_bytes
 
@@ -171,6 +171,6 @@ class Claim:
 
 def _state(found: Object) -> ClaimState:
     try:
-        return decode(ClaimState, parse_json(found.data), "claim")
-    except (ValueError, RecursionError):
+        return decode_json(ClaimState, found.data, "claim")
+    except ValueError:
         return ClaimState(owner="another process", token="")

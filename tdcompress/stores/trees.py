@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import MANIFEST, check_files, check_names
-from tdcompress.codec import decode, parse_json
+from tdcompress.codec import decode, decode_json
 from tdcompress.errors import ArtifactError, one_line
 from tdcompress.files import write_bytes
 from tdcompress.stores.bucket import Bucket
@@ -22,13 +22,11 @@ def files_of(manifest: bytes, what: str) -> dict[str, str]:
         ArtifactError: no manifest, names that leave the folder, or digests that are none.
     """
     try:
-        said = decode(dict[str, Any], parse_json(manifest), "manifest")
+        said = decode_json(dict[str, Any], manifest, "manifest")
         files = decode(dict[str, str], said.get("files"), "files")
         check_names(files)
     except ValueError as error:
         raise ArtifactError(f"{what}: not a readable manifest ({one_line(error)})") from None
-    except RecursionError:
-        raise ArtifactError(f"{what}: not a readable manifest (nested too deeply)") from None
     return files
 
 

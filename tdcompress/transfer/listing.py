@@ -29,11 +29,16 @@ def _row(root: Path, place: ItemPlace) -> tuple[str, ...]:
 
 
 def _what(described: dict[str, Any]) -> str:
-    settings = described.get("settings") or {}
-    named = [settings[table]["name"] for table in ("model", "method") if isinstance(settings.get(table), dict)]
-    words = [*named, *([f"seed {settings['seed']}"] if "seed" in settings else [])]
-    measured = text.recorded(described.get("record") or {})
+    settings = _table(described.get("settings"))
+    named = [_table(settings.get(table)).get("name") for table in ("model", "method")]
+    words = [*(name for name in named if isinstance(name, str)), *([f"seed {settings['seed']}"] if "seed" in settings else [])]
+    measured = text.recorded(_table(described.get("record")))
     return " ".join([*words, *([measured] if measured else [])])
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """A table of a manifest that nothing has checked yet; empty where it is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -59,3 +59,18 @@ def test_shorten_keeps_both_ends():
 def test_patterns_are_named_as_such(make_row):
     assert text.pruned(make_row("none", 0.5, 0.9, granularity="2:4")) == "50 % of 2:4 weights"
     assert text.pruned(make_row("none", 0.5, 0.9, granularity="1x4")) == "50 % of 1x4 blocks"
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"accuracy": 0.9778}, "97.78%"),
+        ({"accuracy": 0.3412, "measure": {"name": "BLEU"}}, "34.12"),
+        ({}, ""),
+        ({"accuracy": "0.5"}, ""),
+        ({"accuracy": 0.5, "measure": {"title": "of another version"}}, ""),
+        ({"accuracy": 0.5, "measure": 3}, ""),
+    ],
+)
+def test_what_a_record_says_was_measured(record, said):
+    assert text.recorded(record) == said

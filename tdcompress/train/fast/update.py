@@ -42,13 +42,13 @@ def update(
 
     Args:
         rule: the settings.
-        vector_P: all parameters.
-        moment_P: their momentum.
-        gradient_P: of the mean loss.
+        vector_P: all parameters, float32 (P,); changed.
+        moment_P: their momentum, (P,); changed.
+        gradient_P: of the mean loss, (P,).
         loss: a scalar.
-        correct: how many samples were right.
-        lr: the learning rate of this step.
-        sums: of losses, right answers, and steps that were not finite.
+        correct: how many samples were right, a scalar.
+        lr: the learning rate of this step, a scalar.
+        sums: float64 (3,), of losses, right answers, and steps that were not finite; changed.
     """
     settings = rule.optimizer
     momentum = settings.momentum or 0.0
