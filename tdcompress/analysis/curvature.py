@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Batches = Sequence[tuple[Tensor, ...]]
 """Inputs of a network, (B, ...) each, and last of all their targets, (B, ...)."""
@@ -54,6 +55,8 @@ def curvature(
 
     ReLU networks have no second derivative at a kink; as everywhere in automatic differentiation the kink counts as flat.
 
+    Attention is computed step by step: torch's fused kernels have one derivative only.
+
     Args:
         model: in eval mode; its dtype is what is computed in (float64 is worth its time here).
         batches: all of the data set.
@@ -70,7 +73,8 @@ def curvature(
     gradient = torch.zeros_like(vectors[0])
     products = torch.zeros_like(vectors)
     for done, (*inputs, targets) in enumerate(batches, start=1):
-        batch_loss = loss(model(*inputs), targets) / samples
+        with sdpa_kernel(SDPBackend.MATH):
+            batch_loss = loss(model(*inputs), targets) / samples
         slopes = torch.autograd.grad(batch_loss, weights, create_graph=True, materialize_grads=True)
         mean += batch_loss.detach().double().cpu()
         gradient += flat([slope.detach() for slope in slopes])
