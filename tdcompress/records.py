@@ -34,6 +34,21 @@ ACCURACY = Measure(name="accuracy", unit="%", counts_samples=True)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One more thing that was measured of a file on the test set, besides its ``accuracy``.
+
+    Attributes:
+        measure: what it is, and how people read it.
+        value: 0..1.
+        how: it was counted, as its tool states it; may be empty.
+    """
+
+    measure: Measure
+    value: float
+    how: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """A record with an ``accuracy``, or with several: what that is."""
 
@@ -210,7 +225,13 @@ class StoreRecord(Measured):
 class ExportRecord(Measured):
     """One ONNX file. ``bound_bytes`` is what an ideal code of the kept weights and their positions would take.
 
-    ``parameters_nonzero`` are those of the network that was exported, before any rounding of its values.
+    Attributes:
+        parameters_nonzero: of the network that was exported, before any rounding of its values.
+        how: ``accuracy`` was counted, as its tool states it; may be empty.
+        figures: what else was measured.
+        unlike_torch: test samples that the file answers otherwise than torch, as far as the task allows it; None where answers
+            were not compared one by one.
+        notes: what a person should know about it.
     """
 
     opset: int
@@ -223,6 +244,10 @@ class ExportRecord(Measured):
     max_output: float
     samples: int
     accuracy: float
+    how: str = ""
+    figures: tuple[Figure, ...] = ()
+    unlike_torch: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 LatencyClaim = Literal["faster", "slower", "none"]
@@ -310,6 +335,9 @@ class Row(RowConfig):
         layers: how much of each prunable matrix was kept, before shrinking.
         why: what can make this row faster than the dense file, or why nothing can.
         shrunk: what shrinking did, layer by layer.
+        how: ``accuracy_onnx`` was counted, as its tool states it; may be empty.
+        figures: what else was measured of the file.
+        unlike_torch: test samples that the file answers otherwise than torch; None where they were not compared one by one.
     """
 
     RETIRED: ClassVar[frozenset[str]] = frozenset({"selectable"})
@@ -338,6 +366,9 @@ class Row(RowConfig):
     shrunk: ShrinkRecord | None = None
     accuracy_finetuned: float | None = None
     accuracy_before: float | None = None
+    how: str = ""
+    figures: tuple[Figure, ...] = ()
+    unlike_torch: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("onnx_bytes", "dense_onnx_bytes"):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -14,6 +14,7 @@ from tdcompress.report.papers import Heading, PublishedTable, matches, percentag
 from tdcompress.report.series import told
 from tdcompress.report.tables import Table, number_columns, text_columns
 
+Value = Callable[[Row], float | None]
 _OF_A_CELL = ("method", "options", "granularity", "fraction", "keep_per_filter", "seed", "values", "differs")
 
 
@@ -80,15 +81,16 @@ class Comparison:
 
 
 def compare_with_published(table: PublishedTable, report: Report) -> Comparison:
-    """Lay a run's accuracies (of the pruned networks, fine-tuned where they were, before export) beside a published table.
+    """Lay what a run measured beside a published table.
+
+    That is its measure of the pruned networks (fine-tuned where they were, before export), or another one of their files.
 
     Raises:
-        UserError: the table is of another network, or not of accuracies.
+        UserError: the table is of another network, or of something that the run did not measure.
     """
     if report.model not in re.split(r"[ /,()]+", table.model):
         raise UserError(f"table {table.id} is of {table.model}, run {report.run!r} of {report.model}: nothing can be compared")
-    if not re.match(r"(top-1|test) accuracy", table.metric):
-        raise UserError(f"table {table.id} gives {table.metric}, run {report.run!r} accuracies: nothing can be compared")
+    value = _published_measure(table, report)
     columns: list[ComparedColumn] = []
     not_run: list[str] = []
     used: set[str] = set()
@@ -108,7 +110,8 @@ def compare_with_published(table: PublishedTable, report: Report) -> Comparison:
                 kinds.setdefault(json.dumps(column_settings(row), sort_keys=True), []).append(row)
         groups = list(kinds.values())
         columns += [
-            _column(table, text, rows, unusual, places) for rows, unusual in zip(groups, variants(groups, heading), strict=True)
+            _column(table, text, rows, unusual, places, value)
+            for rows, unusual in zip(groups, variants(groups, heading), strict=True)
         ]
         if not groups:
             not_run.append(text)
@@ -149,14 +152,16 @@ def variants(groups: Sequence[Sequence[Row]], heading: Heading) -> list[str]:
     return titles
 
 
-def _column(table: PublishedTable, heading: str, rows: Sequence[Row], unusual: str, places: Mapping[str, str]) -> ComparedColumn:
+def _column(
+    table: PublishedTable, heading: str, rows: Sequence[Row], unusual: str, places: Mapping[str, str], value: Value
+) -> ComparedColumn:
     sd = table.sd.get(heading, {})
     seconds = {row.seed: row.train_seconds for row in rows}
 
     def cell(percentage: str, theirs: float) -> Cell:
         # number formats of one network share its accuracy
-        ours = {row.seed: 100 * _before_export(row) for row in rows if places[row.id] == percentage}
-        values = tuple(accuracy for _, accuracy in sorted(ours.items()))
+        ours = {row.seed: number for row in rows if places[row.id] == percentage and (number := value(row)) is not None}
+        values = tuple(100 * number for _, number in sorted(ours.items()))
         return Cell(percentage=percentage, ours=values, theirs=theirs, their_sd=sd.get(percentage))
 
     return ComparedColumn(
@@ -170,8 +175,21 @@ def _column(table: PublishedTable, heading: str, rows: Sequence[Row], unusual: s
     )
 
 
-def _before_export(row: Row) -> float:
-    return row.accuracy_masked if row.accuracy_finetuned is None else row.accuracy_finetuned
+def _published_measure(table: PublishedTable, report: Report) -> Value:
+    """What of a row (0..1) is to stand beside a table.
+
+    Raises:
+        UserError: the run did not measure it.
+    """
+    metric = re.sub(r"^(top-1|test) ", "", table.metric)
+    if metric.startswith(report.measure.name):
+        return lambda row: row.accuracy_masked if row.accuracy_finetuned is None else row.accuracy_finetuned
+    names = dict.fromkeys(figure.measure.name for row in report.rows for figure in row.figures)
+    name = next((name for name in names if metric.startswith(name)), None)
+    if name is None:
+        measured = ", ".join([report.measure.name, *names])
+        raise UserError(f"table {table.id} gives {table.metric}, run {report.run!r} {measured}: nothing can be compared")
+    return lambda row: next((figure.value for figure in row.figures if figure.measure.name == name), None)
 
 
 def comparison_blocks(comparison: Comparison) -> tuple[Block, ...]:

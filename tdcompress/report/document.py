@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tdcompress.records import Report
-from tdcompress.report import details, layers, shrinking, text
+from tdcompress.report import details, layers, measures, shrinking, text
 from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences
 from tdcompress.report.series import in_order
@@ -89,6 +89,7 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         figures.get("accuracy"),
         Paragraph(text=why) if (why := explanation(report)) else None,
         *((summary(report), _latency_note(report)) if report.rows else ()),
+        *measures.tables(report),
         Paragraph(text=remark) if remark else None,
         figures.get("bytes"),
         *((details.sizes(report),) if report.rows else ()),

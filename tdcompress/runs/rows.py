@@ -175,6 +175,9 @@ def make_row(
         latency=latency,
         layers=whole.layers,
         shrunk=shrunk,
+        how=exported.how,
+        figures=exported.figures,
+        unlike_torch=exported.unlike_torch,
     )
 
 

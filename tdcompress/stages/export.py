@@ -32,7 +32,7 @@ from tdcompress.records import ExportRecord, Values
 from tdcompress.sparsity.masks import count_zeros
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import prune
-from tdcompress.tasks.base import ExportPart
+from tdcompress.tasks.base import ExportPart, FileMeasure, Said
 
 ONNX, SAMPLES = "model.onnx", "samples.npz"
 SHIPPED_SAMPLES = 16
@@ -69,6 +69,8 @@ class ExportTable:
         int8_range: "portable": 7-bit weights, whose sums come out the same on every processor; "full": 8-bit weights, one
             bit more, for files that will run only on ARM or on x86 with VNNI (others cut large sums, and `verify` and `bench`
             say so).
+        measures: what is measured of each file: "all" that the task has, or its "main" measure alone, by which rows are
+            selected. Of translations greedy search is the main one, and the search with a beam takes several times as long.
         select: which row becomes model.onnx.
     """
 
@@ -77,6 +79,7 @@ class ExportTable:
     input: Literal["float32", "uint8"] = "float32"
     values: tuple[Values, ...] = ("float32",)
     int8_range: Literal["portable", "full"] = "portable"
+    measures: Literal["all", "main"] = "all"
     select: SelectSettings = SelectSettings()
 
     def __post_init__(self) -> None:
@@ -100,6 +103,7 @@ class ExportTable:
             input=self.input,
             values=values,
             int8_range=self.int8_range if values == "int8" else None,
+            measures=self.measures,
         )
 
 
@@ -113,6 +117,7 @@ class Settings:
         input: as in the recipe.
         values: number format of the weights.
         int8_range: as in the recipe; None where nothing is quantised.
+        measures: as in the recipe.
     """
 
     pack: bool
@@ -120,6 +125,7 @@ class Settings:
     input: Literal["float32", "uint8"]
     values: Values
     int8_range: Literal["portable", "full"] | None
+    measures: Literal["all", "main"]
 
     def __post_init__(self) -> None:
         if (self.prefer is not None) != self.pack:
@@ -150,12 +156,17 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
     files = {name: OnnxNetwork(proto, name) for name, proto in protos.items()}
     compared = [compare_part(part, files[part.file], rounded=settings.rounded) for part in exported.parts]
 
-    def said(done: int, of: int) -> None:
-        work.progress.update(done, of, f"{task.measure.name} under onnxruntime")
-        work.stop_if_asked()
+    def saying(what: str) -> Said:
+        def said(done: int, of: int) -> None:
+            work.progress.update(done, of, f"{what} under onnxruntime")
+            work.stop_if_asked()
 
-    accuracy = exported.measured(files, None if settings.rounded else source.recorded_number("accuracy"), said)
-    set_metadata(protos[first], metadata_strings({"accuracy": accuracy}))
+        return said
+
+    expected = None if settings.rounded else source.recorded_number("accuracy")
+    measured = exported.measured(files, expected, saying(task.measure.name))
+    figures = exported.figures(files, saying("other measures")) if settings.measures == "all" else ()
+    set_metadata(protos[first], metadata_strings({"accuracy": measured.accuracy}))
     for name, proto in protos.items():
         save_model(proto, work.folder / name)
     for name, content in exported.extras.items():
@@ -178,8 +189,24 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
         max_output=max(part.max_output for part in compared),
         samples=len(exported.parts[0].samples[0]),
         measure=task.measure,
-        accuracy=accuracy,
+        accuracy=measured.accuracy,
+        how=measured.how,
+        figures=figures,
+        unlike_torch=measured.unlike_torch,
+        notes=told(measured, task.test_samples),
     )
+
+
+def told(measured: FileMeasure, samples: int) -> tuple[str, ...]:
+    """What a person should know of a file that does not answer all test samples as torch does.
+
+    Args:
+        measured: of the file.
+        samples: of the test set.
+    """
+    if not measured.unlike_torch:
+        return ()
+    return (f"{measured.unlike_torch} of {samples:,} test samples are answered otherwise than in torch, each from a tie on",)
 
 
 @dataclass(frozen=True, kw_only=True)

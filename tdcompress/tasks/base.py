@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tdcompress.export.check import OnnxNetwork
 from tdcompress.models.base import NetworkInterface
-from tdcompress.records import Measure
+from tdcompress.records import Figure, Measure
 from tdcompress.train.data import TestSet, TrainSet
 
 CHECKED_SAMPLES = 64
@@ -64,21 +64,46 @@ class ExportPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileMeasure:
+    """The task's measure of a network's files.
+
+    Attributes:
+        accuracy: 0..1.
+        how: it was counted, as its tool states it; may be empty.
+        unlike_torch: test samples that the files answer otherwise than torch, as far as the task allows it; None where answers
+            were not compared one by one.
+    """
+
+    accuracy: float
+    how: str = ""
+    unlike_torch: int | None = None
+
+
+Files = Mapping[str, OnnxNetwork]
+"""A network's files by name, under onnxruntime."""
+
+
+def _no_figures(files: Files, said: Said) -> tuple[Figure, ...]:
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportSet:
     """The files that a network becomes.
 
     Attributes:
         parts: the ONNX files; the first one is the row's own.
         facts: what a deployer has to know to use them, as JSON-able metadata of the first file.
-        measured: the task's measure (0..1) of the files by name, under onnxruntime. ``expected`` is torch's measure of the same
-            network, None where the files' values are rounded. Raises VerificationError where both differ by more than the task
-            allows (design, rule 5).
+        measured: the task's measure of the files. ``expected`` is torch's (0..1) of the same network, None where the files'
+            values are rounded. Raises VerificationError where both differ by more than the task allows (design, rule 5).
+        figures: what else is measured of the files, which may take longer.
         extras: what else is shipped, by file name, such as a vocabulary.
     """
 
     parts: tuple[ExportPart, ...]
     facts: Mapping[str, Any]
-    measured: Callable[[Mapping[str, OnnxNetwork], float | None, Said], float]
+    measured: Callable[[Files, float | None, Said], FileMeasure]
+    figures: Callable[[Files, Said], tuple[Figure, ...]] = _no_figures
     extras: Mapping[str, bytes] = field(default_factory=dict)
 
 

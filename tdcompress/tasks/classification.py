@@ -1,7 +1,7 @@
 """Images into classes: cross-entropy, the accuracy in per cent, one ONNX file that gives logits."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,17 @@ from tdcompress.export.to_onnx import FromPixels
 from tdcompress.models.base import ImageClasses
 from tdcompress.records import ACCURACY, Measure
 from tdcompress.seeds import derived_seed
-from tdcompress.tasks.base import CALIBRATION_SAMPLES, CHECKED_SAMPLES, ExportPart, ExportSet, LearningTask, NetworkInputs, Said
+from tdcompress.tasks.base import (
+    CALIBRATION_SAMPLES,
+    CHECKED_SAMPLES,
+    ExportPart,
+    ExportSet,
+    FileMeasure,
+    Files,
+    LearningTask,
+    NetworkInputs,
+    Said,
+)
 from tdcompress.tasks.images import EVALUATION_BATCH, TrainData, accuracy, first_sides
 
 MOST_APART = 2
@@ -114,11 +124,11 @@ class Classification(LearningTask):
         )
         facts = {"classes": data.classes, "preprocessing": data.preprocessing, "preprocessing_inside": pixels}
 
-        def measured(files: Mapping[str, OnnxNetwork], expected: float | None, said: Said) -> float:
+        def measured(files: Files, expected: float | None, said: Said) -> FileMeasure:
             right = self._count_right(files[part.file], prepare, said)
             if expected is not None:
                 check_accuracy(right, expected, len(data.test), part.file)
-            return right / len(data.test)
+            return FileMeasure(accuracy=right / len(data.test))
 
         return ExportSet(parts=(part,), facts=facts, measured=measured)
 

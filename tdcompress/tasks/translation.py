@@ -1,6 +1,7 @@
 """Sentences into another language: cross-entropy of each next piece, BLEU, an encoder, a decoder step and a vocabulary."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -9,25 +10,37 @@ from torch import Tensor, nn
 
 from tdcompress.data.parallel_text import ParallelText
 from tdcompress.errors import ModelError, UnsupportedError, UserError, VerificationError
-from tdcompress.export.check import OnnxNetwork
 from tdcompress.models.base import Translations
 from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer import Transformer
 from tdcompress.models.translator_parts import DecoderStep, Encoder
-from tdcompress.records import Measure
+from tdcompress.records import Figure, Measure
 from tdcompress.seeds import derived_seed
-from tdcompress.tasks.base import CHECKED_SAMPLES, ExportPart, ExportSet, LearningTask, NetworkInputs, Said
+from tdcompress.tasks.base import (
+    CHECKED_SAMPLES,
+    ExportPart,
+    ExportSet,
+    FileMeasure,
+    Files,
+    LearningTask,
+    NetworkInputs,
+    Said,
+)
 from tdcompress.tasks.pairs import PairSet, summed_loss
-from tdcompress.text.bleu import bleu
-from tdcompress.text.search import Decoder, greedy
+from tdcompress.text.bleu import Bleu, bleu
+from tdcompress.text.search import Decoder, Ints, beam_search, count_right, greedy
 from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
 from tdcompress.text.vocabulary import BEGIN
 
 ENCODER, STEP, VOCABULARY = "model.onnx", "decoder_step.onnx", "vocabulary.model"
 BLEU = Measure(name="BLEU")
+BEAM, ALPHA = 4, 0.6  # "Attention is all you need", section 6.1
+BLEU_BEAM = Measure(name=f"BLEU, beam {BEAM}")
+PER_TOKEN = Measure(name="per-token accuracy", unit="%")
 TIE = 1e-4
 """Two best logits of torch that are nearer than this may change places under onnxruntime (design, rule 5)."""
 SEARCHED = 64  # sentences at once
+Search = Callable[[Decoder[Any], Any, Ints], list[list[int]]]
 SAID = 3  # pieces of the past in shipped samples of the decoder step
 
 
@@ -75,7 +88,8 @@ class MachineTranslation(LearningTask):
 
     def measured(self, network: nn.Module, device: torch.device) -> float:
         """BLEU / 100 of greedy search, detokenised and case-sensitive."""
-        return self._score(self._search(TorchDecoder(_transformer(network).to(device).eval()), lambda done, of: None))
+        decoder = TorchDecoder(_transformer(network).to(device).eval())
+        return self._score(self._search(decoder, greedy, _unsaid)).score / 100
 
     def loss_batches(self, size: int, device: torch.device) -> list[tuple[NetworkInputs, Tensor]]:
         """Pairs as (source, target so far) and the target, padded with ``IGNORED``."""
@@ -99,16 +113,27 @@ class MachineTranslation(LearningTask):
         whole = _transformer(network)
         parts = self._encoder(whole), self._step(whole)
 
-        def measured(files: Mapping[str, OnnxNetwork], expected: float | None, said: Said) -> float:
-            found = self._search(OnnxDecoder(files[ENCODER].session, files[STEP].session), said)
-            if expected is not None:
-                self._compare(whole, found)
-            return self._score(found)
+        def measured(files: Files, expected: float | None, said: Said) -> FileMeasure:
+            found = self._search(_decoder(files), greedy, said)
+            unlike = None if expected is None else self._count_unlike(whole, found)
+            score = self._score(found)
+            return FileMeasure(accuracy=score.score / 100, how=score.signature, unlike_torch=unlike)
+
+        def figures(files: Files, said: Said) -> tuple[Figure, ...]:
+            decoder, samples = _decoder(files), self.test_samples
+            search = partial(beam_search, size=BEAM, alpha=ALPHA)
+            beam = self._score(self._search(decoder, search, lambda done, of: said(done, of + samples)))
+            right = self._share_right(decoder, lambda done, of: said(samples + done, of + samples))
+            return (
+                Figure(measure=BLEU_BEAM, value=beam.score / 100, how=f"{beam.signature}, alpha {ALPHA}"),
+                Figure(measure=PER_TOKEN, value=right, how="of the references' pieces and ends, each after the right ones"),
+            )
 
         return ExportSet(
             parts=parts,
             facts={"task": self.name, "longest": self.data.longest},
             measured=measured,
+            figures=figures,
             extras={VOCABULARY: self.data.vocabulary.model},
         )
 
@@ -155,15 +180,23 @@ class MachineTranslation(LearningTask):
             calibration=_no_int8,
         )
 
-    def _search(self, decoder: Decoder[Any], said: Said) -> list[list[int]]:
-        """Greedy translations of the test set, in its order."""
+    def _search(self, decoder: Decoder[Any], search: Search, said: Said) -> list[list[int]]:
+        """Translations of the test set, in its order."""
         found: list[list[int]] = [[] for _ in range(self.test_samples)]
         for places in self._by_length(said):
             sources = self._sources(places)
             limits = np.array([len(source) + LONGER for source in sources], np.int64)
-            for place, pieces in zip(places, greedy(decoder, decoder.start(padded_sources(sources)), limits), strict=True):
+            for place, pieces in zip(places, search(decoder, decoder.start(padded_sources(sources)), limits), strict=True):
                 found[place] = pieces
         return found
+
+    def _share_right(self, decoder: Decoder[Any], said: Said) -> float:
+        """Share (0..1) of the references' pieces and ends that are said rightly."""
+        test, right = PairSet.of(self.data.test), 0
+        for places in self._by_length(said):
+            references = [self.data.test.target[place].tolist() for place in places]
+            right += count_right(decoder, decoder.start(padded_sources(self._sources(places))), references)
+        return right / test.units
 
     def _by_length(self, said: Said) -> Iterator[list[int]]:
         order = np.argsort(self.data.test.source.lengths, kind="stable").tolist()
@@ -171,16 +204,16 @@ class MachineTranslation(LearningTask):
             said(first, len(order))
             yield order[first : first + SEARCHED]
 
-    def _score(self, translations: Sequence[Sequence[int]]) -> float:
-        return bleu(self.data.vocabulary.decode(translations), self.data.references).score / 100
+    def _score(self, translations: Sequence[Sequence[int]]) -> Bleu:
+        return bleu(self.data.vocabulary.decode(translations), self.data.references)
 
-    def _compare(self, network: Transformer, found: Sequence[Sequence[int]]) -> None:
-        """Both runtimes say the same, but from a position on where torch's two best logits are within ``TIE``.
+    def _count_unlike(self, network: Transformer, found: Sequence[Sequence[int]]) -> int:
+        """How many translations differ from torch's: from a position on where its two best logits are within ``TIE``.
 
         Raises:
-            VerificationError: another translation than torch's.
+            VerificationError: another translation than torch's, without such a tie.
         """
-        expected = self._search(TorchDecoder(network), lambda done, of: None)
+        expected, unlike = self._search(TorchDecoder(network), greedy, _unsaid), 0
         for place, (given, wanted) in enumerate(zip(found, expected, strict=True)):
             if list(given) == wanted:
                 continue
@@ -195,12 +228,22 @@ class MachineTranslation(LearningTask):
                     f"{ENCODER}, {STEP}: test sentence {place + 1} is translated differently under onnxruntime from piece "
                     f"{same + 1} on, where torch's best logit leads by {best - second:.2g}"
                 )
+            unlike += 1
+        return unlike
 
 
 def _transformer(network: nn.Module) -> Transformer:
     if not isinstance(network, Transformer):
         raise ModelError(f'{type(network).__name__} cannot translate: only a transformer can, [model] name = "transformer"')
     return network
+
+
+def _decoder(files: Files) -> OnnxDecoder:
+    return OnnxDecoder(files[ENCODER].session, files[STEP].session)
+
+
+def _unsaid(done: int, of: int) -> None:
+    """Nobody is told."""
 
 
 def _no_int8() -> NoReturn:

@@ -1,5 +1,6 @@
 """Searching for a translation, one piece at a time, whatever computes the network: greedy and beam search."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -89,6 +90,26 @@ def greedy(decoder: Decoder[State], state: State, limits: Ints) -> list[list[int
             state = decoder.select(state, np.flatnonzero(on))
             alive, tokens = alive[on], tokens[on]
     return said
+
+
+def count_right(decoder: Decoder[State], state: State, references: Sequence[Sequence[int]]) -> int:
+    """How many tokens of given translations, their ends included, are the likeliest after those before them.
+
+    Args:
+        decoder: what continues sentences.
+        state: of N sentences of which nothing was said yet.
+        references: N translations, without begin and end.
+    """
+    wanted = [[*reference, END] for reference in references]
+    alive, right = np.arange(len(wanted)), 0
+    for place in range(max(map(len, wanted), default=0)):
+        on = np.array([place < len(wanted[sentence]) for sentence in alive], bool)
+        if not on.all():
+            state, alive = decoder.select(state, np.flatnonzero(on)), alive[on]
+        given = np.array([wanted[sentence][place - 1] if place else BEGIN for sentence in alive], np.int64)
+        _, best, state = decoder.step(given, state, 1)
+        right += sum(int(token) == wanted[sentence][place] for sentence, token in zip(alive, best[:, 0], strict=True))
+    return right
 
 
 def length_penalty(length: int, alpha: float) -> float:

@@ -6,7 +6,7 @@ from importlib import resources
 import pytest
 
 from tdcompress.errors import UserError
-from tdcompress.records import Report, Row
+from tdcompress.records import Figure, Measure, Report, Row
 from tdcompress.report.comparison import cell_text, compare_with_published, comparison_blocks, large_differences, nearest_variants
 from tdcompress.report.document import Document
 from tdcompress.report.markdown import render_document
@@ -291,10 +291,29 @@ def test_of_several_ways_to_run_a_column_the_nearest_is_told():
     assert nearest_variants(compare_with_published(published_table("workshop-3a"), report(*rows[:3]))) == ()
 
 
+def test_each_table_has_the_measure_beside_it_that_it_is_of():
+    figures = (Figure(measure=Measure(name="per-token accuracy", unit="%"), value=0.61),)
+    rows = [
+        row(accuracy=0.25, accuracy_onnx=0.24, figures=figures),
+        row("none", 0.1, 0.2),
+        row("targeted", 0.0, 0.26, options={**TARGETED, "gamma": 0.9}, figures=figures),
+    ]
+    ours = replace(report(*rows, model="transformer", data="parallel_text"), measure=Measure(name="BLEU"))
+    found = {}
+    for name in ("arxiv-5a", "arxiv-5b"):
+        comparison = compare_with_published(published_table(name), ours)
+        assert comparison.not_run == ("targeted(alpha=0.66,gamma=0.75)",)
+        found[name] = {column.heading: column.cells[:2] for column in comparison.columns}
+    assert [cell_text(cell) for cell in found["arxiv-5a"]["none"]] == ["25.00 (26.01, -1.01)", "20.00 (26.05, -6.05)"]
+    assert [cell_text(cell) for cell in found["arxiv-5b"]["none"]] == ["61.00 (62.29, -1.29)", "- (62.54)"]
+    with pytest.raises(UserError, match=r"arxiv-5b gives per-token accuracy %, run 'r' BLEU: nothing can be compared"):
+        compare_with_published(published_table("arxiv-5b"), replace(ours, rows=(row(),)))
+
+
 def test_another_network_is_refused_and_another_data_set_remarked():
     with pytest.raises(UserError, match="workshop-3a is of lenet5, run 'r' of resnet32"):
         compare_with_published(published_table("workshop-3a"), report(row(), model="resnet32"))
-    with pytest.raises(UserError, match="accuracies: nothing can be compared"):
+    with pytest.raises(UserError, match=r"arxiv-5a gives BLEU, run 'r' accuracy: nothing can be compared"):
         compare_with_published(published_table("arxiv-5a"), report(row(), model="transformer"))
     assert "not the same task" in compare_with_published(published_table("workshop-3a"), report(row(), data="digits")).remarks[0]
 

@@ -64,7 +64,7 @@ def every_settings() -> Iterator[Settings]:
     ):
         if pack or values not in FORMS:
             with contextlib.suppress(ValueError):
-                yield Settings(values=values, pack=pack, prefer=prefer, int8_range=bits, input="float32")
+                yield Settings(values=values, pack=pack, prefer=prefer, int8_range=bits, input="float32", measures="all")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,10 @@ def test_settings_of_two_keys_make_two_files(files: dict[Settings, bytes]) -> No
     for settings, file in files.items():
         same.setdefault(file, []).append(settings)
     assert [made for made in same.values() if len(made) > 1] == []
-    for name in {field.name for field in fields(Settings)} - {"input"}:  # a new one has to be among what is tried here
+    for name in {field.name for field in fields(Settings)} - {
+        "input",
+        "measures",
+    }:  # a new one has to be among what is tried here
         assert len({getattr(settings, name) for settings in files}) > 1
 
 
@@ -119,7 +122,7 @@ def test_pixels_as_input_are_another_key_and_another_file() -> None:
     ],
 )
 def test_settings_hold_nothing_that_their_format_does_not_use(changes: dict[str, Any], said: str) -> None:
-    usual = {"pack": True, "prefer": "speed", "input": "float32", "values": "float32", "int8_range": None}
+    usual = {"pack": True, "prefer": "speed", "input": "float32", "values": "float32", "int8_range": None, "measures": "all"}
     assert Settings(**usual) == ExportTable().of("float32")
     with pytest.raises(ValueError, match=said):
         Settings(**(usual | changes))

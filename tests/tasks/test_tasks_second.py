@@ -25,7 +25,7 @@ from tdcompress.models.registry import MODELS
 from tdcompress.records import Measure
 from tdcompress.seeds import derived_seed
 from tdcompress.sparsity.units import Targets
-from tdcompress.tasks.base import ExportPart, ExportSet, LearningTask
+from tdcompress.tasks.base import ExportPart, ExportSet, FileMeasure, LearningTask
 from tdcompress.tasks.registry import TASKS
 from tdcompress.train.loop import TrainSettings, train
 from tdcompress.train.optim import OptimizerSettings
@@ -174,12 +174,12 @@ class MeanTask(LearningTask):
             calibration=lambda: (self.data.by_length[1],),
         )
 
-        def measured(files: Any, expected: float | None, said: Callable[[int, int], None]) -> float:
+        def measured(files: Any, expected: float | None, said: Callable[[int, int], None]) -> FileMeasure:
             said(0, 1)
             found = self.score(files["model.onnx"])
             if expected is not None and abs(found - expected) > 1e-4:
                 raise VerificationError("model.onnx: another R2")
-            return found
+            return FileMeasure(accuracy=found)
 
         return ExportSet(parts=(part,), facts={"digits": 10}, measured=measured, extras={"vocabulary.txt": b"0123456789"})
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdcompress.text.search import beam_search, greedy, largest, length_penalty
+from tdcompress.text.search import beam_search, count_right, greedy, largest, length_penalty
 from tdcompress.text.vocabulary import BEGIN, END
 
 WORDS = (4, 5, 6)
@@ -74,6 +74,17 @@ def test_a_beam_of_one_is_greedy(seed, limits, alpha):
     limits = np.array(limits)
     state = decoder.start(len(limits))
     assert beam_search(decoder, state, limits, size=1, alpha=alpha) == greedy(decoder, state, limits)
+
+
+@given(st.integers(0, 10**6), st.lists(st.lists(st.sampled_from(WORDS), max_size=4), max_size=4))
+def test_right_are_the_tokens_that_are_likeliest_after_those_before_them(seed, references):
+    decoder = Random(seed)
+    expected = sum(
+        int(decoder.row(sentence, (BEGIN, *reference[:place])).argmax()) == token
+        for sentence, reference in enumerate(references)
+        for place, token in enumerate([*reference, END])
+    )
+    assert count_right(decoder, decoder.start(len(references)), references) == expected
 
 
 @given(st.integers(0, 10**6))
