@@ -1,4 +1,4 @@
-"""Parallel text in files <part>.<language>, WMT-style, and the vocabulary that is made of its training part."""
+"""Parallel text in files <part>.<language>, WMT-style and perhaps .gz, and the vocabulary that is made of its training part."""
 
 import hashlib
 from collections.abc import Iterator
@@ -40,6 +40,8 @@ class ParallelText:
 @dataclass(frozen=True, kw_only=True)
 class ParallelTextSettings(DataSettings):
     """Keys of parallel text: files ``<part>.<language>`` of UTF-8 text, whose lines with the same number say the same.
+
+    Where there is no such file, ``<part>.<language>.gz`` is read. Text is read as a stream; only word pieces stay in memory.
 
     The vocabulary is made anew of the training part whenever the data is loaded: the same text and keys give the same one, so it
     needs no key of its own. An export ships the very bytes.
@@ -85,9 +87,13 @@ class ParallelTextSettings(DataSettings):
             raise ValueError(f"unusable: {self.unusable!r} is neither of {', '.join(get_args(Unusable))}")
 
     def files(self, part: str) -> tuple[Path, Path]:
-        """Source and target file of a part."""
-        folder = Path(self.root).expanduser()
-        return folder / f"{part}.{self.source}", folder / f"{part}.{self.target}"
+        """Source and target file of a part, packed where only that is there."""
+        return self._file(part, self.source), self._file(part, self.target)
+
+    def _file(self, part: str, ending: str) -> Path:
+        plain = Path(self.root).expanduser() / f"{part}.{ending}"
+        packed = plain.with_name(f"{plain.name}.gz")
+        return packed if packed.is_file() and not plain.is_file() else plain
 
     def content_hash(self, hash_file: HashFile | None = None) -> str:  # noqa: D102
         digest = hashlib.sha256()

@@ -1,5 +1,6 @@
 """Many sentences as piece numbers in one array, and the batches that a translator trains on."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +30,10 @@ class Sentences:
     @staticmethod
     def of(sentences: Iterable[Sequence[int] | NDArray[np.integer]]) -> "Sentences":
         """From piece numbers below 65536, which may come as a stream."""
-        parts = [np.asarray(sentence, np.uint16) for sentence in sentences]
-        starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-        return Sentences(pieces=np.concatenate([np.empty(0, np.uint16), *parts]), starts=starts)
+        growing = GrowingSentences()
+        for sentence in sentences:
+            growing.append(sentence)
+        return growing.finished()
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -45,6 +47,22 @@ class Sentences:
     def lengths(self) -> SentenceLengths:
         """Pieces of each sentence, without begin and end."""
         return np.diff(self.starts)
+
+
+class GrowingSentences:
+    """Sentences that come one by one, of which no object stays: a corpus of millions takes what `Sentences` takes."""
+
+    def __init__(self) -> None:
+        self._pieces, self._starts = array("H"), array("q", [0])
+
+    def append(self, sentence: Sequence[int] | NDArray[np.integer]) -> None:
+        """Piece numbers below 65536."""
+        self._pieces.extend(map(int, sentence))
+        self._starts.append(len(self._pieces))
+
+    def finished(self) -> Sentences:
+        """All of them; nothing is appended after this."""
+        return Sentences(pieces=np.frombuffer(self._pieces, np.uint16), starts=np.frombuffer(self._starts, np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)

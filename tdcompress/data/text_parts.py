@@ -1,5 +1,6 @@
 """The parts of a parallel corpus as pieces: which pairs are taken, and what is said of the others."""
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tdcompress.data.sentences import SentencePairs, Sentences
+from tdcompress.data.sentences import GrowingSentences, SentencePairs
 from tdcompress.errors import DataError
 from tdcompress.text.parallel import Pair, read_pairs
 from tdcompress.text.vocabulary import Vocabulary
@@ -46,26 +47,22 @@ def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: in
     Raises:
         DataError: what `read_pairs` refuses, an unusable pair, or no pair at all; with the file and line.
     """
-    skipped = 0
-    lines: list[int] = []
-
-    def usable() -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-        nonlocal skipped
-        for pair, sides in _encoded(read_pairs(source, target), vocabulary):
-            reason = _unusable(pair, sides, (source, target), longest)
-            if not reason:
-                lines.append(pair.line)
-                yield sides
-            elif unusable == "error":
-                raise DataError(reason)
-            else:
-                skipped += 1
-
-    sides = [(np.asarray(first, np.uint16), np.asarray(second, np.uint16)) for first, second in usable()]
-    if not sides:
+    skipped, lines = 0, array("q")
+    sources, targets = GrowingSentences(), GrowingSentences()
+    for pair, sides in _encoded(read_pairs(source, target), vocabulary):
+        reason = _unusable(pair, sides, (source, target), longest)
+        if not reason:
+            lines.append(pair.line)
+            sources.append(sides[0])
+            targets.append(sides[1])
+        elif unusable == "error":
+            raise DataError(reason)
+        else:
+            skipped += 1
+    if not lines:
         raise DataError(f"{source} and {target} hold no sentence pair" + (f" ({skipped} left out)" if skipped else ""))
-    pairs = SentencePairs(source=Sentences.of(first for first, _ in sides), target=Sentences.of(second for _, second in sides))
-    return TextPart(pairs=pairs, lines=np.array(lines, np.int64), skipped=skipped)
+    pairs = SentencePairs(source=sources.finished(), target=targets.finished())
+    return TextPart(pairs=pairs, lines=np.frombuffer(lines, np.int64), skipped=skipped)
 
 
 def _encoded(pairs: Iterable[Pair], vocabulary: Vocabulary) -> Iterator[tuple[Pair, tuple[list[int], list[int]]]]:

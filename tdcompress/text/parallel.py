@@ -1,11 +1,16 @@
-"""Parallel text files, WMT-style: two files of UTF-8 text, whose lines with the same number say the same. Read as streams."""
+"""Parallel text files, WMT-style: two files of UTF-8 text, whose lines with the same number say the same. Read as streams.
 
+A file whose name ends in .gz is read as gzip.
+"""
+
+import gzip
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from tdcompress.errors import DataError
+from tdcompress.errors import DataError, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +39,8 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
         target: the file of their translations.
 
     Raises:
-        DataError: a missing file, bytes that are no UTF-8, or files of different length; with the file and line.
+        DataError: a missing file, one called .gz that is damaged, bytes that are no UTF-8, or files of different length; with the
+            file and line.
     """
     pairs = zip_longest(_lines(source), _lines(target))
     for number, (first, second) in enumerate(pairs, start=1):
@@ -45,8 +51,9 @@ def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
 
 
 def _lines(path: Path) -> Iterator[str]:
+    number = 0
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     text = line.decode()
@@ -58,10 +65,15 @@ def _lines(path: Path) -> Iterator[str]:
                 yield text.removeprefix("\ufeff" if number == 1 else "").strip()
     except FileNotFoundError as error:
         raise missing_text(path) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}, after line {number}: damaged, cut off, or no gzip ({one_line(error)})") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def missing_text(path: Path) -> DataError:
     """What is said of a file that is not there."""
-    return DataError(f"{path} is missing: parallel text is two files, such as train.en and train.de")
+    return DataError(
+        f"{path} is missing: parallel text is two files, such as train.en and train.de, or train.en.gz and so on; "
+        "set data.root to the folder that holds them"
+    )

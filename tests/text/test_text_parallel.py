@@ -1,3 +1,5 @@
+import gzip
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +48,28 @@ def test_files_of_different_length_name_the_first_line_without_partner(tmp_path,
 def test_bytes_that_are_no_text_name_file_line_and_byte(tmp_path):
     with pytest.raises(DataError, match=r"train\.de, line 2: byte 3 is no UTF-8 \(0xff\)"):
         list(read_pairs(*files(tmp_path, "a\nb\n", b"a\nb \xff\n")))
+
+
+def test_packed_files_are_read_as_they_are(tmp_path):
+    source, target = files(tmp_path, gzip.compress(b"A dog.\n" * 50_000), "Ein Hund.\n" * 50_000)
+    packed = source.rename(tmp_path / "train.en.gz")
+    pairs = read_pairs(packed, target)
+    assert next(pairs) == Pair(line=1, source="A dog.", target="Ein Hund.")
+    assert sum(1 for _ in pairs) == 49_999
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [(b"A dog.\n", 0), (b"", None), (gzip.compress(b"\n".join(b"%d" % n for n in range(100_000)))[:-40_000], r"[1-9]\d+")],
+)
+def test_a_damaged_packed_file_is_named_with_its_line(tmp_path, content, line):
+    packed = tmp_path / "train.en.gz"
+    packed.write_bytes(content)
+    if line is None:  # nothing at all is an empty file
+        assert list(read_pairs(packed, packed)) == []
+        return
+    with pytest.raises(DataError, match=rf"train\.en\.gz, after line {line}: damaged, cut off, or no gzip \("):
+        list(read_pairs(packed, packed))
 
 
 def test_a_missing_file_is_named(tmp_path):
