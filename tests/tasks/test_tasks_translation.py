@@ -1,6 +1,14 @@
-"""Translation through the stages of a recipe, on a generated language: number words, said in another language and backwards."""
+"""MachineTranslation through the stages of a recipe, on a generated language: number words, said in another language and backwards."""
 
+import copy
+import dataclasses
+import gzip
 import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +19,30 @@ import torch
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
+from number_words import write_corpus
+
 from tdcompress.data.digits import DigitsSettings
 from tdcompress.data.parallel_text import ParallelTextSettings
 from tdcompress.data.sentences import IGNORED
 from tdcompress.errors import DataError, ModelError, RecipeError, UserError, VerificationError
+from tdcompress.export.check import OnnxNetwork
+from tdcompress.export.to_onnx import to_model_proto
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.digits_cnn import DigitsCnnSettings
 from tdcompress.models.registry import instantiate
+from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer_settings import TransformerSettings
+from tdcompress.recipes.shipped import find_recipe
 from tdcompress.runs.verification import verify_path
 from tdcompress.sparsity.units import Targets
+from tdcompress.stages.export import told
+from tdcompress.tasks.base import ExportPart
 from tdcompress.tasks.classification import Classification
+from tdcompress.tasks.pairs import PairSet
 from tdcompress.tasks.translation import MachineTranslation
 from tdcompress.text.bleu import bleu
+from tdcompress.text.search import greedy
 from tdcompress.text.translator import OnnxDecoder, TextTranslator
 from tdcompress.text.vocabulary import Vocabulary, VocabularySettings
 from tdcompress.train.distributed import World
@@ -33,8 +51,6 @@ from tdcompress.train.optim import OptimizerSettings
 from tdcompress.train.settings import TrainSettings
 
 CPU = torch.device("cpu")
-ENGLISH = ("one", "two", "three", "four", "five", "six")
-GERMAN = ("eins", "zwei", "drei", "vier", "fuenf", "sechs")
 SMALL = TransformerSettings(width=32, hidden=64, heads=2, encoder_layers=1, decoder_layers=1, dropout=0.0, pre_norm=True)
 RECIPE = """
 name = "words"
@@ -79,13 +95,7 @@ budget = "none"
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 400), ("val", 40), ("test", 40)):
-        rows = [draw.integers(0, 6, draw.integers(4, 7)) for _ in range(count)]
-        for name, words, step in (("en", ENGLISH, 1), ("de", GERMAN, -1)):
-            (folder / f"{part}.{name}").write_text("".join(" ".join(words[i] for i in row[::step]) + "\n" for row in rows))
-    return folder
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +130,42 @@ def test_a_recipe_of_translation_runs_to_what_is_shipped(corpus: Path, run_text:
     vocabulary = Vocabulary((folder / files[2]).read_bytes())
     translator = TextTranslator(decoder=OnnxDecoder(folder / files[0], folder / files[1]), vocabulary=vocabulary)
     sentences, references = ((corpus / f"test.{end}").read_text().splitlines() for end in ("en", "de"))
-    assert bleu(translator(sentences, beam=1), references).score / 100 == pytest.approx(targeted.accuracy_onnx, abs=0.02)
+    greedily = bleu(translator(sentences, beam=1), references)
+    assert greedily.score / 100 == pytest.approx(targeted.accuracy_onnx, abs=0.02)
+    assert targeted.how == greedily.signature
+    beam, pieces = targeted.figures
+    with_beam = bleu(translator(sentences, beam=4, alpha=0.6), references)
+    assert (beam.measure.name, beam.how) == ("BLEU, beam 4", f"{with_beam.signature}, alpha 0.6")
+    assert beam.value == pytest.approx(with_beam.score / 100, abs=0.02)
+    assert (pieces.measure.name, pieces.measure.unit) == ("per-token accuracy", "%")
+    assert 0.3 < pieces.value <= 1
+    assert targeted.unlike_torch is not None
+    page = (folder / "report.md").read_text()
+    assert "| row | pruned | BLEU | BLEU, beam 4 | per-token accuracy, % | answers unlike torch's | how |" in page
+    assert greedily.signature in page.replace("\\", "")
+    assert [figure["measure"]["name"] for figure in json.loads((folder / "report.json").read_text())["rows"][1]["figures"]] == [
+        "BLEU, beam 4",
+        "per-token accuracy",
+    ]
 
 
 def test_a_benchmark_of_a_translator_is_refused_before_any_stage(corpus: Path, run_text: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r'bench\.budget: the files of translation are not timed yet; set budget = "none"'):
         run_text(RECIPE.format(root=corpus).replace('budget = "none"', 'budget = "quick"'), tmp_path)
     assert not list(tmp_path.glob("**/train/*"))
+
+
+def test_the_papers_recipe_is_passed_over_where_its_text_is_missing(command: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for name in ("arxiv3_resnet101", "transformer_wmt"):
+        shutil.copy(find_recipe(Path("paper") / name), folder)
+    done = command("run", folder, cwd=tmp_path)
+    assert done.returncode == 2
+    told = " ".join(done.stderr.split())
+    for name, missing in (("arxiv3_resnet101", "data/imagenet/train"), ("transformer_wmt", "data/wmt14/train.en")):
+        assert re.search(rf"{name}: {missing} is missing.* set data\.root to the folder that holds", told)
+    assert "2 of 2 recipes failed: arxiv3_resnet101, transformer_wmt" in told
 
 
 def test_the_same_text_has_the_same_hash_and_vocabulary(settings: ParallelTextSettings, corpus: Path, tmp_path: Path) -> None:
@@ -140,6 +179,19 @@ def test_the_same_text_has_the_same_hash_and_vocabulary(settings: ParallelTextSe
     (tmp_path / "val.de").unlink()
     with pytest.raises(DataError, match=r"val\.de is missing: parallel text is two files"):
         moved.content_hash()
+
+
+def test_packed_files_hold_the_same_text(corpus: Path, settings: ParallelTextSettings, tmp_path: Path) -> None:
+    for path in corpus.iterdir():
+        (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    packed = ParallelTextSettings(root=str(tmp_path), vocabulary=settings.vocabulary)
+    loaded, plain = packed.load(), settings.load()
+    assert loaded.vocabulary.model == plain.vocabulary.model
+    assert loaded.references == plain.references
+    assert np.array_equal(loaded.train.target.pieces, plain.train.target.pieces)
+    assert packed.content_hash() != settings.content_hash()  # the files are what is hashed
+    (tmp_path / "val.de").write_text("eins\n")  # one that is not packed comes first
+    assert packed.files("val") == (tmp_path / "val.en.gz", tmp_path / "val.de")
 
 
 def test_references_are_those_of_the_pairs_that_are_taken(corpus: Path, settings: ParallelTextSettings, tmp_path: Path) -> None:
@@ -218,21 +270,55 @@ def test_units_and_right_answers_are_target_pieces(task: MachineTranslation, net
         data.count_right(lambda source, target: torch.full((*target.shape, 60), float("nan")), CPU)
 
 
-def test_other_files_than_the_network_are_refused(task: MachineTranslation, net: Any) -> None:
-    from tdcompress.export.check import OnnxNetwork
-    from tdcompress.export.to_onnx import to_model_proto
-
-    trained = train_a_little(task, net)
-    parts = task.exports(instantiate(SMALL, interface=task.interface, seed=7).eval(), pixels=False).parts
+def opened(parts: Sequence[ExportPart]) -> dict[str, OnnxNetwork]:
     protos = {part.file: to_model_proto(part.module, part.samples, names=part.names, axes=part.axes) for part in parts}
-    files = {name: OnnxNetwork(proto, name) for name, proto in protos.items()}
+    return {name: OnnxNetwork(proto, name) for name, proto in protos.items()}
+
+
+def test_sentences_that_differ_from_a_tie_on_are_counted(task: MachineTranslation, net: Any) -> None:
+    """Two pieces have the same logits in torch; under onnxruntime the other one leads, by less than a tie allows."""
+    trained = train_a_little(task, copy.deepcopy(net))
+    said = Counter(piece for sentence in task._search(TorchDecoder(trained), greedy, unsaid) for piece in sentence)
+    piece, twin = sorted((said.most_common(1)[0][0], len(task.data.vocabulary) - 1))
+    assert piece != twin
+    tied = instantiate(dataclasses.replace(SMALL, tied=False), interface=task.interface, seed=0).eval()
+    tied.load_state_dict(trained.state_dict(), strict=False)
+    with torch.no_grad():
+        tied.target_embedding.weight.copy_(trained.source_embedding.weight)
+        tied.logits.weight.copy_(trained.source_embedding.weight)
+        tied.logits.weight[[piece, twin]] = trained.source_embedding.weight[said.most_common(1)[0][0]]
+    expected = task._search(TorchDecoder(tied), greedy, unsaid)
+    with_it = sum(piece in sentence for sentence in expected)
+    assert with_it > 0
+    near = copy.deepcopy(tied)
+    with torch.no_grad():
+        near.logits.weight[twin] *= 1 + 2e-6
+    files = opened(task.exports(near, pixels=False).parts)
+    measured = task.exports(tied, pixels=False).measured(files, 0.0, unsaid)
+    assert measured.unlike_torch == with_it
+    assert told(measured, 40) == (f"{with_it} of 40 test samples are answered otherwise than in torch, each from a tie on",)
+    same = task.exports(near, pixels=False).measured(files, 0.0, unsaid)
+    assert (same.unlike_torch, told(same, 40)) == (0, ())
+    assert task.exports(near, pixels=False).measured(files, None, unsaid).unlike_torch is None  # rounded: not compared
+
+
+def test_pieces_right_are_those_of_the_whole_target_at_once(task: MachineTranslation, net: Any) -> None:
+    pairs = PairSet.of(task.data.test)
+    assert task._share_right(TorchDecoder(net), unsaid) == pairs.count_right(net, CPU) / pairs.units
+
+
+def test_other_files_than_the_network_are_refused(task: MachineTranslation, net: Any) -> None:
+    trained = train_a_little(task, net)
+    files = opened(task.exports(instantiate(SMALL, interface=task.interface, seed=7).eval(), pixels=False).parts)
     with pytest.raises(VerificationError, match=r"test sentence \d+ is translated differently under onnxruntime from piece 1 on"):
-        task.exports(trained, pixels=False).measured(files, 0.0, lambda done, of: None)
+        task.exports(trained, pixels=False).measured(files, 0.0, unsaid)
+
+
+def unsaid(done: int, of: int) -> None:
+    assert 0 <= done <= of
 
 
 def train_a_little(task: MachineTranslation, net: Any) -> Any:
-    import tempfile
-
     wrapped = SparseNet(net, Method(Targets(weights=())))
     asked = TrainSettings(epochs=1, batch_tokens=400, optimizer=OptimizerSettings(name="adam", lr=0.01))
     with tempfile.TemporaryDirectory() as folder:
