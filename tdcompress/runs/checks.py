@@ -31,11 +31,12 @@ def check_plan(plan: RunPlan, store: Store) -> None:
         store: where its artefacts go.
 
     Raises:
-        RecipeError: a backend, provider or number of threads that this machine does not have; names too long for files; or a
-            network whose units cannot be pruned as asked.
+        RecipeError: files that the data's task does not have; a backend, provider or number of threads that this machine does not
+            have; names too long for files; or a network whose units cannot be pruned as asked.
         TdcompressError: a folder that cannot be written.
     """
     _check_names(plan.recipe, plan.rows)
+    _check_files(plan.recipe, plan.rows)
     check_writable(store.root)
     if plan.bench is not None and not _there(store, plan.bench):
         _check_timed(plan.recipe, plan.dense_train.settings)
@@ -68,6 +69,14 @@ def _check_names(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
     if len(longest.encode()) + TEMPORARY_BYTES > NAME_BYTES:
         said = f"{longest[:60]}... would be a file name of {len(longest.encode())} bytes, too long; sweep over fewer keys at once"
         raise recipe.source.error("sweep", f"sweep: {said}")
+
+
+def _check_files(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
+    for row in rows:
+        refused = TASKS[row.train.settings.data.settings.task].refused
+        for key in ("values", "input"):
+            if reason := refused.get((key, getattr(row.export.settings, key))):
+                raise recipe.source.error(f"export.{key}", f"export.{key}: {reason}")
 
 
 def _check_timed(recipe: Recipe, training: train.Settings) -> None:

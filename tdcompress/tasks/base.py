@@ -114,11 +114,13 @@ class LearningTask(ABC):
         name: as settings of data name it.
         measure: what every ``accuracy`` in a record is (0..1), and how people read it.
         timed: whether stage bench can time its files: one file a network, with one input.
+        refused: values of [export] keys that its files cannot have, by (key, value): why, and what to take.
     """
 
     name: ClassVar[str]
     measure: ClassVar[Measure]
     timed: ClassVar[bool] = True
+    refused: ClassVar[Mapping[tuple[str, str], str]] = {}
 
     @abstractmethod
     def __init__(self, data: Any) -> None: ...

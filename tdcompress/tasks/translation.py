@@ -1,6 +1,6 @@
 """Sentences into another language: cross-entropy of each next piece, BLEU, an encoder, a decoder step and a vocabulary."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NoReturn
 
@@ -54,6 +54,10 @@ class MachineTranslation(LearningTask):
     name: ClassVar[str] = "translation"
     measure: ClassVar[Measure] = BLEU
     timed: ClassVar[bool] = False  # a translation calls two files, one of them many times
+    refused: ClassVar[Mapping[tuple[str, str], str]] = {
+        ("values", "int8"): 'a translator has no "int8" files; take "int8-kept", "codebook16" or "float16"',
+        ("input", "uint8"): '"uint8" is of images; sentences have no pixels',
+    }
 
     def __init__(self, data: ParallelText) -> None:
         self.data = data
@@ -109,7 +113,7 @@ class MachineTranslation(LearningTask):
             UserError: ``pixels``: sentences have none.
         """
         if pixels:
-            raise UserError('export.input: "uint8" is of images; sentences have no pixels')
+            raise UserError(f"export.input: {self.refused['input', 'uint8']}")
         whole = _transformer(network)
         parts = self._encoder(whole), self._step(whole)
 
@@ -247,7 +251,7 @@ def _unsaid(done: int, of: int) -> None:
 
 
 def _no_int8() -> NoReturn:
-    raise UnsupportedError('export.values: a translator has no "int8" files; take "int8-kept", "codebook16" or "float16"')
+    raise UnsupportedError(f"export.values: {MachineTranslation.refused['values', 'int8']}")
 
 
 def _plain(inputs: Sequence[Tensor]) -> NetworkInputs:

@@ -24,7 +24,7 @@ from number_words import write_corpus
 from tdcompress.data.digits import DigitsSettings
 from tdcompress.data.parallel_text import ParallelTextSettings
 from tdcompress.data.sentences import IGNORED
-from tdcompress.errors import DataError, ModelError, RecipeError, UserError, VerificationError
+from tdcompress.errors import DataError, ModelError, RecipeError, UnsupportedError, UserError, VerificationError
 from tdcompress.export.check import OnnxNetwork
 from tdcompress.export.to_onnx import to_model_proto
 from tdcompress.methods.base import Method
@@ -254,6 +254,14 @@ def test_micro_batches_and_processes_make_the_gradient_of_the_step(task: Machine
     for right, gradient in gradients[1:]:
         assert right == gradients[0][0]
         torch.testing.assert_close(gradient, gradients[0][1], rtol=1e-4, atol=1e-6)
+
+
+def test_files_that_no_translator_has_are_refused(task: MachineTranslation, net: Any) -> None:
+    with pytest.raises(UserError, match=r'export\.input: "uint8" is of images; sentences have no pixels'):
+        task.exports(net, pixels=True)
+    for part in task.exports(net, pixels=False).parts:
+        with pytest.raises(UnsupportedError, match=r'export\.values: a translator has no "int8" files; take "int8-kept"'):
+            part.calibration()
 
 
 def test_units_and_right_answers_are_target_pieces(task: MachineTranslation, net: Any) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
 from tdcompress.data.parallel_text import ParallelTextSettings
-from tdcompress.errors import InterruptedRun, RecipeError, UnsupportedError
+from tdcompress.errors import InterruptedRun, RecipeError
 from tdcompress.methods.registry import METHODS
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -24,6 +24,7 @@ from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner
 from tdcompress.recipes.source import parse_recipe
+from tdcompress.runs.checks import check_plan
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stores.folder import FolderStore
@@ -216,13 +217,12 @@ def test_the_loss_is_derived_twice(runner: Runner, plan: Any) -> None:
     assert record["curvature_term"] != 0.0
 
 
-def test_what_no_translator_has_is_refused_in_one_line(runner: Runner, plan: Any) -> None:
-    (row,) = plan(**{"export.values": ["int8"]}).rows
-    with pytest.raises(UnsupportedError, match=r'export\.values: a translator has no "int8" files; take'):
-        runner.ensure(row.export)
-    (row,) = plan(**{"export.input": "uint8"}).rows
-    with pytest.raises(Exception, match=r'export\.input: "uint8" is of images; sentences have no pixels'):
-        runner.ensure(row.export)
+def test_what_no_translator_has_is_refused_before_any_stage(runner: Runner, plan: Any) -> None:
+    with pytest.raises(RecipeError, match=r'export\.values: a translator has no "int8"'):
+        check_plan(plan(**{"export.values": ["float32", "int8"]}), runner.store)
+    with pytest.raises(RecipeError, match=r'export\.input: "uint8" is of images'):
+        check_plan(plan(**{"export.input": "uint8"}), runner.store)
+    check_plan(plan(**{"export.values": ["float16", "int8-kept"]}), runner.store)
     with pytest.raises(RecipeError, match=r"train\.batch_tokens: it is instead of batch_size"):
         plan(**{"train.batch_size": 4})
 
