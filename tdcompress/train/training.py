@@ -220,7 +220,7 @@ class Training:
         evaluated: Callable[..., Tensor] = self.net
         if self.average.begun(self.now.step):
             averaged = self.average.tensors()
-            evaluated = partial(functional_call, self.net, averaged)
+            evaluated = partial(_with_tensors, self.net, averaged)
             self.world.share(averaged.values())
         else:
             self.world.share(self.net.buffers())
@@ -272,3 +272,9 @@ class Training:
             path_reason=self.choice.reason,
             history=tuple(now.history),
         )
+
+
+def _with_tensors(net: SparseNet, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
+    """What a network gives with these in place of its parameters and buffers."""
+    outputs: Tensor = functional_call(net, dict(tensors), inputs)
+    return outputs
