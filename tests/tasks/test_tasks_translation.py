@@ -1,4 +1,4 @@
-"""MachineTranslation through the stages of a recipe, on a generated language: number words, said in another language and backwards."""
+"""Translation through the stages of a recipe, on a generated language: number words, said in another language and backwards."""
 
 import copy
 import dataclasses
