@@ -34,7 +34,7 @@ ACCURACY = Measure(name="accuracy", unit="%", counts_samples=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class FileFigure:
     """One more thing that was measured of a file on the test set, besides its ``accuracy``.
 
     Attributes:
@@ -245,7 +245,7 @@ class ExportRecord(Measured):
     samples: int
     accuracy: float
     how: str = ""
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[FileFigure, ...] = ()
     unlike_torch: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -367,7 +367,7 @@ class Row(RowConfig):
     accuracy_finetuned: float | None = None
     accuracy_before: float | None = None
     how: str = ""
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[FileFigure, ...] = ()
     unlike_torch: int | None = None
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ select = { max_accuracy_drop = 0.1 }
 # Few tests that take long. Files go to workers whole: these first, so that none of them runs on when the others are done.
 LONG_FILES = (
     "test_methods_pipeline.py",
+    "test_tasks_translation_stages.py",
     "test_end_to_end.py",
     "test_engine_build.py",
     "test_train_kill.py",

@@ -14,7 +14,7 @@ from tdcompress.report.papers import Heading, PublishedTable, matches, percentag
 from tdcompress.report.series import told
 from tdcompress.report.tables import Table, number_columns, text_columns
 
-Value = Callable[[Row], float | None]
+RowValue = Callable[[Row], float | None]
 _OF_A_CELL = ("method", "options", "granularity", "fraction", "keep_per_filter", "seed", "values", "differs")
 
 
@@ -153,7 +153,7 @@ def variants(groups: Sequence[Sequence[Row]], heading: Heading) -> list[str]:
 
 
 def _column(
-    table: PublishedTable, heading: str, rows: Sequence[Row], unusual: str, places: Mapping[str, str], value: Value
+    table: PublishedTable, heading: str, rows: Sequence[Row], unusual: str, places: Mapping[str, str], value: RowValue
 ) -> ComparedColumn:
     sd = table.sd.get(heading, {})
     seconds = {row.seed: row.train_seconds for row in rows}
@@ -175,7 +175,7 @@ def _column(
     )
 
 
-def _published_measure(table: PublishedTable, report: Report) -> Value:
+def _published_measure(table: PublishedTable, report: Report) -> RowValue:
     """What of a row (0..1) is to stand beside a table.
 
     Raises:

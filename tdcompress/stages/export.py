@@ -193,11 +193,11 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
         how=measured.how,
         figures=figures,
         unlike_torch=measured.unlike_torch,
-        notes=told(measured, task.test_samples),
+        notes=unlike_notes(measured, task.test_samples),
     )
 
 
-def told(measured: FileMeasure, samples: int) -> tuple[str, ...]:
+def unlike_notes(measured: FileMeasure, samples: int) -> tuple[str, ...]:
     """What a person should know of a file that does not answer all test samples as torch does.
 
     Args:

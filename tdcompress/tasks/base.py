@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tdcompress.export.check import OnnxNetwork
 from tdcompress.models.base import NetworkInterface
-from tdcompress.records import Figure, Measure
+from tdcompress.records import FileFigure, Measure
 from tdcompress.train.data import TestSet, TrainSet
 
 CHECKED_SAMPLES = 64
@@ -83,7 +83,7 @@ Files = Mapping[str, OnnxNetwork]
 """A network's files by name, under onnxruntime."""
 
 
-def _no_figures(files: Files, said: Said) -> tuple[Figure, ...]:
+def _no_figures(files: Files, said: Said) -> tuple[FileFigure, ...]:
     return ()
 
 
@@ -103,7 +103,7 @@ class ExportSet:
     parts: tuple[ExportPart, ...]
     facts: Mapping[str, Any]
     measured: Callable[[Files, float | None, Said], FileMeasure]
-    figures: Callable[[Files, Said], tuple[Figure, ...]] = _no_figures
+    figures: Callable[[Files, Said], tuple[FileFigure, ...]] = _no_figures
     extras: Mapping[str, bytes] = field(default_factory=dict)
 
 

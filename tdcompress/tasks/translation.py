@@ -14,7 +14,7 @@ from tdcompress.models.base import Translations
 from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer import Transformer
 from tdcompress.models.translator_parts import DecoderStep, Encoder
-from tdcompress.records import Figure, Measure
+from tdcompress.records import FileFigure, Measure
 from tdcompress.seeds import derived_seed
 from tdcompress.tasks.base import (
     CHECKED_SAMPLES,
@@ -123,14 +123,14 @@ class MachineTranslation(LearningTask):
             score = self._score(found)
             return FileMeasure(accuracy=score.score / 100, how=score.signature, unlike_torch=unlike)
 
-        def figures(files: Files, said: Said) -> tuple[Figure, ...]:
+        def figures(files: Files, said: Said) -> tuple[FileFigure, ...]:
             decoder, samples = _decoder(files), self.test_samples
             search = partial(beam_search, size=BEAM, alpha=ALPHA)
             beam = self._score(self._search(decoder, search, lambda done, of: said(done, of + samples)))
             right = self._share_right(decoder, lambda done, of: said(samples + done, of + samples))
             return (
-                Figure(measure=BLEU_BEAM, value=beam.score / 100, how=f"{beam.signature}, alpha {ALPHA}"),
-                Figure(measure=PER_TOKEN, value=right, how="of the references' pieces and ends, each after the right ones"),
+                FileFigure(measure=BLEU_BEAM, value=beam.score / 100, how=f"{beam.signature}, alpha {ALPHA}"),
+                FileFigure(measure=PER_TOKEN, value=right, how="of the references' pieces and ends, each after the right ones"),
             )
 
         return ExportSet(

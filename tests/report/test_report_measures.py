@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from tdcompress.codec import decode, encode
-from tdcompress.records import Figure, Measure, Report
+from tdcompress.records import FileFigure, Measure, Report
 from tdcompress.report.document import compose
 from tdcompress.report.markdown import render_document
 from tdcompress.report.measures import tables
@@ -14,7 +14,7 @@ PER_TOKEN = Measure(name="per-token accuracy", unit="%")
 
 
 def translated(report, make_row):
-    figures = (Figure(measure=BEAM, value=0.3456, how="case:mixed, alpha 0.6"), Figure(measure=PER_TOKEN, value=0.7))
+    figures = (FileFigure(measure=BEAM, value=0.3456, how="case:mixed, alpha 0.6"), FileFigure(measure=PER_TOKEN, value=0.7))
     whole = make_row("none", 0.0, 0.3412, how="case:mixed", figures=figures, unlike_torch=2)
     rounded = make_row("none", 0.9, 0.3300, id="float16", how="case:mixed", figures=figures[:1])
     return replace(report, measure=Measure(name="BLEU"), rows=(whole, rounded), selected="float16")

@@ -6,7 +6,7 @@ from importlib import resources
 import pytest
 
 from tdcompress.errors import UserError
-from tdcompress.records import Figure, Measure, Report, Row
+from tdcompress.records import FileFigure, Measure, Report, Row
 from tdcompress.report.comparison import cell_text, compare_with_published, comparison_blocks, large_differences, nearest_variants
 from tdcompress.report.document import Document
 from tdcompress.report.markdown import render_document
@@ -292,7 +292,7 @@ def test_of_several_ways_to_run_a_column_the_nearest_is_told():
 
 
 def test_each_table_has_the_measure_beside_it_that_it_is_of():
-    figures = (Figure(measure=Measure(name="per-token accuracy", unit="%"), value=0.61),)
+    figures = (FileFigure(measure=Measure(name="per-token accuracy", unit="%"), value=0.61),)
     rows = [
         row(accuracy=0.25, accuracy_onnx=0.24, figures=figures),
         row("none", 0.1, 0.2),

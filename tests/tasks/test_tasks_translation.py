@@ -36,7 +36,7 @@ from tdcompress.models.transformer_settings import TransformerSettings
 from tdcompress.recipes.shipped import find_recipe
 from tdcompress.runs.verification import verify_path
 from tdcompress.sparsity.units import Targets
-from tdcompress.stages.export import told
+from tdcompress.stages.export import unlike_notes
 from tdcompress.tasks.base import ExportPart
 from tdcompress.tasks.classification import Classification
 from tdcompress.tasks.pairs import PairSet
@@ -304,9 +304,11 @@ def test_sentences_that_differ_from_a_tie_on_are_counted(task: MachineTranslatio
     files = opened(task.exports(near, pixels=False).parts)
     measured = task.exports(tied, pixels=False).measured(files, 0.0, unsaid)
     assert measured.unlike_torch == with_it
-    assert told(measured, 40) == (f"{with_it} of 40 test samples are answered otherwise than in torch, each from a tie on",)
+    assert unlike_notes(measured, 40) == (
+        f"{with_it} of 40 test samples are answered otherwise than in torch, each from a tie on",
+    )
     same = task.exports(near, pixels=False).measured(files, 0.0, unsaid)
-    assert (same.unlike_torch, told(same, 40)) == (0, ())
+    assert (same.unlike_torch, unlike_notes(same, 40)) == (0, ())
     assert task.exports(near, pixels=False).measured(files, None, unsaid).unlike_torch is None  # rounded: not compared
 
 
