@@ -129,6 +129,16 @@ def test_a_key_of_another_method_is_refused(method, key):
         ("[prune]", "[export]\nselect = { max_accuracy_drop = 2.0 }\n[prune]", "export.select.max_accuracy_drop: 2.0"),
         ("[prune]", "[bench]\nthreads = []\n[prune]", "bench.threads: []"),
         ("[prune]", "[bench]\nbatch = [0]\n[prune]", "bench.batch: [0]"),
+        (
+            "[prune]",
+            "[bench]\nbatch = [1, 8, 1]\n[prune]",
+            "bench.batch: [1, 8, 1]: at least one number of 1 or above, none twice",
+        ),
+        (
+            "[prune]",
+            "[bench]\nbackend = ['engine', 'engine']\n[prune]",
+            "bench.backend: ['engine', 'engine']: at least one, none twice",
+        ),
         ('name = "digits_cnn"', 'name = "digits_cnn"\ninit = "none.safetensors"', "model.init: 'none.safetensors' is not a file"),
     ],
 )
