@@ -1,8 +1,9 @@
 """Processor time of ``tdc.prune`` by groups and ``tdc.shrink`` together, which share one trace of the network.
 
-Half of the units, random weights, one image of 224 x 224, one run. Names are torchvision's, or timm's where that is installed:
+Half of the units, random weights, one image of 224 x 224, one run. Names are torchvision's, yolov8n, or timm's where that is
+installed:
 
-    python benchmarks/prune_and_shrink.py resnet50 ghostnet_100 mvitv2_tiny
+    python benchmarks/prune_and_shrink.py resnet50 yolov8n ghostnet_100 mvitv2_tiny
 """
 
 import argparse
@@ -12,12 +13,15 @@ import warnings
 import torch
 import torchvision
 from torch import nn
+from yolov8 import YoloV8
 
 import tdcompress as tdc
 from tdcompress.processor import read_processor
 
 
 def build(name: str) -> nn.Module:
+    if name == "yolov8n":
+        return YoloV8()
     if name in torchvision.models.list_models():
         return torchvision.models.get_model(name, weights=None)
     import timm  # no dependency: only for networks that torchvision lacks

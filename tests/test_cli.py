@@ -14,6 +14,7 @@ from onnx import helper
 
 import tdcompress
 from tdcompress.cli import main
+from tdcompress.commands.bench import find_files
 from tdcompress.files import sha256_file
 from tdcompress.recipes.shipped import shipped_recipes
 from tdcompress.storage.csr import save_arrays
@@ -106,6 +107,8 @@ def test_missing_files_and_runs(refused, tmp_path, tiny_run):
     (tmp_path / "one").mkdir()
     shutil.copy(tiny_run / "dense.onnx", tmp_path / "one")
     assert "holds no ONNX file beside dense.onnx" in refused("bench", "one")
+    (tmp_path / "empty").mkdir()
+    assert "empty: a folder without ONNX files" in refused("bench", "empty")
     assert "none.onnx" in refused("bench", "none.onnx", "--baseline", tiny_run / "dense.onnx")
     assert "no such run" in refused("report", "none")
     assert "no run of this name" in refused("status", "none")
@@ -352,6 +355,32 @@ def test_a_folder_named_like_a_file(refused, tmp_path):
     for verb in ("pack", "unpack"):
         assert "m.onnx: is a folder, not an ONNX file" in refused(verb, tmp_path / "m.onnx", tmp_path / "p.onnx")
     assert "m.onnx a run's folder?" in refused("verify", tmp_path / "m.onnx", code=1)
+
+
+def test_a_plain_folder_is_timed_against_its_largest_file(call, refused, tiny_run, tmp_path, short_benchmarks):
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for name, source in {"a.onnx": "targeted-0.5.onnx", "b.onnx": "dense.onnx", "c.onnx": "none-0.5-int8.onnx"}.items():
+        shutil.copy(tiny_run / source, folder / name)
+    found = {
+        baseline: find_files([folder], baseline and Path(baseline), tmp_path)
+        for baseline in (None, "c.onnx", str(folder / "a.onnx"))
+    }
+    assert {baseline: (sorted(file.name for file in files), against.name) for baseline, (files, against) in found.items()} == {
+        None: (["a.onnx", "c.onnx"], "b.onnx"),
+        "c.onnx": (["a.onnx", "b.onnx"], "c.onnx"),
+        str(folder / "a.onnx"): (["b.onnx", "c.onnx"], "a.onnx"),
+    }
+    with short_benchmarks():
+        code, out, _ = call("bench", folder, "--json", "here.json")
+    assert code == 0
+    assert "compared with b.onnx" in " ".join(out.split())
+    measured = json.loads((tmp_path / "here.json").read_text())["benchmark"]
+    assert [row["file"] for row in measured["rows"]] == ["a.onnx", "c.onnx"]
+    assert measured["control"]["file"] == "b.onnx"
+    assert "none.onnx: no such file; name what the files are compared with" in refused("bench", folder, "--baseline", "none.onnx")
+    shutil.copy(tiny_run / "dense.onnx", folder / "dense.onnx")
+    assert find_files([folder], None, tmp_path)[1].name == "dense.onnx"  # as of a run
 
 
 def test_what_another_machine_measured_joins_the_report_without_torch(deployed, call, copied, tmp_path):

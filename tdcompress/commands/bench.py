@@ -13,7 +13,8 @@ def add_parser(verbs: Verbs) -> None:
     sub = add_verb(verbs, "bench", run, "time ONNX files on this machine against a baseline")
     text = "ONNX files; a folder or a run stands for all that are in it"
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx", help=text)
-    sub.add_argument("--baseline", type=Path, metavar="FILE.onnx", help="default: dense.onnx beside the first file")
+    text = "default: dense.onnx beside the first file, or the largest file of a folder without it"
+    sub.add_argument("--baseline", type=Path, metavar="FILE.onnx", help=text)
     sub.add_argument("--threads", type=int, default=1, help="of a session; 0 = all cores")
     sub.add_argument("--batch", type=int, help="examples of a call; default 1, or what --shape begins with")
     text = "of each random input in turn, where the files leave more than the batch open"
@@ -60,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
         write_text(args.json, found.to_json())
     console = make_console()
     console.print(
-        f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {batch}, {args.budget} budget",
+        f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {batch}, {args.budget} budget; "
+        f"compared with {baseline.name}",
         highlight=False,
     )
     measured = (times_table(found), number_columns(*TIMES[1:])), (costs_table(found), number_columns(*COSTS[1:]))
@@ -74,17 +76,16 @@ def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) ->
 
     Args:
         given: files, folders, and names of runs; a folder stands for its ONNX files but the baseline.
-        baseline: None = dense.onnx beside the first file.
+        baseline: None = dense.onnx beside the first file, or the largest file of a folder without one.
         artifacts: where runs are kept.
 
     Raises:
         UserError: no baseline, or a folder without files to compare with it.
     """
-    from tdcompress.runs.manifest import DENSE_FILE, onnx_files
+    from tdcompress.runs.manifest import onnx_files
 
     places = [path if path.exists() or not (artifacts / path).is_dir() else artifacts / path for path in given]
-    first = places[0]
-    against = baseline or (first if first.is_dir() else first.parent) / DENSE_FILE
+    against = _baseline(places[0], baseline)
     if not against.is_file():
         raise UserError(f"{against}: no such file; name what the files are compared with: --baseline dense.onnx")
     files: list[Path] = []
@@ -97,3 +98,16 @@ def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) ->
             raise UserError(f"{place}: holds no ONNX file beside {against.name}; name what is to be timed")
         files += others
     return files, against
+
+
+def _baseline(first: Path, named: Path | None) -> Path:
+    """What files are compared with, there or not: ``named`` from here or beside the first place, or the usual choice there."""
+    from tdcompress.runs.manifest import DENSE_FILE, onnx_files
+
+    folder = first if first.is_dir() else first.parent
+    if named is not None:
+        return next((path for path in (named, folder / named) if path.is_file()), named)
+    usual = folder / DENSE_FILE
+    if usual.is_file() or folder != first:
+        return usual
+    return max(onnx_files(folder), key=lambda file: file.stat().st_size)

@@ -258,9 +258,10 @@ class Session:
                     f"input {value.name!r} has the shape {list(array.shape)}, and an axis of size 0 leaves nothing to compute"
                 )
             if arrays and array.shape[0] != arrays[0].shape[0]:
+                fixed = "; the model fixes it: if that axis is no batch, use the onnxruntime backend"
                 raise UserError(
                     f"input {value.name!r} has the shape {list(array.shape)}; every input needs the same batch, here "
-                    f"{arrays[0].shape[0]}"
+                    f"{arrays[0].shape[0]}{fixed if isinstance(value.shape[0], int) else ''}"
                 )
             arrays.append(array)
         return arrays

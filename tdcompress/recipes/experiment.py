@@ -1,8 +1,8 @@
 """One resolved combination of a recipe: every section as the settings dataclass that owns its keys."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from tdcompress.data.base import DataSettings
@@ -187,7 +187,8 @@ def _model(recipe: Recipe) -> tuple[str, type[ModelSettings], dict[str, Any], st
     name, init = values.pop("name", None), values.pop("init", None)
     if not isinstance(name, str):
         raise recipe.source.error("model", "model.name is missing: the name of a network")
-    if init is not None and init != DIRAC and (not isinstance(init, str) or not Path(init).is_file()):
+    # not Path.is_file, which raises where a name is too long
+    if init is not None and init != DIRAC and (not isinstance(init, str) or not os.path.isfile(init)):  # noqa: PTH113
         raise recipe.source.error("model.init", f'model.init: {init!r} is not a file, nor "{DIRAC}"')
     try:
         return name, settings_type(name), values, init

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from tdcompress.codec import UnknownKeyError, decode
 from tdcompress.errors import RecipeError, did_you_mean, one_line
+from tdcompress.recipes.numbers import plain_numbers
+from tdcompress.recipes.positions import Source, key_lines
 
 T = TypeVar("T")
 
@@ -54,29 +56,8 @@ SWEPT = (
 )
 OPTIONAL = ("distill", "analyse")  # tables that do nothing where a recipe lacks them
 TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", *OPTIONAL)
-_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
-_KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 RESERVED_NAMES = ("stages", "reference")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where values came from, for messages: a file name and the line of each dotted key."""
-
-    file: str
-    lines: Mapping[str, int] = field(default_factory=dict)
-
-    def error(self, path: str, problem: str) -> RecipeError:
-        """An error that names the file, the line of ``path`` (or of its nearest parent) and the problem."""
-        parts = path.split(".")
-        for end in range(len(parts), 0, -1):
-            line = self.lines.get(".".join(parts[:end]))
-            if line is not None:
-                if line > 0:
-                    return RecipeError(f"{self.file}, line {line}: {problem}")
-                return RecipeError(f"--set {problem}" if problem.startswith(f"{path}:") else f"--set {path}: {problem}")
-        return RecipeError(f"{self.file}: {problem}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +196,7 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
         if key not in TOP_LEVEL:
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, TOP_LEVEL)}")), key)
     _check_top(values, source)
-    return Recipe(values=values, source=source)
+    return Recipe(values=plain_numbers(values, source), source=source)
 
 
 def _check_top(values: TomlTable, source: Source) -> None:
@@ -270,35 +251,6 @@ def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
         if not isinstance(table, dict):
             raise source.error(path, f"{path}: {parent} is a value, not a table")
     table[last] = value
-
-
-def key_lines(text: str) -> dict[str, int]:
-    """Line number (from 1) of each dotted key and table of a TOML text.
-
-    tomllib keeps no positions. Keys inside inline tables have their table's line; a key of an array of tables has its item's
-    number in it: "sweep.case.0.sparsity.method".
-    """
-    lines: dict[str, int] = {}
-    items: dict[str, int] = {}
-    prefix, depth = "", 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if depth == 0 and (header := _HEADER.match(line)):
-            prefix = _clean(header[2])
-            lines.setdefault(prefix, number)
-            if header[1] == "[[":
-                items[prefix] = items.get(prefix, -1) + 1
-                prefix = f"{prefix}.{items[prefix]}"
-                lines[prefix] = number
-            continue
-        if depth == 0 and (key := _KEY.match(line)):
-            lines.setdefault(f"{prefix}.{_clean(key[1])}".lstrip("."), number)
-        bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'|#.*", "", line)
-        depth = max(0, depth + sum(bare.count(c) for c in "[{") - sum(bare.count(c) for c in "]}"))
-    return lines
-
-
-def _clean(key: str) -> str:
-    return ".".join(part.strip().strip('"') for part in re.findall(r'"[^"]*"|[^."]+', key) if part.strip())
 
 
 def expand_sweep(recipe: Recipe) -> list[Recipe]:

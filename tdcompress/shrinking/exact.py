@@ -124,7 +124,9 @@ def _certified_by_what_pruning_traced(
         return None
     _, graph = network_graph(flexible, example_inputs, program=program)
     plan = _plan(flexible, graph, [], align)
-    if depends_on_sizes(graph, plan.decision) and first_misfit(plan.narrow, example_inputs, program, graph, plan.decision):
+    if depends_on_sizes(graph, plan.decision) and first_misfit(
+        plan.narrow, example_inputs, program, graph, plan.decision, constants=False
+    ):
         return None
     try:
         certificate = certify(model, plan.exact, example_inputs)
@@ -163,7 +165,7 @@ def _certified_plan(
         plan = _plan(flexible, graph, keep, align)
         misfit = None
         if depends_on_sizes(graph, plan.decision):
-            misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision)
+            misfit = first_misfit(plan.narrow, example_inputs, program, graph, plan.decision, constants=False)
         if misfit is None:
             try:
                 return plan, certify(model, plan.exact, example_inputs)

@@ -40,7 +40,7 @@ def spelled_out(
             break
         narrow = narrowed(duplicate(model), cuts(graph, decision, program.narrowable), ())
         try:
-            misfit = first_misfit(narrow, example_inputs, program, graph, decision)
+            misfit = first_misfit(narrow, example_inputs, program, graph, decision, constants=False)
         except VerificationError:  # not for want of a size; shrinking will say what it is
             break
         if misfit is None:

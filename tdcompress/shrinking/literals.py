@@ -21,7 +21,13 @@ def depends_on_sizes(graph: ChannelGraph, decision: Decision) -> bool:
 
 
 def first_misfit(
-    narrow: nn.Module, example_inputs: ExampleInputs, program: Program, graph: ChannelGraph, decision: Decision
+    narrow: nn.Module,
+    example_inputs: ExampleInputs,
+    program: Program,
+    graph: ChannelGraph,
+    decision: Decision,
+    *,
+    constants: bool = True,
 ) -> tuple[Ids, str] | None:
     """The channels at the first operator of the narrow network that does not come out as predicted, with the reason.
 
@@ -30,12 +36,16 @@ def first_misfit(
     every tensor that went from the one to the other; else for a function of all widths. A forward pass that raises is blamed
     on the sized operator of the same source line, else on the last one before it.
 
+    Forward code may keep what it made for a shape (the anchors of a detector), and make it anew for a narrower one. Such
+    operators take nothing from inputs and weights, so where the traces differ in their operators, they can be left out.
+
     Args:
         narrow: the network after surgery.
         example_inputs: a batch as it takes it.
         program: the trace of the full network.
         graph: its channels.
         decision: what stays of them.
+        constants: whether operators count that compute constants, where the operators differ.
 
     Returns:
         None when everything fits.
@@ -48,6 +58,8 @@ def first_misfit(
     except UnsupportedError as error:
         return _blame_exception(error, program, graph, decision)
     nodes, narrow_nodes = list(program.calls()), list(traced.calls())
+    if not constants and [node.target for node in nodes] != [node.target for node in narrow_nodes]:
+        nodes, narrow_nodes = of_data(program), of_data(traced)
     for full, actual in zip(nodes, narrow_nodes, strict=False):
         if full.target != actual.target or not _fits(full, actual, graph, decision):
             return _blame(full, nodes, graph, decision, _changed(full, actual))
@@ -55,6 +67,19 @@ def first_misfit(
         return _blame(nodes[-1], nodes, graph, decision)
     returned = _changed(program.nodes[-1], traced.nodes[-1])
     return _blame(program.nodes[-1], nodes, graph, decision, returned) if returned else None
+
+
+def of_data(program: Program) -> list[fx.Node]:
+    """The operators whose results follow from the inputs or from tensors of the modules; the others compute constants."""
+    moving: set[fx.Node] = set()
+    for node in program.nodes:
+        if node.op == "placeholder":
+            constant = node.name in program.tensors and program.tensors[node.name] not in program.narrowable
+        else:
+            constant = moving.isdisjoint(node.all_input_nodes)
+        if not constant:
+            moving.add(node)
+    return [node for node in program.calls() if node in moving]
 
 
 def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decision) -> bool:

@@ -36,10 +36,10 @@ class BenchTable:
     def __post_init__(self) -> None:
         for key, least in (("threads", 0), ("batch", 1)):
             values = getattr(self, key)
-            if not values or min(values) < least:
-                raise ValueError(f"{key}: {list(values)}: at least one number of {least} or above")
-        if not self.backend:
-            raise ValueError("backend: at least one")
+            if not values or min(values) < least or len(set(values)) < len(values):
+                raise ValueError(f"{key}: {list(values)}: at least one number of {least} or above, none twice")
+        if not self.backend or len(set(self.backend)) < len(self.backend):
+            raise ValueError(f"backend: {list(self.backend)}: at least one, none twice")
 
 
 @dataclass(frozen=True, kw_only=True)

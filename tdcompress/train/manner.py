@@ -1,7 +1,7 @@
 """How a training runs on the machine at hand, settled once when it starts: precision and threads. It says how and not what."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +26,18 @@ class Manner:
     Attributes:
         precision: what the network computes in.
         threads: of a training on a CPU.
+        device: its kind, "cpu" or "cuda".
         notes: for people: why, and what is another than it was at the start.
     """
 
     precision: Precision
     threads: int
+    device: str
     notes: tuple[str, ...]
 
     def header(self) -> dict[str, Any]:
         """What a checkpoint says of it."""
-        return {"precision": self.precision, "threads": self.threads, "torch": torch.__version__}
+        return {"precision": self.precision, "threads": self.threads, "device": self.device, "torch": torch.__version__}
 
 
 def settle(
@@ -57,12 +59,13 @@ def settle(
         device: where to train.
         world: the processes of this training.
     """
-    threads = settle_threads(settings.threads, begun["threads"] if begun else None)
+    on_cpu = begun is not None and begun.get("device", "cpu") == "cpu"  # a GPU's training computed nothing with its threads
+    threads = settle_threads(settings.threads, begun["threads"] if begun and on_cpu else None)
     index, notes = 0, tuple[str, ...]()
     if world.first:
         index, notes = _settled(settings, begun, model, data, threads, device, world)
     index, threads = world.first_says((index, threads), device)
-    return Manner(precision=PRECISIONS[index], threads=threads, notes=notes)
+    return Manner(precision=PRECISIONS[index], threads=threads, device=device.type, notes=notes)
 
 
 def _settled(
@@ -86,7 +89,15 @@ def _settled(
     notes = [found.reason]
     if found.warning:
         _log.warning("train.precision: %s", found.reason)
-    if begun is not None and begun["torch"] != torch.__version__:
-        notes.append(f"begun under torch {begun['torch']}, goes on under {torch.__version__}: its bits may differ")
-        _log.warning("this training was %s", notes[-1])
+    for moved in _moved(begun or {}, device):
+        notes.append(moved)
+        _log.warning("this training was %s", moved)
     return PRECISIONS.index(found.precision), tuple(notes)
+
+
+def _moved(begun: Mapping[str, Any], device: torch.device) -> Iterator[str]:
+    """What is another than the checkpoint says; checkpoints of older versions do not name their device."""
+    if begun.get("torch", torch.__version__) != torch.__version__:
+        yield f"begun under torch {begun['torch']}, goes on under {torch.__version__}: its bits may differ"
+    if begun.get("device", device.type) != device.type:
+        yield f"begun on {begun['device']}, goes on on {device.type}: its bits differ from those of a training that stayed"

@@ -54,24 +54,33 @@ def settle_precision(
         processor: of this machine.
         seconds: measures a step in a precision; called only where the answer matters.
     """
-    if begun is not None:
-        return Settled(precision=begun, reason=f"{begun}, as the training began")
     native, why = native_bfloat16(device, processor)
+
+    def emulated(said: str, advice: str) -> Settled:
+        times = _times(seconds("float32"), seconds("bfloat16"))
+        return Settled(precision="bfloat16", reason=f"bfloat16, {said}, but {why}: {times}; {advice}", warning=True)
+
+    if begun is not None:
+        if begun == "bfloat16" and not native:
+            return emulated("as the training began", "go on where it began, or remove its checkpoints to train anew")
+        return Settled(precision=begun, reason=f"{begun}, as the training began")
     if asked == "float32":  # named, or the default
         faster = f'; "auto" would take bfloat16, since {why}' if native else ""
         return Settled(precision="float32", reason=f"float32, the value of train.precision{faster}")
-    if asked == "auto" and not native:
-        return Settled(precision="float32", reason=f"float32: {why}")
-    if asked == "bfloat16" and native:
-        return Settled(precision="bfloat16", reason="bfloat16, the value of train.precision")
-    wide, narrow = seconds("float32"), seconds("bfloat16")
-    times = f"a step takes {narrow:.3g} s in bfloat16 and {wide:.3g} s in float32"
     if asked == "bfloat16":
-        reason = f'bfloat16, as asked, but {why}: {times}; train.precision = "auto" takes what is faster'
-        return Settled(precision="bfloat16", reason=reason, warning=True)
+        if not native:
+            return emulated("as asked", 'train.precision = "auto" takes what is faster')
+        return Settled(precision="bfloat16", reason="bfloat16, the value of train.precision")
+    if not native:
+        return Settled(precision="float32", reason=f"float32: {why}")
+    wide, narrow = seconds("float32"), seconds("bfloat16")
     if narrow > SLOWER * wide:
-        return Settled(precision="float32", reason=f"float32: {why}, but {times}")
+        return Settled(precision="float32", reason=f"float32: {why}, but {_times(wide, narrow)}")
     return Settled(precision="bfloat16", reason=f"bfloat16: {why}")
+
+
+def _times(wide: float, narrow: float) -> str:
+    return f"a step takes {narrow:.3g} s in bfloat16 and {wide:.3g} s in float32"
 
 
 def native_bfloat16(device: torch.device, processor: Processor) -> tuple[bool, str]:

@@ -57,6 +57,15 @@ def test_a_batch_of_minus_one_is_free(model, check):
         Session(data.SerializeToString())
 
 
+def test_a_first_axis_that_is_no_batch_is_told():
+    """As recurrent networks have their state: (layers, batch, width)."""
+    inputs = {"x": (TensorProto.FLOAT, ["b", 1, 4]), "h": (TensorProto.FLOAT, [2, 1, 4])}
+    session = Session(graph_model([helper.make_node("Add", ["x", "h"], ["y"])], inputs))
+    said = r"'h' has the shape \[2, 1, 4\]; every input needs the same batch, here 1; the model fixes it: .* use the onnxruntime"
+    with pytest.raises(UserError, match=said):
+        session.run(None, {"x": floats(1, 1, 4), "h": floats(2, 1, 4)})
+
+
 def test_an_axis_of_size_0_is_named(model):
     for shape in (["b", 0, 4], [0, 4]):
         with pytest.raises(UnsupportedError, match=r"'x' has an axis of size 0, .*nothing to compute"):

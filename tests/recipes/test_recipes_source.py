@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from tdcompress.errors import RecipeError
 from tdcompress.recipes.experiment import resolve
-from tdcompress.recipes.source import expand_sweep, key_lines, load_recipe, parse_override, parse_recipe
+from tdcompress.recipes.positions import key_lines
+from tdcompress.recipes.source import expand_sweep, load_recipe, parse_override, parse_recipe
 
 GOOD = """\
 name = "a"
@@ -100,6 +101,18 @@ def test_a_key_of_another_method_is_refused(method, key):
         ("lr = 0.1", "lr = -1.0", "train.optimizer.lr: -1.0 is out of range"),
         ("gamma = 0.5", "gamma = 1.5", "sparsity.gamma"),
         ("alpha = 0.5", "alpha = -0.1", "sparsity.alpha"),
+        ("lr = 0.1", "lr = 1e400", "train.optimizer.lr: inf is not a finite number"),
+        ("epochs = 2", f"epochs = {2**63}", "train.epochs: a whole number of 64 bits is out of range"),
+        ("epochs = 2", f"epochs = -{2**63}", "train.epochs: a whole number of 64 bits is out of range"),
+        ("epochs = 2", f"epochs = 0x{'f' * 5000}", "train.epochs: a whole number of 20000 bits is out of range"),
+        ("fraction = 0.5", f"keep_per_filter = {2**63}", "prune.keep_per_filter: a whole number of 64 bits"),
+        ("[prune]", f"[bench]\nthreads = [1, {2**64}]\n[prune]", "bench.threads: a whole number of 65 bits"),
+        (
+            "[prune]",
+            f'[[sweep.case]]\n"train.batch_size" = {2**63}\n[prune]',
+            "sweep.case.0.train.batch_size: a whole number of 64 bits",
+        ),
+        ('name = "digits_cnn"', f'name = "digits_cnn"\ninit = "{"x" * 5000}"', "model.init: 'xxx"),
         ("fraction = 0.5", "fraction = 1.0", "prune.fraction: 1.0 is out of range"),
         (
             "fraction = 0.5",
@@ -116,6 +129,16 @@ def test_a_key_of_another_method_is_refused(method, key):
         ("[prune]", "[export]\nselect = { max_accuracy_drop = 2.0 }\n[prune]", "export.select.max_accuracy_drop: 2.0"),
         ("[prune]", "[bench]\nthreads = []\n[prune]", "bench.threads: []"),
         ("[prune]", "[bench]\nbatch = [0]\n[prune]", "bench.batch: [0]"),
+        (
+            "[prune]",
+            "[bench]\nbatch = [1, 8, 1]\n[prune]",
+            "bench.batch: [1, 8, 1]: at least one number of 1 or above, none twice",
+        ),
+        (
+            "[prune]",
+            "[bench]\nbackend = ['engine', 'engine']\n[prune]",
+            "bench.backend: ['engine', 'engine']: at least one, none twice",
+        ),
         ('name = "digits_cnn"', 'name = "digits_cnn"\ninit = "none.safetensors"', "model.init: 'none.safetensors' is not a file"),
     ],
 )
@@ -285,3 +308,24 @@ def test_files_that_are_no_recipes(tmp_path):
         load_recipe(tmp_path / "binary.toml")
     with pytest.raises(RecipeError, match="cannot be read as a recipe"):
         load_recipe(tmp_path)
+
+
+NUMBERS = {"train.epochs": "epochs = 2", "prune.fraction": "fraction = 0.5", "seed": "seed = 1"}
+
+
+@given(st.sampled_from(list(NUMBERS)), st.integers() | st.floats())
+def test_every_number_is_taken_or_refused_with_its_line(key, number):
+    text, said = GOOD.replace(NUMBERS[key], f"{key.rpartition('.')[2]} = {number}"), ""
+    try:
+        every_experiment(text)
+    except RecipeError as error:
+        said = str(error)
+    assert said.startswith(f"r.toml, line {line_of(text, f'= {number}')}: {key}: ") if said else -(2**63) < number < 2**63
+
+
+def test_negative_zero_is_zero():
+    """Keys and names of rows are made of what is written, and -0.0 is another text than 0.0."""
+    (plain,), (signed,) = (every_experiment(GOOD.replace("fraction = 0.5", f"fraction = {zero}")) for zero in ("0.0", "-0.0"))
+    assert repr(signed) == repr(plain)
+    (swept,) = every_experiment(GOOD + '[sweep]\n"prune.fraction" = [-0.0]\n')
+    assert repr(swept.pruning) == repr(plain.pruning)

@@ -32,6 +32,20 @@ class PreActivation(nn.Module):
 X = torch.zeros(2, 3, 8, 8)
 
 
+class Residual(nn.Module):
+    """A stem and two branches that write into one stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 4)
+        self.inner, self.outer, self.last = (nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        x = x + self.outer(self.inner(x).relu())
+        return self.head((x + self.last(x)).relu().mean((2, 3)))
+
+
 def as_dict(groups):
     return {group.name: group for group in groups}
 
@@ -210,3 +224,27 @@ def test_a_network_with_grouped_transposed_convolutions_is_pruned_and_shrunk():
         assert (shrunk.model[2].groups, shrunk.model[2].out_channels) == (2, 8)
         assert shrunk.report.max_output > 0
         assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
+
+
+@pytest.mark.parametrize(
+    ("exclude", "widths"),
+    [
+        ((), {"stem": 4, "inner": 4, "outer": 4, "last": 4}),
+        (("stem",), {"stem": 8, "inner": 4, "outer": 8, "last": 8}),
+        (("stem", "outer", "last"), {"stem": 8, "inner": 4, "outer": 8, "last": 8}),
+    ],
+)
+def test_what_an_excluded_layer_writes_into_stays_wide(exclude, widths):
+    torch.manual_seed(0)
+    model, x = Residual(), torch.randn(2, 3, 8, 8)
+    stem = model.stem.weight.detach().clone()
+    tdc.prune(model, granularity="unit", scope="group", fraction=0.5, example_inputs=x, exclude=exclude)
+    assert torch.equal(stem, model.stem.weight) == bool(exclude)
+    shrunk = tdc.shrink(model, x)
+    assert {name: getattr(shrunk.model, name).out_channels for name in widths} == widths
+    stayed = {layer.name: (layer.dead_kept, layer.reasons) for layer in shrunk.report.layers if layer.dead_kept}
+    pruned_beside = {"outer", "last"} - set(exclude) if exclude else set()
+    assert set(stayed) == pruned_beside
+    for dead, ((reason, count),) in stayed.values():
+        assert (dead, count) == (4, 4)
+        assert reason.startswith("stem writes into the same channel")

@@ -1,5 +1,6 @@
 """What a training computes in: decided by what the device can do, told, recorded, and kept."""
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -75,8 +76,11 @@ def test_what_is_asked_for_stays_and_emulation_is_warned_of_with_both_times() ->
 @pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
 @pytest.mark.parametrize("begun", ["float32", "bfloat16"])
 def test_what_has_begun_stays(asked, begun) -> None:
-    found = settle_precision(asked, begun, device=CPU, processor=ZEN3, seconds=never)
+    found = settle_precision(asked, begun, device=CPU, processor=ZEN4, seconds=never)
     assert (found.precision, found.warning) == (begun, False)
+    found = settle_precision(asked, begun, device=CPU, processor=ZEN3, seconds=takes(2.4, 31.6))
+    assert (found.precision, found.warning) == (begun, begun == "bfloat16")
+    assert ("31.6 s in bfloat16 and 2.4 s in float32" in found.reason) == found.warning
 
 
 def test_flags_of_another_architecture_do_not_count() -> None:
@@ -161,18 +165,57 @@ def stop_after(steps: int):
     return lambda: next(answers, 15)
 
 
-def test_a_training_that_goes_on_elsewhere_keeps_precision_and_threads(small, tmp_path: Path, on) -> None:
+def test_a_training_that_goes_on_elsewhere_keeps_precision_and_threads(small, tmp_path: Path, on, caplog) -> None:
     on(ZEN4)
     whole = small.conv_net()
     small.run(tmp_path / "whole", whole, AUTO)
     with pytest.raises(InterruptedRun):
         small.run(tmp_path / "parts", settings=AUTO, should_stop=stop_after(5))
-    on(ZEN3)
+    on(ZEN3, 2.4, 31.6)
     net = small.conv_net(seed=8)
-    result = small.run(tmp_path / "parts", net, AUTO)
+    with caplog.at_level(logging.WARNING, logger="tdcompress"):
+        result = small.run(tmp_path / "parts", net, AUTO)
     assert (result.precision, result.resumed_from_step) == ("bfloat16", 5)
-    assert result.notes == ("bfloat16, as the training began",)
+    (note,) = result.notes
+    assert note.startswith("bfloat16, as the training began, but this processor has no bfloat16 instructions")
+    assert note in caplog.text
     assert small.same_bits(whole, net)
+
+
+def as_on_a_gpu(checkpoints: Path, path: str) -> None:
+    """Make of a checkpoint what a GPU of a large machine would have written: nothing else of it knows the device."""
+    found = checkpoint.read_newest(checkpoints)
+    manner_there = found.header["manner"] | {"device": "cuda", "threads": 192}
+    header = dict(found.header) | {"manner": manner_there, "path": path}
+    checkpoint.write(checkpoints, dataclasses.replace(found, header=header))
+
+
+@pytest.mark.parametrize("path", ["reference", "fast"])
+def test_a_training_begun_on_a_gpu_goes_on_on_a_laptop(small, tmp_path: Path, on, caplog, path) -> None:
+    on(ZEN4)
+    settings = dataclasses.replace(AUTO, batch_size=20)
+    with pytest.raises(InterruptedRun):
+        small.run(tmp_path, small.conv_net(dropout=0.0), settings, should_stop=stop_after(4))
+    as_on_a_gpu(tmp_path / "checkpoints", path)
+    on(ZEN3, 2.4, 31.6)
+    with caplog.at_level(logging.WARNING, logger="tdcompress"):
+        result = small.run(tmp_path, small.conv_net(seed=8, dropout=0.0), settings)
+    assert (result.precision, result.path, result.resumed_from_step, result.steps) == ("bfloat16", path, 4, 10)
+    assert result.threads == settle_threads(0, None)  # not the 192 of a machine whose threads computed nothing
+    assert "begun on cuda, goes on on cpu" in caplog.text
+    assert result.notes[-1] in caplog.text
+    assert checkpoint.read_newest(tmp_path / "checkpoints").header["manner"]["device"] == "cpu"
+
+
+def test_a_checkpoint_of_before_devices_were_named_goes_on(small, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRun):
+        small.run(tmp_path, settings=AUTO, should_stop=stop_after(3))
+    found = checkpoint.read_newest(tmp_path / "checkpoints")
+    named = {key: value for key, value in found.header["manner"].items() if key != "device"}
+    checkpoint.write(tmp_path / "checkpoints", dataclasses.replace(found, header=dict(found.header) | {"manner": named}))
+    result = small.run(tmp_path, settings=AUTO)
+    assert result.resumed_from_step == 3
+    assert len(result.notes) == 1
 
 
 def test_another_torch_is_told(small, tmp_path: Path, monkeypatch, caplog) -> None:
@@ -192,7 +235,7 @@ def test_a_checkpoint_says_how_it_was_made(small, tmp_path: Path, on) -> None:
     (path, *_) = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["header"])
-    assert header["manner"] == {"precision": "float32", "threads": 1, "torch": torch.__version__}
+    assert header["manner"] == {"precision": "float32", "threads": 1, "device": "cpu", "torch": torch.__version__}
     assert checkpoint.read_newest(tmp_path / "checkpoints").header["manner"] == header["manner"]
 
 

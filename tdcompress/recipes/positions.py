@@ -1,0 +1,58 @@
+"""Where the values of a recipe were written: the line of each dotted key, for messages."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tdcompress.errors import RecipeError
+
+_HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where values came from, for messages: a file name and the line of each dotted key."""
+
+    file: str
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def error(self, path: str, problem: str) -> RecipeError:
+        """An error that names the file, the line of ``path`` (or of its nearest parent) and the problem."""
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            line = self.lines.get(".".join(parts[:end]))
+            if line is not None:
+                if line > 0:
+                    return RecipeError(f"{self.file}, line {line}: {problem}")
+                return RecipeError(f"--set {problem}" if problem.startswith(f"{path}:") else f"--set {path}: {problem}")
+        return RecipeError(f"{self.file}: {problem}")
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Line number (from 1) of each dotted key and table of a TOML text.
+
+    tomllib keeps no positions. Keys inside inline tables have their table's line; a key of an array of tables has its item's
+    number in it: "sweep.case.0.sparsity.method".
+    """
+    lines: dict[str, int] = {}
+    items: dict[str, int] = {}
+    prefix, depth = "", 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if depth == 0 and (header := _HEADER.match(line)):
+            prefix = _clean(header[2])
+            lines.setdefault(prefix, number)
+            if header[1] == "[[":
+                items[prefix] = items.get(prefix, -1) + 1
+                prefix = f"{prefix}.{items[prefix]}"
+                lines[prefix] = number
+            continue
+        if depth == 0 and (key := _KEY.match(line)):
+            lines.setdefault(f"{prefix}.{_clean(key[1])}".lstrip("."), number)
+        bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"|'[^']*'|#.*", "", line)
+        depth = max(0, depth + sum(bare.count(c) for c in "[{") - sum(bare.count(c) for c in "]}"))
+    return lines
+
+
+def _clean(key: str) -> str:
+    return ".".join(part.strip().strip('"') for part in re.findall(r'"[^"]*"|[^."]+', key) if part.strip())

@@ -1,0 +1,92 @@
+"""The README's tables of measured numbers say what the reports in artifacts/reference say."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tdcompress.bench.statistics import Ratio, widened_by_control
+from tdcompress.codec import decode
+from tdcompress.records import Report, Row, RowLatency
+from tdcompress.report.text import latency, percent, ratio, size
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "artifacts" / "reference"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def rows_of_table(head: str) -> list[list[str]]:
+    """The cells of the table whose head begins so, without emphasis."""
+    _, _, text = README.partition(f"\n{head}")
+    lines = text.partition("\n\n")[0].splitlines()[2:]
+    assert lines, head
+    return [[cell.strip(" *`") for cell in line.strip("|").split("|")] for line in lines]
+
+
+def reported(name: str) -> dict[str, Row]:
+    report = decode(Report, json.loads((REFERENCE / name / "report.json").read_text(encoding="utf-8")))
+    return {row.id: row for row in report.rows}
+
+
+def timed(row: Row, backend: str) -> RowLatency:
+    (found,) = (each for each in row.latency if each.backend == backend)
+    return found
+
+
+def files(row: Row) -> list[str]:
+    return [percent(row.accuracy_onnx), size(row.onnx_bytes), ratio(row.onnx_bytes / row.dense_onnx_bytes)]
+
+
+def test_digits() -> None:
+    rows = reported("digits")
+    first, *others = rows_of_table("| row | pruned | accuracy, % |")
+    any_row = next(iter(rows.values()))
+    assert first[2:5] == [percent(any_row.accuracy_dense), size(any_row.dense_onnx_bytes), "x1.00"]
+    assert len(others) == 8
+    for name, pruned, *cells in others:
+        row = rows[name]
+        assert pruned == f"{row.fraction:.0%} of {row.granularity}s".replace("%", " %")
+        assert cells == [*files(row), latency(timed(row, "onnxruntime"))]
+
+
+def test_lenet5() -> None:
+    rows = reported("cifar10-lenet5-weight")
+    engine = json.loads((REFERENCE / "engine" / "lenet-engine.json").read_text(encoding="utf-8"))["benchmark"]
+    by_file = {found["file"]: found for found in engine["rows"]}
+    table = rows_of_table("| pruned weights | none, % | targeted (0.75, 0.66), % |")
+    assert len(table) == 5
+    for pruned, none, targeted, file, under_onnxruntime, under_engine in table:
+        share = f"{int(pruned.rstrip(' %')) / 100:g}"
+        row = rows[f"targeted-{share}"]
+        assert [none, targeted] == [percent(rows[f"none-{share}"].accuracy_onnx), percent(row.accuracy_onnx)]
+        assert file == ratio(row.onnx_bytes / row.dense_onnx_bytes)
+        assert under_onnxruntime == latency(timed(row, "onnxruntime"))
+        if under_engine:
+            assert under_engine == f"{_widened(by_file[f'targeted-{share}.onnx'], engine['control'])} faster"
+
+
+def _widened(found: dict[str, Any], control: dict[str, Any]) -> str:
+    """As benchmarks say it since the control widens intervals."""
+    pair = [Ratio(value=each["ratio_to_dense"], low=each["ratio_low"], high=each["ratio_high"]) for each in (found, control)]
+    wide = widened_by_control(*pair)
+    return f"{wide.value:.3f} [{wide.low:.3f}, {wide.high:.3f}]"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(0, "none-weight-layer-0"), (1, "targeted-weight-layer-gamma0.9-0.9"), (2, "targeted-unit-group-gamma0.5-0.5")],
+)
+def test_resnet20(place: int, name: str) -> None:
+    row = reported("cifar10-resnet20")[name]
+    _, accuracy, bytes_, under_onnxruntime, under_engine = rows_of_table("| file | accuracy, % | bytes |")[place]
+    assert [accuracy, bytes_] == files(row)[:2]
+    assert under_onnxruntime == ("1" if place == 0 else latency(timed(row, "onnxruntime")))
+    assert under_engine == latency(timed(row, "engine"))
+
+
+def test_images_a_second() -> None:
+    (said,) = re.findall(r"trains ResNet-32 at ([\d,]+) images/s", README)
+    printed = (REFERENCE / "h200" / "throughput.txt").read_text(encoding="utf-8")
+    assert re.search(rf"^weight +compiled +bfloat16 +128 +1 +{said} ", printed, re.MULTILINE)
