@@ -11,7 +11,7 @@ from tdcompress.errors import UserError
 def add_parser(verbs: Verbs) -> None:
     """Add ``bench``."""
     sub = add_verb(verbs, "bench", run, "time ONNX files on this machine against a baseline")
-    text = "ONNX files; a folder or a run stands for all that are in it"
+    text = "ONNX files; a folder or a run stands for all that are in it, of a translator the encoder for all its files"
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx", help=text)
     sub.add_argument("--baseline", type=Path, metavar="FILE.onnx", help="default: dense.onnx beside the first file")
     sub.add_argument("--threads", type=int, default=1, help="of a session; 0 = all cores")
@@ -33,13 +33,13 @@ def run(args: argparse.Namespace) -> None:
         UserError: ``--json`` is no file that can be written.
     """
     from tdcompress.bench.benchmark import benchmark
-    from tdcompress.bench.table import COSTS, NOTES, TIMES, costs_table, notes_table, times_table
+    from tdcompress.bench.table import COSTS, NOTES, costs_table, notes_table, times_columns, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
     from tdcompress.report.tables import Table, number_columns, text_columns
     from tdcompress.report.terminal import render
 
-    files, baseline = find_files(args.files, args.baseline, args.artifacts)
+    files, baseline = find_files(args.files, args.baseline, args.artifacts, external_data=args.external_data)
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise UserError(f"--json {args.json}: not a file that can be written; name one in a folder that exists")
     batch = (args.shape[0][0] if args.shape else 1) if args.batch is None else args.batch
@@ -63,23 +63,29 @@ def run(args: argparse.Namespace) -> None:
         f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {batch}, {args.budget} budget",
         highlight=False,
     )
-    measured = (times_table(found), number_columns(*TIMES[1:])), (costs_table(found), number_columns(*COSTS[1:]))
+    if found.protocol.call:
+        console.print(found.protocol.call, highlight=False)
+    measured = (times_table(found), number_columns(*times_columns(found)[1:])), (costs_table(found), number_columns(*COSTS[1:]))
     for rows, columns in (*measured, (notes_table(found), text_columns(*NOTES[1:]))):
         if rows:
             console.print(render(Table(title="", columns=(*text_columns("file"), *columns), rows=tuple(rows))))
 
 
-def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) -> tuple[list[Path], Path]:
+def find_files(
+    given: Sequence[Path], baseline: Path | None, artifacts: Path, *, external_data: bool = False
+) -> tuple[list[Path], Path]:
     """What is timed, and what it is compared with.
 
     Args:
-        given: files, folders, and names of runs; a folder stands for its ONNX files but the baseline.
+        given: files, folders, and names of runs; a folder stands for its networks but the baseline.
         baseline: None = dense.onnx beside the first file.
         artifacts: where runs are kept.
+        external_data: accept weights in files beside ONNX files.
 
     Raises:
         UserError: no baseline, or a folder without files to compare with it.
     """
+    from tdcompress.bench.deployed import first_files
     from tdcompress.runs.manifest import DENSE_FILE, onnx_files
 
     places = [path if path.exists() or not (artifacts / path).is_dir() else artifacts / path for path in given]
@@ -92,7 +98,8 @@ def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) ->
         if not place.is_dir():
             files.append(place)
             continue
-        others = [file for file in onnx_files(place) if not file.samefile(against)]
+        there = first_files(onnx_files(place), external_data=external_data)
+        others = [file for file in there if not file.samefile(against)]
         if not others:
             raise UserError(f"{place}: holds no ONNX file beside {against.name}; name what is to be timed")
         files += others

@@ -88,12 +88,10 @@ class LearningTask(ABC):
     Attributes:
         name: as settings of data name it.
         measure: what every ``accuracy`` in a record is (0..1), and how people read it.
-        timed: whether stage bench can time its files: one file a network, with one input.
     """
 
     name: ClassVar[str]
     measure: ClassVar[Measure]
-    timed: ClassVar[bool] = True
 
     @abstractmethod
     def __init__(self, data: Any) -> None: ...

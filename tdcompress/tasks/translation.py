@@ -19,11 +19,11 @@ from tdcompress.seeds import derived_seed
 from tdcompress.tasks.base import CHECKED_SAMPLES, ExportPart, ExportSet, LearningTask, NetworkInputs, Said
 from tdcompress.tasks.pairs import PairSet, summed_loss
 from tdcompress.text.bleu import bleu
+from tdcompress.text.names import ENCODER, STEP, TASK, VOCABULARY
 from tdcompress.text.search import Decoder, greedy
 from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
 from tdcompress.text.vocabulary import BEGIN
 
-ENCODER, STEP, VOCABULARY = "model.onnx", "decoder_step.onnx", "vocabulary.model"
 BLEU = Measure(name="BLEU")
 TIE = 1e-4
 """Two best logits of torch that are nearer than this may change places under onnxruntime (design, rule 5)."""
@@ -38,9 +38,8 @@ class MachineTranslation(LearningTask):
         data: the corpus.
     """
 
-    name: ClassVar[str] = "translation"
+    name: ClassVar[str] = TASK
     measure: ClassVar[Measure] = BLEU
-    timed: ClassVar[bool] = False  # a translation calls two files, one of them many times
 
     def __init__(self, data: ParallelText) -> None:
         self.data = data
