@@ -69,7 +69,8 @@ class ExportSet:
 
     Attributes:
         parts: the ONNX files; the first one is the row's own.
-        facts: what a deployer has to know to use them, as JSON-able metadata of the first file.
+        facts: what a deployer has to know to use them, as JSON-able metadata of the first file. Where a benchmark's call is more
+            than one run of one file, ``task`` is the task's name (`tdcompress.bench.workloads`).
         measured: the task's measure (0..1) of the files by name, under onnxruntime. ``expected`` is torch's measure of the same
             network, None where the files' values are rounded. Raises VerificationError where both differ by more than the task
             allows (design, rule 5).

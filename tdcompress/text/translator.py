@@ -82,7 +82,8 @@ def _opened(file: Path | OpenedFile, threads: int) -> OpenedFile:
     if not isinstance(file, Path):
         return file
     with in_file(file):
-        return open_session(load_model(file), threads=threads)
+        session: OpenedFile = open_session(load_model(file), threads=threads)
+    return session
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ class TranslationSession:
     """An encoder and a decoder step with the sentences that they translate."""
 
     pid: int | None = None
+    network = None
 
     def __init__(self, encoder: TimedSession, step: TimedSession, source_NS: NDArray[np.int64]) -> None:
         from tdcompress.text.translator import OnnxDecoder
