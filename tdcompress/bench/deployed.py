@@ -14,7 +14,7 @@ from tdcompress.onnxfile.load import load_model
 from tdcompress.onnxfile.verify import MAX_SAMPLES_BYTES
 
 FIRST_INPUT = "input"
-"""How samples of a run name the first input of its files, whatever the files call it."""
+"""How samples of a run name the only input of its files, whatever the files call it."""
 
 
 def first_files(files: Sequence[Path], *, external_data: bool = False) -> list[Path]:
@@ -57,9 +57,11 @@ def sampled_inputs(file: ModelFile, samples: Path, batch: int) -> dict[str, NDAr
     Raises:
         ModelError: no such file, or one without samples of this network.
     """
-    names = [spec.name for spec in file.inputs]
     stored = npz_names(samples, "file of samples")
-    keys = {name: FIRST_INPUT if name not in stored and name == names[0] else name for name in names}
+    keys = {}
+    for name in (spec.name for spec in file.inputs):
+        known = (key for key in (name, f"{file.path.name}/{name}", FIRST_INPUT) if key in stored)
+        keys[name] = next(known, name)
     arrays = read_npz(samples, "file of samples", at_most=MAX_SAMPLES_BYTES, names=list(keys.values()))
     return workload_of(file.task).sampled({name: arrays[key] for name, key in keys.items()}, batch)
 

@@ -94,6 +94,16 @@ def test_sentences_of_the_middle_length_are_taken(folder: Path, batch: int, expe
     assert workload_of(TASK).tokens(found) == sum(np.count_nonzero(row) for row in expected)
 
 
+@pytest.mark.parametrize("key", ["source", "dense.onnx/source", "input"])
+def test_samples_are_found_by_the_inputs_name(folder: Path, key: str) -> None:
+    dense = read_deployed(folder / "dense.onnx")
+    write_npz(folder / "samples.npz", {key: SENTENCES, "half.onnx/source": np.zeros((2, 2), np.int64)})
+    assert sampled_inputs(dense, folder / "samples.npz", 1)["source"].tolist() == [[8, 9, END]]
+    write_npz(folder / "samples.npz", {"other": SENTENCES})
+    with pytest.raises(ModelError, match=r"samples\.npz: not a file of samples: it lacks the arrays 'source'"):
+        sampled_inputs(dense, folder / "samples.npz", 1)
+
+
 def test_each_sentence_gets_as_many_tokens_as_it_has_pieces(folder: Path) -> None:
     calls: Counter[str] = Counter()
 

@@ -55,7 +55,7 @@ class Translating:
         return beside_encoder(path)
 
     def whole(self, first: "ModelFile", *, external_data: bool) -> "ModelFile":
-        """The bytes of all three, the weights of two."""
+        """As `Workload.whole`: the bytes of all three, the weights of two."""
         from tdcompress.bench.modelfile import read_model_file, together
 
         if [spec.name for spec in first.inputs] != [SOURCE]:
@@ -67,7 +67,7 @@ class Translating:
         return together(first, read_model_file(step, external_data=external_data), beside=vocabulary)
 
     def refuse(self, backend: type[Backend]) -> None:
-        """A backend whose sessions keep to the inputs they were opened with."""
+        """As `Workload.refuse`: a backend whose sessions keep to the inputs they were opened with."""
         if not backend.varies:
             said = f"backend {backend.name!r} cannot time translations, whose inputs grow with each token"
             raise UnsupportedError(f"{said}; use onnxruntime")
