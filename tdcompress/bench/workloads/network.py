@@ -34,13 +34,13 @@ class SingleRun:
     def made_up(
         self, first: "ModelFile", batch: int, generator: np.random.Generator, shapes: Sequence[Sequence[int]]
     ) -> dict[str, Array]:
-        """Random data."""
+        """As `Workload.made_up`: random data."""
         from tdcompress.bench.inputs import random_inputs
 
         return random_inputs(first, batch, generator, shapes)
 
     def open(self, backend: Backend, path: Path, inputs: Inputs) -> TimedSession:
-        """The file with its inputs bound."""
+        """As `Workload.open`: the file with its inputs bound."""
         return backend.open(path, inputs)
 
     def tokens(self, inputs: Inputs) -> None:

@@ -83,7 +83,7 @@ class Translating:
     def made_up(
         self, first: "ModelFile", batch: int, generator: np.random.Generator, shapes: Sequence[Sequence[int]]
     ) -> dict[str, Array] | None:
-        """Unknown pieces to an end, where their number is asked for."""
+        """As `Workload.made_up`: unknown pieces to an end, where their number is asked for."""
         from tdcompress.bench.inputs import random_inputs
 
         if not shapes:
@@ -93,7 +93,7 @@ class Translating:
         return {SOURCE: source_NS}
 
     def open(self, backend: Backend, path: Path, inputs: Inputs) -> TranslationSession:
-        """Both files, one after the other."""
+        """As `Workload.open`: both files, one after the other."""
         step, _ = self.beside(path)
         source_NS = np.asarray(inputs[SOURCE], np.int64)
         return TranslationSession(backend.open(path, inputs), backend.open(step, {}), source_NS)
