@@ -41,5 +41,6 @@ def test_packed_files_keep_every_fusion(parts, part):
     assert report.left_as_is == ""
     assert packed.ByteSize() < 0.6 * dense.ByteSize()
     wanted, given = optimised(dense), optimised(packed)
+    assert wanted.operators["SkipLayerNormalization"] > 0
     assert wanted.operators == given.operators
     assert wanted.nodes == given.nodes  # each with what it reads, down to the weights
