@@ -164,7 +164,7 @@ def test_sentences_of_an_asked_length_need_no_samples(folder: Path, short_benchm
         benchmark([folder / "half.onnx"], baseline=folder / "dense.onnx", batch=2, shapes=[(1, 7)])
 
 
-@pytest.mark.parametrize("backend", ["null", "deepsparse", "openvino"])
+@pytest.mark.parametrize("backend", ["null", "deepsparse", "openvino", "engine"])
 def test_backends_that_keep_to_their_inputs_are_refused(folder: Path, backend: str) -> None:
     with pytest.raises(
         UnsupportedError, match=f"backend '{backend}' cannot time translations, whose inputs grow .*; use onnxruntime"
