@@ -255,7 +255,10 @@ LatencyClaim = Literal["faster", "slower", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class RowLatency:
-    """Latency of one file on one host; ratio = time / time of the dense network, below 1 is faster, with a 95 % interval."""
+    """Latency of one file on one host; ratio = time / time of the dense network, below 1 is faster, with a 95 % interval.
+
+    ``tokens`` are those that a call says, such as a translation; None where it says none.
+    """
 
     host: str
     backend: str
@@ -268,6 +271,12 @@ class RowLatency:
     ratio_high: float
     claim: LatencyClaim
     reason: str = ""
+    tokens: int | None = field(default=None, metadata=LEFT_OUT)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the median call; None where a call says no tokens."""
+        return None if self.tokens is None else self.tokens / (self.p50_ns / 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)

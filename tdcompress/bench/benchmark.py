@@ -16,14 +16,16 @@ from tdcompress.arguments import checked, require_range
 from tdcompress.bench.backends import check_backend
 from tdcompress.bench.backends.base import CPU_PROVIDER
 from tdcompress.bench.budget import Budget, find_budget
+from tdcompress.bench.deployed import check_can_time, read_deployed, sampled_inputs
 from tdcompress.bench.host import read_host
-from tdcompress.bench.inputs import check_given_inputs, check_same_inputs, random_inputs
+from tdcompress.bench.inputs import check_given_inputs, check_same_inputs
 from tdcompress.bench.job import PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult
 from tdcompress.bench.launch import run_job
-from tdcompress.bench.modelfile import read_model_file
+from tdcompress.bench.modelfile import ModelFile
 from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
 from tdcompress.bench.statistics import widened_by_control
 from tdcompress.bench.summary import Setting, Subject, compare, summarise
+from tdcompress.bench.workloads import workload_of
 from tdcompress.errors import UserError
 from tdcompress.files import StrPath
 from tdcompress.limits import usable_cores
@@ -34,6 +36,7 @@ Arrays = Mapping[str, NDArray[Any]]
 Say = Callable[[str], None]
 
 BASELINE_BACKEND = "onnxruntime"
+SAMPLES = "samples.npz"
 DENORMALS = "kept, as is the runtime's default; the same for all files"
 
 
@@ -60,7 +63,8 @@ def benchmark(
     timed once. The baseline is also timed against a copy of itself, and every interval is wider by what that is off.
 
     Args:
-        files: ONNX files, at least one; all take the same inputs.
+        files: ONNX files, at least one; all take the same inputs. Of a translator the encoder: what belongs to it lies beside it,
+            and a call is a translation (`tdcompress.bench.workloads`).
         baseline: the dense file.
         threads: threads inside a session; 0 = all cores that this process may use.
         batch: examples in a call.
@@ -68,7 +72,8 @@ def benchmark(
         provider: onnxruntime's execution provider, the baseline's too.
         budget: "quick" (some seconds for a small file) or "full" (8 processes of at least 100 pairs).
         seed: draws random inputs, orders and resamples.
-        inputs: what to run on instead of random data; name -> array whose first size is `batch`.
+        inputs: what to run on; name -> array whose first size is `batch`. None = random data, and for a translator sentences of
+            the samples that lie beside the baseline.
         shapes: of random inputs in turn, where the files leave other sizes than the batch open.
         baseline_backend: what runs the baseline: onnxruntime, so that another backend is put beside it.
         external_data: accept weights in files beside the ONNX files.
@@ -90,16 +95,22 @@ def benchmark(
     require_range("benchmark: seed", seed, 0, 2**63 - 1)
     for name in (backend, baseline_backend):
         check_backend(name)
-    cores = usable_cores()
-    setting = Setting(threads=threads or cores, batch=batch, usable_cores=cores, processor=read_processor())
-    dense_file, *asked_files = (read_model_file(Path(path), external_data=external_data) for path in (baseline, *files))
+    dense_file, *asked_files = (read_deployed(Path(path), external_data=external_data) for path in (baseline, *files))
+    for name, file in ((baseline_backend, dense_file), *((backend, file) for file in asked_files)):
+        check_can_time(name, file.task)
     dense = Subject(file=dense_file, backend=baseline_backend, provider=provider)
     asked = [Subject(file=file, backend=backend, provider=provider) for file in asked_files]
     check_same_inputs(dense.file, [subject.file for subject in asked])
-    if inputs is None:
-        data = random_inputs(dense.file, batch, np.random.default_rng(seed), shapes)
+    workload = workload_of(dense.file.task)
+    made_up = None if inputs is not None else workload.made_up(dense.file, batch, np.random.default_rng(seed), shapes)
+    if made_up is None:
+        data = check_given_inputs(dense.file, _beside(dense.file, batch) if inputs is None else inputs, batch)
     else:
-        data = check_given_inputs(dense.file, inputs, batch)
+        data = made_up
+    cores = usable_cores()
+    setting = Setting(
+        threads=threads or cores, batch=batch, tokens=workload.tokens(data), usable_cores=cores, processor=read_processor()
+    )
     host = read_host()
     # The control is the first subject: the baseline in the candidate's place.
     subjects = {dense.key: dense}
@@ -147,10 +158,11 @@ def benchmark(
             baseline_backend=baseline_backend,
             input_shapes=tuple(f"{name}: {array.dtype} {list(array.shape)}" for name, array in data.items()),
             inputs_sha256=_hash_arrays(data),
-            random_inputs=inputs is None,
+            random_inputs=made_up is not None,
             timer_overhead_ns=timer_overhead_ns,
             denormals=DENORMALS,
             seconds=round(time.monotonic() - started, 3),
+            call=workload.described(data),
         ),
         control=row(dense),
         rows=tuple(row(subject) for subject in asked),
@@ -225,6 +237,15 @@ def check_threads(threads: int) -> None:
     """
     if not 0 <= threads <= usable_cores():
         raise UserError(f"threads is {threads}; give 1 to {usable_cores()} (the cores of this process), or 0 for all of them")
+
+
+def _beside(file: ModelFile, batch: int) -> Arrays:
+    """Real inputs from the samples that lie beside a file whose inputs cannot be made up."""
+    samples = file.path.with_name(SAMPLES)
+    if not samples.is_file():
+        lengths = f"say how long its inputs are (--shape {batch}x20), or give them (`inputs=` in Python)"
+        raise UserError(f"{file.path}: no {SAMPLES} lies beside it; {lengths}")
+    return sampled_inputs(file, samples, batch)
 
 
 def _hash_arrays(arrays: Arrays) -> str:

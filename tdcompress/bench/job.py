@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A file and what runs it. `provider` matters to onnxruntime alone."""
+    """A file and what runs it. `provider` matters to onnxruntime alone; `task` says what a call does (`bench.workloads`)."""
 
     path: str
     backend: str
     provider: str
+    task: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
-"""Facts about one ONNX file that need no run: hash, sizes, denormal weights, what it takes as input."""
+"""Facts about ONNX files that need no run: hash, sizes, denormal weights, what they take as input."""
 
 import gzip
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import onnx
 from onnx import TensorProto
 
 from tdcompress.onnxfile.graphs import all_tensors
-from tdcompress.onnxfile.load import load_model
+from tdcompress.onnxfile.load import in_file, load_model
+from tdcompress.onnxfile.metadata import get_metadata
 from tdcompress.onnxfile.saturation import full_range_weights
 from tdcompress.onnxfile.tensors import to_array
 
@@ -35,16 +37,18 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
-    """An ONNX file as it lies on disk.
+    """An ONNX file as it lies on disk, or several that are of use only together.
 
     Attributes:
-        path: the file.
-        sha256: of its bytes and, where weights are kept in files beside it, of theirs, in hex.
+        path: the file, or the first one.
+        sha256: of its bytes and, where weights are kept in files beside it, of theirs, in hex; of several files, of their own.
         bytes: everything needed to run it, those files too.
-        gzip_bytes: the same compressed with gzip at level 9.
+        gzip_bytes: the same compressed with gzip at level 9, each for itself.
         denormals: float32 and float64 weights that are not zero but below the smallest normal number.
         full_range: int8 weights whose sums can saturate on x86 without VNNI.
-        inputs: in the file's order, initializers left out.
+        inputs: in the file's order, initializers left out; of several files the first one's.
+        task: that the network was trained for, where the file says it.
+        parts: of several files, the sha256 of each by name; else empty.
     """
 
     path: Path
@@ -54,6 +58,8 @@ class ModelFile:
     denormals: int
     full_range: int
     inputs: tuple[InputSpec, ...]
+    task: str | None = None
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_model_file(path: Path, *, external_data: bool = False) -> ModelFile:
@@ -78,6 +84,38 @@ def read_model_file(path: Path, *, external_data: bool = False) -> ModelFile:
         denormals=sum(count_denormals(tensor) for tensor in all_tensors(model)),
         full_range=len(full_range_weights(model)),
         inputs=tuple(_input_spec(value) for value in model.graph.input if value.name not in weights),
+        task=task_of(model, path),
+    )
+
+
+def task_of(model: onnx.ModelProto, path: Path) -> str | None:
+    """The task that a network was trained for, where its file says it.
+
+    Raises:
+        ModelError: a key of the metadata occurs twice.
+    """
+    with in_file(path):
+        return get_metadata(model).get("task")
+
+
+def together(first: ModelFile, second: ModelFile, *, beside: Path) -> ModelFile:
+    """The facts of two ONNX files and of another one that are of use only together.
+
+    Args:
+        first: which takes what users give.
+        second: which goes on from it.
+        beside: no ONNX file.
+    """
+    data = beside.read_bytes()
+    parts = {first.path.name: first.sha256, second.path.name: second.sha256, beside.name: hashlib.sha256(data).hexdigest()}
+    return replace(
+        first,
+        sha256=hashlib.sha256("".join(parts.values()).encode()).hexdigest(),
+        bytes=first.bytes + second.bytes + len(data),
+        gzip_bytes=first.gzip_bytes + second.gzip_bytes + len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
+        denormals=first.denormals + second.denormals,
+        full_range=first.full_range + second.full_range,
+        parts=parts,
     )
 
 

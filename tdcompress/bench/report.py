@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
-from tdcompress.codec import VERSION, decode_json, encode
+from tdcompress.codec import LEFT_OUT, VERSION, decode_json, encode
 from tdcompress.errors import UserError, one_line
 from tdcompress.records import LatencyClaim, RowLatency
 
@@ -26,6 +26,9 @@ class Latency:
         backend, provider: what really ran it.
         options: the backend's settings and what it says about itself.
         threads, batch: as run; threads are counted, never "all".
+        tokens: that a call says; None where it says none.
+        parts: where several files were timed together, the sha256 of each by name; ``file`` names the first one, ``sha256`` and
+            bytes are of all.
         p50_ns, p90_ns, p99_ns: percentiles of single calls, all processes together; p90 needs 64 calls, p99 662.
         ratio_to_dense: time / the baseline's time, below 1 = faster.
         ratio_low, ratio_high: its 95 % interval, wider by how far the control is from 1.
@@ -61,6 +64,13 @@ class Latency:
     load_ns: int
     first_run_ns: int
     peak_rss_bytes: int | None
+    tokens: int | None = field(default=None, metadata=LEFT_OUT)
+    parts: Mapping[str, str] | None = field(default=None, metadata=LEFT_OUT)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of the median call; None where a call says no tokens."""
+        return self.of_row().tokens_per_second
 
     def of_row(self) -> RowLatency:
         """What a run's report keeps of it."""
@@ -70,6 +80,7 @@ class Latency:
             provider=self.provider,
             threads=self.threads,
             batch=self.batch,
+            tokens=self.tokens,
             p50_ns=self.p50_ns,
             ratio_to_dense=self.ratio_to_dense,
             ratio_low=self.ratio_low,
@@ -94,6 +105,7 @@ class Protocol:
         timer_overhead_ns: one reading of the clock; single calls contain it.
         denormals: how denormal numbers are treated, the same for all files.
         seconds: that the whole benchmark took.
+        call: what one call does, where it is more than one run of one file.
     """
 
     budget: str
@@ -106,6 +118,7 @@ class Protocol:
     timer_overhead_ns: float
     denormals: str
     seconds: float
+    call: str = field(default="", metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,15 +41,17 @@ class Subject:
     @property
     def target(self) -> Target:
         """As a fresh process is told."""
-        return Target(path=str(self.file.path.resolve()), backend=self.backend, provider=self.provider)
+        path = str(self.file.path.resolve())
+        return Target(path=path, backend=self.backend, provider=self.provider, task=self.file.task)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is the same for all files of a benchmark."""
+    """What is the same for all files of a benchmark; ``tokens`` that a call says, None where it says none."""
 
     threads: int
     batch: int
+    tokens: int | None = None
     usable_cores: int
     processor: Processor
 
@@ -112,6 +114,8 @@ def summarise(
         options=probe.options,
         threads=setting.threads,
         batch=setting.batch,
+        tokens=setting.tokens,
+        parts=subject.file.parts or None,
         p50_ns=p50_ns,
         p90_ns=percentile(single_ns, 0.90, minimum_runs=P90_RUNS),
         p99_ns=percentile(single_ns, 0.99, minimum_runs=P99_RUNS),

@@ -8,12 +8,18 @@ TIMES = ("file", "time / dense", "95 % interval", "claim", "p50 ms", "p90 ms", "
 NOTES = ("file", "no claim because", "to know")
 COSTS = ("file", "KiB", "gzip KiB", "load ms", "peak MiB")
 CONTROL = "dense against itself"
+TOKENS = "tokens/s"
 
 Rows = list[tuple[str, ...]]
 
 
+def times_columns(report: BenchReport) -> tuple[str, ...]:
+    """`TIMES`, and `TOKENS` where calls say tokens."""
+    return TIMES if report.control.tokens is None else (*TIMES, TOKENS)
+
+
 def times_table(report: BenchReport) -> Rows:
-    """Rows under `TIMES`, the control first, then the files in the order asked for.
+    """Rows under `times_columns`, the control first, then the files in the order asked for.
 
     Where not all ran in the same runtime, names say which.
     """
@@ -25,6 +31,7 @@ def times_table(report: BenchReport) -> Rows:
             f"{latency.ratio_low:.3f} .. {latency.ratio_high:.3f}",
             claimed,
             *(format_ms(time) for time in (latency.p50_ns, latency.p90_ns, latency.p99_ns)),
+            *([] if latency.tokens_per_second is None else [f"{latency.tokens_per_second:,.0f}"]),
         )
 
     return _rows(report, cells)

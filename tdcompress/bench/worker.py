@@ -19,6 +19,7 @@ from tdcompress.bench.backends import create_backend
 from tdcompress.bench.backends.base import Inputs, TimedSession
 from tdcompress.bench.job import JOBS, PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult, Target
 from tdcompress.bench.timing import StopRule, block_calls, time_pairs, timer_overhead_ns, warm_up
+from tdcompress.bench.workloads import workload_of
 from tdcompress.codec import decode_json, encode
 from tdcompress.errors import ModelError, TdcompressError, one_line
 from tdcompress.limits import read_fact
@@ -122,7 +123,7 @@ def _time_candidate(
 def _open(target: Target, inputs: Inputs, threads: int) -> tuple[TimedSession, int]:
     backend = create_backend(target.backend, target.provider, threads)
     start = time.perf_counter_ns()
-    session = backend.open(Path(target.path), inputs)
+    session = workload_of(target.task).open(backend, Path(target.path), inputs)
     return session, time.perf_counter_ns() - start
 
 

@@ -11,7 +11,7 @@ from tdcompress.errors import UserError
 def add_parser(verbs: Verbs) -> None:
     """Add ``bench``."""
     sub = add_verb(verbs, "bench", run, "time ONNX files on this machine against a baseline")
-    text = "ONNX files; a folder or a run stands for all that are in it"
+    text = "ONNX files; a folder or a run stands for all that are in it, of a translator the encoder for all its files"
     sub.add_argument("files", type=Path, nargs="+", metavar="FILE.onnx", help=text)
     text = "default: dense.onnx beside the first file, or the largest file of a folder without it"
     sub.add_argument("--baseline", type=Path, metavar="FILE.onnx", help=text)
@@ -34,13 +34,13 @@ def run(args: argparse.Namespace) -> None:
         UserError: ``--json`` is no file that can be written.
     """
     from tdcompress.bench.benchmark import benchmark
-    from tdcompress.bench.table import COSTS, NOTES, TIMES, costs_table, notes_table, times_table
+    from tdcompress.bench.table import COSTS, NOTES, costs_table, notes_table, times_columns, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
     from tdcompress.report.tables import Table, number_columns, text_columns
     from tdcompress.report.terminal import render
 
-    files, baseline = find_files(args.files, args.baseline, args.artifacts)
+    files, baseline = find_files(args.files, args.baseline, args.artifacts, external_data=args.external_data)
     if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
         raise UserError(f"--json {args.json}: not a file that can be written; name one in a folder that exists")
     batch = (args.shape[0][0] if args.shape else 1) if args.batch is None else args.batch
@@ -65,27 +65,30 @@ def run(args: argparse.Namespace) -> None:
         f"compared with {baseline.name}",
         highlight=False,
     )
-    measured = (times_table(found), number_columns(*TIMES[1:])), (costs_table(found), number_columns(*COSTS[1:]))
+    if found.protocol.call:
+        console.print(found.protocol.call, highlight=False)
+    measured = (times_table(found), number_columns(*times_columns(found)[1:])), (costs_table(found), number_columns(*COSTS[1:]))
     for rows, columns in (*measured, (notes_table(found), text_columns(*NOTES[1:]))):
         if rows:
             console.print(render(Table(title="", columns=(*text_columns("file"), *columns), rows=tuple(rows))))
 
 
-def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) -> tuple[list[Path], Path]:
+def find_files(
+    given: Sequence[Path], baseline: Path | None, artifacts: Path, *, external_data: bool = False
+) -> tuple[list[Path], Path]:
     """What is timed, and what it is compared with.
 
     Args:
-        given: files, folders, and names of runs; a folder stands for its ONNX files but the baseline.
+        given: files, folders, and names of runs; a folder stands for its networks but the baseline.
         baseline: None = dense.onnx beside the first file, or the largest file of a folder without one.
         artifacts: where runs are kept.
+        external_data: accept weights in files beside ONNX files.
 
     Raises:
         UserError: no baseline, or a folder without files to compare with it.
     """
-    from tdcompress.runs.manifest import onnx_files
-
     places = [path if path.exists() or not (artifacts / path).is_dir() else artifacts / path for path in given]
-    against = _baseline(places[0], baseline)
+    against = _baseline(places[0], baseline, external_data)
     if not against.is_file():
         raise UserError(f"{against}: no such file; name what the files are compared with: --baseline dense.onnx")
     files: list[Path] = []
@@ -93,16 +96,24 @@ def find_files(given: Sequence[Path], baseline: Path | None, artifacts: Path) ->
         if not place.is_dir():
             files.append(place)
             continue
-        others = [file for file in onnx_files(place) if not file.samefile(against)]
+        others = [file for file in _networks(place, external_data) if not file.samefile(against)]
         if not others:
             raise UserError(f"{place}: holds no ONNX file beside {against.name}; name what is to be timed")
         files += others
     return files, against
 
 
-def _baseline(first: Path, named: Path | None) -> Path:
+def _networks(folder: Path, external_data: bool) -> list[Path]:
+    """The first file of each network in a folder."""
+    from tdcompress.bench.deployed import first_files
+    from tdcompress.runs.manifest import onnx_files
+
+    return first_files(onnx_files(folder), external_data=external_data)
+
+
+def _baseline(first: Path, named: Path | None, external_data: bool) -> Path:
     """What files are compared with, there or not: ``named`` from here or beside the first place, or the usual choice there."""
-    from tdcompress.runs.manifest import DENSE_FILE, onnx_files
+    from tdcompress.runs.manifest import DENSE_FILE
 
     folder = first if first.is_dir() else first.parent
     if named is not None:
@@ -110,4 +121,4 @@ def _baseline(first: Path, named: Path | None) -> Path:
     usual = folder / DENSE_FILE
     if usual.is_file() or folder != first:
         return usual
-    return max(onnx_files(folder), key=lambda file: file.stat().st_size)
+    return max(_networks(folder, external_data), key=lambda file: file.stat().st_size)

@@ -99,15 +99,23 @@ def latencies(report: Report, host: str) -> Table:
     """Every latency measured on one host, with the reason for its claim."""
     found = [(row, latency) for row in report.rows for latency in row.latency if latency.host == host]
     reasons = numbered(latency.reason for _, latency in found)
+    speeds = any(latency.tokens is not None for _, latency in found)
     lines = [
-        (row.id, text.setting(latency), text.duration(latency.p50_ns), text.latency(latency), reasons[latency.reason])
+        (
+            row.id,
+            text.setting(latency),
+            text.duration(latency.p50_ns),
+            *([text.tokens_per_second(latency)] if speeds else []),
+            text.latency(latency),
+            reasons[latency.reason],
+        )
         for row, latency in found
     ]
     return Table(
         title=f"Latency on {host}",
         columns=(
             *text_columns("row", "run by"),
-            *number_columns("median"),
+            *number_columns("median", *(["tokens/s"] if speeds else [])),
             *text_columns("time / dense time [95 %]"),
             *number_columns("because"),
         ),

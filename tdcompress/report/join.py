@@ -98,11 +98,12 @@ def _row_of(report: Report, measured: Latency, where: str) -> Row | None:
 
 
 def _check_file(measured: Latency, name: str, size_bytes: int, digests: Mapping[str, str], complaint: str) -> None:
-    """The file timed is the one of this run: same digest if that is known, else same length."""
-    known = digests.get(name)
-    same = measured.sha256 == known if known is not None else measured.bytes == size_bytes
+    """What was timed is of this run: the digest of each file is the same if it is known, else the length of all."""
+    parts = measured.parts or {name: measured.sha256}
+    known = {part: digests[part] for part in parts if part in digests}
+    same = known == parts if known else measured.bytes == size_bytes
     if not same:
-        by = "sha256" if known is not None else "bytes"
+        by = "sha256" if known else "bytes"
         raise UserError(f"{measured.file!r} as timed {complaint} ({by} differ); copy the run's files again and measure those")
 
 

@@ -59,6 +59,7 @@ class LatencySetting:
     provider: str
     threads: int
     batch: int
+    tokens: int | None
 
 
 def setting_of(latency: RowLatency) -> LatencySetting:
@@ -69,6 +70,7 @@ def setting_of(latency: RowLatency) -> LatencySetting:
         provider=latency.provider,
         threads=latency.threads,
         batch=latency.batch,
+        tokens=latency.tokens,
     )
 
 

@@ -93,10 +93,16 @@ def latency(latency: RowLatency) -> str:
 
 
 def setting(latency: RowLatency) -> str:
-    """What ran the file, without the host: "onnxruntime, 1 thread, batch 1"."""
+    """What ran the file, without the host: "onnxruntime, 1 thread, batch 1"; and how many tokens a call says, if any."""
     provider = latency.provider.removesuffix("ExecutionProvider")
     runtime = latency.backend if provider in ("", "CPU", latency.backend) else f"{latency.backend} {provider}"
-    return f"{runtime}, {latency.threads} thread{'s' * (latency.threads != 1)}, batch {latency.batch}"
+    tokens = "" if latency.tokens is None else f", {latency.tokens} tokens a call"
+    return f"{runtime}, {latency.threads} thread{'s' * (latency.threads != 1)}, batch {latency.batch}{tokens}"
+
+
+def tokens_per_second(latency: RowLatency) -> str:
+    """Of the median call: "1,830"; a dash where calls say no tokens."""
+    return "-" if latency.tokens_per_second is None else f"{latency.tokens_per_second:,.0f}"
 
 
 def named_method(name: str, options: Mapping[str, object]) -> str:

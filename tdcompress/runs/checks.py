@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tdcompress.bench.backends import create_backend
 from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
+from tdcompress.bench.deployed import check_can_time
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.network import new_network
 from tdcompress.methods.base import MethodSettings
@@ -32,15 +33,15 @@ def check_plan(plan: RunPlan, store: Store) -> None:
 
     Raises:
         RecipeError: files that the data's task does not have; a backend, provider or number of threads that this machine does not
-            have; names too long for files; or a network whose units cannot be pruned as asked.
+            have, or a backend that cannot run such networks; names too long for files; or a network whose units cannot be pruned
+            as asked.
         TdcompressError: a folder that cannot be written.
     """
     _check_names(plan.recipe, plan.rows)
     _check_files(plan.recipe, plan.rows)
     check_writable(store.root)
     if plan.bench is not None and not _there(store, plan.bench):
-        _check_timed(plan.recipe, plan.dense_train.settings)
-        _check_bench(plan.recipe, plan.bench.settings)
+        _check_bench(plan.recipe, plan.bench.settings, plan.dense_train.settings.data.settings.task)
     _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(store, row.pruned)], plan.places)
 
 
@@ -79,14 +80,7 @@ def _check_files(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
                 raise recipe.source.error(f"export.{key}", f"export.{key}: {reason}")
 
 
-def _check_timed(recipe: Recipe, training: train.Settings) -> None:
-    task = training.data.settings.task
-    if not TASKS[task].timed:
-        said = f'the files of {task} are not timed yet; set budget = "none"'
-        raise recipe.source.error("bench.budget", f"bench.budget: {said}")
-
-
-def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:
+def _check_bench(recipe: Recipe, settings: bench.Settings, task: str) -> None:
     """Load every runtime once, as the benchmark will; the engine compiles its kernels here if it has to."""
     for threads in settings.threads:
         try:
@@ -95,6 +89,7 @@ def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:
             raise recipe.source.error("bench.threads", f"bench.threads: {error}") from None
     for backend in dict.fromkeys((BASELINE_BACKEND, *settings.backend)):
         try:
+            check_can_time(backend, task)
             create_backend(backend, settings.provider, threads=1)
         except UserError as error:
             key = "bench.provider" if "provider" in str(error) else "bench.backend"

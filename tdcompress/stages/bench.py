@@ -1,12 +1,10 @@
-"""Stage "bench": a run's ONNX files, timed against its dense file on this host."""
+"""Stage "bench": a run's deployed networks, timed against its dense one on this host."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from tdcompress.bench.benchmark import benchmark
+from tdcompress.bench.deployed import read_deployed, sampled_inputs
 from tdcompress.codec import encode
 from tdcompress.files import write_text
 from tdcompress.lineage.versions import VERSIONS
@@ -22,8 +20,8 @@ class BenchTable:
     Attributes:
         budget: "quick" or "full"; "none" measures nothing.
         threads: of a session; 0 = all cores. Each is measured.
-        batch: examples of a call. Each is measured.
-        backend: what runs the files. Each is measured against dense.onnx under onnxruntime.
+        batch: examples of a call, of a translator sentences. Each is measured.
+        backend: what runs the files; of a translator onnxruntime. Each is measured against dense.onnx under onnxruntime.
         provider: onnxruntime's execution provider.
     """
 
@@ -60,6 +58,7 @@ class Settings(BenchTable):
 def run(settings: Settings, work: Workspace) -> BenchRecord:
     """Time every input but "dense" against it, for each backend, thread count and batch size; keep the raw samples."""
     dense = work.inputs["dense"].file(ONNX)
+    network = read_deployed(dense)
     names = [name for name in work.inputs if name != "dense"]
     files = [work.inputs[name].file(ONNX) for name in names]
     cases = [(b, t, n) for b in settings.backend for t in settings.threads for n in settings.batch]
@@ -80,7 +79,7 @@ def run(settings: Settings, work: Workspace) -> BenchRecord:
             provider=settings.provider,
             budget=settings.budget,
             seed=settings.seed,
-            inputs={"input": real_inputs(work.inputs["dense"].file(SAMPLES), batch)},
+            inputs=sampled_inputs(network, work.inputs["dense"].file(SAMPLES), batch),
             progress=say,
         )
         write_text(work.folder / f"bench-{backend}-{threads}-{batch}.json", report.to_json())
@@ -88,13 +87,6 @@ def run(settings: Settings, work: Workspace) -> BenchRecord:
         for name, latency in zip(names, report.rows, strict=True):
             rows[name] += (latency.of_row(),)
     return BenchRecord(rows=rows, hosts=hosts)
-
-
-def real_inputs(samples: Path, batch: int) -> np.ndarray:
-    """Test samples as a batch, repeated where there are too few."""
-    with np.load(samples, allow_pickle=False) as archive:
-        inputs = archive["input"]
-    return np.ascontiguousarray(inputs[np.arange(batch) % len(inputs)])
 
 
 STAGE = Stage(name="bench", version=VERSIONS["bench"], settings=Settings, run=run)

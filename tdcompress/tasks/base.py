@@ -93,7 +93,8 @@ class ExportSet:
 
     Attributes:
         parts: the ONNX files; the first one is the row's own.
-        facts: what a deployer has to know to use them, as JSON-able metadata of the first file.
+        facts: what a deployer has to know to use them, as JSON-able metadata of the first file. Where a benchmark's call is more
+            than one run of one file, ``task`` is the task's name (`tdcompress.bench.workloads`).
         measured: the task's measure of the files. ``expected`` is torch's (0..1) of the same network, None where the files'
             values are rounded. Raises VerificationError where both differ by more than the task allows (design, rule 5).
         figures: what else is measured of the files, which may take longer.
@@ -113,13 +114,11 @@ class LearningTask(ABC):
     Attributes:
         name: as settings of data name it.
         measure: what every ``accuracy`` in a record is (0..1), and how people read it.
-        timed: whether stage bench can time its files: one file a network, with one input.
         refused: values of [export] keys that its files cannot have, by (key, value): why, and what to take.
     """
 
     name: ClassVar[str]
     measure: ClassVar[Measure]
-    timed: ClassVar[bool] = True
     refused: ClassVar[Mapping[tuple[str, str], str]] = {}
 
     @abstractmethod

@@ -28,11 +28,11 @@ from tdcompress.tasks.base import (
 )
 from tdcompress.tasks.pairs import PairSet, summed_loss
 from tdcompress.text.bleu import Bleu, bleu
+from tdcompress.text.names import ENCODER, STEP, TASK, VOCABULARY
 from tdcompress.text.search import Decoder, Ints, beam_search, count_right, greedy
 from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
 from tdcompress.text.vocabulary import BEGIN
 
-ENCODER, STEP, VOCABULARY = "model.onnx", "decoder_step.onnx", "vocabulary.model"
 BLEU = Measure(name="BLEU")
 BEAM, ALPHA = 4, 0.6  # "Attention is all you need", section 6.1
 BLEU_BEAM = Measure(name=f"BLEU, beam {BEAM}")
@@ -51,9 +51,8 @@ class MachineTranslation(LearningTask):
         data: the corpus.
     """
 
-    name: ClassVar[str] = "translation"
+    name: ClassVar[str] = TASK
     measure: ClassVar[Measure] = BLEU
-    timed: ClassVar[bool] = False  # a translation calls two files, one of them many times
     refused: ClassVar[Mapping[tuple[str, str], str]] = {
         ("values", "int8"): 'a translator has no "int8" files; take "int8-kept", "codebook16" or "float16"',
         ("input", "uint8"): '"uint8" is of images; sentences have no pixels',

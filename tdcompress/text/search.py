@@ -62,16 +62,18 @@ class Decoder(Protocol[State]):
         """The state whose row i is what row ``rows[i]`` was; rows may be left out and repeated."""
 
 
-def greedy(decoder: Decoder[State], state: State, limits: Ints) -> list[list[int]]:
+def greedy(decoder: Decoder[State], state: State, limits: Ints, *, ends: bool = True) -> list[list[int]]:
     """The likeliest token, again and again, until the end is said.
 
     Args:
         decoder: what continues sentences.
         state: of N sentences of which nothing was said yet.
         limits: (N,), how many tokens each may have, without the end.
+        ends: whether the end ends a sentence. False: it is a token like others, so that each sentence gets as many as its limit;
+            for benchmarks, in which a network that says less would look faster.
 
     Returns:
-        The tokens of each, without begin and end.
+        The tokens of each, without begin; without the end where it ends a sentence.
     """
     said: list[list[int]] = [[] for _ in limits]
     alive = np.flatnonzero(limits > 0)
@@ -81,11 +83,11 @@ def greedy(decoder: Decoder[State], state: State, limits: Ints) -> list[list[int
         _, best, state = decoder.step(tokens, state, 1)
         tokens = best[:, 0]
         for sentence, token in zip(alive, tokens, strict=True):
-            if token != END:
+            if token != END or not ends:
                 said[sentence].append(int(token))
-        on = np.array(
-            [token != END and len(said[sentence]) < limits[sentence] for sentence, token in zip(alive, tokens, strict=True)], bool
-        )
+        on = limits[alive] > [len(said[sentence]) for sentence in alive]
+        if ends:
+            on &= tokens != END
         if not on.all():
             state = decoder.select(state, np.flatnonzero(on))
             alive, tokens = alive[on], tokens[on]

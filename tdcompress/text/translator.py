@@ -1,12 +1,11 @@
 """Translating with exported files: onnxruntime, numpy and sentencepiece, no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from tdcompress.errors import DataError, ModelError
@@ -17,6 +16,19 @@ from tdcompress.text.vocabulary import END, PAD, Vocabulary
 
 LONGER = 50  # a translation may have so many pieces more than its source ("Attention is all you need", section 6.1)
 BATCH = 32
+
+
+class OpenedFile(Protocol):
+    """A loaded ONNX file, by the part of onnxruntime's interface that is needed here."""
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Its inputs, with name and shape."""
+
+    def get_outputs(self) -> Sequence[Any]:
+        """Its outputs, with name and shape."""
+
+    def run(self, names: None, inputs: Mapping[str, NDArray[Any]], /) -> Sequence[Any]:
+        """All outputs, for inputs by name."""
 
 
 class OnnxDecoder:
@@ -32,7 +44,7 @@ class OnnxDecoder:
         VerificationError: onnxruntime does not load one.
     """
 
-    def __init__(self, encoder: Path | ort.InferenceSession, step: Path | ort.InferenceSession, threads: int = 1) -> None:
+    def __init__(self, encoder: Path | OpenedFile, step: Path | OpenedFile, threads: int = 1) -> None:
         self._encoder, self._step = (_opened(path, threads) for path in (encoder, step))
         self._inputs = [value.name for value in self._step.get_inputs()]
         known = [value.name for value in self._encoder.get_outputs()]
@@ -66,11 +78,12 @@ class OnnxDecoder:
         return state.rows(rows)
 
 
-def _opened(path: Path | ort.InferenceSession, threads: int) -> ort.InferenceSession:
-    if isinstance(path, ort.InferenceSession):
-        return path
-    with in_file(path):
-        return open_session(load_model(path), threads=threads)
+def _opened(file: Path | OpenedFile, threads: int) -> OpenedFile:
+    if not isinstance(file, Path):
+        return file
+    with in_file(file):
+        session: OpenedFile = open_session(load_model(file), threads=threads)
+    return session
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,6 +125,25 @@ def test_digests_decide_where_they_are_known(small_report, targeted, make_bench)
         join_bench(small_report, bench, sha256={"dense.onnx": "another"})
 
 
+def test_each_file_of_a_translator_is_checked(small_report, targeted, make_bench):
+    name = targeted.onnx_file
+    parts = {name: "a", "targeted-0.9.decoder_step.onnx": "b", "vocabulary.model": "c"}
+    bench = make_bench(latency(name, targeted.onnx_bytes, parts=parts, tokens=13))
+    joined = join_bench(small_report, bench, sha256={**parts, "dense.onnx": "digest of dense.onnx"})
+    assert joined.rows[2].latency[-1].tokens == 13
+    for part in parts:
+        for digests in ({**parts, part: "another"}, {other: digest for other, digest in parts.items() if other != part}):
+            with pytest.raises(UserError, match=r"targeted-0\.9\.onnx' as timed is not the run's \(sha256 differ\)"):
+                join_bench(small_report, bench, sha256=digests)
+
+
+def test_calls_of_other_lengths_stand_beside_each_other(small_report, targeted, make_bench):
+    name, size = targeted.onnx_file, targeted.onnx_bytes
+    short = join_bench(small_report, make_bench(latency(name, size, 0.5, tokens=13)))
+    both = join_bench(short, make_bench(latency(name, size, 0.6, tokens=40)))
+    assert [item.tokens for item in both.rows[2].latency] == [None, 13, 40]
+
+
 def test_other_files_are_refused(small_report, targeted, make_bench):
     with pytest.raises(UserError, match=r"rows\[1\]: 'mine\.onnx' is not a file of the run 'digits', which has none-0\.onnx"):
         join_bench(small_report, make_bench(latency(targeted.onnx_file, targeted.onnx_bytes), latency("mine.onnx", 1)))

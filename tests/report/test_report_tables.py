@@ -99,6 +99,16 @@ def test_sizes_by_hand(make_row, make_report):
     assert table.rows == (("none-0.5", *counts, "2.0 KiB", "1.0 KiB", "2.00"),)
 
 
+def test_tokens_per_second_have_a_column_where_calls_say_tokens(make_row, make_latency, make_report):
+    rows = (
+        make_row("none", 0.0, 0.9, latency=(make_latency("pc", 1.0, p50_ns=5e6, tokens=10),)),
+        make_row("none", 0.5, 0.9, latency=(make_latency("pc", 1.0),)),
+    )
+    table = details.latencies(make_report(rows), "pc")
+    assert [column.title for column in table.columns][2:4] == ["median", "tokens/s"]
+    assert [line[3] for line in table.rows] == ["2,000", "-"]
+
+
 def test_latencies_of_a_host_hold_that_host_alone(report):
     server, board = report.hosts
     for host in (server, board):

@@ -44,6 +44,13 @@ def test_setting_names_a_provider_only_where_it_is_not_the_cpu(make_latency):
     assert text.setting(on_gpu) == "onnxruntime CUDA, 8 threads, batch 32"
 
 
+def test_calls_that_say_tokens_are_told_by_their_number(make_latency):
+    translated = make_latency("pc", 1.0, p50_ns=8e6, tokens=13)
+    assert text.setting(translated) == "onnxruntime, 1 thread, batch 1, 13 tokens a call"
+    assert text.tokens_per_second(translated) == "1,625"
+    assert text.tokens_per_second(make_latency("pc", 1.0)) == "-"
+
+
 def test_pruned_says_what_was_asked_for(make_row):
     assert text.pruned(make_row("none", 0.0, 0.9)) == "nothing"
     assert text.pruned(make_row("none", 0.875, 0.9, granularity="unit")) == "87.5 % of units"

@@ -249,7 +249,8 @@ def test_a_stage_gets_its_inputs_in_the_order_that_its_key_knows(
     assert runner.ensure(task).record == {"order": ["a", "b", "dense"]}
 
     timed: list[Any] = []
-    monkeypatch.setattr(bench, "real_inputs", lambda samples, batch: None)
+    monkeypatch.setattr(bench, "read_deployed", lambda path: None)
+    monkeypatch.setattr(bench, "sampled_inputs", lambda network, samples, batch: None)
     monkeypatch.setattr(bench, "benchmark", lambda files, **options: timed.append(files))
     made = {name: runner.ensure(each) for name, each in inputs.items()}
     work = Workspace(folder=tmp_path, inputs=made, machine=Machine(), progress=make_recorder())

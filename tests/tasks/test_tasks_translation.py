@@ -21,6 +21,7 @@ pytest.importorskip("sacrebleu")
 
 from number_words import write_corpus
 
+from tdcompress.cli import main
 from tdcompress.data.digits import DigitsSettings
 from tdcompress.data.parallel_text import ParallelTextSettings
 from tdcompress.data.sentences import IGNORED
@@ -80,9 +81,6 @@ evaluate_every = 25
 [prune]
 fraction = 0.3
 
-[bench]
-budget = "none"
-
 [[sweep.case]]
 "sparsity.method" = "none"
 
@@ -113,15 +111,32 @@ def net(task: MachineTranslation) -> torch.nn.Module:
     return instantiate(SMALL, interface=task.interface, seed=0).eval()
 
 
-def test_a_recipe_of_translation_runs_to_what_is_shipped(corpus: Path, run_text: Any, tmp_path: Path) -> None:
-    finished, watcher = run_text(RECIPE.format(root=corpus), tmp_path)
-    assert {"train", "prune", "store", "export"} <= set(watcher.made)
+def test_a_recipe_of_translation_runs_to_what_is_shipped(
+    corpus: Path, run_text: Any, short_benchmarks: Any, tmp_path: Path
+) -> None:
+    with short_benchmarks():
+        finished, watcher = run_text(RECIPE.format(root=corpus), tmp_path)
+        here = tmp_path / "here.json"
+        assert main(["bench", "words", "--artifacts", str(tmp_path), "--batch", "2", "--json", str(here)]) == 0
+    assert {"train", "prune", "store", "export", "bench"} <= set(watcher.made)
     report, folder = finished.report, tmp_path / "words"
     assert (report.measure.name, report.test_samples) == ("BLEU", 40)
     _, targeted = report.rows
     assert targeted.accuracy_onnx > 0.3  # an untrained translator has about 0
     assert targeted.accuracy_onnx == pytest.approx(targeted.accuracy_stored, abs=0.02)
-    assert "BLEU" in (folder / "report.md").read_text()
+    (latency,) = targeted.latency
+    assert latency.tokens is not None
+    assert latency.tokens_per_second == pytest.approx(latency.tokens / latency.p50_ns * 1e9)
+    written = (folder / "report.md").read_text()
+    assert "BLEU" in written
+    assert f"batch 1, {latency.tokens} tokens a call" in written
+    assert "tokens/s" in written
+    measured = json.loads(here.read_text())["benchmark"]  # of the run's folder, and of sentences that it ships
+    assert [row["file"] for row in measured["rows"]] == ["model.onnx", *sorted(row.onnx_file for row in finished.report.rows)]
+    assert all(row["bytes"] == targeted.onnx_bytes for row in measured["rows"] if row["file"] == targeted.onnx_file)
+    assert measured["protocol"]["call"].startswith("a call translates 2 sentences of ")
+    assert main(["report", "words", "--artifacts", str(tmp_path), "--bench", str(here)]) == 0
+    assert "batch 2, " in (folder / "report.md").read_text()
     manifest = json.loads((folder / "manifest.json").read_text())
     files = [f"{targeted.id}.onnx", f"{targeted.id}.decoder_step.onnx", "vocabulary.model"]
     assert {*files, "dense.onnx", "dense.decoder_step.onnx"} <= set(manifest["files"])
@@ -149,9 +164,10 @@ def test_a_recipe_of_translation_runs_to_what_is_shipped(corpus: Path, run_text:
     ]
 
 
-def test_a_benchmark_of_a_translator_is_refused_before_any_stage(corpus: Path, run_text: Any, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r'bench\.budget: the files of translation are not timed yet; set budget = "none"'):
-        run_text(RECIPE.format(root=corpus).replace('budget = "none"', 'budget = "quick"'), tmp_path)
+def test_a_backend_that_cannot_translate_is_refused_before_any_stage(corpus: Path, run_text: Any, tmp_path: Path) -> None:
+    asked = RECIPE.format(root=corpus) + '\n[bench]\nbackend = ["onnxruntime", "openvino"]\n'
+    with pytest.raises(RecipeError, match=r"bench\.backend: backend 'openvino' cannot time translations, .*; use onnxruntime"):
+        run_text(asked, tmp_path)
     assert not list(tmp_path.glob("**/train/*"))
 
 

@@ -112,6 +112,17 @@ def test_sentences_do_not_know_each_other(seed, size):
     ]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_where_nothing_ends_each_gets_as_many_as_its_limit(seed):
+    decoder, limits = Random(seed), np.array([3, 0, 6, 1])
+    found = greedy(decoder, decoder.start(4), limits, ends=False)
+    assert [len(said) for said in found] == limits.tolist()
+    assert decoder.steps == limits.max()
+    for said, usual in zip(found, greedy(decoder, decoder.start(4), limits), strict=True):
+        assert said[: len(usual)] == usual  # up to the end it is the same search
+        assert len(said) == len(usual) or said[len(usual)] == END
+
+
 def test_what_never_ends_is_cut_at_the_limit():
     class Endless(Random):
         def row(self, sentence, said):

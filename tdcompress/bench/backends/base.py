@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ class TimedSession(Protocol):
     notes: tuple[str, ...]
     """What a reader has to know about how it runs."""
 
+    @property
+    def network(self) -> Any:
+        """What takes other inputs at each call, by onnxruntime's interface (`tdcompress.text.translator.OpenedFile`).
+
+        None where the backend does not vary them.
+        """
+
     def run(self) -> object:
         """One inference of the bound inputs."""
 
@@ -34,6 +41,8 @@ class Backend(Protocol):
     """A runtime, checked to be there when it is constructed."""
 
     name: ClassVar[str]
+    varies: ClassVar[bool]
+    """Whether its sessions take other inputs, of other lengths, at each call."""
 
     def __init__(self, provider: str, threads: int) -> None:
         """Check that the runtime and the provider are installed.

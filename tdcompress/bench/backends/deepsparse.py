@@ -141,6 +141,7 @@ class DeepSparseSession:
     """A model that a child holds, with its inputs."""
 
     provider = "CPU"
+    network = None
 
     def __init__(self, child: Child, threads: int, batch: int) -> None:
         self._child = child
@@ -169,6 +170,7 @@ class DeepSparseBackend:
     """DeepSparse compiled for the inputs' batch size, with `threads` cores."""
 
     name: ClassVar[str] = "deepsparse"
+    varies: ClassVar[bool] = False
 
     def __init__(self, provider: str, threads: int) -> None:
         require_cpu(self.name, provider)

@@ -12,6 +12,7 @@ class EngineSession:
     """A `tdcompress.engine.Session` with its inputs."""
 
     provider = "CPU"
+    network = None
     pid: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -29,6 +30,7 @@ class EngineBackend:
     """The engine with a number of threads."""
 
     name: ClassVar[str] = "engine"
+    varies: ClassVar[bool] = False
 
     def __init__(self, provider: str, threads: int) -> None:
         require_cpu(self.name, provider)

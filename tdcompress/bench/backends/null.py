@@ -12,6 +12,7 @@ class NullSession:
     """Runs nothing."""
 
     provider = "none"
+    network = None
     pid: int | None = None
     options: Mapping[str, str] = MappingProxyType({})
     notes: tuple[str, ...] = ("runs nothing: its time is that of the harness",)
@@ -25,6 +26,7 @@ class NullBackend:
     """Opens any file without reading it."""
 
     name: ClassVar[str] = "null"
+    varies: ClassVar[bool] = False
 
     def __init__(self, provider: str, threads: int) -> None:
         require_cpu(self.name, provider)

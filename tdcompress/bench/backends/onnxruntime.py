@@ -23,7 +23,7 @@ class OnnxRuntimeSession:
     pid: int | None = None
 
     def __init__(self, session: Any, provider: str, inputs: Inputs, options: Mapping[str, str]) -> None:
-        self._session = session
+        self.network = session
         self._inputs = dict(inputs)
         placement = placed_nodes(session)
         self.provider = provider
@@ -38,13 +38,14 @@ class OnnxRuntimeSession:
 
     def run(self) -> object:
         """One call as a user makes it: arrays in, arrays out, copies to and from a device included."""
-        return self._session.run(None, self._inputs)
+        return self.network.run(None, self._inputs)
 
 
 class OnnxRuntimeBackend:
     """onnxruntime with all graph optimisations, one operator after the other, `threads` inside an operator."""
 
     name: ClassVar[str] = "onnxruntime"
+    varies: ClassVar[bool] = True
 
     def __init__(self, provider: str, threads: int) -> None:
         import onnxruntime

@@ -12,6 +12,7 @@ class OpenVinoSession:
     """A compiled model's inference request with its inputs."""
 
     provider = "CPU"
+    network = None
     pid: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -29,6 +30,7 @@ class OpenVinoBackend:
     """OpenVINO's CPU plugin tuned for latency: one stream, `threads` threads, its default precision."""
 
     name: ClassVar[str] = "openvino"
+    varies: ClassVar[bool] = False
 
     def __init__(self, provider: str, threads: int) -> None:
         require_cpu(self.name, provider)

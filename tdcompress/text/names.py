@@ -1,0 +1,17 @@
+"""How an exported translator's files are called, and what they say of themselves; known without onnxruntime."""
+
+from pathlib import Path
+
+TASK = "translation"
+ENCODER, STEP, VOCABULARY = "model.onnx", "decoder_step.onnx", "vocabulary.model"
+
+
+def beside_encoder(encoder: Path) -> tuple[Path, Path]:
+    """The decoder step and the vocabulary that belong to an encoder.
+
+    Args:
+        encoder: "x.onnx" of a run's folder, beside which "x.decoder_step.onnx" lies; or the encoder of an export, which lies
+            alone with "decoder_step.onnx".
+    """
+    own, plain = encoder.with_name(f"{encoder.stem}.{STEP}"), encoder.with_name(STEP)
+    return plain if plain.exists() and not own.exists() else own, encoder.with_name(VOCABULARY)
