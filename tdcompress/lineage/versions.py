@@ -17,7 +17,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "finetune": 1,
         "shrink": 5,
         "store": 2,
-        "export": 8,
+        "export": 9,
         "bench": 3,
         "analyse": 1,
     }

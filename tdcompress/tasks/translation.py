@@ -1,5 +1,6 @@
 """Sentences into another language: cross-entropy of each next piece, BLEU, an encoder, a decoder step and a vocabulary."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
@@ -19,15 +20,17 @@ from tdcompress.seeds import derived_seed
 from tdcompress.tasks.base import CHECKED_SAMPLES, ExportPart, ExportSet, LearningTask, NetworkInputs, Said
 from tdcompress.tasks.pairs import PairSet, summed_loss
 from tdcompress.text.bleu import bleu
+from tdcompress.text.names import ENCODER, STEP, TASK, VOCABULARY, VOCABULARY_SHA256
+from tdcompress.text.recorded import recorded_pieces
 from tdcompress.text.search import Decoder, greedy
 from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
 from tdcompress.text.vocabulary import BEGIN
 
-ENCODER, STEP, VOCABULARY = "model.onnx", "decoder_step.onnx", "vocabulary.model"
 BLEU = Measure(name="BLEU")
 TIE = 1e-4
 """Two best logits of torch that are nearer than this may change places under onnxruntime (design, rule 5)."""
 SEARCHED = 64  # sentences at once
+SHIPPED = 4  # samples; those of each decoder layer's memory are long
 SAID = 3  # pieces of the past in shipped samples of the decoder step
 
 
@@ -38,7 +41,7 @@ class MachineTranslation(LearningTask):
         data: the corpus.
     """
 
-    name: ClassVar[str] = "translation"
+    name: ClassVar[str] = TASK
     measure: ClassVar[Measure] = BLEU
     timed: ClassVar[bool] = False  # a translation calls two files, one of them many times
 
@@ -107,9 +110,14 @@ class MachineTranslation(LearningTask):
 
         return ExportSet(
             parts=parts,
-            facts={"task": self.name, "longest": self.data.longest},
+            facts={
+                "task": self.name,
+                "longest": self.data.longest,
+                VOCABULARY_SHA256: hashlib.sha256(self.data.vocabulary.model).hexdigest(),
+            },
             measured=measured,
             extras={VOCABULARY: self.data.vocabulary.model},
+            recorded={VOCABULARY: recorded_pieces(self.data.vocabulary, self.data.vocabulary.decode(self._checked()[0]))},
         )
 
     def _sources(self, places: Sequence[int]) -> list[list[int]]:
@@ -130,6 +138,7 @@ class MachineTranslation(LearningTask):
             names=("source",),
             axes=({0: "batch", 1: "length"},),
             others=((torch.from_numpy(padded_sources(shortest)),), (torch.from_numpy(padded_sources(sources[:1])),)),
+            shipped=SHIPPED,
             calibration=_no_int8,
         )
 
@@ -152,6 +161,7 @@ class MachineTranslation(LearningTask):
             names=names,
             axes=({0: "batch"}, {0: "batch", 1: "length"}, *[on_source] * len(memory), *[on_past] * len(memory)),
             others=(_plain(first),),
+            shipped=SHIPPED,
             calibration=_no_int8,
         )
 

@@ -415,7 +415,7 @@ GOLDEN = {
     "train": "9c9355b19b58428e",
     "prune": "eb44c63e97a35925",
     "store": "96680e2d48b190e6",
-    "export": "8d5d81d7671e3175",
+    "export": "c2590c3cd8eb924f",
 }
 
 

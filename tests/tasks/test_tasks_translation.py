@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from words import RECIPE, write_corpus
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
@@ -33,58 +34,13 @@ from tdcompress.train.optim import OptimizerSettings
 from tdcompress.train.settings import TrainSettings
 
 CPU = torch.device("cpu")
-ENGLISH = ("one", "two", "three", "four", "five", "six")
-GERMAN = ("eins", "zwei", "drei", "vier", "fuenf", "sechs")
 SMALL = TransformerSettings(width=32, hidden=64, heads=2, encoder_layers=1, decoder_layers=1, dropout=0.0, pre_norm=True)
-RECIPE = """
-name = "words"
-
-[data]
-name = "parallel_text"
-root = "{root}"
-vocabulary = {{ size = 60 }}
-
-[model]
-name = "transformer"
-width = 32
-hidden = 64
-heads = 2
-encoder_layers = 1
-decoder_layers = 1
-dropout = 0.0
-pre_norm = true
-
-[train]
-epochs = 25
-batch_tokens = 400
-label_smoothing = 0.1
-optimizer = {{ name = "adam", lr = 0.01 }}
-evaluate_every = 25
-
-[prune]
-fraction = 0.3
-
-[bench]
-budget = "none"
-
-[[sweep.case]]
-"sparsity.method" = "none"
-
-[[sweep.case]]
-"sparsity.method" = "targeted"
-"sparsity.gamma" = 0.3
-"sparsity.alpha" = 0.5
-"""
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    draw = np.random.default_rng(0)
-    for part, count in (("train", 400), ("val", 40), ("test", 40)):
-        rows = [draw.integers(0, 6, draw.integers(4, 7)) for _ in range(count)]
-        for name, words, step in (("en", ENGLISH, 1), ("de", GERMAN, -1)):
-            (folder / f"{part}.{name}").write_text("".join(" ".join(words[i] for i in row[::step]) + "\n" for row in rows))
+    write_corpus(folder)
     return folder
 
 
