@@ -111,7 +111,7 @@ def test_more_threads_than_cores_are_refused(run):
         tdc.Translator(run, threads=100_000)
 
 
-def test_rows_are_named_where_one_has_to_be_chosen(run, copied, tiny_run, tmp_path):
+def test_rows_are_named_where_one_has_to_be_chosen(run, tmp_path):
     with pytest.raises(UserError, match=r"has no row 'dens', only dense, none-0\.3, targeted-0\.3; did you mean 'dense'\?"):
         tdc.Translator(run, row="dens")
     with pytest.raises(UserError, match=r"a file, which is of one row; name the run's folder to choose row 'dense'"):
