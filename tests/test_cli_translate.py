@@ -1,5 +1,6 @@
 """``tdcompress translate`` as people call it: arguments, standard input, pipes, and what is refused."""
 
+import contextlib
 import io
 import os
 import pty
@@ -55,7 +56,10 @@ def child(words_root):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 SENTENCES = ("one two three four", "six five four three two")
