@@ -1,7 +1,7 @@
 """tdcompress: from training with targeted dropout to a verified, measured, compact ONNX file.
 
 The names below are the public interface. They are imported when they are first used, so that the deployment half (``benchmark``,
-``pack_onnx``, ``unpack_onnx``, ``verify``, ``load_sparse``, ``engine``) works where torch is not installed.
+``pack_onnx``, ``unpack_onnx``, ``verify``, ``load_sparse``, ``engine``, ``Translator``) works where torch is not installed.
 """
 
 from importlib import import_module
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tdcompress.onnxfile.pack import pack_onnx as pack_onnx
     from tdcompress.onnxfile.pack import unpack_onnx as unpack_onnx
     from tdcompress.own_loop import TargetedDropout as TargetedDropout
+    from tdcompress.runs.translator import Translator as Translator
     from tdcompress.runs.verification import verify_path as verify
     from tdcompress.sparsity.schedule import Cubic as Cubic
     from tdcompress.sparsity.schedule import Ramp as Ramp
@@ -35,6 +36,7 @@ _HOME = {
     "Cubic": "tdcompress.sparsity.schedule",
     "Ramp": "tdcompress.sparsity.schedule",
     "TargetedDropout": "tdcompress.own_loop",
+    "Translator": "tdcompress.runs.translator",
     "benchmark": "tdcompress.bench.benchmark",
     "build_model": "tdcompress.models.registry",
     "export_onnx": "tdcompress.export.to_onnx",

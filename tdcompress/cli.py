@@ -1,6 +1,7 @@
 """The command line: parse, call the verb, and turn what it raises into one line and an exit code."""
 
 import argparse
+import contextlib
 import io
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from tdcompress import __version__
 from tdcompress.commands.registry import COMMANDS
-from tdcompress.commands.shared import print_error
+from tdcompress.commands.shared import VerbParser, print_error
 from tdcompress.errors import OtherProcessError, TdcompressError, UserError, of_system
 
 
@@ -47,12 +48,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error("interrupted")
         return 130
     except BrokenPipeError:
+        _forget_output()
         return 1
     except OSError as error:  # a full disk, a name that is too long
         refused = of_system(error)
         print_error(str(refused))
         return refused.exit_code
     return 0
+
+
+def _forget_output() -> None:
+    """What is still to be written to a closed pipe goes nowhere, or Python complains of it when it ends."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def process_age() -> float:
@@ -69,7 +77,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(prog="tdcompress", description="From training to a compact, verified, measured ONNX file.")
     parser.add_argument("--version", action="version", version=f"tdcompress {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    of_verbs: type[argparse.ArgumentParser] = VerbParser
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=of_verbs)
     for add_parser in COMMANDS:
         add_parser(verbs)
     return parser

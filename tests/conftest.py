@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 from small_recipes import small_recipe
+from words import RECIPE, write_corpus
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50, database=None)
 hypothesis.settings.load_profile("fixed")
@@ -199,6 +200,21 @@ def tiny_root(once: Callable[..., Path], run_text: Callable[..., Any], short_ben
 def tiny_run(tiny_root: Path) -> Path:
     """The run's folder of the tiny run."""
     return tiny_root / "tiny"
+
+
+@pytest.fixture(scope="session")
+def words_root(once: Callable[..., Path], run_text: Callable[..., Any]) -> Path:
+    """A folder with one run of a small translator, ``artifacts/words``, and its corpus. Not to be changed: copy it first."""
+    pytest.importorskip("sentencepiece")
+    pytest.importorskip("sacrebleu")
+
+    def make(folder: Path) -> None:
+        (folder / "corpus").mkdir()
+        write_corpus(folder / "corpus")
+        changes = {"bench.budget": "none", "export.select.max_accuracy_drop": 1.0}  # some row is model.onnx, however well it does
+        run_text(RECIPE.format(root=folder / "corpus"), folder / "artifacts", changes)
+
+    return once("words", make)
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ WITHOUT_TORCH = (
     "runs.manifest",
     "runs.parts",
     "runs.status",
+    "runs.translator",
     "runs.unfinished",
     "runs.verification",
     "inspection",
@@ -38,6 +39,7 @@ WITHOUT_TORCH = (
     "onnxfile",
     "engine",
     "bench",
+    "text",
     "transfer",
     "commands",
 )
@@ -77,7 +79,8 @@ def test_the_block_hides_torch(without_torch):
 def test_the_deployment_names_of_the_interface_work_without_torch(without_torch):
     program = (
         "import tdcompress as tdc\n"
-        "for name in ('benchmark', 'pack_onnx', 'unpack_onnx', 'verify', 'load_sparse', 'engine'): getattr(tdc, name)\n"
+        "for name in ('Translator', 'benchmark', 'pack_onnx', 'unpack_onnx', 'verify', 'load_sparse', 'engine'):\n"
+        "    getattr(tdc, name)\n"
         "print('ok')"
     )
     done = python(program, without_torch)
@@ -93,9 +96,9 @@ def test_the_interface_is_lazy():
 
 def test_every_name_of_the_interface_is_there():
     expected = {
-        "Cubic", "Ramp", "TargetedDropout", "benchmark", "build_model", "engine", "export_onnx", "freeze", "load_sparse",
-        "load_weights", "narrow", "narrow_state", "pack_onnx", "prune", "recalibrate", "run", "save_sparse", "shrink",
-        "unpack_onnx", "verify",
+        "Cubic", "Ramp", "TargetedDropout", "Translator", "benchmark", "build_model", "engine", "export_onnx", "freeze",
+        "load_sparse", "load_weights", "narrow", "narrow_state", "pack_onnx", "prune", "recalibrate", "run", "save_sparse",
+        "shrink", "unpack_onnx", "verify",
     }  # fmt: skip
     assert set(tdcompress.__all__) == expected
     assert expected <= set(dir(tdcompress))

@@ -25,7 +25,8 @@ CALLS = {
         "run X", "report tiny --artifacts X", "report tiny --bench X", "verify X", "verify tiny --artifacts X", "inspect X",
         "inspect tiny --artifacts X", "inspect X --backend engine", "pack X out.onnx", "unpack X out.onnx",
         "bench X --baseline dense.onnx", "bench dense.onnx --baseline X", "compile X out.tdc", "artifacts import X",
-        "artifacts export --recipe X", "data pack cifar10 --root X --out out", "data unpack X",
+        "artifacts export --recipe X", "translate X one", "translate tiny one --artifacts X",
+        "data pack cifar10 --root X --out out", "data unpack X",
     ),
     WRITTEN: (
         "recipes --write-keys X", "pack dense.onnx X", "unpack dense.onnx X", "bench dense.onnx --json X", "compile dense.onnx X",
@@ -41,13 +42,15 @@ CALLS = {
         "bench dense.onnx --backend X", "bench dense.onnx --provider X", "bench dense.onnx --budget X",
         "inspect dense.onnx --backend X", "compile dense.onnx out.tdc --isa X", "artifacts export X",
         "artifacts export --stage X", "artifacts X", "data X", "data pack X --out out",
+        "translate X one", "translate tiny one --row X",
     ),
     NUMBERS: (
-        "run digits --only train --together X", "bench dense.onnx --batch X",
+        "run digits --only train --together X", "translate tiny one --beam X", "bench dense.onnx --batch X",
         "artifacts export --stage train --part-size X", "artifacts export --stage train --max-parts X",
     ),
+    tuple(number for number in NUMBERS if number != "0"): ("translate tiny one --alpha X",),
     tuple(number for number in NUMBERS if number != "9" * 5000): ("run digits --minutes X",),  # which is for ever
-    (*WHOLE, "9" * 400): ("bench dense.onnx --threads X",),
+    (*WHOLE, "9" * 400): ("bench dense.onnx --threads X", "translate tiny one --threads X"),
     ("9" * 400,): ("bench dense.onnx --batch X", "artifacts export --stage train --part-size X"),
     SHAPES: (
         "bench dense.onnx --shape X", "inspect dense.onnx --backend engine --shape X", "compile dense.onnx out.tdc --shape X",

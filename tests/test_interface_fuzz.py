@@ -4,6 +4,7 @@ Each argument of each public function takes every value of a pool of wrong thing
 """
 
 import inspect
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -172,6 +173,14 @@ def planned(*, source: Any, shapes: Any) -> None:
     tdc.engine.Session(source).plan(shapes)
 
 
+def translated(*, run: Any, row: Any, threads: Any, **options: Any) -> None:
+    tdc.Translator(run, row=row, threads=threads)(**options)
+
+
+def refusal(*, sentence: Any) -> None:
+    tdc.Translator("model.onnx").refusal(sentence)
+
+
 BENCH = {"threads": 1, "batch": 1, "backend": "null", "budget": "quick", "seed": 0, "inputs": None, "shapes": [[1, 3, 8, 8]]}
 BENCH |= {"external_data": False, "progress": None, "provider": "CPUExecutionProvider"}
 BATCH = {"input": np.ones((1, 3, 8, 8), np.float32)}
@@ -184,6 +193,11 @@ CALLS: Mapping[str, tuple[Callable[..., object], Callable[[Path], Arguments]]] =
     "TargetedDropout": (tdc.TargetedDropout, lambda _: dropout()),
     "TargetedDropout of units": (tdc.TargetedDropout, lambda _: dropout(granularity="unit", example_inputs=images())),
     "TargetedDropout.step": (step, lambda _: {"epoch": 0.5, "optimizer": None}),
+    "Translator": (
+        translated,
+        lambda here: ({"run": here / "model.onnx", "row": None, "threads": 1, "sentences": ["one two"], "beam": 2, "alpha": 0.6}),
+    ),
+    "Translator.refusal": (refusal, lambda _: {"sentence": "one two"}),
     "benchmark": (tdc.benchmark, lambda here: {"files": [here / "m.onnx"], "baseline": here / "m.onnx", **BENCH}),
     "build_model": (tdc.build_model, lambda _: {"name": "mlp", "classes": 4, "image": (3, 8, 8), "seed": 0, "hidden": 8}),
     "engine.Session": (
@@ -246,8 +260,10 @@ CALLED = ("progress", "say")  # what the caller's own function raises is the cal
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory, words_root: Path) -> Path:
     here = tmp_path_factory.mktemp("files")
+    for name in ("model.onnx", "model.decoder_step.onnx", "vocabulary.model"):
+        shutil.copy(words_root / "artifacts" / "words" / name, here)
     tdc.export_onnx(network(), images(), here / "m.onnx")
     tdc.save_sparse(network(), here / "w.npz")
     torch.save(network().state_dict(), here / "w.pth")

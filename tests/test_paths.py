@@ -26,9 +26,10 @@ class Other:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network in the forms that the functions read."""
+def folder(tmp_path_factory: pytest.TempPathFactory, words_root: Path) -> Path:
+    """Networks in the forms that the functions read."""
     folder = tmp_path_factory.mktemp("paths")
+    shutil.copytree(words_root / "artifacts" / "words", folder / "words")
     tdc.export_onnx(network(), torch.ones(2, 4), folder / "m.onnx")
     tdc.save_sparse(network(), folder / "w.npz")
     torch.save(network().state_dict(), folder / "w.pth")
@@ -47,6 +48,7 @@ def run_engine(path: object) -> None:
 
 
 CALLS: dict[str, Callable[[Path, Callable[[Path], object]], object]] = {
+    "Translator": lambda here, to: tdc.Translator(to(here / "words"))(["one"]),
     "export_onnx": lambda here, to: tdc.export_onnx(network(), torch.ones(2, 4), to(here / "again.onnx")),
     "save_sparse": lambda here, to: tdc.save_sparse(network(), to(here / "again.npz")),
     "load_weights": lambda here, to: tdc.load_weights(network(), to(here / "w.pth")),

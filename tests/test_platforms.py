@@ -13,6 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tdcompress import Translator
+
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "poids αβ→"  # letters that most code pages of Windows lack
 
@@ -112,6 +114,13 @@ def test_a_file_is_benchmarked_and_its_memory_is_unknown(verb, model, tmp_path):
     assert found["host"]["affinity"] == list(range(os.cpu_count()))
     costs = printed[printed.index("peak MiB") :].splitlines()
     assert next(line for line in costs if "dense.onnx" in line).split()[-1] == "-"
+
+
+def test_sentences_are_translated(python, words_root):
+    run = words_root / "artifacts" / "words"
+    done = python("-m", "tdcompress", "translate", run, "one two three four", "six six")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == Translator(run)(["one two three four", "six six"])
 
 
 def test_without_a_compiler_the_engine_says_what_to_install(python, model, tmp_path):

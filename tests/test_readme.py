@@ -1,6 +1,8 @@
 """The README's Python example runs as it stands, and its shell lines name verbs and recipes that exist."""
 
 import re
+import shlex
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 FROM_C = (ROOT / "docs" / "c.md").read_text(encoding="utf-8")
 PROVIDER = (ROOT / "docs" / "provider.md").read_text(encoding="utf-8")
+TRANSLATE = (ROOT / "docs" / "translate.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -38,14 +41,34 @@ def test_the_python_example_runs(
 
 
 @pytest.mark.parametrize(
-    ("text", "least"), [(README, 8), (SCALING, 7), (FROM_C, 2), (PROVIDER, 2)], ids=["README", "scaling", "c", "provider"]
+    ("text", "least"),
+    [(README, 8), (SCALING, 7), (FROM_C, 2), (PROVIDER, 2), (TRANSLATE, 7)],
+    ids=["README", "scaling", "c", "provider", "translate"],
 )
 def test_the_shell_lines_parse(text: str, least: int) -> None:
-    lines = [line.split("#")[0].split() for block in blocks("sh", text) for line in block.splitlines()]
+    lines = [shlex.split(re.split("[#<]", line)[0]) for block in blocks("sh", text) for line in block.splitlines()]
     commands = [line[1:] for line in lines if line and line[0] == "tdcompress"]
     assert len(commands) >= least
     for command in commands:
         make_parser().parse_args(command)
+
+
+def test_a_translator_is_called_from_python(
+    words_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = blocks("python", TRANSLATE)
+    shutil.copytree(words_root / "artifacts" / "words", tmp_path / "artifacts" / "multi30k-transformer")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "translate.md", "exec"), {})
+    several, one, refusal = capsys.readouterr().out.splitlines()
+    assert (several[:2], one[:2]) == ("['", "['")
+    assert refusal.endswith("more than 256: split it")
+
+
+def test_every_file_that_translate_names_is_there() -> None:
+    names = re.findall(r"\]\(([^)#]+)\)", TRANSLATE)
+    assert [name for name in names if not (ROOT / "docs" / name).exists()] == []
+    assert {"multi30k_transformer"} <= set(shipped_recipes())
 
 
 def test_every_recipe_in_the_table_is_shipped() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tdcompress.commands import artifacts, bench, compile, data, inspect, pack, recipes, report, run, status, verify
+from tdcompress.commands import artifacts, bench, compile, data, inspect, pack, recipes, report, run, status, translate, verify
 from tdcompress.commands.shared import Verbs
 
 COMMANDS: tuple[Callable[[Verbs], None], ...] = (
@@ -17,4 +17,5 @@ COMMANDS: tuple[Callable[[Verbs], None], ...] = (
     compile.add_parser,
     verify.add_parser,
     bench.add_parser,
+    translate.add_parser,
 )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tdcompress.errors import ModelError
 from tdcompress.runs.parts import TRAINING, require_parts
 from tdcompress.stores.place import is_url
 
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a verb adds its parser."""
+
+
+class VerbParser(argparse.ArgumentParser):
+    """Takes words behind options too, for a last argument of any number: ``translate RUN --row dense "A dog runs."``.
+
+    argparse gives that argument what stands before the first option behind the other arguments, and refuses the rest.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, with that argument whole."""
+        known, rest = super().parse_known_args(args, namespace)
+        last = self._get_positional_actions()[-1:]
+        if last and rest and last[0].nargs in ("*", "+") and not any(word.startswith("-") for word in rest):
+            setattr(known, last[0].dest, [*getattr(known, last[0].dest), *self._get_values(last[0], rest)])
+            rest = []
+        return known, rest
 
 
 def add_verb(verbs: Verbs, name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
@@ -57,11 +74,36 @@ def _place(text: str) -> Path | str:
 
 def _folder(text: str) -> Path:
     if is_url(text):
-        raise argparse.ArgumentTypeError(f"{text}: this verb needs a folder; run, status, report and verify take object storage")
+        raise argparse.ArgumentTypeError(
+            f"{text}: this verb needs a folder; run, status, report, verify and translate take object storage"
+        )
     path = Path(text)
     for place in (path, *path.parents):
         if place.is_file():
             raise argparse.ArgumentTypeError(f"{place}: a file, not a folder")
+    return path
+
+
+def find_run(given: Path, artifacts: Path | str) -> Path:
+    """A file, a folder, or a run by its name, which object storage is asked for.
+
+    Args:
+        given: what was typed.
+        artifacts: where runs are kept, of ``add_store``.
+
+    Raises:
+        ModelError: no such file or run.
+    """
+    from tdcompress.stores.place import open_store
+
+    if given.exists():
+        return given
+    store = open_store(artifacts)
+    if given.name == str(given):  # a run's name
+        store.bring_run(given.name)
+    path = store.root / given
+    if not path.exists():
+        raise ModelError(f"{given}: no such file or run")
     return path
 
 

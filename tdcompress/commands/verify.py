@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_external_data, add_store, add_verb, print_json
-from tdcompress.errors import ModelError
+from tdcompress.commands.shared import Verbs, add_external_data, add_store, add_verb, find_run, print_json
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -19,32 +18,15 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """``tdcompress verify``.
-
-    Raises:
-        ModelError: no such file or run.
-    """
+    """``tdcompress verify``."""
     from tdcompress.runs.verification import verify_path
-    from tdcompress.stores.place import open_store
 
-    path = args.path
-    if not path.exists():
-        store = open_store(args.artifacts)
-        if path.name == str(path):  # a run's name
-            store.bring_run(path.name)
-        path = store.root / path
-    if not path.exists():
-        raise ModelError(f"{args.path}: no such file or run")
+    path = find_run(args.path, args.artifacts)
     found = verify_path(path, say=lambda line: print(line, file=sys.stderr), external_data=args.external_data)
     if args.json:
         print_json({name: entry.to_json() for name, entry in found.items()})
         return
     for name, entry in found.items():
-        compared = (
-            f"{entry.samples} samples, largest difference {entry.max_error:.2g}"
-            if entry.samples
-            else "no outputs recorded to compare"
-        )
-        print(f"ok  {name}: valid, loads, {compared}")
+        print(f"ok  {name}: {entry.summary}")
         for note in entry.notes:
             print(f"    {note}")

@@ -206,6 +206,12 @@ class VerifyReport(_Json):
     ties: int
     notes: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """What passed, in words."""
+        compared = f"{self.samples} samples, largest difference {self.max_error:.2g}"
+        return f"valid, loads, {compared if self.samples else 'no outputs recorded to compare'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiseReport(_Json):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -58,7 +58,20 @@ def open_session(
         raise VerificationError(f"onnxruntime does not load the model: {one_line(error)}") from error
 
 
-def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> list[Array]:
+class OpenedFile(Protocol):
+    """A loaded ONNX file, by the part of onnxruntime's interface that is needed here."""
+
+    def get_inputs(self) -> Sequence[Any]:
+        """Its inputs, with name and shape."""
+
+    def get_outputs(self) -> Sequence[Any]:
+        """Its outputs, with name and shape."""
+
+    def run(self, names: None, inputs: Mapping[str, Array], /) -> Sequence[Any]:
+        """All outputs, for inputs by name."""
+
+
+def run_session(session: OpenedFile, inputs: Mapping[str, Array]) -> list[Array]:
     """All outputs, in the file's order.
 
     Args:
@@ -69,7 +82,7 @@ def run_session(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> l
         VerificationError: onnxruntime fails.
     """
     try:
-        outputs: list[Array] = session.run(None, dict(inputs))
+        outputs = list(session.run(None, dict(inputs)))
     except Exception as error:
         raise VerificationError(f"onnxruntime does not run the model: {one_line(error)}") from error
     return outputs

@@ -1,5 +1,6 @@
 """Check an ONNX file on the machine that will run it: well-formed, loads, and gives the outputs that were recorded."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ RELATIVE_TOLERANCE = 1e-5  # of the largest |output|, float32
 # 0 to 2 steps (LeNet-5, ResNet-20, ResNet-32). Sums that saturate, as on x86 without VNNI, differ by more: that has to be told.
 QUANTISED_TOLERANCE = 4 / 128
 MAX_SAMPLES_BYTES = 2**30
+OutputBeside = tuple[str, Array, Array]
+"""What a message calls an output, the output, and what is recorded."""
 _QUANTISERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 
 
@@ -33,6 +36,7 @@ def verify_onnx(
     samples: StrPath | None = None,
     *,
     output: str = "output",
+    own: str = "",
     external_data: bool = False,
     processor: Processor | None = None,
 ) -> VerifyReport:
@@ -42,6 +46,8 @@ def verify_onnx(
         path: the ONNX file.
         samples: an .npz file with arrays `input` (N, ...) and `output` (N, ...), what the network must give.
         output: name of the second array, where a file holds the outputs of several networks.
+        own: instead of both, what stands in front of arrays that are called as the file's inputs and outputs are, of which
+            there may be several: "decoder_step.onnx/".
         external_data: accept weights in files beside it.
         processor: what the notes are about; None = the one at hand.
 
@@ -65,21 +71,20 @@ def verify_onnx(
     facts["notes"] = (note,) if note else ()
     if samples is None:
         return VerifyReport(**facts, samples=0, max_error=0.0, max_output=0.0, tolerance=0.0, ties=0)
-    inputs, expected = read_samples(Path(samples), output)
-    with in_file(path):
-        outputs = _run_in_batches(session, inputs)
     relative = QUANTISED_TOLERANCE if is_quantised(model) else RELATIVE_TOLERANCE
+    compared = _all_values(session, path, Path(samples), own) if own else _one_value(session, path, Path(samples), output)
     try:
-        max_error, max_output, ties = compare_arrays(outputs, expected, str(path), relative)
+        found = [compare_arrays(given, expected, what, relative) for what, given, expected in compared]
     except VerificationError as error:
         raise VerificationError(f"{error}; {note}") if note else error from None
+    max_output = max(largest for _, largest, _ in found)
     return VerifyReport(
         **facts,
-        samples=len(inputs),
-        max_error=max_error,
+        samples=len(compared[0][2]),
+        max_error=max(error for error, _, _ in found),
         max_output=max_output,
         tolerance=relative * max_output,
-        ties=ties,
+        ties=sum(ties for _, _, ties in found),
     )
 
 
@@ -132,14 +137,37 @@ def read_samples(path: Path, output: str = "output") -> tuple[Array, Array]:
     Raises:
         ModelError: no such file, not an .npz, too large, arrays missing, not numbers, not finite, or of unequal N.
     """
-    arrays = read_npz(path, "file of samples", at_most=MAX_SAMPLES_BYTES, names=("input", output))
+    arrays = _read_numbers(path, ("input", output))
     inputs, outputs = arrays["input"], arrays[output]
-    for name, array in (("input", inputs), (output, outputs)):
-        if array.dtype.kind not in "fiu" or array.ndim < 1 or not np.all(np.isfinite(array)):
-            raise ModelError(f"{path}: `{name}` must be finite numbers with a first axis of samples")
     if len(inputs) != len(outputs) or not len(inputs):
         raise ModelError(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs")
     return inputs, outputs
+
+
+def _read_numbers(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    arrays = read_npz(path, "file of samples", at_most=MAX_SAMPLES_BYTES, names=names)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or array.ndim < 1 or not np.all(np.isfinite(array)):
+            raise ModelError(f"{path}: `{name}` must be finite numbers with a first axis of samples")
+    return arrays
+
+
+def _one_value(session: ort.InferenceSession, path: Path, samples: Path, output: str) -> list[OutputBeside]:
+    """The first output beside what is recorded, for the only input."""
+    inputs, expected = read_samples(samples, output)
+    with in_file(path):
+        return [(str(path), _run_in_batches(session, inputs), expected)]
+
+
+def _all_values(session: ort.InferenceSession, path: Path, samples: Path, own: str) -> list[OutputBeside]:
+    """Every output beside what is recorded, all inputs given at once."""
+    inputs, outputs = ([value.name for value in values] for values in (session.get_inputs(), session.get_outputs()))
+    arrays = _read_numbers(samples, [f"{own}{name}" for name in (*inputs, *outputs)])
+    if any(not array.size for array in arrays.values()):
+        raise ModelError(f"{samples}: an array of {own.rstrip('/')} is empty")
+    with in_file(path):
+        given = run_session(session, {name: arrays[f"{own}{name}"] for name in inputs})
+    return [(f"{path}, {name}", array, arrays[f"{own}{name}"]) for name, array in zip(outputs, given, strict=True)]
 
 
 def _run_in_batches(session: ort.InferenceSession, inputs: Array) -> Array:

@@ -101,13 +101,25 @@ def ship_companions(exported: Artifact, path: Path) -> list[int]:
     for name in exported.files:
         if name in (ONNX, EXPORTED_SAMPLES):
             continue
-        target = path.with_name(f"{path.stem}.{name}" if name.endswith(".onnx") else name)
+        target = path.with_name(shipped_name(path.name, name))
         if target.exists() and sha256_file(target) != exported.files[name]:
             raise ArtifactError(f"{target}: rows of this run need different files of this name; give each a recipe of its own")
         with published(target) as temporary:
             shutil.copyfile(exported.file(name), temporary)
         sizes.append(target.stat().st_size)
     return sizes
+
+
+def shipped_name(first: str, name: str) -> str:
+    """What a file of an export is called in a run's folder.
+
+    Args:
+        first: the export's first file there, "x.onnx".
+        name: of the file in the export.
+    """
+    if name == ONNX:
+        return first
+    return f"{Path(first).stem}.{name}" if name.endswith(".onnx") else name
 
 
 def links(plan: RunPlan) -> Links:
@@ -128,14 +140,20 @@ def _link(task: Task) -> str:
 def gather_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
     """Real inputs, and what each file has to give for them, for ``verify`` on the deployment machine; see ``stages.export``.
 
-    Of a file with several outputs it is the first one.
+    Files with one input share it, as ``input``, and "x.onnx" has its output as ``output/x.onnx``. Others have arrays of their
+    own, ``x.decoder_step.onnx/token``.
     """
     arrays: dict[str, np.ndarray] = {}
     for name, artifact in shipped.items():
         graph = load_model(artifact.file(ONNX)).graph
         with np.load(artifact.file(EXPORTED_SAMPLES), allow_pickle=False) as archive:
-            arrays["input"] = archive[graph.input[0].name]
-            arrays[f"output/{name}"] = archive[graph.output[0].name]
+            if graph.input[0].name in archive:
+                arrays["input"] = archive[graph.input[0].name]
+                arrays[f"output/{name}"] = archive[graph.output[0].name]
+            for within in archive.files:
+                file, _, value = within.partition("/")
+                if file in artifact.files:
+                    arrays[f"{shipped_name(name, file)}/{value}"] = archive[within]
     write_npz(path, arrays)
 
 

@@ -1,6 +1,7 @@
 """Check what is to be deployed: one ONNX file, or a run's whole folder. Needs no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from tdcompress.arguments import checked
@@ -11,13 +12,24 @@ from tdcompress.npz import npz_names
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.verify import verify_onnx
 from tdcompress.runs.manifest import MANIFEST, REPORT, SAMPLES, RunManifest, read_manifest, read_report
+from tdcompress.runs.parts import TRANSLATING, install
+from tdcompress.text.names import VOCABULARY
+from tdcompress.text.recorded import VocabularyReport, verify_vocabulary
+
+Passed = VerifyReport | VocabularyReport
+EXTRAS: Mapping[str, tuple[Callable[[Path, Path | None], Passed], tuple[str, ...]]] = {
+    VOCABULARY: (verify_vocabulary, TRANSLATING),
+}
+"""Files of a run besides ONNX files that can be tried: by what, given recorded samples if there are any; the packages needed."""
 
 
 @checked
 def verify_path(
     path: StrPath, say: Callable[[str], None] = lambda line: None, *, external_data: bool = False
-) -> dict[str, VerifyReport]:
+) -> dict[str, Passed]:
     """Verify a file, or a run folder: every file against the manifest, every ONNX file, and its outputs on real samples.
+
+    A translator's vocabulary is tried too, where sentencepiece is installed: it has to cut sentences as recorded.
 
     Args:
         path: an .onnx file (with samples.npz beside it, the outputs are compared too), or a folder of ``tdcompress run``.
@@ -25,12 +37,12 @@ def verify_path(
         external_data: accept weights in files beside an .onnx file; a run's files have none.
 
     Returns:
-        A report for each ONNX file; it is there only if the file passed.
+        A report for each ONNX file, and for a vocabulary; it is there only if the file passed.
 
     Raises:
         ArtifactError: the folder has no readable manifest, or a file that is missing or damaged.
         ModelError: a file that is not a model.
-        VerificationError: a model that does not give the recorded outputs.
+        VerificationError: a model that does not give the recorded outputs, or a vocabulary that cuts sentences differently.
     """
     path = Path(path)
     if not path.is_dir():
@@ -44,27 +56,38 @@ def verify_path(
         say(f"{path / name}: is not of this run (its manifest does not name it), and is not checked")
     if not models:
         raise ArtifactError(f"{path / MANIFEST}: names no .onnx file; is {path} a run's folder?")
-    reports = {}
+    reports: dict[str, Passed] = {}
     for name in models:
         say(f"{path / name}: running samples")
         reports[name] = verify_with_samples(path / name)
+    for name in sorted(EXTRAS.keys() & manifest.files.keys()):
+        try_it, needs = EXTRAS[name]
+        if missing := [part for part in needs if not find_spec(part)]:
+            say(f"{path / name}: whole, but not tried, which needs {', '.join(missing)}: {install('translate')}")
+            continue
+        say(f"{path / name}: trying it")
+        held = _recorded(path / SAMPLES, f"{name}/")
+        reports[name] = try_it(path / name, path / SAMPLES if held else None)
     return reports
 
 
 def verify_with_samples(path: Path, *, external_data: bool = False) -> VerifyReport:
     """Verify an ONNX file, on the samples beside it where they are recorded for it."""
     samples = path.parent / SAMPLES
-    output = f"output/{path.name}"
-    if _holds(samples, output):
+    output, own = f"output/{path.name}", f"{path.name}/"
+    if _recorded(samples, own):
+        return verify_onnx(path, samples, own=own, external_data=external_data)
+    if _recorded(samples, output):
         return verify_onnx(path, samples, output=output, external_data=external_data)
     return verify_onnx(path, external_data=external_data)
 
 
-def _holds(samples: Path, output: str) -> bool:
+def _recorded(samples: Path, start: str) -> bool:
+    """Whether a file of samples is there and has an array whose name begins so."""
     if not samples.is_file():
         return False
     try:
-        return output in npz_names(samples, "file of samples")
+        return any(name.startswith(start) for name in npz_names(samples, "file of samples"))
     except ModelError as error:
         raise ArtifactError(f"{error}; fetch the run's folder again") from None
 

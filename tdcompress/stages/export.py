@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -35,7 +34,6 @@ from tdcompress.stages import prune
 from tdcompress.tasks.base import ExportPart, FileMeasure, Said
 
 ONNX, SAMPLES = "model.onnx", "samples.npz"
-SHIPPED_SAMPLES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +150,8 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
     protos = {part.file: to_model_proto(part.module, part.samples, names=part.names, axes=part.axes) for part in exported.parts}
     first = exported.parts[0].file
     set_metadata(protos[first], metadata_strings(file_facts(source, network, exported.facts)))
+    for proto in protos.values():
+        set_metadata(proto, {"network_key": source.key})  # files of one network know each other
     protos = {part.file: as_asked(settings, protos[part.file], partial(calibration_of, part)) for part in exported.parts}
     files = {name: OnnxNetwork(proto, name) for name, proto in protos.items()}
     compared = [compare_part(part, files[part.file], rounded=settings.rounded) for part in exported.parts]
@@ -172,7 +172,9 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
     for name, content in exported.extras.items():
         with published(work.folder / name) as temporary:
             temporary.write_bytes(content)
-    write_samples(work.folder / SAMPLES, exported.parts[0], compared[0].outputs)
+    samples = [recorded_samples(part, each.outputs) for part, each in zip(exported.parts, compared, strict=True)]
+    extras = [_within(name, arrays) for name, arrays in exported.recorded.items()]
+    write_npz(work.folder / SAMPLES, {name: array for arrays in (*samples, *extras) for name, array in arrays.items()})
     reports = [inspect_model(proto) for proto in protos.values()]
     encodings: Counter[str] = Counter()
     for report in reports:
@@ -327,16 +329,22 @@ def rounding_error(given: np.ndarray, expected: np.ndarray, file: str) -> float:
     return float(np.abs(given - expected).max())
 
 
-def write_samples(path: Path, part: ExportPart, outputs: Mapping[str, np.ndarray]) -> None:
-    """Some inputs and what the file has to give for them, `Compared.outputs`.
+def recorded_samples(part: ExportPart, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Some inputs and what the file has to give for them, `Compared.outputs`: arrays (N, ...) by name.
+
+    Those of a file with several inputs or outputs have its name in front, "decoder_step.onnx/token".
 
     Args:
-        path: the .npz file, which has an array for each input and each output, (N, ...).
         part: gives the inputs.
         outputs: by name.
     """
     inputs = {name: samples.contiguous().numpy() for name, samples in zip(part.names, part.samples, strict=True)}
-    write_npz(path, {name: array[:SHIPPED_SAMPLES] for name, array in (inputs | dict(outputs)).items()})
+    arrays = {name: array[: part.shipped] for name, array in (inputs | dict(outputs)).items()}
+    return arrays if (len(inputs), len(outputs)) == (1, 1) else _within(part.file, arrays)
+
+
+def _within(file: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {f"{file}/{name}": array for name, array in arrays.items()}
 
 
 STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdcompress.export.check import OnnxNetwork
@@ -51,6 +52,7 @@ class ExportPart:
         axes: of each input the axes that may have any length, with their names; one name is one length, of two or more in
             ``samples``. None = the first axis of every input is the batch, and both are compared in batches of 1, 7 and 64.
         others: inputs of other lengths, on which both are compared too.
+        shipped: how many samples are shipped.
         calibration: more inputs, of training samples, for ranges of int8 activations.
     """
 
@@ -60,6 +62,7 @@ class ExportPart:
     names: tuple[str, ...] = ("input",)
     axes: tuple[Mapping[int, str], ...] | None = None
     others: tuple[NetworkInputs, ...] = ()
+    shipped: int = 16
     calibration: Callable[[], NetworkInputs]
 
 
@@ -99,6 +102,8 @@ class ExportSet:
             values are rounded. Raises VerificationError where both differ by more than the task allows (design, rule 5).
         figures: what else is measured of the files, which may take longer.
         extras: what else is shipped, by file name, such as a vocabulary.
+        recorded: of these, what they have to give on any machine: arrays that ``verify`` makes anew
+            (`tdcompress.runs.verification.EXTRAS`).
     """
 
     parts: tuple[ExportPart, ...]
@@ -106,6 +111,7 @@ class ExportSet:
     measured: Callable[[Files, float | None, Said], FileMeasure]
     figures: Callable[[Files, Said], tuple[FileFigure, ...]] = _no_figures
     extras: Mapping[str, bytes] = field(default_factory=dict)
+    recorded: Mapping[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
 
 
 class LearningTask(ABC):

@@ -1,5 +1,6 @@
 """Sentences into another language: cross-entropy of each next piece, BLEU, an encoder, a decoder step and a vocabulary."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, NoReturn
@@ -28,7 +29,8 @@ from tdcompress.tasks.base import (
 )
 from tdcompress.tasks.pairs import PairSet, summed_loss
 from tdcompress.text.bleu import Bleu, bleu
-from tdcompress.text.names import ENCODER, STEP, TASK, VOCABULARY
+from tdcompress.text.names import ENCODER, STEP, TASK, VOCABULARY, VOCABULARY_SHA256
+from tdcompress.text.recorded import recorded_pieces
 from tdcompress.text.search import Decoder, Ints, beam_search, count_right, greedy
 from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
 from tdcompress.text.vocabulary import BEGIN
@@ -40,6 +42,7 @@ PER_TOKEN = Measure(name="per-token accuracy", unit="%")
 TIE = 1e-4
 """Two best logits of torch that are nearer than this may change places under onnxruntime (design, rule 5)."""
 SEARCHED = 64  # sentences at once
+SHIPPED = 4  # samples; those of each decoder layer's memory are long
 Search = Callable[[Decoder[Any], Any, Ints], list[list[int]]]
 SAID = 3  # pieces of the past in shipped samples of the decoder step
 
@@ -134,10 +137,15 @@ class MachineTranslation(LearningTask):
 
         return ExportSet(
             parts=parts,
-            facts={"task": self.name, "longest": self.data.longest},
+            facts={
+                "task": self.name,
+                "longest": self.data.longest,
+                VOCABULARY_SHA256: hashlib.sha256(self.data.vocabulary.model).hexdigest(),
+            },
             measured=measured,
             figures=figures,
             extras={VOCABULARY: self.data.vocabulary.model},
+            recorded={VOCABULARY: recorded_pieces(self.data.vocabulary, self.data.vocabulary.decode(self._checked()[0]))},
         )
 
     def _sources(self, places: Sequence[int]) -> list[list[int]]:
@@ -158,6 +166,7 @@ class MachineTranslation(LearningTask):
             names=("source",),
             axes=({0: "batch", 1: "length"},),
             others=((torch.from_numpy(padded_sources(shortest)),), (torch.from_numpy(padded_sources(sources[:1])),)),
+            shipped=SHIPPED,
             calibration=_no_int8,
         )
 
@@ -180,6 +189,7 @@ class MachineTranslation(LearningTask):
             names=names,
             axes=({0: "batch"}, {0: "batch", 1: "length"}, *[on_source] * len(memory), *[on_past] * len(memory)),
             others=(_plain(first),),
+            shipped=SHIPPED,
             calibration=_no_int8,
         )
 

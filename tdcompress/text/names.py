@@ -4,6 +4,10 @@ from pathlib import Path
 
 TASK = "translation"
 ENCODER, STEP, VOCABULARY = "model.onnx", "decoder_step.onnx", "vocabulary.model"
+NETWORK_KEY = "network_key"
+"""Metadata of every file of a network: which one it is."""
+VOCABULARY_SHA256 = "vocabulary_sha256"
+"""Metadata of the encoder: which vocabulary the network was trained with."""
 
 
 def beside_encoder(encoder: Path) -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tdcompress.errors import DataError, one_line
+from tdcompress.text.lines import decoded_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode()
-                except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}, line {number}: byte {error.start + 1} is no UTF-8 (0x{line[error.start]:02x}); "
-                        "convert the file to UTF-8, or mend the line in both files"
-                    ) from error
-                yield text.removeprefix("\ufeff" if number == 1 else "").strip()
+                yield decoded_line(line, number, str(path), "convert the file to UTF-8, or mend the line in both files")
     except FileNotFoundError as error:
         raise missing_text(path) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

@@ -10,6 +10,7 @@ import pair_sums
 import pytest
 
 from tdcompress.artifacts import sealed
+from tdcompress.cli import main
 from tdcompress.errors import ArtifactError, ModelError, VerificationError
 from tdcompress.files import sha256_file
 from tdcompress.runs.verification import verify_path, verify_with_samples
@@ -148,3 +149,90 @@ def test_no_model_is_refused(tmp_path):
     (tmp_path / "m.onnx").write_text("<html>")
     with pytest.raises(ModelError, match=r"m\.onnx"):
         verify_path(tmp_path / "m.onnx")
+
+
+@pytest.fixture
+def words(words_root, tmp_path):
+    """A run of a translator: each row is two files, and all have one vocabulary."""
+    return Path(shutil.copytree(words_root / "artifacts" / "words", tmp_path / "words"))
+
+
+def test_every_file_of_a_translator_is_tried_on_recorded_sentences(words, capsys):
+    reports = verify_path(words)
+    assert {*reports} == {*(path.name for path in words.glob("*.onnx")), "vocabulary.model"}
+    assert len(reports) == 2 * 4 + 1  # encoder and decoder step of dense, model and two rows
+    assert {report.samples for name, report in reports.items() if name.endswith(".onnx")} == {4}
+    assert all(0 <= report.max_error <= report.tolerance for name, report in reports.items() if name.endswith(".onnx"))
+    vocabulary = reports["vocabulary.model"]
+    assert (vocabulary.samples, vocabulary.pieces) == (40, 60)
+    assert vocabulary.to_json()["file_bytes"] == (words / "vocabulary.model").stat().st_size
+    assert main(["verify", str(words)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok  vocabulary.model: loads, 60 pieces, 40 sentences cut as recorded" in lines
+    assert sum(": valid, loads, 4 samples, largest difference " in line for line in lines) == 8
+    assert main(["verify", str(words), "--json"]) == 0
+    assert {*json.loads(capsys.readouterr().out)} == {*reports}
+
+
+@pytest.mark.parametrize("name", ["dense.onnx", "model.decoder_step.onnx", "vocabulary.model", "none-0.3.decoder_step.onnx"])
+def test_damage_of_any_file_of_a_translator_is_named(words, name):
+    content = bytearray((words / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (words / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"{name}: is damaged"):
+        verify_path(words)
+
+
+@pytest.mark.parametrize("name", ["dense.onnx", "dense.decoder_step.onnx"])
+def test_a_changed_weight_of_either_file_is_found_by_its_outputs(words, name):
+    model = onnx.load(words / name)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim == 2:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values * np.float32(1.01), tensor.name))
+    onnx.save(model, words / name)
+    rehash(words)
+    with pytest.raises(VerificationError, match=rf"{name}, \w+: outputs differ by"):
+        verify_path(words)
+    with pytest.raises(VerificationError, match=rf"{name}, \w+: outputs differ by"):
+        verify_path(words / name)
+
+
+def test_another_vocabulary_is_found_by_what_it_makes_of_sentences(words):
+    from words import ENGLISH, GERMAN
+
+    from tdcompress.text.vocabulary import VocabularySettings, train_vocabulary
+
+    text = [" ".join(ENGLISH), " ".join(GERMAN)] * 9
+    (words / "vocabulary.model").write_bytes(train_vocabulary(text, VocabularySettings(size=40)))
+    rehash(words)
+    with pytest.raises(VerificationError, match=r"vocabulary\.model: cuts sentences into other pieces than recorded"):
+        verify_path(words)
+
+
+def test_without_sentencepiece_a_vocabulary_is_hashed_and_not_tried(words, command, without):
+    done = command("verify", words, env=without("sentencepiece", "torch"))
+    assert done.returncode == 0
+    assert done.stdout.count("ok  ") == 8
+    assert "vocabulary.model: whole, but not tried, which needs sentencepiece: pip install '.[translate]'" in done.stderr
+
+
+def test_samples_without_what_a_file_takes_are_refused(words):
+    with np.load(words / "samples.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    del arrays["dense.decoder_step.onnx/token"]
+    np.savez(words / "samples.npz", **arrays)
+    rehash(words)
+    with pytest.raises(
+        ModelError, match=r"samples\.npz: not a file of samples: it lacks the arrays 'dense.decoder_step.onnx/token'"
+    ):
+        verify_path(words)
+
+
+def test_every_file_of_a_translator_is_inspected(words, capsys):
+    assert main(["inspect", str(words), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {*found} == {path.name for path in words.glob("*.onnx")}
+    step = found["model.decoder_step.onnx"]
+    assert [value["name"] for value in step["inputs"]][:2] == ["token", "source"]
+    assert step["metadata"]["network_key"] == found["model.onnx"]["metadata"]["network_key"]

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from words import RECIPE, write_corpus
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
 
-from number_words import write_corpus
 
 from tdcompress.cli import main
 from tdcompress.data.digits import DigitsSettings
@@ -53,42 +53,6 @@ from tdcompress.train.settings import TrainSettings
 
 CPU = torch.device("cpu")
 SMALL = TransformerSettings(width=32, hidden=64, heads=2, encoder_layers=1, decoder_layers=1, dropout=0.0, pre_norm=True)
-RECIPE = """
-name = "words"
-
-[data]
-name = "parallel_text"
-root = "{root}"
-vocabulary = {{ size = 60 }}
-
-[model]
-name = "transformer"
-width = 32
-hidden = 64
-heads = 2
-encoder_layers = 1
-decoder_layers = 1
-dropout = 0.0
-pre_norm = true
-
-[train]
-epochs = 25
-batch_tokens = 400
-label_smoothing = 0.1
-optimizer = {{ name = "adam", lr = 0.01 }}
-evaluate_every = 25
-
-[prune]
-fraction = 0.3
-
-[[sweep.case]]
-"sparsity.method" = "none"
-
-[[sweep.case]]
-"sparsity.method" = "targeted"
-"sparsity.gamma" = 0.3
-"sparsity.alpha" = 0.5
-"""
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from number_words import write_corpus
 from safetensors.torch import load_file
+from words import write_corpus
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")

@@ -118,7 +118,7 @@ def test_text_goes_in_and_comes_out_in_its_order(translator):
 
 
 def test_a_sentence_above_the_limit_is_named(translator):
-    with pytest.raises(DataError, match=r"sentence 2 has \d+ pieces, more than 30"):
+    with pytest.raises(DataError, match=r"sentence 2: \d+ pieces, more than 30: split it"):
         translator(["a dog.", "a dog runs. " * 20])
 
 

@@ -28,7 +28,7 @@ class TimedSession(Protocol):
 
     @property
     def network(self) -> Any:
-        """What takes other inputs at each call, by onnxruntime's interface (`tdcompress.text.translator.OpenedFile`).
+        """What takes other inputs at each call, by onnxruntime's interface (`tdcompress.onnxfile.runtime.OpenedFile`).
 
         None where the backend does not vary them.
         """

@@ -12,7 +12,7 @@ import numpy as np
 from tdcompress.engine.constants import axes_of
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Activation, Affine, Binary, Floats, Reduce, Shape, View
-from tdcompress.engine.translate.state import Translation, Translator
+from tdcompress.engine.translate.state import NodeTranslator, Translation
 from tdcompress.errors import UnsupportedError
 
 SQUARED = Activation(kind="squared")
@@ -23,7 +23,7 @@ def _act(state: Translation, node: Node, make: Callable[[Translation, Node], Act
     state.add(Affine(name=node.name, output=node.outputs[0], x=node.inputs[0], act=make(state, node)), state.shape(node, 0))
 
 
-def _plain(kind: str) -> Translator:
+def _plain(kind: str) -> NodeTranslator:
     return partial(_act, make=lambda state, node: Activation(kind=kind))
 
 
@@ -213,7 +213,7 @@ def _softsign(state: Translation, node: Node) -> None:
     state.add(Binary(name=node.name, output=node.outputs[0], kind="div", a=x, b=divisor), shape)
 
 
-ARITHMETIC: Mapping[str, Translator] = MappingProxyType(
+ARITHMETIC: Mapping[str, NodeTranslator] = MappingProxyType(
     {
         "Abs": _plain("abs"),
         "Add": partial(_binary, kind="add"),

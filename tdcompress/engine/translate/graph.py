@@ -23,10 +23,10 @@ from tdcompress.engine.translate.layers import LAYERS
 from tdcompress.engine.translate.logic import LOGIC
 from tdcompress.engine.translate.rows import ROWS
 from tdcompress.engine.translate.shapes import SHAPES
-from tdcompress.engine.translate.state import Translation, Translator
+from tdcompress.engine.translate.state import NodeTranslator, Translation
 from tdcompress.errors import ModelError, UnsupportedError, one_line
 
-TRANSLATORS: Mapping[str, Translator] = MappingProxyType({**LAYERS, **ARITHMETIC, **LOGIC, **ROWS, **SHAPES})
+TRANSLATORS: Mapping[str, NodeTranslator] = MappingProxyType({**LAYERS, **ARITHMETIC, **LOGIC, **ROWS, **SHAPES})
 """Every operator that the engine runs, but If, which is settled when a model is loaded."""
 
 MOVING = frozenset({*SHAPES, "Expand", "Tile"}) - {"Pad"}

@@ -25,7 +25,7 @@ from tdcompress.engine.steps import (
     Softmax,
     View,
 )
-from tdcompress.engine.translate.state import Translation, Translator
+from tdcompress.engine.translate.state import NodeTranslator, Translation
 from tdcompress.errors import ModelError, UnsupportedError
 
 _LARGEST_WINDOW = 1 << 20
@@ -330,7 +330,7 @@ def _lrn(state: Translation, node: Node) -> None:
     state.add(Binary(name=node.name, output=node.outputs[0], kind="div", a=node.inputs[0], b=power), shape)
 
 
-LAYERS: Mapping[str, Translator] = MappingProxyType(
+LAYERS: Mapping[str, NodeTranslator] = MappingProxyType(
     {
         "AveragePool": _pool,
         "BatchNormalization": _batch_norm,

@@ -12,7 +12,7 @@ import onnx
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Binary, Floats, View
 from tdcompress.engine.translate.arithmetic import operands
-from tdcompress.engine.translate.state import Translation, Translator
+from tdcompress.engine.translate.state import NodeTranslator, Translation
 from tdcompress.errors import UnsupportedError
 
 _BOOL, _FLOAT32 = np.dtype(np.bool_), np.dtype(np.float32)
@@ -106,7 +106,7 @@ def _cast(state: Translation, node: Node) -> None:
     state.kinds[node.outputs[0]] = target
 
 
-LOGIC: Mapping[str, Translator] = MappingProxyType(
+LOGIC: Mapping[str, NodeTranslator] = MappingProxyType(
     {
         "And": partial(_logic, kind="min"),
         "Cast": _cast,

@@ -12,7 +12,7 @@ from tdcompress.engine.provenance import DERIVED, IS_BATCH
 from tdcompress.engine.read import Array, Node
 from tdcompress.engine.resize import COORDINATES, ROUNDINGS, Axis, AxisTaps, cubic_taps, linear_taps, nearest_taps
 from tdcompress.engine.steps import Lookup, Resample, Shape, Take, View
-from tdcompress.engine.translate.state import Translation, Translator
+from tdcompress.engine.translate.state import NodeTranslator, Translation
 from tdcompress.errors import ModelError, UnsupportedError
 
 _MOST_ROWS = 1 << 24
@@ -176,4 +176,4 @@ def _resized_axes(state: Translation, node: Node, shape: Shape, coordinates: str
     return found[1:]
 
 
-ROWS: Mapping[str, Translator] = MappingProxyType({"Expand": _expand, "Gather": _gather, "Resize": _resize, "Tile": _tile})
+ROWS: Mapping[str, NodeTranslator] = MappingProxyType({"Expand": _expand, "Gather": _gather, "Resize": _resize, "Tile": _tile})

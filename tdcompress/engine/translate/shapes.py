@@ -12,7 +12,7 @@ from tdcompress.engine.constants import axes_of, reshape_target, slices, split_s
 from tdcompress.engine.provenance import DERIVED
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Concat, Pad, Permute, Shape, Take, View
-from tdcompress.engine.translate.state import Translation, Translator
+from tdcompress.engine.translate.state import NodeTranslator, Translation
 from tdcompress.errors import ModelError, UnsupportedError
 
 _MOST_EDGES = 256
@@ -243,7 +243,7 @@ def _reordered(state: Translation, node: Node, split: Sequence[int], order: Sequ
     state.add(View(name=node.name, output=node.outputs[0], x=moved), shape)
 
 
-SHAPES: Mapping[str, Translator] = MappingProxyType(
+SHAPES: Mapping[str, NodeTranslator] = MappingProxyType(
     {
         "Concat": _concat,
         "DepthToSpace": _depth_to_space,

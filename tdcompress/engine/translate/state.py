@@ -205,4 +205,4 @@ class Translation:
         return axis % rank - 1
 
 
-Translator: TypeAlias = Callable[[Translation, Node], None]
+NodeTranslator: TypeAlias = Callable[[Translation, Node], None]

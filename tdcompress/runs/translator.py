@@ -1,0 +1,120 @@
+"""Translating with what a run ships: onnxruntime, numpy and sentencepiece, no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tdcompress.arguments import checked, require_range
+from tdcompress.artifacts import MANIFEST, check_files
+from tdcompress.codec import decode_file
+from tdcompress.errors import ArgumentError, ArtifactError, ModelError, UserError, did_you_mean
+from tdcompress.files import StrPath
+from tdcompress.limits import usable_cores
+from tdcompress.runs.manifest import SELECTED_FILE
+from tdcompress.runs.parts import TRANSLATING, require_parts
+from tdcompress.text.names import STEP, beside_encoder
+
+MOST_BEAM = 64
+MOST_ALPHA = 10.0  # of the length's penalty; 0 to 1 is usual
+
+
+class Translator:
+    """An exported translator: loaded once, it translates any number of sentences.
+
+    Args:
+        run: a run's folder, an export's, or any folder with model.onnx, model.decoder_step.onnx and vocabulary.model; or the
+            first of three such files.
+        row: of a run: whose files; None = those of the selected row, model.onnx.
+        threads: of each onnxruntime session; 0 = all cores.
+
+    Raises:
+        ArgumentError: an argument of a wrong type, or more threads than cores.
+        UserError: sentencepiece is not installed; or no such row.
+        ModelError: no such file or folder; one that is no translator, or lacks a file; a file that is damaged.
+        DataError: a vocabulary that is damaged or another one than the network's.
+    """
+
+    @checked
+    def __init__(self, run: StrPath, *, row: str | None = None, threads: int = 1) -> None:
+        require_range("Translator: threads", threads, 0, usable_cores())
+        require_parts(*TRANSLATING, extra="translate")
+        from tdcompress.text.files import open_translator  # what it needs may not be installed
+
+        encoder = find_encoder(Path(run), row)
+        _check_damage(encoder, *beside_encoder(encoder))
+        self._text = open_translator(encoder, int(threads))
+
+    @checked
+    def __call__(self, sentences: Sequence[str], *, beam: int = 4, alpha: float = 0.6) -> list[str]:
+        """Translate sentences, in their order; they are searched in batches of like length.
+
+        White space around and between words counts once. An empty sentence stays empty. Characters that the vocabulary lacks
+        become unknown pieces, of neighbours one; where the network says one, the translation has "⁇".
+
+        Args:
+            sentences: of the source language.
+            beam: how many beginnings are followed at once; 1 = greedy search.
+            alpha: how much long translations are preferred (Wu et al. 2016, equation 14); 0 = not at all. Of no effect on
+                greedy search.
+
+        Raises:
+            ArgumentError: an argument of a wrong type or out of range.
+            DataError: a sentence of more pieces than the network was trained for, or one that is no text.
+            VerificationError: onnxruntime fails, or computes numbers that are not finite.
+        """
+        require_range("Translator: beam", beam, 1, MOST_BEAM)
+        if not 0 <= alpha <= MOST_ALPHA:
+            raise ArgumentError(f"Translator: alpha has to be 0 to {MOST_ALPHA:g}, and is {alpha}")
+        return self._text(sentences, beam=int(beam), alpha=float(alpha))
+
+    @checked
+    def refusal(self, sentence: str) -> str:
+        """Why a sentence cannot be translated; nothing where it can."""
+        return self._text.refusal(sentence)
+
+
+def find_encoder(place: Path, row: str | None = None) -> Path:
+    """The first file of a translator.
+
+    Args:
+        place: the file itself; or a folder.
+        row: which one of a run's folder; None = the selected one.
+
+    Raises:
+        ModelError: no such file or folder, or one that holds no translator.
+        UserError: no such row, or none was selected.
+    """
+    if place.is_file():
+        if row is not None:
+            raise UserError(f"{place}: a file, which is of one row; name the run's folder to choose row {row!r}")
+        return place
+    if not place.is_dir():
+        raise ModelError(f"{place}: no such file or run")
+    if row is None and (place / SELECTED_FILE).is_file():
+        return place / SELECTED_FILE
+    ending = f".{STEP}"
+    rows = sorted({path.name.removesuffix(ending) for path in place.glob(f"*{ending}")} - {Path(SELECTED_FILE).stem})
+    if not rows:
+        raise ModelError(f"{place}: holds no translator: there is no file *{ending} in it")
+    if row is None:
+        raise UserError(f"{place}: no row was accurate enough to become {SELECTED_FILE}; choose one: {', '.join(rows)}")
+    if row not in rows:
+        raise UserError(f"{place}: has no row {row!r}, only {', '.join(rows)}{did_you_mean(row, rows)}")
+    return place / f"{row}.onnx"
+
+
+def _check_damage(*files: Path) -> None:
+    """Compare files with the manifest beside them, where there is one that names them.
+
+    Raises:
+        ModelError: one is damaged, or the manifest is.
+    """
+    folder = files[0].parent
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        digests = decode_file(dict[str, Any], folder / MANIFEST).get("files")
+        named = digests if isinstance(digests, dict) else {}
+        check_files(folder, {path.name: named[path.name] for path in files if path.name in named and path.is_file()})
+    except ArtifactError as error:  # a fault where we made the files; here they are what somebody gave
+        raise ModelError(str(error)) from error
