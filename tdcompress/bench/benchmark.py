@@ -30,13 +30,13 @@ from tdcompress.errors import UserError
 from tdcompress.files import StrPath
 from tdcompress.limits import usable_cores
 from tdcompress.npz import write_npz
+from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.processor import read_processor
 
 Arrays = Mapping[str, NDArray[Any]]
 Say = Callable[[str], None]
 
 BASELINE_BACKEND = "onnxruntime"
-SAMPLES = "samples.npz"
 DENORMALS = "kept, as is the runtime's default; the same for all files"
 
 

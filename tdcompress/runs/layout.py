@@ -26,7 +26,6 @@ from tdcompress.runs.plan import RunPlan
 from tdcompress.runs.rows import make_report
 from tdcompress.stages.analyse import MATRIX
 from tdcompress.stages.export import ONNX
-from tdcompress.stages.export import SAMPLES as EXPORTED_SAMPLES
 
 
 def lay_out(
@@ -99,7 +98,7 @@ def ship_companions(exported: Artifact, path: Path) -> list[int]:
     """
     sizes = []
     for name in exported.files:
-        if name in (ONNX, EXPORTED_SAMPLES):
+        if name in (ONNX, SAMPLES):
             continue
         target = path.with_name(shipped_name(path.name, name))
         if target.exists() and sha256_file(target) != exported.files[name]:
@@ -146,7 +145,7 @@ def gather_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
     arrays: dict[str, np.ndarray] = {}
     for name, artifact in shipped.items():
         graph = load_model(artifact.file(ONNX)).graph
-        with np.load(artifact.file(EXPORTED_SAMPLES), allow_pickle=False) as archive:
+        with np.load(artifact.file(SAMPLES), allow_pickle=False) as archive:
             if graph.input[0].name in archive:
                 arrays["input"] = archive[graph.input[0].name]
                 arrays[f"output/{name}"] = archive[graph.output[0].name]

@@ -10,13 +10,14 @@ from tdcompress.artifacts import DIGEST, MANIFEST, can_be_named, check_files, se
 from tdcompress.codec import check_format, decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
+from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.records import Report
 from tdcompress.report.files import DENSE_FILE, REPORT, SELECTED_FILE
 
 __all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "Links", "RunManifest"]
 
 FORMAT = 2  # 1 had no sha256 of its own
-SAMPLES, RECIPE, STAGES = "samples.npz", "recipe.toml", "stages.json"
+RECIPE, STAGES = "recipe.toml", "stages.json"
 
 Links = Mapping[str, Mapping[str, str]]
 """Row -> stage -> its folder, relative to the run's."""

@@ -8,9 +8,10 @@ from tdcompress.bench.deployed import read_deployed, sampled_inputs
 from tdcompress.codec import encode
 from tdcompress.files import write_text
 from tdcompress.lineage.versions import VERSIONS
+from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import BenchRecord, RowLatency
-from tdcompress.stages.export import ONNX, SAMPLES
+from tdcompress.stages.export import ONNX
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
+from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import ExportRecord, Values
@@ -33,7 +34,7 @@ from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import prune
 from tdcompress.tasks.base import ExportPart, FileMeasure, Said
 
-ONNX, SAMPLES = "model.onnx", "samples.npz"
+ONNX = "model.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
