@@ -17,7 +17,7 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("source", type=Path, metavar="IN.onnx")
     text = "for programs that link the library; OUT.onnx for onnxruntime with the library as its plugin"
     sub.add_argument("target", type=Path, metavar="OUT.tdc", help=text)
-    isas = ["avx512", "avx2", "neon", "scalar"]
+    isas = ["avx512", "avx2", "neon", "scalar", "simd128"]
     sub.add_argument("--isa", choices=isas, help="of the machine that will run it; the best of this one")
     text = "of each input in turn, if the file leaves more than the batch open"
     sub.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)

@@ -24,7 +24,10 @@ from tdcompress.onnxfile.load import in_file, serialised
 TARGETS: Mapping[str, InstructionSet] = MappingProxyType(
     {
         name: InstructionSet(index=index, name=name, max_block=max_block, dense_filters=filters, linear_lanes=name == "avx512")
-        for name, index, max_block, filters in (("avx512", 0, 8, 4), ("avx2", 1, 4, 6), ("neon", 0, 4, 4), ("scalar", 2, 2, 2))
+        for name, index, max_block, filters in (
+            *(("avx512", 0, 8, 4), ("avx2", 1, 4, 6), ("neon", 0, 4, 4), ("scalar", 2, 2, 2)),
+            ("simd128", 0, 4, 4),  # WebAssembly
+        )
     }
 )
 """Every instruction set that a plan can be made for, on whatever machine: the sizes of csrc/vec.h."""

@@ -64,20 +64,20 @@ class _Data:
         return b"".join(self._parts)
 
 
-def _pointers(structure: type[Structure], start: int = 0) -> Iterator[int]:
+def pointers(structure: type[Structure], start: int = 0) -> Iterator[int]:
     """Where in a structure the addresses of tables are, in bytes."""
     for name, kind, *_ in structure._fields_:
         offset = start + getattr(structure, name).offset
         if kind is c_void_p:
             yield offset
         elif issubclass(kind, Structure):
-            yield from _pointers(kind, offset)
+            yield from pointers(kind, offset)
 
 
 def _with_offsets(structure: Structure, data: _Data) -> bytearray:
     """A structure's bytes, with offsets in place of addresses."""
     words = bytearray(bytes(structure))
-    for place in _pointers(type(structure)):
+    for place in pointers(type(structure)):
         (address,) = struct.unpack_from("<Q", words, place)
         struct.pack_into("<Q", words, place, data.at(address))
     return words

@@ -16,4 +16,5 @@ PYTHON
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
 ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1 \
 TDCOMPRESS_ENGINE_LIBRARY="$folder/engine.so" PYTHONPATH=. \
-    "$python" -m pytest tests/engine --ignore=tests/engine/test_engine_build.py -p no:cacheprovider "$@"
+    "$python" -m pytest tests/engine --ignore=tests/engine/test_engine_build.py --ignore=tests/engine/test_engine_wasm.py \
+    -p no:cacheprovider "$@"

@@ -185,7 +185,7 @@ def test_other_versions_and_instruction_sets(small, tmp_path, isa_all):
     filters_at = 32 + 16 + 8
     assert status_of(with_checksum(good[:filters_at] + struct.pack("<q", 5) + good[filters_at + 8 :])) == c_interface.ISA
     assert functions().tdc_best_isa().decode() == isa_all[0]
-    with pytest.raises(UserError, match="avx512, avx2, neon, scalar"):
+    with pytest.raises(UserError, match="avx512, avx2, neon, scalar, simd128"):
         compile_model(small, tmp_path / "model.tdc", isa="sse")
 
 

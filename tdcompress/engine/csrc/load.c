@@ -113,7 +113,7 @@ static int read_program(plan *p, int64_t words, const plan_limits *limits) {
 
 int plan_load(const char *file, size_t bytes, plan **made) {
     *made = NULL;
-    if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || sizeof(void *) != 8) return TDC_ERROR_PLATFORM;
+    if (__BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__) return TDC_ERROR_PLATFORM;
     if (file == NULL || (uintptr_t)file % 8 != 0) return TDC_ERROR_ARGUMENT;
     plan_header header;
     const int status = read_header(&header, file, bytes);

@@ -22,6 +22,7 @@ struct tdc_model {
 
 /* A handle of a plan, which becomes one of its owners only if that succeeds. */
 static int make_model(plan *p, tdc_model **made) {
+    if (p->arena_elements > (PTRDIFF_MAX - ARENA_ALIGNMENT) / 4) return TDC_ERROR_MEMORY; /* with addresses of 32 bits */
     tdc_model *model = calloc(1, sizeof *model);
     const size_t bytes = (size_t)p->arena_elements * 4;
     void *memory = calloc(1, bytes + ARENA_ALIGNMENT); /* as large arenas are used, the system fills them in */
@@ -67,7 +68,9 @@ static void *map_file(const char *path, size_t *bytes) {
     struct stat facts;
     void *file = MAP_FAILED;
     if (fstat(descriptor, &facts) == 0) {
-        if (S_ISREG(facts.st_mode) && facts.st_size > 0)
+        if (S_ISREG(facts.st_mode) && facts.st_size > PTRDIFF_MAX)
+            errno = EFBIG; /* with addresses of 32 bits */
+        else if (S_ISREG(facts.st_mode) && facts.st_size > 0)
             file = mmap(NULL, *bytes = (size_t)facts.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
         else
             errno = S_ISDIR(facts.st_mode) ? EISDIR : EINVAL;
@@ -145,7 +148,7 @@ const char *tdc_message(int status) {
     case TDC_ERROR_ISA: return "the plan file is for an instruction set that is not here; compile it with --isa";
     case TDC_ERROR_MEMORY: return "not enough memory";
     case TDC_ERROR_INPUT: return "an input names a row that a table of the model does not have";
-    case TDC_ERROR_PLATFORM: return "the processor's byte order or address size is not handled";
+    case TDC_ERROR_PLATFORM: return "the processor's byte order is not handled";
     default: return "an unknown status";
     }
 }

@@ -11,6 +11,8 @@
 extern const tdc_isa tdc_isa_scalar, tdc_isa_avx2, tdc_isa_avx512;
 #elif defined(__aarch64__)
 extern const tdc_isa tdc_isa_neon;
+#elif defined(__wasm_simd128__)
+extern const tdc_isa tdc_isa_simd128;
 #else
 extern const tdc_isa tdc_isa_scalar;
 #endif
@@ -26,6 +28,8 @@ TDC_API const tdc_isa *tdc_isa_at(int64_t index) {
     return index == 2 ? &tdc_isa_scalar : NULL;
 #elif defined(__aarch64__)
     return index == 0 ? &tdc_isa_neon : NULL;
+#elif defined(__wasm_simd128__)
+    return index == 0 ? &tdc_isa_simd128 : NULL;
 #else
     return index == 0 ? &tdc_isa_scalar : NULL;
 #endif

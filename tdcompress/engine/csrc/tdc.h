@@ -1,6 +1,7 @@
 /* What the planner (Python) hands to the kernels (C).
  *
- * Every field is 8 bytes wide (int64_t, double or a pointer), so that the ctypes mirror in binding.py cannot drift by padding.
+ * Every field is 8 bytes wide (int64_t, double or a TABLE), so that the ctypes mirror in binding.py cannot drift by padding, and plan files
+ * are the same for processors with addresses of 32 bits.
  * The planner has checked every shape and offset; kernels trust them.
  */
 #ifndef TDC_H
@@ -11,6 +12,13 @@
 
 /* Lanes of a logical vector. All tables are made for 16 lanes, whatever the machine has; narrower machines use several registers. */
 #define LANES 16
+
+/* The address of a table, in 8 bytes on every processor. In a plan file it is an offset, until check.h has made the address of it. */
+#define TABLE(type, name) \
+    union { \
+        type *name; \
+        int64_t name##_offset; \
+    }
 
 /* Where one tensor of one image lies, as planes of rows.
  *
@@ -65,17 +73,18 @@ typedef struct {
  * a block may start at any vector of a row; NULL: nothing to clear. */
 typedef struct {
     int64_t shift;
-    const uint16_t *bits;
-    const int32_t *lanes;
+    TABLE(const uint16_t, bits);
+    TABLE(const int32_t, lanes);
 } tdc_group;
 
 /* What happens to a finished sum before it is stored:
  *   y = act(sum + bias[f] + residual), stored to `output`;  z = act2(scale2[f]*y + shift2[f]), stored to `output2`. */
 typedef struct {
-    const float *bias;
+    TABLE(const float, bias);
     int64_t has_residual, has_output, has_output2;
     tdc_tensor residual, output, output2;
-    const float *scale2, *shift2;
+    TABLE(const float, scale2);
+    TABLE(const float, shift2);
     tdc_act act, act2;
 } tdc_epilogue;
 
@@ -85,15 +94,15 @@ typedef struct {
     tdc_epilogue epilogue;
     int64_t filters, vectors, row_vectors;
     int64_t group_count;
-    const tdc_group *groups;
+    TABLE(const tdc_group, groups);
     /* sparse kernel: pairs filter after filter, group after group; rows[i] = a filter's number, then its kept weights in each group */
-    const tdc_pair *pairs;
-    const uint32_t *rows;
+    TABLE(const tdc_pair, pairs);
+    TABLE(const uint32_t, rows);
     /* dense kernel: blocks of filters that read the same rows; offsets[set][k] in bytes, group_counts[set][group],
      * weights[block][k][DENSE_FILTERS] */
-    const int32_t *offsets;
-    const uint32_t *group_counts;
-    const float *weights;
+    TABLE(const int32_t, offsets);
+    TABLE(const uint32_t, group_counts);
+    TABLE(const float, weights);
     int64_t taps, sets, blocks_per_set, filters_per_set;
 } tdc_conv;
 
@@ -104,13 +113,13 @@ enum { LINEAR_DENSE, LINEAR_ROWS, LINEAR_LANES, LINEAR_TOKENS };
 typedef struct {
     tdc_tensor input, output;
     int64_t kind, tokens, features, outputs;
-    const float *weights;
-    const uint32_t *row_starts;
-    const uint16_t *columns16;
-    const uint32_t *columns32;
-    const uint8_t *positions;
-    const uint8_t *step_counts;
-    const float *bias;
+    TABLE(const float, weights);
+    TABLE(const uint32_t, row_starts);
+    TABLE(const uint16_t, columns16);
+    TABLE(const uint32_t, columns32);
+    TABLE(const uint8_t, positions);
+    TABLE(const uint8_t, step_counts);
+    TABLE(const float, bias);
     tdc_act act;
 } tdc_linear;
 
@@ -126,7 +135,8 @@ typedef struct {
 
 typedef struct {
     tdc_tensor input, output;
-    const float *scale, *shift; /* per channel, or NULL */
+    TABLE(const float, scale); /* per channel, or NULL */
+    TABLE(const float, shift);
     tdc_act act;
 } tdc_map;
 
@@ -151,7 +161,8 @@ enum {
 /* out[i...] = a[i...] op b[i...] with broadcasting: strides are 0 along broadcast axes. A constant operand has its pointer set. */
 typedef struct {
     tdc_tensor a, b, output;
-    const float *constant_a, *constant_b;
+    TABLE(const float, constant_a);
+    TABLE(const float, constant_b);
     int64_t operation, ndim;
     int64_t dims[MAX_DIMS], stride_a[MAX_DIMS], stride_b[MAX_DIMS];
     tdc_act act;
@@ -215,16 +226,20 @@ typedef struct {
 typedef struct {
     tdc_tensor input, output;
     int64_t outer, size_in, size_out, inner, taps;
-    const int32_t *indices;
-    const float *weights;
+    TABLE(const int32_t, indices);
+    TABLE(const float, weights);
 } tdc_resample;
 
 /* Rows of a table by their computed numbers; a negative one counts from the end. A number that names no row is the context's fault. */
 typedef struct {
     tdc_tensor input, output;
     int64_t count, rows, width;
-    const float *table;
+    TABLE(const float, table);
 } tdc_lookup;
+
+_Static_assert(sizeof(tdc_group) == 3 * 8 && sizeof(tdc_conv) == 82 * 8 && sizeof(tdc_linear) == 42 * 8 && sizeof(tdc_map) == 33 * 8
+                   && sizeof(tdc_binary) == 73 * 8 && sizeof(tdc_resample) == 35 * 8 && sizeof(tdc_lookup) == 32 * 8,
+               "plan files hold these structures: they are the same on every processor");
 
 enum {
     OP_CONV_SPARSE,

@@ -44,9 +44,9 @@ enum {
     TDC_ERROR_VERSION = 4,  /* a plan file of another version: compile the model again */
     TDC_ERROR_CHECKSUM = 5, /* a damaged plan file */
     TDC_ERROR_ISA = 6,      /* for an instruction set that this machine or library does not have: compile it with --isa, see tdc_best_isa */
-    TDC_ERROR_MEMORY = 7,   /* not enough memory */
+    TDC_ERROR_MEMORY = 7,   /* not enough memory, or more than addresses of 32 bits reach */
     TDC_ERROR_INPUT = 8,    /* an input names a row that a table of the model does not have; the outputs are not to be used */
-    TDC_ERROR_PLATFORM = 9  /* this processor stores numbers with the highest byte first, or has addresses of 32 bits */
+    TDC_ERROR_PLATFORM = 9  /* this processor stores numbers with the highest byte first */
 };
 
 /* Element types of inputs. Outputs are always TDC_FLOAT32. A bool is a byte, TDC_UINT8, of 0 or 1. */
@@ -89,7 +89,7 @@ TDC_API void tdc_free(tdc_model *model);
 /* A status in words, without a newline; never NULL. */
 TDC_API const char *tdc_message(int status);
 
-/* The best instruction set of this machine, as --isa takes it: "avx512", "avx2", "neon" or "scalar". */
+/* The best instruction set of this machine, as --isa takes it: "avx512", "avx2", "neon", "simd128" or "scalar". */
 TDC_API const char *tdc_best_isa(void);
 
 #ifdef __cplusplus

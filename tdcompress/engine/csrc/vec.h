@@ -21,7 +21,7 @@
 #define MAX_BLOCK 4
 #define DENSE_FILTERS 6
 #define DENSE_BLOCK 1
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) || defined(__wasm_simd128__)
 #define VL 4
 #define MAX_BLOCK 4
 #define DENSE_FILTERS 4
