@@ -11,6 +11,7 @@ from tdcompress.report.text import plural
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β"}
 _AFTER = {"prune": "after pruning", "shrink": "after shrinking"}
 _STEPS = {"finetune": "fine-tuning ", "shrink": "shrink "}  # before keys that would else read like those of training and pruning
+_OF_TRAINING = ("train.", "data.", "model.", "distill.")  # keys that a training is made with
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "keep_per_filter")
 WITHOUT_GRANULARITY = ("none", "l1")  # methods that train alike, whatever is pruned afterwards
 
@@ -73,7 +74,7 @@ def as_trained(row: Row) -> Row:
 
 
 def _of_training(row: Row) -> dict[str, Any]:
-    return {key: value for key, value in row.differs.items() if key.startswith("train.")}
+    return {key: value for key, value in row.differs.items() if key.startswith(_OF_TRAINING)}
 
 
 def mean_accuracy(rows: Sequence[Row]) -> float:

@@ -31,7 +31,10 @@ from tdcompress.runs.plan import RowPlan, RunPlan
 from tdcompress.shrinking.count import parameters_and_macs
 from tdcompress.tasks.base import LearningTask
 
-PACKAGES = ("tdcompress", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy")
+PACKAGES = (
+    *("tdcompress", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy"),
+    *("pillow", "sentencepiece", "sacrebleu"),
+)
 
 T = TypeVar("T")
 

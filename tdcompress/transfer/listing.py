@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import MANIFEST, SCRATCH
+from tdcompress.artifacts import SCRATCH, read_artifact
 from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError
 from tdcompress.pipeline import TASK
 from tdcompress.report import text
 from tdcompress.report.tables import Table, number_columns, text_columns
 from tdcompress.transfer.items import ItemPlace, newest_step, places
+
+UNUSABLE = "damaged or old"  # a run that needs it makes it again
 
 
 def artifacts_table(root: Path) -> Table:
@@ -21,11 +23,26 @@ def artifacts_table(root: Path) -> Table:
 
 def _row(root: Path, place: ItemPlace) -> tuple[str, ...]:
     folder = place.folder(root)
-    described = _read(folder / MANIFEST if place.finished else folder / SCRATCH / TASK)
-    step = None if place.finished else newest_step(folder)
-    state = "finished" if place.finished else "unfinished" if step is None else f"step {step}"
+    state, described = _finished(folder) if place.finished else _unfinished(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return place.stage, place.key, state, _what(described), text.size(size)
+
+
+def _finished(folder: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        artifact = read_artifact(folder)
+    except ArtifactError:
+        return UNUSABLE, {}
+    return "finished", {"settings": artifact.settings, "record": artifact.record}
+
+
+def _unfinished(folder: Path) -> tuple[str, dict[str, Any]]:
+    step = newest_step(folder)
+    try:
+        described = decode_file(dict[str, Any], folder / SCRATCH / TASK)
+    except ArtifactError:
+        described = {}
+    return "unfinished" if step is None else f"step {step}", described
 
 
 def _what(described: dict[str, Any]) -> str:
@@ -39,10 +56,3 @@ def _what(described: dict[str, Any]) -> str:
 def _table(value: Any) -> dict[str, Any]:
     """A table of a manifest that nothing has checked yet; empty where it is none."""
     return value if isinstance(value, dict) else {}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return decode_file(dict[str, Any], path)
-    except ArtifactError:
-        return {}

@@ -1,8 +1,10 @@
 import dataclasses
 
+import pytest
+
 from tdcompress.records import RowConfig
 from tdcompress.report.colours import PALETTE, PLAIN, styles
-from tdcompress.report.series import dense_accuracy, group, mean_accuracy, pruned_share, training_identity
+from tdcompress.report.series import as_trained, dense_accuracy, group, mean_accuracy, pruned_share, training_identity
 
 
 def test_rows_group_by_everything_but_fraction_and_seed(report):
@@ -53,6 +55,16 @@ def test_swept_settings_of_training_and_pruning_make_series_of_their_own(make_ro
     assert [line.label for line in group([rates[0], row])] == ["none (align 16, lr 0.1)", "none"]
     assert len({training_identity(each) for each in rates}) == 2
     assert training_identity(dataclasses.replace(row, differs={"prune.align": 16})) == training_identity(row)
+
+
+@pytest.mark.parametrize("key", ["data.crop_padding", "distill.temperature", "model.init", "train.l2"])
+def test_whatever_a_training_is_made_with_tells_trainings_apart(make_row, key):
+    row = make_row("targeted", 0.5, 0.9)
+    one, other = (dataclasses.replace(row, differs={key: value}) for value in (1, 2))
+    assert training_identity(one) != training_identity(other)
+    labels = [line.label for line in group([as_trained(one), as_trained(other)])]
+    assert len(labels) == 2
+    assert [label[-2:] for label in labels] == ["1)", "2)"]
 
 
 def test_labels_say_once_what_was_done_and_nothing_of_what_was_not(make_row):

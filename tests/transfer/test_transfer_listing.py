@@ -4,42 +4,54 @@ import json
 
 import pytest
 
+from tdcompress.artifacts import content_key, seal
 from tdcompress.transfer.listing import artifacts_table
 
-KEY = "0" * 16
-SAID = {
-    "settings": {"model": {"name": "lenet5"}, "method": {"name": "targeted"}, "seed": 3},
-    "record": {"accuracy": 0.5},
-}
+SETTINGS = {"model": {"name": "lenet5"}, "method": {"name": "targeted"}, "seed": 3}
+RECORD = {"accuracy": 0.5}
 
 
-def listed(root, content):
-    folder = root / "stages" / "train" / KEY
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(content)
+def made(root, settings=SETTINGS, record=RECORD):
+    """The manifest of an artefact without files."""
+    identity = {"stage": "train", "version": 1, "settings": settings, "inputs": {}}
+    key = content_key(identity)
+    folder = root / "stages" / "train" / key
+    folder.mkdir(parents=True)
+    seal(folder, "train", key, record, identity)
+    return folder / "manifest.json"
+
+
+def line(root):
     (row,) = artifacts_table(root).rows
     return row
 
 
 def test_a_line_says_what_an_artefact_is(tmp_path):
-    content = json.dumps(SAID)
-    assert listed(tmp_path, content) == ("train", KEY, "finished", "lenet5 targeted seed 3 50.00%", f"{len(content)} B")
+    manifest = made(tmp_path)
+    key = manifest.parent.name
+    assert line(tmp_path) == ("train", key, "finished", "lenet5 targeted seed 3 50.00%", f"{manifest.stat().st_size} B")
 
 
 @pytest.mark.parametrize("key", ["settings", "record", "model", "method", "name", "accuracy"])
 @pytest.mark.parametrize("other", [None, 3, "x", [], {}, [1], {"x": 1}])
-def test_a_manifest_that_is_damaged_or_of_another_version_has_one_too(tmp_path, key, other):
-    changed = {
-        **SAID,
-        "settings": {**SAID["settings"], "model": {"name": other if key == "name" else "lenet5"}},
-        "record": {"accuracy": other if key == "accuracy" else 0.5},
-    }
-    changed |= {key: other} if key in changed else {}
-    if key in ("model", "method"):
-        changed["settings"][key] = other
-    assert listed(tmp_path, json.dumps(changed))[:3] == ("train", KEY, "finished")
+def test_a_manifest_that_holds_something_else_has_one_too(tmp_path, key, other):
+    settings = {**SETTINGS, "model": {"name": other if key == "name" else "lenet5"}}
+    settings |= {key: other} if key in settings else {}
+    record = {"accuracy": other if key == "accuracy" else 0.5}
+    made(tmp_path, other if key == "settings" else settings, other if key == "record" else record)
+    assert line(tmp_path)[2] == "finished"
+
+
+@pytest.mark.parametrize(
+    "change", [{"record": {"accuracy": 0.99}}, {"format": 1}, {"format": 3}, {"version": 2}, {"key": "0" * 16}]
+)
+def test_what_a_manifest_does_not_vouch_for_is_not_shown(tmp_path, change):
+    manifest = made(tmp_path)
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    assert line(tmp_path)[2:4] == ("damaged or old", "")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 200_000])
-def test_a_manifest_that_cannot_be_read_has_one_too(tmp_path, content):
-    assert listed(tmp_path, content)[:4] == ("train", KEY, "finished", "")
+def test_a_manifest_that_cannot_be_read_has_a_line_too(tmp_path, content):
+    made(tmp_path).write_text(content)
+    assert line(tmp_path)[2:4] == ("damaged or old", "")
