@@ -41,6 +41,13 @@ def call(capsys, monkeypatch, words_root):
     return run
 
 
+AS_MODULE = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
+runpy.run_module("tdcompress", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.fixture
 def child(words_root):
     """The verb in a process of its own, its pipes open."""
@@ -48,7 +55,7 @@ def child(words_root):
     started = []
 
     def start(*arguments, stderr=subprocess.PIPE):
-        command = [sys.executable, "-m", "tdcompress", "translate", *map(str, arguments)]
+        command = [sys.executable, "-c", AS_MODULE, "translate", *map(str, arguments)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": stderr}
         started.append(subprocess.Popen(command, cwd=words_root, env=environment, **pipes))
         return started[-1]
