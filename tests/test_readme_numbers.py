@@ -41,14 +41,15 @@ def files(row: Row) -> list[str]:
 
 def test_digits() -> None:
     rows = reported("digits")
-    first, *others = rows_of_table("| row | pruned | accuracy, % |")
+    first, *others = rows_of_table("| row | pruned | as pruned, % | accuracy, % |")
     any_row = next(iter(rows.values()))
-    assert first[2:5] == [percent(any_row.accuracy_dense), size(any_row.dense_onnx_bytes), "x1.00"]
+    assert first[3:6] == [percent(any_row.accuracy_dense), size(any_row.dense_onnx_bytes), "x1.00"]
     assert len(others) == 8
     for name, pruned, *cells in others:
         row = rows[name]
         assert pruned == f"{row.fraction:.0%} of {row.granularity}s".replace("%", " %")
-        assert cells == [*files(row), latency(timed(row, "onnxruntime"))]
+        assert row.accuracy_before is not None
+        assert cells == [percent(row.accuracy_before), *files(row), latency(timed(row, "onnxruntime"))]
 
 
 def test_lenet5() -> None:
