@@ -112,17 +112,19 @@ def summary(report: Report) -> Table:
     setting = main_setting(report.rows)
     times = () if setting is None else ("time / dense time [95 %]",)
     reasons = numbered(row.why for row in report.rows)
-    before = [text.titled("before new statistics", report.measure)] * any(row.accuracy_before is not None for row in report.rows)
+    again = any(row.accuracy_before is not None for row in report.rows)
+    before = (text.titled("before new statistics", report.measure),) if again else ()
     lines = []
     for row in report.rows:
         line = [
             row.id,
             text.pruned(row),
-            *["-" if row.accuracy_before is None else text.number(row.accuracy_before, report.measure) for _ in before],
             text.number(row.accuracy_onnx, report.measure),
             text.size(row.onnx_bytes),
             text.ratio(row.onnx_bytes / row.dense_onnx_bytes),
         ]
+        if again:
+            line.insert(2, "-" if row.accuracy_before is None else text.number(row.accuracy_before, report.measure))
         if setting is not None:
             latency = latency_under(row, setting)
             line.append("not measured" if latency is None else text.latency(latency))
