@@ -94,6 +94,7 @@ class Stage(Generic[S]):
         version: raised when the stage's code changes what it makes.
         settings: the type of its settings.
         run: makes the files and returns the record.
+        record: the type of the record. One of another shape is an older version's: what has it is made again.
         joint: where several processes share a run, all of them run this stage on the same folder, and the first one writes; other
             stages are the first one's alone.
     """
@@ -102,6 +103,7 @@ class Stage(Generic[S]):
     version: int
     settings: type[S]
     run: Callable[[S, Workspace], Any]
+    record: Any = Any
     joint: bool = False
 
 
@@ -219,7 +221,7 @@ class Runner:
             InterruptedRun: a signal arrived before it began, or while it was waited for.
         """
         if task.key not in self._done:
-            found = self.store.find_or_set_aside(task.stage.name, task.key)
+            found = self.store.find_or_set_aside(task.stage.name, task.key, task.stage.record)
             if found is not None:
                 self.watcher.reused(task, found)
             self._done[task.key] = found or self._make_or_wait(task)
@@ -238,7 +240,8 @@ class Runner:
         _stop_if_asked(self.should_stop)
         stage = task.stage
         with when_free(lambda: self.store.partial(stage.name, task.key), self.waiting, self.should_stop) as folder:
-            found = self.store.find_or_set_aside(stage.name, task.key)  # another process may have made it in the meantime
+            # another process may have made it in the meantime
+            found = self.store.find_or_set_aside(stage.name, task.key, stage.record)
             if found is not None:
                 self.watcher.reused(task, found)
                 return found

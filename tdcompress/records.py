@@ -356,8 +356,8 @@ class Row(RowConfig):
     device: str
     accuracy_dense: float
     accuracy_masked: float
-    accuracy_shrunk: float | None
-    accuracy_stored: float | None
+    accuracy_shrunk: float | None = None
+    accuracy_stored: float | None = None
     accuracy_onnx: float
     parameters_total: int
     parameters_nonzero: int
@@ -368,7 +368,7 @@ class Row(RowConfig):
     onnx_bytes: int
     dense_onnx_bytes: int
     bound_bytes: float
-    stored_bytes: int | None
+    stored_bytes: int | None = None
     why: str
     latency: tuple[RowLatency, ...] = ()
     layers: tuple[LayerCount, ...] = ()

@@ -13,7 +13,7 @@ from tdcompress.bench.backends import BACKENDS
 from tdcompress.bench.host import PACKAGES
 from tdcompress.commands import bench as bench_verb
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.recipes.experiment import TABLES
+from tdcompress.recipes.experiment import table_types
 from tdcompress.recipes.keys import NAMED
 from tdcompress.runs import manifest
 
@@ -78,7 +78,7 @@ def file_of(kind):
 def test_the_row_of_a_recipe_key_names_every_file_that_owns_one():
     components = {kind for _, registry in NAMED.values() for kind in registry.values()}
     found = set()
-    for kind in (*TABLES.values(), *components):
+    for kind in (*table_types().values(), *components):
         owners(kind, found)
     own = {file_of(kind) for kind in components}
     shared = {file_of(kind) for kind in found if any(field in kind.__annotations__ for field in kind.__dataclass_fields__)} - own

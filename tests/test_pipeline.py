@@ -1,4 +1,5 @@
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -95,6 +96,32 @@ def test_a_damaged_stage_is_made_again_by_the_next_run(net, make_runner):
     assert (again.folder.with_name(f"{again.key}.damaged") / "out").read_text() == "wrong"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    length: int
+
+
+def test_a_record_of_another_shape_is_set_aside_and_the_stage_made_again(net, make_runner, caplog):
+    """The key is the same: a version of the package that wrote other records, and forgot to say so."""
+
+    def task(given, record):
+        made = Stage(name="a", version=1, settings=dict, run=lambda settings, work: given, record=record)
+        return Task(stage=made, settings={}, title="a")
+
+    old = make_runner().ensure(task({"size": 3}, dict[str, int]))
+    runner = make_runner()
+    with caplog.at_level("WARNING"):
+        found = runner.ensure(task({"length": 3}, Counted))
+    assert (found.key, found.recorded(Counted), runner.made) == (old.key, Counted(length=3), 1)
+    (warned,) = caplog.messages
+    assert "record.size: unknown key; known are length" in warned
+    assert warned.endswith(f"it is made again; it is kept as {old.key}.damaged")
+    caplog.clear()
+    again = make_runner()
+    assert again.ensure(task({"length": 3}, Counted)).record == {"length": 3}
+    assert (again.made, caplog.messages) == (0, [])
+
+
 def test_a_stage_that_fails_publishes_nothing_and_keeps_what_it_wrote(net, make_runner):
     def fail(workspace):
         (workspace.folder / "half").write_text("x")
@@ -130,12 +157,12 @@ def test_what_another_process_made_meanwhile_is_taken(net, make_runner, monkeypa
     runner = make_runner()
     found, seen = runner.store.find_or_set_aside, []
 
-    def find(stage, key):
+    def find(stage, key, record):
         if not seen:  # the first look finds nothing; then, before the lock is had, the other process is done
             seen.append(stage)
             make_runner().ensure(net.task("a"))
             return None
-        return found(stage, key)
+        return found(stage, key, record)
 
     monkeypatch.setattr(runner.store, "find_or_set_aside", find)
     assert runner.ensure(task).file("out").read_text() == "a"

@@ -17,27 +17,30 @@ from tdcompress.models.initialise import DIRAC
 from tdcompress.models.registry import MODELS, settings_type
 from tdcompress.recipes.source import OPTIONAL, Recipe
 from tdcompress.sparsity.patterns import check_fraction
+from tdcompress.stages import STAGES
 from tdcompress.stages.analyse import AnalyseTable
 from tdcompress.stages.bench import BenchTable
 from tdcompress.stages.export import ExportTable
 from tdcompress.stages.finetune import Settings as FinetuneTable
 from tdcompress.stages.prune import PruneTable
 from tdcompress.stages.prune import Settings as Pruning
-from tdcompress.stages.shrink import Settings as ShrinkTable
+from tdcompress.steps import step_tables
 from tdcompress.train.distill import DistillSettings
 from tdcompress.train.settings import TrainSettings
 
-# The recipe's tables that one dataclass owns, by name.
-TABLES: Mapping[str, type] = {
-    "train": TrainSettings,
-    "prune": PruneTable,
-    "finetune": FinetuneTable,
-    "shrink": ShrinkTable,
-    "export": ExportTable,
-    "bench": BenchTable,
-    "distill": DistillSettings,
-    "analyse": AnalyseTable,
-}
+_LEFT_OPEN: Mapping[str, type] = {"prune": PruneTable}  # what it leaves open, the training says
+
+
+def table_types() -> dict[str, type]:
+    """The recipe's tables that one dataclass owns, by name; a step's is its stage's own."""
+    return {
+        "train": TrainSettings,
+        **{name: _LEFT_OPEN.get(name, STAGES[name].settings) for name in step_tables()},
+        "export": ExportTable,
+        "bench": BenchTable,
+        "distill": DistillSettings,
+        "analyse": AnalyseTable,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +50,8 @@ class Experiment:
     Attributes:
         model_name: as written; "torchvision/resnet18" is a name too.
         init: a file of weights that the training starts from (`tdcompress.models.weights`), or "dirac".
-        prune: the [prune] table as written.
-        pruning: with what it leaves open as in the training.
+        pruning: the [prune] table, with what it leaves open as in the training.
+        steps: the tables of the steps between training and file, as written.
         distill: None also where there is nothing to learn from: in the untargeted training itself.
     """
 
@@ -59,14 +62,29 @@ class Experiment:
     init: str | None
     method: MethodSettings
     train: TrainSettings
-    prune: PruneTable
     pruning: Pruning
-    finetune: FinetuneTable
-    shrink: ShrinkTable
+    steps: Mapping[str, Any]
     export: ExportTable
     bench: BenchTable
     distill: DistillSettings | None = None
     analyse: AnalyseTable | None = None
+
+    @property
+    def prune(self) -> PruneTable:
+        """The [prune] table as written."""
+        table: PruneTable = self.steps["prune"]
+        return table
+
+    @property
+    def finetune(self) -> FinetuneTable:
+        """The [finetune] table."""
+        table: FinetuneTable = self.steps["finetune"]
+        return table
+
+    def tables(self) -> dict[str, Any]:
+        """The tables that one dataclass owns, by name, as far as they are in force."""
+        own = {name: self.steps[name] if name in self.steps else getattr(self, name) for name in table_types()}
+        return {name: table for name, table in own.items() if table is not None}
 
 
 def resolve(recipe: Recipe) -> Experiment:
@@ -82,8 +100,8 @@ def resolve(recipe: Recipe) -> Experiment:
     def elsewhere(registry: Mapping[str, type], chooser: str, name: str) -> Callable[[str], str]:
         return lambda key: owners_hint(registry, chooser, name, key)
 
-    given = [name for name in TABLES if name not in OPTIONAL or name in recipe.values]
-    tables: dict[str, Any] = {name: recipe.bind(TABLES[name], name) for name in given}
+    given = {name: kind for name, kind in table_types().items() if name not in OPTIONAL or name in recipe.values}
+    tables: dict[str, Any] = {name: recipe.bind(kind, name) for name, kind in given.items()}
     method = recipe.bind(method_type, "sparsity", method_values, elsewhere(METHODS, "method", method_type.name))
     try:
         method = method.for_training(tables["train"].epochs)
@@ -100,6 +118,7 @@ def resolve(recipe: Recipe) -> Experiment:
         init=init,
         method=method,
         pruning=tables["prune"].after(method),
+        steps={name: tables.pop(name) for name in step_tables()},
         **tables,
     )
     for key, problem in _contradictions(experiment):
@@ -154,16 +173,16 @@ def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "prune.evaluation", f'prune.evaluation: "released" prunes {reason}; take "plain"'
 
 
-def _unlike_two_of_four(prune: PruneTable) -> Iterator[tuple[str, str]]:
+def _unlike_two_of_four(table: PruneTable) -> Iterator[tuple[str, str]]:
     """What "2:4" cannot be combined with."""
     for key, why in (
         ("keep_per_filter", "it keeps two of every four; give fraction = 0.5"),
         ("shares", "there is nothing to split"),
     ):
-        if getattr(prune, key) is not None:
+        if getattr(table, key) is not None:
             yield f"prune.{key}", f'prune.{key}: not a key of granularity = "2:4": {why}'
     try:
-        check_fraction(prune.fraction or 0, "2:4")
+        check_fraction(table.fraction or 0, "2:4")
     except ValueError as error:
         yield "prune.fraction", f"prune.fraction: {error}"
 

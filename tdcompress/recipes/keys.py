@@ -15,8 +15,8 @@ from typing import Any, Literal, Union
 from tdcompress.data.registry import DATASETS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
-from tdcompress.recipes.experiment import TABLES
-from tdcompress.recipes.source import OPTIONAL, SECTIONS, SWEPT
+from tdcompress.recipes.experiment import table_types
+from tdcompress.recipes.source import OPTIONAL, sections, swept
 from tdcompress.report.document import Block, Document, Items, Paragraph, Subheading
 from tdcompress.report.tables import Table, text_columns
 
@@ -104,18 +104,18 @@ def _toml(value: Any) -> str:
 
 def homes(key: str) -> list[str]:
     """Dotted paths of the keys with this last name, in the order of a recipe's tables: "epochs" is ["train.epochs", ...]."""
-    paths = [f"{section}.{own.path}" for section in SECTIONS for kind in _kinds(section) for own in keys_of(kind)]
+    paths = [f"{section}.{own.path}" for section in sections() for kind in _kinds(section) for own in keys_of(kind)]
     return list(dict.fromkeys(path for path in paths if path.endswith(f".{key}")))
 
 
 def _kinds(section: str) -> Iterable[type]:
-    return (TABLES[section],) if section in TABLES else NAMED[section][1].values()
+    return NAMED[section][1].values() if section in NAMED else (table_types()[section],)
 
 
 def table_of(section: str) -> Table:
     """The keys of one of a recipe's tables; "for" says which names own a key that not all own."""
-    if section in TABLES:
-        own = ((key.path, key.values, key.default, "", key.meaning) for key in keys_of(TABLES[section]))
+    if section not in NAMED:
+        own = ((key.path, key.values, key.default, "", key.meaning) for key in keys_of(table_types()[section]))
         return Table(title="", columns=COLUMNS, rows=tuple(own))
     chooser, registry = NAMED[section]
     names = " or ".join(f'"{name}"' for name in registry)
@@ -167,7 +167,7 @@ _SWEEP: tuple[Block, ...] = (
         items=(
             'a list of values: "prune.fraction" = [0.0, 0.5, 0.9]',
             "alternatives that set several keys, crossed with the lists: a [[sweep.case]] table each",
-            f"what rows may differ in: {', '.join(SWEPT)}, or a key below one of them",
+            f"what rows may differ in: {', '.join(swept())}, or a key below one of them",
         )
     ),
     Subheading(title="Changing a key for one run"),
@@ -181,9 +181,9 @@ _SWEEP: tuple[Block, ...] = (
 def keys_document() -> Document:
     """What a recipe can say, all of it."""
     blocks: list[Block] = [_TOP]
-    for section in (*SECTIONS, *OPTIONAL):
+    for section in (*sections(), *OPTIONAL):
         blocks.append(Subheading(title=f"[{section}]"))
-        if section in TABLES and (about := _about(TABLES[section])):
+        if section not in NAMED and (about := _about(table_types()[section])):
             blocks.append(Paragraph(text=about))
         blocks.append(table_of(section))
     return Document(

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
-from functools import lru_cache
 from typing import Any
 
 from tdcompress.codec import encode
 from tdcompress.data.registry import DATASETS
 from tdcompress.methods.base import MethodSettings
-from tdcompress.recipes.experiment import TABLES, Experiment
+from tdcompress.recipes.experiment import Experiment, table_types
 from tdcompress.records import RowConfig, Values
 from tdcompress.report.text import named_method, plural
 from tdcompress.stages.prune import Share
+from tdcompress.steps import STEPS, step_tables
+from tdcompress.train.settings import TrainSettings
 
-_STEPS = ("prune", "finetune", "shrink")
 # What a row says of itself by fields of its own.
 _TOLD = frozenset(field.metadata["key"] for field in fields(RowConfig) if "key" in field.metadata)
 
@@ -73,12 +73,10 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     """
     taken = []
     for experiment in experiments:
-        skipped = () if experiment.finetune.epochs else ("finetune",)
+        skipped = step_tables().keys() - {step.stage for step in STEPS.values() if step.taken(experiment)}
         taken.append({key: value for key, value in _settings(experiment).items() if key.split(".")[0] not in skipped})
-    varying = _varying(taken)
-    return [
-        {key: value for key, value in own.items() if (value != _OFF[key] if key in _OFF else key in varying)} for own in taken
-    ]
+    varying, off = _varying(taken), _off()
+    return [{key: value for key, value in own.items() if (value != off[key] if key in off else key in varying)} for own in taken]
 
 
 def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -86,10 +84,9 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
     return {key for own in settings for key, value in own.items() if any(other.get(key) != value for other in settings)}
 
 
-@lru_cache(maxsize=1024)  # several ask for each of a sweep
 def _settings(experiment: Experiment) -> Mapping[str, Any]:
     """What a combination sets, by dotted key, without what a row's other columns tell."""
-    tables = {name: encode(getattr(experiment, name)) for name in ("train", *_STEPS)}
+    tables = {"train": encode(experiment.train), **encode(experiment.steps)}
     tables["prune"] |= {"exclude": list(experiment.pruning.exclude), "include": list(experiment.pruning.include)}
     tables |= {"data": encode(experiment.data), "distill": encode(experiment.distill) or {}}
     tables["model"] = {"init": experiment.init} if experiment.init else {}
@@ -111,24 +108,29 @@ def _defaults(table: str, kind: type) -> dict[str, Any]:
     return dict(_flat({table: encode(given | made)}))
 
 
-# A row does not speak of what these steps leave undone; of how it was trained it speaks whatever the default is.
 _LAYERS = ("prune.exclude", "prune.include")  # lists of names, which have words of their own
-_OFF = {key: value for table in _STEPS for key, value in _defaults(table, TABLES[table]).items()} | {key: [] for key in _LAYERS}
-# Numbers that are 0 where a recipe asks for nothing; a row's name does not speak of them then.
-_ZERO = {
-    key
-    for defaults in (_OFF, _defaults("train", TABLES["train"]), *(_defaults("data", kind) for kind in DATASETS.values()))
-    for key, value in defaults.items()
-    if value == 0
-}
+
+
+def _off() -> dict[str, Any]:
+    """What steps leave undone. A row does not speak of it; of how it was trained it speaks whatever the default is."""
+    kinds = table_types()
+    return {key: value for table in step_tables() for key, value in _defaults(table, kinds[table]).items()} | {
+        key: [] for key in _LAYERS
+    }
+
+
+def _zero() -> set[str]:
+    """Numbers that are 0 where a recipe asks for nothing; a row's name does not speak of them then."""
+    trained = (_defaults("train", TrainSettings), *(_defaults("data", kind) for kind in DATASETS.values()))
+    return {key for defaults in (_off(), *trained) for key, value in defaults.items() if value == 0}
 
 
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
     settings = [_settings(experiment) for experiment in experiments]
-    varying = _varying(settings)
+    varying, zero = _varying(settings), _zero()
     traits = [
-        _traits(experiment, {key: value for key, value in own.items() if key in varying and not (key in _ZERO and value == 0)})
+        _traits(experiment, {key: value for key, value in own.items() if key in varying and not (key in zero and value == 0)})
         for experiment, own in zip(experiments, settings, strict=True)
     ]
     ids = []
@@ -151,7 +153,8 @@ def _traits(experiment: Experiment, varying: Mapping[str, Any]) -> dict[str, Any
     """What can tell rows of one method apart, besides the pruned share; a key that has no words of its own is a trait by name."""
     pruning, method, finetune = experiment.pruning, experiment.method, experiment.finetune
     matched = method.name == "none" or method.granularity == pruning.granularity
-    steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in _STEPS and key not in _LAYERS}
+    tables = step_tables()
+    steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in tables and key not in _LAYERS}
     return {
         "granularity": pruning.granularity,
         "trained on": "" if matched else f"on-{plural(method.granularity)}",
@@ -167,7 +170,7 @@ def _traits(experiment: Experiment, varying: Mapping[str, Any]) -> dict[str, Any
         "finetune": finetune.epochs,
         "finetune-after": f"after-{finetune.after}" if finetune.epochs else "",
         "seed": experiment.seed,
-        **{_trait(key): value for key, value in varying.items() if key.split(".")[0] not in _STEPS},
+        **{_trait(key): value for key, value in varying.items() if key.split(".")[0] not in tables},
         **telling_options(method),
     }
 

@@ -17,6 +17,7 @@ from tdcompress.codec import UnknownKeyError, decode
 from tdcompress.errors import RecipeError, did_you_mean, one_line
 from tdcompress.recipes.numbers import plain_numbers
 from tdcompress.recipes.positions import Source, key_lines
+from tdcompress.steps import step_tables
 
 T = TypeVar("T")
 
@@ -36,28 +37,20 @@ class UnknownTableError(RecipeError):
 
 TomlTable = dict[str, Any]
 
-SECTIONS = ("data", "model", "sparsity", "train", "prune", "finetune", "shrink", "export", "bench")
-# What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by.
-SWEPT = (
-    "seed",
-    "data.crop_padding",
-    "data.flip",
-    "data.cutout",
-    "model.init",
-    "sparsity",
-    "train",
-    "distill",
-    "prune",
-    "finetune",
-    "shrink",
-    "export.values",
-    "export.pack",
-    "export.prefer",
-)
 OPTIONAL = ("distill", "analyse")  # tables that do nothing where a recipe lacks them
-TOP_LEVEL = ("name", "seed", *SECTIONS, "sweep", *OPTIONAL)
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 RESERVED_NAMES = ("stages", "reference")
+
+
+def sections() -> tuple[str, ...]:
+    """Tables that every recipe has, if only by their defaults."""
+    return ("data", "model", "sparsity", "train", *step_tables(), "export", "bench")
+
+
+def swept() -> tuple[str, ...]:
+    """What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by."""
+    before = ("seed", "data.crop_padding", "data.flip", "data.cutout", "model.init", "sparsity", "train", "distill")
+    return (*before, *step_tables(), "export.values", "export.pack", "export.prefer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +186,8 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
     for key in values:
-        if key not in TOP_LEVEL:
-            raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, TOP_LEVEL)}")), key)
+        if key not in (known := ("name", "seed", *sections(), "sweep", *OPTIONAL)):
+            raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
     _check_top(values, source)
     return Recipe(values=plain_numbers(values, source), source=source)
 
@@ -287,8 +280,8 @@ def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]]) -> Recipe:
     lines = dict(recipe.source.lines)
     source = Source(file=recipe.source.file, lines=lines)
     for written, (path, value) in assigned.items():
-        if not any(path == swept or path.startswith(f"{swept}.") for swept in SWEPT):
-            hint = nearest(path.split(".")[0], SWEPT)
+        if not any(path == free or path.startswith(f"{free}.") for free in swept()):
+            hint = nearest(path.split(".")[0], swept())
             raise recipe.source.error(written, f"sweep: {path!r} is not a key that rows may differ in{hint}")
         _assign(values, path, value, source)
         lines[path] = lines.get(written, lines.get("sweep", 0))

@@ -6,17 +6,14 @@ from tdcompress.records import Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import as_trained, group, training_identity
 from tdcompress.report.tables import Table, line_of, number_columns, numbered, text_columns
+from tdcompress.steps import STEPS
 
 
 def accuracies(report: Report) -> Table:
     """The measure of each form of each row, through that form, and how far forms of one network are apart."""
     forms: dict[str, Callable[[Row], float | None]] = {
         "before new statistics": lambda row: row.accuracy_before,
-        "masked": lambda row: row.accuracy_masked,
-        "fine-tuned": lambda row: row.accuracy_finetuned if row.finetune_after == "prune" else None,
-        "shrunk": lambda row: row.accuracy_shrunk,
-        "stored": lambda row: row.accuracy_stored,
-        "fine-tuned after shrinking": lambda row: row.accuracy_finetuned if row.finetune_after == "shrink" else None,
+        **{step.form: step.accuracy for step in STEPS.values()},
         "ONNX": lambda row: row.accuracy_onnx,
     }
     used = {name: read for name, read in forms.items() if any(read(row) is not None for row in report.rows)}
@@ -36,19 +33,17 @@ def accuracies(report: Report) -> Table:
     )
 
 
-def _same_network(row: Row) -> tuple[tuple[float | None, ...], ...]:
-    """The accuracies of a row that are of one network in several forms; fine-tuning makes another one."""
-    compact = (row.accuracy_shrunk, row.accuracy_stored)
-    if row.accuracy_finetuned is None:
-        return ((row.accuracy_masked, *compact, row.accuracy_onnx),)
-    if row.finetune_after == "shrink":
-        return ((row.accuracy_masked, *compact), (row.accuracy_finetuned, row.accuracy_onnx))
-    return ((row.accuracy_finetuned, *compact, row.accuracy_onnx),)
+def _same_network(row: Row) -> list[list[float]]:
+    """The accuracies of a row that are of one network in several forms; a step that is not exact makes another network."""
+    networks: list[list[float]] = []
+    for step in STEPS.values():
+        if (accuracy := step.accuracy(row)) is not None:
+            networks = [*networks[:-1], [*networks[-1], accuracy]] if step.exact and networks else [*networks, [accuracy]]
+    return [*networks[:-1], [*networks[-1], row.accuracy_onnx]]
 
 
-def _spread(accuracies: tuple[float | None, ...]) -> float:
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    return max(known) - min(known)
+def _spread(accuracies: list[float]) -> float:
+    return max(accuracies) - min(accuracies)
 
 
 def sizes(report: Report) -> Table:

@@ -7,11 +7,10 @@ from typing import Any
 
 from tdcompress.records import Row, RowConfig
 from tdcompress.report.text import plural
+from tdcompress.steps import step_tables
 
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β"}
 _AFTER = {"prune": "after pruning", "shrink": "after shrinking"}
-_STEPS = {"finetune": "fine-tuning ", "shrink": "shrink "}  # before keys that would else read like those of training and pruning
-_OF_TRAINING = ("train.", "data.", "model.", "distill.")  # keys that a training is made with
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "keep_per_filter")
 WITHOUT_GRANULARITY = ("none", "l1")  # methods that train alike, whatever is pruned afterwards
 
@@ -74,7 +73,8 @@ def as_trained(row: Row) -> Row:
 
 
 def _of_training(row: Row) -> dict[str, Any]:
-    return {key: value for key, value in row.differs.items() if key.startswith(_OF_TRAINING)}
+    """Keys of every table but those of the steps that come after."""
+    return {key: value for key, value in row.differs.items() if key.partition(".")[0] not in step_tables()}
 
 
 def mean_accuracy(rows: Sequence[Row]) -> float:
@@ -155,7 +155,7 @@ def in_order(values: Mapping[str, Any], first: Sequence[str]) -> list[tuple[str,
 
 def _setting_name(key: str) -> str:
     """A dotted key of the recipe in words: "train.optimizer.weight_decay" is "weight decay"."""
-    return _STEPS.get(key.partition(".")[0], "") + key.rpartition(".")[2].replace("_", " ")
+    return f"{step_tables().get(key.partition('.')[0], '')} {key.rpartition('.')[2].replace('_', ' ')}".lstrip()
 
 
 def _told(name: str, value: Any) -> str:

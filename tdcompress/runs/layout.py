@@ -16,7 +16,7 @@ from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.recipes.source import OPTIONAL, SECTIONS
+from tdcompress.recipes.source import OPTIONAL, sections
 from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report.dependence import write_dependence
 from tdcompress.report.join import keep_joined
@@ -163,21 +163,24 @@ def resolved_values(plan: RunPlan) -> dict[str, Any]:
     """
     values: dict[str, Any] = dict(plan.recipe.values)
     values.setdefault("seed", 0)
-    for section in (*SECTIONS, *OPTIONAL):
-        in_force = [experiment for experiment in plan.experiments if getattr(experiment, section, experiment) is not None]
-        resolved = [_section(experiment, section) for experiment in in_force]
+    for section in (*sections(), *OPTIONAL):
+        resolved = [_section(experiment, section) for experiment in plan.experiments]
+        resolved = [table for table in resolved if table is not None]
         if resolved and all(item == resolved[0] for item in resolved):
             values[section] = resolved[0]
     return _without_none(values)
 
 
-def _section(experiment: Experiment, section: str) -> dict[str, Any]:
+def _section(experiment: Experiment, section: str) -> dict[str, Any] | None:
+    """A table as a recipe says it; None where it is not in force."""
     if section == "sparsity":
         return {"method": experiment.method.name, **encode(experiment.method)}
     if section == "model":
         return {"name": experiment.model_name, "init": experiment.init, **encode(experiment.model)}
-    settings = getattr(experiment, section)
-    return {**({"name": settings.name} if section == "data" else {}), **encode(settings)}
+    if section == "data":
+        return {"name": experiment.data.name, **encode(experiment.data)}
+    table: dict[str, Any] | None = encode(experiment.tables().get(section))
+    return table
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tdcompress.artifacts import HashMemory, content_key
 from tdcompress.bench.host import read_host
@@ -13,13 +13,14 @@ from tdcompress.lineage.network import new_network
 from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
 from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
-from tdcompress.recipes.experiment import TABLES, Experiment, resolve
+from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe, expand_sweep
 from tdcompress.records import RowConfig
 from tdcompress.sparsity.patterns import check_pattern
 from tdcompress.sparsity.units import prunable_weights
-from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
+from tdcompress.stages import STAGES, analyse, bench, export, train
+from tdcompress.steps import STEPS
 
 Places = Mapping[str, Path]
 
@@ -30,21 +31,26 @@ class Chain:
 
     Attributes:
         train: the training.
-        pruned: the pruning alone.
-        network: the last task whose network has its full shape: ``pruned``, or its fine-tuning.
-        compact: shrink, or store.
-        deployed: what is exported: ``compact``, or its fine-tuning.
+        steps: those of `STEPS` that are taken, by their names there, in their order.
     """
 
     train: Task
-    pruned: Task
-    network: Task
-    compact: Task
-    deployed: Task
+    steps: Mapping[str, Task]
+
+    @property
+    def pruned(self) -> Task:
+        """The pruning alone."""
+        return self.steps["prune"]
+
+    @property
+    def deployed(self) -> Task:
+        """What is exported."""
+        *_, last = self.steps.values()
+        return last
 
     def tasks(self) -> tuple[Task, ...]:
         """Inputs first."""
-        return tuple(dict.fromkeys((self.train, self.pruned, self.network, self.compact, self.deployed)))
+        return (self.train, *self.steps.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +156,7 @@ def plan_run(recipe: Recipe, hashes: HashMemory) -> RunPlan:
 
 def describe(experiment: Experiment, training: train.Settings) -> dict[str, Any]:
     """Everything that a combination depends on, as JSON: settings with defaults, names, the data's hash."""
-    tables = {name: table for name in TABLES if (table := getattr(experiment, name)) is not None}
-    return {**encode(tables), **encode(training)}
+    return {**encode(experiment.tables()), **encode(training)}
 
 
 def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple[list[train.Settings], Places]:
@@ -211,21 +216,16 @@ def _train_task(training: train.Settings) -> Task:
 
 
 def _chain(experiment: Experiment, trained: Task) -> Chain:
-    """What becomes of a training."""
-    finetuning, words = experiment.finetune, _words(experiment)
-
-    def tuned(after: Literal["prune", "shrink"], network: Task) -> Task:
-        if not (finetuning.epochs and finetuning.after == after):
-            return network
-        return Task(stage=finetune.STAGE, settings=finetuning, inputs={"network": network}, title=f"fine-tune {words}")
-
-    pruned = Task(stage=prune.STAGE, settings=experiment.pruning, inputs={"train": trained}, title=f"prune {words}")
-    inputs = {"network": tuned("prune", pruned)}
-    if experiment.pruning.granularity == "unit":
-        compact = Task(stage=shrink.STAGE, settings=experiment.shrink, inputs=inputs, title=f"shrink {words}")
-    else:
-        compact = Task(stage=store.STAGE, settings=store.Settings(), inputs=inputs, title=f"store {words}")
-    return Chain(train=trained, pruned=pruned, network=inputs["network"], compact=compact, deployed=tuned("shrink", compact))
+    """What becomes of a training: each step goes on from what the one before it made."""
+    steps: dict[str, Task] = {}
+    network = trained
+    for name, step in STEPS.items():
+        if step.taken(experiment):
+            stage = STAGES[step.stage]
+            settings = step.settings(experiment) if step.settings else stage.settings()
+            network = Task(stage=stage, settings=settings, inputs={step.role: network}, title=f"{step.verb} {_words(experiment)}")
+            steps[name] = network
+    return Chain(train=trained, steps=steps)
 
 
 def _words(experiment: Experiment) -> str:

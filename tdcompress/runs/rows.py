@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any
 
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import encode, shallow
@@ -13,30 +13,18 @@ from tdcompress.lineage.network import new_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.records import (
-    BenchRecord,
-    ExportRecord,
-    FinetuneRecord,
-    PruneRecord,
-    Report,
-    Row,
-    RowLatency,
-    ShrinkRecord,
-    StoreRecord,
-    TrainRecord,
-)
+from tdcompress.records import BenchRecord, ExportRecord, Report, Row, RowLatency, ShrinkRecord, TrainRecord
 from tdcompress.report.select import select_row
 from tdcompress.runs.manifest import DENSE_FILE
 from tdcompress.runs.plan import RowPlan, RunPlan
 from tdcompress.shrinking.count import parameters_and_macs
+from tdcompress.steps import STEPS
 from tdcompress.tasks.base import LearningTask
 
 PACKAGES = (
     *("tdcompress", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "onnx-ir", "numpy", "scipy"),
     *("pillow", "sentencepiece", "sacrebleu"),
 )
-
-T = TypeVar("T")
 
 
 def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes: Mapping[str, int]) -> Report:
@@ -48,10 +36,10 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
         shipped_bytes: size of each ONNX file in the run's folder, by name.
     """
 
-    def record(kind: type[T], task: Task) -> T:
-        return artifacts[task.key].recorded(kind)
+    def record(task: Task) -> Any:
+        return artifacts[task.key].recorded(task.stage.record)
 
-    bench = record(BenchRecord, plan.bench) if plan.bench else BenchRecord(rows={}, hosts={})
+    bench: BenchRecord = record(plan.bench) if plan.bench else BenchRecord(rows={}, hosts={})
     experiment = plan.experiments[0]
     origin = origin_of(artifacts[plan.dense_train.key])
     task = origin.data.task(plan.places)
@@ -59,19 +47,16 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
     rows = tuple(
         make_row(
             row,
-            record(TrainRecord, row.train),
-            record(PruneRecord, row.pruned),
-            record(PruneRecord, row.network),
-            record(ShrinkRecord, row.compact) if row.compact.stage.name == "shrink" else record(StoreRecord, row.compact),
-            record(ExportRecord, row.export),
-            tuned=record(FinetuneRecord, row.deployed) if row.deployed is not row.compact else None,
+            record(row.train),
+            {name: record(task) for name, task in row.steps.items()},
+            record(row.export),
             shipped_bytes=shipped_bytes,
             macs=macs,
             latency=bench.rows.get(row.id, ()),
         )
         for row in plan.rows
     )
-    dense = record(ExportRecord, plan.dense)
+    dense: ExportRecord = record(plan.dense)
     select = experiment.export.select
     selected, sentence = select_row(
         rows,
@@ -124,12 +109,9 @@ def dense_macs(trained: Artifact, task: LearningTask) -> int:
 def make_row(
     row: RowPlan,
     trained: TrainRecord,
-    pruned: PruneRecord,
-    whole: PruneRecord,
-    compact: ShrinkRecord | StoreRecord,
+    steps: Mapping[str, Any],
     exported: ExportRecord,
     *,
-    tuned: FinetuneRecord | None,
     shipped_bytes: Mapping[str, int],
     macs: int,
     latency: tuple[RowLatency, ...],
@@ -139,45 +121,31 @@ def make_row(
     Args:
         row: its tasks.
         trained: of the training.
-        pruned: of the pruning alone.
-        whole: of what was shrunk or stored: pruned, and perhaps fine-tuned.
-        compact: of shrinking or storing.
+        steps: of what lies between, by their names in `STEPS`, in their order.
         exported: of its file.
-        tuned: of fine-tuning after shrinking.
         shipped_bytes: see ``make_report``.
         macs: multiply-accumulates of the dense network.
         latency: what was measured.
     """
-    shrunk = compact if isinstance(compact, ShrinkRecord) else None
-    stored = compact if isinstance(compact, StoreRecord) else None
-    trained_on = tuned or (whole if row.network is not row.pruned else None)
+    filled: dict[str, Any] = {"macs": macs}
+    for name, record in steps.items():
+        filled |= STEPS[name].fills(record)
     file = f"{row.id}.onnx"
     return Row(
         **shallow(row.config),
+        **filled,
         id=row.id,
         train_seconds=trained.seconds,
         device=trained.device,
         accuracy_dense=trained.accuracy,
-        accuracy_masked=pruned.accuracy,
-        accuracy_before=pruned.accuracy_before,
-        accuracy_finetuned=trained_on.accuracy if trained_on else None,
-        accuracy_shrunk=shrunk.accuracy if shrunk else None,
-        accuracy_stored=stored.accuracy if stored else None,
         accuracy_onnx=exported.accuracy,
-        parameters_total=pruned.parameters_total,
         parameters_nonzero=exported.parameters_nonzero,
-        sparsity_prunable=whole.sparsity_prunable,
-        sparsity_model=whole.sparsity_model,
-        macs=shrunk.macs_after if shrunk else macs,
         onnx_file=file,
         onnx_bytes=shipped_bytes[file],
         dense_onnx_bytes=shipped_bytes[DENSE_FILE],
         bound_bytes=exported.bound_bytes,
-        stored_bytes=stored.stored_bytes if stored else None,
-        why=why(row, shrunk),
+        why=why(row, filled.get("shrunk")),
         latency=latency,
-        layers=whole.layers,
-        shrunk=shrunk,
         how=exported.how,
         figures=exported.figures,
         unlike_torch=exported.unlike_torch,

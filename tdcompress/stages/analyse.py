@@ -97,4 +97,4 @@ def _progress(work: Workspace, batches: int) -> Callable[[int], None]:
     return report
 
 
-STAGE = Stage(name="analyse", version=VERSIONS["analyse"], settings=Settings, run=run)
+STAGE = Stage(name="analyse", version=VERSIONS["analyse"], settings=Settings, run=run, record=AnalysisRecord)

@@ -90,4 +90,4 @@ def run(settings: Settings, work: Workspace) -> BenchRecord:
     return BenchRecord(rows=rows, hosts=hosts)
 
 
-STAGE = Stage(name="bench", version=VERSIONS["bench"], settings=Settings, run=run)
+STAGE = Stage(name="bench", version=VERSIONS["bench"], settings=Settings, run=run, record=BenchRecord)

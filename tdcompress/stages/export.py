@@ -348,4 +348,4 @@ def _within(file: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return {f"{file}/{name}": array for name, array in arrays.items()}
 
 
-STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run)
+STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run, record=ExportRecord)

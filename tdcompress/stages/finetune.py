@@ -108,4 +108,6 @@ def _tuning(settings: Settings, base: TrainSettings) -> TrainSettings:
     return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=settings.lr_schedule)
 
 
-STAGE = Stage(name="finetune", version=VERSIONS["finetune"], settings=Settings, run=run, joint=True)
+STAGE = Stage(
+    name="finetune", version=VERSIONS["finetune"], settings=Settings, run=run, record=PruneRecord | FinetuneRecord, joint=True
+)

@@ -196,4 +196,4 @@ def _fraction(settings: Settings, method: MethodSettings) -> float | None:
     return max(settings.fraction, method.gamma)
 
 
-STAGE = Stage(name="prune", version=VERSIONS["prune"], settings=Settings, run=run)
+STAGE = Stage(name="prune", version=VERSIONS["prune"], settings=Settings, run=run, record=PruneRecord)

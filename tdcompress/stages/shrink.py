@@ -55,4 +55,4 @@ def run(settings: Settings, work: Workspace) -> ShrinkRecord:
     )
 
 
-STAGE = Stage(name="shrink", version=VERSIONS["shrink"], settings=Settings, run=run)
+STAGE = Stage(name="shrink", version=VERSIONS["shrink"], settings=Settings, run=run, record=ShrinkRecord)

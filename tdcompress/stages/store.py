@@ -43,4 +43,4 @@ def run(settings: Settings, work: Workspace) -> StoreRecord:
     )
 
 
-STAGE = Stage(name="store", version=VERSIONS["store"], settings=Settings, run=run)
+STAGE = Stage(name="store", version=VERSIONS["store"], settings=Settings, run=run, record=StoreRecord)

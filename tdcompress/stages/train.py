@@ -124,4 +124,4 @@ def device_name(device: torch.device, result: TrainResult) -> str:
     return f"{name}, {result.precision}" if result.precision != "float32" else name
 
 
-STAGE = Stage(name="train", version=VERSIONS["train"], settings=Settings, run=run, joint=True)
+STAGE = Stage(name="train", version=VERSIONS["train"], settings=Settings, run=run, record=TrainRecord, joint=True)

@@ -3,6 +3,7 @@
 An artefact is made as ``root/stages/<stage>/<key>.partial/`` and renamed to ``<key>/``: a folder that is there is whole.
 """
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +14,8 @@ from tdcompress.artifacts import Artifact, HashMemory, load_artifact, read_artif
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_folder
 from tdcompress.locks import hold
+
+_log = logging.getLogger(__name__)
 
 
 class FolderStore:
@@ -34,8 +37,8 @@ class FolderStore:
         """Whether it is published; its files are not looked at."""
         return self.folder(stage, key).is_dir()
 
-    def find_or_set_aside(self, stage: str, key: str) -> Artifact | None:
-        """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again.
+    def find_or_set_aside(self, stage: str, key: str, record: Any = Any) -> Artifact | None:
+        """See `Store.find_or_set_aside`.
 
         A folder whose manifest does not verify is renamed to ``<key>.damaged``; nothing is lost and nothing is trusted.
         """
@@ -43,13 +46,18 @@ class FolderStore:
         if not folder.is_dir():
             return None
         try:
-            return load_artifact(folder, self.hashes.sha256)
-        except ArtifactError:
-            self.set_aside(stage, key)
+            artifact = load_artifact(folder, self.hashes.sha256)
+            artifact.recorded(record)
+        except ArtifactError as error:
+            aside = self.set_aside(stage, key)
+            _log.warning(
+                "%s; it is kept as %s", str(error).replace("run the recipe again to rebuild it", "it is made again"), aside
+            )
             return None
+        return artifact
 
-    def set_aside(self, stage: str, key: str) -> None:
-        """Rename the artefact of this key to ``<key>.damaged``, if there is one."""
+    def set_aside(self, stage: str, key: str) -> str:
+        """Rename the artefact of this key to ``<key>.damaged``, if there is one; returns that name."""
         folder = self.folder(stage, key)
         damaged = folder.with_name(f"{key}.damaged")
         if folder.is_dir():
@@ -58,6 +66,7 @@ class FolderStore:
             else:
                 damaged.unlink(missing_ok=True)
             folder.rename(damaged)
+        return damaged.name
 
     @contextmanager
     def partial(self, stage: str, key: str) -> Iterator[Path]:

@@ -74,10 +74,16 @@ class ObjectStore:
         """Whether it is published; its files are not looked at."""
         return self._manifest(stage, key) is not None
 
-    def find_or_set_aside(self, stage: str, key: str) -> Artifact | None:
+    def find_or_set_aside(self, stage: str, key: str, record: Any = Any) -> Artifact | None:
         """The artefact and what it was made from, in the cache; downloaded where it is not there.
 
-        One whose files are missing or damaged is set aside: another manifest may take the place of its own.
+        One whose files are missing or damaged is set aside, as is one whose record is of another shape: another manifest may take
+        the place of its own.
+
+        Args:
+            stage: the stage's name.
+            key: the content key.
+            record: the type of its record.
 
         Raises:
             StoreError: the server cannot be reached.
@@ -88,7 +94,9 @@ class ObjectStore:
         with self._alone(f"fetch-{stage}-{key}"):
             cached = self.local.folder(stage, key) / MANIFEST
             same = cached.is_file() and cached.read_bytes() == found.data
-            artifact = (self.local.find_or_set_aside(stage, key) if same else None) or self._fetch(stage, key, found)
+            artifact = (self.local.find_or_set_aside(stage, key, record) if same else None) or self._fetch(
+                stage, key, found, record
+            )
         if artifact is not None:
             self._bring_inputs(artifact)
         return artifact
@@ -220,7 +228,7 @@ class ObjectStore:
                 return True
         raise StoreError(f"{self.bucket.url}/{name}: refused, and yet nobody else's is there; run the same command again")
 
-    def _fetch(self, stage: str, key: str, found: Object) -> Artifact | None:
+    def _fetch(self, stage: str, key: str, found: Object, record: Any) -> Artifact | None:
         """Download an artefact into the cache; a damaged one is set aside, here and there."""
         final = self.local.folder(stage, key)
         new = final.with_name(f"{key}.fetched")
@@ -229,7 +237,9 @@ class ObjectStore:
         try:
             fetch_files(self.bucket, _prefix(stage, key), found.data, new)
             shutil.rmtree(final, ignore_errors=True)
-            return self.local.take_in(stage, key, new)
+            artifact = self.local.take_in(stage, key, new)
+            artifact.recorded(record)
+            return artifact
         except ArtifactError as error:
             _log.warning("%s %s is damaged in the store (%s): it is made again", stage, key, error)
             self.local.set_aside(stage, key)

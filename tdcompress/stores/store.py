@@ -22,8 +22,14 @@ class Store(Protocol):
     def exists(self, stage: str, key: str) -> bool:
         """Whether it is published; its files are not looked at."""
 
-    def find_or_set_aside(self, stage: str, key: str) -> Artifact | None:
-        """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again."""
+    def find_or_set_aside(self, stage: str, key: str, record: Any = Any) -> Artifact | None:
+        """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again, and a warning says so.
+
+        Args:
+            stage: the stage's name.
+            key: the content key.
+            record: the type of its record; a record of another shape is set aside as damage is.
+        """
 
     def partial(self, stage: str, key: str) -> AbstractContextManager[Path]:
         """The unfinished folder of a key, owned by this process alone; what a lost or interrupted one saved is in it.

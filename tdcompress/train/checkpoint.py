@@ -10,14 +10,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from tdcompress.codec import check_format, decode_json
+from tdcompress.codec import check_format, decode, decode_json, encode
 from tdcompress.errors import one_line
 from tdcompress.files import write_bytes
 from tdcompress.train.saved import Damaged, check, manifest_path, steps, tensors_path
@@ -26,23 +26,25 @@ FORMAT = 3
 KEPT = 2
 _log = logging.getLogger(__name__)
 
+H = TypeVar("H")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(Generic[H]):
     """All that a training needs to go on.
 
     Attributes:
         step: optimizer steps done.
         tensors: by name; on the CPU when loaded.
-        header: JSON values.
+        header: a record.
     """
 
     step: int
     tensors: Mapping[str, Tensor]
-    header: Mapping[str, Any]
+    header: H
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> None:
+def write(folder: Path, checkpoint: Checkpoint[Any]) -> None:
     """Publish a checkpoint and remove all but the newest two.
 
     A kill at any moment leaves every earlier checkpoint intact, and this one complete or absent.
@@ -50,7 +52,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: no space, no permission.
     """
-    header = json.dumps({"format": FORMAT, "step": checkpoint.step, **checkpoint.header}, allow_nan=False)
+    header = json.dumps({"format": FORMAT, "step": checkpoint.step, **encode(checkpoint.header)})
     # A copy each: tied tensors share memory, which safetensors refuses, and channels_last is not its order.
     tensors = {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
@@ -64,14 +66,19 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         _remove(folder, step)
 
 
-def read_newest(folder: Path) -> Checkpoint | None:
+def read_newest(folder: Path, kind: type[H]) -> Checkpoint[H] | None:
     """The newest complete checkpoint by step number, or None where there is none.
 
-    A damaged checkpoint is reported as a warning of this module's logger and removed, and the one before it is used.
+    A checkpoint that is damaged, or whose header is another record, is reported as a warning of this module's logger and removed,
+    and the one before it is used.
+
+    Args:
+        folder: of the checkpoints.
+        kind: what their header is.
     """
     for step in steps(folder):
         try:
-            return _read(folder, step)
+            return _read(folder, step, kind)
         except Damaged as damage:
             _log.warning("checkpoint %s of step %d is damaged (%s); going back to an earlier one", folder, step, damage)
             _remove(folder, step)
@@ -89,19 +96,19 @@ def sweep(folder: Path) -> None:
             entry.unlink()
 
 
-def _read(folder: Path, step: int) -> Checkpoint:
+def _read(folder: Path, step: int, kind: type[H]) -> Checkpoint[H]:
     check(folder, step)
     path = tensors_path(folder, step)
     try:
         with safe_open(path, framework="pt") as file:
-            header = decode_json(dict[str, Any], (file.metadata() or {}).get("header", ""), "header")
-            check_format(header, "format", FORMAT)
+            said = decode_json(dict[str, Any], (file.metadata() or {}).get("header", ""), "header")
+            check_format(said, "format", FORMAT)
+            if said.get("step") != step:
+                raise Damaged(f"{path.name} is of another step")
+            header = decode(kind, {name: value for name, value in said.items() if name not in ("format", "step")}, "header")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, ValueError) as error:
         raise Damaged(f"{path.name}: {one_line(error)}") from None
-    del header["format"]
-    if header.pop("step", None) != step:
-        raise Damaged(f"{path.name} is of another step")
     return Checkpoint(step=step, tensors=tensors, header=header)
 
 

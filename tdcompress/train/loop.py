@@ -76,7 +76,7 @@ def train(
     world = World.current()
     data.loader(settings, seed=seed, world=world)  # refused before anything is moved or read
     found = newest(folder, world)
-    begun = found.header["manner"] if found else None
+    begun = found.header.manner if found else None
     with alone(device), named_memory_errors(settings):
         net, data, test = net.to(device), data.to(device), test.to(device)
         manner = settle(settings, begun, net.model, data, device=device, world=world)

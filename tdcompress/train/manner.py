@@ -1,9 +1,8 @@
 """How a training runs on the machine at hand, settled once when it starts: precision and threads. It says how and not what."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +16,23 @@ from tdcompress.train.settings import TrainSettings
 from tdcompress.train.threads import computing_with, settle_threads
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What a checkpoint says of how its training began; those of older versions say less.
+
+    Attributes:
+        precision: what the network computes in.
+        threads: of a training on a CPU.
+        device: its kind, "cpu" or "cuda".
+        torch: its version.
+    """
+
+    precision: Precision
+    threads: int
+    device: str | None = None
+    torch: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +51,14 @@ class Manner:
     device: str
     notes: tuple[str, ...]
 
-    def header(self) -> dict[str, Any]:
+    def begun(self) -> Begun:
         """What a checkpoint says of it."""
-        return {"precision": self.precision, "threads": self.threads, "device": self.device, "torch": torch.__version__}
+        return Begun(precision=self.precision, threads=self.threads, device=self.device, torch=str(torch.__version__))
 
 
 def settle(
     settings: TrainSettings,
-    begun: Mapping[str, Any] | None,
+    begun: Begun | None,
     model: nn.Module,
     data: TrainSet,
     *,
@@ -53,14 +69,14 @@ def settle(
 
     Args:
         settings: the recipe's [train].
-        begun: `Manner.header` of the checkpoint that is taken up; None at the start.
+        begun: of the checkpoint that is taken up; None at the start.
         model: the network, on ``device``; used where the precision has to be tried.
         data: training samples, there too.
         device: where to train.
         world: the processes of this training.
     """
-    on_cpu = begun is not None and begun.get("device", "cpu") == "cpu"  # a GPU's training computed nothing with its threads
-    threads = settle_threads(settings.threads, begun["threads"] if begun and on_cpu else None)
+    on_cpu = begun is not None and begun.device in ("cpu", None)  # a GPU's training computed nothing with its threads
+    threads = settle_threads(settings.threads, begun.threads if begun and on_cpu else None)
     index, notes = 0, tuple[str, ...]()
     if world.first:
         index, notes = _settled(settings, begun, model, data, threads, device, world)
@@ -70,7 +86,7 @@ def settle(
 
 def _settled(
     settings: TrainSettings,
-    begun: Mapping[str, Any] | None,
+    begun: Begun | None,
     model: nn.Module,
     data: TrainSet,
     threads: int,
@@ -84,20 +100,20 @@ def _settled(
             return step_seconds(model, data.first(settings, world), device=device, precision=precision)
 
     found = settle_precision(
-        settings.precision, begun["precision"] if begun else None, device=device, processor=read_processor(), seconds=seconds
+        settings.precision, begun.precision if begun else None, device=device, processor=read_processor(), seconds=seconds
     )
     notes = [found.reason]
     if found.warning:
         _log.warning("train.precision: %s", found.reason)
-    for moved in _moved(begun or {}, device):
+    for moved in _moved(begun, device) if begun else ():
         notes.append(moved)
         _log.warning("this training was %s", moved)
     return PRECISIONS.index(found.precision), tuple(notes)
 
 
-def _moved(begun: Mapping[str, Any], device: torch.device) -> Iterator[str]:
-    """What is another than the checkpoint says; checkpoints of older versions do not name their device."""
-    if begun.get("torch", torch.__version__) != torch.__version__:
-        yield f"begun under torch {begun['torch']}, goes on under {torch.__version__}: its bits may differ"
-    if begun.get("device", device.type) != device.type:
-        yield f"begun on {begun['device']}, goes on on {device.type}: its bits differ from those of a training that stayed"
+def _moved(begun: Begun, device: torch.device) -> Iterator[str]:
+    """What is another than the checkpoint says."""
+    if begun.torch not in (torch.__version__, None):
+        yield f"begun under torch {begun.torch}, goes on under {torch.__version__}: its bits may differ"
+    if begun.device not in (device.type, None):
+        yield f"begun on {begun.device}, goes on on {device.type}: its bits differ from those of a training that stayed"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from tdcompress.train import checkpoint
 from tdcompress.train.average import RunningAverage
 from tdcompress.train.distill import Teacher
 from tdcompress.train.distributed import World
-from tdcompress.train.manner import Manner
+from tdcompress.train.manner import Begun, Manner
 from tdcompress.train.paths import PathName
 from tdcompress.train.result import Counters
 from tdcompress.train.saved import CHECKPOINTS
@@ -26,6 +27,25 @@ from tdcompress.train.state import load_tensors, state_tensors
 
 METRICS = "metrics.jsonl"
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a checkpoint of a training says besides its tensors.
+
+    Attributes:
+        identity: of the training (`identity_of`).
+        processes: that shared it.
+        path: by which its steps were made.
+        manner: how it ran.
+        counters: where it stood.
+    """
+
+    identity: str
+    processes: int
+    path: PathName
+    manner: Begun
+    counters: Counters
 
 
 class Standing:
@@ -59,38 +79,37 @@ class Standing:
         self._folder, self._identity, self._manner, self._world = folder, identity, manner, world
         self.counters = Counters()
 
-    def take_up(self, found: checkpoint.Checkpoint) -> PathName:
+    def take_up(self, found: checkpoint.Checkpoint[Header]) -> PathName:
         """Go on from a checkpoint; returns the path that it is of.
 
         Raises:
             ArtifactError: it is of another training, or of another number of processes.
         """
         place = self._folder / CHECKPOINTS
-        if found.header["identity"] != self._identity:
+        if found.header.identity != self._identity:
             raise ArtifactError(f"{place} is of another training (settings, seed or data differ): remove it to train anew")
-        if (processes := found.header["processes"]) != self._world.size:
+        if (processes := found.header.processes) != self._world.size:
             raise ArtifactError(
                 f"{place} is of a training in {processes} process{'es' * (processes > 1)}, and here are "
                 f"{self._world.size}: go on with {processes} (torchrun --nproc-per-node), or remove it to train anew"
             )
         load_tensors(found.tensors, self._net, self._optimizer)
-        self.counters = Counters(**found.header["counters"])
+        self.counters = found.header.counters
         self._average.load(found.tensors, found.step)
         self.write_metrics()
-        path: PathName = found.header["path"]
-        return path
+        return found.header.path
 
     def save(self, path: PathName) -> None:
         """Write a checkpoint of this moment, between two steps of that path."""
         if self._world.first:
             now = self.counters
-            header = {
-                "identity": self._identity,
-                "counters": dataclasses.asdict(now),
-                "path": path,
-                "manner": self._manner.header(),
-                "processes": self._world.size,
-            }
+            header = Header(
+                identity=self._identity,
+                processes=self._world.size,
+                path=path,
+                manner=self._manner.begun(),
+                counters=now,
+            )
             tensors = state_tensors(self._net, self._optimizer) | self._average.state(now.step)
             checkpoint.write(self._folder / CHECKPOINTS, checkpoint.Checkpoint(step=now.step, tensors=tensors, header=header))
 
@@ -101,14 +120,14 @@ class Standing:
             write_text(self._folder / METRICS, lines)
 
 
-def newest(folder: Path, world: World) -> checkpoint.Checkpoint | None:
+def newest(folder: Path, world: World) -> checkpoint.Checkpoint[Header] | None:
     """The newest complete checkpoint, once what a killed process left half-written is removed."""
     with world.first_goes_first():
         if world.first:  # alone: a later sweep would take away what the first process is writing by then
             checkpoint.sweep(folder / CHECKPOINTS)
             for leftover in folder.glob(f".{METRICS}.*.tmp"):
                 leftover.unlink()
-        return checkpoint.read_newest(folder / CHECKPOINTS)
+        return checkpoint.read_newest(folder / CHECKPOINTS, Header)
 
 
 def identity_of(

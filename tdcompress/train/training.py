@@ -25,7 +25,7 @@ from tdcompress.train.manner import Manner
 from tdcompress.train.paths import Asked, ReferencePath, StepPath, choose_path
 from tdcompress.train.result import Counters, TrainingProgress, TrainResult
 from tdcompress.train.settings import TrainSettings
-from tdcompress.train.standing import Standing, identity_of
+from tdcompress.train.standing import Header, Standing, identity_of
 from tdcompress.train.step import Stepper
 from tdcompress.train.together import share
 from tdcompress.train.update import FrozenZeros, Updater
@@ -49,7 +49,7 @@ class Training:
         keep: Mapping[str, Tensor] | None,
         world: World,
         path: Asked,
-        found: checkpoint.Checkpoint | None,
+        found: checkpoint.Checkpoint[Header] | None,
         manner: Manner,
         should_stop: Callable[[], int | None],
         teacher: Teacher | None,

@@ -11,7 +11,7 @@ import tomli_w
 
 from tdcompress.artifacts import HashMemory
 from tdcompress.errors import RecipeError
-from tdcompress.recipes.experiment import TABLES
+from tdcompress.recipes.experiment import table_types
 from tdcompress.recipes.keys import keys_of
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.layout import resolved_values
@@ -88,7 +88,7 @@ def test_the_resolved_recipe_has_every_default_of_every_table_in_force(tmp_path:
     )
     planned = plan(text + more, tmp_path)
     resolved = resolved_values(planned)
-    for section, table in TABLES.items():
+    for section, table in table_types().items():
         written = {key.path for key in keys_of(table) if key.default != ""}
         assert written <= paths(resolved[section]), section
     assert resolved["distill"] == {"temperature": 4.0, "weight": 0.5}

@@ -70,7 +70,7 @@ def outputs(artifact):
 
 @pytest.mark.parametrize("fraction", [0.0, 0.29, 0.5, 0.9])
 def test_weights_are_pruned_by_the_share_of_each_filter(runner, row, fraction):
-    pruned = runner.ensure(row(prune=f"fraction = {fraction}").network)
+    pruned = runner.ensure(row(prune=f"fraction = {fraction}").pruned)
     shapes = {"conv1.weight": (8, 9), "conv2.weight": (16, 72), "conv3.weight": (16, 144), "hidden.weight": (16, 64)}
     kept = {name: rows * (size - math.floor(fraction * size + 1e-9)) for name, (rows, size) in shapes.items()}
     assert {name: count for name, (_, count, _) in layers(pruned).items()} == kept
@@ -84,7 +84,7 @@ def test_weights_are_pruned_by_the_share_of_each_filter(runner, row, fraction):
 
 
 def test_a_fixed_number_of_weights_is_kept_in_each_filter(runner, row):
-    pruned = runner.ensure(row(prune="keep_per_filter = 3").network)
+    pruned = runner.ensure(row(prune="keep_per_filter = 3").pruned)
     assert {name: kept for name, (_, kept, _) in layers(pruned).items()} == {
         "conv1.weight": 24, "conv2.weight": 48, "conv3.weight": 48, "hidden.weight": 48,
     }  # fmt: skip
@@ -92,7 +92,7 @@ def test_a_fixed_number_of_weights_is_kept_in_each_filter(runner, row):
 
 @pytest.mark.parametrize("shares", ["layer", "erk", "global"])
 def test_a_budget_is_split_over_the_layers_as_the_shares_say(runner, row, shares):
-    pruned = runner.ensure(row(prune=f'fraction = 0.9\nshares = "{shares}"').network)
+    pruned = runner.ensure(row(prune=f'fraction = 0.9\nshares = "{shares}"').pruned)
     sizes = {
         "conv1.weight": (8, 9, 15),
         "conv2.weight": (16, 72, 30),
@@ -116,7 +116,7 @@ def test_patterns_are_trained_pruned_stored_packed_and_exported(runner, row, gra
     changes = {"sparsity.gamma": 0.5, "sparsity.granularity": granularity, "sparsity.exclude": ["conv1"]}
     planned = row("targeted", "fraction = 0.5", **changes)
     exported = runner.ensure(planned.export)
-    pruned = runner.ensure(planned.network)
+    pruned = runner.ensure(planned.pruned)
     counts = layers(pruned)
     assert {name: kept / total for name, (total, kept, _) in counts.items()} == dict.fromkeys(counts, 0.5)
     for mask in load_file(pruned.file("masks.safetensors")).values():
@@ -126,7 +126,7 @@ def test_patterns_are_trained_pruned_stored_packed_and_exported(runner, row, gra
         else:
             blocks = mask.reshape(mask.shape[0] // 4, 4, -1)
             assert torch.equal(blocks.all(1), blocks.any(1))
-    assert planned.compact.stage.name == "store"
+    assert planned.steps["store"].stage.name == "store"
     assert exported.record["accuracy"] == pytest.approx(pruned.record["accuracy"], abs=2 / SAMPLES)
     dense = runner.ensure(row("targeted", "fraction = 0.0", **changes).export)
     assert exported.record["onnx_bytes"] < dense.record["onnx_bytes"]
@@ -156,7 +156,7 @@ def test_statistics_are_estimated_again_on_plain_training_images(runner, row):
     plain, again = row(prune="fraction = 0.9"), row(prune="fraction = 0.9\nrecalibrate = 100000")  # more than there are: all
     assert plain.train.key == again.train.key
     assert plain.pruned.key != again.pruned.key
-    before, after = runner.ensure(plain.network), runner.ensure(again.network)
+    before, after = runner.ensure(plain.pruned), runner.ensure(again.pruned)
     origin = origin_of(after)
     task = origin.data.task({})
     expected, samples = load_network(before), task.train_set(origin.seed)
@@ -196,9 +196,9 @@ def test_a_schedule_by_share_knows_the_trainings_epochs(row):
 def test_one_training_feeds_many_prunings(runner, row):
     first, second = row(prune="fraction = 0.5"), row(prune="fraction = 0.25")
     assert first.train.key == second.train.key
-    assert first.network.key != second.network.key
+    assert first.pruned.key != second.pruned.key
     made = runner.made
-    runner.ensure(row(prune="fraction = 0.125").network)
+    runner.ensure(row(prune="fraction = 0.125").pruned)
     assert runner.made == made + 1
 
 
@@ -218,7 +218,7 @@ def test_one_training_feeds_many_prunings(runner, row):
 )
 def test_masked_and_deployed_networks_are_the_same_network(runner, row, method, changes):
     planned = row(method, "fraction = 0.6", **changes)
-    masked, deployed = runner.ensure(planned.network), runner.ensure(planned.deployed)
+    masked, deployed = runner.ensure(planned.pruned), runner.ensure(planned.deployed)
     assert deployed.stage == ("shrink" if planned.config.granularity == "unit" else "store")
     assert abs(masked.record["accuracy"] - deployed.record["accuracy"]) <= 2.001 / SAMPLES
     torch.testing.assert_close(outputs(deployed), outputs(masked), rtol=1e-4, atol=1e-4)
@@ -237,7 +237,7 @@ def test_masked_and_deployed_networks_are_the_same_network(runner, row, method, 
 def test_units_are_pruned_by_layer_and_rounded_up_to_a_multiple(runner, row):
     def kept(**changes):
         planned = row("targeted", "fraction = 0.6", **{**UNITS, **changes})
-        state = load_network(runner.ensure(planned.network)).state_dict()
+        state = load_network(runner.ensure(planned.pruned)).state_dict()
         names = ("conv1.weight", "conv2.weight", "conv3.weight", "hidden.weight")
         return [int(state[name].flatten(1).any(1).sum()) for name in names]
 
@@ -248,14 +248,14 @@ def test_units_are_pruned_by_layer_and_rounded_up_to_a_multiple(runner, row):
 def test_whole_units_take_their_affine_along_and_filters_do_not(runner, row):
     for unit, affine_too in (("whole", True), ("filter", False)):
         planned = row("targeted", "fraction = 0.6", **UNITS, **{"prune.unit": unit})
-        masks = load_file(runner.ensure(planned.network).file("masks.safetensors"))
+        masks = load_file(runner.ensure(planned.pruned).file("masks.safetensors"))
         assert ("norm1.bias" in masks) == affine_too
 
 
 def test_released_evaluation_prunes_every_candidate_of_the_training(runner, row):
     def masks(prune, **changes):
         planned = row("targeted", prune, **{"sparsity.gamma": 0.5, "sparsity.alpha": 0.5, **changes})
-        return load_file(runner.ensure(planned.network).file("masks.safetensors"))
+        return load_file(runner.ensure(planned.pruned).file("masks.safetensors"))
 
     released, plain = masks("fraction = 0.1", **{"prune.evaluation": "released"}), masks("fraction = 0.5")
     assert all(torch.equal(released[name], plain[name]) for name in plain)
@@ -266,9 +266,9 @@ def test_released_evaluation_prunes_every_candidate_of_the_training(runner, row)
 @pytest.mark.parametrize("changes", [{}, {"prune.granularity": "unit"}], ids=str)
 def test_finetuning_changes_what_stays_and_no_zero(runner, row, changes):
     planned = row(**changes, **{"finetune.epochs": 1, "finetune.lr": 0.01})
-    assert planned.network.stage.name == "finetune"
-    tuned = runner.ensure(planned.network)
-    pruned = runner.ensure(planned.network.inputs["network"])
+    assert list(planned.steps) == ["prune", "finetune pruned", "shrink" if changes else "store"]
+    assert planned.steps["finetune pruned"].inputs == {"network": planned.pruned}
+    tuned, pruned = runner.ensure(planned.steps["finetune pruned"]), runner.ensure(planned.pruned)
     before, after = (load_file(artifact.file("model.safetensors")) for artifact in (pruned, tuned))
     for name, mask in load_file(pruned.file("masks.safetensors")).items():
         assert not after[name][~mask].any()
@@ -281,7 +281,7 @@ def test_finetuning_changes_what_stays_and_no_zero(runner, row, changes):
 
 def test_finetuning_has_a_schedule_of_its_own(runner, row):
     changes = {"finetune.epochs": 2, "finetune.lr": 0.01, "finetune.lr_schedule.name": "cosine"}
-    tuned = runner.ensure(row(**changes).network)
+    tuned = runner.ensure(row(**changes).steps["finetune pruned"])
     rates = [json.loads(line)["lr"] for line in tuned.file("metrics.jsonl").read_text().splitlines()]
     steps = 1438 // 32
     expected = [0.01 * 0.5 * (1 + math.cos(math.pi * (epoch * steps - 1) / (2 * steps))) for epoch in (1, 2)]
@@ -408,7 +408,7 @@ def test_where_data_lies_and_what_is_measured_do_not_change_the_key_of_a_trainin
 def test_golden_keys_of_a_recipes_tasks(row):
     """These change only when a stage's version is raised or a setting is added: old results are then made again."""
     tasks = row("targeted", "fraction = 0.5", **{"sparsity.gamma": 0.5, "sparsity.alpha": 0.5})
-    assert {task.stage.name: task.key for task in (tasks.train, tasks.network, tasks.deployed, tasks.export)} == GOLDEN
+    assert {task.stage.name: task.key for task in (tasks.train, tasks.pruned, tasks.deployed, tasks.export)} == GOLDEN
 
 
 GOLDEN = {
@@ -462,7 +462,7 @@ def test_released_evaluation_is_refused_for_methods_without_candidates(plan):
 def test_masks_are_those_of_the_smallest_magnitudes(runner, row):
     planned = row(prune="fraction = 0.5")
     trained = load_file(runner.ensure(planned.train).file("model.safetensors"))
-    masks = load_file(runner.ensure(planned.network).file("masks.safetensors"))
+    masks = load_file(runner.ensure(planned.pruned).file("masks.safetensors"))
     for name, mask in masks.items():
         rows = trained[name].flatten(1).abs().numpy()
         dropped = np.argsort(rows, axis=1, kind="stable")[:, : rows.shape[1] // 2]

@@ -26,7 +26,7 @@ from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
-from tdcompress.recipes.experiment import TABLES
+from tdcompress.recipes.experiment import table_types
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.plan import plan_run
 from tdcompress.stages import bench
@@ -54,7 +54,7 @@ bins = 8
 """
 UNITS = WEIGHTS.replace("[analyse]\nbins = 8\n", 'after = "shrink"\n').replace("gamma", 'granularity = "unit"\ngamma')
 TYPES = {
-    **TABLES,
+    **table_types(),
     "data": DATASETS["digits"],
     "model": MODELS["digits_cnn"],
     "sparsity": METHODS["targeted"],

@@ -55,7 +55,7 @@ def plan(runner, **changes):
 
 def test_align_is_a_setting_of_the_stage(runner):
     (plain,), (aligned,) = plan(runner).rows, plan(runner, **{"shrink.align": 4}).rows
-    assert plain.network.key == aligned.network.key
+    assert plain.pruned.key == aligned.pruned.key
     assert plain.deployed.key != aligned.deployed.key
     made = [runner.ensure(row.deployed) for row in (plain, aligned)]
     widths = [[load_network(found).state_dict()[name].shape[0] for name in WEIGHTS] for found in made]
@@ -79,9 +79,9 @@ def test_an_alignment_below_one_is_refused(runner):
 
 def test_a_shrunk_network_trains_on_as_a_stage_of_its_own(runner):
     (row,) = plan(runner, **{"finetune.epochs": 2, "finetune.after": "shrink"}).rows
-    assert (row.network.stage.name, row.compact.stage.name, row.deployed.stage.name) == ("prune", "shrink", "finetune")
-    assert row.deployed.inputs == {"network": row.compact}
-    shrunk, tuned = runner.ensure(row.compact), runner.ensure(row.deployed)
+    assert (row.pruned.stage.name, row.steps["shrink"].stage.name, row.deployed.stage.name) == ("prune", "shrink", "finetune")
+    assert row.deployed.inputs == {"network": row.steps["shrink"]}
+    shrunk, tuned = runner.ensure(row.steps["shrink"]), runner.ensure(row.deployed)
     assert shrunk.key == plan(runner).rows[0].deployed.key  # shared with rows that do not train on
     before, after = load_file(shrunk.file("model.safetensors")), load_file(tuned.file("model.safetensors"))
     assert {name: value.shape for name, value in before.items()} == {name: value.shape for name, value in after.items()}
@@ -195,8 +195,8 @@ def test_excluded_layers_stay_dense_though_they_were_trained_on(runner, granular
     changes = {"sparsity.granularity": granularity, "prune.exclude": ["conv2", "hidden"]}
     (row,), (all_of_them,) = plan(runner, **changes).rows, plan(runner, **{"sparsity.granularity": granularity}).rows
     assert row.train.key == all_of_them.train.key
-    assert row.network.key != all_of_them.network.key
-    state = load_file(runner.ensure(row.network).file("model.safetensors"))
+    assert row.pruned.key != all_of_them.pruned.key
+    state = load_file(runner.ensure(row.pruned).file("model.safetensors"))
     full = {name: bool((state[name] != 0).all()) for name in WEIGHTS}
     assert full == {"conv1.weight": False, "conv2.weight": True, "conv3.weight": False, "hidden.weight": True}
 
@@ -211,7 +211,7 @@ def test_excluded_layers_are_known_before_anything_is_trained(runner):
 def test_the_trainings_exclude_holds_unless_pruning_has_its_own(runner):
     def zeros(**changes):
         (row,) = plan(runner, **{"sparsity.exclude": ["conv2"], **changes}).rows
-        state = load_file(runner.ensure(row.network).file("model.safetensors"))
+        state = load_file(runner.ensure(row.pruned).file("model.safetensors"))
         return [name for name in WEIGHTS if not state[name].all()]
 
     assert zeros() == ["conv1.weight", "conv3.weight", "hidden.weight"]
@@ -236,11 +236,11 @@ def test_a_network_with_new_statistics_is_certified_exported_and_shown_with_both
     """Certificate, shrunk network and file are of one network: all are made after the statistics were estimated again."""
     found = plan(runner, **{"train.epochs": 1, "prune.recalibrate": 256})
     row = found.rows[0]
-    artifacts = {task.key: runner.ensure(task) for task in (found.dense, row.train, row.pruned, row.compact, row.export)}
+    artifacts = {task.key: runner.ensure(task) for task in (found.dense, row.train, row.pruned, row.steps["shrink"], row.export)}
     sizes = {f"{row.id}.onnx": 1, DENSE_FILE: 2}
     shown = make_report(found, artifacts, sizes).rows[0]
     assert shown.accuracy_before is not None
     assert shown.accuracy_before != shown.accuracy_masked
     assert shown.accuracy_shrunk == shown.accuracy_masked
     assert abs(shown.accuracy_onnx - shown.accuracy_masked) <= 2 / 359
-    assert artifacts[row.compact.key].record["max_error"] < 1e-6
+    assert artifacts[row.steps["shrink"].key].record["max_error"] < 1e-6

@@ -123,7 +123,7 @@ def test_every_method_is_tried() -> None:
 @pytest.mark.parametrize("keys", METHOD_KEYS + OF_WEIGHTS, ids=lambda keys: "-".join(map(str, keys.values())))
 def test_every_method_prunes_weights_and_stores_them(runner: Runner, plan: Any, keys: dict[str, Any]) -> None:
     (row,) = plan(**sparsity(keys)).rows
-    pruned, stored = runner.ensure(row.network), runner.ensure(row.compact)
+    pruned, stored = runner.ensure(row.pruned), runner.ensure(row.steps["store"])
     assert pruned.record["sparsity_prunable"] == pytest.approx(0.5)
     assert stored.record["accuracy"] == pruned.record["accuracy"]
     names = {layer["name"] for layer in pruned.record["layers"]}

@@ -4,7 +4,9 @@ import hashlib
 import json
 import logging
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,23 +44,23 @@ def names(folder: Path) -> list[str]:
 
 def test_what_is_written_is_read_and_the_newest_two_stay(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    assert read_newest(folder) is None
+    assert read_newest(folder, dict[str, Any]) is None
     for step in (7, 90, 1000):
         write(folder, at(step))
     assert names(folder) == [f"step-{s:09d}.{end}" for s in (90, 1000) for end in ("json", "safetensors")]
-    assert_is(read_newest(folder), 1000)
+    assert_is(read_newest(folder, dict[str, Any]), 1000)
 
 
 def test_newest_is_by_step_not_by_time(tmp_path: Path) -> None:
     write(tmp_path, at(20))
     write(tmp_path, at(10))
-    assert_is(read_newest(tmp_path), 20)
+    assert_is(read_newest(tmp_path, dict[str, Any]), 20)
 
 
 def test_tied_tensors_are_written(tmp_path: Path) -> None:
     shared = torch.arange(6.0)
     write(tmp_path, Checkpoint(step=1, tensors={"net/a": shared, "net/b": shared}, header={}))
-    found = read_newest(tmp_path)
+    found = read_newest(tmp_path, dict[str, Any])
     assert found is not None
     assert torch.equal(found.tensors["net/a"], found.tensors["net/b"])
 
@@ -78,7 +80,7 @@ def test_any_flipped_bit_is_found_and_the_older_one_used(tmp_path: Path, caplog:
             manifest.write_bytes(seal)
             target.write_bytes(damaged)
             with caplog.at_level(logging.WARNING):
-                assert_is(read_newest(tmp_path), 1)
+                assert_is(read_newest(tmp_path, dict[str, Any]), 1)
             assert "step 2 is damaged" in caplog.text
             caplog.clear()
             assert names(tmp_path) == ["step-000000001.json", "step-000000001.safetensors"]
@@ -90,7 +92,7 @@ def test_a_truncated_one_is_found(tmp_path: Path, length: int) -> None:
         write(tmp_path, at(step))
     path = tmp_path / "step-000000002.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    assert_is(read_newest(tmp_path), 1)
+    assert_is(read_newest(tmp_path, dict[str, Any]), 1)
 
 
 def test_one_under_another_steps_name_is_not_believed(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_one_under_another_steps_name_is_not_believed(tmp_path: Path) -> None:
         write(tmp_path, at(step))
     for end in ("json", "safetensors"):
         (tmp_path / f"step-000000001.{end}").rename(tmp_path / f"step-000000009.{end}")
-    assert_is(read_newest(tmp_path), 2)
+    assert_is(read_newest(tmp_path, dict[str, Any]), 2)
 
 
 def sealed(folder: Path, content: bytes) -> None:
@@ -128,7 +130,7 @@ def test_one_of_another_version_is_passed_over(
     write(tmp_path, at(1))
     sealed(tmp_path, save({"net/a": torch.ones(2)}, metadata))
     with caplog.at_level(logging.WARNING):
-        assert_is(read_newest(tmp_path), 1)
+        assert_is(read_newest(tmp_path, dict[str, Any]), 1)
     assert re.search(rf"step 2 is damaged \(step-000000002\.safetensors.*({said})", caplog.text)
 
 
@@ -136,7 +138,7 @@ def test_one_of_another_version_is_passed_over(
 def test_what_is_no_file_of_tensors_is_passed_over(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, at(1))
     sealed(tmp_path, content)
-    assert_is(read_newest(tmp_path), 1)
+    assert_is(read_newest(tmp_path, dict[str, Any]), 1)
 
 
 @pytest.mark.parametrize("manifest", ["{", "[]", "{}", '{"bytes": 3}', '{"bytes": "3", "sha256": "x"}', "[" * 200_000])
@@ -144,14 +146,14 @@ def test_a_manifest_that_is_none_is_passed_over(tmp_path: Path, manifest: str) -
     for step in (1, 2):
         write(tmp_path, at(step))
     manifest_path(tmp_path, 2).write_text(manifest)
-    assert_is(read_newest(tmp_path), 1)
+    assert_is(read_newest(tmp_path, dict[str, Any]), 1)
 
 
 def test_leftovers_of_a_kill_are_swept_and_other_files_are_not(tmp_path: Path) -> None:
     write(tmp_path, at(1))
     for name in ("step-000000002.safetensors", ".step-000000002.safetensors.ab12.tmp", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    assert_is(read_newest(tmp_path), 1)
+    assert_is(read_newest(tmp_path, dict[str, Any]), 1)
     sweep(tmp_path)
     sweep(tmp_path / "absent")
     assert names(tmp_path) == ["notes.txt", "step-000000001.json", "step-000000001.safetensors"]
@@ -160,4 +162,20 @@ def test_leftovers_of_a_kill_are_swept_and_other_files_are_not(tmp_path: Path) -
 def test_all_damaged_means_from_the_start(tmp_path: Path) -> None:
     write(tmp_path, at(1))
     (tmp_path / "step-000000001.safetensors").write_bytes(b"")
-    assert read_newest(tmp_path) is None
+    assert read_newest(tmp_path, dict[str, Any]) is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    loss: float
+
+
+def test_a_header_that_is_another_record_is_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for step, header in ((1, Small(loss=0.5)), (2, {"loss": "low"}), (3, {}), (4, {"loss": 1.0, "extra": 1})):
+        write(tmp_path, Checkpoint(step=step, tensors={"w": torch.zeros(1)}, header=header))
+        with caplog.at_level(logging.WARNING):
+            found = read_newest(tmp_path, Small)
+        assert found is not None
+        assert (found.step, found.header) == (1, Small(loss=0.5))
+    told = ("header.loss: float needed, not 'low'", "header.loss: missing", "header.extra: unknown key")
+    assert [part in message for part, message in zip(told, caplog.messages, strict=True)] == [True] * 3

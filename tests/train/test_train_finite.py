@@ -1,6 +1,7 @@
 """A network that stops being finite ends its training; nothing of it is saved."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_a_running_variance_that_overflows_ends_the_training_with_its_layer(smal
     settings = small.TrainSettings(epochs=3, batch_size=16, optimizer=small.SGD)
     with pytest.raises(TrainingError, match=r"step \d+, epoch 1: 1\.running_var is no longer finite; nothing of it was saved"):
         small.run(tmp_path, net, settings, path=path)
-    assert checkpoint.read_newest(tmp_path / "checkpoints") is None
+    assert checkpoint.read_newest(tmp_path / "checkpoints", dict[str, Any]) is None
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
@@ -46,7 +47,7 @@ def test_what_was_saved_before_stays(small, tmp_path: Path, step: int) -> None:
     spoil = infinite_at(net, step, "model.1.running_mean", float("nan"))
     with pytest.raises(TrainingError, match=r"1\.running_mean is no longer finite"):
         small.run(tmp_path, net, progress=spoil, checkpoint_seconds=0.0)
-    found = checkpoint.read_newest(tmp_path / "checkpoints")
+    found = checkpoint.read_newest(tmp_path / "checkpoints", dict[str, Any])
     assert found.step == step - 1
     assert all(bool(tensor.isfinite().all()) for tensor in found.tensors.values() if tensor.is_floating_point())
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -184,7 +185,7 @@ def test_a_training_that_goes_on_elsewhere_keeps_precision_and_threads(small, tm
 
 def as_on_a_gpu(checkpoints: Path, path: str) -> None:
     """Make of a checkpoint what a GPU of a large machine would have written: nothing else of it knows the device."""
-    found = checkpoint.read_newest(checkpoints)
+    found = checkpoint.read_newest(checkpoints, dict[str, Any])
     manner_there = found.header["manner"] | {"device": "cuda", "threads": 192}
     header = dict(found.header) | {"manner": manner_there, "path": path}
     checkpoint.write(checkpoints, dataclasses.replace(found, header=header))
@@ -204,13 +205,13 @@ def test_a_training_begun_on_a_gpu_goes_on_on_a_laptop(small, tmp_path: Path, on
     assert result.threads == settle_threads(0, None)  # not the 192 of a machine whose threads computed nothing
     assert "begun on cuda, goes on on cpu" in caplog.text
     assert result.notes[-1] in caplog.text
-    assert checkpoint.read_newest(tmp_path / "checkpoints").header["manner"]["device"] == "cpu"
+    assert checkpoint.read_newest(tmp_path / "checkpoints", dict[str, Any]).header["manner"]["device"] == "cpu"
 
 
 def test_a_checkpoint_of_before_devices_were_named_goes_on(small, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRun):
         small.run(tmp_path, settings=AUTO, should_stop=stop_after(3))
-    found = checkpoint.read_newest(tmp_path / "checkpoints")
+    found = checkpoint.read_newest(tmp_path / "checkpoints", dict[str, Any])
     named = {key: value for key, value in found.header["manner"].items() if key != "device"}
     checkpoint.write(tmp_path / "checkpoints", dataclasses.replace(found, header=dict(found.header) | {"manner": named}))
     result = small.run(tmp_path, settings=AUTO)
@@ -236,7 +237,7 @@ def test_a_checkpoint_says_how_it_was_made(small, tmp_path: Path, on) -> None:
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["header"])
     assert header["manner"] == {"precision": "float32", "threads": 1, "device": "cpu", "torch": torch.__version__}
-    assert checkpoint.read_newest(tmp_path / "checkpoints").header["manner"] == header["manner"]
+    assert checkpoint.read_newest(tmp_path / "checkpoints", dict[str, Any]).header["manner"] == header["manner"]
 
 
 def test_threads_are_those_asked_for_or_what_the_process_has() -> None:
