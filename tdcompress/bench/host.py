@@ -5,6 +5,8 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,13 @@ from tdcompress.limits import UNKNOWN, affinity, container_limits, read_fact
 from tdcompress.processor import read_processor
 
 PACKAGES = ("tdcompress", "numpy", "onnx", "onnxruntime", "openvino", "deepsparse")
-SWITCHES = ("TDCOMPRESS_ENGINE_ISA",)  # from outside, they decide which kernels run: what is measured with one is of another key
+# What decides from outside which kernels run, how threads wait and where memory comes from: what is measured with one of these
+# variables set is of another key. OMP_NUM_THREADS is none of them: threads are a setting, and every backend is given them.
+SWITCHES = ("TDCOMPRESS_ENGINE_ISA", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING")
+SWITCH_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "ORT_", "OV_", "TBB_", "NM_", "MALLOC_", "NVIDIA_TF32_")
+NO_SWITCHES = ("OMP_NUM_THREADS",)
+DEEPSPARSE_PYTHON = "TDCOMPRESS_DEEPSPARSE_PYTHON"  # names the interpreter that DeepSparse runs under
+_ASK_DEEPSPARSE = "import importlib.metadata as m, platform; print(m.version('deepsparse'), platform.python_version())"
 # Instruction sets that decide which kernels a runtime picks; the whole flag list is a page of noise.
 FLAGS = re.compile(r"^(sse4_2|avx\w*|fma|f16c|amx_\w+|asimd\w*|neon|sve\w*|bf16|i8mm|fphp|hypervisor)$")
 
@@ -34,7 +42,8 @@ class Host:
         governor: CPU frequency governor or "unknown".
         accelerators: model names of GPUs.
         os: system, release and machine type.
-        versions: "package version" of python and of what takes part, and "NAME=value" of what steers them from outside.
+        versions: "package version" of python and of what takes part, also under the interpreter of DeepSparse, and "NAME=value"
+            of what steers them from outside.
         load_average: runnable processes over the last minute at the start of the benchmark, or None.
     """
 
@@ -106,4 +115,35 @@ def _versions() -> tuple[str, ...]:
             found.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return (*found, *(f"{name}={value}" for name in SWITCHES if (value := os.environ.get(name))))
+    return (*found, *_deepsparse(), *switches(os.environ))
+
+
+def switches(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What steers a measured time from outside.
+
+    Args:
+        environment: variable -> value.
+
+    Returns:
+        "NAME=value" of each that is set, sorted.
+    """
+    return tuple(
+        f"{name}={value}"
+        for name, value in sorted(environment.items())
+        if value and (name in SWITCHES or name.startswith(SWITCH_PREFIXES)) and name not in NO_SWITCHES
+    )
+
+
+def _deepsparse() -> tuple[str, ...]:
+    """What runs in the child of the backend "deepsparse", where an interpreter is named that has it."""
+    interpreter = os.environ.get(DEEPSPARSE_PYTHON)
+    if not interpreter:
+        return ()
+    try:
+        answer = subprocess.run(
+            [interpreter, "-I", "-c", _ASK_DEEPSPARSE], capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()  # whoever measures with it is told why
+    deepsparse, _, python = answer.stdout.strip().partition(" ")
+    return (f"deepsparse {deepsparse} under python {python}",)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tdcompress.bench.host import SWITCHES, read_host
+from tdcompress.bench.host import DEEPSPARSE_PYTHON, SWITCHES, read_host, switches
 from tdcompress.engine.binding import HIGHEST_ISA
 
 
@@ -72,11 +72,33 @@ def test_this_machine_can_be_read():
     assert host.cpu
 
 
-def test_what_steers_the_engine_from_outside_is_among_the_versions(machine, monkeypatch):
+STEERED = ["TDCOMPRESS_ENGINE_ISA", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "GOMP_SPINCOUNT", "ORT_DISABLE_X", "MALLOC_ARENA_MAX"]
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_what_steers_a_measured_time_from_outside_is_among_the_versions(machine, monkeypatch, name):
     assert HIGHEST_ISA in SWITCHES
-    monkeypatch.delenv(HIGHEST_ISA, raising=False)
+    monkeypatch.delenv(name, raising=False)
     plain = read_host(machine)
-    monkeypatch.setenv(HIGHEST_ISA, "scalar")
+    monkeypatch.setenv(name, "other")
     steered = read_host(machine)
-    assert steered.versions == (*plain.versions, "TDCOMPRESS_ENGINE_ISA=scalar")
+    assert set(steered.versions) - set(plain.versions) == {f"{name}=other"}
     assert steered.id == plain.id  # the machine is the same
+
+
+def test_switches_are_sorted_and_threads_are_none():
+    environment = {"OMP_NUM_THREADS": "4", "PATH": "/bin", "KMP_AFFINITY": "", "OMP_PROC_BIND": "true", "LD_PRELOAD": "x.so"}
+    assert switches(environment) == ("LD_PRELOAD=x.so", "OMP_PROC_BIND=true")
+
+
+def test_the_deepsparse_of_another_interpreter_is_among_the_versions(machine, monkeypatch, tmp_path):
+    monkeypatch.delenv(DEEPSPARSE_PYTHON, raising=False)
+    plain = read_host(machine)
+    for text, said in (("echo 1.8.0 3.11.9", ("deepsparse 1.8.0 under python 3.11.9",)), ("exit 1", ())):
+        interpreter = tmp_path / "python"
+        interpreter.write_text(f"#!/bin/sh\n{text}\n")
+        interpreter.chmod(0o755)
+        monkeypatch.setenv(DEEPSPARSE_PYTHON, str(interpreter))
+        assert tuple(each for each in read_host(machine).versions if each not in plain.versions) == said
+    monkeypatch.setenv(DEEPSPARSE_PYTHON, str(tmp_path / "missing"))
+    assert read_host(machine).versions == plain.versions

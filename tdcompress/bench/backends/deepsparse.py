@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 
 from tdcompress.bench.backends import deepsparse_child
 from tdcompress.bench.backends.base import Inputs, require_cpu
+from tdcompress.bench.host import DEEPSPARSE_PYTHON as PYTHON
 from tdcompress.codec import parse_json
 from tdcompress.errors import ModelError, TdcompressError, UnsupportedError, one_line
 from tdcompress.npz import write_npz
 
-PYTHON = "TDCOMPRESS_DEEPSPARSE_PYTHON"
 ADVICE = f"python3.11 -m venv ds && ds/bin/pip install deepsparse==1.8.0 && export {PYTHON}=$PWD/ds/bin/python"
 _PINGS = 200
 
