@@ -1,6 +1,7 @@
 """Tables and documents as HTML: one file that needs no script and nothing from outside."""
 
 import importlib.resources
+import re
 from collections.abc import Mapping
 from html import escape
 
@@ -52,8 +53,8 @@ def render_document(document: Document, drawings: Mapping[str, str]) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Running text in which no line begins with a percent sign."""
-    return escape(text).replace(" %", "&nbsp;%")
+    """Running text in which no line begins with a percent sign, nor with the number of a Greek letter."""
+    return re.sub(r" (?=%)|(?<=[α-ω]) (?=\d)", "&nbsp;", escape(text))
 
 
 def _block(block: Block, drawings: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROW_INCHES = 0.27
 NAME_LENGTH_AT_MOST = 32
+LABELS_AT_MOST = 4  # of an x axis beside names as long as that
 BYTES = Figure(
     name="bytes",
     alt="Bytes of each row's ONNX file beside the information bound of its weights and the dense file.",
@@ -155,7 +156,7 @@ def _log_axis(axes: "Axes", low: float, high: float, candidates: Sequence[float]
     """A logarithmic x axis with round ticks, 1 first, as many as have room for their labels; no minor ones."""
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    room = math.log(high / low) / 8
+    room = math.log(high / low) / LABELS_AT_MOST
     shown: list[float] = []
     for value in sorted(candidates, key=lambda value: (value != 1, value)):
         if low <= value <= high and all(abs(math.log(value / other)) >= room for other in shown):

@@ -51,6 +51,12 @@ class OperatorCall:
 _SIZED = "view reshape _unsafe_view unflatten expand broadcast_to split split_with_sizes chunk tensor_split unbind"
 SIZED = frozenset(_SIZED.split())
 
+# Operators that take the type, the device or the shape of their first tensor, and no values.
+FRESH = frozenset(["new_empty", "new_full", "new_ones", "new_zeros"])
+LIKE = frozenset(["zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"])
+# Operators that take the values of their first tensor, and of a second one its type or its shape.
+_SHAPED_AS = frozenset(["type_as", "expand_as", "reshape_as", "view_as", "to"])
+
 Result = Signal | tuple[Signal, ...]
 Rule = Callable[[ChannelGraph, OperatorCall], Result]
 
@@ -85,6 +91,14 @@ def base_name(target: Any) -> str:
     """Operator name without overload and without the in-place underscore: aten.add_.Tensor -> "add"."""
     name = str(getattr(target, "_opname", target)).removeprefix("aten::").split("::")[-1]
     return name.removesuffix("_") if not name.endswith("__") else name
+
+
+def value_operands(node: fx.Node) -> list[fx.Node]:
+    """The operands whose values an operator reads; of the others it takes the type, the device or the shape."""
+    name = base_name(node.target)
+    if name in FRESH | LIKE:
+        return [operand for operand in node.all_input_nodes if operand is not node.args[0]]
+    return node.all_input_nodes[:1] if name in _SHAPED_AS else node.all_input_nodes
 
 
 def sees_alone(node: fx.Node) -> bool:

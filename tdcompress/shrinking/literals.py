@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from tdcompress.errors import UnsupportedError, VerificationError
-from tdcompress.shrinking.calls import SIZED, base_name
+from tdcompress.shrinking.calls import SIZED, base_name, value_operands
 from tdcompress.shrinking.cells import Ids, Signal, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.decide import Decision
@@ -37,7 +37,7 @@ def first_misfit(
     on the sized operator of the same source line, else on the last one before it.
 
     Forward code may keep what it made for a shape (the anchors of a detector), and make it anew for a narrower one. Such
-    operators take nothing from inputs and weights, so where the traces differ in their operators, they can be left out.
+    operators take no values from inputs and weights, so where the traces differ in their operators, they can be left out.
 
     Args:
         narrow: the network after surgery.
@@ -70,13 +70,13 @@ def first_misfit(
 
 
 def of_data(program: Program) -> list[fx.Node]:
-    """The operators whose results follow from the inputs or from tensors of the modules; the others compute constants."""
+    """The operators that read values of the inputs or of tensors of the modules; the others compute constants."""
     moving: set[fx.Node] = set()
     for node in program.nodes:
         if node.op == "placeholder":
             constant = node.name in program.tensors and program.tensors[node.name] not in program.narrowable
         else:
-            constant = moving.isdisjoint(node.all_input_nodes)
+            constant = moving.isdisjoint(value_operands(node))
         if not constant:
             moving.add(node)
     return [node for node in program.calls() if node in moving]

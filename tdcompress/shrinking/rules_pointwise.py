@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from tdcompress.shrinking.calls import OperatorCall, Rule, base_name
+from tdcompress.shrinking.calls import FRESH, LIKE, OperatorCall, Rule, base_name
 from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, blanked
 from tdcompress.shrinking.channels import ChannelGraph, Flags, Parameter, constant
 
@@ -57,10 +57,18 @@ def prelu(graph: ChannelGraph, call: OperatorCall) -> Signal:
 def like(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """A new tensor of the shape of another: it goes with its channels, and holds nothing of its values."""
     x = graph.signal(call.tensors()[0])
-    value = {"zeros_like": 0.0, "ones_like": 1.0}.get(base_name(call.node.target), call.arguments.get("fill_value"))
+    return Signal(shape=x.shape, cells=_filled(graph, call, blanked(x.cells, value=True, unit=True)))
+
+
+def fresh(graph: ChannelGraph, call: OperatorCall) -> Signal:
+    """A new tensor of a shape of its own (``x.new_full``): of another tensor it has the type and the device alone."""
+    return Signal(shape=call.shape, cells=_filled(graph, call, blank((1,) * len(call.shape))))
+
+
+def _filled(graph: ChannelGraph, call: OperatorCall, cells: Cells) -> Cells:
+    value = _FILL.get(base_name(call.node.target), call.arguments.get("fill_value"))
     known = isinstance(value, float | int) and call.node.name not in graph.sized and call.node.meta["val"].is_floating_point()
-    cells = blanked(x.cells, value=True, unit=True)
-    return Signal(shape=x.shape, cells=constant(cells, np.full(cells.shape, float(value or 0)), np.full(cells.shape, known)))
+    return constant(cells, np.full(cells.shape, float(value or 0)), np.full(cells.shape, known))
 
 
 def glu(graph: ChannelGraph, call: OperatorCall) -> Signal:
@@ -156,6 +164,7 @@ _POINTWISE = """
     relu6 hardtanh hardswish hardsigmoid silu mish gelu elu selu celu leaky_relu softplus softsign hardshrink softshrink
     tanhshrink logsigmoid log_sigmoid sigmoid tanh square threshold clip multiply divide subtract true_divide rsub
 """
+_FILL = {"zeros_like": 0.0, "new_zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0}
 _IDENTITY = """
     dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy lift_fresh
 """
@@ -163,7 +172,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), pointwise),
     **dict.fromkeys(_IDENTITY.split(), identity),
     **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
-    **dict.fromkeys(("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"), like),
+    **dict.fromkeys(LIKE, like),
+    **dict.fromkeys(FRESH, fresh),
     "glu": glu,
     "prelu": prelu,
     "_prelu_kernel": prelu,

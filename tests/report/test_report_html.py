@@ -71,6 +71,12 @@ def test_everything_is_escaped(small_report):
     assert HOSTILE in [attributes.get("aria-label") for _, attributes in page.tags]
 
 
+def test_no_line_begins_with_a_percent_sign_or_the_number_of_a_greek_letter(small_report):
+    blocks = (Paragraph(text="at 90 % and γ 0.9, α 0.66 of <γ x>"),)
+    shown = render_document(dataclasses.replace(compose(small_report, figures={}), blocks=blocks), {})
+    assert "<p>at 90&nbsp;% and γ&nbsp;0.9, α&nbsp;0.66 of &lt;γ x&gt;</p>" in shown
+
+
 @pytest.fixture
 def page_text(report):
     drawings = plots.draw(report)

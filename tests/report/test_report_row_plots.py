@@ -1,6 +1,7 @@
 """Plots by rows, read back from what was drawn."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -47,6 +48,17 @@ def test_latencies_have_a_panel_for_each_setting_and_colours_of_their_claims(mak
     assert one.get_xlim() == two.get_xlim()
     words = {note.get_text() for note in one.texts}
     assert {text.latency(row.latency[0]) for row in rows} <= words
+
+
+@pytest.mark.parametrize("lowest", [0.03, 0.11, 0.19, 0.3, 0.55, 0.9])
+@pytest.mark.parametrize("name", ["a", "n" * row_plots.NAME_LENGTH_AT_MOST])
+def test_labels_of_an_axis_do_not_touch(make_row, make_latency, make_report, lowest, name):
+    row = make_row("none", 0.5, 0.9, id=name, latency=(make_latency("pc", lowest, half=0.01),))
+    drawing = row_plots.plot_latency(make_report((row,)))
+    drawing.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in drawing.axes[0].get_xticklabels()]
+    assert len(boxes) > 1
+    assert all(right.x0 - left.x1 >= left.height / 3 for left, right in itertools.pairwise(boxes))
 
 
 def test_number_formats_of_a_network_share_its_colour(make_row, make_report):

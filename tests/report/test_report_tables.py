@@ -1,10 +1,11 @@
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from tdcompress.report import details, terminal
-from tdcompress.report.tables import Column, Table, main_setting, numbered, summary
+from tdcompress.report.tables import Column, Table, main_setting, number_columns, numbered, summary, text_columns
 
 
 def test_summary_of_a_small_report(small_report):
@@ -179,3 +180,37 @@ def test_terminal_shows_every_cell_and_reads_no_markup(small_report):
         "1  [x]",
     ):
         assert text in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 130, 250])
+def test_a_table_wider_than_the_terminal_comes_in_parts_and_nothing_is_cut(small_report, width):
+    """Each part has the names of the rows; names and numbers stand in one line, sentences are folded between words."""
+    reasons = Table(
+        title="t",
+        columns=(*text_columns("file"), *number_columns("the first number", "the second number"), *text_columns("why")),
+        rows=(("a-name-of-thirty-one-characters", "1,234 -> 12,345", "1e-16", "since it is so, and will be so from now on"),) * 3,
+    )
+    for table in (summary(small_report), details.sizes(small_report), details.trainings(small_report), reasons):
+        stream = io.StringIO()
+        Console(file=stream, width=width, color_system=None).print(terminal.render(table))
+        lines = stream.getvalue().splitlines()
+        assert all(cell_len(line.rstrip()) <= width for line in lines)
+        parts = terminal.in_parts(table, width)
+        assert sorted({index for part in parts for index in part}) == list(range(len(table.columns)))
+        assert (len(parts) == 1) == (sum(terminal.least_width(table, i) + 2 for i in range(len(table.columns))) - 2 <= width)
+        for row in table.rows:
+            assert sum(line.startswith(f"{row[0]} ") for line in lines) == len(parts) * sum(r[0] == row[0] for r in table.rows)
+            for cell in row:
+                assert any(cell in line for line in lines) or (len(cell) > 30 and cell.split()[-1] in stream.getvalue())
+        words = " ".join(stream.getvalue().split())
+        assert all(word in words for column in table.columns for word in column.title.split())
+
+
+def test_a_name_that_leaves_no_room_is_folded_and_numbers_stay_whole():
+    table = Table(title="", columns=(*text_columns("file"), *number_columns("a", "b")), rows=(("n" * 70, "1,234,567", "x0.019"),))
+    stream = io.StringIO()
+    Console(file=stream, width=60, color_system=None).print(terminal.render(table))
+    shown = stream.getvalue()
+    assert all(len(line.rstrip()) <= 60 for line in shown.splitlines())
+    assert [shown.count(text) for text in ("1,234,567", "x0.019")] == [1, 1]
+    assert shown.count("n") == 2 * 70

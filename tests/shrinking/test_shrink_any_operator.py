@@ -32,6 +32,8 @@ LOSES = {
     "type_as": lambda y: y.type_as(torch.zeros(3)),
     "to other": lambda y: y.to(torch.zeros(1)),
     "zeros_like": lambda y: y + torch.zeros_like(y) * 3,
+    "new_full": lambda y: y + y.new_full((1,), 3.0),
+    "new_ones": lambda y: y * y.new_ones(1) + y.new_zeros(()),
     "mask": lambda y: y * (y > 0.5),
     "pixel_unshuffle": lambda y: F.pixel_unshuffle(y, 2),
     "nearest-exact": lambda y: F.interpolate(y, scale_factor=1.5, mode="nearest-exact"),

@@ -20,6 +20,7 @@ SIZES = {
     "clamp": lambda y: y.clamp(max=0.02 * y.shape[2]),
     "tensor": lambda y: y * torch.tensor(float(y.shape[2])),
     "full": lambda y: y * torch.full((1, 1, 1, 1), 1.0 / y.shape[2]).to(y),
+    "new_full": lambda y: y * y.new_full((1,), 1.0 / y.shape[2]),
     "padding": lambda y: F.pad(y, (1, 1, 1, 1), value=0.5 * (y.shape[2] == 8)),
     "branch": lambda y: y * 0.5 if y.shape[2] == 8 else y + 1,
 }

@@ -1,6 +1,7 @@
 """YOLOv8's architecture, narrow: with scope "group" half of every unit that can leave dies, and all of it leaves."""
 
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -68,29 +69,43 @@ def test_maps_that_are_returned_beside_the_boxes_stay_whole(settle):
     assert all(layer.dead_kept == 0 for layer in shrunk.report.layers)
 
 
+GRIDS = {
+    "by type": lambda x, y: torch.arange(y.shape[3], dtype=y.dtype, device=y.device) + 0.5,
+    "of the type of a map": lambda x, y: torch.arange(y.shape[3]).type_as(y) + 0.5,
+    "cast as a map is": lambda x, y: torch.arange(y.shape[3]).to(y) * 0.5,
+    "filled": lambda x, y: y.new_full((y.shape[3],), 2.0) + y.new_ones(1),
+    "like the images": lambda x, y: torch.ones_like(x).cumsum(2)[:, :1],
+    "as wide as the images": lambda x, y: torch.arange(y.shape[3]).expand_as(x)[:, :1],
+}
+
+
 class Anchored(nn.Module):
     """Keeps its grid for the shape of the map that it was made for, channels included: detectors do, outside of training."""
 
-    def __init__(self) -> None:
+    def __init__(self, grid: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.a, self.b, self.o = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(8, 6, 1)
-        self.shape, self.grid = torch.Size(), torch.empty(0)
+        self.shape, self.grid, self.make = torch.Size(), torch.empty(0), grid
 
     def forward(self, x: Tensor) -> Tensor:
         near, far = self.a(x).relu().chunk(2, 1)
         y = self.b(torch.cat((near, far), 1)).relu()
         if y.shape != self.shape:
-            self.shape, self.grid = y.shape, torch.arange(y.shape[3], dtype=y.dtype, device=y.device) + 0.5
+            self.shape, self.grid = y.shape, self.make(x, y)
         return self.o(y) * self.grid
 
 
-def test_a_grid_that_is_made_anew_for_the_narrow_map_holds_nothing():
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_grid_that_is_made_anew_for_the_narrow_map_holds_nothing(grid, called):
     torch.manual_seed(0)
-    model = Anchored().eval()
-    model(X)  # from here on the full network computes no grid, and the narrow one does
+    model = Anchored(GRIDS[grid]).eval()
+    if called:
+        model(X)  # from here on the full network computes no grid, and the narrow one does
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tdc.prune(model, granularity="unit", scope="group", fraction=0.5, example_inputs=X)
     shrunk = tdc.shrink(model, X)
     assert {name: module.out_channels for name, module in convolutions(shrunk.model).items()} == {"a": 8, "b": 4, "o": 6}
     assert all(layer.dead_kept == 0 for layer in shrunk.report.layers)
+    torch.testing.assert_close(shrunk.model(X), model(X), rtol=1e-4, atol=1e-5)
