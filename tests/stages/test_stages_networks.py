@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from tdcompress.lineage.origin import origin_of
 from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner, Workspace
 from tdcompress.recipes.source import parse_recipe
+from tdcompress.runs import plan as planning
 from tdcompress.runs.plan import plan_run
 from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.shares import Extent, selected_counts
-from tdcompress.stages import export, prune
+from tdcompress.stages import STAGES, export, prune
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.recalibrate import recalibrate
 
@@ -405,17 +407,29 @@ def test_where_data_lies_and_what_is_measured_do_not_change_the_key_of_a_trainin
         assert row(**changes).train.key != row().train.key
 
 
-def test_golden_keys_of_a_recipes_tasks(row):
+def test_golden_keys_of_a_recipes_tasks(plan, monkeypatch):
     """These change only when a stage's version is raised or a setting is added: old results are then made again."""
-    tasks = row("targeted", "fraction = 0.5", **{"sparsity.gamma": 0.5, "sparsity.alpha": 0.5})
-    assert {task.stage.name: task.key for task in (tasks.train, tasks.pruned, tasks.deployed, tasks.export)} == GOLDEN
+    monkeypatch.setattr(
+        planning, "read_host", lambda: SimpleNamespace(id="host", versions=("onnxruntime 1", "OMP_WAIT_POLICY=ACTIVE"))
+    )
+    changes = {"sparsity.gamma": 0.5, "sparsity.alpha": 0.5}
+    weights = plan("targeted", "fraction = 0.5", **changes, **{"analyse.bins": 8, "bench.budget": "quick"})
+    units = plan("targeted", **changes, **{"prune.granularity": "unit", "finetune.epochs": 1, "finetune.after": "shrink"})
+    (first,), (second,) = weights.rows, units.rows
+    tasks = [*first.tasks(), *weights.analyses, weights.bench, second.steps["shrink"], second.steps["finetune shrunk"]]
+    assert {task.stage.name: task.key for task in tasks} == GOLDEN
+    assert GOLDEN.keys() == STAGES.keys()
 
 
 GOLDEN = {
     "train": "9c9355b19b58428e",
     "prune": "eb44c63e97a35925",
+    "finetune": "5e42c3545b51ac4f",
+    "shrink": "9d8ec804f2d557bb",
     "store": "96680e2d48b190e6",
     "export": "f8a395c56effd2f8",
+    "bench": "1f7de931142341d6",
+    "analyse": "66fc6341b6882e9a",
 }
 
 
