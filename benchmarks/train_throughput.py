@@ -139,7 +139,7 @@ def build(cell: Cell, model: str, data: TrainData, device: torch.device) -> Step
     average = RunningAverage(net, Averaging(), 1)
     loader = data.loader(settings, seed=0, world=World())
     if cell.path == "reference":
-        updater = Updater(net, optimizer, l2=settings.l2, clip_norm=None, frozen=None)
+        updater = Updater(net, optimizer, settings, frozen=None)
         stepper = Stepper(
             net,
             loader,

@@ -86,7 +86,7 @@ class Training:
         """Step by step."""
         net, settings = self.net, self.settings
         frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
-        updater = Updater(net, self.optimizer, l2=settings.l2, clip_norm=settings.clip_norm, frozen=frozen)
+        updater = Updater(net, self.optimizer, settings, frozen=frozen)
         self.stepper = Stepper(
             net,
             self.loader,

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from tdcompress.errors import TrainingError
 from tdcompress.sparsity.freeze import moments
 from tdcompress.train.optim import decayed_parameters
+from tdcompress.train.settings import TrainSettings
+
+REMEDY = "Lower train.optimizer.lr, or set train.clip_norm"
 
 
 class FrozenZeros:
@@ -66,8 +69,7 @@ class Updater:
     Args:
         net: the network and its method.
         optimizer: over its parameters.
-        l2: coefficient of 0.5 * |w|^2 over kernels and biases.
-        clip_norm: largest norm of the whole gradient, or None.
+        settings: the recipe's [train].
         frozen: entries that stay zero from the first step on, or None.
     """
 
@@ -75,16 +77,14 @@ class Updater:
         self,
         net: nn.Module,
         optimizer: torch.optim.Optimizer,
+        settings: TrainSettings,
         *,
-        l2: float,
-        clip_norm: float | None,
         frozen: FrozenZeros | None,
     ) -> None:
         self._trained = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        self._decayed = list(decayed_parameters(net).values()) if l2 else []
+        self._decayed = list(decayed_parameters(net).values()) if settings.l2 else []
         self._optimizer = optimizer
-        self._l2 = l2
-        self._clip_norm = clip_norm
+        self._settings = settings
         self._always: tuple[FrozenZeros, ...] = () if frozen is None else (frozen,)
         self._frozen: tuple[FrozenZeros, ...] = self._always
 
@@ -118,7 +118,7 @@ class Updater:
         """
         for parameter in self._decayed:
             if parameter.grad is not None:
-                parameter.grad.add_(parameter, alpha=self._l2)
+                parameter.grad.add_(parameter, alpha=self._settings.l2)
         for frozen in self._frozen:
             frozen.clear_gradients()
         gradients = [p.grad for p in self._trained.values() if p.grad is not None]
@@ -126,9 +126,10 @@ class Updater:
         norm = torch.nn.utils.get_total_norm(gradients)
         *numbers, norm_value = torch.cat([measured, norm.to(measured.dtype).view(1)]).tolist()
         if not (math.isfinite(numbers[0]) and math.isfinite(norm_value)):
-            raise TrainingError(f"{where}: {self._culprit(numbers[0])}; the update was not made. {_REMEDY}")
-        if self._clip_norm is not None and norm_value > self._clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(list(self._trained.values()), self._clip_norm, norm)
+            raise TrainingError(f"{where}: {self._culprit(numbers[0])}; the update was not made. {REMEDY}")
+        clip_norm = self._settings.clip_norm
+        if clip_norm is not None and norm_value > clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(list(self._trained.values()), clip_norm, norm)
         for group in self._optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self._optimizer.step()
@@ -145,6 +146,3 @@ class Updater:
             return "the norm of the gradient is beyond float32"
         others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         return f"the gradient of {bad[0]}{others} is not finite"
-
-
-_REMEDY = "Lower train.optimizer.lr, or set train.clip_norm"

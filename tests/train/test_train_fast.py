@@ -21,9 +21,10 @@ from tdcompress.shrinking.groups import unit_groups
 from tdcompress.sparsity.units import Slot, Targets, prunable_weights
 from tdcompress.tasks.images import first_sides
 from tdcompress.train.fast import program
-from tdcompress.train.fast.support import layout_of, why_not
+from tdcompress.train.fast.support import FOLLOWED, SGD_FOLLOWED, layout_of, why_not
 from tdcompress.train.loop import train
-from tdcompress.train.optim import OptimizerSettings
+from tdcompress.train.optim import OWN_KEYS, OptimizerSettings
+from tdcompress.train.settings import TrainSettings
 from tdcompress.train.together import alone, own_stream
 
 METHODS = {
@@ -176,6 +177,23 @@ def test_what_is_not_finite_changes_nothing_and_is_told(small: ModuleType, tmp_p
     for name, value in net.parameters_by_name().items():
         if name != "head.bias":
             assert torch.equal(value, before[name]), name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoreSettings(TrainSettings):
+    """With a key that only the reference path knows."""
+
+    new_key: float = 0.0
+
+
+def test_every_key_of_train_is_followed_by_the_fast_path_or_refused() -> None:
+    """Adding a key to [train] touches its dataclass and the update: until the fast path follows it, that refuses it."""
+    net = residual_net(METHODS["weights"])
+    assert {field.name for field in dataclasses.fields(TrainSettings)} >= FOLLOWED
+    assert why_not(net, MoreSettings()) is None
+    assert why_not(net, MoreSettings(new_key=0.5)) == "it does not know train.new_key"
+    of_others = {field.name for field in dataclasses.fields(OptimizerSettings)} - SGD_FOLLOWED
+    assert of_others == OWN_KEYS["adam"] | OWN_KEYS["adamw"]
 
 
 @pytest.mark.parametrize(

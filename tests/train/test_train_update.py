@@ -6,6 +6,7 @@ from torch import nn
 
 from tdcompress.errors import TrainingError
 from tdcompress.train.optim import OptimizerSettings
+from tdcompress.train.settings import TrainSettings
 from tdcompress.train.update import FrozenZeros, Updater
 
 
@@ -22,7 +23,7 @@ def updater(
 ) -> tuple[Updater, torch.optim.SGD]:
     optimizer = torch.optim.SGD([{"params": list(net.parameters()), "lr_scale": 1.0}], lr=1.0, momentum=momentum)
     frozen = None if keep is None else FrozenZeros({"w": net.model.w, "v": net.model.v}, {"w": torch.tensor(keep)})
-    return Updater(net, optimizer, l2=0.0, clip_norm=clip_norm, frozen=frozen), optimizer
+    return Updater(net, optimizer, TrainSettings(clip_norm=clip_norm), frozen=frozen), optimizer
 
 
 def set_gradients(net: Two, w: list[float], v: float) -> None:
@@ -97,7 +98,7 @@ def test_a_methods_own_parameters_learn_at_their_own_rate() -> None:
     net = Two()
     net.gate = nn.Parameter(torch.tensor([10.0]))
     optimizer = OptimizerSettings(name="sgd", lr=0.5).build(net, method_lr_scale=8.0)
-    update = Updater(net, optimizer, l2=0.0, clip_norm=None, frozen=None)
+    update = Updater(net, optimizer, TrainSettings(), frozen=None)
     for lr, expected in ((0.5, ([0.5, 1.5], 6.0)), (0.05, ([0.45, 1.45], 5.6))):
         set_gradients(net, [1.0, 1.0], 1.0)
         net.gate.grad = torch.tensor([1.0])

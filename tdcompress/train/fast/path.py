@@ -23,6 +23,7 @@ from tdcompress.train.fast.support import PREFIX, layout_of
 from tdcompress.train.fast.tables import Course, EpochTable
 from tdcompress.train.fast.update import UpdateRule
 from tdcompress.train.settings import TrainSettings
+from tdcompress.train.update import REMEDY
 
 Mode = Literal["direct", "graph", "compiled"]
 """Operator by operator; captured in a CUDA graph; that, with the arithmetic compiled (on a CPU without the graph)."""
@@ -83,9 +84,7 @@ class FastPath:
             dropping=dropping,
             samples=table,
             precision=precision,
-            rule=UpdateRule(
-                optimizer=settings.optimizer, decayed=self._layout.decayed, l2=settings.l2, clip_norm=settings.clip_norm
-            ),
+            rule=UpdateRule(settings=settings, decayed=self._layout.decayed),
             state=self._state,
             compiled=mode == "compiled",
             lesson=lesson,
@@ -165,8 +164,7 @@ class FastPath:
         self._state.sums.zero_()
         if bad or not math.isfinite(loss):
             raise TrainingError(
-                f"{where}: the loss or a gradient of {int(bad)} steps was not finite; these updates were not made. "
-                "Lower train.optimizer.lr, or set train.clip_norm"
+                f"{where}: the loss or a gradient of {int(bad)} steps was not finite; these updates were not made. {REMEDY}"
             )
         return loss, int(correct)
 

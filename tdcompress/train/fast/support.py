@@ -1,5 +1,8 @@
 """What the fast path can train, and the vector that it makes of a network."""
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -10,16 +13,32 @@ from tdcompress.train.optim import decayed_parameters
 from tdcompress.train.settings import TrainSettings
 
 PREFIX = "model."  # of the network's names inside a SparseNet
+# Keys of [train] that the fast path follows, or that are followed outside of a step. It refuses any other one that is set.
+FOLLOWED = frozenset(
+    (
+        *("epochs", "batch_size", "batch_tokens", "accumulate", "optimizer", "lr_schedule", "l2", "label_smoothing", "clip_norm"),
+        *("average", "average_share", "average_decay", "precision", "threads", "channels_last", "compile", "sync_batchnorm"),
+        "evaluate_every",
+    )
+)
+SGD_FOLLOWED = frozenset(("name", "lr", "weight_decay", "momentum", "nesterov", "decoupled"))
 
 
 def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
-    """Why the fast path cannot make this training, or None where it can."""
+    """Why the fast path cannot make this training, or None where it can.
+
+    Args:
+        net: the network and its method.
+        settings: the recipe's [train].
+    """
+    unknown = [*_set_beside(settings, FOLLOWED, ""), *_set_beside(settings.optimizer, SGD_FOLLOWED, "optimizer.")]
     params = net.parameters_by_name()
     axes = {slot.axis for slot in net.method.targets.weights}
     drawing = [type(m).__name__ for m in net.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     cumulative = [m for m in net.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.momentum is None]
     for holds, reason in (
         (settings.optimizer.name != "sgd", f"the optimizer is {settings.optimizer.name}, not sgd"),
+        (unknown, f"it does not know train.{(unknown or [''])[0]}"),
         (settings.accumulate > 1, "the batch comes in micro-batches"),
         (net.l1 > 0, "there is an L1 penalty"),
         (axes - {0}, "a transposed convolution's filters are not rows"),
@@ -32,6 +51,13 @@ def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
             return reason
     found = dropping_of(net.method, layout_of(net), torch.device("cpu"))
     return found.reason if isinstance(found, Unsupported) else None
+
+
+def _set_beside(settings: Any, followed: frozenset[str], prefix: str) -> list[str]:
+    """Keys that are not at their defaults, besides those that are followed."""
+    usual = type(settings)()
+    names = (field.name for field in fields(settings) if field.name not in followed)
+    return [f"{prefix}{name}" for name in names if getattr(settings, name) != getattr(usual, name)]
 
 
 def layout_of(net: SparseNet) -> VectorLayout:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tdcompress.train.optim import OptimizerSettings
+from tdcompress.train.settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,16 +13,12 @@ class UpdateRule:
     """The numbers of the update.
 
     Attributes:
-        optimizer: "sgd" and its keys.
+        settings: the recipe's [train]; its optimizer is "sgd".
         decayed: entries of the prefix that L2 and weight decay touch.
-        l2: coefficient of 0.5 * |w|^2 in the loss.
-        clip_norm: largest norm of the whole gradient, or None.
     """
 
-    optimizer: OptimizerSettings
+    settings: TrainSettings
     decayed: int
-    l2: float
-    clip_norm: float | None
 
 
 def update(
@@ -50,14 +46,14 @@ def update(
         lr: the learning rate of this step, a scalar.
         sums: float64 (3,), of losses, right answers, and steps that were not finite; changed.
     """
-    settings = rule.optimizer
+    settings, l2, clip_norm = rule.settings.optimizer, rule.settings.l2, rule.settings.clip_norm
     momentum = settings.momentum or 0.0
     decayed_P = torch.arange(len(vector_P), device=vector_P.device) < rule.decayed
-    gradient_P = torch.where(decayed_P, gradient_P + rule.l2 * vector_P, gradient_P) if rule.l2 else gradient_P
+    gradient_P = torch.where(decayed_P, gradient_P + l2 * vector_P, gradient_P) if l2 else gradient_P
     norm = torch.linalg.vector_norm(gradient_P)
     finite = norm.isfinite() & loss.isfinite()
-    if rule.clip_norm is not None:
-        gradient_P = gradient_P * torch.where(norm > rule.clip_norm, rule.clip_norm / (norm + 1e-6), torch.ones_like(norm))
+    if clip_norm is not None:
+        gradient_P = gradient_P * torch.where(norm > clip_norm, clip_norm / (norm + 1e-6), torch.ones_like(norm))
     if settings.weight_decay and not settings.decoupled:
         gradient_P = torch.where(decayed_P, gradient_P + settings.weight_decay * vector_P, gradient_P)
     moved_P = momentum * moment_P + gradient_P
