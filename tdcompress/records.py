@@ -273,6 +273,16 @@ class RowLatency:
     reason: str = ""
     tokens: int | None = field(default=None, metadata=LEFT_OUT)
 
+    def __post_init__(self) -> None:
+        for name in ("threads", "batch"):
+            if (count := getattr(self, name)) < 1:
+                raise ValueError(f"{name}: {count} is out of range, 1 or more")
+        for name in ("p50_ns", "ratio_to_dense", "ratio_low", "ratio_high", "tokens"):
+            if (number := getattr(self, name)) is not None and number < 0:
+                raise ValueError(f"{name}: {number} is out of range, 0 or more")
+        if self.ratio_low > self.ratio_high:
+            raise ValueError(f"ratio_low: {self.ratio_low} is above ratio_high, {self.ratio_high}")
+
     @property
     def tokens_per_second(self) -> float | None:
         """Of the median call; None where a call says no tokens."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
+from tdcompress.records import Report
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
 from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipe, linked_stages, read_manifest, read_report
 from tdcompress.runs.unfinished import Unfinished, unfinished_runs
@@ -97,16 +98,19 @@ def _run_row(folder: Path) -> tuple[str, ...]:
     except ArtifactError as error:
         return folder.name, str(error), "", "", "", ""
     network = f"{report.model} on {report.data}"
-    return folder.name, _state(folder), str(len(report.rows)), report.selected or "none", network, report.created
+    return folder.name, _state(folder, report), str(len(report.rows)), report.selected or "none", network, report.created
 
 
-def _state(folder: Path) -> str:
+def _state(folder: Path, report: Report) -> str:
     if not (folder / MANIFEST).is_file():
         return "unfinished; run the recipe again"
     try:
-        check_files(folder, read_manifest(folder).files)
+        manifest = read_manifest(folder)
+        check_files(folder, manifest.files)
     except ArtifactError as error:
         return f"damaged: {error}"
+    if manifest.recipe_key != report.recipe_key:
+        return f"damaged: {folder / MANIFEST} and {REPORT} are of different recipes; run the recipe again to rebuild it"
     return "complete"
 
 

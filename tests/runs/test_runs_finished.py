@@ -77,6 +77,20 @@ def test_an_edited_report_is_not_shown(root, capsys, options):
     assert "report.json: is damaged" in line
 
 
+def latency(report):
+    """What was measured first of the first row."""
+    return report["rows"][0]["latency"][0]
+
+
+def test_a_report_of_another_recipe_than_its_manifest_is_damage(root):
+    run = root / "tiny"
+    (row,) = run_table(root, [run]).rows
+    assert row[1] == "complete"
+    rewritten(run, lambda report: report.update(recipe_key="0" * 16))
+    (row,) = run_table(root, [run]).rows
+    assert row[1].endswith("manifest.json and report.json are of different recipes; run the recipe again to rebuild it")
+
+
 def rewritten(run, change):
     """Another report, for which the run's manifest vouches: as another version, or a hand with a script, would leave it."""
     path = run / "report.json"
@@ -98,6 +112,12 @@ def rewritten(run, change):
         (lambda report: report["rows"][0].update(accuracy_onnx=97.5), r"rows\[0\]\.accuracy_onnx: 97\.5 is out of range, 0 to 1"),
         (lambda report: report["rows"][0].update(fraction=-0.5), r"rows\[0\]\.fraction: -0\.5 is out of range, 0 to 1"),
         (lambda report: report["rows"][0].update(onnx_bytes=0), r"rows\[0\]\.onnx_bytes: 0 is out of range"),
+        (lambda report: latency(report).update(threads=0), r"latency\[0\]\.threads: 0 is out of range, 1 or more"),
+        (lambda report: latency(report).update(p50_ns=-1.0), r"latency\[0\]\.p50_ns: -1\.0 is out of range, 0 or more"),
+        (
+            lambda report: latency(report).update(ratio_low=2.0, ratio_high=1.0),
+            r"latency\[0\]\.ratio_low: 2\.0 is above ratio_high",
+        ),
     ],
 )
 def test_a_report_of_another_version_is_not_believed_though_its_manifest_vouches_for_it(root, capsys, change, said):
