@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,11 +20,8 @@ from tdcompress.artifacts import Artifact, read_artifact
 from tdcompress.codec import Json, decode, encode, parse_json
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError
 from tdcompress.pipeline import Machine, Stage, Task, Workspace
-from tdcompress.stages import finetune, train
+from tdcompress.stages import STAGES
 from tdcompress.train.distributed import World, joined, started_by_torchrun
-
-JOINT: Mapping[str, Stage[Any]] = MappingProxyType({stage.name: stage for stage in (train.STAGE, finetune.STAGE)})
-"""The stages that all processes make, by name."""
 
 _PATIENCE = timedelta(days=1000)  # a follower waits for as long as the leader lives
 
@@ -152,7 +148,7 @@ def _called_for(call: Call) -> Stage[Any]:
     Raises:
         TrainingError: this process has another version of it.
     """
-    stage = JOINT[call.stage]
+    stage = STAGES[call.stage]
     if stage.version != call.version:
         raise TrainingError(
             f"process {World.current().rank} has version {stage.version} of the stage {stage.name}, "

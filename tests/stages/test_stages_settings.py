@@ -28,14 +28,14 @@ from tdcompress.models.registry import MODELS
 from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
 from tdcompress.recipes.experiment import table_types
 from tdcompress.recipes.source import parse_recipe
+from tdcompress.records import TrainRecord
 from tdcompress.runs.plan import plan_run
-from tdcompress.stages import bench
+from tdcompress.stages import STAGES, bench
 from tdcompress.stores.folder import FolderStore
+from tdcompress.train.manner import Manner
+from tdcompress.train.settings import TrainSettings
 
-STAGES: dict[str, Stage[Any]] = {
-    module.name: importlib.import_module(f"tdcompress.stages.{module.name}").STAGE
-    for module in pkgutil.iter_modules(stages.__path__)
-}
+ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = """
 name = "keys"
 [data]
@@ -177,45 +177,55 @@ def test_a_changed_key_gives_new_keys_to_the_stages_that_use_it_and_to_what_come
 
 
 def test_every_file_of_the_folder_is_a_stage_that_owns_its_settings_and_work_and_its_version_is_listed() -> None:
-    assert set(STAGES) == set(VERSIONS) == {"train", "prune", "finetune", "shrink", "store", "export", "bench", "analyse"}
+    files = {module.name for module in pkgutil.iter_modules(stages.__path__)}
+    assert files == set(STAGES) == set(VERSIONS)
+    assert files == {"train", "prune", "finetune", "shrink", "store", "export", "bench", "analyse"}
     for name, stage in STAGES.items():
         module = importlib.import_module(f"tdcompress.stages.{name}")
         assert (stage.name, stage.version, stage.settings, stage.run) == (name, VERSIONS[name], module.Settings, module.run)
         assert stage.settings.__module__ == module.__name__
+        assert stage.record is not Any
 
 
 def test_every_stage_is_in_the_contract_of_independence_and_on_the_design_page() -> None:
-    root = Path(__file__).resolve().parents[2]
-    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
     (independent,) = (contract["modules"] for contract in contracts if contract["name"].startswith("a stage knows no other"))
     assert {name.removeprefix("tdcompress.stages.") for name in independent} == set(STAGES)
-    page = (root / "docs" / "design.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     (listed,) = re.findall(r"\n\| stage \| files \| record \|\n\|[-|]+\n((?:\|.*\n)+)", page)
     assert {line.split()[1] for line in listed.splitlines()} == set(STAGES)
 
 
-@pytest.mark.parametrize(("stage", "other"), list(itertools.permutations(("prune", "finetune", "shrink", "store"), 2)))
-def test_settings_of_another_stage_are_refused(stage: str, other: str) -> None:
-    made = (
-        {
-            "fraction": 0.5,
-            "granularity": "weight",
-            "scope": "layer",
-            "unit": "whole",
-            "shares": "filter",
-            "exclude": (),
-            "include": (),
-        }
-        if other == "prune"
-        else {}
-    )
+@pytest.fixture(scope="module")
+def settings_of_every_stage(tasks: Any) -> dict[str, Any]:
+    found = {task.stage.name: task.settings for text in (WEIGHTS, UNITS) for task in tasks(text).values()}
+    assert found.keys() == STAGES.keys()
+    return found
+
+
+@pytest.mark.parametrize(("stage", "other"), list(itertools.permutations(STAGES, 2)))
+def test_settings_of_another_stage_are_refused(stage: str, other: str, settings_of_every_stage: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"stage {stage}: settings of type Settings are another stage's"):
-        Task(stage=STAGES[stage], settings=STAGES[other].settings(**made), title="wrong")
+        Task(stage=STAGES[stage], settings=settings_of_every_stage[other], title="wrong")
 
 
-def test_what_a_stage_may_use_besides_its_settings_and_inputs_is_listed_in_one_place() -> None:
-    assert {field.name for field in dataclasses.fields(Workspace)} == {"folder", "inputs", "machine", "progress", "should_stop"}
-    assert {field.name for field in dataclasses.fields(Machine)} == {"device", "places"}
+def names_of(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+@pytest.mark.parametrize(
+    ("begins", "used"),
+    [
+        ("`work` is", names_of(Workspace)),
+        ("`work.machine` is all", names_of(Machine)),
+        # of a manner, what changes a result; that the record keeps it is in the fields of both
+        ("By the device a training settles", names_of(Manner) & names_of(TrainRecord) & names_of(TrainSettings)),
+    ],
+)
+def test_what_a_stage_may_use_besides_its_settings_and_inputs_is_listed_in_one_place(begins: str, used: set[str]) -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(rf"^- ({re.escape(begins)}.*(?:\n  .*)*)", page, flags=re.MULTILINE)
+    assert set(re.findall(r"`([a-z_]+)`", listed)) - {"work"} == used
 
 
 def test_a_stage_gets_the_very_object_that_was_hashed(tmp_path: Path, make_recorder: Any) -> None:
