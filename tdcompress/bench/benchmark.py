@@ -68,11 +68,11 @@ def benchmark(
         baseline: the dense file.
         threads: threads inside a session; 0 = all cores that this process may use.
         batch: examples in a call.
-        backend: what runs the files: onnxruntime, engine, openvino, deepsparse, or null (the harness itself).
+        backend: what runs the files: a name in `tdcompress.bench.backends.BACKENDS`.
         provider: onnxruntime's execution provider, the baseline's too.
         budget: "quick" (some seconds for a small file) or "full" (8 processes of at least 100 pairs).
         seed: draws random inputs, orders and resamples.
-        inputs: what to run on; name -> array whose first size is `batch`. None = random data, and for a translator sentences of
+        inputs: what to run on; name -> array (batch, ...). None = random data, and for a translator sentences of
             the samples that lie beside the baseline.
         shapes: of random inputs in turn, where the files leave other sizes than the batch open.
         baseline_backend: what runs the baseline: onnxruntime, so that another backend is put beside it.

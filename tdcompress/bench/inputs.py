@@ -73,7 +73,7 @@ def check_given_inputs(model: ModelFile, inputs: Mapping[str, Array], batch: int
 
     Args:
         model: what is fed.
-        inputs: name -> array, as given.
+        inputs: name -> array (B, ...), as given.
         batch: length that the first axis of each has to have.
 
     Raises:

@@ -131,7 +131,7 @@ def percentile(times: ArrayLike, share: float, *, minimum_runs: int) -> int | No
     percentile says nothing with confidence.
 
     Args:
-        times: of single runs, ns.
+        times: of single runs, in ns, (N,).
         share: 0..1.
         minimum_runs: fewer give None.
     """

@@ -90,7 +90,7 @@ def crop(pixels_BHWC: Tensor, padding: int, offsets_2B: Tensor) -> Tensor:
     Args:
         pixels_BHWC: uint8 images (B, H, W, C); not changed.
         padding: pixels on each side.
-        offsets_2B: int64; rows and columns, 0 to twice the padding.
+        offsets_2B: int64 (2, B); rows and columns in pixels, 0 to twice the padding.
     """
     batch, height, width, channels = pixels_BHWC.shape
     padded = F.pad(pixels_BHWC, (0, 0, padding, padding, padding, padding))

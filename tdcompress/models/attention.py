@@ -34,8 +34,8 @@ class Attention(nn.Module):
         """What each position of ``x_BTD`` gathers from ``memory_BSD``.
 
         Args:
-            x_BTD: who asks.
-            memory_BSD: who is asked.
+            x_BTD: who asks, float (B, T, width).
+            memory_BSD: who is asked, float (B, S, width).
             mask: bool, broadcastable to (B, heads, T, S); True = may be looked at.
             causal: position t looks at the positions up to t alone.
         """
@@ -48,7 +48,15 @@ class Attention(nn.Module):
     def attend(
         self, x_BTD: Tensor, keys_BHSd: Tensor, values_BHSd: Tensor, mask: Tensor | None = None, *, causal: bool = False
     ) -> Tensor:
-        """As ``forward``, with keys and values that are there already."""
+        """As ``forward``, with keys and values that are there already.
+
+        Args:
+            x_BTD: who asks, float (B, T, width).
+            keys_BHSd: as ``remember`` gives them, (B, heads, S, head_size).
+            values_BHSd: likewise.
+            mask: bool, broadcastable to (B, heads, T, S); True = may be looked at.
+            causal: position t looks at the positions up to t alone.
+        """
         mixed_BHTd = F.scaled_dot_product_attention(
             self._split(self.query(x_BTD)),
             keys_BHSd,

@@ -80,9 +80,9 @@ class DecoderLayer(nn.Module):
         """All positions at once, each looking back alone.
 
         Args:
-            x_BTD: the positions.
-            memory_BSD: the source, as the encoder left it.
-            mask_B11S: True where the source is no padding.
+            x_BTD: the positions, (B, T, width).
+            memory_BSD: the source, as the encoder left it, (B, S, width).
+            mask_B11S: bool (B, 1, 1, S), True where the source is no padding.
         """
         # padding is at the end, where no position that counts looks
         x_BTD = self.attention_sum(x_BTD, lambda x: self.attention(x, x, causal=True))
@@ -94,10 +94,10 @@ class DecoderLayer(nn.Module):
         """One more position.
 
         Args:
-            x_B1D: the position.
+            x_B1D: the position, (B, 1, width).
             past: keys and values of the positions before it, (B, heads, T, head_size).
             source: keys and values of the source, (B, heads, S, head_size).
-            mask_B11S: True where the source is no padding.
+            mask_B11S: bool (B, 1, 1, S), True where the source is no padding.
 
         Returns:
             The position after this layer, and ``past`` with it.
@@ -117,10 +117,10 @@ class DecoderLayer(nn.Module):
         """What follows self-attention.
 
         Args:
-            x_BTD: the positions.
-            keys_BHSd: of the source.
-            values_BHSd: of the source.
-            mask_B11S: True where the source is no padding.
+            x_BTD: the positions, (B, T, width).
+            keys_BHSd: of the source, (B, heads, S, head_size).
+            values_BHSd: of the source, likewise.
+            mask_B11S: bool (B, 1, 1, S), True where the source is no padding.
         """
         x_BTD = self.cross_sum(x_BTD, lambda x: self.cross.attend(x, keys_BHSd, values_BHSd, mask_B11S))
         result: Tensor = self.feed_forward_sum(x_BTD, self.feed_forward)
@@ -225,7 +225,7 @@ class Transformer(nn.Module):
 
         Args:
             table: of the tokens' language.
-            tokens_BT: int64.
+            tokens_BT: int64 (B, T).
             first: the first one's position.
         """
         positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device) + first

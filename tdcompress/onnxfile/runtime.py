@@ -147,7 +147,7 @@ def compare_outputs(
     Args:
         exact: what is right.
         other: what is compared.
-        batches: inputs by name.
+        batches: input name -> array, of the shapes that both take.
 
     Raises:
         VerificationError: onnxruntime fails.

@@ -97,8 +97,8 @@ def compare_arrays(outputs: Array, expected: Array, what: str, relative: float =
     """(largest |difference|, largest |expected|, ties), for outputs (N, ...) that pass.
 
     Args:
-        outputs: what was computed.
-        expected: what it is compared with.
+        outputs: what was computed, (N, ...).
+        expected: what it is compared with, of the same shape.
         what: start of every message.
         relative: the largest difference allowed, as a share of the largest |expected|.
 

@@ -53,8 +53,8 @@ def widen_all(groups: Sequence[UnitGroup], selected: Mapping[str, Tensor], param
 
     Args:
         groups: of units.
-        selected: bool (units,) by group.
-        params: by name.
+        selected: by group, bool (units,).
+        params: by name, each as the network has it: (O, fan_in...) or (O,).
     """
     widened: dict[str, Tensor] = {}
     for group in groups:
@@ -67,7 +67,7 @@ def merge_selected(into: dict[str, Tensor], name: str, selected: Tensor) -> None
     """Add a selection to those already made for the same parameter.
 
     Args:
-        into: selections by parameter; changed.
+        into: selections by parameter, bool, of its shape or broadcasting to it; changed.
         name: of the parameter.
         selected: bool, of its shape or broadcasting to it.
     """
@@ -87,7 +87,7 @@ def weight_masks(
     """Masks that prune the lowest |w| first unless ``scores`` says otherwise (section 2.2).
 
     Args:
-        params: by name.
+        params: by name, each as the network has it: (O, fan_in...) or (O,).
         weights: whose masks.
         scores: by parameter, of its shape, where |w| does not rank it.
         fraction: pruned share; or
@@ -139,7 +139,7 @@ def unit_masks(
     """Masks that prune units, the lowest L2 norm first unless ``scores`` says otherwise, with all that is tied to them.
 
     Args:
-        params: by name.
+        params: by name, each as the network has it: (O, fan_in...) or (O,).
         groups: the units.
         scores: by group, (O,), where the norm does not rank it.
         fraction: pruned share of the units.

@@ -26,7 +26,7 @@ def check_pattern(params: Mapping[str, Tensor], weights: Sequence[Slot], pattern
     """Refuse matrices that the pattern does not fit.
 
     Args:
-        params: by name.
+        params: by name, (O, I, ...); of transposed convolutions (I, O, ...).
         weights: what the pattern is for.
         pattern: "2:4" or "1x4".
 
@@ -55,7 +55,7 @@ def pattern_extents(params: Mapping[str, Tensor], weights: Sequence[Slot], patte
     """The sizes of what is ranked: groups of four weights, or rows of blocks.
 
     Args:
-        params: by name.
+        params: by name, (O, I, ...); of transposed convolutions (I, O, ...).
         weights: what is ranked.
         pattern: "2:4" or "1x4".
 

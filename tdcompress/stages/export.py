@@ -318,7 +318,7 @@ def rounding_error(given: np.ndarray, expected: np.ndarray, file: str) -> float:
     """Largest |difference| from torch's float32 outputs, of a file whose values are rounded; it says what rounding costs.
 
     Args:
-        given: the file's outputs.
+        given: the file's outputs, (N, ...).
         expected: torch's, of the same shape.
         file: its name, for messages.
 

@@ -158,7 +158,7 @@ def make_masks(
         settings: what is pruned.
         method: of the training.
         model: the trained network, on the CPU.
-        scores: the method's own, by name of a parameter or a group of units; empty = magnitude.
+        scores: the method's own, by name of a parameter, of its shape, or of a group of units, (units,); empty = magnitude.
         task: what it was trained for.
     """
     weights = prunable_weights(model, settings.exclude)

@@ -55,8 +55,8 @@ def summed_loss(logits_BTV: Tensor, target_BT: Tensor, label_smoothing: float = 
     """Cross-entropy, summed over the target pieces that are there.
 
     Args:
-        logits_BTV: of each next piece.
-        target_BT: int64, the piece that follows; ``IGNORED`` where there is none.
+        logits_BTV: of each next piece, float (B, T, vocabulary).
+        target_BT: int64 (B, T), the piece that follows; ``IGNORED`` where there is none.
         label_smoothing: share of the target spread over all pieces.
     """
     flat = logits_BTV.flatten(0, 1), target_BT.flatten()

@@ -55,7 +55,7 @@ class DeviceBatches(Protocol):
         """A whole step's batch, made by operations on the device alone.
 
         Args:
-            chosen_B: int64, the samples.
+            chosen_B: int64 (B,), the samples.
             epoch: from 0; a number, or a float32 scalar on the device.
             generator: what chance draws from, on the device.
         """

@@ -58,7 +58,8 @@ def train(
         progress: called after each step or, on the fast path, after some, in the first process.
         should_stop: called before each step and each batch of an evaluation; a signal number stops the training, in several
             processes all of them after the same step.
-        keep: by parameter name of the network, True = trained; the other entries are zero from now on (finetuning).
+        keep: by parameter name of the network, bool, of its shape, True = trained; the other entries are zero from now on
+            (finetuning).
         path: how the steps are made (`tdcompress.train.paths`).
         teacher: a network that this one also learns from; moved to ``device``.
         checkpoint_seconds: time between checkpoints; one more is written at the end, and one when stopped.

@@ -113,7 +113,7 @@ def choose_path(
         loader: of its batches.
         device: where to train.
         world: the processes of this training.
-        keep: masks of a fine-tuning.
+        keep: masks of a fine-tuning by parameter name, bool, of its shape; None without one.
 
     Raises:
         UserError: the fast path was asked for and cannot make this training.

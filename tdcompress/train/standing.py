@@ -139,7 +139,7 @@ def identity_of(
         settings: the recipe's [train].
         seed: of the training.
         samples: how many it trains on.
-        keep: the masks of frozen zeros, or None.
+        keep: the masks of frozen zeros by parameter name, bool, of its shape; or None.
         teacher: what it also learns from, or None.
     """
     facts = [dataclasses.asdict(settings), seed, samples, sorted(keep or {})]

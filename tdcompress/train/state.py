@@ -35,7 +35,7 @@ def load_tensors(tensors: Mapping[str, Tensor], net: nn.Module, optimizer: torch
     """Put the tensors of `state_tensors` back, in place.
 
     Args:
-        tensors: of a checkpoint, by name.
+        tensors: of a checkpoint, by name; each of the shape that the network or optimizer has.
         net: the network and its method; changed.
         optimizer: over its parameters; changed.
 

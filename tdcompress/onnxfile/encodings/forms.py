@@ -180,7 +180,7 @@ def write_form(form: Form, names: Names, lead: int, pieces: Sequence[Array]) -> 
         form: how values are stored.
         names: gives full names.
         lead: how many zeros "values" starts with, 0 or 1.
-        pieces: the values of each weight.
+        pieces: the values of each weight, float32 (K,).
     """
     starts = lead + np.cumsum([0, *(piece.size for piece in pieces)])
     present = [(start, piece) for start, piece in zip(starts[:-1], pieces, strict=True) if piece.size]
