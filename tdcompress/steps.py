@@ -3,7 +3,7 @@
 Recipes, runs and reports read this registry, and name no step that it does not have. Knows no torch: a step is a stage by name.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,33 +15,33 @@ class Step:
     """One place for a stage on the way from a training to a file.
 
     Attributes:
-        stage: its name; its table in a recipe has the same.
-        taken: whether an `Experiment` takes it.
-        settings: an `Experiment` -> settings of the stage; None = there is nothing to set, and no table.
+        stage: its name.
+        taken: settings of the stages that have a table, by name -> whether it is taken.
         fills: the stage's record -> fields of the report's ``Row``. What a later step fills replaces what an earlier one did.
         accuracy: ``Row`` -> the measure right after this step; None where it was left out.
         form: what the network is then, at the head of a column: "shrunk".
         verb: what titles of tasks say: "fine-tune".
         word: what labels of a report say before a key of the table: "fine-tuning"; "" = the key speaks for itself.
         exact: the network computes what it did before, so that both measures have to agree.
+        table: whether a recipe says its settings, in a table of the stage's name.
         role: its input's; the input is what the step before made.
     """
 
     stage: str
-    taken: Callable[[Any], bool] = lambda experiment: True
-    settings: Callable[[Any], Any] | None
+    taken: Callable[[Mapping[str, Any]], bool] = lambda settings: True
     fills: Callable[[Any], dict[str, Any]]
     accuracy: Callable[[Row], float | None]
     form: str
     verb: str
     word: str = ""
     exact: bool = False
+    table: bool = True
     role: str = "network"
 
 
 def step_tables() -> dict[str, str]:
     """Tables of a recipe that say what steps do, in their order, each with what labels say before its keys."""
-    return {step.stage: step.word for step in STEPS.values() if step.settings}
+    return {step.stage: step.word for step in STEPS.values() if step.table}
 
 
 def _whole(record: PruneRecord) -> dict[str, Any]:
@@ -61,8 +61,8 @@ def _pruned(record: PruneRecord) -> dict[str, Any]:
     }
 
 
-def _finetuned(after: str) -> Callable[[Any], bool]:
-    return lambda experiment: bool(experiment.finetune.epochs) and experiment.finetune.after == after
+def _finetuned(after: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda settings: settings["finetune"].epochs > 0 and settings["finetune"].after == after
 
 
 def _finetuned_accuracy(after: str) -> Callable[[Row], float | None]:
@@ -72,7 +72,6 @@ def _finetuned_accuracy(after: str) -> Callable[[Row], float | None]:
 STEPS: dict[str, Step] = {
     "prune": Step(
         stage="prune",
-        settings=lambda experiment: experiment.pruning,
         fills=_pruned,
         accuracy=lambda row: row.accuracy_masked,
         form="masked",
@@ -82,7 +81,6 @@ STEPS: dict[str, Step] = {
     "finetune pruned": Step(
         stage="finetune",
         taken=_finetuned("prune"),
-        settings=lambda experiment: experiment.finetune,
         fills=lambda record: _whole(record) | {"accuracy_finetuned": record.accuracy},
         accuracy=_finetuned_accuracy("prune"),
         form="fine-tuned",
@@ -91,8 +89,7 @@ STEPS: dict[str, Step] = {
     ),
     "shrink": Step(
         stage="shrink",
-        taken=lambda experiment: experiment.pruning.granularity == "unit",
-        settings=lambda experiment: experiment.steps["shrink"],
+        taken=lambda settings: settings["prune"].granularity == "unit",
         fills=lambda record: {"accuracy_shrunk": record.accuracy, "macs": record.macs_after, "shrunk": record},
         accuracy=lambda row: row.accuracy_shrunk,
         form="shrunk",
@@ -102,8 +99,8 @@ STEPS: dict[str, Step] = {
     ),
     "store": Step(
         stage="store",
-        taken=lambda experiment: experiment.pruning.granularity != "unit",
-        settings=None,
+        taken=lambda settings: settings["prune"].granularity != "unit",
+        table=False,
         fills=lambda record: {"accuracy_stored": record.accuracy, "stored_bytes": record.stored_bytes},
         accuracy=lambda row: row.accuracy_stored,
         form="stored",
@@ -113,7 +110,6 @@ STEPS: dict[str, Step] = {
     "finetune shrunk": Step(
         stage="finetune",
         taken=_finetuned("shrink"),
-        settings=lambda experiment: experiment.finetune,
         fills=lambda record: {"accuracy_finetuned": record.accuracy},
         accuracy=_finetuned_accuracy("shrink"),
         form="fine-tuned after shrinking",

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from tdcompress.data.base import DataSettings
@@ -17,6 +18,7 @@ from tdcompress.models.initialise import DIRAC
 from tdcompress.models.registry import MODELS, settings_type
 from tdcompress.recipes.source import OPTIONAL, Recipe
 from tdcompress.sparsity.patterns import check_fraction
+from tdcompress.sparsity.shares import Shares
 from tdcompress.stages import STAGES
 from tdcompress.stages.analyse import AnalyseTable
 from tdcompress.stages.bench import BenchTable
@@ -24,23 +26,26 @@ from tdcompress.stages.export import ExportTable
 from tdcompress.stages.finetune import Settings as FinetuneTable
 from tdcompress.stages.prune import PruneTable
 from tdcompress.stages.prune import Settings as Pruning
-from tdcompress.steps import step_tables
+from tdcompress.steps import STEPS, Step
 from tdcompress.train.distill import DistillSettings
 from tdcompress.train.settings import TrainSettings
 
 _LEFT_OPEN: Mapping[str, type] = {"prune": PruneTable}  # what it leaves open, the training says
 
 
+_OF_NO_STEP: Mapping[str, type] = {
+    "train": TrainSettings,
+    "export": ExportTable,
+    "bench": BenchTable,
+    "distill": DistillSettings,
+    "analyse": AnalyseTable,
+}
+
+
 def table_types() -> dict[str, type]:
     """The recipe's tables that one dataclass owns, by name; a step's is its stage's own."""
-    return {
-        "train": TrainSettings,
-        **{name: _LEFT_OPEN.get(name, STAGES[name].settings) for name in step_tables()},
-        "export": ExportTable,
-        "bench": BenchTable,
-        "distill": DistillSettings,
-        "analyse": AnalyseTable,
-    }
+    tables = [step.stage for step in STEPS.values() if step.table]
+    return {**_OF_NO_STEP, **{name: _LEFT_OPEN.get(name, STAGES[name].settings) for name in tables}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,10 @@ class Experiment:
     Attributes:
         model_name: as written; "torchvision/resnet18" is a name too.
         init: a file of weights that the training starts from (`tdcompress.models.weights`), or "dirac".
-        pruning: the [prune] table, with what it leaves open as in the training.
-        steps: the tables of the steps between training and file, as written.
+        prune: the [prune] table as written; ``pruning`` has what it leaves open as in the training.
+        usual_shares: how [prune] splits where it leaves that open.
+        steps: settings of the stages between training and file that have a table, by name.
+        taken: the steps that are taken, by their names in `STEPS`.
         distill: None also where there is nothing to learn from: in the untargeted training itself.
     """
 
@@ -62,28 +69,30 @@ class Experiment:
     init: str | None
     method: MethodSettings
     train: TrainSettings
-    pruning: Pruning
-    steps: Mapping[str, Any]
+    prune: PruneTable
+    usual_shares: Shares
+    steps: Mapping[str, Any] = field(hash=False)  # a mapping has none, and combinations are remembered by theirs
+    taken: Mapping[str, Step] = field(hash=False)
     export: ExportTable
     bench: BenchTable
     distill: DistillSettings | None = None
     analyse: AnalyseTable | None = None
 
-    @property
-    def prune(self) -> PruneTable:
-        """The [prune] table as written."""
-        table: PruneTable = self.steps["prune"]
-        return table
+    @cached_property
+    def pruning(self) -> Pruning:
+        """What is pruned."""
+        settings: Pruning = self.steps["prune"]
+        return settings
 
-    @property
+    @cached_property
     def finetune(self) -> FinetuneTable:
         """The [finetune] table."""
-        table: FinetuneTable = self.steps["finetune"]
-        return table
+        settings: FinetuneTable = self.steps["finetune"]
+        return settings
 
     def tables(self) -> dict[str, Any]:
         """The tables that one dataclass owns, by name, as far as they are in force."""
-        own = {name: self.steps[name] if name in self.steps else getattr(self, name) for name in table_types()}
+        own = {name: getattr(self, name) for name in _OF_NO_STEP} | {**self.steps, "prune": self.prune}
         return {name: table for name, table in own.items() if table is not None}
 
 
@@ -110,6 +119,9 @@ def resolve(recipe: Recipe) -> Experiment:
         raise recipe.source.error(f"sparsity.{key}", f"sparsity.{error}") from None
     if method.name == NoneSettings.name:
         tables["distill"] = None
+    steps = {name: tables.pop(name) for name in given if name not in _OF_NO_STEP}
+    prune: PruneTable = steps["prune"]
+    steps["prune"] = prune.after(method)
     experiment = Experiment(
         seed=recipe.seed,
         data=recipe.bind(data_type, "data", data_values, elsewhere(DATASETS, "name", data_type.name)),
@@ -117,8 +129,10 @@ def resolve(recipe: Recipe) -> Experiment:
         model=recipe.bind(model_type, "model", model_values, elsewhere(MODELS, "name", model_name)),
         init=init,
         method=method,
-        pruning=tables["prune"].after(method),
-        steps={name: tables.pop(name) for name in step_tables()},
+        prune=prune,
+        usual_shares=prune.usual_shares(method),
+        steps=steps,
+        taken={name: step for name, step in STEPS.items() if step.taken(steps)},
         **tables,
     )
     for key, problem in _contradictions(experiment):
@@ -150,7 +164,7 @@ def owners_hint(registry: Mapping[str, type], chooser: str, name: str, key: str)
 
 def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Tables that are right by themselves and do not go together: the key to change, and why."""
-    pruning = experiment.pruning
+    pruning, finetune = experiment.pruning, experiment.finetune
     units = pruning.granularity == "unit"
     if experiment.analyse is not None and pruning.fraction is None:
         yield "prune", "prune.fraction: [analyse] needs the share that is pruned"
@@ -166,7 +180,7 @@ def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "prune.include", 'prune.include: it names layers whose units are pruned; with granularity = "unit" only'
     if pruning.granularity == "2:4":
         yield from _unlike_two_of_four(experiment.prune)
-    if not units and experiment.finetune.after == "shrink":
+    if not units and finetune.after == "shrink":
         only = 'weights are pruned here, and only units are shrunk; "prune" trains on with the zeros frozen'
         yield "finetune.after", f"finetune.after: {only}"
     if pruning.evaluation == "released" and (reason := _no_candidates(experiment)):

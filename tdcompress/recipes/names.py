@@ -1,7 +1,8 @@
 """What rows are called: labels that people read, ids that name files, and what tells rows of one run apart."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import MISSING, fields
+from functools import lru_cache
 from typing import Any
 
 from tdcompress.codec import encode
@@ -11,7 +12,7 @@ from tdcompress.recipes.experiment import Experiment, table_types
 from tdcompress.records import RowConfig, Values
 from tdcompress.report.text import named_method, plural
 from tdcompress.stages.prune import Share
-from tdcompress.steps import STEPS, step_tables
+from tdcompress.steps import step_tables
 from tdcompress.train.settings import TrainSettings
 
 # What a row says of itself by fields of its own.
@@ -36,7 +37,7 @@ def row_config(experiment: Experiment, values: Values, differs: Mapping[str, Any
         keep_per_filter=pruning.keep_per_filter,
         scope=pruning.scope,
         unit=pruning.unit,
-        shares=pruning.shares if pruning.shares != experiment.prune.usual_shares(method) else None,
+        shares=pruning.shares if pruning.shares != experiment.usual_shares else None,
         evaluation=pruning.evaluation,
         seed=experiment.seed,
         epochs=experiment.train.epochs + finetune.epochs,
@@ -71,9 +72,9 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
         For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1: of what not all have alike,
         and of what in [prune], [finetune] and [shrink] is not at its default.
     """
-    taken = []
+    taken, tables = [], step_tables().keys()
     for experiment in experiments:
-        skipped = step_tables().keys() - {step.stage for step in STEPS.values() if step.taken(experiment)}
+        skipped = tables - {step.stage for step in experiment.taken.values()}
         taken.append({key: value for key, value in _settings(experiment).items() if key.split(".")[0] not in skipped})
     varying, off = _varying(taken), _off()
     return [{key: value for key, value in own.items() if (value != off[key] if key in off else key in varying)} for own in taken]
@@ -84,10 +85,10 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
     return {key for own in settings for key, value in own.items() if any(other.get(key) != value for other in settings)}
 
 
+@lru_cache(maxsize=1024)  # several ask for each of a sweep
 def _settings(experiment: Experiment) -> Mapping[str, Any]:
     """What a combination sets, by dotted key, without what a row's other columns tell."""
     tables = {"train": encode(experiment.train), **encode(experiment.steps)}
-    tables["prune"] |= {"exclude": list(experiment.pruning.exclude), "include": list(experiment.pruning.include)}
     tables |= {"data": encode(experiment.data), "distill": encode(experiment.distill) or {}}
     tables["model"] = {"init": experiment.init} if experiment.init else {}
     return {key: value for key, value in _flat(tables) if key not in _TOLD}
@@ -128,9 +129,11 @@ def _zero() -> set[str]:
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
     settings = [_settings(experiment) for experiment in experiments]
-    varying, zero = _varying(settings), _zero()
+    varying, zero, tables = _varying(settings), _zero(), step_tables().keys()
     traits = [
-        _traits(experiment, {key: value for key, value in own.items() if key in varying and not (key in zero and value == 0)})
+        _traits(
+            experiment, {key: value for key, value in own.items() if key in varying and not (key in zero and value == 0)}, tables
+        )
         for experiment, own in zip(experiments, settings, strict=True)
     ]
     ids = []
@@ -149,18 +152,17 @@ def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     return unique
 
 
-def _traits(experiment: Experiment, varying: Mapping[str, Any]) -> dict[str, Any]:
+def _traits(experiment: Experiment, varying: Mapping[str, Any], tables: Set[str]) -> dict[str, Any]:
     """What can tell rows of one method apart, besides the pruned share; a key that has no words of its own is a trait by name."""
     pruning, method, finetune = experiment.pruning, experiment.method, experiment.finetune
     matched = method.name == "none" or method.granularity == pruning.granularity
-    tables = step_tables()
     steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in tables and key not in _LAYERS}
     return {
         "granularity": pruning.granularity,
         "trained on": "" if matched else f"on-{plural(method.granularity)}",
         "scope": pruning.scope,
         "unit": pruning.unit,
-        "pruned by": f"by-{pruning.shares}" if pruning.shares != experiment.prune.usual_shares(method) else "",
+        "pruned by": f"by-{pruning.shares}" if pruning.shares != experiment.usual_shares else "",
         "exclude": _named("without", pruning.exclude),
         "include": _named("with", pruning.include),
         **steps,

@@ -261,12 +261,12 @@ def expand_sweep(recipe: Recipe) -> list[Recipe]:
             raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed")
         if any(option == other for option, other in itertools.combinations(options, 2)):
             raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a value comes twice in {options}")
-    variants: list[Recipe] = []
+    variants, free = list[Recipe](), swept()
     for number, case in enumerate(cases):
         for chosen in itertools.product(*sweep.values()):
             assigned = {f"sweep.case.{number}.{path}": (path, value) for path, value in case.items()}
             assigned |= {f"sweep.{path}": (path, value) for path, value in zip(sweep, chosen, strict=True)}
-            variant = _with(recipe, assigned)
+            variant = _with(recipe, assigned, free)
             if any(variant.values == earlier.values for earlier in variants):
                 same = ", ".join(f"{path} = {value!r}" for path, value in assigned.values())
                 raise recipe.source.error(f"sweep.case.{number}", f"sweep: the combination {same} comes twice")
@@ -274,14 +274,14 @@ def expand_sweep(recipe: Recipe) -> list[Recipe]:
     return variants
 
 
-def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]]) -> Recipe:
-    """The recipe without its sweep; ``assigned`` is where a value is written -> its key and the value."""
+def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]], free: Sequence[str]) -> Recipe:
+    """The recipe without its sweep; ``assigned`` is where a value is written -> its key, one of ``free``, and the value."""
     values = {key: _copy(value) for key, value in recipe.values.items() if key != "sweep"}
     lines = dict(recipe.source.lines)
     source = Source(file=recipe.source.file, lines=lines)
     for written, (path, value) in assigned.items():
-        if not any(path == free or path.startswith(f"{free}.") for free in swept()):
-            hint = nearest(path.split(".")[0], swept())
+        if not any(path == each or path.startswith(f"{each}.") for each in free):
+            hint = nearest(path.split(".")[0], free)
             raise recipe.source.error(written, f"sweep: {path!r} is not a key that rows may differ in{hint}")
         _assign(values, path, value, source)
         lines[path] = lines.get(written, lines.get("sweep", 0))

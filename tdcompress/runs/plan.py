@@ -20,7 +20,6 @@ from tdcompress.records import RowConfig
 from tdcompress.sparsity.patterns import check_pattern
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import STAGES, analyse, bench, export, train
-from tdcompress.steps import STEPS
 
 Places = Mapping[str, Path]
 
@@ -217,14 +216,12 @@ def _train_task(training: train.Settings) -> Task:
 
 def _chain(experiment: Experiment, trained: Task) -> Chain:
     """What becomes of a training: each step goes on from what the one before it made."""
-    steps: dict[str, Task] = {}
-    network = trained
-    for name, step in STEPS.items():
-        if step.taken(experiment):
-            stage = STAGES[step.stage]
-            settings = step.settings(experiment) if step.settings else stage.settings()
-            network = Task(stage=stage, settings=settings, inputs={step.role: network}, title=f"{step.verb} {_words(experiment)}")
-            steps[name] = network
+    steps, network, words = dict[str, Task](), trained, _words(experiment)
+    for name, step in experiment.taken.items():
+        stage = STAGES[step.stage]
+        settings = experiment.steps[step.stage] if step.table else stage.settings()
+        network = Task(stage=stage, settings=settings, inputs={step.role: network}, title=f"{step.verb} {words}")
+        steps[name] = network
     return Chain(train=trained, steps=steps)
 
 

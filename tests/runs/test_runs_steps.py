@@ -77,8 +77,7 @@ def halve(monkeypatch: pytest.MonkeyPatch) -> None:
         "halve",
         Step(
             stage="halve",
-            taken=lambda experiment: experiment.steps["halve"].times > 0,
-            settings=lambda experiment: experiment.steps["halve"],
+            taken=lambda settings: settings["halve"].times > 0,
             fills=lambda record: {"accuracy_finetuned": record.accuracy},
             accuracy=lambda row: row.accuracy_finetuned,
             form="halved",
