@@ -93,7 +93,7 @@ def decode(kind: type[T], value: Json, where: str = "") -> T:
     """Read a record, or a part of one, from JSON (or TOML) values.
 
     Args:
-        kind: the type wanted: a dataclass, str, int, float, bool, None, Literal, a union, tuple, dict, or Any.
+        kind: the type wanted: a dataclass, str, int, float, bool, None, Literal, a union, tuple, list, dict, or Any.
         value: what was read.
         where: dotted path of the value, for messages.
 
@@ -188,6 +188,8 @@ def _decode(kind: Any, value: Json, where: str) -> Any:
         return _decode_union(options, value, where)
     if origin is tuple:
         return _decode_tuple(options, value, where)
+    if origin is list:
+        return list(_decode_tuple((options[0], ...), value, where))
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise ValueError(f"{where}: a table is needed, not {value!r}")

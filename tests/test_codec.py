@@ -186,3 +186,12 @@ def test_a_file_that_is_no_record_is_told_by_its_name(tmp_path, content, said):
 def test_a_folder_in_place_of_a_record_is_told(tmp_path):
     with pytest.raises(ArtifactError, match=r"Is a directory|Permission denied"):
         decode_file(Inner, tmp_path)
+
+
+def test_a_list_is_read_as_a_list():
+    assert decode(list[dict[str, Any]], [{"a": 1}, {}]) == [{"a": 1}, {}]
+    assert decode(list[int], []) == []
+    with pytest.raises(ValueError, match=r"x\[1\]: int needed, not 'b'"):
+        decode(list[int], [1, "b"], "x")
+    with pytest.raises(ValueError, match="x: a list is needed"):
+        decode(list[int], {"a": 1}, "x")
