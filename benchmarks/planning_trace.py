@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tdcompress.artifacts import HashMemory
 from tdcompress.recipes.source import load_recipe
 from tdcompress.runs.plan import plan_run
+from tdcompress.stores.folder import FolderStore
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = f"{ROOT / 'tdcompress'}/"
@@ -52,9 +52,9 @@ def main() -> None:
     recipe = load_recipe(ROOT / "pipelines" / "digits.toml")
     keys: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        hashes = HashMemory(Path(folder) / "hashes.json")
-        plan_run(recipe, hashes)  # imports and caches are not what is counted
-        files = traced(lambda: keys.extend(task.key for task in plan_run(recipe, hashes).tasks()))
+        store = FolderStore(Path(folder))
+        plan_run(recipe, store)  # imports and caches are not what is counted
+        files = traced(lambda: keys.extend(task.key for task in plan_run(recipe, store).tasks()))
     where = f"across {len(set(files))} files"
     print(f"{len(keys)} tasks: {len(files)} calls {where}, {returns(files)} returns to a file already left")
 

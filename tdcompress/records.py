@@ -89,6 +89,14 @@ class LayerCount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VocabularyRecord:
+    """A vocabulary of word pieces: how many there are, the special ones included, and the bytes of its file."""
+
+    pieces: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRecord(Measured, Throughput):
     """One training. ``accuracy`` (0..1) is that of the deployed, unpruned network on the test set.
 

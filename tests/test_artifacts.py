@@ -81,6 +81,13 @@ def test_nothing_is_found_where_nothing_is(store):
     assert store.find_or_set_aside("train", KEY) is None
 
 
+def test_the_keys_of_a_stage_are_those_of_what_is_published(store, published):
+    with store.partial(published.stage, "0" * 16):
+        assert store.keys(published.stage) == [published.key]
+    store.set_aside(published.stage, published.key)
+    assert store.keys(published.stage) == store.keys("nothing") == []
+
+
 def test_what_a_failed_stage_wrote_stays_unfinished(store):
     def fail():
         with store.partial("train", KEY) as folder:

@@ -103,8 +103,8 @@ def _tasks_of(args: argparse.Namespace) -> set[tuple[str, str]]:
     require_parts(*TRAINING)
     from tdcompress.runs.plan import plan_run
 
-    hashes = FolderStore(args.artifacts).hashes
-    plans = (plan_run(recipe, hashes) for recipe in read_recipes(args.recipe, args.set))
+    store = FolderStore(args.artifacts)
+    plans = (plan_run(recipe, store) for recipe in read_recipes(args.recipe, args.set))
     return {(task.stage.name, task.key) for plan in plans for task in plan.tasks()}
 
 

@@ -38,7 +38,7 @@ class DataSettings(ABC):
 
     @abstractmethod
     def load(self) -> Dataset:
-        """The whole data set, checked.
+        """The whole data set, checked; or what reads and checks each part of it where it is asked for.
 
         Raises:
             DataError: missing, truncated, damaged or mislabelled data; says where, and where to get it.

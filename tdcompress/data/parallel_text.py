@@ -1,40 +1,88 @@
-"""Parallel text in files <part>.<language>, WMT-style and perhaps .gz, and the vocabulary that is made of its training part."""
+"""Parallel text in files <part>.<language>, WMT-style and perhaps .gz: what it is called, and its parts as word pieces."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import ClassVar, get_args
 
 from tdcompress.data.base import DataSettings, HashFile
-from tdcompress.data.sentences import SentencePairs
 from tdcompress.data.text_parts import TextPart, Unusable, read_part
+from tdcompress.errors import DataError
 from tdcompress.files import sha256_file
 from tdcompress.text.parallel import missing_text, read_pairs
-from tdcompress.text.vocabulary import Vocabulary, VocabularySettings, train_vocabulary
+from tdcompress.text.vocabulary import Vocabulary, VocabularySettings
 
 
-@dataclass(frozen=True, kw_only=True)
 class ParallelText:
-    """A loaded corpus.
+    """A corpus that is read part by part, each once and where it is asked for, and held against what its key says.
 
-    Attributes:
-        name: as a recipe has it.
-        train: what is trained on.
-        val: what a training is watched by.
-        test: what the measure is taken on.
-        references: the test part's translations as plain text.
-        vocabulary: of both languages, made of the training part.
-        longest: pieces that a sentence may have.
+    Args:
+        settings: where it lies, and which pairs are taken.
+        content: hash of all its files, `ParallelTextSettings.content_hash`.
     """
 
-    name: str
-    train: SentencePairs
-    val: SentencePairs
-    test: SentencePairs
-    references: tuple[str, ...]
-    vocabulary: Vocabulary
-    longest: int
+    def __init__(self, settings: "ParallelTextSettings", content: str) -> None:
+        self.settings, self.name = settings, settings.name
+        self._content = content
+        self._parts: dict[tuple[str, bytes], TextPart] = {}
+        self._references: dict[bytes, tuple[str, ...]] = {}
+        self._reading = Lock()  # trainings in threads share what one of them reads
+
+    @property
+    def vocabulary(self) -> VocabularySettings:
+        """How the text is cut into word pieces."""
+        return self.settings.vocabulary
+
+    def training_text(self) -> Iterator[str]:
+        """The sentences of the training part in both languages, as a stream.
+
+        Raises:
+            DataError: what `read_pairs` refuses; or the files were changed.
+        """
+        for pair in read_pairs(*self.settings.files(self.settings.train)):
+            yield pair.source
+            yield pair.target
+        self._refuse_other_files()
+
+    def part(self, name: str, vocabulary: Vocabulary) -> TextPart:
+        """A part as pieces.
+
+        Args:
+            name: of the part, as in the settings.
+            vocabulary: of both languages.
+
+        Raises:
+            DataError: what `read_part` refuses; or the files were changed.
+        """
+        with self._reading:
+            known = name, vocabulary.model
+            if known not in self._parts:
+                longest, unusable = self.settings.longest, self.settings.unusable
+                part = read_part(*self.settings.files(name), vocabulary, longest=longest, unusable=unusable)
+                self._refuse_other_files()
+                self._parts[known] = part
+            return self._parts[known]
+
+    def references(self, vocabulary: Vocabulary) -> tuple[str, ...]:
+        """The translations of the test part as plain text.
+
+        Args:
+            vocabulary: of both languages; by it some pairs may be left out.
+        """
+        if vocabulary.model not in self._references:
+            taken = set(self.part(self.settings.test, vocabulary).lines.tolist())
+            pairs = read_pairs(*self.settings.files(self.settings.test))
+            references = tuple(pair.target for pair in pairs if pair.line in taken)
+            self._refuse_other_files()
+            self._references[vocabulary.model] = references
+        return self._references[vocabulary.model]
+
+    def _refuse_other_files(self) -> None:
+        """Hash all files again, now that some were read: what was read is what the content says."""
+        if self.settings.content_hash() != self._content:
+            raise DataError(f"{self.settings.root}: its text was changed while it was in use; put back what it was, or run again")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +91,7 @@ class ParallelTextSettings(DataSettings):
 
     Where there is no such file, ``<part>.<language>.gz`` is read. Text is read as a stream; only word pieces stay in memory.
 
-    The vocabulary is made anew of the training part whenever the data is loaded: the same text and keys give the same one, so it
-    needs no key of its own. An export ships the very bytes.
+    The vocabulary is made of the training part by a stage of its own, once for all trainings (`tdcompress.stages.vocabulary`).
 
     Attributes:
         root: the folder that holds the data; of image sets with a name their own folder, as torchvision lays it out.
@@ -105,23 +152,4 @@ class ParallelTextSettings(DataSettings):
         return digest.hexdigest()
 
     def load(self) -> ParallelText:  # noqa: D102
-        vocabulary = Vocabulary(train_vocabulary(self._training_text(), self.vocabulary))
-        train, val, test = (self._read(part, vocabulary) for part in (self.train, self.val, self.test))
-        lines = set(test.lines.tolist())
-        return ParallelText(
-            name=self.name,
-            train=train.pairs,
-            val=val.pairs,
-            test=test.pairs,
-            references=tuple(pair.target for pair in read_pairs(*self.files(self.test)) if pair.line in lines),
-            vocabulary=vocabulary,
-            longest=self.longest,
-        )
-
-    def _training_text(self) -> Iterator[str]:
-        for pair in read_pairs(*self.files(self.train)):
-            yield pair.source
-            yield pair.target
-
-    def _read(self, part: str, vocabulary: Vocabulary) -> TextPart:
-        return read_part(*self.files(part), vocabulary, longest=self.longest, unusable=self.unusable)
+        return ParallelText(self, self.content_hash())

@@ -13,7 +13,7 @@ from tdcompress.artifacts import Artifact
 from tdcompress.codec import decode_file
 from tdcompress.errors import ModelError, one_line
 from tdcompress.files import published, sha256_file
-from tdcompress.lineage.origin import CHANGED, Origin, origin_of
+from tdcompress.lineage.origin import CHANGED, Origin, learning_task_of, origin_of
 from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models import weights
@@ -45,7 +45,7 @@ def load_network(artifact: Artifact, task: LearningTask | None = None) -> nn.Mod
         ModelError: weights that do not fit the network.
     """
     origin = origin_of(artifact)
-    task = task or origin.data.task({})
+    task = task or learning_task_of(artifact, {})
     if artifact.stage == "train":
         return trained_network(artifact, task)[0]
     model = new_network(origin, task)

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from tdcompress.artifacts import Artifact
+from tdcompress.artifacts import Artifact, check_files
 from tdcompress.codec import Coded, Json, decode, encode
 from tdcompress.data.base import Dataset, DataSettings, HashFile
 from tdcompress.data.registry import DATASETS
@@ -22,6 +24,8 @@ from tdcompress.tasks.registry import TASKS
 T = TypeVar("T")
 
 CHANGED = "If this comes again, a file was changed but kept its size and time: touch it"  # those tell the hash of a file
+NOTHING: Mapping[str, Artifact] = MappingProxyType({})
+_LOADING = Lock()  # trainings in threads share what one of them loads
 _PLACE = ("root", "download")  # keys that say where data lies; the content's hash says what it is
 
 
@@ -58,11 +62,24 @@ class KnownData(Coded):
         """
         placed = any(field.name == "root" for field in fields(self.settings)) and self.content in places
         settings = _placed(self.settings, root=str(places[self.content])) if placed else self.settings
-        return settings.finished(_loaded(self.content, settings.stored()))
+        with _LOADING:
+            loaded = _loaded(self.content, settings.stored())
+        return settings.finished(loaded)
 
-    def task(self, places: Mapping[str, Path]) -> LearningTask:
-        """What is learnt from it; arguments and errors as for ``load``."""
-        return TASKS[self.settings.task](self.load(places))
+    def task(self, places: Mapping[str, Path], inputs: Mapping[str, Artifact] = NOTHING) -> LearningTask:
+        """What is learnt from it.
+
+        Args:
+            places: root folders by content.
+            inputs: of a training on it, by role: among them all that stages prepare of it. Without any, what they prepare is not
+                made yet, and only the task's `interface` is known.
+
+        Raises:
+            DataError: as ``load``.
+            ArtifactError: what was prepared does not verify, or another version of its stage made it.
+        """
+        kind = TASKS[self.settings.task]
+        return kind(self.load(places), **{role: _prepared(inputs[role]) for role in kind.prepares if inputs})
 
     def to_json(self) -> Json:  # noqa: D102
         kept = {key: value for key, value in encode(self.settings).items() if key not in _PLACE}
@@ -75,6 +92,14 @@ class KnownData(Coded):
         if name not in DATASETS:
             raise ValueError(f"{where}.name: there is no data set {name!r}")
         return cls(content=content, settings=decode(DATASETS[name], values, where))
+
+
+def _prepared(artifact: Artifact) -> bytes:
+    """The one file of an artefact that was made of a data set."""
+    check_version(artifact)
+    check_files(artifact.folder, artifact.files)
+    (name,) = artifact.files
+    return artifact.file(name).read_bytes()
 
 
 def _placed(settings: DataSettings, **keys: Any) -> DataSettings:
@@ -213,6 +238,22 @@ def origin_of(artifact: Artifact) -> Origin:
     trained = training_of(artifact)
     own = {field.name for field in fields(Origin)}
     return settings_of(Origin, trained, {key: value for key, value in trained.settings.items() if key in own})
+
+
+def learning_task_of(artifact: Artifact, places: Mapping[str, Path]) -> LearningTask:
+    """What the network of an artefact was trained for, with what stages prepared of its data.
+
+    Args:
+        artifact: of any stage that makes a network.
+        places: root folders of data, by content.
+
+    Raises:
+        ArtifactError: as ``training_of``; or what was prepared is missing, damaged, or of another version.
+        DataError: as `KnownData.load`.
+    """
+    trained = training_of(artifact)
+    data = origin_of(trained).data
+    return data.task(places, {role: trained.input(role) for role in TASKS[data.settings.task].prepares})
 
 
 def settings_of(kind: type[T], artifact: Artifact, values: Json | None = None) -> T:

@@ -12,6 +12,7 @@ from tdcompress.errors import ArtifactError
 
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
+        "vocabulary": 1,
         "train": 4,
         "prune": 4,
         "finetune": 1,

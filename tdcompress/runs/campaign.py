@@ -63,7 +63,7 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
                 failed[name] = error
         for recipe in (recipe for recipe in recipes if recipe.name not in failed):
             try:
-                plan = plan_run(recipe, store.hashes)
+                plan = plan_run(recipe, store)
             except TdcompressError as error:
                 failed[recipe.name] = error
             else:
@@ -74,30 +74,47 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
         runner = execution.runner(store, places)
         pool = _Pool(runner, torch.device(execution.device))
-        pool.run([task for task in tasks if not task.inputs], together)  # teachers are among them
-        pool.run([task for task in tasks if task.inputs], together)
+        levels = _levels(tasks)
+        for level in levels:
+            pool.run(level, together)
         store.hashes.save()
         for name, named in planned.items():
             if pool.done.issuperset(task.key for task in named):
                 forget(store.root, name)
     problems = {**failed, **pool.failed}
     if pool.stopped is not None:
-        said = f"{len(pool.done)} of {len(tasks)} trainings are done and what was begun is saved: run the same command again"
+        done = sum(task.key in pool.done for task in tasks)
+        said = f"{done} of {len(tasks)} trainings are done and what was begun is saved: run the same command again"
         raise InterruptedRun("; ".join([said, *_told(problems)]), pool.stopped)
     if problems:
-        _fail(problems, of=len(tasks) + len(failed))
+        _fail(problems, of=sum(map(len, levels)) + len(failed))
     return Campaign(trainings=len(tasks), made=runner.made)
 
 
 def training_tasks(plan: RunPlan) -> list[Task]:
     """The trainings of a run in the order in which it makes them, each once."""
     made = [*(row.train for row in plan.rows), plan.dense_train]
-    teachers = [teacher for task in made for teacher in task.inputs.values()]
+    teachers = [task.inputs["teacher"] for task in made if "teacher" in task.inputs]
     return list({task.key: task for task in (*teachers, *made)}.values())
 
 
+def _levels(tasks: Sequence[Task]) -> list[list[Task]]:
+    """Tasks and all that they need, each once: first what needs nothing, then what needs these alone, and so on."""
+    depths: dict[str, int] = {}
+    needed: dict[str, Task] = {}
+
+    def depth(task: Task) -> int:
+        if task.key not in depths:
+            depths[task.key] = 1 + max(map(depth, task.inputs.values()), default=-1)
+            needed[task.key] = task
+        return depths[task.key]
+
+    deepest = max(map(depth, tasks), default=-1)
+    return [[task for key, task in needed.items() if depths[key] == level] for level in range(deepest + 1)]
+
+
 class _Pool:
-    """Trainings that are made by threads, and what became of each.
+    """Trainings and what they need, made by threads, and what became of each.
 
     Attributes:
         done: keys.
@@ -136,9 +153,10 @@ class _Pool:
                 self._make(task)
 
     def _make(self, task: Task) -> None:
-        lacking = [needed.title for needed in task.inputs.values() if needed.key not in self.done]
+        lacking = [needed for needed in task.inputs.values() if needed.key not in self.done]
         if lacking:
-            self.failed[f"{task.title} ({task.key})"] = TrainingError(f"it needs {lacking[0]}, which failed")
+            kind = UserError if isinstance(self.failed.get(_named(lacking[0])), UserError) else TrainingError
+            self.failed[_named(task)] = kind(f"it needs {lacking[0].title}, which failed")
             return
         try:
             self._runner.ensure(task)
@@ -147,12 +165,16 @@ class _Pool:
         except TdcompressError as error:
             if self._runner.crew is not None:
                 raise  # the other processes have ended too
-            self.failed[f"{task.title} ({task.key})"] = error
+            self.failed[_named(task)] = error
         except Exception as error:  # a fault of ours: the others go on, and all is told
             traceback.print_exc()
-            self.failed[f"{task.title} ({task.key})"] = TrainingError(f"{type(error).__name__}: {one_line(error)}")
+            self.failed[_named(task)] = TrainingError(f"{type(error).__name__}: {one_line(error)}")
         else:
             self.done.add(task.key)
+
+
+def _named(task: Task) -> str:
+    return f"{task.title} ({task.key})"
 
 
 def _refuse_one_name(recipes: Sequence[Recipe]) -> None:

@@ -11,9 +11,10 @@ from tdcompress.bench.deployed import check_can_time
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.network import new_network
 from tdcompress.methods.base import MethodSettings
-from tdcompress.pipeline import Task
+from tdcompress.pipeline import Runner, Task
 from tdcompress.recipes.source import Recipe
-from tdcompress.runs.plan import Places, RowPlan, RunPlan
+from tdcompress.runs.plan import RowPlan, RunPlan
+from tdcompress.runs.prepared import prepared_inputs
 from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import bench, prune, train
@@ -24,12 +25,12 @@ NAME_BYTES = 255  # of a file name, on all usual file systems
 TEMPORARY_BYTES = len("..12345678.tmp")  # what a file's name is longer by while it is written
 
 
-def check_plan(plan: RunPlan, store: Store) -> None:
+def check_plan(plan: RunPlan, runner: Runner) -> None:
     """Refuse a run that would train for hours and then fail; what is made already is not asked for again.
 
     Args:
         plan: the run.
-        store: where its artefacts go.
+        runner: makes its tasks; what is prepared of data is made here already where a check needs it.
 
     Raises:
         RecipeError: files that the data's task does not have; a backend, provider or number of threads that this machine does not
@@ -37,12 +38,13 @@ def check_plan(plan: RunPlan, store: Store) -> None:
             as asked.
         TdcompressError: a folder that cannot be written.
     """
+    store = runner.store
     _check_names(plan.recipe, plan.rows)
     _check_files(plan.recipe, plan.rows)
     check_writable(store.root)
     if plan.bench is not None and not _there(store, plan.bench):
         _check_bench(plan.recipe, plan.bench.settings, plan.dense_train.settings.data.settings.task)
-    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(store, row.pruned)], plan.places)
+    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(store, row.pruned)], runner)
 
 
 def check_writable(root: Path) -> None:
@@ -96,17 +98,20 @@ def _check_bench(recipe: Recipe, settings: bench.Settings, task: str) -> None:
             raise recipe.source.error(key, f"{key}: {error}") from None
 
 
-def _check_units(recipe: Recipe, tasks: Sequence[Task], places: Places) -> None:
+def _check_units(recipe: Recipe, tasks: Sequence[Task], runner: Runner) -> None:
     """Find the units of each pruning and of its training, before the first training rather than at the last one's beginning."""
-    asked: dict[str, tuple[train.Settings, prune.Settings | MethodSettings]] = {}
+    asked: dict[str, tuple[Task, prune.Settings | MethodSettings]] = {}
     for task in tasks:
-        training: train.Settings = task.inputs["train"].settings
+        trained = task.inputs["train"]
+        training: train.Settings = trained.settings
         for units in (training.method.settings, task.settings):
             if units.granularity == "unit":
                 what = (training.model, training.data, units.scope, units.unit, units.exclude, units.include)
-                asked.setdefault(repr(what), (training, units))
-    for training, units in asked.values():
-        learning = training.data.task(places)
+                asked.setdefault(repr(what), (trained, units))
+    for trained, units in asked.values():
+        training = trained.settings
+        prepared = {role: runner.ensure(needed) for role, needed in prepared_inputs(trained).items()}
+        learning = training.data.task(runner.machine.places, prepared)
         model = new_network(training, learning)
         try:
             weights = prunable_weights(model, units.exclude)

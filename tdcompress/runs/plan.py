@@ -1,7 +1,8 @@
 """A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe, expand_sweep
 from tdcompress.records import RowConfig
+from tdcompress.runs.prepared import prepared_inputs, prepared_tasks
 from tdcompress.sparsity.patterns import check_pattern
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import STAGES, analyse, bench, export, train
+from tdcompress.stores.store import Store
 
 Places = Mapping[str, Path]
 
@@ -49,7 +52,7 @@ class Chain:
 
     def tasks(self) -> tuple[Task, ...]:
         """Inputs first."""
-        return (self.train, *self.steps.values())
+        return (*prepared_inputs(self.train).values(), self.train, *self.steps.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +106,25 @@ class RunPlan:
         return tuple({task.key: task for task in tasks}.values())
 
 
-def plan_run(recipe: Recipe, hashes: HashMemory) -> RunPlan:
+def plan_run(recipe: Recipe, store: Store) -> RunPlan:
     """Resolve every combination of a recipe and lay out its tasks.
 
     Args:
         recipe: with its sweep.
-        hashes: remembers the hashes of data files.
+        store: of its artefacts: remembers the hashes of data files, and has what may be prepared of data already.
 
     Raises:
         RecipeError: anything wrong in the recipe, before anything runs.
         DataError: data that is missing or damaged.
+        UserError: a library is not installed that prepares the data.
     """
     variants = expand_sweep(recipe)
     experiments = tuple(resolve(variant) for variant in variants)
-    trainings, places = _trainings(experiments, hashes)
+    trainings, places = _trainings(experiments, store.hashes)
     for variant, experiment, training in zip(variants, experiments, trainings, strict=True):
         _check_excluded(variant, experiment, training, places)
         _check_patterns(variant, experiment, training, places)
-    trained = [_train_task(training) for training in trainings]
+    trained = _train_tasks(trainings, store)
     chains = [_chain(*pair) for pair in zip(experiments, trained, strict=True)]
     rows = tuple(
         _row(name, experiment, row_config(experiment, values, differs), chain)
@@ -208,10 +212,23 @@ def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Sett
             raise recipe.source.error(f"{section}.granularity", f"{section}.granularity: {error}") from None
 
 
-def _train_task(training: train.Settings) -> Task:
+def _train_tasks(trainings: Sequence[train.Settings], store: Store) -> list[Task]:
+    """A task for each training; those on the same data share what is prepared of it."""
+    prepared: dict[KnownData, dict[str, Task]] = {}
+    for data in dict.fromkeys(training.data for training in trainings):
+        on_it = [training for training in trainings if training.data == data]
+        prepared[data] = prepared_tasks(data, store, partial(_from_prepared, on_it))
+    return [_train_task(training, prepared[training.data]) for training in trainings]
+
+
+def _from_prepared(trainings: Sequence[train.Settings], prepared: Mapping[str, Task]) -> list[Task]:
+    return [_train_task(training, prepared) for training in trainings]
+
+
+def _train_task(training: train.Settings, prepared: Mapping[str, Task]) -> Task:
     title = f"train {training.model.name} {method_label(training.method.settings)}"
-    inputs = {} if training.teacher is None else {"teacher": _train_task(training.teacher)}
-    return Task(stage=train.STAGE, settings=training, inputs=inputs, title=title)
+    taught = {} if training.teacher is None else {"teacher": _train_task(training.teacher, prepared)}
+    return Task(stage=train.STAGE, settings=training, inputs={**prepared, **taught}, title=title)
 
 
 def _chain(experiment: Experiment, trained: Task) -> Chain:

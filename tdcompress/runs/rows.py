@@ -10,7 +10,7 @@ from typing import Any
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import encode, shallow
 from tdcompress.lineage.network import new_network
-from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
 from tdcompress.records import BenchRecord, ExportRecord, Report, Row, RowLatency, ShrinkRecord, TrainRecord
@@ -42,7 +42,7 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
     bench: BenchRecord = record(plan.bench) if plan.bench else BenchRecord(rows={}, hosts={})
     experiment = plan.experiments[0]
     origin = origin_of(artifacts[plan.dense_train.key])
-    task = origin.data.task(plan.places)
+    task = learning_task_of(artifacts[plan.dense_train.key], plan.places)
     macs = dense_macs(artifacts[plan.dense_train.key], task)
     rows = tuple(
         make_row(

@@ -63,11 +63,11 @@ def run_recipe(recipe: Recipe, execution: Execution, *, replace: bool = False) -
     folder = store.root / recipe.name
     with when_free(partial(claim_run, store, recipe.name), execution.waiting, execution.should_stop):
         store.bring_run(recipe.name)
-        plan = plan_run(recipe, store.hashes)
+        plan = plan_run(recipe, store)
         store.hashes.save()
         refuse_another_recipe(folder, plan.recipe_key, replace)
-        check_plan(plan, store)
         runner = execution.runner(store, plan.places)
+        check_plan(plan, runner)
         tasks = plan.tasks()
         with announced(store.root, recipe.name, tasks, execution.command):
             artifacts = {task.key: runner.ensure(task) for task in tasks}

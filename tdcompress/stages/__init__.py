@@ -3,11 +3,12 @@
 from typing import Any
 
 from tdcompress.pipeline import Stage
-from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train
+from tdcompress.stages import analyse, bench, export, finetune, prune, shrink, store, train, vocabulary
 
 STAGES: dict[str, Stage[Any]] = {
     stage.name: stage
     for stage in (
+        vocabulary.STAGE,
         train.STAGE,
         prune.STAGE,
         finetune.STAGE,

@@ -8,7 +8,7 @@ import torch
 from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
 from tdcompress.lineage.network import trained_network
-from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.npz import write_npy
 from tdcompress.pipeline import Stage, Workspace
@@ -56,7 +56,7 @@ def run(settings: Settings, work: Workspace) -> AnalysisRecord:
         raise ValueError("prune.fraction: an analysis needs the share that is pruned")
     trained = work.inputs["train"]
     origin, record = origin_of(trained), trained.recorded(TrainRecord)
-    task = origin.data.task(work.machine.places)
+    task = learning_task_of(trained, work.machine.places)
     model, scores = trained_network(trained, task)
     masks = prune.make_masks(settings.prune, origin.method.settings, model, scores, task)
     unpruned = task.measured(model, device)

@@ -18,7 +18,7 @@ from tdcompress.export.outputs import named_outputs
 from tdcompress.export.to_onnx import metadata_strings, to_model_proto
 from tdcompress.files import published
 from tdcompress.lineage.network import load_network
-from tdcompress.lineage.origin import ancestor, origin_of, settings_of
+from tdcompress.lineage.origin import ancestor, learning_task_of, origin_of, settings_of
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.npz import write_npz
 from tdcompress.onnxfile.encodings.forms import FORMS
@@ -145,7 +145,7 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
         VerificationError: a file does not compute what torch computes; nothing is published.
     """
     source = work.inputs["network"]
-    task = origin_of(source).data.task(work.machine.places)
+    task = learning_task_of(source, work.machine.places)
     network = load_network(source, task)
     exported = task.exports(network, pixels=settings.input == "uint8")
     protos = {part.file: to_model_proto(part.module, part.samples, names=part.names, axes=part.axes) for part in exported.parts}

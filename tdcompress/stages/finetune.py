@@ -12,7 +12,7 @@ from tdcompress.errors import ArtifactError
 from tdcompress.files import published
 from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import KEPT, MASKS, MODEL, load_network, save_tensors
-from tdcompress.lineage.origin import ancestor, settings_of, training_of
+from tdcompress.lineage.origin import ancestor, learning_task_of, settings_of, training_of
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
@@ -65,7 +65,7 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
     device = torch.device(work.machine.device)
     network = work.inputs["network"]
     origin = settings_of(training.Settings, training_of(network))
-    task = origin.data.task(work.machine.places)
+    task = learning_task_of(network, work.machine.places)
     model = load_network(network, task)
     pruned = ancestor(network, "prune")
     if pruned is None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tdcompress.codec import shallow
 from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import MASKS, MODEL, save_tensors, trained_network, training_targets
-from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
@@ -21,7 +21,7 @@ from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_mas
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.tasks.base import LearningTask
-from tdcompress.train.recalibrate import recalibrate
+from tdcompress.train.recalibrate import layers_with_statistics, recalibrate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,15 +132,16 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     device = torch.device(work.machine.device)
     trained = work.inputs["train"]
     origin = origin_of(trained)
-    task = origin.data.task(work.machine.places)
+    task = learning_task_of(trained, work.machine.places)
     model, scores = trained_network(trained, task)
     masks = make_masks(settings, origin.method.settings, model, scores, task)
     apply_masks(model, masks)
     before = None
-    if settings.recalibrate:
+    if settings.recalibrate and layers_with_statistics(model):
         as_trained = task.measured(model, device)
-        samples = task.plain_batches(origin.seed, settings.recalibrate, device)
-        before = as_trained if recalibrate(model, samples) else None
+        before = as_trained if recalibrate(model, task.plain_batches(origin.seed, settings.recalibrate, device)) else None
+    elif settings.recalibrate:
+        recalibrate(model, ())  # says that there is nothing to estimate
     save_tensors(masks, work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)
     weights = prunable_weights(model, settings.exclude)

@@ -7,7 +7,7 @@ import torch
 
 from tdcompress.files import write_text
 from tdcompress.lineage.network import KEPT, MODEL, load_network, save_tensors
-from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.origin import learning_task_of
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
@@ -33,7 +33,7 @@ class Settings:
 def run(settings: Settings, work: Workspace) -> ShrinkRecord:
     """Remove dead units, keep what is needed to rebuild the narrow network, measure it."""
     network = work.inputs["network"]
-    task = origin_of(network).data.task(work.machine.places)
+    task = learning_task_of(network, work.machine.places)
     shrunk = shrink(load_network(network, task), task.examples(), align=settings.align)
     write_text(work.folder / KEPT, json.dumps(shrunk.kept, sort_keys=True))
     save_tensors(shrunk.model.state_dict(), work.folder / MODEL)

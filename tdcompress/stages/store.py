@@ -6,7 +6,7 @@ import torch
 
 from tdcompress.errors import VerificationError
 from tdcompress.lineage.network import WEIGHTS, load_network
-from tdcompress.lineage.origin import origin_of
+from tdcompress.lineage.origin import learning_task_of
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import StoreRecord
@@ -25,7 +25,7 @@ def run(settings: Settings, work: Workspace) -> StoreRecord:
         VerificationError: a tensor was not read back bit for bit.
     """
     network = work.inputs["network"]
-    task = origin_of(network).data.task(work.machine.places)
+    task = learning_task_of(network, work.machine.places)
     model = load_network(network, task)
     path = work.folder / WEIGHTS
     arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}

@@ -58,7 +58,7 @@ def run(settings: Settings, work: Workspace) -> TrainRecord | None:
 
 def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
     device = torch.device(work.machine.device)
-    task = settings.data.task(work.machine.places)
+    task = settings.data.task(work.machine.places, work.inputs)
     method = settings.method.settings
     model = initial_network(settings, task, work.machine.places)
     targets = training_targets(method, model, task)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import Artifact, HashMemory, load_artifact, read_artifact, seal
+from tdcompress.artifacts import KEY, Artifact, HashMemory, load_artifact, read_artifact, seal
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_folder
 from tdcompress.locks import hold
@@ -36,6 +36,10 @@ class FolderStore:
     def exists(self, stage: str, key: str) -> bool:
         """Whether it is published; its files are not looked at."""
         return self.folder(stage, key).is_dir()
+
+    def keys(self, stage: str) -> list[str]:
+        """The keys that are published of a stage, sorted; their files are not looked at."""
+        return sorted(path.name for path in self.folder(stage, "").glob("*") if path.is_dir() and KEY.fullmatch(path.name))
 
     def find_or_set_aside(self, stage: str, key: str, record: Any = Any) -> Artifact | None:
         """See `Store.find_or_set_aside`.

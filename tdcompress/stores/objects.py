@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tdcompress.artifacts import MANIFEST, SCRATCH, Artifact, HashMemory, check_files, find_by_key, seal
+from tdcompress.artifacts import KEY, MANIFEST, SCRATCH, Artifact, HashMemory, check_files, find_by_key, seal
 from tdcompress.codec import parse_json
 from tdcompress.errors import ArtifactError, LostError, StoreError
 from tdcompress.files import cache_folder
@@ -73,6 +73,14 @@ class ObjectStore:
     def exists(self, stage: str, key: str) -> bool:
         """Whether it is published; its files are not looked at."""
         return self._manifest(stage, key) is not None
+
+    def keys(self, stage: str) -> list[str]:
+        """The keys that are published of a stage, sorted; their files are not looked at.
+
+        Raises:
+            StoreError: the server cannot be reached.
+        """
+        return [key for key in sorted(self.bucket.folders(f"stages/{stage}")) if KEY.fullmatch(key) and self.exists(stage, key)]
 
     def find_or_set_aside(self, stage: str, key: str, record: Any = Any) -> Artifact | None:
         """The artefact and what it was made from, in the cache; downloaded where it is not there.

@@ -22,6 +22,9 @@ class Store(Protocol):
     def exists(self, stage: str, key: str) -> bool:
         """Whether it is published; its files are not looked at."""
 
+    def keys(self, stage: str) -> list[str]:
+        """The keys that are published of a stage, sorted; their files are not looked at."""
+
     def find_or_set_aside(self, stage: str, key: str, record: Any = Any) -> Artifact | None:
         """The artefact, if it is there and whole; a damaged one is set aside, so that it is made again, and a warning says so.
 

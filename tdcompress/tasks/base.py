@@ -4,7 +4,7 @@ To add one: a subclass of `LearningTask` in a file of its own and its line in `r
 (`tdcompress.data.base.DataSettings.task`); and networks that take its `NetworkInterface`.
 
     recipe's [data] -> DataSettings.load() -> data  --registry-->  LearningTask(data)
-                                                                     |
+                     what stages prepared of it, by role --------------|
       interface     what a network has to take and give              | models: ModelSettings.build(interface)
       train_set     batches that know their loss                     | stages train, finetune: train.loop
       test_set      right answers while it trains                    |
@@ -117,18 +117,26 @@ class ExportSet:
 class LearningTask(ABC):
     """A learning problem with its data; made anew from a loaded data set, and never changed.
 
+    Args:
+        data: the loaded data set.
+        prepared: what stages made of it, by role: all that `prepares` names. While that is not made yet, none; then
+            `interface` is known and nothing else.
+
     Attributes:
         name: as settings of data name it.
         measure: what every ``accuracy`` in a record is (0..1), and how people read it.
+        prepares: names of the stages that make something of the data, once for all trainings, such as a vocabulary. Each makes
+            one file, and is an input of the training by this name.
         refused: values of [export] keys that its files cannot have, by (key, value): why, and what to take.
     """
 
     name: ClassVar[str]
     measure: ClassVar[Measure]
+    prepares: ClassVar[tuple[str, ...]] = ()
     refused: ClassVar[Mapping[tuple[str, str], str]] = {}
 
     @abstractmethod
-    def __init__(self, data: Any) -> None: ...
+    def __init__(self, data: Any, **prepared: bytes) -> None: ...
 
     @property
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.data.parallel_text import ParallelText
-from tdcompress.errors import ModelError, UnsupportedError, UserError, VerificationError
+from tdcompress.data.sentences import SentencePairs
+from tdcompress.errors import DataError, ModelError, UnsupportedError, UserError, VerificationError
 from tdcompress.models.base import Translations
 from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer import Transformer
@@ -33,7 +34,7 @@ from tdcompress.text.names import ENCODER, STEP, TASK, VOCABULARY, VOCABULARY_SH
 from tdcompress.text.recorded import recorded_pieces
 from tdcompress.text.search import Decoder, Ints, beam_search, count_right, greedy
 from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
-from tdcompress.text.vocabulary import BEGIN
+from tdcompress.text.vocabulary import BEGIN, Vocabulary
 
 BLEU = Measure(name="BLEU")
 BEAM, ALPHA = 4, 0.6  # "Attention is all you need", section 6.1
@@ -52,43 +53,85 @@ class MachineTranslation(LearningTask):
 
     Args:
         data: the corpus.
+        vocabulary: sentencepiece's model, of both languages; None = it is not made yet.
     """
 
     name: ClassVar[str] = TASK
     measure: ClassVar[Measure] = BLEU
+    prepares: ClassVar[tuple[str, ...]] = ("vocabulary",)
     refused: ClassVar[Mapping[tuple[str, str], str]] = {
         ("values", "int8"): 'a translator has no "int8" files; take "int8-kept", "codebook16" or "float16"',
         ("input", "uint8"): '"uint8" is of images; sentences have no pixels',
     }
 
-    def __init__(self, data: ParallelText) -> None:
+    def __init__(self, data: ParallelText, vocabulary: bytes | None = None) -> None:
         self.data = data
+        self._vocabulary = vocabulary
 
     @property
     def interface(self) -> Translations:  # noqa: D102
-        return Translations(vocabulary=len(self.data.vocabulary))
+        return Translations(vocabulary=self.data.settings.vocabulary.size)
 
     @property
     def test_samples(self) -> int:  # noqa: D102
-        return len(self.data.test)
+        return len(self.test)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Of both languages.
+
+        Raises:
+            DataError: damaged bytes, or other than the settings say.
+        """
+        if self._vocabulary is None:
+            raise DataError(
+                f"{self.data.name}: its vocabulary is not made yet, and only a network's interface is known without it"
+            )
+        vocabulary = Vocabulary(self._vocabulary)
+        if len(vocabulary) != self.data.settings.vocabulary.size:
+            wanted = self.data.settings.vocabulary.size
+            raise DataError(f"{self.data.name}: a vocabulary of {len(vocabulary)} pieces, and data.vocabulary.size is {wanted}")
+        return vocabulary
+
+    @property
+    def train(self) -> SentencePairs:
+        """What is trained on."""
+        return self.data.part(self.data.settings.train, self.vocabulary).pairs
+
+    @property
+    def val(self) -> SentencePairs:
+        """What a training is watched by."""
+        return self.data.part(self.data.settings.val, self.vocabulary).pairs
+
+    @property
+    def test(self) -> SentencePairs:
+        """What the measure is taken on."""
+        return self.data.part(self.data.settings.test, self.vocabulary).pairs
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The test part's translations as plain text."""
+        return self.data.references(self.vocabulary)
 
     def train_set(self, seed: int) -> PairSet:
-        """Training pairs."""
-        return PairSet.of(self.data.train)
+        """Training pairs. All parts are read for them: what is wrong with a line is told before a training, not after it."""
+        for name in (self.data.settings.val, self.data.settings.test):
+            self.data.part(name, self.vocabulary)
+        return PairSet.of(self.train)
 
     def test_set(self) -> PairSet:
         """Validation pairs: a training is watched by the share of their target pieces that are said rightly."""
-        return PairSet.of(self.data.val)
+        return PairSet.of(self.val)
 
     def examples(self, count: int = 2) -> NetworkInputs:
         """Some test pairs: int64 source (B, S) and what the decoder is given (B, T)."""
-        batch = self.data.test.batch(np.arange(min(count, len(self.data.test))))
+        batch = self.test.batch(np.arange(min(count, len(self.test))))
         return batch.source, batch.target_in
 
     def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
         """As `LearningTask.plain_batches`: training pairs, in batches of like length."""
-        drawn = np.random.default_rng(derived_seed(seed, "recalibrate")).permutation(len(self.data.train))[:count]
-        pairs = PairSet(pairs=self.data.train, chosen=drawn, device=device)
+        drawn = np.random.default_rng(derived_seed(seed, "recalibrate")).permutation(len(self.train))[:count]
+        pairs = PairSet(pairs=self.train, chosen=drawn, device=device)
         batches = [pairs.batch(places) for places in pairs.batches()]
         return [(batch.source, batch.target_in) for batch in batches]
 
@@ -99,7 +142,7 @@ class MachineTranslation(LearningTask):
 
     def loss_batches(self, size: int, device: torch.device) -> list[tuple[NetworkInputs, Tensor]]:
         """Pairs as (source, target so far) and the target, padded with ``IGNORED``."""
-        pairs = PairSet.of(self.data.test).to(device)
+        pairs = PairSet.of(self.test).to(device)
         starts = range(0, len(pairs), size)
         batches = [pairs.batch(np.arange(start, min(start + size, len(pairs)))) for start in starts]
         return [((batch.source, batch.target_in), batch.target_out) for batch in batches]
@@ -139,21 +182,21 @@ class MachineTranslation(LearningTask):
             parts=parts,
             facts={
                 "task": self.name,
-                "longest": self.data.longest,
-                VOCABULARY_SHA256: hashlib.sha256(self.data.vocabulary.model).hexdigest(),
+                "longest": self.data.settings.longest,
+                VOCABULARY_SHA256: hashlib.sha256(self.vocabulary.model).hexdigest(),
             },
             measured=measured,
             figures=figures,
-            extras={VOCABULARY: self.data.vocabulary.model},
-            recorded={VOCABULARY: recorded_pieces(self.data.vocabulary, self.data.vocabulary.decode(self._checked()[0]))},
+            extras={VOCABULARY: self.vocabulary.model},
+            recorded={VOCABULARY: recorded_pieces(self.vocabulary, self.vocabulary.decode(self._checked()[0]))},
         )
 
     def _sources(self, places: Sequence[int]) -> list[list[int]]:
-        return [self.data.test.source[place].tolist() for place in places]
+        return [self.test.source[place].tolist() for place in places]
 
     def _checked(self) -> tuple[list[list[int]], Tensor]:
         """Sources that files are compared on, and as they are given to an encoder."""
-        sources = self._sources(range(min(CHECKED_SAMPLES, len(self.data.test))))
+        sources = self._sources(range(min(CHECKED_SAMPLES, len(self.test))))
         return sources, torch.from_numpy(padded_sources(sources))
 
     def _encoder(self, network: Transformer) -> ExportPart:
@@ -205,20 +248,20 @@ class MachineTranslation(LearningTask):
 
     def _share_right(self, decoder: Decoder[Any], said: Said) -> float:
         """Share (0..1) of the references' pieces and ends that are said rightly."""
-        test, right = PairSet.of(self.data.test), 0
+        test, right = PairSet.of(self.test), 0
         for places in self._by_length(said):
-            references = [self.data.test.target[place].tolist() for place in places]
+            references = [self.test.target[place].tolist() for place in places]
             right += count_right(decoder, decoder.start(padded_sources(self._sources(places))), references)
         return right / test.units
 
     def _by_length(self, said: Said) -> Iterator[list[int]]:
-        order = np.argsort(self.data.test.source.lengths, kind="stable").tolist()
+        order = np.argsort(self.test.source.lengths, kind="stable").tolist()
         for first in range(0, len(order), SEARCHED):
             said(first, len(order))
             yield order[first : first + SEARCHED]
 
     def _score(self, translations: Sequence[Sequence[int]]) -> Bleu:
-        return bleu(self.data.vocabulary.decode(translations), self.data.references)
+        return bleu(self.vocabulary.decode(translations), self.references)
 
     def _count_unlike(self, network: Transformer, found: Sequence[Sequence[int]]) -> int:
         """How many translations differ from torch's: from a position on where its two best logits are within ``TIE``.

@@ -1,9 +1,10 @@
 """A vocabulary of word pieces: sentencepiece, trained to the same bytes from the same text, and read from bytes."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from tdcompress.errors import DataError, one_line
 
@@ -37,25 +38,42 @@ class VocabularySettings:
             raise ValueError(f"coverage: {self.coverage} is out of range, 0.9 to 1")
 
 
+@runtime_checkable
+class TrainingText(Protocol):
+    """Data that a vocabulary is made of."""
+
+    @property
+    def vocabulary(self) -> VocabularySettings:
+        """What it is made with."""
+
+    def training_text(self) -> Iterator[str]:
+        """All sentences that are trained on, as a stream."""
+
+
 def train_vocabulary(lines: Iterable[str], settings: VocabularySettings) -> bytes:
     """A vocabulary as sentencepiece's protobuf: the same text and settings give the same bytes.
 
-    One thread, no sampling, and no file name in the result. Text is normalised as sentencepiece does it ("nmt_nfkc"). A line of
-    more than 64 KiB is left out.
+    One thread, no sampling, and no file name in the result. Text is normalised as sentencepiece does it ("nmt_nfkc"). "bpe" is
+    made of the words and how often each occurs, which gives the pieces that the lines themselves give, without holding these in
+    memory. "unigram" counts parts of words in their lines, so it holds the text. What is longer than 64 KiB is left out: of
+    "bpe" a word, of "unigram" a line.
 
     Args:
         lines: the training text, of both languages.
         settings: what it is made with.
 
     Raises:
-        DataError: too little text for so many pieces.
+        DataError: too little text for so many pieces; and whatever ``lines`` raise.
     """
     from sentencepiece import SentencePieceTrainer  # an extra
 
+    text = _Remembering(lines)
+    words = settings.kind == "bpe"
     made = io.BytesIO()
     try:
         SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=_counted_words(text) if words else iter(text),
+            input_format="tsv" if words else "text",
             model_writer=made,
             vocab_size=settings.size,
             model_type=settings.kind,
@@ -69,11 +87,38 @@ def train_vocabulary(lines: Iterable[str], settings: VocabularySettings) -> byte
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
+        if text.error is not None:
+            raise text.error from None
         reason = one_line(error)
         raise DataError(
             f"no vocabulary of {settings.size} pieces can be made of this text; lower its size, or give more text ({reason})"
         ) from error
     return made.getvalue()
+
+
+class _Remembering:
+    """Lines, and the error that ended them: sentencepiece makes another one of it, which says neither kind nor signal."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = lines
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            yield from self._lines
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _counted_words(lines: Iterable[str]) -> Iterator[str]:
+    """Each word of a text once, with a tab and how often it occurs."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line.replace("\t", " ").split(" "))
+    del counts[""]
+    for word, count in counts.items():
+        yield f"{word}\t{count}"
 
 
 class Vocabulary:

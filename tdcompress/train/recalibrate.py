@@ -19,6 +19,11 @@ Batch = Tensor | tuple[Tensor, ...]
 _log = logging.getLogger(__name__)
 
 
+def layers_with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorm layers that normalise by running statistics, by name."""
+    return {name: module for name, module in model.named_modules() if _has_statistics(module)}
+
+
 @checked
 @torch.no_grad()
 def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
@@ -45,7 +50,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
             the model as it was.
     """
     require_values(model)
-    norms = {name: module for name, module in model.named_modules() if _has_statistics(module)}
+    norms = layers_with_statistics(model)
     if not norms:
         _log.warning("no BatchNorm layer with running statistics in this %s: nothing to re-estimate", type(model).__name__)
         return ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from tdcompress.errors import UserError
 from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.bundle import bundle_bytes, write_bundle
-from tdcompress.transfer.items import Item, ItemPlace, read_item
+from tdcompress.transfer.items import Item, ItemPlace, read_item, with_what_they_need
 from tdcompress.transfer.parts import OVERHEAD, write_parts
 
 SMALLEST_PART = 64 * 1024
@@ -30,7 +30,7 @@ def export_items(root: Path, wanted: Sequence[ItemPlace], target: Path, part_byt
 
     Args:
         root: the artifacts folder.
-        wanted: what to pack; where there is not room for all, those that come first.
+        wanted: what to pack, with what it cannot be read without; where there is not room for all, those that come first.
         target: the parts are ``target`` with .000.tdca, .001.tdca, ... appended.
         part_bytes: the most that a part may have.
         max_parts: the most parts.
@@ -43,6 +43,7 @@ def export_items(root: Path, wanted: Sequence[ItemPlace], target: Path, part_byt
     if part_bytes < SMALLEST_PART:
         raise UserError(f"--part-size: {part_bytes:,} bytes are too few, {SMALLEST_PART:,} are the least")
     store = FolderStore(root)
+    wanted = with_what_they_need(root, wanted)
     with ExitStack() as held:
         for place in wanted:
             if not place.finished:

@@ -14,6 +14,8 @@ from tdcompress.stores.folder import FolderStore
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, newest_whole, steps, tensors_path
 
 _PARTIAL = ".partial"
+CARRIED = ("vocabulary",)
+"""Stages whose artefacts travel with what was made of them, as an input of this name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,28 @@ def named(there: Sequence[ItemPlace], key: str) -> list[ItemPlace]:
         what = f"begins {len({place.key for place in found})} keys; write more of it" if found else "is no key here"
         raise UserError(f"{key!r} {what}; `tdcompress artifacts list` shows them")
     return found
+
+
+def with_what_they_need(root: Path, wanted: Sequence[ItemPlace]) -> list[ItemPlace]:
+    """Places, and before each one what it cannot be read without and is small: ``CARRIED``; each once.
+
+    Args:
+        root: the artifacts folder.
+        wanted: what is to travel.
+
+    Raises:
+        ArtifactError: a place that does not say what it was made from.
+    """
+    there = set(places(root))
+    found: dict[ItemPlace, None] = {}
+    for place in wanted:
+        folder = place.folder(root)
+        described = folder / MANIFEST if place.finished else folder / SCRATCH / TASK
+        inputs = decode_file(dict[str, Any], described).get("inputs") if described.is_file() else None
+        keys = inputs if isinstance(inputs, dict) else {}
+        needed = (ItemPlace(stage=role, key=str(keys[role]), finished=True) for role in CARRIED if role in keys)
+        found |= dict.fromkeys([*(need for need in needed if need in there), place])
+    return list(found)
 
 
 def read_item(store: FolderStore, place: ItemPlace) -> Item | None:

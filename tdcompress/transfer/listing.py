@@ -47,7 +47,8 @@ def _unfinished(folder: Path) -> tuple[str, dict[str, Any]]:
 
 def _what(described: dict[str, Any]) -> str:
     settings = _table(described.get("settings"))
-    named = [_table(settings.get(table)).get("name") for table in ("model", "method")]
+    tables = ("model", "method") if "model" in settings else ("data",)
+    named = [_table(settings.get(table)).get("name") for table in tables]
     words = [*(name for name in named if isinstance(name, str)), *([f"seed {settings['seed']}"] if "seed" in settings else [])]
     measured = text.recorded(_table(described.get("record")))
     return " ".join([*words, *([measured] if measured else [])])

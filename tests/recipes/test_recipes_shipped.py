@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from tdcompress.artifacts import HashMemory
 from tdcompress.errors import DataError, UserError
 from tdcompress.recipes.experiment import resolve
 from tdcompress.recipes.names import row_ids
 from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
 from tdcompress.recipes.source import expand_sweep, load_recipe
 from tdcompress.runs.plan import plan_run
+from tdcompress.stores.folder import FolderStore
 
 
 def test_the_papers_settings_and_the_demo_are_shipped():
@@ -73,4 +73,4 @@ def test_a_recipe_is_copied_once(tmp_path):
 def test_missing_data_is_told_before_anything_is_made(tmp_path):
     recipe = load_recipe(find_recipe(Path("cifar10_lenet5_weight")), {"data.root": str(tmp_path / "nowhere")})
     with pytest.raises(DataError, match="nowhere"):
-        plan_run(recipe, HashMemory(tmp_path / "hashes"))
+        plan_run(recipe, FolderStore(tmp_path))

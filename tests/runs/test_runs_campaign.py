@@ -191,10 +191,10 @@ def test_an_unfinished_folder_says_what_its_key_is_a_hash_of(start, tmp_path):
 
 
 def test_the_trainings_of_a_plan_are_each_named_once(tmp_path):
-    from tdcompress.artifacts import HashMemory
     from tdcompress.runs.plan import plan_run
+    from tdcompress.stores.folder import FolderStore
 
-    plan = plan_run(recipe("a"), HashMemory(tmp_path / "hashes.json"))
+    plan = plan_run(recipe("a"), FolderStore(tmp_path))
     assert [task.settings.seed for task in campaign.training_tasks(plan)] == [1, 7]
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import tomli_w
 
-from tdcompress.artifacts import HashMemory
 from tdcompress.errors import RecipeError
 from tdcompress.recipes.experiment import table_types
 from tdcompress.recipes.keys import keys_of
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.layout import resolved_values
 from tdcompress.runs.plan import RunPlan, plan_run
+from tdcompress.stores.folder import FolderStore
 from tdcompress.train.distill import DistillSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ fraction = 0.5
 
 
 def plan(text: str, tmp_path: Path) -> RunPlan:
-    return plan_run(parse_recipe(text), HashMemory(tmp_path / "hashes.json"))
+    return plan_run(parse_recipe(text), FolderStore(tmp_path))
 
 
 def test_an_analysis_depends_on_everything_that_its_pruning_depends_on(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from small_recipes import small_recipe
 
-from tdcompress.artifacts import HashMemory
 from tdcompress.errors import RecipeError
 from tdcompress.lineage import versions
 from tdcompress.lineage.network import MODEL, load_network, save_tensors
@@ -22,6 +21,7 @@ from tdcompress.report.series import as_trained, group
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.stages import STAGES
 from tdcompress.steps import STEPS, Step
+from tdcompress.stores.folder import FolderStore
 
 TEXT = small_recipe(
     "toy",
@@ -88,7 +88,7 @@ def halve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(tmp_path: Path, **changes: Any) -> RunPlan:
-    return plan_run(parse_recipe(TEXT, "toy.toml", changes), HashMemory(tmp_path / "hashes.json"))
+    return plan_run(parse_recipe(TEXT, "toy.toml", changes), FolderStore(tmp_path))
 
 
 SWEPT = {"sweep.halve.times": [0, 1, 2]}

@@ -51,7 +51,7 @@ def runner(tmp_path_factory, make_recorder):
 def plan(runner):
     def make(method="none", prune="fraction = 0.5", **changes):
         text = small_recipe("short", TABLES.format(method=method), width=8, hidden=16, prune=prune)
-        return plan_run(parse_recipe(text, "stages.toml", changes), runner.store.hashes)
+        return plan_run(parse_recipe(text, "stages.toml", changes), runner.store)
 
     return make
 
@@ -513,7 +513,7 @@ def test_a_training_drops_units_that_could_never_leave_where_it_includes_their_l
     found = []
     for include in ([], ["stages.0.0.conv2"]):
         recipe = parse_recipe(text, "padded.toml", {**UNITS, "sparsity.include": include})
-        training = plan_run(recipe, runner.store.hashes).rows[0].train.settings
+        training = plan_run(recipe, runner.store).rows[0].train.settings
         task = training.data.task({})
         targets = training_targets(training.method.settings, new_network(training, task), task)
         found.append({group.name for group in targets.groups})

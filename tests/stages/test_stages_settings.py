@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tdcompress import stages
-from tdcompress.artifacts import Artifact, HashMemory, content_key, read_artifact
+from tdcompress.artifacts import Artifact, content_key, read_artifact
 from tdcompress.codec import decode, encode
 from tdcompress.data.digits import DigitsSettings
 from tdcompress.data.images import ImageDataset, Images, ImageSettings
@@ -140,10 +140,10 @@ EVERY_KEY = [key for key in KEYS if key[0] not in NOT_ALONE]
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    hashes = HashMemory(tmp_path_factory.mktemp("keys") / "hashes.json")
+    store = FolderStore(tmp_path_factory.mktemp("keys"))
 
     def make(text: str, **changes: Any) -> dict[str, Task]:
-        plan = plan_run(parse_recipe(text, "keys.toml", changes), hashes)
+        plan = plan_run(parse_recipe(text, "keys.toml", changes), store)
         return {task.stage.name: task for task in plan.tasks() if task is not plan.dense}
 
     return make
@@ -179,7 +179,7 @@ def test_a_changed_key_gives_new_keys_to_the_stages_that_use_it_and_to_what_come
 def test_every_file_of_the_folder_is_a_stage_that_owns_its_settings_and_work_and_its_version_is_listed() -> None:
     files = {module.name for module in pkgutil.iter_modules(stages.__path__)}
     assert files == set(STAGES) == set(VERSIONS)
-    assert files == {"train", "prune", "finetune", "shrink", "store", "export", "bench", "analyse"}
+    assert files == {"vocabulary", "train", "prune", "finetune", "shrink", "store", "export", "bench", "analyse"}
     for name, stage in STAGES.items():
         module = importlib.import_module(f"tdcompress.stages.{name}")
         assert (stage.name, stage.version, stage.settings, stage.run) == (name, VERSIONS[name], module.Settings, module.run)

@@ -50,7 +50,7 @@ def runner(tmp_path_factory, make_recorder):
 
 
 def plan(runner, **changes):
-    return plan_run(parse_recipe(RECIPE, "shrink.toml", changes), runner.store.hashes)
+    return plan_run(parse_recipe(RECIPE, "shrink.toml", changes), runner.store)
 
 
 def test_align_is_a_setting_of_the_stage(runner):

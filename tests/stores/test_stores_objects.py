@@ -44,8 +44,10 @@ def test_what_one_machine_publishes_another_finds_and_downloads_once(machine, mo
     here, there = machine("a"), machine("b")
     assert there.find_or_set_aside("train", KEY) is None
     assert not there.exists("train", KEY)
+    assert there.keys("train") == []
     made = publish(here)
     assert there.exists("train", KEY)
+    assert there.keys("train") == [KEY]
     found = there.find_or_set_aside("train", KEY)
     assert found.file("sub/w").read_text() == "weights"
     assert (found.record, found.files) == ({"said": "weights"}, made.files)
@@ -111,6 +113,7 @@ def test_a_damaged_artefact_is_refused_and_made_again(machine, damage, caplog, t
     assert f"train {KEY} is damaged in the store" in caplog.text
     assert not list(tmp_path.rglob("outside"))
     assert not there.exists("train", KEY)
+    assert there.keys("train") == []
     assert here.find_or_set_aside("train", KEY) is None
     publish(there)
     assert machine("c").find_or_set_aside("train", KEY).file("sub/w").read_text() == "weights"

@@ -1,8 +1,13 @@
 """A generated language that a small Transformer learns in seconds: number words, said in another language and backwards."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tdcompress.data.parallel_text import ParallelTextSettings
+    from tdcompress.tasks.translation import MachineTranslation
 
 ENGLISH = ("one", "two", "three", "four", "five", "six")
 GERMAN = ("eins", "zwei", "drei", "vier", "fuenf", "sechs")
@@ -42,6 +47,54 @@ fraction = 0.3
 "sparsity.gamma" = 0.3
 "sparsity.alpha" = 0.5
 """
+
+
+TINY = """
+name = "words"
+
+[data]
+name = "parallel_text"
+root = "{root}"
+vocabulary = {{ size = 60 }}
+
+[model]
+name = "transformer"
+width = 16
+hidden = 16
+heads = 4
+encoder_layers = 1
+decoder_layers = 1
+dropout = 0.1
+
+[train]
+epochs = 1
+batch_tokens = 200
+optimizer = {{ name = "adam", lr = 0.01 }}
+lr_schedule = {{ name = "inverse_sqrt", warmup_epochs = 0.5 }}
+
+[prune]
+fraction = 0.5
+
+[bench]
+budget = "none"
+
+[sparsity]
+method = "none"
+"""
+
+
+def vocabulary_of(settings: "ParallelTextSettings") -> bytes:
+    """The vocabulary of a corpus, made here."""
+    from tdcompress.text.vocabulary import train_vocabulary
+
+    return train_vocabulary(settings.load().training_text(), settings.vocabulary)
+
+
+def translation_of(settings: "ParallelTextSettings") -> "MachineTranslation":
+    """The task of a corpus, with the vocabulary that is made of it here."""
+    from tdcompress.tasks.translation import MachineTranslation
+
+    return MachineTranslation(settings.load(), vocabulary=vocabulary_of(settings))
 
 
 def write_corpus(folder: Path, *, train: int = 400, others: int = 40, longest: int = 6) -> Path:

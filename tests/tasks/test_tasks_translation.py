@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from words import RECIPE, write_corpus
+from words import RECIPE, translation_of, vocabulary_of, write_corpus
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
@@ -67,7 +67,7 @@ def settings(corpus: Path) -> ParallelTextSettings:
 
 @pytest.fixture(scope="module")
 def task(settings: ParallelTextSettings) -> MachineTranslation:
-    return MachineTranslation(settings.load())
+    return translation_of(settings)
 
 
 @pytest.fixture
@@ -135,6 +135,39 @@ def test_a_backend_that_cannot_translate_is_refused_before_any_stage(corpus: Pat
     assert not list(tmp_path.glob("**/train/*"))
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "changes", "said"),
+    [
+        ("train.de", "eins\n" * 399, [], r"train\.en, line 400: \S+train\.de has only 399 lines; both files need a line"),
+        ("train.en", b"one\n\xffone\n" * 200, [], r"train\.en, line 2: byte 1 is no UTF-8 \(0xff\); convert the file to UTF-8"),
+        ("val.de", "eins\n\n" * 20, [], r"val\.de, line 2 is empty; mend it in both files, or give data\.unusable = \"skip\""),
+        (
+            "test.en",
+            "one\n" * 39 + "one " * 300,
+            [],
+            r"test\.en, line 40 has 300 pieces, more than data\.longest = 256; raise it",
+        ),
+        ("test.de", None, [], r"test\.de is missing: parallel text is two files"),
+        (None, None, ["data.vocabulary.size=8000"], r"no vocabulary of 8000 pieces can be made of this text; lower its size"),
+        (None, None, ["train.batch_tokens=5"], r"pair \d+ has \d+ tokens, more than train\.batch_tokens = 5: raise it"),
+    ],
+)
+def test_bad_text_is_told_in_one_line_before_anything_is_trained(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str | None, content: Any, changes: Any, said: str
+) -> None:
+    root = shutil.copytree(corpus, tmp_path / "text")
+    if file is not None and content is None:
+        (root / file).unlink()
+    elif file is not None:
+        (root / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    recipe = tmp_path / "words.toml"
+    recipe.write_text(RECIPE.format(root=root))
+    setting = [part for change in changes for part in ("--set", change)]
+    assert main(["run", str(recipe), "--artifacts", str(tmp_path / "made"), *setting]) == 2
+    assert re.search(said, " ".join(capsys.readouterr().err.split("tdcompress: ")[-1].split()))
+    assert not [path for path in (tmp_path / "made" / "stages").glob("train/*") if path.suffix != ".partial"]
+
+
 def test_the_papers_recipe_is_passed_over_where_its_text_is_missing(command: Any, tmp_path: Path) -> None:
     folder = tmp_path / "two"
     folder.mkdir()
@@ -153,7 +186,7 @@ def test_the_same_text_has_the_same_hash_and_vocabulary(settings: ParallelTextSe
         (tmp_path / path.name).write_bytes(path.read_bytes())
     moved = ParallelTextSettings(root=str(tmp_path), vocabulary=settings.vocabulary)
     assert moved.content_hash() == settings.content_hash()
-    assert moved.load().vocabulary.model == settings.load().vocabulary.model
+    assert vocabulary_of(moved) == vocabulary_of(settings)
     (tmp_path / "val.de").write_text("eins\n" * 40)
     assert moved.content_hash() != settings.content_hash()
     (tmp_path / "val.de").unlink()
@@ -165,7 +198,7 @@ def test_packed_files_hold_the_same_text(corpus: Path, settings: ParallelTextSet
     for path in corpus.iterdir():
         (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     packed = ParallelTextSettings(root=str(tmp_path), vocabulary=settings.vocabulary)
-    loaded, plain = packed.load(), settings.load()
+    loaded, plain = translation_of(packed), translation_of(settings)
     assert loaded.vocabulary.model == plain.vocabulary.model
     assert loaded.references == plain.references
     assert np.array_equal(loaded.train.target.pieces, plain.train.target.pieces)
@@ -179,9 +212,9 @@ def test_references_are_those_of_the_pairs_that_are_taken(corpus: Path, settings
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "test.en").write_text("one two\n\nthree four\n")
     (tmp_path / "test.de").write_text("zwei eins\neins\nvier drei\n")
-    data = ParallelTextSettings(root=str(tmp_path), vocabulary=settings.vocabulary, unusable="skip").load()
-    assert data.references == ("zwei eins", "vier drei")
-    assert len(data.test) == 2
+    task = translation_of(ParallelTextSettings(root=str(tmp_path), vocabulary=settings.vocabulary, unusable="skip"))
+    assert task.references == ("zwei eins", "vier drei")
+    assert len(task.test) == 2
 
 
 @pytest.mark.parametrize(
@@ -267,7 +300,7 @@ def test_sentences_that_differ_from_a_tie_on_are_counted(task: MachineTranslatio
     """Two pieces have the same logits in torch; under onnxruntime the other one leads, by less than a tie allows."""
     trained = train_a_little(task, copy.deepcopy(net))
     said = Counter(piece for sentence in task._search(TorchDecoder(trained), greedy, unsaid) for piece in sentence)
-    piece, twin = sorted((said.most_common(1)[0][0], len(task.data.vocabulary) - 1))
+    piece, twin = sorted((said.most_common(1)[0][0], len(task.vocabulary) - 1))
     assert piece != twin
     tied = instantiate(dataclasses.replace(SMALL, tied=False), interface=task.interface, seed=0).eval()
     tied.load_state_dict(trained.state_dict(), strict=False)
@@ -293,7 +326,7 @@ def test_sentences_that_differ_from_a_tie_on_are_counted(task: MachineTranslatio
 
 
 def test_pieces_right_are_those_of_the_whole_target_at_once(task: MachineTranslation, net: Any) -> None:
-    pairs = PairSet.of(task.data.test)
+    pairs = PairSet.of(task.test)
     assert task._share_right(TorchDecoder(net), unsaid) == pairs.count_right(net, CPU) / pairs.units
 
 

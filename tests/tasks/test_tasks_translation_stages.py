@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from words import write_corpus
+from words import TINY, translation_of, write_corpus
 
 pytest.importorskip("sentencepiece")
 pytest.importorskip("sacrebleu")
@@ -28,45 +28,12 @@ from tdcompress.runs.checks import check_plan
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stores.folder import FolderStore
-from tdcompress.tasks.translation import MachineTranslation
 from tdcompress.text.vocabulary import VocabularySettings
 from tdcompress.train.distributed import World
 from tdcompress.train.loop import train
 from tdcompress.train.optim import LrSchedule, OptimizerSettings
 from tdcompress.train.settings import TrainSettings
 
-RECIPE = """
-name = "words"
-
-[data]
-name = "parallel_text"
-root = "{root}"
-vocabulary = {{ size = 60 }}
-
-[model]
-name = "transformer"
-width = 16
-hidden = 16
-heads = 4
-encoder_layers = 1
-decoder_layers = 1
-dropout = 0.1
-
-[train]
-epochs = 1
-batch_tokens = 200
-optimizer = {{ name = "adam", lr = 0.01 }}
-lr_schedule = {{ name = "inverse_sqrt", warmup_epochs = 0.5 }}
-
-[prune]
-fraction = 0.5
-
-[bench]
-budget = "none"
-
-[sparsity]
-method = "none"
-"""
 UNITS = {"sparsity.granularity": "unit", "sparsity.scope": "group"}
 METHOD_KEYS: tuple[dict[str, Any], ...] = (
     {"method": "none"},
@@ -101,8 +68,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FolderStore:
 @pytest.fixture(scope="module")
 def plan(corpus: Path, store: FolderStore) -> Callable[..., RunPlan]:
     def make(tables: str = "", **changes: Any) -> RunPlan:
-        recipe = parse_recipe(RECIPE.format(root=corpus) + tables, "stages.toml", changes)
-        return plan_run(recipe, store.hashes)
+        recipe = parse_recipe(TINY.format(root=corpus) + tables, "stages.toml", changes)
+        return plan_run(recipe, store)
 
     return make
 
@@ -166,7 +133,7 @@ def test_packed_in_every_format_after_an_average_and_fine_tuning(run_text: Any, 
         "export.prefer": "size",
         "export.measures": "main",
     }
-    finished, watcher = run_text(RECIPE.format(root=corpus), tmp_path, changes)
+    finished, watcher = run_text(TINY.format(root=corpus), tmp_path, changes)
     assert watcher.made.count("finetune") == 1
     rows = finished.report.rows
     assert [row.values for row in rows] == formats
@@ -179,6 +146,21 @@ def test_packed_in_every_format_after_an_average_and_fine_tuning(run_text: Any, 
     assert [row.unlike_torch for row in rows[1:]] == [None] * 3
     packed = {row.values: inspect_model(load_model(tmp_path / "words" / row.onnx_file)).encodings for row in rows}
     assert all(sum(count for name, count in made.items() if name != "dense") > 0 for made in packed.values())
+
+
+def test_without_batchnorm_recalibrating_says_so_and_changes_nothing(
+    runner: Runner, plan: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, asked = (plan(**{"prune.fraction": 0.7, "prune.recalibrate": count}).rows[0].pruned for count in (0, 20))
+    before = runner.ensure(plain)
+    assert caplog.text == ""
+    after = runner.ensure(asked)
+    assert before.key != after.key
+    assert caplog.messages == ["no BatchNorm layer with running statistics in this Transformer: nothing to re-estimate"]
+    for name in ("model.safetensors", "masks.safetensors"):
+        assert after.file(name).read_bytes() == before.file(name).read_bytes()
+    assert after.record == before.record
+    assert after.record["accuracy_before"] is None
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -195,7 +177,7 @@ def test_shrunk_translators_say_the_same_distilled_and_trained_on(
         "export.measures": "main",
     }
     with pytest.warns(UserWarning, match="2 layers left whole"):
-        finished, watcher = run_text(RECIPE.format(root=corpus), tmp_path, changes)
+        finished, watcher = run_text(TINY.format(root=corpus), tmp_path, changes)
     assert watcher.made.count("train") == 2  # the teacher and the student
     (row,) = finished.report.rows
     assert row.shrunk.max_error < 1e-9
@@ -219,17 +201,17 @@ def test_the_loss_is_derived_twice(runner: Runner, plan: Any) -> None:
 
 def test_what_no_translator_has_is_refused_before_any_stage(runner: Runner, plan: Any) -> None:
     with pytest.raises(RecipeError, match=r'export\.values: a translator has no "int8"'):
-        check_plan(plan(**{"export.values": ["float32", "int8"]}), runner.store)
+        check_plan(plan(**{"export.values": ["float32", "int8"]}), runner)
     with pytest.raises(RecipeError, match=r'export\.input: "uint8" is of images'):
-        check_plan(plan(**{"export.input": "uint8"}), runner.store)
-    check_plan(plan(**{"export.values": ["float16", "int8-kept"]}), runner.store)
+        check_plan(plan(**{"export.input": "uint8"}), runner)
+    check_plan(plan(**{"export.values": ["float16", "int8-kept"]}), runner)
     with pytest.raises(RecipeError, match=r"train\.batch_tokens: it is instead of batch_size"):
         plan(**{"train.batch_size": 4})
 
 
 @pytest.mark.parametrize("average", ["none", "ema", "last"])
 def test_stopped_in_the_middle_of_an_epoch_it_ends_with_the_same_bits(corpus: Path, tmp_path: Path, average: Any) -> None:
-    task = MachineTranslation(ParallelTextSettings(root=str(corpus), vocabulary=VocabularySettings(size=60)).load())
+    task = translation_of(ParallelTextSettings(root=str(corpus), vocabulary=VocabularySettings(size=60)))
     model = TransformerSettings(width=16, hidden=16, heads=2, encoder_layers=1, decoder_layers=1, dropout=0.1)
     settings = TrainSettings(
         epochs=3,

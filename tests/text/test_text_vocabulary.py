@@ -1,8 +1,10 @@
+import io
+
 import pytest
 
 pytest.importorskip("sentencepiece")
 
-from tdcompress.errors import DataError
+from tdcompress.errors import DataError, InterruptedRun
 from tdcompress.text.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary, VocabularySettings, train_vocabulary
 
 LINES = [
@@ -24,6 +26,34 @@ def test_equal_text_gives_equal_bytes(kind):
     settings = VocabularySettings(size=22, kind=kind)
     assert train_vocabulary(LINES, settings) == train_vocabulary(iter(LINES), settings)
     assert train_vocabulary(LINES, settings) != train_vocabulary(LINES[1:], settings)
+
+
+def test_words_with_their_counts_give_the_pieces_of_the_lines_themselves():
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+    lines = [*LINES, "tab\there  twice ", "no\u00a0break\u3000wide", "ﬁne e\u0301 ½ Ä", "", "a\u200bdog ☃" * 3]
+    settings, made = VocabularySettings(size=45, coverage=1.0), io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=made, vocab_size=45, model_type="bpe", character_coverage=1.0,
+        pad_id=PAD, unk_id=UNKNOWN, bos_id=BEGIN, eos_id=END, minloglevel=2,
+    )  # fmt: skip
+    of_lines, of_words = SentencePieceProcessor(), SentencePieceProcessor()
+    of_lines.LoadFromSerializedProto(made.getvalue())
+    of_words.LoadFromSerializedProto(train_vocabulary(lines, settings))
+    pieces = [[(each.id_to_piece(i), each.get_score(i)) for i in range(45)] for each in (of_lines, of_words)]
+    assert pieces[0] == pieces[1]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize("error", [DataError("train.en, line 3: byte 1 is no UTF-8"), InterruptedRun("stopped", 15)])
+def test_what_ends_the_text_is_raised_as_it_is(kind, error):
+    def lines():
+        yield from LINES[:2]
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        train_vocabulary(lines(), VocabularySettings(size=22, kind=kind))
+    assert raised.value is error
 
 
 def test_sentences_come_back_as_plain_text(vocabulary):

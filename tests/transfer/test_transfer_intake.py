@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from tdcompress.artifacts import sealed
 from tdcompress.errors import ArtifactError, BusyError, UserError
 from tdcompress.locks import hold
+from tdcompress.pipeline import Stage, Task
 from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files
@@ -204,3 +206,27 @@ def test_the_list_says_what_is_there(made, tmp_path):
         ("train", unfinished, "step 8", "mlp none seed 2"),
     ]
     assert "none yet" in artifacts_table(tmp_path / "nowhere").notes[0]
+
+
+def test_a_vocabulary_travels_once_and_before_the_trainings_on_it(small, make_recorder, tmp_path):
+    def write(settings, work):
+        (work.folder / "vocabulary.model").write_bytes(b"pieces")
+        return {}
+
+    words, other = (
+        Task(stage=Stage(name="vocabulary", version=1, settings=dict, run=write), settings={"size": size}, title="vocabulary")
+        for size in (1, 2)
+    )
+    done, begun = (replace(task, inputs={"vocabulary": words}) for task in (small.task(1, b"x"), small.task(2, b"y", (4,))))
+    here, there = tmp_path / "here", tmp_path / "there"
+    small.fill(here, make_recorder(), done, begun, other)
+    wanted = [place for place in places(here) if place.stage == "train"]
+    sent = export_items(here, wanted, tmp_path / "out", 1 << 20)
+    expected = [("vocabulary", words.key), ("train", done.key), ("train", begun.key)]
+    assert [(item.stage, item.key) for item in sent.items] == expected
+    import_files(there, sent.files)
+    assert FolderStore(there).keys("vocabulary") == [words.key]
+    (alone,) = [place for place in wanted if place.key == begun.key]
+    assert [item.stage for item in export_items(here, [alone], tmp_path / "one", 1 << 20).items] == ["vocabulary", "train"]
+    shutil.rmtree(here / "stages" / "vocabulary" / words.key)
+    assert [item.stage for item in export_items(here, [alone], tmp_path / "none", 1 << 20).items] == ["train"]
