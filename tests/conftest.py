@@ -68,6 +68,25 @@ LONG_FILES = (
     "test_train_distributed.py",
 )
 
+SHORT_BUDGET: dict[str, Any] = {
+    "name": "quick",
+    "processes": 2,
+    "minimum_pairs": 3,
+    "maximum_pairs": 20,
+    "seconds_per_file": 0.05,
+    "seconds_total": 0.2,
+    "warm_up_seconds": 0.02,
+    "single_calls": 5,
+}
+# ``tdcompress ARGUMENTS``, with that budget.
+SHORT_PROGRAM = f"""
+import sys
+from tdcompress.bench import budget
+from tdcompress.cli import main
+budget.BUDGETS = {{**budget.BUDGETS, "quick": budget.Budget(**{SHORT_BUDGET!r})}}
+sys.exit(main(sys.argv[1:]))
+"""
+
 # Hides packages, as on a machine where they are not installed: they are not found, here and in child processes.
 BLOCK = """
 import sys
@@ -146,24 +165,19 @@ def short_benchmarks() -> Callable[[], AbstractContextManager[None]]:
     """``with short_benchmarks():`` the quick budget measures next to nothing: for tests of what is done with the numbers."""
     from tdcompress.bench import budget
 
-    short = budget.Budget(
-        name="quick",
-        processes=2,
-        minimum_pairs=3,
-        maximum_pairs=20,
-        seconds_per_file=0.05,
-        seconds_total=0.2,
-        warm_up_seconds=0.02,
-        single_calls=5,
-    )
-
     @contextmanager
     def shortened() -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": short})
+            patch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": budget.Budget(**SHORT_BUDGET)})
             yield
 
     return shortened
+
+
+@pytest.fixture(scope="session")
+def short_program() -> str:
+    """The text of a program: ``tdcompress ARGUMENTS`` whose quick benchmarks are short."""
+    return SHORT_PROGRAM
 
 
 @pytest.fixture(scope="session")
@@ -237,11 +251,12 @@ def without_torch(without: Callable[..., dict[str, str]]) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def command() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``tdcompress ARGUMENTS`` in a process of its own, anywhere."""
+    """``tdcompress ARGUMENTS`` in a process of its own, anywhere; with ``short=True`` its quick benchmarks are short."""
 
-    def run(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Any:
+    def run(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None, short: bool = False) -> Any:
+        program = ["-c", SHORT_PROGRAM] if short else ["-m", "tdcompress.cli"]
         return subprocess.run(
-            [sys.executable, "-m", "tdcompress.cli", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             capture_output=True,
             text=True,
             check=False,

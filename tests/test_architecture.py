@@ -6,6 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,20 @@ def test_the_folder_of_shrinking_and_the_function_have_names_of_their_own():
         "print(tdcompress.shrink is tdcompress.interface.shrink, tdcompress.shrinking.groups.__name__)"
     )
     assert python(program, {"PYTHONPATH": str(ROOT)}).stdout.split() == ["True", "tdcompress.shrinking.groups"]
+
+
+def test_every_package_of_the_base_install_is_imported():
+    """A dependency that nothing imports is none; what only another package needs, that package names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in project["dependencies"]}
+    imported = set()
+    for path in (ROOT / "tdcompress").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and node.level == 0 else []
+            imported |= {name.split(".")[0] for name in names}
+    assert {"numpy", "onnx", "onnxruntime"} <= needed
+    assert needed <= imported
 
 
 def test_no_pickle_and_no_execution_of_text():

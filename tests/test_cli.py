@@ -103,7 +103,10 @@ def test_missing_files_and_runs(refused, tmp_path, tiny_run):
     assert "none.onnx" in refused("inspect", "none.onnx")
     assert "none.onnx" in refused("pack", "none.onnx", "o.onnx")
     assert "none.onnx" in refused("unpack", "none.onnx", "o.onnx")
-    assert "name what the files are compared with" in refused("bench", "none.onnx")
+    assert "none.onnx: no such file, folder or run" in refused("bench", "none.onnx")
+    assert "artifacts/none: no such file, folder or run" in refused("bench", tiny_run, "artifacts/none")
+    shutil.copy(tiny_run / "model.onnx", tmp_path / "alone.onnx")
+    assert "dense.onnx: no such file; name what the files are compared with" in refused("bench", "alone.onnx")
     (tmp_path / "one").mkdir()
     shutil.copy(tiny_run / "dense.onnx", tmp_path / "one")
     assert "holds no ONNX file beside dense.onnx" in refused("bench", "one")
@@ -235,7 +238,8 @@ def test_recipes_fold_into_the_width_of_a_pipe_that_columns_tells_and_the_demo_c
     assert sorted(word for line in rows[1:] for word in line.split()) == words  # none is cut
 
 
-def test_status_of_runs_and_stages(call, copied):
+def test_status_of_runs_and_stages(call, copied, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # so that no message is folded, however long the folder's name
     code, out, _ = call("status", "--artifacts", copied)
     assert code == 0
     assert "tiny" in out
@@ -293,8 +297,8 @@ def test_the_run_verb_says_which_training_parts_are_missing(command, without_tor
 def deployed(command, without_torch, tmp_path):
     """A verb on a machine without torch; it has to do its work."""
 
-    def run(*arguments):
-        done = command(*arguments, env=without_torch, cwd=tmp_path)
+    def run(*arguments, **options):
+        done = command(*arguments, env=without_torch, cwd=tmp_path, **options)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
@@ -388,7 +392,7 @@ def test_what_another_machine_measured_joins_the_report_without_torch(deployed, 
     before = json.loads((run / "report.json").read_text())
     for name in ("none-0.5-int8.onnx", "none-0.5-float16.onnx"):
         (run / name).rename(tmp_path / name)
-    out = deployed("bench", "tiny", "--artifacts", copied, "--shape", "2x1x8x8", "--json", tmp_path / "here.json")
+    out = deployed("bench", "tiny", "--artifacts", copied, "--shape", "2x1x8x8", "--json", tmp_path / "here.json", short=True)
     assert "batch 2, quick budget" in out
     timed = [row["file"] for row in json.loads((tmp_path / "here.json").read_text())["benchmark"]["rows"]]
     assert timed == ["model.onnx", "none-0.5-float32.onnx", "targeted-0.5.onnx"]
@@ -435,13 +439,19 @@ def test_trainings_alone_within_the_time_given(call, refused, tmp_path):
             call("run", "x.toml", *wrong)
 
 
-def test_trainings_alone_need_nothing_of_export_and_report(command, without, tmp_path):
+def test_trainings_alone_need_nothing_of_export_and_report(without, tmp_path):
     (tmp_path / "x.toml").write_text(RECIPE + "[train]\nepochs = 1\nbatch_size = 512\n")
-    there = without("onnxscript", "matplotlib", "tomli_w")
-    done = command("run", "x.toml", "--only", "train", "--minutes", 4, env=there, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = command("run", "x.toml", env=there, cwd=tmp_path)
-    assert done.stderr.startswith("tdcompress: this needs onnxscript, matplotlib, tomli_w: ")
+    program = (
+        "import sys\nfrom tdcompress.cli import main\n"
+        "assert main(['run', 'x.toml', '--only', 'train', '--minutes', '4']) == 0\n"
+        "sys.exit(main(['run', 'x.toml']))"
+    )
+    there = {**os.environ, **without("onnxscript", "matplotlib", "tomli_w")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, env=there)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("tdcompress: this needs onnxscript, matplotlib, tomli_w: "), done.stderr
+    (metrics,) = tmp_path.glob("artifacts/stages/train/*/metrics.jsonl")
+    assert len(metrics.read_text().splitlines()) == 1
 
 
 def test_the_version_is_told(capsys):

@@ -106,8 +106,10 @@ def test_a_file_is_verified_inspected_packed_and_unpacked(verb, model, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again.onnx", "packed.onnx"]
 
 
-def test_a_file_is_benchmarked_and_its_memory_is_unknown(verb, model, tmp_path):
-    printed = verb("bench", model, "--baseline", model, "--json", tmp_path / "here.json")
+def test_a_file_is_benchmarked_and_its_memory_is_unknown(python, short_program, model, tmp_path):
+    done = python("-c", short_program, "bench", model, "--baseline", model, "--json", tmp_path / "here.json")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    printed = done.stdout
     found = json.loads((tmp_path / "here.json").read_bytes())["benchmark"]
     assert [row["peak_rss_bytes"] for row in (found["control"], *found["rows"])] == [None, None]
     assert found["rows"][0]["ratio_to_dense"] > 0

@@ -21,7 +21,8 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)
     sub.add_argument("--backend", default="onnxruntime", help="onnxruntime, engine, openvino, deepsparse, null")
     sub.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime's execution provider")
-    sub.add_argument("--budget", choices=["quick", "full"], default="quick")
+    text = "how long pairs of calls are timed: quick, 25 s at most; full, 10 min at most"
+    sub.add_argument("--budget", choices=["quick", "full"], default="quick", help=text)
     sub.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured")
     add_external_data(sub)
     add_artifacts(sub)
@@ -85,9 +86,12 @@ def find_files(
         external_data: accept weights in files beside ONNX files.
 
     Raises:
-        UserError: no baseline, or a folder without files to compare with it.
+        UserError: something is not there, no baseline, or a folder without files to compare with it.
     """
     places = [path if path.exists() or not (artifacts / path).is_dir() else artifacts / path for path in given]
+    for place in places:
+        if not place.exists():
+            raise UserError(f"{place}: no such file, folder or run")
     against = _baseline(places[0], baseline, external_data)
     if not against.is_file():
         raise UserError(f"{against}: no such file; name what the files are compared with: --baseline dense.onnx")

@@ -258,7 +258,9 @@ def expand_sweep(recipe: Recipe) -> list[Recipe]:
         raise recipe.source.error("sweep.case", "sweep.case: write each case as a [[sweep.case]] table")
     for path, options in sweep.items():
         if not isinstance(options, list) or not options:
-            raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed")
+            raise recipe.source.error(
+                f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed, such as [0.5, 0.9]"
+            )
         if any(option == other for option, other in itertools.combinations(options, 2)):
             raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a value comes twice in {options}")
     variants, free = list[Recipe](), swept()

@@ -23,10 +23,10 @@ FOLDED = 22
 def render(table: Table) -> RenderableType:
     """What ``rich.console.Console.print`` draws: the table, and its notes under it."""
     notes = [Text(f"{number}  {note}", style="dim") for number, note in enumerate(table.notes, start=1)]
-    return Group(_Grid(table), *notes)
+    return Group(_Grid(table=table), *notes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Grid:
     """A table without its notes, in as many parts as the terminal's width asks for: each begins with the first column."""
 

@@ -16,6 +16,7 @@ from tdcompress.errors import UserError, VerificationError
 from tdcompress.export.check import BATCH, OnnxNetwork, check_agreement
 from tdcompress.export.outputs import named_outputs
 from tdcompress.export.to_onnx import metadata_strings, to_model_proto
+from tdcompress.export.traced_once import traced_once
 from tdcompress.files import published
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import ancestor, learning_task_of, origin_of, settings_of
@@ -148,7 +149,12 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
     task = learning_task_of(source, work.machine.places)
     network = load_network(source, task)
     exported = task.exports(network, pixels=settings.input == "uint8")
-    protos = {part.file: to_model_proto(part.module, part.samples, names=part.names, axes=part.axes) for part in exported.parts}
+    protos = traced_once(
+        (source.key, *sorted(source.files.items()), settings.input),
+        lambda: {
+            part.file: to_model_proto(part.module, part.samples, names=part.names, axes=part.axes) for part in exported.parts
+        },
+    )
     first = exported.parts[0].file
     set_metadata(protos[first], metadata_strings(file_facts(source, network, exported.facts)))
     for proto in protos.values():

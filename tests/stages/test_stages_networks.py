@@ -384,6 +384,31 @@ def test_number_formats_are_rows_of_one_network(plan):
     assert len({row.export.key for row in found.rows}) == 2
 
 
+def test_number_formats_of_one_network_are_traced_once_and_each_is_as_if_it_were_alone(
+    runner, row, tmp_path, monkeypatch, make_recorder
+):
+    network = runner.ensure(row().export.inputs["network"])
+
+    def exported(folder, values, **more):
+        task = row(**{"export.values": [values], **more}).export
+        (tmp_path / folder).mkdir()
+        work = Workspace(folder=tmp_path / folder, inputs={"network": network}, machine=Machine(), progress=make_recorder())
+        export.run(task.settings, work)
+        return {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+
+    traced = []
+    trace = export.to_model_proto
+    monkeypatch.setattr(export, "to_model_proto", lambda *given, **named: traced.append(1) or trace(*given, **named))
+    monkeypatch.setattr("tdcompress.export.traced_once._kept", {})
+    together = [exported(f"together-{values}", values) for values in ("float32", "int8", "codebook16")]
+    assert len(traced) == 1
+    exported("pixels", "float32", **{"export.input": "uint8"})
+    assert len(traced) == 2  # another graph
+    monkeypatch.setattr("tdcompress.export.traced_once._kept", {})
+    assert exported("alone", "codebook16") == together[2]
+    assert len(traced) == 3
+
+
 def test_a_training_with_gates_is_exported_with_its_gates(runner, plan):
     """Without an untargeted training the dense file is that of the first training, as it is deployed."""
     found = plan("l0", **{"sparsity.initial_drop": 0.5})
