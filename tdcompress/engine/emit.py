@@ -242,7 +242,7 @@ def _adapted(code: str) -> str:
 
 
 def _block(calls: Sequence[Structure]) -> int:
-    """The vectors that the sparse kernel has to hold: two where sums move from one to the other, else one, which fits registers."""
+    """The vectors that the sparse kernel holds: two where sums move from one to the other, else one, which fits registers."""
     convolutions = [call for call in calls if isinstance(call, ConvOp) and call.row_vectors > 1]
     return 2 if any(group.shift for call in convolutions for group in call.groups[: call.group_count]) else 1
 
