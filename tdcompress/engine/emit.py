@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from ctypes import Array as CArray
 from ctypes import Structure, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from tdcompress.engine.binding import LANES, OPERATIONS, ConvOp, TapGroup, Tensor
+from tdcompress.engine.binding import LANES, OPERATIONS, TapGroup, Tensor
 from tdcompress.engine.bounds import arena_extent
 from tdcompress.engine.compile import TARGETS, PlannedModel, plan_model
 from tdcompress.engine.csource import joined, kernel_sources, table_types
@@ -61,6 +61,8 @@ _MACROS: Mapping[str, str] = MappingProxyType(
     }
 )
 """How the kernels are compiled here: without prefetching, and dense layers take 2 KB of the stack, not 16."""
+_BOARD = replace(TARGETS["scalar"], max_block=1)
+"""The tables of the portable kernels, but for one vector whose sums fill 16 registers; two would wait in memory."""
 _PER_LINE = 12
 _MOST = 2**31
 
@@ -87,9 +89,10 @@ def emit_c(
 ) -> EmittedModel:
     """Write a model as a C file and a header beside it: `NAME.c` has a function `NAME_run` for one image.
 
-    The C is C11 with extensions that gcc and clang share (vectors, statements for unrolling). It allocates nothing and calls
+    The C is C11 with what gcc and clang share (attributes, unrolling). It allocates nothing and calls
     memcpy, memset and functions of math.h alone. Outputs are, bit for bit, those of the engine's "scalar" instruction set,
-    if the compiler contracts no multiplication and addition (-ffp-contract=off) and has the same math.h.
+    if the compiler contracts no multiplication and addition (-ffp-contract=off) and has the same math.h. One kind of layer
+    adds in another order: a sparse convolution without padding whose rows have 17 to 32 columns.
 
     Args:
         source: path of an ONNX file, or its bytes.
@@ -104,7 +107,7 @@ def emit_c(
     target = Path(target)
     if target.suffix != ".c":
         raise UserError(f"{target}: the C file's name has to end in .c")
-    planned = plan_model(source, TARGETS["scalar"], shapes=shapes, external_data=external_data)
+    planned = plan_model(source, _BOARD, shapes=shapes, external_data=external_data)
     largest = max(4 * planned.plan.arena_elements, *(_elements(port) * 8 for port in (*planned.inputs, *planned.outputs)))
     if largest >= _MOST or planned.plan.table_bytes >= _MOST:
         raise UnsupportedError("the model is too large for addresses of 32 bits, which emitted C is for: use tdcompress compile")
@@ -197,7 +200,7 @@ def _source(planned: PlannedModel, tables: _Tables, name: str, header: str, low:
     used = [kernels[names[op.kind]] for op in plan.ops[: plan.op_count]]
     # planes.c has what the other kernels call when they have written a tensor
     files = dict.fromkeys(["planes.c", *(kernel.file for kernel in used)])
-    code = joined(files, {**_MACROS, "MAX_BLOCK": str(_block(calls))})
+    code = joined(files, _MACROS)
     constants = tables.add("constants", plan.constants) if plan.constants else "NULL"
     structures = [
         f"static const {kernel.descriptor} call_{index} = {_initialiser(descriptor, tables, low)};"
@@ -211,8 +214,7 @@ def _source(planned: PlannedModel, tables: _Tables, name: str, header: str, low:
             " *",
             " * SPDX-License-Identifier: Apache-2.0 (the kernels, of tdcompress)",
             " *",
-            " * C11 with vectors, for gcc and clang. Outputs are those of the engine's portable kernels, bit for bit, with",
-            " * -ffp-contract=off. Sizes and places have 32 bits. */",
+            " * C11, for gcc and clang. Sizes and places have 32 bits. */",
             f'#include "{header}"',
             "",
             _adapted(code),
@@ -239,12 +241,6 @@ def _adapted(code: str) -> str:
     """Kernels that are this file's own; sizes and places in 32 bits, as addresses have, but not elements of an input."""
     own = re.sub(r"^void (?=KERNEL\(|close_planes\()", "static __attribute__((unused)) void ", code, flags=re.M)
     return re.sub(r"(?<!CONVERT\()\bint64_t\b", "int32_t", own)
-
-
-def _block(calls: Sequence[Structure]) -> int:
-    """The vectors that the sparse kernel holds: two where sums move from one to the other, else one, which fits registers."""
-    convolutions = [call for call in calls if isinstance(call, ConvOp) and call.row_vectors > 1]
-    return 2 if any(group.shift for call in convolutions for group in call.groups[: call.group_count]) else 1
 
 
 def _number(value: float) -> str:

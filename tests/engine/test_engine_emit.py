@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import plan_seeds
 import pytest
-from conftest import assert_close, run_reference
 from engine_networks import lenet5
 from onnx import helper
 
 from tdcompress.cli import main
-from tdcompress.engine import EmittedModel, Session, emit_c
+from tdcompress.engine import EmittedModel, emit_c
 from tdcompress.engine.binding import OPERATIONS
 from tdcompress.engine.build import find_compiler
 from tdcompress.engine.csource import joined, kernel_sources, table_types
@@ -68,23 +67,25 @@ def run(built: tuple[EmittedModel, Callable[..., int]], feed: Mapping[str, np.nd
 
 
 @pytest.fixture
-def check(compiled, isa_all) -> Callable[..., None]:
-    """The emitted model gives what onnxruntime gives, and every bit that the engine gives with portable kernels."""
+def same(compiled, check, isa_all) -> Callable[..., None]:
+    """The emitted model gives every bit that the engine gives with portable kernels, which are compared with onnxruntime."""
+    portable = "scalar" in isa_all
 
-    def compare(model: bytes, feed: Mapping[str, np.ndarray]) -> None:
+    def compare(model: bytes, feed: Mapping[str, np.ndarray], exact: bool = True) -> None:
         statuses, got = run(compiled(model), feed)
         assert statuses == [0] * len(statuses)
-        assert_close(got, run_reference(model, feed))
-        if "scalar" in isa_all:
-            for mine, theirs in zip(got, Session(model, isa="scalar").run(None, feed), strict=True):
+        for mine, theirs in zip(got, check(model, feed, isa="scalar" if portable else None), strict=True):
+            if portable and exact:
                 assert mine.tobytes() == theirs.tobytes()
+            else:
+                np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
     return compare
 
 
 @pytest.mark.parametrize("make", plan_seeds.MODELS, ids=lambda make: make.__name__)
-def test_every_kernel(check, make):
-    check(make(), {"x": SEED_INPUTS[make.__name__]})
+def test_every_kernel(same, make):
+    same(make(), {"x": SEED_INPUTS[make.__name__]})
 
 
 def block(width: int, zeros: float) -> bytes:
@@ -115,21 +116,22 @@ def block(width: int, zeros: float) -> bytes:
 
 @pytest.mark.parametrize("zeros", [0.0, 0.9])
 @pytest.mark.parametrize("width", [5, 8, 16, 20, 37])  # rows of half a vector, one, two, three
-def test_small_networks_of_all_widths(check, width, zeros):
+def test_small_networks_of_all_widths(same, width, zeros):
     x = np.random.default_rng(0).standard_normal((2, 3, width, width)).astype(np.float32)
-    check(block(width, zeros), {"x": x})
+    same(block(width, zeros), {"x": x})
 
 
-def test_whole_networks(check):
+def test_whole_networks(same):
     rng = np.random.default_rng(1)
-    check(DIGITS.read_bytes(), {"input": rng.standard_normal((5, 1, 8, 8)).astype(np.float32)})
-    check(lenet5(0.9), {"input": rng.standard_normal((2, 3, 32, 32)).astype(np.float32)})
+    same(DIGITS.read_bytes(), {"input": rng.standard_normal((5, 1, 8, 8)).astype(np.float32)})
+    unpadded = rng.standard_normal((2, 3, 32, 32)).astype(np.float32)
+    same(lenet5(0.9), {"input": unpadded}, exact=False)  # its convolutions of 32 columns add in another order
 
 
-def test_a_softmax_of_any_length(check, model):
+def test_a_softmax_of_any_length(same, model):
     for size in (3, 4, 9, 300):
         nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=-1)]
-        check(
+        same(
             model(nodes, {}, {"x": ["b", size]}), {"x": np.random.default_rng(size).standard_normal((2, size)).astype(np.float32)}
         )
 

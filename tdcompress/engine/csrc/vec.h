@@ -12,9 +12,7 @@
 
 #if defined(TDC_NARROW)
 #define VL 1
-#ifndef MAX_BLOCK
-#define MAX_BLOCK 2
-#endif
+#define MAX_BLOCK 1
 #define DENSE_FILTERS 2
 #define DENSE_BLOCK 1
 #elif defined(__AVX512F__) && defined(__AVX512DQ__)
