@@ -18,8 +18,6 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-
-
 WHEEL = os.environ.get("TDCOMPRESS_WHEEL")
 
 

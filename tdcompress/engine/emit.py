@@ -243,7 +243,7 @@ def _adapted(code: str) -> str:
     return re.sub(r"(?<!CONVERT\()\bint64_t\b", "int32_t", own)
 
 
-def _number(value: float) -> str:
+def _number(value: float | np.float32) -> str:
     """A floating-point number, in the fewest digits that give it back."""
     if np.isnan(value):
         return "NAN"
