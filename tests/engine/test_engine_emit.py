@@ -44,7 +44,7 @@ def compiled(compiler, tmp_path) -> Callable[[bytes | Path], tuple[EmittedModel,
 
     def build(model: bytes | Path) -> tuple[EmittedModel, Callable[..., int]]:
         done = emit_c(model, tmp_path / "net.c")
-        library = tmp_path / "net.so"
+        library = tmp_path / f"net-{len(list(tmp_path.iterdir()))}.so"  # one that is loaded is not loaded again
         command = [*compiler, *WARNINGS, "-O1", "-shared", "-fPIC", str(done.source), "-lm", "-o", str(library)]
         made = subprocess.run(command, capture_output=True, text=True, check=False)
         assert made.returncode == 0, made.stderr
