@@ -18,7 +18,7 @@ ABSENT = frozenset({"__AVX512F__", "__AVX512DQ__", "__AVX2__", "__aarch64__", "_
 
 _KERNEL = re.compile(r"^void KERNEL\((\w+)\)\(const void \*descriptor, const tdc_context \*context\) \{\n +const (\w+) \*", re.M)
 _TABLE = re.compile(r"\bTABLE\((?:const )?(\w+), (\w+)\)")
-_GUARD = re.compile(r"^#ifndef (TDC_\w+_H)\n#define \1\n(.*)^#endif\n\Z", re.M | re.S)
+_GUARD = re.compile(r"^#ifndef (TDC_(?:\w+_)?H)\n#define \1\n(.*)^#endif\n\Z", re.M | re.S)
 _DIRECTIVE = re.compile(r"\s*#\s*(if|ifdef|ifndef|elif|else|endif|define|include)\b\s*(.*?)\s*(?:/\*.*)?$")
 _COMPARED = re.compile(r"(\w+) (==|>=|>) (\d+)")
 
