@@ -1,6 +1,6 @@
 """A model as one C file for processors without an operating system: its plan's tables, the kernels that it calls, one arena.
 
-The file is made of the plan that `compile_model` would write for the portable kernels ("scalar"): the same descriptors and
+The file is made of a plan as `compile_model` writes it for the portable kernels ("scalar"): the same descriptors and
 tables, as initialised constants, and the very source of the kernels (csource.py). Only sizes and places are narrower, 32 bits.
 """
 
@@ -243,13 +243,18 @@ def _adapted(code: str) -> str:
     return re.sub(r"(?<!CONVERT\()\bint64_t\b", "int32_t", own)
 
 
+def _in_arena(tensor: Tensor) -> bool:
+    """Whether it is there at all, and in the arena."""
+    return bool(tensor.channels) and tensor.space == 0
+
+
 def _number(value: float | np.float32) -> str:
     """A floating-point number, in the fewest digits that give it back."""
     if np.isnan(value):
         return "NAN"
     if np.isinf(value):
         return "-INFINITY" if value < 0 else "INFINITY"
-    return f"{value}f" if isinstance(value, np.float32) else repr(float(value))
+    return f"{value!s}f" if isinstance(value, np.float32) else repr(float(value))
 
 
 def _initialiser(structure: Structure, tables: _Tables, low: int) -> str:
@@ -268,7 +273,7 @@ def _initialiser(structure: Structure, tables: _Tables, low: int) -> str:
         elif isinstance(value, float):
             text = _number(value) if value else ""
         else:
-            moved = value - low if isinstance(structure, Tensor) and name == "offset" and structure.space == 0 else value
+            moved = value - low if isinstance(structure, Tensor) and name == "offset" and _in_arena(structure) else value
             text = str(moved) if moved else ""
         if text and text != "{0}":
             parts.append(f".{name} = {text}")
