@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -76,4 +76,12 @@ class PlatformWheel(bdist_wheel):
         return tag if self.root_is_pure else ("py3", "none", WHEEL or tag[2])
 
 
-setup(cmdclass={"build_py": BuildPy, "bdist_wheel": PlatformWheel})
+class PlatformDistribution(Distribution):
+    """One whose files go where those of a platform go, at the root of the wheel, if they may hold a library."""
+
+    def has_ext_modules(self) -> bool:
+        """Whether there is a compiler."""
+        return compiler() is not None
+
+
+setup(cmdclass={"build_py": BuildPy, "bdist_wheel": PlatformWheel}, distclass=PlatformDistribution)

@@ -49,7 +49,9 @@ def build_wheel(tag: str, folder: Path) -> Path:
             zig = os.environ.get("ZIG", f"{sys.executable} -m ziglang")
             environment.update(TDCOMPRESS_WHEEL=tag, CC=f"{zig} cc -target {ZIG_TARGETS[tag]}")
         command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(made)]
-        subprocess.run(command, cwd=source, env=environment, check=True)
+        done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"wheels.py: {tag}: {done.stderr[-2000:]}")
         (wheel,) = made.iterdir()
         return Path(shutil.copy(wheel, folder / wheel.name))
 
