@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 test test-hidden: export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-hidden lint format sanitize fuzz valgrind provider neon wasm haswell clean
+.PHONY: demo test test-hidden lint format sanitize fuzz valgrind provider neon cortex-m wheels wasm haswell clean
 
 demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritten digits
 	$(BIN)/tdcompress run pipelines/digits.toml
@@ -46,6 +46,12 @@ provider:  ## the plugin of onnxruntime against its header (needs gcc and ONNXRU
 
 neon: $(VENV)/.dev  ## the engine's NEON build under qemu-user (needs qemu-user and the ziglang wheel)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/neon.sh
+
+cortex-m: $(VENV)/.dev  ## the digits model as C on a Cortex-M4 (needs gcc-arm-none-eabi, libnewlib-arm-none-eabi, qemu-system-arm)
+	PYTHON=$(abspath $(BIN)/python) sh tests/engine/cortex_m.sh
+
+wheels: $(VENV)/.dev  ## wheels with the compiled engine for each platform, in dist (needs the ziglang wheel, qemu-user and libc6-arm64-cross)
+	PYTHON=$(abspath $(BIN)/python) sh tests/engine/wheels.sh dist
 
 wasm: $(VENV)/.dev  ## docs/demo/index.html built anew, and tried in headless Chromium (needs Chromium, the ziglang and playwright wheels)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/wasm.sh

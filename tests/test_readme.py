@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCALING = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 FROM_C = (ROOT / "docs" / "c.md").read_text(encoding="utf-8")
 WASM = (ROOT / "docs" / "wasm.md").read_text(encoding="utf-8")
+BOARDS = (ROOT / "docs" / "boards.md").read_text(encoding="utf-8")
 PROVIDER = (ROOT / "docs" / "provider.md").read_text(encoding="utf-8")
 TRANSLATE = (ROOT / "docs" / "translate.md").read_text(encoding="utf-8")
 
@@ -43,8 +44,8 @@ def test_the_python_example_runs(
 
 @pytest.mark.parametrize(
     ("text", "least"),
-    [(README, 8), (SCALING, 7), (FROM_C, 2), (PROVIDER, 2), (WASM, 1), (TRANSLATE, 7)],
-    ids=["README", "scaling", "c", "provider", "wasm", "translate"],
+    [(README, 8), (SCALING, 7), (FROM_C, 2), (PROVIDER, 2), (WASM, 1), (BOARDS, 1), (TRANSLATE, 7)],
+    ids=["README", "scaling", "c", "provider", "wasm", "boards", "translate"],
 )
 def test_the_shell_lines_parse(text: str, least: int) -> None:
     lines = [shlex.split(re.split("[#<]", line)[0]) for block in blocks("sh", text) for line in block.splitlines()]

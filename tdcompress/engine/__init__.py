@@ -2,10 +2,12 @@
 
 `Session("model.onnx").run(None, {"input": x})` is the same call as onnxruntime's; `explain` says per layer which
 kernel runs and why. How it works: docs/engine.md. `compile_model` writes a file for the C library (docs/c.md), or one for
-onnxruntime with that library as its plugin, `PROVIDER_NAME` (docs/provider.md).
+onnxruntime with that library as its plugin, `PROVIDER_NAME` (docs/provider.md); `emit_c` writes C source for boards
+(docs/boards.md).
 """
 
 from tdcompress.engine.compile import CompiledModel, compile_model, copy_library
+from tdcompress.engine.emit import EmittedModel, emit_c
 from tdcompress.engine.lower.state import LayerRecord
 from tdcompress.engine.provider import PROVIDER_NAME
 from tdcompress.engine.session import NodeArg, Session, explain, unavailable_reason
@@ -13,11 +15,13 @@ from tdcompress.engine.session import NodeArg, Session, explain, unavailable_rea
 __all__ = [
     "PROVIDER_NAME",
     "CompiledModel",
+    "EmittedModel",
     "LayerRecord",
     "NodeArg",
     "Session",
     "compile_model",
     "copy_library",
+    "emit_c",
     "explain",
     "unavailable_reason",
 ]

@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from tdcompress.engine.binding import LANES, Tensor
+import numpy as np
+
+from tdcompress.engine.binding import LANES, ConvOp, Tensor
 from tdcompress.engine.memory import Buffer, Use
+from tdcompress.engine.tables import PAIR
 from tdcompress.errors import TdcompressError
 
 _Sizes = tuple[int, ...]
@@ -161,6 +164,31 @@ AGREEMENTS: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
     }
 )
 """Per kernel: whether the tensors and sizes of its descriptor agree, so that loops over one stay inside the others."""
+
+
+def _conv_reach(op: Any) -> tuple[int, int]:
+    """The first element of the arena that a convolution reads by its table of offsets, and one past the last."""
+    if op.pairs:
+        cells = np.ctypeslib.as_array((ctypes.c_uint32 * (op.filters * (1 + op.group_count))).from_address(op.rows))
+        counts = cells.reshape(op.filters, 1 + op.group_count)[:, 1:].astype(np.int64)
+        pairs = np.frombuffer(ctypes.string_at(op.pairs, PAIR.itemsize * int(((counts + 1) // 2).sum())), PAIR)
+        offsets = pairs["offset"].reshape(-1)
+    else:
+        offsets = np.ctypeslib.as_array((ctypes.c_int32 * (op.sets * op.taps)).from_address(op.offsets))
+    start = op.input.offset
+    lowest, highest = (int(offsets.min()) // 4, int(offsets.max()) // 4) if offsets.size else (0, 0)
+    return start + lowest, start + highest + op.vectors * LANES
+
+
+def arena_extent(descriptors: Sequence[ctypes.Structure]) -> tuple[int, int]:
+    """The first element of the arena that any call touches, and one past the last.
+
+    Args:
+        descriptors: of all calls of a plan.
+    """
+    found = [_extent(tensor) for op in descriptors for tensor in _tensors(op) if tensor.space == 0]
+    found += [_conv_reach(op) for op in descriptors if isinstance(op, ConvOp)]
+    return min((first for first, _ in found), default=0), max((end for _, end in found), default=LANES)
 
 
 def check_call(kind: str, descriptor: ctypes.Structure, use: Use) -> None:

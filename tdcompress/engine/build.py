@@ -17,6 +17,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,10 +25,11 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from tdcompress.errors import TdcompressError, UnsupportedError
+from tdcompress.errors import TdcompressError, UnsupportedError, UserError
 from tdcompress.files import cache_folder, fsync_file, sha256_file
 
 SOURCE = Path(__file__).parent / "csrc"
@@ -42,10 +44,6 @@ CORE_FILES = (
 FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=fast", "-pthread")
 LIBRARY_NAME = "libtdcompress.dylib" if sys.platform == "darwin" else "libtdcompress.so"
 """What programs that are linked with a copy of the library look for."""
-_LINK_FLAGS = (
-    "-shared",
-    f"-Wl,-install_name,@rpath/{LIBRARY_NAME}" if sys.platform == "darwin" else f"-Wl,-soname,{LIBRARY_NAME}",
-)
 INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "x86_64": {
@@ -58,7 +56,42 @@ INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType
 )
 """Per machine: the instruction sets that the library holds, and the compiler's flags for each."""
 
+_FAMILIES: Mapping[str, str] = MappingProxyType({"amd64": "x86_64", "arm64": "aarch64"})
 _COMPILE_SECONDS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """What a library is for: a processor family as in INSTRUCTION_SETS, ``sys.platform``, and whether its C library is glibc."""
+
+    machine: str
+    system: str
+    glibc: bool
+
+    @property
+    def link_flags(self) -> tuple[str, ...]:
+        """How a library gets the name by which programs that are linked with it look for it."""
+        if self.system == "darwin":
+            return ("-shared", "-Wl,-install_name,@rpath/libtdcompress.dylib")
+        return ("-shared", "-Wl,-soname,libtdcompress.so")
+
+
+def this_platform() -> Platform:
+    """Of this Python."""
+    return Platform(machine=machine_name(), system=sys.platform, glibc=platform.libc_ver()[0] == "glibc")
+
+
+def tagged_platform(tag: str) -> Platform:
+    """The platform of a wheel's tag, such as "manylinux_2_17_aarch64"; of several, joined by dots, that of the first.
+
+    Raises:
+        UserError: a tag of a platform for which there is no library.
+    """
+    found = re.fullmatch(r"(manylinux|musllinux|macosx)_\d+_\d+_(x86_64|aarch64|arm64)", tag.partition(".")[0])
+    if found is None:
+        raise UserError(f"{tag!r}: there is no library for such a platform")
+    system = "darwin" if found[1] == "macosx" else "linux"
+    return Platform(machine=_FAMILIES.get(found[2], found[2]), system=system, glibc=found[1] == "manylinux")
 
 
 def find_compiler() -> tuple[str, ...] | None:
@@ -76,7 +109,7 @@ def find_compiler() -> tuple[str, ...] | None:
 def machine_name() -> str:
     """The processor family as INSTRUCTION_SETS names it."""
     name = platform.machine().lower()
-    return {"amd64": "x86_64", "arm64": "aarch64"}.get(name, name)
+    return _FAMILIES.get(name, name)
 
 
 def _run(command: Sequence[str]) -> None:
@@ -99,9 +132,9 @@ def _run(command: Sequence[str]) -> None:
         raise UnsupportedError(f"engine: {command[0]!r} made nothing ({made.name} is missing); set CC to a C compiler")
 
 
-def _compile(compiler: Sequence[str], folder: Path, machine: str, extra: Sequence[str]) -> Path:
+def _compile(compiler: Sequence[str], folder: Path, target: Platform, extra: Sequence[str]) -> Path:
     """The library, made in an empty folder."""
-    sets = INSTRUCTION_SETS.get(machine, {"scalar": ()})
+    sets = INSTRUCTION_SETS.get(target.machine, {"scalar": ()})
     jobs = [
         (
             *compiler,
@@ -125,7 +158,7 @@ def _compile(compiler: Sequence[str], folder: Path, machine: str, extra: Sequenc
         (
             *compiler,
             *extra,
-            *_LINK_FLAGS,
+            *target.link_flags,
             "-pthread",
             *sorted(str(path) for path in folder.glob("*.o")),
             "-lm",
@@ -137,11 +170,11 @@ def _compile(compiler: Sequence[str], folder: Path, machine: str, extra: Sequenc
     return library
 
 
-def _publish(compiler: Sequence[str], folder: Path, name: Callable[[Path], str], machine: str, extra: Sequence[str]) -> Path:
+def _publish(compiler: Sequence[str], folder: Path, name: Callable[[Path], str], target: Platform, extra: Sequence[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".build-") as temporary:
-            library = _compile(compiler, Path(temporary), machine, extra)
+            library = _compile(compiler, Path(temporary), target, extra)
             return library.replace(folder / name(library))
     except OSError as error:
         raise TdcompressError(
@@ -162,27 +195,27 @@ def build(compiler: Sequence[str], output: Path, *, machine: str, extra: Sequenc
         UnsupportedError: the compiler cannot be run, or fails.
         TdcompressError: the folder cannot be written.
     """
-    _publish(compiler, output.parent, lambda library: output.name, machine, extra)
+    _publish(compiler, output.parent, lambda library: output.name, replace(this_platform(), machine=machine), extra)
 
 
-def _stem(machine: str) -> str:
-    """How the names of libraries start that fit this source and this platform."""
+def _stem(target: Platform) -> str:
+    """How the names of libraries start that fit this source and a platform."""
     digest = hashlib.sha256()
     for path in sorted(SOURCE.iterdir()):
         if path.suffix in (".c", ".h"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    platform_name = (sys.platform, platform.libc_ver()[0])
-    digest.update(repr((FLAGS, _LINK_FLAGS, sorted(INSTRUCTION_SETS.get(machine, {}).items()), platform_name)).encode())
-    return f"engine-{machine}-{digest.hexdigest()[:16]}"
+    sets = sorted(INSTRUCTION_SETS.get(target.machine, {}).items())
+    digest.update(repr((FLAGS, target.link_flags, sets, target.system, target.glibc)).encode())
+    return f"engine-{target.machine}-{digest.hexdigest()[:16]}"
 
 
 def _fingerprint(path: Path) -> str:
     return sha256_file(path)[:16]
 
 
-def find_library(folder: Path, machine: str) -> Path | None:
-    """A library in a folder that was made of this source and is whole."""
-    stem = _stem(machine)
+def find_library(folder: Path, target: Platform) -> Path | None:
+    """A library in a folder that was made of this source for a platform, and is whole."""
+    stem = _stem(target)
     for path in sorted(folder.glob(f"{stem}-*.so")):
         with contextlib.suppress(OSError):
             if path.name == f"{stem}-{_fingerprint(path)}.so":
@@ -190,19 +223,19 @@ def find_library(folder: Path, machine: str) -> Path | None:
     return None
 
 
-def make_library(compiler: Sequence[str], folder: Path, machine: str) -> Path:
+def make_library(compiler: Sequence[str], folder: Path, target: Platform) -> Path:
     """Compile a library into a folder, under the name by which `find_library` knows it.
 
     Args:
         compiler: its command and options.
         folder: where the library goes.
-        machine: architecture that it is for.
+        target: what it is for.
 
     Raises:
         UnsupportedError, TdcompressError: as `build`.
     """
-    stem = _stem(machine)
-    return _publish(compiler, folder, lambda library: f"{stem}-{_fingerprint(library)}.so", machine, ())
+    stem = _stem(target)
+    return _publish(compiler, folder, lambda library: f"{stem}-{_fingerprint(library)}.so", target, ())
 
 
 def library_path() -> Path:
@@ -215,9 +248,9 @@ def library_path() -> Path:
         return Path(override)
     if os.name != "posix":
         raise UnsupportedError(f"engine: {platform.system()} is not handled; use the onnxruntime backend")
-    machine = machine_name()
+    target = this_platform()
     for folder in (PACKAGED, cache_folder()):
-        if path := find_library(folder, machine):
+        if path := find_library(folder, target):
             return path
     compiler = find_compiler()
     if compiler is None:
@@ -229,7 +262,7 @@ def library_path() -> Path:
         file=sys.stderr,
         flush=True,
     )
-    return make_library(compiler, cache_folder(), machine)
+    return make_library(compiler, cache_folder(), target)
 
 
 @functools.cache

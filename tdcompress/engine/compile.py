@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from tdcompress.engine.binding import InstructionSet, library
 from tdcompress.engine.build import LIBRARY_NAME, SOURCE, library_path
 from tdcompress.engine.lower.state import LayerRecord
-from tdcompress.engine.plan import batch_of, image_shapes, make_plan
+from tdcompress.engine.plan import Plan, batch_of, image_shapes, make_plan
 from tdcompress.engine.planfile import Port, plan_bytes
 from tdcompress.engine.provider import context_model, source_model
 from tdcompress.engine.read import Graph, read_graph
@@ -33,6 +33,16 @@ TARGETS: Mapping[str, InstructionSet] = MappingProxyType(
 """Every instruction set that a plan can be made for, on whatever machine: the sizes of csrc/vec.h."""
 
 HEADER_NAME = "tdcompress.h"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedModel:
+    """A plan with its inputs and outputs; batch: the size that the model fixes, None: any."""
+
+    plan: Plan
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    batch: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +89,10 @@ def compile_model(
     model, target = source if isinstance(source, bytes) else Path(source), Path(target)
     if isinstance(model, Path) and target.exists() and model.exists() and target.samefile(model):
         raise UserError(f"{target}: is the model itself; name another file for what is compiled")
-    graph = read_graph(model, external_data=external_data)
-    with nullcontext() if isinstance(model, bytes) else in_file(model):
-        batch = batch_of(graph)
-        images = image_shapes(graph, _named(graph, shapes))
-        plan = make_plan(graph, dict(zip((value.name for value in graph.inputs), images, strict=True)), batch, instructions)
-        inputs = tuple(
-            Port(name=value.name, dtype=value.dtype.name, shape=shape) for value, shape in zip(graph.inputs, images, strict=True)
-        )
-        names = dict.fromkeys(value.name for value in graph.outputs)  # an output that is listed twice is computed once
-        outputs = tuple(
-            Port(name=name, dtype="float32", shape=shape) for name, shape in zip(names, plan.output_shapes, strict=True)
-        )
-        file = plan_bytes(plan, instructions, inputs=inputs, outputs=outputs, batch=batch)
+    planned = plan_model(model, instructions, shapes=shapes, external_data=external_data)
+    inputs, outputs = planned.inputs, planned.outputs
+    with _blaming(model):
+        file = plan_bytes(planned.plan, instructions, inputs=inputs, outputs=outputs, batch=planned.batch)
         if target.suffix.lower() == ".onnx":
             made = context_model(source_model(model), file, isa=instructions.name, inputs=inputs, outputs=outputs)
             file = serialised(made)
@@ -99,12 +100,46 @@ def compile_model(
     return CompiledModel(
         isa=instructions.name,
         file_bytes=len(file),
-        arena_bytes=4 * plan.arena_elements,
+        arena_bytes=4 * planned.plan.arena_elements,
         inputs=inputs,
         outputs=outputs,
-        batch=batch,
-        layers=plan.records,
+        batch=planned.batch,
+        layers=planned.plan.records,
     )
+
+
+def plan_model(
+    source: str | PathLike[str] | bytes,
+    instructions: InstructionSet,
+    *,
+    shapes: Sequence[Sequence[int]] | None = None,
+    external_data: bool = False,
+) -> PlannedModel:
+    """Plan a model file for one instruction set and one shape of its inputs; arguments and errors as ``compile_model``.
+
+    Args:
+        source: path of an ONNX file, or its bytes.
+        instructions: those of the processor that will run the plan.
+        shapes: of each input in turn, with the batch; None = those that the model fixes.
+        external_data: accept weights in files beside the ONNX file.
+    """
+    model = source if isinstance(source, bytes) else Path(source)
+    graph = read_graph(model, external_data=external_data)
+    with _blaming(model):
+        batch = batch_of(graph)
+        images = image_shapes(graph, _named(graph, shapes))
+        plan = make_plan(graph, dict(zip((value.name for value in graph.inputs), images, strict=True)), batch, instructions)
+    inputs = tuple(
+        Port(name=value.name, dtype=value.dtype.name, shape=shape) for value, shape in zip(graph.inputs, images, strict=True)
+    )
+    names = dict.fromkeys(value.name for value in graph.outputs)  # an output that is listed twice is computed once
+    outputs = tuple(Port(name=name, dtype="float32", shape=shape) for name, shape in zip(names, plan.output_shapes, strict=True))
+    return PlannedModel(plan=plan, inputs=inputs, outputs=outputs, batch=batch)
+
+
+def _blaming(model: Path | bytes) -> AbstractContextManager[None]:
+    """What is wrong with a model from a file names the file."""
+    return nullcontext() if isinstance(model, bytes) else in_file(model)
 
 
 def _named(graph: Graph, shapes: Sequence[Sequence[int]] | None) -> dict[str, Sequence[int]]:

@@ -45,6 +45,11 @@ class Plan:
     blocks: tuple[Array, ...]
     sizes: Mapping[int, int]
 
+    def descriptors(self) -> list[ctypes.Structure]:
+        """What each call is given, in order; they are valid as long as the plan."""
+        structures = dict(OPERATIONS.values())
+        return [structures[op.kind].from_address(op.descriptor) for op in self.ops[: self.op_count]]
+
 
 def batch_of(graph: Graph) -> int | None:
     """The batch size that a model fixes; None if it leaves it open.

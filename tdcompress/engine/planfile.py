@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ctypes import Structure, c_void_p
 from dataclasses import dataclass
 
-from tdcompress.engine.binding import DTYPES, OPERATIONS, ConvOp, InstructionSet
+from tdcompress.engine.binding import DTYPES, ConvOp, InstructionSet
 from tdcompress.engine.plan import Plan
 from tdcompress.engine.steps import Shape
 from tdcompress.errors import UnsupportedError
@@ -85,10 +85,8 @@ def _with_offsets(structure: Structure, data: _Data) -> bytearray:
 
 def _program(plan: Plan, data: _Data) -> bytes:
     """Call after call: its number, its descriptor, and of a convolution the groups."""
-    structures = dict(OPERATIONS.values())
     parts: list[bytes | bytearray] = []
-    for op in plan.ops[: plan.op_count]:
-        descriptor = structures[op.kind].from_address(op.descriptor)
+    for op, descriptor in zip(plan.ops, plan.descriptors(), strict=False):
         parts += [struct.pack("<q", op.kind), _with_offsets(descriptor, data)]
         if isinstance(descriptor, ConvOp):
             struct.pack_into("<Q", parts[-1], ConvOp.groups.offset, 0)

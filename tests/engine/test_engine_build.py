@@ -9,13 +9,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tdcompress.engine import build
 from tdcompress.engine.binding import OPERATIONS
-from tdcompress.errors import TdcompressError, UnsupportedError
+from tdcompress.errors import TdcompressError, UnsupportedError, UserError
 
 # A compiler that does not optimise, and that compiles the same source with the same flags once: these tests look at files.
 QUICK = """\
@@ -155,7 +156,7 @@ def test_the_cache_is_found_without_a_compiler_and_a_damaged_library_is_made_ane
     whole = library.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + b"x"):
         library.write_bytes(damaged)
-        assert build.find_library(cache, build.machine_name()) is None
+        assert build.find_library(cache, build.this_platform()) is None
         refused = load(cache, CC="no-compiler-here")
         assert "no-compiler-here" in refused.stdout
         assert refused.returncode == 0
@@ -167,7 +168,7 @@ def test_the_cache_is_found_without_a_compiler_and_a_damaged_library_is_made_ane
 @pytest.mark.parametrize(("compiler", "text"), [("echo", "made nothing"), ("false", "ended with 1")])
 def test_what_is_no_compiler_is_named(compiler, text, tmp_path):
     with pytest.raises(UnsupportedError, match=f"{compiler}.*{text}"):
-        build.make_library((compiler,), tmp_path, "portable")
+        build.make_library((compiler,), tmp_path, replace(build.this_platform(), machine="portable"))
     assert not list(tmp_path.iterdir())
 
 
@@ -185,8 +186,12 @@ def test_another_library_is_refused(tmp_path):
     assert "cannot be loaded" in load(tmp_path / "cache", TDCOMPRESS_ENGINE_LIBRARY=str(text)).stdout
 
 
-def build_wheel(folder: Path, compiler: str) -> Path:
-    """A wheel of this package, built in a copy of the source."""
+def build_wheel(folder: Path, compiler: str, **environment: str) -> Path:
+    """A wheel of this package, built in a copy of the source.
+
+    Raises:
+        AssertionError: that fails; with what was said.
+    """
     root = Path(build.__file__).parents[2]
     source = folder / "source"
     ignore = shutil.ignore_patterns("__pycache__", "compiled")
@@ -195,7 +200,9 @@ def build_wheel(folder: Path, compiler: str) -> Path:
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(root / name, source / name)
     command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(folder / "wheels")]
-    done = subprocess.run(command, cwd=source, env={**os.environ, "CC": compiler}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=source, env={**os.environ, "CC": compiler, **environment}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     (wheel,) = (folder / "wheels").iterdir()
     return wheel
@@ -221,3 +228,43 @@ def test_a_wheel_is_built_without_a_compiler_that_works(tmp_path):
         names = archive.namelist()
     assert [name for name in names if name.endswith("tdcompress/engine/csrc/run.c")]
     assert not [name for name in names if name.endswith(".so")]
+
+
+def test_a_wheel_for_another_platform_has_its_tag_and_the_library_that_is_looked_for_there(tmp_path, quick_compiler):
+    """The compiler is this machine's: what is looked at are names. `make wheels` cross-compiles, and runs what it makes."""
+    tag = "manylinux_2_17_aarch64.manylinux2014_aarch64"
+    wheel = build_wheel(tmp_path, quick_compiler, TDCOMPRESS_WHEEL=tag)
+    assert wheel.name.endswith(f"-py3-none-{tag}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+        (record,) = [name for name in archive.namelist() if name.endswith(".dist-info/WHEEL")]
+        told = archive.read(record).decode().splitlines()
+    assert {"Root-Is-Purelib: false", *(f"Tag: py3-none-{each}" for each in tag.split("."))} <= set(told)
+    compiled = tmp_path / "site" / "tdcompress" / "engine" / "compiled"
+    (library,) = compiled.iterdir()
+    there = build.Platform(machine="aarch64", system="linux", glibc=True)
+    assert build.find_library(compiled, there) == library
+    for other in (replace(there, machine="x86_64"), replace(there, glibc=False), replace(there, system="darwin", glibc=False)):
+        assert build.find_library(compiled, other) is None
+
+
+def test_a_wheel_for_another_platform_is_not_built_without_a_library(tmp_path):
+    with pytest.raises(AssertionError, match="not-there"):
+        build_wheel(tmp_path, "not-there", TDCOMPRESS_WHEEL="musllinux_1_2_x86_64")
+
+
+@pytest.mark.parametrize(
+    ("tag", "machine", "system", "glibc"),
+    [
+        ("manylinux_2_17_x86_64.manylinux2014_x86_64", "x86_64", "linux", True),
+        ("musllinux_1_2_aarch64", "aarch64", "linux", False),
+        ("macosx_11_0_arm64", "aarch64", "darwin", False),
+    ],
+)
+def test_the_platform_of_a_tag(tag, machine, system, glibc):
+    assert build.tagged_platform(tag) == build.Platform(machine=machine, system=system, glibc=glibc)
+
+
+def test_a_tag_without_a_library():
+    with pytest.raises(UserError, match="win_amd64"):
+        build.tagged_platform("win_amd64")

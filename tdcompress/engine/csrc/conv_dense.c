@@ -3,8 +3,8 @@
  *
  * Large register files hold blocks of several vectors: rows are loaded at their displaced address (the cost of crossing a cache line is
  * shared too), and a group only clears the lanes whose source column is outside the image. Small ones hold one vector, for which
- * the rows of all channels, met once per block of filters, would push each other out of the first-level cache: there the rows of CHUNK taps are
- * copied side by side, aligned and cleared, and PANEL blocks of filters read the copy. */
+ * the rows of all channels, met once per block of filters, would push each other out of the first-level cache: there the rows of DENSE_CHUNK taps
+ * are copied side by side, aligned and cleared, and PANEL blocks of filters read the copy. */
 #include "epilogue.h"
 #include "kernels.h"
 
@@ -37,7 +37,7 @@ INLINE void tile(const tdc_conv *c, const epilogue_run *run, const float *input,
             lanes += phase * LANES;
             UNROLL for (int j = 0; j < registers; j++) {
                 const vi mask = (vi) * (const viu *)(lanes + j * VL);
-                UNROLL for (int i = 0; i < F; i++) sum[i][j] = (vf)((vi)sum[i][j] & mask);
+                UNROLL for (int i = 0; i < F; i++) sum[i][j] = v_keep(sum[i][j], mask);
             }
         }
         UNROLL for (int i = 0; i < F; i++)
@@ -59,8 +59,13 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
     }
 }
 #else
-/* Taps whose rows are packed at a time (16 KB), blocks of filters that then read them, weights that are fetched ahead. */
-enum { CHUNK = 256, PANEL = 16, AHEAD = 256 };
+/* Taps whose rows are packed at a time: 16 KB of the stack. */
+#ifndef DENSE_CHUNK
+#define DENSE_CHUNK 256
+#endif
+/* Blocks of filters that then read them, weights that are fetched ahead. */
+enum { PANEL = 16, WEIGHTS_AHEAD = 256 };
+#define TILE (VL == 1 ? 1 : DENSE_FILTERS)
 
 /* A set's rows for the taps [from, to) on output vector `start`, one after another, lanes outside the image cleared. */
 static void pack(float *packed, const tdc_conv *c, const float *input, int64_t set, int64_t from, int64_t to, int64_t start) {
@@ -76,37 +81,41 @@ static void pack(float *packed, const tdc_conv *c, const float *input, int64_t s
         UNROLL for (int j = 0; j < PARTS; j++) mask[j] = lanes == NULL ? ~(vi){0} : (vi) * (const viu *)(lanes + phase * LANES + j * VL);
         for (; k < end && k < to; k++, packed += LANES) {
             const float *row = (const float *)(in + offset[k]);
-            UNROLL for (int j = 0; j < PARTS; j++) v_store(packed + j * VL, (vf)((vi)v_load(row + j * VL) & mask[j]));
+            UNROLL for (int j = 0; j < PARTS; j++) v_store(packed + j * VL, v_keep(v_load(row + j * VL), mask[j]));
         }
     }
 }
 
-/* sum[] += `count` taps of one block of filters. */
-INLINE void tile(vf (*sum)[PARTS], const float *packed, const float *weight, int64_t count) {
+/* sum[] += `count` taps of the next `filters` of one block: as many as there are registers for. */
+INLINE void tile(vf (*sum)[PARTS], const float *packed, const float *weight, int64_t count, const int filters) {
     vf s[DENSE_FILTERS][PARTS];
-    memcpy(s, sum, sizeof s);
+    UNROLL for (int i = 0; i < filters; i++)
+        UNROLL for (int j = 0; j < PARTS; j++) s[i][j] = sum[i][j];
     for (int64_t k = 0; k < count; k++, packed += LANES, weight += DENSE_FILTERS) {
-        __builtin_prefetch(weight + AHEAD);
+        PREFETCH(weight + WEIGHTS_AHEAD);
         vf x[PARTS];
         UNROLL for (int j = 0; j < PARTS; j++) x[j] = v_load(packed + j * VL);
-        UNROLL for (int i = 0; i < DENSE_FILTERS; i++) {
+        UNROLL for (int i = 0; i < filters; i++) {
             const vf w = v_set(weight[i]);
             UNROLL for (int j = 0; j < PARTS; j++) s[i][j] += w * x[j];
         }
     }
-    memcpy(sum, s, sizeof s);
+    UNROLL for (int i = 0; i < filters; i++)
+        UNROLL for (int j = 0; j < PARTS; j++) sum[i][j] = s[i][j];
 }
 
 /* The blocks of filters [first, last) of one set on output vector `start`. */
 static void panel(const tdc_conv *c, const epilogue_run *run, const float *input, int64_t set, int64_t first, int64_t last, int64_t start) {
-    float packed[CHUNK * LANES] __attribute__((aligned(64)));
+    float packed[DENSE_CHUNK * LANES] __attribute__((aligned(64)));
     vf sum[PANEL][DENSE_FILTERS][PARTS];
     memset(sum, 0, (size_t)(last - first) * sizeof sum[0]);
-    for (int64_t from = 0; from < c->taps; from += CHUNK) {
-        const int64_t to = from + CHUNK < c->taps ? from + CHUNK : c->taps;
+    for (int64_t from = 0; from < c->taps; from += DENSE_CHUNK) {
+        const int64_t to = from + DENSE_CHUNK < c->taps ? from + DENSE_CHUNK : c->taps;
         pack(packed, c, input, set, from, to, start);
-        for (int64_t b = first; b < last; b++)
-            tile(sum[b - first], packed, c->weights + ((set * c->blocks_per_set + b) * c->taps + from) * DENSE_FILTERS, to - from);
+        for (int64_t b = first; b < last; b++) {
+            const float *weight = c->weights + ((set * c->blocks_per_set + b) * c->taps + from) * DENSE_FILTERS;
+            for (int i = 0; i < DENSE_FILTERS; i += TILE) tile(sum[b - first] + i, packed, weight + i, to - from, TILE);
+        }
     }
     for (int64_t f = first * DENSE_FILTERS; f < last * DENSE_FILTERS && f < c->filters_per_set; f++)
         finish_block(run, set * c->filters_per_set + f, start, sum[f / DENSE_FILTERS - first][f % DENSE_FILTERS], 1);

@@ -11,17 +11,27 @@
 #include "epilogue.h"
 #include "kernels.h"
 
-/* The first and second 32-bit number of a pair that was loaded as one. */
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define LOW_HALF(x) ((int64_t)(int32_t)(x))
-#define HIGH_HALF(x) ((x) >> 32)
+typedef struct {
+    int64_t first, second;
+} pair_offsets;
+
+/* Where the rows of a pair lie. Registers of 64 bits take both offsets by one load. */
+INLINE pair_offsets offsets_of(const tdc_pair *pair) {
+#if defined(TDC_NARROW)
+    return (pair_offsets){pair->offset[0], pair->offset[1]};
 #else
-#define LOW_HALF(x) ((x) >> 32)
-#define HIGH_HALF(x) ((int64_t)(int32_t)(x))
+    int64_t both;
+    memcpy(&both, pair->offset, sizeof both);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return (pair_offsets){(int32_t)both, both >> 32};
+#else
+    return (pair_offsets){both >> 32, (int32_t)both};
 #endif
+#endif
+}
 
 /* Pairs that are fetched ahead: the tables of a network are larger than the second-level cache. */
-#define AHEAD 128
+#define PAIRS_AHEAD 128
 
 /* sum[] += one weight times its input row block. */
 INLINE void add_row(vf *sum, const int registers, const char *in, int64_t offset, float weight) {
@@ -38,7 +48,7 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
         UNROLL for (int j = 0; j < registers; j++) extra[s][j] = (vf){0};
     if (sets == 4) {
         for (; count >= 4; count -= 4, pair += 2) {
-            __builtin_prefetch(pair + AHEAD);
+            PREFETCH(pair + PAIRS_AHEAD);
             add_row(sum, registers, in, pair[0].offset[0], pair[0].weight[0]);
             add_row(extra[0], registers, in, pair[0].offset[1], pair[0].weight[1]);
             add_row(extra[1], registers, in, pair[1].offset[0], pair[1].weight[0]);
@@ -46,11 +56,10 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
         }
     }
     for (; count >= 2; count -= 2, pair++) {
-        __builtin_prefetch(pair + AHEAD);
-        int64_t offsets; /* both at once */
-        memcpy(&offsets, pair->offset, sizeof offsets);
-        add_row(sum, registers, in, LOW_HALF(offsets), pair->weight[0]);
-        add_row(sets == 1 ? sum : extra[0], registers, in, HIGH_HALF(offsets), pair->weight[1]);
+        PREFETCH(pair + PAIRS_AHEAD);
+        const pair_offsets at = offsets_of(pair);
+        add_row(sum, registers, in, at.first, pair->weight[0]);
+        add_row(sets == 1 ? sum : extra[0], registers, in, at.second, pair->weight[1]);
     }
     if (count == 1) add_row(sum, registers, in, pair->offset[0], pair->weight[0]);
     UNROLL for (int s = 0; s < sets - 1; s++)
@@ -96,20 +105,18 @@ void KERNEL(conv_sparse)(const void *descriptor, const tdc_context *context) {
     const float *input = tensor_base(&c->input, context);
     const epilogue_run run = epilogue_start(&c->epilogue, context);
     int64_t start = 0;
-    while (start < c->vectors) {
-        const int64_t left = c->vectors - start;
 #if MAX_BLOCK >= 16
-        if (left >= 16) { block(c, &run, input, start, 16, 1); start += 16; continue; }
+    for (; start + 16 <= c->vectors; start += 16) block(c, &run, input, start, 16, 1);
 #endif
 #if MAX_BLOCK >= 8
-        if (left >= 8) { block(c, &run, input, start, 8, 1); start += 8; continue; }
+    for (; start + 8 <= c->vectors; start += 8) block(c, &run, input, start, 8, 1);
 #endif
 #if MAX_BLOCK >= 4
-        if (left >= 4) { block(c, &run, input, start, 4, VL == 16 ? 2 : 1); start += 4; continue; }
+    for (; start + 4 <= c->vectors; start += 4) block(c, &run, input, start, 4, VL == 16 ? 2 : 1);
 #endif
-        if (left >= 2) { block(c, &run, input, start, 2, VL == 16 ? 4 : VL == 8 ? 2 : 1); start += 2; continue; }
-        block(c, &run, input, start, 1, VL == 4 ? 2 : 4);
-        start += 1;
-    }
+#if MAX_BLOCK >= 2
+    for (; start + 2 <= c->vectors; start += 2) block(c, &run, input, start, 2, VL == 16 ? 4 : VL == 8 ? 2 : 1);
+#endif
+    for (; start < c->vectors; start++) block(c, &run, input, start, 1, MAX_BLOCK <= 2 ? 1 : VL == 4 ? 2 : 4);
     epilogue_end(&run);
 }

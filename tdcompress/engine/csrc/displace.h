@@ -30,6 +30,12 @@ INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase, in
         displace_masked(sum, n, g->shift, g->bits + phase, MAX_BLOCK);
 }
 #else
+#if VL == 1
+INLINE vf neighbours(vf low, vf high, const int first) {
+    (void)high, (void)first;
+    return low;
+}
+#else
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -57,6 +63,7 @@ INLINE vf neighbours(vf low, vf high, const int first) {
     }
 #endif
 }
+#endif
 
 /* line[i] = line[i + by] for the lanes of `registers` registers, zero beyond their ends. */
 INLINE void move_lanes(vf *line, const int registers, const int by) {
@@ -91,7 +98,7 @@ INLINE void displace(vf *sum, const int n, const tdc_group *g, int64_t phase, in
         if (distance & 8) move_lanes(sum, registers, -8);
     }
     const int32_t *masks = g->lanes + phase * LANES;
-    UNROLL for (int j = 0; j < registers; j++) sum[j] = (vf)((vi)sum[j] & (vi) * (const viu *)(masks + j * VL));
+    UNROLL for (int j = 0; j < registers; j++) sum[j] = v_keep(sum[j], (vi) * (const viu *)(masks + j * VL));
 }
 #endif
 

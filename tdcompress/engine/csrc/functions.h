@@ -4,10 +4,8 @@
 
 #include "vec.h"
 
-typedef uint32_t vu __attribute__((vector_size(VL * 4)));
-
-INLINE vf v_abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
-INLINE vf v_sign_of(vf size, vf x) { return (vf)((vi)size | ((vi)x & (vi)v_set(-0.0f))); }
+INLINE vf v_abs(vf x) { return v_number(v_bits(x) & 0x7fffffff); }
+INLINE vf v_sign_of(vf size, vf x) { return v_number(v_bits(size) | (v_bits(x) & v_bits(v_set(-0.0f)))); }
 
 /* 2^n * exp(r), |r| <= ln(2)/2. Rounding by a large addend needs no conversion, so that NaN stays NaN. The factor is applied in two
  * halves: 2^128 alone is no float32. */
@@ -23,8 +21,8 @@ INLINE vf v_exp(vf x) {
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
-    const vi power = (vi)((vu)shifted - (vu)round), half = power >> 1;
-    return y * (vf)(((vu)half + 127) << 23) * (vf)(((vu)(power - half) + 127) << 23);
+    const vi power = (vi)((vu)v_bits(shifted) - (vu)v_bits(round)), half = power >> 1;
+    return y * v_number((vi)(((vu)half + 127) << 23)) * v_number((vi)(((vu)(power - half) + 127) << 23));
 }
 
 INLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }

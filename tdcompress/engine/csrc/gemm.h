@@ -8,7 +8,9 @@
 #define GEMM_VECTORS (VL == 16 ? 4 : 2)
 
 INLINE void gemm_block(const float *a, const float *b, float *y, int64_t inner, int64_t columns, const int rows, const int vectors) {
-    vf sum[GEMM_ROWS][4] = {{{0}}};
+    vf sum[GEMM_ROWS][4];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < vectors; v++) sum[r][v] = (vf){0};
     for (int64_t k = 0; k < inner; k++) {
         const float *line = b + k * columns;
         UNROLL for (int v = 0; v < vectors; v++) {

@@ -10,6 +10,7 @@
 /* planes.c is called from the other kernels and is compiled per instruction set as well. */
 #define close_planes KERNEL(close_planes)
 
+#ifndef TDC_NARROW /* a file of engine/emit.py has its own kernels alone */
 void KERNEL(conv_sparse)(const void *descriptor, const tdc_context *context);
 void KERNEL(conv_dense)(const void *descriptor, const tdc_context *context);
 void KERNEL(linear)(const void *descriptor, const tdc_context *context);
@@ -27,5 +28,6 @@ void KERNEL(fill)(const void *descriptor, const tdc_context *context);
 void KERNEL(matmul)(const void *descriptor, const tdc_context *context);
 void KERNEL(resample)(const void *descriptor, const tdc_context *context);
 void KERNEL(lookup)(const void *descriptor, const tdc_context *context);
+#endif
 
 #endif

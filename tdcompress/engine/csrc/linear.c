@@ -5,29 +5,33 @@
 
 INLINE float sum_lanes(vf x) {
     float total = 0;
-    for (int i = 0; i < VL; i++) total += x[i];
+    for (int i = 0; i < VL; i++) total += v_lane(x, i);
     return total;
 }
 
-INLINE float act_scalar(float x, const tdc_act *act) { return act_vector(v_set(x), act->kind, (float)act->a, (float)act->b)[0]; }
+INLINE float act_scalar(float x, const tdc_act *act) { return v_lane(act_vector(v_set(x), act->kind, (float)act->a, (float)act->b), 0); }
 
-/* Four outputs share every load of x. */
+/* Sums of one output: two registers, or eight where a register is one number. */
+#define HALF (VL == 1 ? 4 : 1)
+#define SHARING (VL == 1 ? 1 : 4)
+
+/* Four outputs share every load of x, if there are registers for their sums. */
 static void dense(const tdc_linear *d, const float *x, float *y) {
     const int64_t k = d->features;
-    for (int64_t n = 0; n < d->outputs; n += 4) {
-        const int rows = d->outputs - n < 4 ? (int)(d->outputs - n) : 4;
-        const float *w[4];
-        for (int i = 0; i < 4; i++) w[i] = d->weights + (n + (i < rows ? i : 0)) * k;
-        vf sum[4][2] = {{{0}}};
+    for (int64_t n = 0; n < d->outputs; n += SHARING) {
+        const int rows = d->outputs - n < SHARING ? (int)(d->outputs - n) : SHARING;
+        const float *w[SHARING];
+        for (int i = 0; i < SHARING; i++) w[i] = d->weights + (n + (i < rows ? i : 0)) * k;
+        vf sum[SHARING][2 * HALF];
+        UNROLL for (int i = 0; i < SHARING; i++)
+            UNROLL for (int r = 0; r < 2 * HALF; r++) sum[i][r] = (vf){0};
         int64_t j = 0;
-        for (; j + 2 * VL <= k; j += 2 * VL) {
-            UNROLL for (int i = 0; i < 4; i++) {
-                sum[i][0] += v_load(w[i] + j) * v_load(x + j);
-                sum[i][1] += v_load(w[i] + j + VL) * v_load(x + j + VL);
-            }
-        }
+        for (; j + 2 * HALF * VL <= k; j += 2 * HALF * VL)
+            UNROLL for (int i = 0; i < SHARING; i++)
+                UNROLL for (int r = 0; r < 2 * HALF; r++) sum[i][r] += v_load(w[i] + j + r * VL) * v_load(x + j + r * VL);
         for (int i = 0; i < rows; i++) {
-            float total = sum_lanes(sum[i][0] + sum[i][1]);
+            float total = 0;
+            UNROLL for (int r = 0; r < HALF; r++) total += sum_lanes(sum[i][r] + sum[i][r + HALF]);
             for (int64_t r = j; r < k; r++) total += w[i][r] * x[r];
             y[n + i] = act_scalar(total + d->bias[n + i], &d->act);
         }
@@ -40,7 +44,7 @@ static void dense(const tdc_linear *d, const float *x, float *y) {
         uint32_t i = d->row_starts[n];                                                                      \
         float s0 = 0, s1 = 0, s2 = 0, s3 = 0;                                                               \
         for (; i + 4 <= end; i += 4) {                                                                      \
-            __builtin_prefetch(d->weights + i + 512);                                                       \
+            PREFETCH(d->weights + i + 512);                                                                 \
             s0 += d->weights[i] * x[columns[i]];                                                            \
             s1 += d->weights[i + 1] * x[columns[i + 1]];                                                    \
             s2 += d->weights[i + 2] * x[columns[i + 2]];                                                    \

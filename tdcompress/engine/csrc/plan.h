@@ -12,6 +12,10 @@
 #include "tdc.h"
 #include "tdcompress.h"
 
+_Static_assert(sizeof(tdc_group) == 3 * 8 && sizeof(tdc_conv) == 82 * 8 && sizeof(tdc_linear) == 42 * 8 && sizeof(tdc_map) == 33 * 8
+                   && sizeof(tdc_binary) == 73 * 8 && sizeof(tdc_resample) == 35 * 8 && sizeof(tdc_lookup) == 32 * 8,
+               "plan files hold these structures: they are the same on every processor");
+
 #define PLAN_MAGIC "TDCPLAN\n"
 #define PORT_DIMS 15
 

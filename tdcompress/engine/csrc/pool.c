@@ -44,7 +44,7 @@ static void along(const tdc_pool *d, float *to, const float *line, int64_t rows,
             value = maximum ? (v > value || v != v ? v : value) : value + v;
             columns++;
         }
-        if (d->kind == POOL_AVERAGE && rows * columns) value /= (float)(rows * columns); /* 0 for a window of nothing but padding */
+        if (d->kind == POOL_AVERAGE && rows > 0 && columns > 0) value /= (float)(rows * columns); /* 0 for a window of nothing but padding */
         if (d->kind == POOL_AVERAGE_PADDED) {
             /* Padding counts, but not what a rounded-up last window reads beyond it. */
             const int64_t padded = taps_inside(start + d->pad_left, d->kernel_x, d->dilation_x, width + d->pad_left + d->pad_right);

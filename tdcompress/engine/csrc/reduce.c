@@ -75,6 +75,7 @@ void KERNEL(reduce)(const void *descriptor, const tdc_context *context) {
 static float largest_of(const float *row, int64_t n, int64_t step) {
     float largest = -INFINITY;
     int64_t i = 0;
+#if VL > 1
     if (step == 1) {
         vf most = v_set(-INFINITY);
         vi nan = {0};
@@ -85,22 +86,29 @@ static float largest_of(const float *row, int64_t n, int64_t step) {
         }
         for (int j = 0; j < VL; j++) largest = nan[j] ? NAN : join(largest, most[j], REDUCE_MAX);
     }
+#endif
     for (; i < n; i++) largest = join(largest, row[i * step], REDUCE_MAX);
     return largest;
 }
+
+#define SUMS (VL == 1 ? 4 : 1) /* registers that hold them */
 
 /* exp(x - largest) of one row, and its sum: by lanes, which are joined often enough that long rows keep their precision. */
 static double exp_row(float *out, const float *in, int64_t n, float largest) {
     double total = 0;
     int64_t i = 0;
-    while (i + VL <= n) {
-        vf sums = {0};
-        for (int64_t last = i + 64 * VL; i + VL <= n && i < last; i += VL) {
-            const vf y = v_exp(v_load(in + i) - largest);
-            v_store(out + i, y);
-            sums += y;
+    while (i + SUMS * VL <= n) {
+        vf sums[SUMS];
+        for (int r = 0; r < SUMS; r++) sums[r] = (vf){0};
+        for (int64_t last = i + 64 * SUMS * VL; i + SUMS * VL <= n && i < last; i += SUMS * VL) {
+            for (int r = 0; r < SUMS; r++) {
+                const vf y = v_exp(v_load(in + i + r * VL) - largest);
+                v_store(out + i + r * VL, y);
+                sums[r] += y;
+            }
         }
-        for (int j = 0; j < VL; j++) total += sums[j];
+        for (int r = 0; r < SUMS; r++)
+            for (int j = 0; j < VL; j++) total += v_lane(sums[r], j);
     }
     for (; i < n; i++) total += out[i] = expf(in[i] - largest);
     return total;

