@@ -11,7 +11,7 @@ from tdcompress.records import PruneRecord, Row
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class NetworkStep:
     """One place for a stage on the way from a training to a file.
 
     Attributes:
@@ -69,8 +69,8 @@ def _finetuned_accuracy(after: str) -> Callable[[Row], float | None]:
     return lambda row: row.accuracy_finetuned if row.finetune_after == after else None
 
 
-STEPS: dict[str, Step] = {
-    "prune": Step(
+STEPS: dict[str, NetworkStep] = {
+    "prune": NetworkStep(
         stage="prune",
         fills=_pruned,
         accuracy=lambda row: row.accuracy_masked,
@@ -78,7 +78,7 @@ STEPS: dict[str, Step] = {
         verb="prune",
         role="train",
     ),
-    "finetune pruned": Step(
+    "finetune pruned": NetworkStep(
         stage="finetune",
         taken=_finetuned("prune"),
         fills=lambda record: _whole(record) | {"accuracy_finetuned": record.accuracy},
@@ -87,7 +87,7 @@ STEPS: dict[str, Step] = {
         verb="fine-tune",
         word="fine-tuning",
     ),
-    "shrink": Step(
+    "shrink": NetworkStep(
         stage="shrink",
         taken=lambda settings: settings["prune"].granularity == "unit",
         fills=lambda record: {"accuracy_shrunk": record.accuracy, "macs": record.macs_after, "shrunk": record},
@@ -97,7 +97,7 @@ STEPS: dict[str, Step] = {
         word="shrink",
         exact=True,
     ),
-    "store": Step(
+    "store": NetworkStep(
         stage="store",
         taken=lambda settings: settings["prune"].granularity != "unit",
         table=False,
@@ -107,7 +107,7 @@ STEPS: dict[str, Step] = {
         verb="store",
         exact=True,
     ),
-    "finetune shrunk": Step(
+    "finetune shrunk": NetworkStep(
         stage="finetune",
         taken=_finetuned("shrink"),
         fills=lambda record: {"accuracy_finetuned": record.accuracy},

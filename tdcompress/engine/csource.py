@@ -40,7 +40,7 @@ def kernel_sources() -> Mapping[str, KernelSource]:
     }
 
 
-def table_types() -> Mapping[str, str]:
+def c_types() -> Mapping[str, str]:
     """Name of a table in a descriptor -> the C type of its entries. One name has one type throughout tdc.h."""
     found: dict[str, str] = {}
     for kind, name in _TABLE.findall((SOURCE / "tdc.h").read_text(encoding="utf-8")):
@@ -141,7 +141,7 @@ class _Joiner:
         return None
 
 
-def joined(files: Iterable[str], macros: Mapping[str, str]) -> str:
+def one_source(files: Iterable[str], macros: Mapping[str, str]) -> str:
     """Files of csrc, with all that they include, as one text of portable C.
 
     Args:

@@ -21,7 +21,7 @@ import numpy as np
 from tdcompress.engine.binding import LANES, OPERATIONS, TapGroup, Tensor
 from tdcompress.engine.bounds import arena_extent
 from tdcompress.engine.compile import TARGETS, PlannedModel, plan_model
-from tdcompress.engine.csource import joined, kernel_sources, table_types
+from tdcompress.engine.csource import c_types, kernel_sources, one_source
 from tdcompress.engine.plan import Plan
 from tdcompress.engine.planfile import Port
 from tdcompress.engine.read import Array
@@ -200,7 +200,7 @@ def _source(planned: PlannedModel, tables: _Tables, name: str, header: str, low:
     used = [kernels[names[op.kind]] for op in plan.ops[: plan.op_count]]
     # planes.c has what the other kernels call when they have written a tensor
     files = dict.fromkeys(["planes.c", *(kernel.file for kernel in used)])
-    code = joined(files, _MACROS)
+    code = one_source(files, _MACROS)
     constants = tables.add("constants", plan.constants) if plan.constants else "NULL"
     structures = [
         f"static const {kernel.descriptor} call_{index} = {_initialiser(descriptor, tables, low)};"
@@ -285,7 +285,7 @@ class _Tables:
 
     def __init__(self, plan: Plan) -> None:
         self._sizes = plan.sizes
-        self._types = {**table_types(), "constants": "float"}
+        self._types = {**c_types(), "constants": "float"}
         self._names: dict[tuple[str, object], str] = {}
         self.definitions: list[str] = []
         self.nbytes = 0

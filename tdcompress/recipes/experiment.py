@@ -26,7 +26,7 @@ from tdcompress.stages.export import ExportTable
 from tdcompress.stages.finetune import Settings as FinetuneTable
 from tdcompress.stages.prune import PruneTable
 from tdcompress.stages.prune import Settings as Pruning
-from tdcompress.steps import STEPS, Step
+from tdcompress.steps import STEPS, NetworkStep
 from tdcompress.train.distill import DistillSettings
 from tdcompress.train.settings import TrainSettings
 
@@ -72,7 +72,7 @@ class Experiment:
     prune: PruneTable
     usual_shares: Shares
     steps: Mapping[str, Any] = field(hash=False)  # a mapping has none, and combinations are remembered by theirs
-    taken: Mapping[str, Step] = field(hash=False)
+    taken: Mapping[str, NetworkStep] = field(hash=False)
     export: ExportTable
     bench: BenchTable
     distill: DistillSettings | None = None

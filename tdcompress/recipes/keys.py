@@ -16,7 +16,7 @@ from tdcompress.data.registry import DATASETS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.recipes.experiment import table_types
-from tdcompress.recipes.source import OPTIONAL, sections, swept
+from tdcompress.recipes.source import OPTIONAL, required_tables, swept
 from tdcompress.report.document import Block, Document, Items, Paragraph, Subheading
 from tdcompress.report.tables import Table, text_columns
 
@@ -104,7 +104,7 @@ def _toml(value: Any) -> str:
 
 def homes(key: str) -> list[str]:
     """Dotted paths of the keys with this last name, in the order of a recipe's tables: "epochs" is ["train.epochs", ...]."""
-    paths = [f"{section}.{own.path}" for section in sections() for kind in _kinds(section) for own in keys_of(kind)]
+    paths = [f"{section}.{own.path}" for section in required_tables() for kind in _kinds(section) for own in keys_of(kind)]
     return list(dict.fromkeys(path for path in paths if path.endswith(f".{key}")))
 
 
@@ -181,7 +181,7 @@ _SWEEP: tuple[Block, ...] = (
 def keys_document() -> Document:
     """What a recipe can say, all of it."""
     blocks: list[Block] = [_TOP]
-    for section in (*sections(), *OPTIONAL):
+    for section in (*required_tables(), *OPTIONAL):
         blocks.append(Subheading(title=f"[{section}]"))
         if section not in NAMED and (about := _about(table_types()[section])):
             blocks.append(Paragraph(text=about))

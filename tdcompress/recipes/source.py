@@ -42,7 +42,7 @@ _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 RESERVED_NAMES = ("stages", "reference")
 
 
-def sections() -> tuple[str, ...]:
+def required_tables() -> tuple[str, ...]:
     """Tables that every recipe has, if only by their defaults."""
     return ("data", "model", "sparsity", "train", *step_tables(), "export", "bench")
 
@@ -186,7 +186,7 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
     for key in values:
-        if key not in (known := ("name", "seed", *sections(), "sweep", *OPTIONAL)):
+        if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
     _check_top(values, source)
     return Recipe(values=plain_numbers(values, source), source=source)

@@ -16,7 +16,7 @@ from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.recipes.source import OPTIONAL, sections
+from tdcompress.recipes.source import OPTIONAL, required_tables
 from tdcompress.records import AnalysisRecord, Report
 from tdcompress.report.dependence import write_dependence
 from tdcompress.report.join import keep_joined
@@ -163,7 +163,7 @@ def resolved_values(plan: RunPlan) -> dict[str, Any]:
     """
     values: dict[str, Any] = dict(plan.recipe.values)
     values.setdefault("seed", 0)
-    for section in (*sections(), *OPTIONAL):
+    for section in (*required_tables(), *OPTIONAL):
         resolved = [_section(experiment, section) for experiment in plan.experiments]
         resolved = [table for table in resolved if table is not None]
         if resolved and all(item == resolved[0] for item in resolved):

@@ -19,7 +19,7 @@ from tdcompress.cli import main
 from tdcompress.engine import EmittedModel, emit_c
 from tdcompress.engine.binding import OPERATIONS
 from tdcompress.engine.build import find_compiler
-from tdcompress.engine.csource import joined, kernel_sources, table_types
+from tdcompress.engine.csource import c_types, kernel_sources, one_source
 
 DIGITS = Path(__file__).parents[2] / "docs" / "demo" / "digits.onnx"
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
@@ -234,16 +234,16 @@ def test_every_kernel_and_every_table_has_its_type_in_the_source():
         return found
 
     assert kernel_sources().keys() == OPERATIONS.keys()
-    assert set().union(*(tables(structure) for _, structure in OPERATIONS.values())) <= table_types().keys()
+    assert set().union(*(tables(structure) for _, structure in OPERATIONS.values())) <= c_types().keys()
 
 
 def test_conditions_are_settled_where_they_can_be():
-    text = joined(["displace.h"], {"TDC_NARROW": ""})
+    text = one_source(["displace.h"], {"TDC_NARROW": ""})
     assert "_mm" not in text
     assert "SHUFFLE" not in text
     assert text.count("#if") == text.count("#endif") == 1  # whether there is an address to prefetch
-    vectors = joined(["displace.h"], {})
+    vectors = one_source(["displace.h"], {})
     assert "#if defined(__clang__)" in vectors
     assert vectors.count("#if") == vectors.count("#endif")
     with pytest.raises(FileNotFoundError):
-        joined(["none.c"], {})
+        one_source(["none.c"], {})

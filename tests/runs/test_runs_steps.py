@@ -20,7 +20,7 @@ from tdcompress.report.details import accuracies
 from tdcompress.report.series import as_trained, group
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.stages import STAGES
-from tdcompress.steps import STEPS, Step
+from tdcompress.steps import STEPS, NetworkStep
 from tdcompress.stores.folder import FolderStore
 
 TEXT = small_recipe(
@@ -75,7 +75,7 @@ def halve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         STEPS,
         "halve",
-        Step(
+        NetworkStep(
             stage="halve",
             taken=lambda settings: settings["halve"].times > 0,
             fills=lambda record: {"accuracy_finetuned": record.accuracy},
