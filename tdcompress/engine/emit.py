@@ -142,7 +142,7 @@ def _elements(port: Port) -> int:
 def _told(port: Port) -> str:
     """A port in a comment: names come from the model and may hold anything."""
     shape = "x".join(map(str, port.shape)) or "scalar"
-    return f"{re.sub(r'[^A-Za-z0-9_.:-]', '?', port.name)}: {port.dtype} {shape}"
+    return f"{re.sub(r'[^A-Za-z0-9_.:-]', '_', port.name)}: {port.dtype} {shape}"
 
 
 def _arguments(planned: PlannedModel) -> list[tuple[str, str, Port]]:
