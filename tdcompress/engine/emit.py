@@ -245,7 +245,7 @@ def _adapted(code: str) -> str:
 
 def _in_arena(tensor: Tensor) -> bool:
     """Whether it is there at all, and in the arena."""
-    return bool(tensor.channels) and tensor.space == 0
+    return bool(tensor.channels and tensor.space == 0)
 
 
 def _number(value: float | np.float32) -> str:
