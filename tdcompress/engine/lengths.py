@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 from ctypes import Structure, c_double, c_int64
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ _SAMPLES = ((17, 30, 46), (23, 37, 60), (26, 43, 51))
 """Of each length in turn: what is planned for. No two are alike, so that no two axes look alike."""
 _CHECKED = (35, 54, 64)
 _LEAST_ROOM = 32
+_FOLDED_KEPT = 512
 _APART = 1 << 40
 """How far apart buffers are placed to see which numbers move with them."""
 
@@ -203,6 +205,8 @@ class GrowingPlan:
         if not 0 < sum(present) <= MOST_LENGTHS:
             raise LengthError(f"{sum(present)} lengths; up to {MOST_LENGTHS} are handled")
         self._present, self._opset = tuple(present), graph.opset
+        self._folded: dict[bytes, Array] = {}
+        self._lock = threading.Lock()
         self._tables = tables
         names = [value.name for value in graph.inputs]
         points = _points(sum(present))
@@ -281,10 +285,18 @@ class GrowingPlan:
         return arena, room, words
 
     def constants(self, powers: Words) -> Array:
-        """The tensors that every image shares, side by side."""
-        known: dict[str, Array] = {
-            name: (powers @ numbers).reshape(shape) for name, (numbers, shape) in self._shape_of.items()
-        } | self._fixed
+        """The tensors that every image shares, side by side; those of the last lengths are kept."""
+        sizes = {name: powers @ numbers for name, (numbers, _) in self._shape_of.items()}
+        key = b"".join(numbers.tobytes() for numbers in sizes.values())
+        with self._lock:
+            if key not in self._folded:
+                if len(self._folded) >= _FOLDED_KEPT:
+                    del self._folded[next(iter(self._folded))]
+                self._folded[key] = self._fold(sizes)
+            return self._folded[key]
+
+    def _fold(self, sizes: Mapping[str, Words]) -> Array:
+        known: dict[str, Array] = {name: sizes[name].reshape(shape) for name, (_, shape) in self._shape_of.items()} | self._fixed
         for node in self._recipe:
             outputs = evaluate(node, [known[name] if name else None for name in node.inputs], self._opset)
             known.update(zip(node.outputs, outputs, strict=False))
