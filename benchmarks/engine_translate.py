@@ -144,10 +144,9 @@ def measured(share: float, folder: Path, options: argparse.Namespace) -> str:
     tokens = options.batch * options.pieces
     engine, reference = (tokens * 1e9 / float(np.median(np.concatenate([each[:, i] for each in pairs]))) for i in (0, 1))
     plan, step = (float(np.median([result["planning"][i] for result in results])) for i in (0, 1))
-    return (
-        f"| {100 * share:.0f} % | {options.batch} | {options.threads} | "
-        f"x{faster.value:.2f} [{faster.low:.2f}, {faster.high:.2f}] | {control.value:.3f} | {engine:,.0f} | {reference:,.0f} | {plan:.0f} | {step:.0f} |"
-    )
+    ratio = f"x{faster.value:.2f} [{faster.low:.2f}, {faster.high:.2f}] | {control.value:.3f}"
+    speeds = f"{engine:,.0f} | {reference:,.0f} | {plan:.0f} | {step:.0f}"
+    return f"| {100 * share:.0f} % | {options.batch} | {options.threads} | {ratio} | {speeds} |"
 
 
 def main() -> None:

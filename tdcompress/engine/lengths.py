@@ -242,6 +242,9 @@ class GrowingPlan:
             for call in first.state.calls
         ]
         self._constants = [(step.source, step.value.reshape(-1)) for step in first.state.constants]
+        self._constant_sizes = fit(
+            points, np.array([[step.value.size for step in each.state.constants] for each in samples], np.int64)
+        )
         wanted = {source for source, _ in self._constants if source is not None}
         self._recipe = _recipe(first.followed, wanted)
         self._fixed = {name: graph.constants[name] for node in self._recipe for name in node.inputs if name in graph.constants}
@@ -285,22 +288,30 @@ class GrowingPlan:
         return arena, room, words
 
     def constants(self, powers: Words) -> Array:
-        """The tensors that every image shares, side by side; those of the last lengths are kept."""
+        """The tensors that every image shares, side by side; those of the last lengths are kept.
+
+        Raises:
+            UnsupportedError: one has another size than its readers expect.
+        """
         sizes = {name: powers @ numbers for name, (numbers, _) in self._shape_of.items()}
         key = b"".join(numbers.tobytes() for numbers in sizes.values())
         with self._lock:
             if key not in self._folded:
                 if len(self._folded) >= _FOLDED_KEPT:
                     del self._folded[next(iter(self._folded))]
-                self._folded[key] = self._fold(sizes)
+                self._folded[key] = self._fold(sizes, powers @ self._constant_sizes)
             return self._folded[key]
 
-    def _fold(self, sizes: Mapping[str, Words]) -> Array:
+    def _fold(self, sizes: Mapping[str, Words], expected: Words) -> Array:
         known: dict[str, Array] = {name: sizes[name].reshape(shape) for name, (_, shape) in self._shape_of.items()} | self._fixed
         for node in self._recipe:
             outputs = evaluate(node, [known[name] if name else None for name in node.inputs], self._opset)
             known.update(zip(node.outputs, outputs, strict=False))
         parts = [value if source is None else known[source].reshape(-1) for source, value in self._constants]
+        if [part.size for part in parts] != expected.tolist():  # the end of a table of positions
+            raise UnsupportedError(
+                "the model's constants do not reach so far; give it shorter inputs, or use the onnxruntime backend"
+            )
         return np.concatenate(parts).astype(np.float32) if parts else np.empty(0, np.float32)
 
 

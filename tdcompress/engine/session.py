@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import threading
 from collections import OrderedDict
@@ -203,6 +202,7 @@ class Session:
         self._tables = SharedTables() if self._open.names else None
         self._growing: dict[tuple[bool, ...], _Program | None] = {}
         self._planned: set[tuple[bool, ...]] = set()
+        self._last: _Program | None = None
         if self._open.names:
             with self._in_file():
                 self._graph = with_folded_constants(self._graph)
@@ -230,25 +230,26 @@ class Session:
         """The program for shapes of the inputs, and the lengths that it is to be set to."""
         lengths = self._open.found(shapes)
         with self._lock:
-            program = self._programs.get(shapes)
-            if program is not None:
-                return program, lengths or ()
-            try:
-                growing = self._program_for_all(lengths)
-                if growing is not None and lengths is not None:
-                    return growing, lengths
-                with self._in_file():
-                    given = dict(zip(self._names, shapes, strict=True))
-                    plan = make_plan(self._graph, given, self._batch, self._isa, self._tables)
-                program = _Program(_Fixed(plan), lengths or (), self._isa.index, self._threads, len(self._names))
-            except MemoryError as error:
-                raise TdcompressError(
-                    f"engine: not enough memory to plan the model for {self._threads} threads ({error}); use fewer threads"
-                ) from error
-            self._programs[shapes] = program
-            while len(self._programs) > _PLANS_KEPT:
-                self._programs.popitem(last=False)
-            return program, lengths or ()
+            self._last = program = self._programs.get(shapes) or self._made(shapes, lengths)
+        return program, lengths or ()
+
+    def _made(self, shapes: tuple[Shape, ...], lengths: Lengths | None) -> _Program:
+        try:
+            growing = self._program_for_all(lengths)
+            if growing is not None:
+                return growing
+            with self._in_file():
+                given = dict(zip(self._names, shapes, strict=True))
+                plan = make_plan(self._graph, given, self._batch, self._isa, self._tables)
+            program = _Program(_Fixed(plan), lengths or (), self._isa.index, self._threads, len(self._names))
+        except MemoryError as error:
+            raise TdcompressError(
+                f"engine: not enough memory to plan the model for {self._threads} threads ({error}); use fewer threads"
+            ) from error
+        self._programs[shapes] = program
+        while len(self._programs) > _PLANS_KEPT:
+            self._programs.popitem(last=False)
+        return program
 
     def _program_for_all(self, lengths: Lengths | None) -> _Program | None:
         """The program for all lengths, made when a second one is asked for; None: each has a plan of its own.
@@ -262,10 +263,12 @@ class Session:
             self._planned.add(present)
             return None
         if present not in self._growing:
-            self._growing[present] = None
             assert self._tables is not None
-            with contextlib.suppress(ModelError, UnsupportedError):
+            try:
                 plans = GrowingPlan(self._graph, self._open, present, self._batch, self._isa, self._tables)
+            except (ModelError, UnsupportedError):
+                self._growing[present] = None
+            else:
                 self._growing[present] = _Program(plans, lengths, self._isa.index, self._threads, len(self._names))
         return self._growing[present]
 
@@ -275,13 +278,13 @@ class Session:
         Raises:
             UnsupportedError: the input's size is dynamic and nothing has been run or planned yet.
         """
-        if not self._programs:
+        if self._last is None:
             named = "; ".join(f"{value.name!r} {list(value.shape)}" for value in self._graph.inputs)
             raise UnsupportedError(
                 f"the model's input size is dynamic ({named}) and kernels are chosen by size: give one (`tdcompress inspect "
                 "--shape`, in Python Session.plan), or run one image first"
             )
-        return next(reversed(self._programs.values())).plan.records
+        return self._last.plan.records
 
     @checked
     def plan(self, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -298,10 +301,9 @@ class Session:
 
     def memory_bytes(self) -> Mapping[str, int]:
         """Bytes of the last plan: `arena` (all threads) and `tables` (weights, offsets, masks; those that plans share too)."""
-        programs = [self._latest[1]] if self._latest is not None else list(self._programs.values())
-        if not programs:
+        if self._last is None:
             return {"arena": 0, "tables": 0}
-        plan = programs[-1].plan
+        plan = self._last.plan
         return {"arena": 4 * plan.arena_elements * self._threads, "tables": plan.table_bytes}
 
     def _check(self, feed: Mapping[str, Array]) -> list[Array]:

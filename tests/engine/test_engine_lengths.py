@@ -17,6 +17,7 @@ from tdcompress.engine.pool import SharedTables
 from tdcompress.engine.read import read_graph
 from tdcompress.engine.translate.follow import LengthError
 from tdcompress.engine.translate.graph import with_folded_constants
+from tdcompress.errors import UnsupportedError
 
 RNG = np.random.default_rng(5)
 
@@ -177,6 +178,26 @@ EACH_ITS_OWN = {
     "a row": ([("Gather", ["x", "i"], "y", {"axis": 1})], {"i": np.array([3])}),
     "repeated": ([("Tile", ["x", "r"], "y")], {"r": np.array([1, 2, 1])}),
     "padded": ([("Pad", ["x", "p"], "y")], {"p": np.array([0, 1, 0, 0, 2, 0])}),
+    "a size that is rounded": (
+        [
+            ("Shape", ["x"], "n", {"start": 1, "end": 2}),
+            ("Cast", ["n"], "f", {"to": TensorProto.FLOAT}),
+            ("Mul", ["f", "share"], "s"),
+            ("Cast", ["s"], "w", {"to": TensorProto.INT64}),
+            ("Add", ["w", "one"], "o"),
+            ("Concat", ["zero", "o", "minus"], "t", {"axis": 0}),
+            ("Reshape", ["x", "t"], "y"),
+        ],
+        {"share": np.float32(1 / 66), "one": np.array([1]), "zero": np.array([0]), "minus": np.array([-1])},
+    ),
+    "a slice at a length": (
+        [
+            ("Shape", ["x"], "n", {"start": 1, "end": 2}),
+            ("Sub", ["n", "one"], "m"),
+            ("Slice", ["x", "m", "n", "two"], "y"),
+        ],
+        {"one": np.array([1]), "two": np.array([2])},
+    ),
     "weights of a length": (
         [
             ("Shape", ["x"], "n", {"start": 1, "end": 2}),
@@ -194,10 +215,27 @@ def test_what_is_no_sum_of_lengths_is_planned_for_each(reference, close, case):
     nodes, constants = EACH_ITS_OWN[case]
     data = made(nodes, **constants)
     session = Session(data)
-    for length in (4, 8, 12, 24, 28, 64):
+    for length in (4, 8, 6, 7) if case == "a slice at a length" else (4, 8, 12, 24, 28, 64, 72):
         given = {"x": floats(2, length, 8)}
         close(session.run(None, given), reference(data, given))
     assert list(session._growing.values()) == [None]
+
+
+def test_a_table_of_positions_has_an_end(reference, close):
+    nodes = [
+        ("Shape", ["x"], "n", {"start": 1, "end": 2}),
+        ("Slice", ["table", "zero", "n"], "p"),
+        ("Add", ["x", "p"], "y"),
+    ]
+    data = made(nodes, table=floats(100, 8), zero=np.array([0]))
+    session = Session(data)
+    for length in (5, 6, 99, 100):
+        given = {"x": floats(2, length, 8)}
+        close(session.run(None, given), reference(data, given))
+    assert session._growing[(True,)] is not None
+    with pytest.raises(UnsupportedError, match="do not reach so far; give it shorter inputs"):
+        session.run(None, {"x": floats(2, 101, 8)})
+    close(session.run(None, given), reference(data, given))
 
 
 def test_convolutions_are_planned_for_each_size(reference, close):

@@ -13,7 +13,7 @@ from tdcompress.engine.steps import Shape
 from tdcompress.errors import UnsupportedError
 
 _SUMS = frozenset({"Add", "Cast", "Concat", "Gather", "Identity", "Mul", "Reshape", "Slice", "Squeeze", "Sub", "Unsqueeze"})
-"""Of sums of products of lengths these make such sums; those that move take them where fixed numbers say."""
+"""Of whole sums of products of lengths these make such sums; those that move take them where fixed numbers say."""
 _ARITHMETIC = frozenset({"Add", "Concat", "Mul", "Sub"})
 
 _KNOWN = frozenset(
@@ -53,12 +53,12 @@ class Followed:
         self.varying.add(name)
         self.sizes[name] = value
 
-    def folded(self, node: Node) -> None:
-        """A node whose inputs are constants."""
+    def folded(self, node: Node, *, whole: bool) -> None:
+        """A node whose inputs are constants; `whole`: whole numbers, none of which is rounded."""
         read = [name in self.varying for name in node.inputs]
         if not any(read):
             return
-        moved = node.op in _SUMS and (node.op in _ARITHMETIC or not any(read[1:]))
+        moved = whole and node.op in _SUMS and (node.op in _ARITHMETIC or not any(read[1:]))
         for name in filter(None, node.outputs):
             self.varying.add(name)
             self.recipes[name] = node
@@ -66,7 +66,14 @@ class Followed:
                 self._no_sums.add(name)
 
     def computed(self, node: Node, shapes: tuple[Shape, ...], *, looks_up: bool) -> None:
-        """A node that becomes steps; `looks_up`: it takes rows by computed numbers."""
+        """A node that becomes steps; `looks_up`: it takes rows by computed numbers.
+
+        Raises:
+            LengthError: a length decides what it does, other than the size of what it makes.
+        """
+        if node.op not in self.elementwise and node.op != "Reshape":
+            for name in node.inputs:
+                self.require_fixed(name)
         if node.op not in self.elementwise and node.op not in _KNOWN and not looks_up:
             self.others.append((node.label, shapes))
 

@@ -65,7 +65,7 @@ def _fold(state: Translation, node: Node) -> None:
     """A node whose inputs are all constants."""
     inputs = [state.constants[name] if name else None for name in node.inputs]
     if state.followed is not None:
-        state.followed.folded(node)
+        state.followed.folded(node, whole=all(array is None or array.dtype.kind in "iu" for array in inputs))
     if not state.empty.isdisjoint(node.inputs):
         _fold_empty(state, node, inputs)
         return
