@@ -337,6 +337,7 @@ class GrownPlan:
         self._reach: Lengths = (0,) * sum(growing._present)
         self._arena = 0
         self._words = growing._base.copy()
+        self._starts: Words = np.zeros(len(growing._changing), np.int64)
         self._constants: Array = np.empty(0, np.float32)
         self._ops = (Op * max(1, len(growing._kinds)))()
         address = int(self._words.ctypes.data)

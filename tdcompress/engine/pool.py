@@ -76,7 +76,7 @@ class SharedTables(MemoryPool):
     def array(self, array: Array) -> int:
         """As `MemoryPool.array`; equal arrays share one address, however large they are."""
         array = np.ascontiguousarray(array)
-        key = hashlib.blake2b(array.tobytes(), digest_size=32).digest()
+        key = hashlib.blake2b(array.reshape(-1).view(np.uint8), digest_size=32).digest()
         if key not in self._addresses:
             self._addresses[key] = super().array(array)
         return self._addresses[key]

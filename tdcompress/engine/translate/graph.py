@@ -267,6 +267,8 @@ def _choose(state: Translation, node: Node) -> None:
     translate_nodes(state, [_renamed(inner, scope) for inner in branch.nodes])
     for outer, inner in zip(node.outputs, branch.outputs, strict=True):
         name = scope.get(inner, inner)
+        if state.followed is not None:
+            state.followed.require_fixed(name)
         if name in state.constants:
             state.keep(outer, state.constants[name], state.marks.get(name))
         elif name in state.shapes:
