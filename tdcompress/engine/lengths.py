@@ -20,7 +20,6 @@ from ctypes import Structure, c_double, c_int64
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
 from tdcompress.engine.bounds import check_call
@@ -30,6 +29,7 @@ from tdcompress.engine.layout import Layout
 from tdcompress.engine.lower.state import LayerRecord, Lowering
 from tdcompress.engine.memory import Buffer, Use
 from tdcompress.engine.plan import Plan, arena_for, lower
+from tdcompress.engine.polynomials import Lengths, Words, fit, monomials, sample_points
 from tdcompress.engine.pool import SharedTables
 from tdcompress.engine.read import MAX_ELEMENTS, Array, Graph, Node
 from tdcompress.engine.steps import Shape
@@ -37,13 +37,7 @@ from tdcompress.engine.translate.follow import Followed, LengthError
 from tdcompress.engine.translate.graph import ELEMENTWISE, translate
 from tdcompress.errors import UnsupportedError
 
-Words = NDArray[np.int64]
-Lengths = tuple[int, ...]
-
 MOST_LENGTHS = 3
-_SAMPLES = ((17, 30, 46), (23, 37, 60), (26, 43, 51))
-"""Of each length in turn: what is planned for. No two are alike, so that no two axes look alike."""
-_CHECKED = (35, 54, 64)
 _LEAST_ROOM = 32
 _FOLDED_KEPT = 512
 _APART = 1 << 40
@@ -98,33 +92,6 @@ class _Sample:
     row_strides: Words
     shapes: Words
     """Of outputs, their sizes one after another."""
-
-
-def monomials(lengths: Lengths) -> Words:
-    """1, each length, and each product of two."""
-    pairs = itertools.combinations_with_replacement(lengths, 2)
-    return np.array([1, *lengths, *(a * b for a, b in pairs)], np.int64)
-
-
-def fit(points: Sequence[Lengths], values: Words) -> Words:
-    """Polynomials of degree 2 with whole coefficients, (monomials, numbers), through values (points, numbers).
-
-    Raises:
-        LengthError: there are none.
-    """
-    matrix = np.array([monomials(point) for point in points])
-    solved = np.linalg.lstsq(matrix.astype(np.float64), (values - values[0]).astype(np.float64), rcond=None)[0]
-    found = np.rint(solved).astype(np.int64)
-    found[0] += values[0]
-    if not np.array_equal(matrix @ found, values):
-        raise LengthError("sizes that are no sums of products of lengths")
-    return found
-
-
-def _points(count: int) -> list[Lengths]:
-    """Lengths that a polynomial of degree 2 is known from, and one more."""
-    places = [place for place in itertools.product(range(3), repeat=count) if sum(place) <= 2]
-    return [*(tuple(_SAMPLES[i][at] for i, at in enumerate(place)) for place in places), _CHECKED[:count]]
 
 
 def _descriptors(state: Lowering) -> list[Structure]:
@@ -209,7 +176,7 @@ class GrowingPlan:
         self._lock = threading.Lock()
         self._tables = tables
         names = [value.name for value in graph.inputs]
-        points = _points(sum(present))
+        points = sample_points(sum(present))
         samples = [
             _sample(graph, dict(zip(names, lengths.shapes(self._whole(point)), strict=True)), batch, isa, tables)
             for point in points

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
@@ -14,12 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from tdcompress.arguments import checked, given, require_range
-from tdcompress.engine.binding import Job, library
-from tdcompress.engine.lengths import GrowingPlan, Lengths, OpenLengths
+from tdcompress.engine.binding import library
+from tdcompress.engine.lengths import GrowingPlan, OpenLengths
 from tdcompress.engine.lower.state import LayerRecord
-from tdcompress.engine.plan import Plan, batch_of, image_shapes, make_plan
+from tdcompress.engine.plan import batch_of, image_shapes, make_plan
+from tdcompress.engine.polynomials import Lengths
 from tdcompress.engine.pool import SharedTables
 from tdcompress.engine.read import Array, Graph, Value, read_graph
+from tdcompress.engine.runner import FixedPlan, Program
 from tdcompress.engine.steps import Shape
 from tdcompress.engine.translate.graph import with_folded_constants
 from tdcompress.errors import ModelError, TdcompressError, UnsupportedError, UserError
@@ -27,10 +28,6 @@ from tdcompress.onnxfile.load import in_file
 
 MAX_THREADS = 256
 _PLANS_KEPT = 8
-_ARENA_ALIGNMENT = 4096
-# Through the buffer protocol an array's address is found several times quicker than with array.ctypes.data.
-_addressof = ctypes.addressof
-_from_buffer: Callable[[Array], ctypes.c_char] = ctypes.c_char.from_buffer  # type: ignore[assignment]  # an ndarray is a buffer
 _ONNX_TYPES = {"float32": "float", "float64": "double"}
 
 
@@ -47,107 +44,6 @@ def _node_arg(value: Value) -> NodeArg:
     return NodeArg(
         name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})"
     )
-
-
-class _Fixed:
-    """The one plan of a model, or of one shape of its inputs."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-
-    def instance(self) -> _Fixed:
-        """Itself: nothing of it changes."""
-        return self
-
-    def at(self, lengths: Lengths) -> Plan:
-        """The plan; `lengths` are those that it was made for."""
-        return self._plan
-
-
-class _Runner:
-    """What one call of a plan needs for itself: the job structure, an arena per thread, and where the outputs are written."""
-
-    def __init__(self, plans: _Fixed | GrowingPlan, isa: int, threads: int, inputs: int) -> None:
-        self.plans = plans.instance()
-        self.lengths: Lengths | None = None
-        self.inputs = inputs
-        self.memory: Array = np.empty(0, np.uint8)
-        self.arenas = (ctypes.c_void_p * threads)()
-        self.results: list[Array] = []
-        self.job = Job(isa=isa, threads=threads, arenas=ctypes.addressof(self.arenas))
-        self.address = ctypes.addressof(self.job)
-        self.batch = 0
-
-    def adopt(self, lengths: Lengths) -> None:
-        """Become the program for these lengths."""
-        self.lengths = None  # until all of it is
-        self.plan = plan = self.plans.at(lengths)
-        stride = -(-4 * plan.arena_elements // _ARENA_ALIGNMENT) * _ARENA_ALIGNMENT + _ARENA_ALIGNMENT
-        threads = len(self.arenas)
-        if len(self.memory) < threads * stride + _ARENA_ALIGNMENT:
-            self.memory = np.zeros(threads * stride + _ARENA_ALIGNMENT, np.uint8)
-            start = -(-self.memory.ctypes.data // _ARENA_ALIGNMENT) * _ARENA_ALIGNMENT
-            self.arenas[:] = [start + i * stride for i in range(threads)]
-        self.spaces = (ctypes.c_void_p * (2 + self.inputs + len(plan.output_shapes)))()  # arena, inputs, outputs, constants
-        self.spaces[len(self.spaces) - 1] = plan.constants
-        job = self.job
-        job.op_count, job.ops = plan.op_count, ctypes.addressof(plan.ops)
-        job.space_count, job.spaces = len(self.spaces), ctypes.addressof(self.spaces)
-        job.arena_bytes = 4 * plan.arena_elements
-        self.batch, self.lengths = 0, lengths
-
-    def resize(self, batch: int) -> None:
-        """Make room for the outputs of another batch size."""
-        self.results = [np.empty((batch, *shape), np.float32) for shape in self.plan.output_shapes]
-        for index, array in enumerate(self.results, start=1 + self.inputs):
-            self.spaces[index] = array.ctypes.data
-        self.job.batch = self.batch = batch
-
-
-class _Program:
-    """Plans with their runners; several calls may run at the same time, each takes a runner of its own.
-
-    A call after another model's finds Python's own code and data pushed out of the caches, and then costs microseconds per
-    line: hence the outputs that are copied from memory whose address is known, rather than made and looked up.
-    """
-
-    def __init__(self, plans: _Fixed | GrowingPlan, lengths: Lengths, isa: int, threads: int, inputs: int) -> None:
-        self._arguments = (plans, isa, threads, inputs)
-        runner = _Runner(*self._arguments)
-        runner.adopt(lengths)
-        self.plan = runner.plan
-        """The one that was used last."""
-        self._free = [runner]
-
-    def run(self, function: Callable[[int, int], int], arrays: Sequence[Array], lengths: Lengths, batch: int) -> list[Array]:
-        try:
-            runner = self._free.pop()
-        except IndexError:
-            runner = _Runner(*self._arguments)
-        if runner.lengths != lengths:
-            runner.adopt(lengths)
-            self.plan = runner.plan
-        if runner.batch != batch:
-            runner.resize(batch)
-        try:
-            first = _addressof(_from_buffer(arrays[0]))
-            for index in range(1, len(arrays)):
-                runner.spaces[1 + index] = _addressof(_from_buffer(arrays[index]))
-        except (TypeError, ValueError):  # read-only, not contiguous, or without elements
-            arrays = [np.ascontiguousarray(array) for array in arrays]
-            first = arrays[0].ctypes.data
-            for index in range(1, len(arrays)):
-                runner.spaces[1 + index] = arrays[index].ctypes.data
-        status = function(runner.address, first)
-        results = [array.copy() for array in runner.results]
-        self._free.append(runner)
-        if status > 0:
-            raise UserError(
-                "an input names a row that a table of the model does not have (token numbers and the like); check the inputs"
-            )
-        if status != 0:
-            raise TdcompressError("engine: the library refused its arguments; please report this")
-        return results
 
 
 class Session:
@@ -195,14 +91,14 @@ class Session:
         computed = tuple(dict.fromkeys(self._output_names))  # an output that is listed twice is computed once
         self._slots = {name: computed.index(name) for name in self._output_names}
         self._single = (self._names[0], self._graph.inputs[0].dtype) if len(self._names) == 1 else None
-        self._latest: tuple[Shape, _Program, Lengths] | None = None
+        self._latest: tuple[Shape, Program, Lengths] | None = None
         self._lock = threading.Lock()
-        self._programs: OrderedDict[tuple[Shape, ...], _Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[Shape, ...], Program] = OrderedDict()
         self._open = OpenLengths.of(self._graph)
         self._tables = SharedTables() if self._open.names else None
-        self._growing: dict[tuple[bool, ...], _Program | None] = {}
+        self._growing: dict[tuple[bool, ...], Program | None] = {}
         self._planned: set[tuple[bool, ...]] = set()
-        self._last: _Program | None = None
+        self._last: Program | None = None
         if self._open.names:
             with self._in_file():
                 self._graph = with_folded_constants(self._graph)
@@ -226,14 +122,14 @@ class Session:
         """The instruction set in use."""
         return self._isa.name
 
-    def _program(self, shapes: tuple[Shape, ...]) -> tuple[_Program, Lengths]:
+    def _program(self, shapes: tuple[Shape, ...]) -> tuple[Program, Lengths]:
         """The program for shapes of the inputs, and the lengths that it is to be set to."""
         lengths = self._open.found(shapes)
         with self._lock:
             self._last = program = self._programs.get(shapes) or self._made(shapes, lengths)
         return program, lengths or ()
 
-    def _made(self, shapes: tuple[Shape, ...], lengths: Lengths | None) -> _Program:
+    def _made(self, shapes: tuple[Shape, ...], lengths: Lengths | None) -> Program:
         try:
             growing = self._program_for_all(lengths)
             if growing is not None:
@@ -241,7 +137,7 @@ class Session:
             with self._in_file():
                 given = dict(zip(self._names, shapes, strict=True))
                 plan = make_plan(self._graph, given, self._batch, self._isa, self._tables)
-            program = _Program(_Fixed(plan), lengths or (), self._isa.index, self._threads, len(self._names))
+            program = Program(FixedPlan(plan), lengths or (), self._isa.index, self._threads, len(self._names))
         except MemoryError as error:
             raise TdcompressError(
                 f"engine: not enough memory to plan the model for {self._threads} threads ({error}); use fewer threads"
@@ -251,7 +147,7 @@ class Session:
             self._programs.popitem(last=False)
         return program
 
-    def _program_for_all(self, lengths: Lengths | None) -> _Program | None:
+    def _program_for_all(self, lengths: Lengths | None) -> Program | None:
         """The program for all lengths, made when a second one is asked for; None: each has a plan of its own.
 
         It takes as long to make as several plans, which do not pay where there is but one length.
@@ -269,7 +165,7 @@ class Session:
             except (ModelError, UnsupportedError):
                 self._growing[present] = None
             else:
-                self._growing[present] = _Program(plans, lengths, self._isa.index, self._threads, len(self._names))
+                self._growing[present] = Program(plans, lengths, self._isa.index, self._threads, len(self._names))
         return self._growing[present]
 
     def layers(self) -> tuple[LayerRecord, ...]:
@@ -331,7 +227,7 @@ class Session:
             arrays.append(array)
         return arrays
 
-    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], _Program, Lengths, int]:
+    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], Program, Lengths, int]:
         """The arrays in the model's order, the program for their shapes, its lengths, and the batch size."""
         latest, single = self._latest, self._single
         # The usual call: one input, of the shape that was checked last.

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from small_models import make_model
 
 from tdcompress.engine import Session, lengths
-from tdcompress.engine.lengths import GrowingPlan, OpenLengths, fit, monomials
+from tdcompress.engine.lengths import GrowingPlan, OpenLengths
+from tdcompress.engine.polynomials import fit, monomials, sample_points
 from tdcompress.engine.pool import SharedTables
 from tdcompress.engine.read import read_graph
 from tdcompress.engine.translate.follow import LengthError
@@ -281,7 +282,7 @@ coefficients = st.lists(st.integers(-1000, 1000), min_size=6, max_size=6)
 @settings(max_examples=50, derandomize=True, deadline=None)
 @given(rows=st.lists(coefficients, min_size=1, max_size=5))
 def test_a_polynomial_is_found_exactly(rows):
-    points = lengths._points(2)
+    points = sample_points(2)
     wanted = np.array(rows, np.int64).T
     values = np.array([monomials(point) for point in points]) @ wanted
     np.testing.assert_array_equal(fit(points, values), wanted)
@@ -289,7 +290,7 @@ def test_a_polynomial_is_found_exactly(rows):
 
 def test_what_is_no_polynomial_is_noticed():
     for count in (1, 2, 3):
-        points = lengths._points(count)
+        points = sample_points(count)
         for wrong in (lambda *n: min(n[0], 40), lambda *n: n[0] // 2, lambda *n: n[0] ** 3):
             with pytest.raises(LengthError):
                 fit(points, np.array([[wrong(*point)] for point in points], np.int64))
