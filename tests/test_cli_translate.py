@@ -89,6 +89,7 @@ def test_sentences_are_arguments(call, words_root):
         expected(words_root, [*SENTENCES, "two"], beam=1),
         "",
     )
+    assert call("--row", "dense", "--beam", 1, "--backend", "engine", "words", *SENTENCES) == (0, greedy, "")
     assert call("words", " ") == (0, [""], "")
     assert call("--beam", 1, "words", "--", "-one")[1] == expected(words_root, ["-one"], beam=1)
 

@@ -30,6 +30,8 @@ def add_parser(verbs: Verbs) -> None:
     text = "how much long translations are preferred, 0 to 10; default 0.6"
     sub.add_argument("--alpha", type=_between(float, 0, 10), default=0.6, metavar="A", help=text)
     sub.add_argument("--threads", type=int, default=1, help="of a session; 0 = all cores")
+    text = "what runs the network; default onnxruntime; engine skips the zeros of a pruned one"
+    sub.add_argument("--backend", choices=("onnxruntime", "engine"), default="onnxruntime", help=text)
     add_store(sub)
 
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     """``tdcompress translate``: each sentence, or each line of standard input, becomes one line."""
     from tdcompress.runs.translator import Translator
 
-    translator = Translator(find_run(args.run, args.artifacts), row=args.row, threads=args.threads)
+    translator = Translator(find_run(args.run, args.artifacts), row=args.row, threads=args.threads, backend=args.backend)
     groups = iter([args.sentences]) if args.sentences else _typed(translator)
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # files and pipes are UTF-8, as what comes in

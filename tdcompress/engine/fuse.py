@@ -29,8 +29,8 @@ def _along_channels(constant: Floats, shape: Shape) -> Floats | None:
     return None
 
 
-def _as_affine(step: Step, shapes: dict[str, Shape]) -> Step:
-    """Binary with a per-channel constant as Affine."""
+def _as_affine(step: Step, shapes: dict[str, Shape], *, one_length: bool) -> Step:
+    """Binary with a per-channel constant as Affine; of one number for all channels only where their count stays."""
     if not isinstance(step, Binary) or step.kind not in ("add", "sub", "mul", "div") or len(step.inputs) != 1:
         return step
     x = step.inputs[0]
@@ -38,6 +38,8 @@ def _as_affine(step: Step, shapes: dict[str, Shape]) -> Step:
     if isinstance(operand, str) or shapes[x] != shapes[step.output] or not shapes[x]:
         return step
     constant = _along_channels(operand, shapes[x])
+    if operand.size == 1 and shapes[x][0] != 1 and not one_length:
+        return step
     if constant is None or (step.kind == "div" and (not isinstance(step.a, str) or not constant.all())):
         return step
     one, zero = np.ones_like(constant), np.zeros_like(constant)
@@ -111,6 +113,8 @@ def _folded(weights: Sequence[Floats], bias: Floats, affine: Affine) -> tuple[li
 
 def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
     """One step that does `first` and then `second`, its only reader; None if there is none."""
+    if isinstance(first, Linear) and isinstance(second, Binary):
+        return _with_bias(first, second)
     if not isinstance(second, Affine):
         return None
     if (
@@ -142,6 +146,21 @@ def _absorb(first: Step, second: Step, shapes: dict[str, Shape]) -> Step | None:
     if isinstance(first, Binary) and first.act == NO_ACTIVATION and second.scale is None:
         return replace(first, output=second.output, act=second.act)
     return None
+
+
+def _with_bias(first: Linear, second: Binary) -> Linear | None:
+    """A dense layer with a constant of its outputs added; of a layer over one row that is an Affine."""
+    constant = second.b if isinstance(second.a, str) else second.a
+    if (
+        second.kind != "add"
+        or isinstance(constant, str)
+        or constant.shape[-1:] != first.bias.shape
+        or constant.size != first.bias.size
+    ):
+        return None
+    if first.act != NO_ACTIVATION or not second.act.cheap:
+        return None
+    return replace(first, output=second.output, bias=first.bias + constant.reshape(-1), act=second.act)
 
 
 class _Fusion:
@@ -276,10 +295,17 @@ def _without_dead(steps: list[Step], outputs: tuple[str, ...]) -> tuple[Step, ..
     return tuple(reversed(kept))
 
 
-def fuse(network: Network) -> Network:
-    """The same network in fewer steps."""
+def fuse(network: Network, *, one_length: bool = True) -> Network:
+    """The same network in fewer steps.
+
+    Args:
+        network: as it was translated.
+        one_length: nothing has to hold for other lengths than its shapes have.
+    """
     shapes = dict(network.shapes)
-    steps = _without_dead([_as_affine(step, shapes) for step in _drop_identities(network)], network.outputs)
+    steps = _without_dead(
+        [_as_affine(step, shapes, one_length=one_length) for step in _drop_identities(network)], network.outputs
+    )
     fusion = _Fusion(steps, shapes, network.outputs)
     fusion.until_stable(fusion.absorb)
     fusion.until_stable(fusion.add_residual)

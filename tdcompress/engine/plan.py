@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ from tdcompress.engine.layout import plain_layout
 from tdcompress.engine.lower.conv import wanted_layouts
 from tdcompress.engine.lower.program import LOWERINGS
 from tdcompress.engine.lower.state import LayerRecord, Lowering, Place
-from tdcompress.engine.memory import Buffer, place_buffers
+from tdcompress.engine.memory import Buffer, Use, place_buffers
+from tdcompress.engine.pool import MemoryPool, SharedTables
 from tdcompress.engine.read import Array, Graph
 from tdcompress.engine.steps import Network, Shape
 from tdcompress.engine.translate.graph import translate
@@ -122,7 +124,48 @@ def _export_outputs(state: Lowering, network: Network) -> None:
             state.copy(home, target)
 
 
-def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None, isa: InstructionSet) -> Plan:
+def lower(network: Network, isa: InstructionSet, *, pool: MemoryPool, shared: SharedTables | None) -> Lowering:
+    """The calls of a network, whose buffers have no place yet.
+
+    Args:
+        network: what is run.
+        isa: instruction set whose kernels run.
+        pool: memory for tables.
+        shared: memory for those of weights, where several plans have them; None = `pool`.
+
+    Raises:
+        UnsupportedError: a size that the engine does not handle.
+    """
+    state = Lowering(network=network, isa=isa, wanted=wanted_layouts(network), pool=pool, shared=shared)
+    _import_inputs(state, network)
+    for step in network.steps:
+        LOWERINGS[type(step)](state, step)
+    _export_outputs(state, network)
+    return state
+
+
+def arena_for(uses: Sequence[Use]) -> int:
+    """Give every buffer its place, and return the arena's size in elements.
+
+    Raises:
+        UnsupportedError: it is too large.
+    """
+    widest = max((buffer.layout.row_stride for use in uses for buffer in (*use.reads, *use.writes)), default=0)
+    arena = place_buffers(uses, guard=2 * widest + 1024)
+    if 4 * arena >= MAX_ARENA_BYTES:
+        raise UnsupportedError(
+            f"one image needs {4 * arena} bytes of memory; less than {MAX_ARENA_BYTES} are handled: use the onnxruntime backend"
+        )
+    return arena
+
+
+def make_plan(
+    graph: Graph,
+    input_shapes: Mapping[str, Shape],
+    batch: int | None,
+    isa: InstructionSet,
+    shared: SharedTables | None = None,
+) -> Plan:
     """Plan a graph for given input shapes (without the batch) and an instruction set.
 
     Args:
@@ -130,25 +173,15 @@ def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
         input_shapes: by input, without the batch.
         batch: the size that the model is fixed to; None = any.
         isa: instruction set whose kernels run.
+        shared: where the tables of weights are, if there are other plans of the model.
 
     Raises:
         ModelError: the graph and the shapes do not fit.
         UnsupportedError: an operator or size that the engine does not handle.
     """
     network = fuse(translate(graph, input_shapes, batch))
-    state = Lowering(network=network, isa=isa, wanted=wanted_layouts(network))
-    _import_inputs(state, network)
-    for step in network.steps:
-        LOWERINGS[type(step)](state, step)
-    _export_outputs(state, network)
-    widest = max(
-        (call_buffer.layout.row_stride for call in state.calls for call_buffer in (*call.use.reads, *call.use.writes)), default=0
-    )
-    arena = place_buffers([call.use for call in state.calls], guard=2 * widest + 1024)
-    if 4 * arena >= MAX_ARENA_BYTES:
-        raise UnsupportedError(
-            f"one image needs {4 * arena} bytes of memory; less than {MAX_ARENA_BYTES} are handled: use the onnxruntime backend"
-        )
+    state = lower(network, isa, pool=MemoryPool(), shared=shared)
+    arena = arena_for([call.use for call in state.calls])
     ops = (Op * max(1, len(state.calls)))()
     for op, call in zip(ops, state.calls, strict=False):
         op.kind, structure = OPERATIONS[call.kind]
@@ -156,14 +189,17 @@ def make_plan(graph: Graph, input_shapes: Mapping[str, Shape], batch: int | None
         descriptor = call.fill()
         check_call(call.kind, descriptor, call.use)
         ctypes.memmove(op.descriptor, ctypes.addressof(descriptor), ctypes.sizeof(structure))
+    pools = [state.pool] if shared is None else [state.pool, shared]
     return Plan(
         ops=ops,
         op_count=len(state.calls),
         arena_elements=arena,
-        constants=state.pool.array(np.concatenate(state.constants)) if state.constants else 0,
-        table_bytes=state.pool.nbytes,
+        constants=state.pool.array(np.concatenate([step.value.reshape(-1) for step in state.constants]))
+        if state.constants
+        else 0,
+        table_bytes=sum(pool.nbytes for pool in pools),
         output_shapes=tuple(network.shapes[name] for name in network.outputs),
         records=tuple(state.records),
-        blocks=tuple(state.pool.blocks),
-        sizes=state.pool.sizes,
+        blocks=tuple(block for pool in pools for block in pool.blocks),
+        sizes=ChainMap(*(pool.sizes for pool in pools)),
     )

@@ -7,6 +7,9 @@ and the processor, which fetches what follows what was read, fetches the right t
 from __future__ import annotations
 
 import ctypes
+import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -60,3 +63,27 @@ class MemoryPool:
         if len(data) <= _SHARED_BYTES:
             self._shared[data] = address
         return address
+
+
+class SharedTables(MemoryPool):
+    """Tables that all plans of one model read: each is there once, whatever plan wanted it first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._addresses: dict[bytes, int] = {}
+        self._made: dict[tuple[int, str], tuple[Array, Any]] = {}
+
+    def array(self, array: Array) -> int:
+        """As `MemoryPool.array`; equal arrays share one address, however large they are."""
+        array = np.ascontiguousarray(array)
+        key = hashlib.blake2b(array.reshape(-1).view(np.uint8), digest_size=32).digest()
+        if key not in self._addresses:
+            self._addresses[key] = super().array(array)
+        return self._addresses[key]
+
+    def once(self, array: Array, kind: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives of an array; of the same object it is asked once."""
+        key = (id(array), kind)
+        if key not in self._made:
+            self._made[key] = (array, make())  # the array is kept, so that its id is not another's
+        return self._made[key][1]

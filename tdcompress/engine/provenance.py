@@ -30,11 +30,6 @@ _COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrE
 _KEEPING = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
-def marks_of_shape(rank: int) -> Marks:
-    """Of the full shape of a computed tensor, (rank,): the batch comes first."""
-    return np.array([IS_BATCH, *[FREE] * (rank - 1)], np.int8)
-
-
 def trace_marks(
     node: Node,
     inputs: Sequence[Array | None],

@@ -86,6 +86,8 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
     opset: int
+    derived: dict[str, Array] | None = None
+    """Constants in another form, by name, once they were needed; None: nothing is kept."""
 
 
 def checked_array(tensor: onnx.TensorProto) -> Array:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
@@ -14,20 +13,21 @@ from pathlib import Path
 import numpy as np
 
 from tdcompress.arguments import checked, given, require_range
-from tdcompress.engine.binding import Job, library
+from tdcompress.engine.binding import library
+from tdcompress.engine.lengths import GrowingPlan, OpenLengths
 from tdcompress.engine.lower.state import LayerRecord
-from tdcompress.engine.plan import Plan, batch_of, image_shapes, make_plan
+from tdcompress.engine.plan import batch_of, image_shapes, make_plan
+from tdcompress.engine.polynomials import Lengths
+from tdcompress.engine.pool import SharedTables
 from tdcompress.engine.read import Array, Graph, Value, read_graph
+from tdcompress.engine.runner import FixedPlan, Program
 from tdcompress.engine.steps import Shape
-from tdcompress.errors import TdcompressError, UnsupportedError, UserError
+from tdcompress.engine.translate.graph import with_folded_constants
+from tdcompress.errors import ModelError, TdcompressError, UnsupportedError, UserError
 from tdcompress.onnxfile.load import in_file
 
 MAX_THREADS = 256
 _PLANS_KEPT = 8
-_ARENA_ALIGNMENT = 4096
-# Through the buffer protocol an array's address is found several times quicker than with array.ctypes.data.
-_addressof = ctypes.addressof
-_from_buffer: Callable[[Array], ctypes.c_char] = ctypes.c_char.from_buffer  # type: ignore[assignment]  # an ndarray is a buffer
 _ONNX_TYPES = {"float32": "float", "float64": "double"}
 
 
@@ -44,79 +44,6 @@ def _node_arg(value: Value) -> NodeArg:
     return NodeArg(
         name=value.name, shape=list(value.shape), type=f"tensor({_ONNX_TYPES.get(value.dtype.name, value.dtype.name)})"
     )
-
-
-class _Runner:
-    """What one call of a plan needs for itself: the job structure, an arena per thread, and where the outputs are written."""
-
-    def __init__(self, plan: Plan, isa: int, threads: int, inputs: int) -> None:
-        stride = -(-4 * plan.arena_elements // _ARENA_ALIGNMENT) * _ARENA_ALIGNMENT + _ARENA_ALIGNMENT
-        self.memory = np.zeros(threads * stride + _ARENA_ALIGNMENT, np.uint8)
-        start = -(-self.memory.ctypes.data // _ARENA_ALIGNMENT) * _ARENA_ALIGNMENT
-        self.arenas = (ctypes.c_void_p * threads)(*(start + i * stride for i in range(threads)))
-        self.inputs = inputs
-        self.spaces = (ctypes.c_void_p * (2 + inputs + len(plan.output_shapes)))()  # arena, inputs, outputs, constants
-        self.spaces[len(self.spaces) - 1] = plan.constants
-        self.results: list[Array] = []
-        self.job = Job(
-            isa=isa,
-            op_count=plan.op_count,
-            space_count=len(self.spaces),
-            threads=threads,
-            arena_bytes=4 * plan.arena_elements,
-            ops=ctypes.addressof(plan.ops),
-            spaces=ctypes.addressof(self.spaces),
-            arenas=ctypes.addressof(self.arenas),
-        )
-        self.address = ctypes.addressof(self.job)
-        self.batch = 0
-
-    def resize(self, plan: Plan, batch: int) -> None:
-        """Make room for the outputs of another batch size."""
-        self.results = [np.empty((batch, *shape), np.float32) for shape in plan.output_shapes]
-        for index, array in enumerate(self.results, start=1 + self.inputs):
-            self.spaces[index] = array.ctypes.data
-        self.job.batch = self.batch = batch
-
-
-class _Program:
-    """A plan with its runners; several calls may run at the same time, each takes a runner of its own.
-
-    A call after another model's finds Python's own code and data pushed out of the caches, and then costs microseconds per
-    line: hence the outputs that are copied from memory whose address is known, rather than made and looked up.
-    """
-
-    def __init__(self, plan: Plan, isa: int, threads: int, inputs: int) -> None:
-        self.plan = plan
-        self._arguments = (plan, isa, threads, inputs)
-        self._free = [_Runner(*self._arguments)]
-
-    def run(self, function: Callable[[int, int], int], arrays: Sequence[Array], batch: int) -> list[Array]:
-        try:
-            runner = self._free.pop()
-        except IndexError:
-            runner = _Runner(*self._arguments)
-        if runner.batch != batch:
-            runner.resize(self.plan, batch)
-        try:
-            first = _addressof(_from_buffer(arrays[0]))
-            for index in range(1, len(arrays)):
-                runner.spaces[1 + index] = _addressof(_from_buffer(arrays[index]))
-        except TypeError:  # read-only, or not contiguous
-            arrays = [np.ascontiguousarray(array) for array in arrays]
-            first = arrays[0].ctypes.data
-            for index in range(1, len(arrays)):
-                runner.spaces[1 + index] = arrays[index].ctypes.data
-        status = function(runner.address, first)
-        results = [array.copy() for array in runner.results]
-        self._free.append(runner)
-        if status > 0:
-            raise UserError(
-                "an input names a row that a table of the model does not have (token numbers and the like); check the inputs"
-            )
-        if status != 0:
-            raise TdcompressError("engine: the library refused its arguments; please report this")
-        return results
 
 
 class Session:
@@ -164,12 +91,19 @@ class Session:
         computed = tuple(dict.fromkeys(self._output_names))  # an output that is listed twice is computed once
         self._slots = {name: computed.index(name) for name in self._output_names}
         self._single = (self._names[0], self._graph.inputs[0].dtype) if len(self._names) == 1 else None
-        self._latest: tuple[Shape, _Program] | None = None
+        self._latest: tuple[Shape, Program, Lengths] | None = None
         self._lock = threading.Lock()
-        self._programs: OrderedDict[tuple[Shape, ...], _Program] = OrderedDict()
-        static = tuple(value.shape[1:] for value in self._graph.inputs)
-        if all(isinstance(size, int) for shape in static for size in shape):
-            self._program(static)  # type: ignore[arg-type]  # all entries are int
+        self._programs: OrderedDict[tuple[Shape, ...], Program] = OrderedDict()
+        self._open = OpenLengths.of(self._graph)
+        self._tables = SharedTables() if self._open.names else None
+        self._growing: dict[tuple[bool, ...], Program | None] = {}
+        self._planned: set[tuple[bool, ...]] = set()
+        self._last: Program | None = None
+        if self._open.names:
+            with self._in_file():
+                self._graph = with_folded_constants(self._graph)
+        else:
+            self._program(self._open.shapes(()))
 
     def _in_file(self) -> AbstractContextManager[None]:
         """What is found wrong with the model here is said of its file, if it has one."""
@@ -188,22 +122,51 @@ class Session:
         """The instruction set in use."""
         return self._isa.name
 
-    def _program(self, shapes: tuple[Shape, ...]) -> _Program:
+    def _program(self, shapes: tuple[Shape, ...]) -> tuple[Program, Lengths]:
+        """The program for shapes of the inputs, and the lengths that it is to be set to."""
+        lengths = self._open.found(shapes)
         with self._lock:
-            program = self._programs.get(shapes)
-            if program is None:
-                try:
-                    with self._in_file():
-                        plan = make_plan(self._graph, dict(zip(self._names, shapes, strict=True)), self._batch, self._isa)
-                    program = _Program(plan, self._isa.index, self._threads, len(self._names))
-                except MemoryError as error:
-                    raise TdcompressError(
-                        f"engine: not enough memory to plan the model for {self._threads} threads ({error}); use fewer threads"
-                    ) from error
-                self._programs[shapes] = program
-                while len(self._programs) > _PLANS_KEPT:
-                    self._programs.popitem(last=False)
-            return program
+            self._last = program = self._programs.get(shapes) or self._made(shapes, lengths)
+        return program, lengths or ()
+
+    def _made(self, shapes: tuple[Shape, ...], lengths: Lengths | None) -> Program:
+        try:
+            growing = self._program_for_all(lengths)
+            if growing is not None:
+                return growing
+            with self._in_file():
+                given = dict(zip(self._names, shapes, strict=True))
+                plan = make_plan(self._graph, given, self._batch, self._isa, self._tables)
+            program = Program(FixedPlan(plan), lengths or (), self._isa.index, self._threads, len(self._names))
+        except MemoryError as error:
+            raise TdcompressError(
+                f"engine: not enough memory to plan the model for {self._threads} threads ({error}); use fewer threads"
+            ) from error
+        self._programs[shapes] = program
+        while len(self._programs) > _PLANS_KEPT:
+            self._programs.popitem(last=False)
+        return program
+
+    def _program_for_all(self, lengths: Lengths | None) -> Program | None:
+        """The program for all lengths, made when a second one is asked for; None: each has a plan of its own.
+
+        It takes as long to make as several plans, which do not pay where there is but one length.
+        """
+        if not lengths or not any(lengths):
+            return None
+        present = tuple(length > 0 for length in lengths)
+        if present not in self._planned:
+            self._planned.add(present)
+            return None
+        if present not in self._growing:
+            assert self._tables is not None
+            try:
+                plans = GrowingPlan(self._graph, self._open, present, self._batch, self._isa, self._tables)
+            except (ModelError, UnsupportedError):
+                self._growing[present] = None
+            else:
+                self._growing[present] = Program(plans, lengths, self._isa.index, self._threads, len(self._names))
+        return self._growing[present]
 
     def layers(self) -> tuple[LayerRecord, ...]:
         """One record per convolution and fully connected layer of the last plan: zeros, kernel, why.
@@ -211,13 +174,13 @@ class Session:
         Raises:
             UnsupportedError: the input's size is dynamic and nothing has been run or planned yet.
         """
-        if not self._programs:
+        if self._last is None:
             named = "; ".join(f"{value.name!r} {list(value.shape)}" for value in self._graph.inputs)
             raise UnsupportedError(
                 f"the model's input size is dynamic ({named}) and kernels are chosen by size: give one (`tdcompress inspect "
                 "--shape`, in Python Session.plan), or run one image first"
             )
-        return next(reversed(self._programs.values())).plan.records
+        return self._last.plan.records
 
     @checked
     def plan(self, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -233,11 +196,11 @@ class Session:
         self._program(image_shapes(self._graph, shapes))
 
     def memory_bytes(self) -> Mapping[str, int]:
-        """Bytes of the last plan: `arena` (all threads) and `tables` (weights, offsets, masks)."""
-        if not self._programs:
+        """Bytes of the last plan: `arena` (all threads) and `tables` (weights, offsets, masks; those that plans share too)."""
+        if self._last is None:
             return {"arena": 0, "tables": 0}
-        program = next(reversed(self._programs.values()))
-        return {"arena": 4 * program.plan.arena_elements * self._threads, "tables": program.plan.table_bytes}
+        plan = self._last.plan
+        return {"arena": 4 * plan.arena_elements * self._threads, "tables": plan.table_bytes}
 
     def _check(self, feed: Mapping[str, Array]) -> list[Array]:
         if not isinstance(feed, Mapping):
@@ -253,10 +216,8 @@ class Session:
                 isinstance(want, int) and want != got for want, got in zip(value.shape, array.shape, strict=True)
             ):
                 raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; the model takes {list(value.shape)}")
-            if 0 in array.shape:
-                raise UserError(
-                    f"input {value.name!r} has the shape {list(array.shape)}, and an axis of size 0 leaves nothing to compute"
-                )
+            if array.shape[:1] == (0,):
+                raise UserError(f"input {value.name!r} has the shape {list(array.shape)}: a batch of 0 leaves nothing to compute")
             if arrays and array.shape[0] != arrays[0].shape[0]:
                 fixed = "; the model fixes it: if that axis is no batch, use the onnxruntime backend"
                 raise UserError(
@@ -266,18 +227,18 @@ class Session:
             arrays.append(array)
         return arrays
 
-    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], _Program, int]:
-        """The arrays in the model's order, the program for their shapes, and the batch size."""
+    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], Program, Lengths, int]:
+        """The arrays in the model's order, the program for their shapes, its lengths, and the batch size."""
         latest, single = self._latest, self._single
         # The usual call: one input, of the shape that was checked last.
         if latest is not None and single is not None and type(feed) is dict and len(feed) == 1:
             array = feed.get(single[0])
             if type(array) is np.ndarray and array.dtype is single[1] and array.shape == latest[0]:
-                return (array,), latest[1], latest[0][0]
+                return (array,), latest[1], latest[2], latest[0][0]
         arrays = self._check(feed)
-        program = self._program(tuple(array.shape[1:] for array in arrays))
-        self._latest = (arrays[0].shape, program)
-        return arrays, program, arrays[0].shape[0]
+        program, lengths = self._program(tuple(array.shape[1:] for array in arrays))
+        self._latest = (arrays[0].shape, program, lengths)
+        return arrays, program, lengths, arrays[0].shape[0]
 
     def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array], run_options: None = None) -> list[Array]:
         """Run a batch.
@@ -297,9 +258,9 @@ class Session:
         """
         if run_options is not None:
             raise UnsupportedError("run options are not handled; leave them out")
-        arrays, program, batch = self._prepared(feed)
+        arrays, program, lengths, batch = self._prepared(feed)
         try:
-            results = program.run(self._run, arrays, batch)
+            results = program.run(self._run, arrays, lengths, batch)
         except MemoryError as error:
             raise TdcompressError(f"engine: not enough memory for a batch of {batch} ({error}); use a smaller one") from error
         if output_names is None or (isinstance(output_names, Sequence) and not output_names):

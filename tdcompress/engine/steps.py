@@ -223,9 +223,10 @@ class Lookup(_OneInput):
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantTensor(Step):
-    """The same numbers for every image, where an operator wants a tensor."""
+    """The same numbers for every image, where an operator wants a tensor; source: of what constant, if lengths change it."""
 
     value: Floats
+    source: str | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

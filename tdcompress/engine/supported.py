@@ -34,14 +34,23 @@ NOTES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Gather",), "rows of a constant table by computed numbers (embeddings), or computed data by constant indices"),
     (("Gelu",), "the exact form, with erf"),
     (("Gemm",), "constant weights; not transA"),
-    (("MatMul",), "of an input with a constant on either side, or of two computed tensors with the same leading axes"),
+    (
+        ("MatMul",),
+        "of an input with a constant on either side, or of two computed tensors with the same leading axes; a constant on the "
+        "left also of an input with the batch behind",
+    ),
     (("MaxPool", "AveragePool"), "one or two spatial axes; without indices"),
     (("Pad",), "constant, reflect and edge; negative pads with constant only"),
     (
         ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"),
         "over named axes of an image",
     ),
-    (("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split"), "the batch stays first and whole"),
+    (("Flatten", "Squeeze", "Unsqueeze", "Slice", "Split"), "the batch stays first and whole"),
+    (
+        ("Reshape", "Transpose"),
+        "the batch stays whole; it may be joined with the axis behind it, and be another axis than the first, for operators that "
+        "work on each number alone, `MatMul`, `Reshape` and `Transpose`",
+    ),
     (("Resize",), "nearest, linear and cubic; no antialiasing, no tf_crop_and_resize"),
 )
 """Operators of which not everything is handled, and what of them is."""

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from tdcompress.errors import VerificationError, one_line
+from tdcompress.errors import TdcompressError, VerificationError, one_line
 from tdcompress.onnxfile.encodings.base import Section, SectionKey, Weight
 from tdcompress.onnxfile.tensors import Array
 
@@ -80,9 +80,12 @@ def run_session(session: OpenedFile, inputs: Mapping[str, Array]) -> list[Array]
 
     Raises:
         VerificationError: onnxruntime fails.
+        TdcompressError: the engine does, where it is the engine's session; it says how itself.
     """
     try:
         outputs = list(session.run(None, dict(inputs)))
+    except TdcompressError:
+        raise
     except Exception as error:
         raise VerificationError(f"onnxruntime does not run the model: {one_line(error)}") from error
     return outputs

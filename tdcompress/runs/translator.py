@@ -14,6 +14,7 @@ from tdcompress.runs.manifest import SELECTED_FILE
 from tdcompress.runs.parts import TRANSLATING, require_parts
 from tdcompress.text.names import STEP, beside_encoder
 
+BACKENDS = ("onnxruntime", "engine")
 MOST_BEAM = 64
 MOST_ALPHA = 10.0  # of the length's penalty; 0 to 1 is usual
 
@@ -25,24 +26,28 @@ class Translator:
         run: a run's folder, an export's, or any folder with model.onnx, model.decoder_step.onnx and vocabulary.model; or the
             first of three such files.
         row: of a run: whose files; None = those of the selected row, model.onnx.
-        threads: of each onnxruntime session; 0 = all cores.
+        threads: of each session; 0 = all cores.
+        backend: what runs the network: "onnxruntime", or "engine", which skips the zeros of a pruned one.
 
     Raises:
-        ArgumentError: an argument of a wrong type, or more threads than cores.
+        ArgumentError: an argument of a wrong type, more threads than cores, or no such backend.
         UserError: sentencepiece is not installed; or no such row.
         ModelError: no such file or folder; one that is no translator, or lacks a file; a file that is damaged.
         DataError: a vocabulary that is damaged or another one than the network's.
+        UnsupportedError: the engine cannot be compiled here.
     """
 
     @checked
-    def __init__(self, run: StrPath, *, row: str | None = None, threads: int = 1) -> None:
+    def __init__(self, run: StrPath, *, row: str | None = None, threads: int = 1, backend: str = BACKENDS[0]) -> None:
         require_range("Translator: threads", threads, 0, usable_cores())
+        if backend not in BACKENDS:
+            raise ArgumentError(f"Translator: backend has to be one of {', '.join(BACKENDS)}, and is {backend!r}")
         require_parts(*TRANSLATING, extra="translate")
-        from tdcompress.text.files import open_translator  # what it needs may not be installed
+        from tdcompress.text.files import by_onnxruntime, open_translator  # what it needs may not be installed
 
         encoder = find_encoder(Path(run), row)
         _check_damage(encoder, *beside_encoder(encoder))
-        self._text = open_translator(encoder, int(threads))
+        self._text = open_translator(encoder, int(threads), _by_engine if backend == "engine" else by_onnxruntime)
 
     @checked
     def __call__(self, sentences: Sequence[str], *, beam: int = 4, alpha: float = 0.6) -> list[str]:
@@ -71,6 +76,13 @@ class Translator:
     def refusal(self, sentence: str) -> str:
         """Why a sentence cannot be translated; nothing where it can."""
         return self._text.refusal(sentence)
+
+
+def _by_engine(path: Path, model: Any, threads: int) -> Any:
+    """The engine's session of a file."""
+    from tdcompress.engine import Session
+
+    return Session(path, threads or usable_cores())
 
 
 def find_encoder(place: Path, row: str | None = None) -> Path:

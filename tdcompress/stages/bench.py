@@ -22,7 +22,7 @@ class BenchTable:
         budget: "quick" or "full"; "none" measures nothing.
         threads: of a session; 0 = all cores. Each is measured.
         batch: examples of a call, of a translator sentences. Each is measured.
-        backend: what runs the files; of a translator onnxruntime. Each is measured against dense.onnx under onnxruntime.
+        backend: what runs the files; translators: onnxruntime, engine. Each is measured against dense.onnx under onnxruntime.
         provider: onnxruntime's execution provider.
     """
 

@@ -1,26 +1,43 @@
 """The files of an exported translator, opened: whether they are whole, and belong together."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
-import onnxruntime as ort
 
 from tdcompress.errors import DataError, ModelError, VerificationError
 from tdcompress.onnxfile.load import in_file, load_model
 from tdcompress.onnxfile.metadata import get_metadata
-from tdcompress.onnxfile.runtime import open_session
+from tdcompress.onnxfile.runtime import OpenedFile, open_session
 from tdcompress.text.names import NETWORK_KEY, TASK, VOCABULARY_SHA256, beside_encoder
 from tdcompress.text.translator import OnnxDecoder, TextTranslator
 from tdcompress.text.vocabulary import Vocabulary
 
+Opener = Callable[[Path, onnx.ModelProto, int], OpenedFile]
+"""Loads a file, which is given as it was read too, for a number of threads."""
 
-def open_translator(encoder: Path, threads: int = 1) -> TextTranslator:
+
+def by_onnxruntime(path: Path, model: onnx.ModelProto, threads: int) -> OpenedFile:
+    """A session of onnxruntime.
+
+    Raises:
+        ModelError: it does not load the model.
+    """
+    try:
+        session: OpenedFile = open_session(model, threads=threads)
+    except VerificationError as error:  # of files that somebody gave it is a wrong one, and no fault of ours
+        raise ModelError(f"{path}: {error}") from error
+    return session
+
+
+def open_translator(encoder: Path, threads: int = 1, opener: Opener = by_onnxruntime) -> TextTranslator:
     """Load a translator, and check that its files are of one network.
 
     Args:
         encoder: its first file; decoder step and vocabulary lie beside it (`beside_encoder`).
-        threads: of each onnxruntime session; 0 = its choice.
+        threads: of each session; 0 = all that there are.
+        opener: what loads an encoder and a decoder step.
 
     Raises:
         ModelError: a file that is missing, damaged, no translator's, or of another network than the encoder.
@@ -45,15 +62,8 @@ def open_translator(encoder: Path, threads: int = 1) -> TextTranslator:
     pieces = vocabulary.read_bytes()
     if hashlib.sha256(pieces).hexdigest() != facts.get(VOCABULARY_SHA256):
         raise DataError(f"{vocabulary}: is damaged, or not the vocabulary of {encoder.name}; copy both from one run")
-    sessions = [_session(path, model, threads) for path, model in ((encoder, reading), (step, saying))]
+    sessions = [opener(path, model, threads) for path, model in ((encoder, reading), (step, saying))]
     with in_file(step):
         return TextTranslator(
             decoder=OnnxDecoder(*sessions), vocabulary=Vocabulary(pieces, str(vocabulary)), longest=int(longest)
         )
-
-
-def _session(path: Path, model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
-    try:
-        return open_session(model, threads=threads)
-    except VerificationError as error:  # of files that somebody gave it is a wrong one, and no fault of ours
-        raise ModelError(f"{path}: {error}") from error

@@ -152,6 +152,14 @@ def test_translators_are_timed_in_pairs(folder: Path, short_benchmarks: object) 
     assert lines[1][-1] == f"{row.tokens_per_second:,.0f}"
 
 
+def test_the_engine_is_timed_on_translators(folder: Path, short_benchmarks: object) -> None:
+    with short_benchmarks():  # type: ignore[operator]
+        report = benchmark([folder / "half.onnx"], baseline=folder / "dense.onnx", backend="engine", batch=2)
+    (row,) = report.rows
+    assert (row.tokens, report.control.tokens) == (4, 4)
+    assert row.tokens_per_second == pytest.approx(4e9 / row.p50_ns)
+
+
 def test_sentences_of_an_asked_length_need_no_samples(folder: Path, short_benchmarks: object) -> None:
     (folder / "samples.npz").unlink()
     with pytest.raises(UserError, match=r"dense\.onnx: no samples\.npz lies beside it; say how long .*--shape 2x20"):
@@ -164,10 +172,10 @@ def test_sentences_of_an_asked_length_need_no_samples(folder: Path, short_benchm
         benchmark([folder / "half.onnx"], baseline=folder / "dense.onnx", batch=2, shapes=[(1, 7)])
 
 
-@pytest.mark.parametrize("backend", ["null", "deepsparse", "openvino", "engine"])
+@pytest.mark.parametrize("backend", ["null", "deepsparse", "openvino"])
 def test_backends_that_keep_to_their_inputs_are_refused(folder: Path, backend: str) -> None:
     with pytest.raises(
-        UnsupportedError, match=f"backend '{backend}' cannot time translations, whose inputs grow .*; use onnxruntime"
+        UnsupportedError, match=f"backend '{backend}' cannot time translations, whose inputs grow .*; use onnxruntime or engine"
     ):
         benchmark([folder / "half.onnx"], baseline=folder / "dense.onnx", backend=backend)
     check_can_time(backend, None)  # one file is no matter

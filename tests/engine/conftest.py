@@ -98,3 +98,15 @@ def check() -> Callable[..., list[np.ndarray]]:
         return got
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[..., list[np.ndarray]]:
+    """What onnxruntime computes."""
+    return run_reference
+
+
+@pytest.fixture(scope="session")
+def close() -> Callable[..., None]:
+    """Asserts that two lists of outputs are the same but for rounding."""
+    return assert_close

@@ -104,7 +104,7 @@ def test_arrays_that_are_not_contiguous_or_read_only(small):
         ({"z": (1, 3, 12, 12)}, "the model has"),
         ({"x": (1, 3, 12)}, "shape"),
         ({"x": (1, 3, 12, 13)}, "shape"),
-        ({"x": (0, 3, 12, 12)}, r"\[0, 3, 12, 12\], and an axis of size 0 leaves nothing"),
+        ({"x": (0, 3, 12, 12)}, r"\[0, 3, 12, 12\]: a batch of 0 leaves nothing"),
         ({}, "the model has"),
     ],
 )

@@ -76,6 +76,15 @@ def test_a_run_an_export_and_a_file_are_the_same_translator(run, copied, words_r
     assert all(set(line.split()) <= {"eins", "zwei", "drei", "vier", "fuenf", "sechs"} for line in dense)
 
 
+def test_the_engine_translates_as_onnxruntime_does(run):
+    sentences = ["one two three four", "", "six six one five", "two"]
+    for row in (None, "dense"):
+        expected = tdc.Translator(run, row=row)(sentences, beam=1)
+        assert tdc.Translator(run, row=row, backend="engine", threads=0)(sentences, beam=1) == expected
+    with pytest.raises(ArgumentError, match="backend has to be one of onnxruntime, engine, and is 'torch'"):
+        tdc.Translator(run, backend="torch")
+
+
 def test_rules_for_odd_sentences(run):
     translate = tdc.Translator(run)
     plain, empty, blank, spaced, unknown = translate(["one two", "", " \t ", "  one \n two ", "☃☃☃ ☃"])

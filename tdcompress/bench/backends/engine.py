@@ -12,25 +12,24 @@ class EngineSession:
     """A `tdcompress.engine.Session` with its inputs."""
 
     provider = "CPU"
-    network = None
     pid: int | None = None
     notes: tuple[str, ...] = ()
 
     def __init__(self, session: Any, inputs: Inputs, options: Mapping[str, str]) -> None:
-        self._session = session
+        self.network = session
         self._inputs = dict(inputs)
         self.options = options
 
     def run(self) -> object:
         """One call as a user makes it."""
-        return self._session.run(None, self._inputs)
+        return self.network.run(None, self._inputs)
 
 
 class EngineBackend:
     """The engine with a number of threads."""
 
     name: ClassVar[str] = "engine"
-    varies: ClassVar[bool] = False
+    varies: ClassVar[bool] = True
 
     def __init__(self, provider: str, threads: int) -> None:
         require_cpu(self.name, provider)
@@ -44,6 +43,6 @@ class EngineBackend:
         self._threads = threads
 
     def open(self, path: Path, inputs: Inputs) -> EngineSession:
-        """Plan the model; the engine's own errors name the operator it lacks. The benchmark checked where its weights lie."""
+        """Load the model; the engine's own errors name the operator it lacks. The benchmark checked where its weights lie."""
         session = self._session_type(path, threads=self._threads, external_data=True)
         return EngineSession(session, inputs, {"threads": str(self._threads)})

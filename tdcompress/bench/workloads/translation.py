@@ -70,7 +70,7 @@ class Translating:
         """As `Workload.refuse`: a backend whose sessions keep to the inputs they were opened with."""
         if not backend.varies:
             said = f"backend {backend.name!r} cannot time translations, whose inputs grow with each token"
-            raise UnsupportedError(f"{said}; use onnxruntime")
+            raise UnsupportedError(f"{said}; use onnxruntime or engine")
 
     def sampled(self, samples: Mapping[str, Array], batch: int) -> dict[str, Array]:
         """The sentences of the middle length, with no more padding than they need."""

@@ -34,6 +34,7 @@ from tdcompress.engine.layout import Layout, plain_layout
 from tdcompress.engine.lower.conv import lower_conv
 from tdcompress.engine.lower.rows import lower_lookup, lower_resample
 from tdcompress.engine.lower.state import LayerRecord, Lowering, Place, act_structure
+from tdcompress.engine.pool import MemoryPool
 from tdcompress.engine.steps import (
     Affine,
     Binary,
@@ -77,7 +78,7 @@ def _dims(step: Step, values: Sequence[int]) -> Any:
 def _linear(state: Lowering, step: Linear) -> None:
     x, y = state.plain(step.x), state.output_plain(step.output)
     outputs, features = step.weight.shape
-    kept = int(np.count_nonzero(step.weight))
+    kept = state.once(step.weight, "kept", lambda pool: int(np.count_nonzero(step.weight)))
     choice = choose_linear(weights=step.weight.size, zeros=step.weight.size - kept, outputs=outputs, lanes=state.isa.linear_lanes)
     state.records.append(
         LayerRecord(
@@ -92,7 +93,8 @@ def _linear(state: Lowering, step: Linear) -> None:
     )
     tokens = math.prod(state.shape(step.x)[:-1])
     many = choice.kernel == "dense" and tokens >= _MANY_TOKENS
-    fields = _linear_tables(state, step.weight, "tokens" if many else choice.kernel)
+    kernel = "tokens" if many else choice.kernel
+    fields = state.once(step.weight, kernel, lambda pool: _linear_tables(pool, step.weight, kernel))
     bias = state.pointer(step.bias)
 
     def fill() -> LinearOp:
@@ -110,24 +112,24 @@ def _linear(state: Lowering, step: Linear) -> None:
     state.call("linear", [x], [y], fill)
 
 
-def _linear_tables(state: Lowering, weight: Floats, kernel: str) -> dict[str, int | None]:
+def _linear_tables(pool: MemoryPool, weight: Floats, kernel: str) -> dict[str, int | None]:
     """The fields of LinearOp that hold the weights."""
     fields: dict[str, int | None] = {"kind": LINEARS.index(kernel)}
     if kernel == "dense":
-        fields["weights"] = state.pointer(weight)
+        fields["weights"] = pool.array(weight)
     elif kernel == "tokens":
-        fields["weights"] = state.pointer(weight.T)
+        fields["weights"] = pool.array(weight.T)
     elif kernel == "lanes":
         weights, positions, steps = lane_table(weight)
         fields["weights"], fields["positions"], fields["step_counts"] = (
-            state.pointer(array) for array in (weights, positions, steps)
+            pool.array(array) for array in (weights, positions, steps)
         )
     else:
         rows, columns = np.nonzero(weight)
-        fields["weights"] = state.pointer(weight[rows, columns])
-        fields["row_starts"] = state.pointer(np.searchsorted(rows, np.arange(len(weight) + 1)).astype(np.uint32))
+        fields["weights"] = pool.array(weight[rows, columns])
+        fields["row_starts"] = pool.array(np.searchsorted(rows, np.arange(len(weight) + 1)).astype(np.uint32))
         narrow = weight.shape[1] <= 1 << 16
-        fields["columns16" if narrow else "columns32"] = state.pointer(columns.astype(np.uint16 if narrow else np.uint32))
+        fields["columns16" if narrow else "columns32"] = pool.array(columns.astype(np.uint16 if narrow else np.uint32))
     return fields
 
 
@@ -334,7 +336,7 @@ def _concat_channels(state: Lowering, x: Place, y: Place, first: int) -> None:
 
 
 def _constant(state: Lowering, step: ConstantTensor) -> None:
-    state.constant(step.output, step.value)
+    state.constant(step)
 
 
 def _view(state: Lowering, step: View) -> None:

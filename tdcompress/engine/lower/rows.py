@@ -34,7 +34,7 @@ def lower_resample(state: Lowering, step: Resample) -> None:
 def lower_lookup(state: Lowering, step: Lookup) -> None:
     """Rows of a constant table by computed numbers."""
     x, y = state.plain(step.x), state.output_plain(step.output)
-    table, (rows, width) = state.pointer(step.table), step.table.shape
+    table, (rows, width) = state.once(step.table, "rows", lambda pool: pool.array(step.table)), step.table.shape
     state.call(
         "lookup",
         [x],

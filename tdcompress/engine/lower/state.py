@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tdcompress.engine.binding import ACTIVATIONS, DTYPES, Act, CopyOp, InstructionSet, SplitOp, Tensor
 from tdcompress.engine.layout import Layout, plain_layout
 from tdcompress.engine.memory import Buffer, Use
-from tdcompress.engine.pool import MemoryPool
+from tdcompress.engine.pool import MemoryPool, SharedTables
 from tdcompress.engine.read import Array
-from tdcompress.engine.steps import Activation, Network, Shape, Step
+from tdcompress.engine.steps import Activation, ConstantTensor, Network, Shape, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,9 @@ class Lowering:
     copies: dict[tuple[object, ...], Place] = field(default_factory=dict)
     calls: list[KernelCall] = field(default_factory=list)
     pool: MemoryPool = field(default_factory=MemoryPool)
+    shared: SharedTables | None = None
     records: list[LayerRecord] = field(default_factory=list)
-    constants: list[Array] = field(default_factory=list)
+    constants: list[ConstantTensor] = field(default_factory=list)
 
     def shape(self, name: str) -> Shape:
         """Of a tensor, for one image."""
@@ -93,6 +95,13 @@ class Lowering:
     def pointer(self, array: Array | None) -> int | None:
         """The address of a constant array, of any shape, in the plan's own memory, which keeps a copy; None for None."""
         return None if array is None else self.pool.array(array)
+
+    def once(self, array: Array, kind: str, make: Callable[[MemoryPool], Any]) -> Any:
+        """What `make` gives of weights with the memory for their tables: made once for all plans of a model that has several."""
+        if self.shared is None:
+            return make(self.pool)
+        shared = self.shared
+        return shared.once(array, kind, lambda: make(shared))
 
     def dies_with(self, place: Place, step: Step) -> bool:
         """Whether `step`, which reads `place`, is the last to need its memory, so that it may write there what it makes."""
@@ -120,13 +129,13 @@ class Lowering:
         """Fresh memory in the arena."""
         return Place(buffer=Buffer(layout=layout), layout=layout)
 
-    def constant(self, name: str, value: Array) -> None:
+    def constant(self, step: ConstantTensor) -> None:
         """Give a tensor that is the same for every image its home, in the space behind those of inputs and outputs."""
-        layout = plain_layout(self.shape(name))
-        start = sum(array.size for array in self.constants)
+        layout = plain_layout(self.shape(step.output))
+        start = sum(earlier.value.size for earlier in self.constants)
         space = 1 + len(self.network.inputs) + len(self.network.outputs)
-        self.constants.append(value.reshape(-1))
-        self.homes[name] = Place(buffer=Buffer(layout=layout, space=space, start=start, constant=True), layout=layout)
+        self.constants.append(step)
+        self.homes[step.output] = Place(buffer=Buffer(layout=layout, space=space, start=start, constant=True), layout=layout)
 
     def output_plain(self, name: str) -> Place:
         """The home of a tensor whose producer writes plain: the caller's array if the tensor is an output of the model."""

@@ -12,7 +12,7 @@ import numpy as np
 from tdcompress.engine.constants import axes_of
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Activation, Affine, Binary, Floats, Reduce, Shape, View
-from tdcompress.engine.translate.state import NodeTranslator, Translation
+from tdcompress.engine.translate.state import FIRST, NodeTranslator, Translation
 from tdcompress.errors import UnsupportedError
 
 SQUARED = Activation(kind="squared")
@@ -60,16 +60,28 @@ def operands(state: Translation, node: Node, indices: Sequence[int]) -> tuple[li
     """
     found: list[str | Floats] = []
     shapes: list[Shape] = []
-    ranks = [len(state.shape(node, i)) for i in indices if not state.is_constant(node, i)]
+    computed = [i for i in indices if not state.is_constant(node, i)]
+    ranks = [len(state.shape(node, i)) for i in computed]
+    place = state.place(node.inputs[computed[0]])
     for index in indices:
         if not state.is_constant(node, index):
             found.append(node.inputs[index])
             shapes.append(state.shape(node, index))
             continue
+        varying = state.varying(node, index, ranks[0]) if place == FIRST else None
+        if varying is not None:
+            found.append(varying)
+            shapes.append(state.shapes[varying])
+            continue
         array = state.floats(node, index)
-        if array.ndim == ranks[0] + 1 and array.shape[0] == 1:
-            array = array[0]
-        if array.ndim > ranks[0]:
+        if place != FIRST:
+            # What lies behind the batch is counted from the end, as in an image.
+            array = array.reshape(()) if array.size == 1 else array
+            reaches = array.ndim > ranks[0] - place.axis - place.joined
+        else:
+            array = array[0] if array.ndim == ranks[0] + 1 and array.shape[0] == 1 else array
+            reaches = array.ndim > ranks[0]
+        if reaches:
             raise UnsupportedError(
                 f"{node.label}: a constant of shape {list(array.shape)} reaches the batch axis; use the onnxruntime backend"
             )

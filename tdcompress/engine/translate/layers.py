@@ -25,7 +25,7 @@ from tdcompress.engine.steps import (
     Softmax,
     View,
 )
-from tdcompress.engine.translate.state import NodeTranslator, Translation
+from tdcompress.engine.translate.state import FIRST, NodeTranslator, Translation
 from tdcompress.errors import ModelError, UnsupportedError
 
 _LARGEST_WINDOW = 1 << 20
@@ -141,7 +141,7 @@ def _gemm(state: Translation, node: Node) -> None:
     if weight.ndim != 2 or len(shape) != 1:
         raise ModelError(f"{node.label}: weights of rank {weight.ndim} for an input of rank {len(shape) + 1}")
     if not node.attributes.get("transB", 0):
-        weight = np.ascontiguousarray(weight.T)
+        weight = state.transposed(node, 1)
     if weight.shape[1] != shape[0] or 0 in weight.shape:
         raise ModelError(f"{node.label}: {weight.shape[1]} columns of weights for {shape[0]} features")
     alpha, beta = np.float32(node.attributes.get("alpha", 1.0)), np.float32(node.attributes.get("beta", 1.0))
@@ -151,22 +151,30 @@ def _gemm(state: Translation, node: Node) -> None:
     state.add(Linear(name=node.name, output=node.outputs[0], x=node.inputs[0], weight=weight, bias=bias), (weight.shape[0],))
 
 
+def _linear(state: Translation, node: Node, computed: int) -> None:
+    """A product with one constant matrix, (N, K) of each image's last axis; the batch stays where it is."""
+    x, shape = node.inputs[computed], state.shape(node, computed)
+    weight = state.floats(node, 0) if computed else state.transposed(node, 1)
+    if not shape or weight.shape[1] != shape[-1] or 0 in weight.shape:
+        raise ModelError(f"{node.label}: weights {list(weight.shape)} for {list(shape)} per image")
+    step = Linear(name=node.name, output=node.outputs[0], x=x, weight=weight, bias=np.zeros(len(weight), np.float32))
+    state.add(step, (*shape[:-1], len(weight)))
+    state.places[node.outputs[0]] = state.place(x)
+
+
 def _matmul(state: Translation, node: Node) -> None:
-    if state.is_constant(node, 1):
-        shape, weight = state.shape(node, 0), state.floats(node, 1)
-        if weight.ndim == 2:
-            if not shape or weight.shape[0] != shape[-1] or 0 in weight.shape:
-                raise ModelError(f"{node.label}: weights {list(weight.shape)} for {list(shape)} per image")
-            step = Linear(
-                name=node.name,
-                output=node.outputs[0],
-                x=node.inputs[0],
-                weight=np.ascontiguousarray(weight.T),
-                bias=np.zeros(weight.shape[1], np.float32),
-            )
-            state.add(step, (*shape[:-1], weight.shape[1]))
-            return
+    """With a constant matrix on the right, or on the left where the batch is the last axis; or of two computed tensors."""
     constant = next((i for i in range(2) if state.is_constant(node, i)), None)
+    computed = 1 if constant == 0 else 0
+    place, rank = state.place(node.inputs[computed]), len(state.full_shape(node, computed))
+    if constant is not None and state.floats(node, constant).ndim == 2:
+        behind = place.axis == rank - 1
+        if behind == (constant == 0) and not (behind and place.joined):
+            _linear(state, node, computed)
+            return
+    places = {state.place(name) for name in node.inputs if name not in state.constants}
+    if places != {FIRST} and (constant is not None or len(places) > 1 or place.axis > rank - 3):
+        raise UnsupportedError(f"{node.label} works across the batch axis; use the onnxruntime backend")
     shapes = [
         _shape_of_operand(state, node, i, state.shape(node, 1 - i)) if i == constant else state.shape(node, i) for i in range(2)
     ]
@@ -177,6 +185,7 @@ def _matmul(state: Translation, node: Node) -> None:
         raise ModelError(f"{node.label}: {a[-1]} columns times {b[-2]} rows")
     names = [state.tensor(node, i, shapes[i]) for i in range(2)]
     state.add(MatMul(name=node.name, output=node.outputs[0], a=names[0], b=names[1]), (*a[:-1], b[-1]))
+    state.places[node.outputs[0]] = place
 
 
 def _shape_of_operand(state: Translation, node: Node, index: int, other: Shape) -> Shape:

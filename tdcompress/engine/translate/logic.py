@@ -53,6 +53,15 @@ def _not(state: Translation, node: Node) -> None:
     state.kinds[node.outputs[0]] = _BOOL
 
 
+def _is_nan(state: Translation, node: Node) -> None:
+    """NaN alone is not equal to itself."""
+    shape, same = state.shape(node, 0), state.own_name(node, "same")
+    state.add(Binary(name=node.name, output=same, kind="equal", a=node.inputs[0], b=node.inputs[0]), shape)
+    zero = np.zeros(1, np.float32)
+    state.add(Binary(name=node.name, output=node.outputs[0], kind="equal", a=same, b=zero), shape)
+    state.kinds[node.outputs[0]] = _BOOL
+
+
 def _logic(state: Translation, node: Node, kind: str) -> None:
     (a, b), shapes = operands(state, node, (0, 1))
     state.add(Binary(name=node.name, output=node.outputs[0], kind=kind, a=a, b=b), np.broadcast_shapes(*shapes))
@@ -113,6 +122,7 @@ LOGIC: Mapping[str, NodeTranslator] = MappingProxyType(
         "Equal": partial(_compare, kind="equal"),
         "Greater": partial(_compare, kind="less", swapped=True),
         "GreaterOrEqual": partial(_compare, kind="less_equal", swapped=True),
+        "IsNaN": _is_nan,
         "Less": partial(_compare, kind="less"),
         "LessOrEqual": partial(_compare, kind="less_equal"),
         "Not": _not,

@@ -56,7 +56,7 @@ def _look_up(state: Translation, node: Node) -> None:
             f"{node.label}: a table of {list(table.shape)} and {table.dtype} is not one that float32 holds; use the "
             "onnxruntime backend"
         )
-    rows = floats.reshape(len(table), -1)
+    rows = floats if floats.ndim == 2 else floats.reshape(len(table), -1)
     state.add(Lookup(name=node.name, output=node.outputs[0], x=node.inputs[1], table=rows), (*shape, *table.shape[1:]))
     if table.dtype != np.float32:
         state.kinds[node.outputs[0]] = table.dtype

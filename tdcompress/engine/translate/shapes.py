@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
+from typing import NoReturn
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from tdcompress.engine.constants import axes_of, reshape_target, slices, split_s
 from tdcompress.engine.provenance import DERIVED
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Concat, Pad, Permute, Shape, Take, View
-from tdcompress.engine.translate.state import NodeTranslator, Translation
+from tdcompress.engine.translate.state import BatchPlace, NodeTranslator, Translation
 from tdcompress.errors import ModelError, UnsupportedError
 
 _MOST_EDGES = 256
@@ -21,20 +23,31 @@ _MOST_EDGES = 256
 def _view(state: Translation, node: Node, full: Sequence[int]) -> None:
     """The input under a new shape (with the batch), which must keep the batch in front."""
     if not full or full[0] != state.batch:
-        raise UnsupportedError(
-            f"{node.label} moves the batch out of the first axis; the engine runs images one by one: use the onnxruntime backend"
-        )
+        _refuse_move(node)
     state.add(View(name=node.name, output=node.outputs[0], x=node.inputs[0]), full[1:])
 
 
 def _reshape(state: Translation, node: Node) -> None:
+    """To another shape that leaves the batch, and what lies before it, where they are; it may be joined with what follows it."""
     target, marks = state.marked_constant(node, 1)
     if target is None:
         raise ModelError(f"{node.label}: no shape")
-    if marks is not None and (marks.ndim != 1 or marks[0] == DERIVED or marks[1:].any()):
+    name, full = node.inputs[0], state.full_shape(node, 0)
+    axis = state.place(name).axis
+    if marks is not None and (marks.ndim != 1 or (np.delete(marks, axis)).any() or marks[axis] == DERIVED):
         state.refuse_batch(node, 1)
-    full = (state.batch, *state.shape(node, 0))
-    _view(state, node, reshape_target(full, target.reshape(-1).tolist(), bool(node.attributes.get("allowzero", 0))))
+    shape = reshape_target(full, target.reshape(-1).tolist(), bool(node.attributes.get("allowzero", 0)))
+    if len(shape) <= axis or shape[:axis] != full[:axis] or shape[axis] % state.batch:
+        _refuse_move(node)
+    place = BatchPlace(axis=axis, joined=shape[axis] != state.batch)
+    state.add(View(name=node.name, output=node.outputs[0], x=name), place.per_image(shape, state.batch))
+    state.places[node.outputs[0]] = place
+
+
+def _refuse_move(node: Node) -> NoReturn:
+    raise UnsupportedError(
+        f"{node.label} moves the batch out of the first axis; the engine runs images one by one: use the onnxruntime backend"
+    )
 
 
 def _flatten(state: Translation, node: Node) -> None:
@@ -82,17 +95,17 @@ def _dropout(state: Translation, node: Node) -> None:
 
 
 def _transpose(state: Translation, node: Node) -> None:
-    shape = state.shape(node, 0)
-    order = list(node.attributes.get("perm", range(len(shape), -1, -1)))
-    if sorted(order) != list(range(len(shape) + 1)):
-        raise ModelError(f"{node.label}: perm {order} for rank {len(shape) + 1}")
-    if order[0] != 0:
-        raise UnsupportedError(
-            f"{node.label} moves the batch out of the first axis; the engine runs images one by one: use the onnxruntime backend"
-        )
-    image_order = tuple(axis - 1 for axis in order[1:])
-    step = Permute(name=node.name, output=node.outputs[0], x=node.inputs[0], order=image_order)
-    state.add(step, [shape[axis] for axis in image_order])
+    """Of an image: its axes in their new order, without the batch, which is remembered where it goes."""
+    shape, place = state.shape(node, 0), state.place(node.inputs[0])
+    rank = len(state.full_shape(node, 0))
+    order = [int(axis) for axis in node.attributes.get("perm", range(rank - 1, -1, -1))]
+    if sorted(order) != list(range(rank)):
+        raise ModelError(f"{node.label}: perm {order} for rank {rank}")
+    state.places[node.outputs[0]] = replace(place, axis=order.index(place.axis))
+    if not place.joined:
+        order = [axis - (axis > place.axis) for axis in order if axis != place.axis]
+    step = Permute(name=node.name, output=node.outputs[0], x=node.inputs[0], order=tuple(order))
+    state.add(step, [shape[axis] for axis in order])
 
 
 def _concat(state: Translation, node: Node) -> None:

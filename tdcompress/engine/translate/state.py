@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from tdcompress.engine.provenance import Marks
+from tdcompress.engine.provenance import DERIVED, IS_BATCH, Marks
 from tdcompress.engine.read import MAX_CONSTANT_BYTES, MAX_ELEMENTS, Array, Graph, Node
 from tdcompress.engine.steps import ConstantTensor, Floats, Shape, Step
+from tdcompress.engine.translate.follow import Followed
 from tdcompress.errors import ModelError, UnsupportedError
 
 _FLOAT32 = np.dtype(np.float32)
@@ -19,11 +21,44 @@ UNKNOWN_BATCH = 1_000_003
 """Stands for an unknown batch size: a prime, so that a reshape that mixes the batch with another axis is noticed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchPlace:
+    """Where the batch lies among the axes of an ONNX tensor: it is `axis`, or, joined, the slow part of it.
+
+    Attention joins the batch with the heads, and a product with a constant on the left has the batch behind it. An image is the
+    same numbers in either case; only what ONNX calls its axes differs.
+    """
+
+    axis: int = 0
+    joined: bool = False
+
+    def full(self, shape: Sequence[int], batch: int) -> Shape:
+        """The ONNX shape of images of `shape`."""
+        before, here, after = shape[: self.axis], shape[self.axis : self.axis + 1], shape[self.axis + 1 :]
+        return (*before, batch * here[0], *after) if self.joined else (*before, batch, *here, *after)
+
+    def per_image(self, full: Sequence[int], batch: int) -> Shape:
+        """The inverse of `full`."""
+        joined = (full[self.axis] // batch,) if self.joined else ()
+        return (*full[: self.axis], *joined, *full[self.axis + 1 :])
+
+    def marks(self, rank: int) -> Marks:
+        """Which numbers of the ONNX shape, (rank,), come from the batch size."""
+        found = np.zeros(rank, np.int8)
+        found[self.axis] = DERIVED if self.joined else IS_BATCH
+        return found
+
+
+FIRST = BatchPlace()
+
+
 class Translation:
     """What is known while nodes are translated one after another: constants, shapes (without the batch), and the steps so far."""
 
-    def __init__(self, graph: Graph, batch: int | None) -> None:
+    def __init__(self, graph: Graph, batch: int | None, followed: Followed | None = None) -> None:
         self.opset = graph.opset
+        self.followed = followed
+        self._graph = graph
         self.batch_known = batch is not None
         self.batch = UNKNOWN_BATCH if batch is None else batch
         self.constants: dict[str, Array] = dict(graph.constants)
@@ -31,6 +66,8 @@ class Translation:
         self.shapes: dict[str, Shape] = {}
         self.steps: list[Step] = []
         self.kinds: dict[str, np.dtype[Any]] = {}  # of computed tensors that the model does not hold in float32
+        self.places: dict[str, BatchPlace] = {}  # of computed tensors whose batch is not the first axis
+        self.empty: set[str] = set()  # constants without elements that an input gave, whose first axis is the batch
         self._bytes = sum(array.nbytes for array in self.constants.values())
         self._taken = {value.name for value in graph.inputs} | set(graph.constants)
         self._taken.update(name for node in graph.nodes for name in node.outputs)
@@ -81,6 +118,18 @@ class Translation:
             raise ModelError(f"{node.label}: input {name!r} is not computed by any earlier node")
         return self.shapes[name]
 
+    def place(self, name: str) -> BatchPlace:
+        """Where the batch lies in a computed tensor."""
+        return self.places.get(name, FIRST)
+
+    def full_shape(self, node: Node, index: int) -> Shape:
+        """The shape with the batch, wherever that lies, of a computed input.
+
+        Raises:
+            ModelError, UnsupportedError: as `shape`.
+        """
+        return self.place(node.inputs[index]).full(self.shape(node, index), self.batch)
+
     def constant(self, node: Node, index: int) -> Array | None:
         """The constant at an input, None if the input is absent.
 
@@ -103,6 +152,8 @@ class Translation:
             return None, None
         if name not in self.constants:
             raise UnsupportedError(f"{node.label}: input {index} ({name!r}) must be a constant; use the onnxruntime backend")
+        if self.followed is not None:
+            self.followed.require_sum_of_lengths(name)
         return self.constants[name], self.marks.get(name)
 
     def refuse_batch(self, node: Node, index: int) -> NoReturn:
@@ -126,7 +177,36 @@ class Translation:
         array = self.constant(node, index)
         if array is None:
             raise ModelError(f"{node.label}: input {index} is missing")
+        if self.followed is not None:
+            self.followed.require_fixed(node.inputs[index])
         return np.ascontiguousarray(array, np.float32)
+
+    def transposed(self, node: Node, index: int) -> Floats:
+        """A constant matrix as float32, turned; of a model that is planned several times it is made once.
+
+        Raises:
+            ModelError, UnsupportedError: as `floats`.
+        """
+        name, kept = node.inputs[index], self._graph.derived
+        if kept is not None and name in kept:
+            return kept[name]
+        turned = np.ascontiguousarray(self.floats(node, index).T)
+        if kept is not None and name in self._graph.constants:
+            kept[name] = turned
+        return turned
+
+    def varying(self, node: Node, index: int, rank: int) -> str | None:
+        """The name of a constant that depends on lengths, as a tensor of this rank; None where it depends on none."""
+        name = node.inputs[index]
+        if self.followed is None or name not in self.followed.varying:
+            return None
+        if name in self.marks:
+            self.refuse_batch(node, index)
+        array = self.constants[name]
+        value = np.ascontiguousarray(array, np.float32).reshape((1,) * (rank - array.ndim) + array.shape)
+        tensor = self.own_name(node, "constant")
+        self.add(ConstantTensor(name=node.name, output=tensor, value=value, source=name), value.shape)
+        return tensor
 
     def tensor(self, node: Node, index: int, shape: Shape | None = None) -> str:
         """The name of an input as a computed tensor; a constant becomes one that is the same for every image.
