@@ -37,7 +37,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_the_recipes_resolve_with_the_network_of_the_worked_example(installed):
     pets, mine = (resolve(variant) for text in blocks("toml") for variant in expand_sweep(parse_recipe(text)))
-    assert (pets.data.name, pets.finetune.after, pets.shrink.align) == ("imagefolder", "shrink", 16)
+    assert (pets.data.name, pets.finetune.after, pets.steps["shrink"].align) == ("imagefolder", "shrink", 16)
     assert (mine.model_name, mine.model.width) == (installed, 48)
     model = build_model(installed, classes=7, image=(1, 8, 8), width=48)
     assert (model[0].out_channels, model[-1].out_features) == (48, 7)

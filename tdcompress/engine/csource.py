@@ -41,7 +41,11 @@ def kernel_sources() -> Mapping[str, KernelSource]:
 
 
 def c_types() -> Mapping[str, str]:
-    """Name of a table in a descriptor -> the C type of its entries. One name has one type throughout tdc.h."""
+    """Name of a table in a descriptor -> the C type of its entries. One name has one type throughout tdc.h.
+
+    Raises:
+        TdcompressError: a name has two.
+    """
     found: dict[str, str] = {}
     for kind, name in _TABLE.findall((SOURCE / "tdc.h").read_text(encoding="utf-8")):
         if found.setdefault(name, kind) != kind:

@@ -29,7 +29,7 @@ from tdcompress.engine.layout import Layout
 from tdcompress.engine.lower.state import LayerRecord, Lowering
 from tdcompress.engine.memory import Buffer, Use
 from tdcompress.engine.plan import Plan, arena_for, lower
-from tdcompress.engine.polynomials import Lengths, Words, fit, monomials, sample_points
+from tdcompress.engine.polynomials import AxisLengths, Words, fit, monomials, sample_points
 from tdcompress.engine.pool import SharedTables
 from tdcompress.engine.read import MAX_ELEMENTS, Array, Graph, Node
 from tdcompress.engine.steps import Shape
@@ -64,7 +64,7 @@ class OpenLengths:
         names = dict.fromkeys(axis for shape in axes for axis in shape if isinstance(axis, str))
         return cls(names=tuple(names), axes=axes)
 
-    def found(self, shapes: Sequence[Shape]) -> Lengths | None:
+    def found(self, shapes: Sequence[Shape]) -> AxisLengths | None:
         """What they are in the shapes of inputs (without the batch); None where one is two."""
         known: dict[str, int] = {}
         for axes, shape in zip(self.axes, shapes, strict=True):
@@ -73,7 +73,7 @@ class OpenLengths:
                     return None
         return tuple(known[name] for name in self.names)
 
-    def shapes(self, lengths: Lengths) -> tuple[Shape, ...]:
+    def shapes(self, lengths: AxisLengths) -> tuple[Shape, ...]:
         """The shapes of inputs of these lengths."""
         known = dict(zip(self.names, lengths, strict=True))
         return tuple(tuple(known[axis] if isinstance(axis, str) else axis for axis in axes) for axes in self.axes)
@@ -115,7 +115,7 @@ def _countable(structure: type[Structure]) -> list[bool]:
 
 
 def _sample(graph: Graph, shapes: Mapping[str, Shape], batch: int | None, isa: InstructionSet, tables: SharedTables) -> _Sample:
-    followed = Followed(elementwise=ELEMENTWISE)
+    followed = Followed(elementwise=frozenset(ELEMENTWISE))
     network = fuse(translate(graph, shapes, batch, followed), one_length=False)
     state = lower(network, isa, pool=tables, shared=tables)
     used = dict.fromkeys(buffer for call in state.calls for buffer in (*call.use.reads, *call.use.writes) if not buffer.space)
@@ -222,7 +222,7 @@ class GrowingPlan:
             if name in read
         }
 
-    def _whole(self, present: Lengths) -> Lengths:
+    def _whole(self, present: AxisLengths) -> AxisLengths:
         """All lengths, of those that are more than 0."""
         given = iter(present)
         return tuple(next(given) if there else 0 for there in self._present)
@@ -301,7 +301,7 @@ class GrownPlan:
     def __init__(self, growing: GrowingPlan) -> None:
         self._growing = growing
         self._room: Words = np.zeros(growing._sizes.shape[1], np.int64)
-        self._reach: Lengths = (0,) * sum(growing._present)
+        self._reach: AxisLengths = (0,) * sum(growing._present)
         self._arena = 0
         self._words = growing._base.copy()
         self._starts: Words = np.zeros(len(growing._changing), np.int64)
@@ -312,7 +312,7 @@ class GrownPlan:
             op.kind, op.descriptor = OPERATIONS[kind][0], address
             address += ctypes.sizeof(structure)
 
-    def at(self, lengths: Lengths) -> Plan:
+    def at(self, lengths: AxisLengths) -> Plan:
         """The plan for lengths, those that are 0 among them.
 
         Raises:

@@ -76,13 +76,19 @@ class SharedTables(MemoryPool):
     def array(self, array: Array) -> int:
         """As `MemoryPool.array`; equal arrays share one address, however large they are."""
         array = np.ascontiguousarray(array)
-        key = hashlib.blake2b(array.reshape(-1).view(np.uint8), digest_size=32).digest()
+        key = hashlib.blake2b(array.reshape(-1).view(np.uint8).data, digest_size=32).digest()
         if key not in self._addresses:
             self._addresses[key] = super().array(array)
         return self._addresses[key]
 
     def once(self, array: Array, kind: str, make: Callable[[], Any]) -> Any:
-        """What `make` gives of an array; of the same object it is asked once."""
+        """What `make` gives of an array; of the same object it is asked once.
+
+        Args:
+            array: of any shape; it is kept.
+            kind: what is made of it; tells results of one array apart.
+            make: gives it.
+        """
         key = (id(array), kind)
         if key not in self._made:
             self._made[key] = (array, make())  # the array is kept, so that its id is not another's

@@ -10,7 +10,7 @@ import numpy as np
 from tdcompress.engine.binding import Job
 from tdcompress.engine.lengths import GrowingPlan
 from tdcompress.engine.plan import Plan
-from tdcompress.engine.polynomials import Lengths
+from tdcompress.engine.polynomials import AxisLengths
 from tdcompress.engine.read import Array
 from tdcompress.errors import TdcompressError, UserError
 
@@ -30,17 +30,17 @@ class FixedPlan:
         """Itself: nothing of it changes."""
         return self
 
-    def at(self, lengths: Lengths) -> Plan:
+    def at(self, lengths: AxisLengths) -> Plan:
         """The plan; `lengths` are those that it was made for."""
         return self._plan
 
 
-class Runner:
+class PlanRunner:
     """What one call of a plan needs for itself: the job structure, an arena per thread, and where the outputs are written."""
 
     def __init__(self, plans: FixedPlan | GrowingPlan, isa: int, threads: int, inputs: int) -> None:
         self.plans = plans.instance()
-        self.lengths: Lengths | None = None
+        self.lengths: AxisLengths | None = None
         self.inputs = inputs
         self.memory: Array = np.empty(0, np.uint8)
         self.arenas = (ctypes.c_void_p * threads)()
@@ -49,7 +49,7 @@ class Runner:
         self.address = ctypes.addressof(self.job)
         self.batch = 0
 
-    def adopt(self, lengths: Lengths) -> None:
+    def adopt(self, lengths: AxisLengths) -> None:
         """Become the program for these lengths."""
         self.lengths = None  # until all of it is
         self.plan = plan = self.plans.at(lengths)
@@ -75,22 +75,22 @@ class Runner:
         self.job.batch = self.batch = batch
 
 
-class Program:
+class PlanProgram:
     """Plans with their runners; several calls may run at the same time, each takes a runner of its own.
 
     A call after another model's finds Python's own code and data pushed out of the caches, and then costs microseconds per
     line: hence the outputs that are copied from memory whose address is known, rather than made and looked up.
     """
 
-    def __init__(self, plans: FixedPlan | GrowingPlan, lengths: Lengths, isa: int, threads: int, inputs: int) -> None:
+    def __init__(self, plans: FixedPlan | GrowingPlan, lengths: AxisLengths, isa: int, threads: int, inputs: int) -> None:
         self._arguments = (plans, isa, threads, inputs)
-        runner = Runner(*self._arguments)
+        runner = PlanRunner(*self._arguments)
         runner.adopt(lengths)
         self.plan = runner.plan
         """The one that was used last."""
         self._free = [runner]
 
-    def run(self, function: Callable[[int, int], int], arrays: Sequence[Array], lengths: Lengths, batch: int) -> list[Array]:
+    def run(self, function: Callable[[int, int], int], arrays: Sequence[Array], lengths: AxisLengths, batch: int) -> list[Array]:
         """The outputs of a batch.
 
         Args:
@@ -107,7 +107,7 @@ class Program:
         try:
             runner = self._free.pop()
         except IndexError:
-            runner = Runner(*self._arguments)
+            runner = PlanRunner(*self._arguments)
         if runner.lengths != lengths:
             runner.adopt(lengths)
             self.plan = runner.plan

@@ -17,10 +17,10 @@ from tdcompress.engine.binding import library
 from tdcompress.engine.lengths import GrowingPlan, OpenLengths
 from tdcompress.engine.lower.state import LayerRecord
 from tdcompress.engine.plan import batch_of, image_shapes, make_plan
-from tdcompress.engine.polynomials import Lengths
+from tdcompress.engine.polynomials import AxisLengths
 from tdcompress.engine.pool import SharedTables
 from tdcompress.engine.read import Array, Graph, Value, read_graph
-from tdcompress.engine.runner import FixedPlan, Program
+from tdcompress.engine.runner import FixedPlan, PlanProgram
 from tdcompress.engine.steps import Shape
 from tdcompress.engine.translate.graph import with_folded_constants
 from tdcompress.errors import ModelError, TdcompressError, UnsupportedError, UserError
@@ -91,14 +91,14 @@ class Session:
         computed = tuple(dict.fromkeys(self._output_names))  # an output that is listed twice is computed once
         self._slots = {name: computed.index(name) for name in self._output_names}
         self._single = (self._names[0], self._graph.inputs[0].dtype) if len(self._names) == 1 else None
-        self._latest: tuple[Shape, Program, Lengths] | None = None
+        self._latest: tuple[Shape, PlanProgram, AxisLengths] | None = None
         self._lock = threading.Lock()
-        self._programs: OrderedDict[tuple[Shape, ...], Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[Shape, ...], PlanProgram] = OrderedDict()
         self._open = OpenLengths.of(self._graph)
         self._tables = SharedTables() if self._open.names else None
-        self._growing: dict[tuple[bool, ...], Program | None] = {}
+        self._growing: dict[tuple[bool, ...], PlanProgram | None] = {}
         self._planned: set[tuple[bool, ...]] = set()
-        self._last: Program | None = None
+        self._last: PlanProgram | None = None
         if self._open.names:
             with self._in_file():
                 self._graph = with_folded_constants(self._graph)
@@ -122,14 +122,14 @@ class Session:
         """The instruction set in use."""
         return self._isa.name
 
-    def _program(self, shapes: tuple[Shape, ...]) -> tuple[Program, Lengths]:
+    def _program(self, shapes: tuple[Shape, ...]) -> tuple[PlanProgram, AxisLengths]:
         """The program for shapes of the inputs, and the lengths that it is to be set to."""
         lengths = self._open.found(shapes)
         with self._lock:
             self._last = program = self._programs.get(shapes) or self._made(shapes, lengths)
         return program, lengths or ()
 
-    def _made(self, shapes: tuple[Shape, ...], lengths: Lengths | None) -> Program:
+    def _made(self, shapes: tuple[Shape, ...], lengths: AxisLengths | None) -> PlanProgram:
         try:
             growing = self._program_for_all(lengths)
             if growing is not None:
@@ -137,7 +137,7 @@ class Session:
             with self._in_file():
                 given = dict(zip(self._names, shapes, strict=True))
                 plan = make_plan(self._graph, given, self._batch, self._isa, self._tables)
-            program = Program(FixedPlan(plan), lengths or (), self._isa.index, self._threads, len(self._names))
+            program = PlanProgram(FixedPlan(plan), lengths or (), self._isa.index, self._threads, len(self._names))
         except MemoryError as error:
             raise TdcompressError(
                 f"engine: not enough memory to plan the model for {self._threads} threads ({error}); use fewer threads"
@@ -147,7 +147,7 @@ class Session:
             self._programs.popitem(last=False)
         return program
 
-    def _program_for_all(self, lengths: Lengths | None) -> Program | None:
+    def _program_for_all(self, lengths: AxisLengths | None) -> PlanProgram | None:
         """The program for all lengths, made when a second one is asked for; None: each has a plan of its own.
 
         It takes as long to make as several plans, which do not pay where there is but one length.
@@ -165,7 +165,7 @@ class Session:
             except (ModelError, UnsupportedError):
                 self._growing[present] = None
             else:
-                self._growing[present] = Program(plans, lengths, self._isa.index, self._threads, len(self._names))
+                self._growing[present] = PlanProgram(plans, lengths, self._isa.index, self._threads, len(self._names))
         return self._growing[present]
 
     def layers(self) -> tuple[LayerRecord, ...]:
@@ -227,7 +227,7 @@ class Session:
             arrays.append(array)
         return arrays
 
-    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], Program, Lengths, int]:
+    def _prepared(self, feed: Mapping[str, Array]) -> tuple[Sequence[Array], PlanProgram, AxisLengths, int]:
         """The arrays in the model's order, the program for their shapes, its lengths, and the batch size."""
         latest, single = self._latest, self._single
         # The usual call: one input, of the shape that was checked last.

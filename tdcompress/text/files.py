@@ -21,6 +21,11 @@ Opener = Callable[[Path, onnx.ModelProto, int], OpenedFile]
 def by_onnxruntime(path: Path, model: onnx.ModelProto, threads: int) -> OpenedFile:
     """A session of onnxruntime.
 
+    Args:
+        path: the file, for messages.
+        model: as it was read.
+        threads: 0 = all that there are.
+
     Raises:
         ModelError: it does not load the model.
     """
@@ -62,8 +67,8 @@ def open_translator(encoder: Path, threads: int = 1, opener: Opener = by_onnxrun
     pieces = vocabulary.read_bytes()
     if hashlib.sha256(pieces).hexdigest() != facts.get(VOCABULARY_SHA256):
         raise DataError(f"{vocabulary}: is damaged, or not the vocabulary of {encoder.name}; copy both from one run")
-    sessions = [opener(path, model, threads) for path, model in ((encoder, reading), (step, saying))]
+    encoding, stepping = opener(encoder, reading, threads), opener(step, saying, threads)
     with in_file(step):
         return TextTranslator(
-            decoder=OnnxDecoder(*sessions), vocabulary=Vocabulary(pieces, str(vocabulary)), longest=int(longest)
+            decoder=OnnxDecoder(encoding, stepping), vocabulary=Vocabulary(pieces, str(vocabulary)), longest=int(longest)
         )

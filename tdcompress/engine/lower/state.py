@@ -97,7 +97,13 @@ class Lowering:
         return None if array is None else self.pool.array(array)
 
     def once(self, array: Array, kind: str, make: Callable[[MemoryPool], Any]) -> Any:
-        """What `make` gives of weights with the memory for their tables: made once for all plans of a model that has several."""
+        """What `make` gives of weights: made once for all plans of a model that has several.
+
+        Args:
+            array: the weights, of any shape.
+            kind: what is made of them; tells results of one array apart.
+            make: gets the memory for the tables.
+        """
         if self.shared is None:
             return make(self.pool)
         shared = self.shared

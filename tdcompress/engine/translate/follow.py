@@ -66,7 +66,12 @@ class Followed:
                 self._no_sums.add(name)
 
     def computed(self, node: Node, shapes: tuple[Shape, ...], *, looks_up: bool) -> None:
-        """A node that becomes steps; `looks_up`: it takes rows by computed numbers.
+        """A node that becomes steps.
+
+        Args:
+            node: that is translated.
+            shapes: of what it reads and makes.
+            looks_up: it takes rows by computed numbers.
 
         Raises:
             LengthError: a length decides what it does, other than the size of what it makes.

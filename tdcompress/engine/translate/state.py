@@ -196,7 +196,13 @@ class Translation:
         return turned
 
     def varying(self, node: Node, index: int, rank: int) -> str | None:
-        """The name of a constant that depends on lengths, as a tensor of this rank; None where it depends on none."""
+        """The name of a constant that depends on lengths, as a tensor; None where it depends on none.
+
+        Args:
+            node: that reads it.
+            index: of the input.
+            rank: the tensor's; axes of size 1 are put before the constant's own.
+        """
         name = node.inputs[index]
         if self.followed is None or name not in self.followed.varying:
             return None
