@@ -75,6 +75,16 @@ def _widened(found: dict[str, Any], control: dict[str, Any]) -> str:
     return f"{wide.value:.3f} [{wide.low:.3f}, {wide.high:.3f}]"
 
 
+def test_transformer() -> None:
+    rows = reported("multi30k-transformer")
+    table = rows_of_table("| pruned weights | none | targeted (0.75, 0.66) | targeted (0.9, 0.66) |")
+    assert len(table) == 5
+    for pruned, *bleu in table:
+        share = f"{int(pruned.rstrip(' %')) / 100:g}"
+        columns = ("none", "targeted-gamma0.75", "targeted-gamma0.9")
+        assert bleu == [percent(rows[f"{column}-{share}"].accuracy_onnx) for column in columns]
+
+
 @pytest.mark.parametrize(
     ("place", "name"),
     [(0, "none-weight-layer-0"), (1, "targeted-weight-layer-gamma0.9-0.9"), (2, "targeted-unit-group-gamma0.5-0.5")],
