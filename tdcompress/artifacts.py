@@ -25,6 +25,7 @@ FORMAT = 2  # 1 had no sha256 of its own
 DIGEST = "manifest_sha256"
 KEY, SHA256, STAGE = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z_]+")
 IDENTITY = ("stage", "version", "settings", "inputs")  # what a key is the hash of
+_REBUILD = "run the recipe again to rebuild it"
 SCRATCH = "scratch"  # a folder inside a partial one that is dropped when the artefact is published: checkpoints
 
 
@@ -106,15 +107,15 @@ class Artifact:
         """
         key = self.inputs.get(role)
         if key is None:
-            raise ArtifactError(f"{self.folder / MANIFEST}: names no {role} as its input; run the recipe again to rebuild it")
+            raise ArtifactError(f"{self.folder / MANIFEST}: names no {role} as its input; {_REBUILD}")
         found = find_by_key(self.folder.parents[1], key)
         if found is None:
-            raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; run the recipe again to rebuild it")
+            raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; {_REBUILD}")
         return found
 
     def _of_another_version(self, error: ValueError) -> ArtifactError:
         path = self.folder / MANIFEST
-        return ArtifactError(f"{path}: is of another version ({one_line(error)}); run the recipe again to rebuild it")
+        return ArtifactError(f"{path}: is of another version ({one_line(error)}); {_REBUILD}")
 
 
 class HashMemory:
@@ -222,7 +223,7 @@ def read_artifact(folder: Path) -> Artifact:
     path = folder / MANIFEST
 
     def unusable(said: str) -> ArtifactError:
-        return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
+        return ArtifactError(f"{path}: {said}; {_REBUILD}")
 
     manifest = decode_file(dict[str, Any], path)
     try:
@@ -308,15 +309,15 @@ def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_fil
     """
     for name, expected in files.items():
         if not can_be_named(name):
-            raise ArtifactError(one_line(f"{folder / MANIFEST}: no file can be called {name!r}"))
+            raise ArtifactError(one_line(f"{folder / MANIFEST}: no file can be called {name!r}; {_REBUILD}"))
         path = folder / name
         try:
             inside = path.resolve().is_relative_to(folder.resolve())
         except (OSError, RuntimeError):  # Python below 3.13 says so of a loop of links
-            raise ArtifactError(f"{path}: is a link that leads nowhere; run the recipe again to rebuild it") from None
+            raise ArtifactError(f"{path}: is a link that leads nowhere; {_REBUILD}") from None
         if not inside:
-            raise ArtifactError(f"{folder / MANIFEST}: names {name!r}, which is outside its folder")
+            raise ArtifactError(f"{folder / MANIFEST}: names {name!r}, which is outside its folder; {_REBUILD}")
         if not path.is_file():
-            raise ArtifactError(f"{path}: is missing; run the recipe again to rebuild it")
+            raise ArtifactError(f"{path}: is missing; {_REBUILD}")
         if sha256(path) != expected:
-            raise ArtifactError(f"{path}: is damaged (its sha256 is not the manifest's); run the recipe again to rebuild it")
+            raise ArtifactError(f"{path}: is damaged (its sha256 is not the manifest's); {_REBUILD}")

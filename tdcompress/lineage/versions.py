@@ -26,14 +26,19 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
 """Raised when the code of a stage changes what it makes, or what its settings mean."""
 
 
+def of_this_version(artifact: Artifact) -> bool:
+    """Whether this version of its stage made it."""
+    return artifact.version == VERSIONS.get(artifact.stage)
+
+
 def check_version(artifact: Artifact) -> None:
     """Refuse what another version of a stage made: its settings or its files may mean something else.
 
     Raises:
         ArtifactError: an older or newer version's, or of a stage that is not known.
     """
-    known = VERSIONS.get(artifact.stage)
-    if artifact.version != known:
+    if not of_this_version(artifact):
+        known = VERSIONS.get(artifact.stage)
         reads = "no such stage" if known is None else f"version {known}"
         raise ArtifactError(
             f"{artifact.folder}: is of version {artifact.version} of {artifact.stage}, and this tdcompress reads {reads}; "

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tdcompress.artifacts import check_files
 from tdcompress.bench.report import BenchReport
 from tdcompress.errors import UserError, one_line
 from tdcompress.files import sha256_file, write_text
@@ -15,7 +14,7 @@ from tdcompress.report.document import Document
 from tdcompress.report.join import join_bench, joined_line
 from tdcompress.report.papers import published_table
 from tdcompress.report.write import write_report
-from tdcompress.runs.manifest import read_manifest, save_manifest, vouch, vouched_report
+from tdcompress.runs.manifest import read_manifest, save_manifest, vouch, whole_run
 
 
 def join_files(folder: Path, files: Sequence[Path], say: Callable[[str], None] = lambda line: None) -> Report:
@@ -30,8 +29,7 @@ def join_files(folder: Path, files: Sequence[Path], say: Callable[[str], None] =
         UserError: a file that is not such a result, or that timed other files than this run's.
         ArtifactError: a file of the run that is missing or damaged.
     """
-    report, manifest = vouched_report(folder)
-    check_files(folder, manifest.files)  # the manifest is written anew below, and must not vouch for damage
+    report, manifest = whole_run(folder)  # the manifest is written anew below, and must not vouch for damage
     lines = []
     for file in files:
         try:

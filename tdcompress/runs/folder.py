@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
 from tdcompress.records import Report
-from tdcompress.runs.manifest import MANIFEST, Links, held_recipe, read_links, read_manifest, read_report, vouched_report
+from tdcompress.runs.manifest import MANIFEST, Links, held_recipes, read_links, read_manifest, vouched_report, whole_run
 
 
 def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
@@ -25,10 +24,10 @@ def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    held = held_recipe(folder)
-    if held is None:
+    held = held_recipes(folder)
+    if not held:
         raise UserError(f"{folder} is there and holds no run; give this one another name with --set name=..., or move it away")
-    if held != recipe_key and not replace:
+    if recipe_key not in held and not replace:
         raise UserError(
             f"{folder} holds the run of another recipe (or other settings) named {folder.name!r}; "
             "give this one a name of its own with --set name=..., or replace the old one with --replace"
@@ -44,10 +43,8 @@ def finished_report(folder: Path, recipe_key: str, links: Links) -> Report | Non
         links: to the stages that the folder has to come from.
     """
     try:
-        manifest = read_manifest(folder)
-        check_files(folder, manifest.files)
-        same = manifest.recipe_key == recipe_key and read_links(folder) == links
-        return read_report(folder) if same else None
+        report, manifest = whole_run(folder)
+        return report if manifest.recipe_key == recipe_key and read_links(folder) == links else None
     except (ArtifactError, UserError):
         return None
 

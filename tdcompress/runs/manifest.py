@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,14 +100,30 @@ def read_report(folder: Path) -> Report:
 
 
 def vouched_report(folder: Path) -> tuple[Report, RunManifest]:
-    """The report of a run's folder and its manifest, whose sha256 the report has: for whoever believes or goes on with it.
+    """The report of a run's folder and its manifest, which agree: for whoever believes or goes on with them.
 
     Raises:
         UserError: no such run, or one that is not finished.
-        ArtifactError: a manifest or report that is missing, damaged, or changed since it was written.
+        ArtifactError: a manifest or report that is missing, damaged, changed since it was written, or of another run.
     """
     report, manifest = read_report(folder), read_manifest(folder)
     vouch(folder, manifest, REPORT)
+    if (report.run, report.recipe_key) != (manifest.run, manifest.recipe_key):
+        raise _damaged(folder, f"it and {REPORT} are of different runs or recipes")
+    if unnamed := sorted({row.onnx_file for row in report.rows} - manifest.files.keys()):
+        raise _damaged(folder, f"it does not name {unnamed[0]}, which {REPORT} has")
+    return report, manifest
+
+
+def whole_run(folder: Path) -> tuple[Report, RunManifest]:
+    """As `vouched_report`; and every file of the folder is what its manifest says.
+
+    Raises:
+        UserError: no such run, or one that is not finished.
+        ArtifactError: a file that is missing, damaged, or of another run.
+    """
+    report, manifest = vouched_report(folder)
+    check_files(folder, manifest.files)
     return report, manifest
 
 
@@ -122,23 +139,26 @@ def vouch(folder: Path, manifest: RunManifest, name: str) -> None:
         ArtifactError: the file is missing or differs, or the manifest does not name it.
     """
     if name not in manifest.files:
-        raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not name {name}); run the recipe again to rebuild it")
+        raise _damaged(folder, f"it does not name {name}")
     check_files(folder, {name: manifest.files[name]})
 
 
-def held_recipe(folder: Path) -> str | None:
-    """The key of the recipe whose run a folder holds, by its manifest, or else by its report alone; None where neither says it.
+def _damaged(folder: Path, why: str) -> ArtifactError:
+    return ArtifactError(f"{folder / MANIFEST}: is damaged ({why}); run the recipe again to rebuild it")
 
-    A run whose manifest is damaged, or whose report is of another version, is still a run of its recipe.
+
+def held_recipes(folder: Path) -> frozenset[str]:
+    """The keys of recipes whose run a folder may hold, by its manifest and by its report; none where neither says one.
+
+    A run whose manifest is damaged, or whose report is of another version, is still a run of its recipe. Where the two do
+    not agree, the folder is damaged, and either recipe makes it anew.
     """
-    try:
-        return read_manifest(folder).recipe_key
-    except ArtifactError:
-        try:
-            key = decode_file(dict[str, Any], folder / REPORT).get("recipe_key")
-        except ArtifactError:
-            return None
-    return key if isinstance(key, str) else None
+    held: set[object] = set()
+    with suppress(ArtifactError):
+        held.add(read_manifest(folder).recipe_key)
+    with suppress(ArtifactError):
+        held.add(decode_file(dict[str, Any], folder / REPORT).get("recipe_key"))
+    return frozenset(key for key in held if isinstance(key, str))
 
 
 def save_links(folder: Path, links: Links) -> None:

@@ -18,7 +18,7 @@ from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe, expand_sweep
 from tdcompress.records import RowConfig
-from tdcompress.runs.prepared import prepared_inputs, prepared_tasks
+from tdcompress.runs.prepared import prepared_tasks
 from tdcompress.sparsity.patterns import check_pattern
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import STAGES, analyse, bench, export, train
@@ -51,8 +51,9 @@ class Chain:
         return last
 
     def tasks(self) -> tuple[Task, ...]:
-        """Inputs first."""
-        return (*prepared_inputs(self.train).values(), self.train, *self.steps.values())
+        """Inputs first, without a teacher, which is another combination's training."""
+        prepared = [task for task in self.train.inputs.values() if task.stage is not train.STAGE]
+        return (*prepared, self.train, *self.steps.values())
 
 
 @dataclass(frozen=True, kw_only=True)

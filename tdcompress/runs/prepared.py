@@ -5,6 +5,7 @@ from typing import Any
 
 from tdcompress.codec import decode, encode
 from tdcompress.lineage.origin import KnownData
+from tdcompress.lineage.versions import of_this_version
 from tdcompress.pipeline import Stage, Task
 from tdcompress.stages import STAGES
 from tdcompress.stores.store import Store
@@ -51,7 +52,7 @@ def _by_other_versions(own: Task, store: Store) -> Iterator[Task]:
             continue
         said = found.settings
         same = isinstance(said, Mapping) and {**said, "maker": own.settings.maker} == encode(own.settings)
-        if same and found.version == own.stage.version:
+        if same and of_this_version(found):
             yield _task(own.stage, decode(own.stage.settings, said))
 
 

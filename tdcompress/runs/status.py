@@ -4,11 +4,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.records import Report
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
-from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipe, linked_stages, read_manifest, read_report
+from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, linked_stages, read_report, whole_run
 from tdcompress.runs.unfinished import Unfinished, unfinished_runs
 
 
@@ -87,7 +85,7 @@ def ago(seconds: float) -> str:
 
 def _is_run(folder: Path) -> bool:
     """Whether a folder is, or was, a run's: a report or a manifest alone says so too."""
-    return (folder / REPORT).is_file() or held_recipe(folder) is not None
+    return (folder / REPORT).is_file() or bool(held_recipes(folder))
 
 
 def _run_row(folder: Path) -> tuple[str, ...]:
@@ -98,19 +96,16 @@ def _run_row(folder: Path) -> tuple[str, ...]:
     except ArtifactError as error:
         return folder.name, str(error), "", "", "", ""
     network = f"{report.model} on {report.data}"
-    return folder.name, _state(folder, report), str(len(report.rows)), report.selected or "none", network, report.created
+    return folder.name, _state(folder), str(len(report.rows)), report.selected or "none", network, report.created
 
 
-def _state(folder: Path, report: Report) -> str:
+def _state(folder: Path) -> str:
     if not (folder / MANIFEST).is_file():
         return "unfinished; run the recipe again"
     try:
-        manifest = read_manifest(folder)
-        check_files(folder, manifest.files)
+        whole_run(folder)
     except ArtifactError as error:
         return f"damaged: {error}"
-    if manifest.recipe_key != report.recipe_key:
-        return f"damaged: {folder / MANIFEST} and {REPORT} are of different recipes; run the recipe again to rebuild it"
     return "complete"
 
 

@@ -5,13 +5,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tdcompress.arguments import checked
-from tdcompress.artifacts import check_files
 from tdcompress.errors import ArtifactError, ModelError, UserError
 from tdcompress.files import StrPath
 from tdcompress.npz import npz_names
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.verify import verify_onnx
-from tdcompress.runs.manifest import MANIFEST, REPORT, SAMPLES, RunManifest, read_manifest, read_report
+from tdcompress.runs.manifest import SAMPLES, read_manifest, whole_run
 from tdcompress.runs.parts import TRANSLATING, install
 from tdcompress.text.names import VOCABULARY
 from tdcompress.text.recorded import VocabularyReport, verify_vocabulary
@@ -47,15 +46,15 @@ def verify_path(
     path = Path(path)
     if not path.is_dir():
         return {path.name: verify_with_samples(path, external_data=external_data)}
-    manifest = read_manifest(path)
+    read_manifest(path)  # first: a folder without one is no run's
     say(f"{path}: hashing files")
-    check_files(path, manifest.files)
-    _check_manifest(path, manifest)
+    try:
+        _, manifest = whole_run(path)
+    except UserError as error:
+        raise ArtifactError(str(error)) from None
     models = sorted(name for name in manifest.files if name.endswith(".onnx"))
     for name in sorted(model.name for model in path.glob("*.onnx") if model.name not in models):
         say(f"{path / name}: is not of this run (its manifest does not name it), and is not checked")
-    if not models:
-        raise ArtifactError(f"{path / MANIFEST}: names no .onnx file; is {path} a run's folder?")
     reports: dict[str, Passed] = {}
     for name in models:
         say(f"{path / name}: running samples")
@@ -90,13 +89,3 @@ def _recorded(samples: Path, start: str) -> bool:
         return any(name.startswith(start) for name in npz_names(samples, "file of samples"))
     except ModelError as error:
         raise ArtifactError(f"{error}; fetch the run's folder again") from None
-
-
-def _check_manifest(folder: Path, manifest: RunManifest) -> None:
-    """What the manifest says besides its files is in the report too, whose digest it holds."""
-    try:
-        report = read_report(folder)
-    except UserError as error:
-        raise ArtifactError(str(error)) from None
-    if (report.run, report.recipe_key) != (manifest.run, manifest.recipe_key):
-        raise ArtifactError(f"{folder / MANIFEST}: is damaged (it does not agree with {REPORT}); run the recipe again")

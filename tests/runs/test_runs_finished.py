@@ -14,7 +14,15 @@ from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError
 from tdcompress.records import AnalysisRecord
 from tdcompress.runs.finished import compare_with, join_files
-from tdcompress.runs.manifest import read_links, read_manifest, read_report, save_links, vouched_report, write_manifest
+from tdcompress.runs.manifest import (
+    read_links,
+    read_manifest,
+    read_report,
+    save_links,
+    save_manifest,
+    vouched_report,
+    write_manifest,
+)
 from tdcompress.runs.status import run_table
 
 
@@ -88,7 +96,39 @@ def test_a_report_of_another_recipe_than_its_manifest_is_damage(root):
     assert row[1] == "complete"
     rewritten(run, lambda report: report.update(recipe_key="0" * 16))
     (row,) = run_table(root, [run]).rows
-    assert row[1].endswith("manifest.json and report.json are of different recipes; run the recipe again to rebuild it")
+    assert "it and report.json are of different runs or recipes); run the recipe again to rebuild it" in row[1]
+
+
+def other_report(run):
+    rewritten(run, lambda report: report.update(recipe_key="0" * 16))
+
+
+def other_manifest(run):
+    write_manifest(run, "tiny", "0" * 16)
+
+
+def other_name(run):
+    write_manifest(run, "another", read_manifest(run).recipe_key)
+
+
+def no_files(run):
+    save_manifest(run, replace(read_manifest(run), files={}))
+
+
+@pytest.mark.parametrize("damage", [other_report, other_manifest, other_name, no_files])
+def test_all_who_read_a_run_call_it_damaged_and_the_advice_mends_it(root, damage, tiny_text, run_text, capsys):
+    run = root / "tiny"
+    damage(run)
+    (row,) = run_table(root, [run]).rows
+    assert "is damaged" in row[1]
+    assert row[1].endswith("run the recipe again to rebuild it")
+    for command in ("verify", "report"):
+        assert main([command, str(run)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert "is damaged" in line
+    run_text(tiny_text, root)
+    (row,) = run_table(root, [run]).rows
+    assert row[1] == "complete"
 
 
 def rewritten(run, change):

@@ -10,7 +10,7 @@ import pytest
 
 from tdcompress.errors import UserError
 from tdcompress.runs.folder import refuse_another_recipe, renewed
-from tdcompress.runs.manifest import RunManifest, held_recipe, save_manifest
+from tdcompress.runs.manifest import RunManifest, held_recipes, save_manifest
 
 WRITE = """
 import os, sys
@@ -103,7 +103,7 @@ def test_whose_folder_it_is(tmp_path):
     (folder / "report.json").write_text('{"recipe_key": "one"}')
     refuse_another_recipe(folder, "one", replace=False)
     (folder / "report.json").write_text('{"recipe_key": 3}')
-    assert held_recipe(folder) is None
+    assert not held_recipes(folder)
     (folder / "report.json").unlink()
     for replace in (False, True):
         with pytest.raises(UserError, match="holds no run"):

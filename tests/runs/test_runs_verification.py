@@ -13,6 +13,7 @@ from tdcompress.artifacts import sealed
 from tdcompress.cli import main
 from tdcompress.errors import ArtifactError, ModelError, VerificationError
 from tdcompress.files import sha256_file
+from tdcompress.runs.manifest import read_manifest
 from tdcompress.runs.verification import verify_path, verify_with_samples
 
 
@@ -81,7 +82,7 @@ def test_a_changed_weight_is_found_by_the_outputs(run):
         verify_with_samples(run / "dense.onnx")
 
 
-def change(run, **values):
+def change(run, /, **values):
     """Other values in a run's manifest, which says that they are right."""
     path = run / "manifest.json"
     path.write_text(json.dumps(sealed(json.loads(path.read_text()) | values)))
@@ -112,9 +113,11 @@ def test_a_file_that_is_not_the_runs_is_said(run):
         (lambda run: change(run, format=1), "format 1, this version reads 2; run the recipe again"),
         (lambda run: change(run, recipe_key=3), "not the manifest of a run"),
         (lambda run: forget(run, "dense.onnx"), r"manifest\.json: is damaged \(its sha256"),
-        (lambda run: change(run, files={}, recipe_key="another"), "does not agree with report.json"),
-        (lambda run: [path.unlink() for path in run.glob("*.onnx")] and rehash(run), r"names no \.onnx file"),
-        (lambda run: change(run, files={"../x.onnx": "0"}), "outside its folder"),
+        (lambda run: change(run, files={}), r"manifest\.json: is damaged \(it does not name report\.json\)"),
+        (lambda run: change(run, recipe_key="another"), r"it and report\.json are of different runs or recipes"),
+        (lambda run: change(run, run="another"), r"it and report\.json are of different runs or recipes"),
+        (lambda run: [path.unlink() for path in run.glob("*.onnx")] and rehash(run), r"it does not name .*\.onnx, which report"),
+        (lambda run: change(run, files=read_manifest(run).files | {"../x": "0"}), "outside its folder; run the recipe again"),
         (lambda run: (run / "dense.onnx").unlink(), r"dense\.onnx: is missing"),
         (lambda run: (run / "samples.npz").write_bytes(b"no"), r"samples\.npz: is damaged"),
     ],

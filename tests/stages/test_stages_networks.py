@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small_recipes import small_recipe
+from words import TINY, write_corpus
 
 from tdcompress.errors import ModelError, RecipeError
 from tdcompress.lineage.network import load_network, new_network, training_targets
@@ -432,21 +433,25 @@ def test_where_data_lies_and_what_is_measured_do_not_change_the_key_of_a_trainin
         assert row(**changes).train.key != row().train.key
 
 
-def test_golden_keys_of_a_recipes_tasks(plan, monkeypatch):
+def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
     """These change only when a stage's version is raised or a setting is added: old results are then made again."""
     monkeypatch.setattr(
         planning, "read_host", lambda: SimpleNamespace(id="host", versions=("onnxruntime 1", "OMP_WAIT_POLICY=ACTIVE"))
     )
+    monkeypatch.setattr("tdcompress.stages.vocabulary.version", lambda package: "1")
+    text = TINY.format(root=write_corpus(tmp_path, train=4, others=2))
+    prepared = plan_run(parse_recipe(text, "words.toml"), runner.store).rows[0].train.inputs.values()
     changes = {"sparsity.gamma": 0.5, "sparsity.alpha": 0.5}
     weights = plan("targeted", "fraction = 0.5", **changes, **{"analyse.bins": 8, "bench.budget": "quick"})
     units = plan("targeted", **changes, **{"prune.granularity": "unit", "finetune.epochs": 1, "finetune.after": "shrink"})
     (first,), (second,) = weights.rows, units.rows
-    tasks = [*first.tasks(), *weights.analyses, weights.bench, second.steps["shrink"], second.steps["finetune shrunk"]]
+    tasks = [*prepared, *first.tasks(), *weights.analyses, weights.bench, second.steps["shrink"], second.steps["finetune shrunk"]]
     assert {task.stage.name: task.key for task in tasks} == GOLDEN
     assert GOLDEN.keys() == STAGES.keys()
 
 
 GOLDEN = {
+    "vocabulary": "4c19d8de81605d89",
     "train": "9c9355b19b58428e",
     "prune": "eb44c63e97a35925",
     "finetune": "5e42c3545b51ac4f",

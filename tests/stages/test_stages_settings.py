@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from words import TINY, write_corpus
 
 from tdcompress import stages
 from tdcompress.artifacts import Artifact, content_key, read_artifact
@@ -197,8 +198,9 @@ def test_every_stage_is_in_the_contract_of_independence_and_on_the_design_page()
 
 
 @pytest.fixture(scope="module")
-def settings_of_every_stage(tasks: Any) -> dict[str, Any]:
-    found = {task.stage.name: task.settings for text in (WEIGHTS, UNITS) for task in tasks(text).values()}
+def settings_of_every_stage(tasks: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    translator = TINY.format(root=write_corpus(tmp_path_factory.mktemp("corpus"), train=4, others=2))
+    found = {task.stage.name: task.settings for text in (translator, WEIGHTS, UNITS) for task in tasks(text).values()}
     assert found.keys() == STAGES.keys()
     return found
 
