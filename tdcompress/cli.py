@@ -28,6 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name from a file may have letters that this one, on Windows say, has not
             stream.reconfigure(errors="replace")
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # closed: its lines are for nobody
+    if sys.stdout is None:
+        print_error("standard output is closed; send it to a file, or to /dev/null")
+        return UserError.exit_code
     given = sys.argv[1:] if argv is None else argv
     if any(not word or re.fullmatch(r"--[a-z-]+=", word) for word in given):  # Path("") would be the current folder
         print_error("an argument is empty; is a variable of the shell not set?")

@@ -433,7 +433,7 @@ def test_trainings_alone_within_the_time_given(call, refused, tmp_path):
     assert "is over: stopped" in refused("run", "x.toml", "--minutes", 1e-6, code=75)
     code, out, _ = call("run", "x.toml", "--only", "train", "--minutes", 10)
     assert code == 0
-    assert "all 1 trainings are done, 1 of them now" in out
+    assert "all 1 trainings are done; 1 stages were run now" in out
     for wrong in (["--minutes", "0"], ["--minutes", "nan"], ["--together", "0"], ["--only", "prune"]):
         with pytest.raises(SystemExit):
             call("run", "x.toml", *wrong)

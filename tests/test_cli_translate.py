@@ -226,6 +226,14 @@ def test_a_closed_pipe_ends_it_quietly(child):
     assert process.stderr.read() == b""
 
 
+@pytest.mark.parametrize("verb", ["status", "translate words ."])
+def test_a_closed_standard_output_is_one_line(verb, tmp_path):
+    command = f'"{sys.executable}" -m tdcompress {verb} >&-'
+    ended = subprocess.run(command, shell=True, cwd=tmp_path, stderr=subprocess.PIPE, timeout=60, check=False)
+    said = b"tdcompress: standard output is closed; send it to a file, or to /dev/null\n"
+    assert (ended.returncode, ended.stderr) == (2, said)
+
+
 def test_an_interrupt_is_one_line(child):
     process = child("words")
     process.stdin.write(b"one two three four\n")

@@ -171,4 +171,4 @@ def run_trainings(paths: Sequence[Path], work: Work) -> None:
     loaded = [read_recipe(path, args.set) for path in paths]
     with StageConsole(console) as watcher:
         done = run_campaign(loaded, work.execution(watcher), together=args.together)
-    console.print(f"all {done.trainings} trainings are done, {done.made} of them now; run without --only train to go on")
+    console.print(f"all {done.trainings} trainings are done; {done.made} stages were run now; run without --only train to go on")
