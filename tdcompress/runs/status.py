@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from tdcompress.artifacts import KEY, STAGE
 from tdcompress.errors import ArtifactError, UserError
+from tdcompress.lineage.versions import UNUSABLE, is_usable
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
 from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, linked_stages, read_report, whole_run
 from tdcompress.runs.unfinished import Unfinished, unfinished_runs
@@ -110,14 +112,21 @@ def _state(folder: Path) -> str:
 
 
 def stage_table(root: Path, only: str | None = None) -> Table:
-    """Stages on disk by kind: done, unfinished (at work, or a killed run's to be taken up again), and set aside as damaged."""
+    """Stages on disk by kind: done; unfinished: at work, or a killed run's to be taken up again; of no use to this version."""
     folders = linked_stages(root / only) if only else [path for path in root.glob("stages/*/*") if path.is_dir()]
     counts: dict[str, list[int]] = {}
     for folder in folders:
-        kind = 1 if folder.suffix == ".partial" else 2 if folder.suffix == ".damaged" else 0
-        counts.setdefault(folder.parent.name, [0, 0, 0])[kind] += 1
+        if STAGE.fullmatch(folder.parent.name) and KEY.fullmatch(folder.name.partition(".")[0]):
+            counts.setdefault(folder.parent.name, [0, 0, 0])[_kind(folder)] += 1
     return Table(
         title="stages" + (f" of {only}" if only else ""),
-        columns=(*text_columns("stage"), *number_columns("done", "unfinished", "damaged")),
+        columns=(*text_columns("stage"), *number_columns("done", "unfinished", UNUSABLE)),
         rows=tuple((stage, *map(str, numbers)) for stage, numbers in sorted(counts.items())),
     )
+
+
+def _kind(folder: Path) -> int:
+    """The column of a stage's folder."""
+    if folder.suffix == ".partial":
+        return 1
+    return 0 if is_usable(folder) else 2

@@ -14,6 +14,7 @@ from tdcompress.artifacts import KEY, STAGE
 from tdcompress.codec import decode_file, encode
 from tdcompress.errors import ArtifactError
 from tdcompress.files import write_text
+from tdcompress.lineage.versions import is_usable
 from tdcompress.locks import holder
 from tdcompress.pipeline import Task
 from tdcompress.stores.store import Store
@@ -44,7 +45,7 @@ class Unfinished:
     """How far an unfinished run is.
 
     Attributes:
-        done: tasks whose artefact is there.
+        done: tasks whose artefact is there, as `tdcompress.lineage.versions.is_usable` has it.
         touched: when anything of it was last written, in seconds since the epoch; None where there is nothing yet.
         owner: the process that works on it now, or None.
         path: the file that says so; without it the run is forgotten, and what it made stays.
@@ -111,7 +112,7 @@ def unfinished_runs(root: Path) -> list[Unfinished]:
 
 def _unfinished(root: Path, intent: Intent, path: Path) -> Unfinished:
     folders = [root / "stages" / stage / key for stage, key in intent.tasks]
-    done = [folder for folder in folders if folder.is_dir()]
+    done = [folder for folder in folders if is_usable(folder)]
     partial = [folder.with_name(f"{folder.name}.partial") for folder in folders]
     written = [*done, *(file for folder in partial if folder.is_dir() for file in (folder, *folder.rglob("*")))]
     times = [time for file in written if (time := _modified(file)) is not None]

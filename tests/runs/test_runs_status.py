@@ -5,18 +5,22 @@ import re
 
 import pytest
 
+from tdcompress.artifacts import sealed
 from tdcompress.errors import InterruptedRun, UserError, VerificationError
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
+from tdcompress.records import VocabularyRecord
 from tdcompress.runs.manifest import write_manifest
 from tdcompress.runs.status import ago, status_tables
 from tdcompress.runs.unfinished import announced, run_lock, unfinished_runs
 from tdcompress.stores.folder import FolderStore
+from tdcompress.transfer.listing import artifacts_table
 
 
 def write(settings, workspace):
     (workspace.folder / "out").write_text("x")
-    return {}
+    return VocabularyRecord(pieces=1, bytes=1)
 
 
 def fail(settings, workspace):
@@ -26,9 +30,9 @@ def fail(settings, workspace):
 
 def chain(last=write):
     task = None
-    for name, run in (("train", write), ("prune", write), ("export", last)):
-        stage = Stage(name=name, version=1, settings=dict, run=run)
-        task = Task(stage=stage, settings={}, inputs={"network": task} if task else {}, title=name)
+    for size, run in enumerate((write, write, last)):
+        stage = Stage(name="vocabulary", version=VERSIONS["vocabulary"], settings=dict, run=run)
+        task = Task(stage=stage, settings={"size": size}, inputs={"smaller": task} if task else {}, title=f"vocabulary {size}")
     return task
 
 
@@ -63,6 +67,24 @@ def test_a_stopped_run_says_how_far_it_is_and_how_it_goes_on(tmp_path, start):
     assert "unfinished runs" not in texts(status_tables(tmp_path))
     with pytest.raises(UserError, match="no run of this name"):
         status_tables(tmp_path, "mine")
+
+
+def test_what_a_run_makes_again_is_not_done(tmp_path, start):
+    with pytest.raises(InterruptedRun):
+        start(chain(fail))
+    (tmp_path / "stages" / "vocabulary" / "notes").mkdir()
+    (tmp_path / "stages" / "vocabulary.bak").mkdir()
+    assert texts(status_tables(tmp_path))["stages"] == ((("vocabulary", "2", "1", "0"),), ())
+    manifest = next((tmp_path / "stages" / "vocabulary").glob("*/manifest.json"))
+    whole = manifest.read_text()
+    for damaged in (whole.replace('"pieces": 1', '"pieces": 2'), json.dumps(sealed(json.loads(whole) | {"record": {}})), "["):
+        manifest.write_text(damaged)
+        tables = texts(status_tables(tmp_path))
+        assert tables["stages"][0] == (("vocabulary", "1", "1", "1"),)
+        assert tables["unfinished runs"][0][0][1] == "1 of 3"
+        assert [row[2] for row in artifacts_table(tmp_path).rows].count("damaged or old") == 1
+    manifest.parent.rename(manifest.parent.with_suffix(".damaged"))
+    assert texts(status_tables(tmp_path))["stages"][0] == (("vocabulary", "1", "1", "1"),)
 
 
 @pytest.mark.parametrize("only", [None, "mine"])
