@@ -9,7 +9,7 @@ from tdcompress.errors import ArtifactError, UserError
 from tdcompress.lineage.versions import UNUSABLE, is_usable
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
 from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, linked_stages, read_report, whole_run
-from tdcompress.runs.unfinished import Unfinished, unfinished_runs
+from tdcompress.runs.unfinished import Unfinished, Unreadable, unfinished_runs
 
 
 def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
@@ -22,7 +22,7 @@ def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
     unfinished = unfinished_runs(root)
     if only is not None:
         folders = [folder for folder in folders if folder.name == only]
-        unfinished = [run for run in unfinished if run.intent.run == only]
+        unfinished = [run for run in unfinished if run.run == only]
         if not folders and not unfinished:
             raise UserError(f"{root / only}: no run of this name; `tdcompress status` without a name lists all")
     tables = (
@@ -44,7 +44,7 @@ def run_table(root: Path, folders: Iterable[Path]) -> Table:
     )
 
 
-def unfinished_table(runs: Iterable[Unfinished], now: float) -> Table:
+def unfinished_table(runs: Iterable[Unfinished | Unreadable], now: float) -> Table:
     """One line per run that is not finished: how far it is, and how it goes on.
 
     Args:
@@ -52,28 +52,30 @@ def unfinished_table(runs: Iterable[Unfinished], now: float) -> Table:
         now: seconds since the epoch.
     """
     runs = list(runs)
-    ways = {run.intent.run: _way_on(run) for run in runs}
+    ways = {run.run: _way_on(run) for run in runs}
     notes = numbered(ways.values())
     return Table(
         title="unfinished runs",
         columns=(*text_columns("run", "tasks done", "last written", "state"), *number_columns("then")),
-        rows=tuple(
-            (
-                run.intent.run,
-                f"{run.done} of {len(run.intent.tasks)}",
-                "nothing yet" if run.touched is None else ago(now - run.touched),
-                f"running: {run.owner}" if run.owner else "stopped",
-                notes[ways[run.intent.run]],
-            )
-            for run in runs
-        ),
+        rows=tuple((run.run, *_how_far(run, now), notes[ways[run.run]]) for run in runs),
         notes=tuple(note for note in notes if note),
     )
 
 
-def _way_on(run: Unfinished) -> str:
+def _how_far(run: Unfinished | Unreadable, now: float) -> tuple[str, str, str]:
+    """Tasks done, when anything was last written, and the state."""
+    running = f"running: {run.owner}" if run.owner else ""
+    if isinstance(run, Unreadable):
+        return "", "", running or "damaged or old"
+    touched = "nothing yet" if run.touched is None else ago(now - run.touched)
+    return f"{run.done} of {len(run.intent.tasks)}", touched, running or "stopped"
+
+
+def _way_on(run: Unfinished | Unreadable) -> str:
     if run.owner:
         return ""
+    if isinstance(run, Unreadable):
+        return f"{run.path} cannot be read: go on with the recipe's own command (or forget it: rm {run.path})"
     return f"go on with: {run.intent.command} (or forget it: rm {run.path})"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tdcompress.artifacts import KEY, STAGE
 from tdcompress.codec import decode_file, encode
 from tdcompress.errors import ArtifactError
-from tdcompress.files import write_text
+from tdcompress.files import is_there, write_text
 from tdcompress.lineage.versions import is_usable
 from tdcompress.locks import holder
 from tdcompress.pipeline import Task
@@ -54,6 +54,26 @@ class Unfinished:
     intent: Intent
     done: int
     touched: float | None
+    owner: str | None
+    path: Path
+
+    @property
+    def run(self) -> str:
+        """Its name."""
+        return self.intent.run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An unfinished run of which nothing is known but its name: what it set out to make is damaged, or of another version.
+
+    Attributes:
+        run: its name, by that of the file.
+        owner: as of `Unfinished`.
+        path: as of `Unfinished`.
+    """
+
+    run: str
     owner: str | None
     path: Path
 
@@ -98,15 +118,16 @@ def forget(root: Path, name: str) -> None:
     _intent_path(root, name).unlink(missing_ok=True)
 
 
-def unfinished_runs(root: Path) -> list[Unfinished]:
+def unfinished_runs(root: Path) -> list[Unfinished | Unreadable]:
     """All of an artifacts folder, by name."""
-    found = []
+    found: list[Unfinished | Unreadable] = []
     for path in sorted((root / ".locks").glob("run-*.json")):
         try:
-            intent = decode_file(Intent, path)
+            found.append(_unfinished(root, decode_file(Intent, path), path))
         except ArtifactError:
-            continue  # finished this moment, or of another version
-        found.append(_unfinished(root, intent, path))
+            if is_there(path):  # else it is finished this moment
+                run = path.stem.removeprefix(_lock_name(""))
+                found.append(Unreadable(run=run, owner=holder(run_lock(root, run)), path=path))
     return found
 
 
