@@ -54,6 +54,9 @@ RECORDS: Mapping[str, Any] = MappingProxyType(
 )
 """The type of each stage's record; what has one of another shape is made again."""
 
+BARE = frozenset({"store"})
+"""Stages without a setting; a manifest of any other stage says some."""
+
 UNUSABLE = "damaged or old"
 """What tables call an artefact that `read_usable` refuses: a run that needs it makes it again."""
 
@@ -99,11 +102,11 @@ def check_usable(artifact: Artifact) -> None:
     """Refuse what no run of this version asks for, or would set aside; the artefact's files are not looked at.
 
     Raises:
-        ArtifactError: an artefact of another version, without settings, or with a record that is not its stage's.
+        ArtifactError: an artefact of another version, or with settings or a record that are not its stage's.
     """
     check_version(artifact)
-    if not isinstance(artifact.settings, dict) or not artifact.settings:
-        raise ArtifactError(f"{artifact.folder}: says no settings of {artifact.stage}; run the recipe again to rebuild it")
+    if not isinstance(artifact.settings, dict) or bool(artifact.settings) == (artifact.stage in BARE):
+        raise ArtifactError(f"{artifact.folder}: has not the settings of {artifact.stage}; run the recipe again to rebuild it")
     artifact.recorded(RECORDS[artifact.stage])
 
 

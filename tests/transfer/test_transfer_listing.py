@@ -1,12 +1,14 @@
 """The list of artefacts: whatever a manifest holds, its artefact has a line."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
 from tdcompress.artifacts import content_key, seal
 from tdcompress.codec import encode
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import BARE, VERSIONS
+from tdcompress.stages import STAGES
 from tdcompress.transfer.listing import artifacts_table
 
 SETTINGS = {"model": {"name": "lenet5"}, "method": {"name": "targeted"}, "seed": 3}
@@ -36,6 +38,17 @@ def test_a_line_says_what_an_artefact_is(tmp_path, record):
     manifest = made(tmp_path, record)
     key = manifest.parent.name
     assert line(tmp_path) == ("train", key, "finished", "lenet5 targeted seed 3 50.00%", f"{manifest.stat().st_size} B")
+
+
+def test_every_stage_of_the_tiny_run_is_finished(tiny_root):
+    """The types of records and the stages without settings, as they stand without torch, are those of what stages make."""
+    rows = artifacts_table(tiny_root).rows
+    assert {row[0] for row in rows} >= {"train", "prune", "store", "shrink", "export", "bench"}
+    assert {row[2] for row in rows} == {"finished"}
+
+
+def test_the_stages_without_settings_are_named():
+    assert {name for name, stage in STAGES.items() if not fields(stage.settings)} == BARE
 
 
 @pytest.mark.parametrize("version", [VERSIONS["train"] - 1, VERSIONS["train"] + 1])
