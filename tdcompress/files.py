@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -67,6 +68,19 @@ def published(path: Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has this path: a file, a folder, or a link, wherever that leads."""
+    return os.path.lexists(path)
+
+
+def remove(path: Path) -> None:
+    """Remove what has this path, if anything does: a file, a folder with all that is in it, or a link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

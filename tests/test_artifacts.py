@@ -224,6 +224,27 @@ def test_a_second_damage_replaces_the_first_that_was_set_aside(store, published)
     assert (again.folder.with_name(f"{KEY}.damaged") / "a.bin").read_bytes() == b"2222"
 
 
+@pytest.mark.parametrize("in_the_way", ["a file", "a link to nowhere", "a link to a file"])
+@pytest.mark.parametrize("place", [KEY, f"{KEY}.partial"])
+def test_what_is_no_folder_is_set_aside_with_a_warning_before_anything_is_made(store, tmp_path, caplog, in_the_way, place):
+    path = store.folder("train", place)
+    path.parent.mkdir(parents=True)
+    (tmp_path / "other").write_text("kept")
+    if in_the_way == "a file":
+        path.write_text("kept")
+    else:
+        path.symlink_to(tmp_path / ("nowhere" if in_the_way == "a link to nowhere" else "other"))
+    assert store.find_or_set_aside("train", KEY) is None
+    with store.partial("train", KEY) as folder:
+        assert [record.getMessage() for record in caplog.records] == [f"{path}: is no folder; it is kept as {place}.damaged"]
+        (folder / "a.bin").write_bytes(b"1")
+        store.publish("train", KEY, folder, Record(n=3), MADE_FROM)
+    assert store.find_or_set_aside("train", KEY) is not None
+    aside = path.with_name(f"{place}.damaged")
+    assert aside.is_symlink() or aside.read_text() == "kept"
+    assert (tmp_path / "other").read_text() == "kept"
+
+
 @pytest.mark.parametrize("in_the_way", ["a file", "a link to nowhere", "a link to a folder"])
 def test_what_is_in_the_way_of_a_damaged_artefact_is_replaced(store, published, tmp_path, in_the_way):
     damaged = published.folder.with_name(f"{KEY}.damaged")

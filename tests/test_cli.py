@@ -244,7 +244,7 @@ def test_status_of_runs_and_stages(call, copied, monkeypatch):
     assert code == 0
     assert "tiny" in out
     assert "complete" in out
-    (copied / "stages" / "train" / "0123.partial").mkdir()
+    (copied / "stages" / "train" / f"{'0123' * 4}.partial").mkdir()
     (copied / "tiny" / "dense.onnx").write_bytes(b"")
     code, out, _ = call("status", "tiny", "--artifacts", copied)
     assert code == 0

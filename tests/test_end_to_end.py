@@ -16,8 +16,9 @@ import onnxruntime
 import pytest
 from small_recipes import TARGETED, small_recipe
 
+from tdcompress.artifacts import sealed
 from tdcompress.codec import decode
-from tdcompress.errors import UserError
+from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file
 from tdcompress.locks import hold
 from tdcompress.onnxfile.inspect import inspect_onnx
@@ -291,6 +292,22 @@ def test_what_another_machine_measured_stays_when_the_folder_is_laid_out_again(c
     assert again.report.hosts == joined.hosts
     kept, _ = run_text(tiny_text, copied)
     assert kept.report == again.report
+
+
+def test_a_file_that_nothing_can_read_says_which_folder_to_remove(copied, tiny_text, run_text):
+    model = next((copied / "stages" / "export").glob("*/model.onnx"))
+    good = model.read_bytes()
+    model.write_bytes(b"garbage")
+    manifest = json.loads((model.parent / "manifest.json").read_text())
+    manifest["files"]["model.onnx"] = sha256_file(model)
+    (model.parent / "manifest.json").write_text(json.dumps(sealed(manifest)))
+    shutil.rmtree(copied / "tiny")
+    with pytest.raises(ArtifactError, match="a truncated one") as stuck:
+        run_text(tiny_text, copied)
+    assert f"remove the folder {model.parent} and run the recipe again" in str(stuck.value)
+    shutil.rmtree(model.parent)
+    run_text(tiny_text, copied)
+    assert model.read_bytes() == good
 
 
 def test_a_damaged_stage_is_made_again_with_the_same_content(copied, tiny_text, run_text):

@@ -88,6 +88,8 @@ def export(args: argparse.Namespace) -> None:
     done = export_items(args.artifacts, wanted, args.to, args.part_size, args.max_parts)
     for path in done.files:
         print(f"wrote {path}: {path.stat().st_size:,} bytes")
+    for why in done.of_no_use:
+        print(f"left out: {why}", file=sys.stderr)
     unfinished = sum(not item.finished for item in done.items)
     print(f"{len(done.items)} artefacts, {unfinished} of them unfinished; take them in with: tdcompress artifacts import")
     if done.left_out:
@@ -114,4 +116,6 @@ def take_in(args: argparse.Namespace) -> None:
 
     for done in import_files(args.artifacts, args.files):
         print(f"{done.outcome:<14}{done.item.title}")
+        if done.why:
+            print(done.why, file=sys.stderr)
     print(f"in {args.artifacts}; run the recipe again to go on from there", file=sys.stderr)

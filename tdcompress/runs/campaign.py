@@ -16,6 +16,7 @@ import torch
 from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError, one_line
 from tdcompress.pipeline import Runner, Task, when_free
 from tdcompress.recipes.source import Recipe
+from tdcompress.runs.blame import blamed
 from tdcompress.runs.checks import check_writable
 from tdcompress.runs.execution import Execution
 from tdcompress.runs.plan import RunPlan, plan_run
@@ -159,7 +160,8 @@ class _Pool:
             self.failed[_named(task)] = kind(f"it needs {lacking[0].title}, which failed")
             return
         try:
-            self._runner.ensure(task)
+            with blamed(self._runner.store.root):
+                self._runner.ensure(task)
         except InterruptedRun as stop:
             self.stopped = stop.signal_number
         except TdcompressError as error:

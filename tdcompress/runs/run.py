@@ -10,6 +10,7 @@ from tdcompress.errors import UnsupportedError, UserError
 from tdcompress.pipeline import when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.records import Report
+from tdcompress.runs.blame import blamed
 from tdcompress.runs.checks import check_plan
 from tdcompress.runs.execution import Execution
 from tdcompress.runs.folder import earlier_report, finished_report, refuse_another_recipe, renewed
@@ -57,6 +58,7 @@ def run_recipe(recipe: Recipe, execution: Execution, *, replace: bool = False) -
     Raises:
         UserError: the folder holds another recipe's run, and ``replace`` is false; or several processes run this on their own.
         BusyError: another process works in the run's folder, or on a stage of it, and ``execution.waiting`` is None.
+        ArtifactError: a file of a stage that is whole by its manifest cannot be read; the message says what to remove.
     """
     require_parts(*REPORTING)
     store = execution.open_store()
@@ -69,7 +71,7 @@ def run_recipe(recipe: Recipe, execution: Execution, *, replace: bool = False) -
         runner = execution.runner(store, plan.places)
         check_plan(plan, runner)
         tasks = plan.tasks()
-        with announced(store.root, recipe.name, tasks, execution.command):
+        with announced(store.root, recipe.name, tasks, execution.command), blamed(store.root):
             artifacts = {task.key: runner.ensure(task) for task in tasks}
             store.hashes.save()
             finished = None if runner.made or replace else finished_report(folder, plan.recipe_key, links(plan))

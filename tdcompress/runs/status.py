@@ -4,10 +4,12 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from tdcompress.artifacts import KEY, STAGE
 from tdcompress.errors import ArtifactError, UserError
+from tdcompress.lineage.versions import UNUSABLE, is_usable
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
 from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, linked_stages, read_report, whole_run
-from tdcompress.runs.unfinished import Unfinished, unfinished_runs
+from tdcompress.runs.unfinished import Unfinished, Unreadable, unfinished_runs
 
 
 def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
@@ -20,7 +22,7 @@ def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
     unfinished = unfinished_runs(root)
     if only is not None:
         folders = [folder for folder in folders if folder.name == only]
-        unfinished = [run for run in unfinished if run.intent.run == only]
+        unfinished = [run for run in unfinished if run.run == only]
         if not folders and not unfinished:
             raise UserError(f"{root / only}: no run of this name; `tdcompress status` without a name lists all")
     tables = (
@@ -42,7 +44,7 @@ def run_table(root: Path, folders: Iterable[Path]) -> Table:
     )
 
 
-def unfinished_table(runs: Iterable[Unfinished], now: float) -> Table:
+def unfinished_table(runs: Iterable[Unfinished | Unreadable], now: float) -> Table:
     """One line per run that is not finished: how far it is, and how it goes on.
 
     Args:
@@ -50,28 +52,30 @@ def unfinished_table(runs: Iterable[Unfinished], now: float) -> Table:
         now: seconds since the epoch.
     """
     runs = list(runs)
-    ways = {run.intent.run: _way_on(run) for run in runs}
+    ways = {run.run: _way_on(run) for run in runs}
     notes = numbered(ways.values())
     return Table(
         title="unfinished runs",
         columns=(*text_columns("run", "tasks done", "last written", "state"), *number_columns("then")),
-        rows=tuple(
-            (
-                run.intent.run,
-                f"{run.done} of {len(run.intent.tasks)}",
-                "nothing yet" if run.touched is None else ago(now - run.touched),
-                f"running: {run.owner}" if run.owner else "stopped",
-                notes[ways[run.intent.run]],
-            )
-            for run in runs
-        ),
+        rows=tuple((run.run, *_how_far(run, now), notes[ways[run.run]]) for run in runs),
         notes=tuple(note for note in notes if note),
     )
 
 
-def _way_on(run: Unfinished) -> str:
+def _how_far(run: Unfinished | Unreadable, now: float) -> tuple[str, str, str]:
+    """Tasks done, when anything was last written, and the state."""
+    running = f"running: {run.owner}" if run.owner else ""
+    if isinstance(run, Unreadable):
+        return "", "", running or "damaged or old"
+    touched = "nothing yet" if run.touched is None else ago(now - run.touched)
+    return f"{run.done} of {len(run.intent.tasks)}", touched, running or "stopped"
+
+
+def _way_on(run: Unfinished | Unreadable) -> str:
     if run.owner:
         return ""
+    if isinstance(run, Unreadable):
+        return f"{run.path} cannot be read: go on with the recipe's own command (or forget it: rm {run.path})"
     return f"go on with: {run.intent.command} (or forget it: rm {run.path})"
 
 
@@ -110,14 +114,21 @@ def _state(folder: Path) -> str:
 
 
 def stage_table(root: Path, only: str | None = None) -> Table:
-    """Stages on disk by kind: done, unfinished (at work, or a killed run's to be taken up again), and set aside as damaged."""
+    """Stages on disk by kind: done; unfinished: at work, or a killed run's to be taken up again; of no use to this version."""
     folders = linked_stages(root / only) if only else [path for path in root.glob("stages/*/*") if path.is_dir()]
     counts: dict[str, list[int]] = {}
     for folder in folders:
-        kind = 1 if folder.suffix == ".partial" else 2 if folder.suffix == ".damaged" else 0
-        counts.setdefault(folder.parent.name, [0, 0, 0])[kind] += 1
+        if STAGE.fullmatch(folder.parent.name) and KEY.fullmatch(folder.name.partition(".")[0]):
+            counts.setdefault(folder.parent.name, [0, 0, 0])[_kind(folder)] += 1
     return Table(
         title="stages" + (f" of {only}" if only else ""),
-        columns=(*text_columns("stage"), *number_columns("done", "unfinished", "damaged")),
+        columns=(*text_columns("stage"), *number_columns("done", "unfinished", UNUSABLE)),
         rows=tuple((stage, *map(str, numbers)) for stage, numbers in sorted(counts.items())),
     )
+
+
+def _kind(folder: Path) -> int:
+    """The column of a stage's folder."""
+    if folder.suffix == ".partial":
+        return 1
+    return 0 if is_usable(folder) else 2

@@ -13,7 +13,8 @@ from pathlib import Path
 from tdcompress.artifacts import KEY, STAGE
 from tdcompress.codec import decode_file, encode
 from tdcompress.errors import ArtifactError
-from tdcompress.files import write_text
+from tdcompress.files import is_there, write_text
+from tdcompress.lineage.versions import is_usable
 from tdcompress.locks import holder
 from tdcompress.pipeline import Task
 from tdcompress.stores.store import Store
@@ -44,7 +45,7 @@ class Unfinished:
     """How far an unfinished run is.
 
     Attributes:
-        done: tasks whose artefact is there.
+        done: tasks whose artefact is there, as `tdcompress.lineage.versions.is_usable` has it.
         touched: when anything of it was last written, in seconds since the epoch; None where there is nothing yet.
         owner: the process that works on it now, or None.
         path: the file that says so; without it the run is forgotten, and what it made stays.
@@ -53,6 +54,26 @@ class Unfinished:
     intent: Intent
     done: int
     touched: float | None
+    owner: str | None
+    path: Path
+
+    @property
+    def run(self) -> str:
+        """Its name."""
+        return self.intent.run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An unfinished run of which nothing is known but its name: what it set out to make is damaged, or of another version.
+
+    Attributes:
+        run: its name, by that of the file.
+        owner: as of `Unfinished`.
+        path: as of `Unfinished`.
+    """
+
+    run: str
     owner: str | None
     path: Path
 
@@ -97,21 +118,22 @@ def forget(root: Path, name: str) -> None:
     _intent_path(root, name).unlink(missing_ok=True)
 
 
-def unfinished_runs(root: Path) -> list[Unfinished]:
+def unfinished_runs(root: Path) -> list[Unfinished | Unreadable]:
     """All of an artifacts folder, by name."""
-    found = []
+    found: list[Unfinished | Unreadable] = []
     for path in sorted((root / ".locks").glob("run-*.json")):
         try:
-            intent = decode_file(Intent, path)
+            found.append(_unfinished(root, decode_file(Intent, path), path))
         except ArtifactError:
-            continue  # finished this moment, or of another version
-        found.append(_unfinished(root, intent, path))
+            if is_there(path):  # else it is finished this moment
+                run = path.stem.removeprefix(_lock_name(""))
+                found.append(Unreadable(run=run, owner=holder(run_lock(root, run)), path=path))
     return found
 
 
 def _unfinished(root: Path, intent: Intent, path: Path) -> Unfinished:
     folders = [root / "stages" / stage / key for stage, key in intent.tasks]
-    done = [folder for folder in folders if folder.is_dir()]
+    done = [folder for folder in folders if is_usable(folder)]
     partial = [folder.with_name(f"{folder.name}.partial") for folder in folders]
     written = [*done, *(file for folder in partial if folder.is_dir() for file in (folder, *folder.rglob("*")))]
     times = [time for file in written if (time := _modified(file)) is not None]

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tdcompress.arguments import checked
+from tdcompress.artifacts import MANIFEST, STAGE
+from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError, ModelError, UserError
 from tdcompress.files import StrPath
 from tdcompress.npz import npz_names
@@ -39,6 +42,7 @@ def verify_path(
         A report for each ONNX file, and for a vocabulary; it is there only if the file passed.
 
     Raises:
+        UserError: the folder is a stage's, not a run's.
         ArtifactError: the folder has no readable manifest, or a file that is missing or damaged.
         ModelError: a file that is not a model.
         VerificationError: a model that does not give the recorded outputs, or a vocabulary that cuts sentences differently.
@@ -46,6 +50,7 @@ def verify_path(
     path = Path(path)
     if not path.is_dir():
         return {path.name: verify_with_samples(path, external_data=external_data)}
+    _refuse_a_stage(path)
     read_manifest(path)  # first: a folder without one is no run's
     say(f"{path}: hashing files")
     try:
@@ -68,6 +73,26 @@ def verify_path(
         held = _recorded(path / SAMPLES, f"{name}/")
         reports[name] = try_it(path / name, path / SAMPLES if held else None)
     return reports
+
+
+def _refuse_a_stage(folder: Path) -> None:
+    """Say of the folder of a stage that it is one.
+
+    Raises:
+        UserError: it is.
+    """
+    try:
+        said = decode_file(dict[str, Any], folder / MANIFEST)
+    except ArtifactError:
+        return
+    stage = said.get("stage")  # a run's has none
+    if not isinstance(stage, str) or not STAGE.fullmatch(stage):
+        return
+    models = sorted(model.name for model in folder.glob("*.onnx"))
+    name = f"one of its files ({', '.join(models)}), or a run's folder" if models else "a run's folder"
+    raise UserError(
+        f"{folder}: is the folder of a stage ({stage}), not of a run; name {name}: `tdcompress status` lists the runs"
+    )
 
 
 def verify_with_samples(path: Path, *, external_data: bool = False) -> VerifyReport:

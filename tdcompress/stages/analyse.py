@@ -9,7 +9,7 @@ from tdcompress.analysis.dependence import dependence_matrix
 from tdcompress.analysis.loss_change import loss_change
 from tdcompress.lineage.network import trained_network
 from tdcompress.lineage.origin import learning_task_of, origin_of
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.npz import write_npy
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import AnalysisRecord, TrainRecord
@@ -97,4 +97,4 @@ def _progress(work: Workspace, batches: int) -> Callable[[int], None]:
     return report
 
 
-STAGE = Stage(name="analyse", version=VERSIONS["analyse"], settings=Settings, run=run, record=AnalysisRecord)
+STAGE = Stage(name="analyse", version=VERSIONS["analyse"], settings=Settings, run=run, record=RECORDS["analyse"])

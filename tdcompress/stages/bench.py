@@ -7,7 +7,7 @@ from tdcompress.bench.benchmark import benchmark
 from tdcompress.bench.deployed import read_deployed, sampled_inputs
 from tdcompress.codec import encode
 from tdcompress.files import write_text
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import BenchRecord, RowLatency
@@ -90,4 +90,4 @@ def run(settings: Settings, work: Workspace) -> BenchRecord:
     return BenchRecord(rows=rows, hosts=hosts)
 
 
-STAGE = Stage(name="bench", version=VERSIONS["bench"], settings=Settings, run=run, record=BenchRecord)
+STAGE = Stage(name="bench", version=VERSIONS["bench"], settings=Settings, run=run, record=RECORDS["bench"])

@@ -20,7 +20,7 @@ from tdcompress.export.traced_once import traced_once
 from tdcompress.files import published
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import ancestor, learning_task_of, origin_of, settings_of
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.npz import write_npz
 from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.inspect import inspect_model
@@ -354,4 +354,4 @@ def _within(file: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return {f"{file}/{name}": array for name, array in arrays.items()}
 
 
-STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run, record=ExportRecord)
+STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run, record=RECORDS["export"])

@@ -13,7 +13,7 @@ from tdcompress.files import published
 from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import KEPT, MASKS, MODEL, load_network, save_tensors
 from tdcompress.lineage.origin import ancestor, learning_task_of, settings_of, training_of
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
@@ -108,6 +108,4 @@ def _tuning(settings: Settings, base: TrainSettings) -> TrainSettings:
     return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=settings.lr_schedule)
 
 
-STAGE = Stage(
-    name="finetune", version=VERSIONS["finetune"], settings=Settings, run=run, record=PruneRecord | FinetuneRecord, joint=True
-)
+STAGE = Stage(name="finetune", version=VERSIONS["finetune"], settings=Settings, run=run, record=RECORDS["finetune"], joint=True)

@@ -11,7 +11,7 @@ from tdcompress.codec import shallow
 from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import MASKS, MODEL, save_tensors, trained_network, training_targets
 from tdcompress.lineage.origin import learning_task_of, origin_of
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.pipeline import Stage, Workspace
@@ -197,4 +197,4 @@ def _fraction(settings: Settings, method: MethodSettings) -> float | None:
     return max(settings.fraction, method.gamma)
 
 
-STAGE = Stage(name="prune", version=VERSIONS["prune"], settings=Settings, run=run, record=PruneRecord)
+STAGE = Stage(name="prune", version=VERSIONS["prune"], settings=Settings, run=run, record=RECORDS["prune"])

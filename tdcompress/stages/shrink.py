@@ -8,7 +8,7 @@ import torch
 from tdcompress.files import write_text
 from tdcompress.lineage.network import KEPT, MODEL, load_network, save_tensors
 from tdcompress.lineage.origin import learning_task_of
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
 from tdcompress.shrinking.exact import shrink
@@ -55,4 +55,4 @@ def run(settings: Settings, work: Workspace) -> ShrinkRecord:
     )
 
 
-STAGE = Stage(name="shrink", version=VERSIONS["shrink"], settings=Settings, run=run, record=ShrinkRecord)
+STAGE = Stage(name="shrink", version=VERSIONS["shrink"], settings=Settings, run=run, record=RECORDS["shrink"])

@@ -7,7 +7,7 @@ import torch
 from tdcompress.errors import VerificationError
 from tdcompress.lineage.network import WEIGHTS, load_network
 from tdcompress.lineage.origin import learning_task_of
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import StoreRecord
 from tdcompress.storage.csr import load_dense, save_arrays
@@ -43,4 +43,4 @@ def run(settings: Settings, work: Workspace) -> StoreRecord:
     )
 
 
-STAGE = Stage(name="store", version=VERSIONS["store"], settings=Settings, run=run, record=StoreRecord)
+STAGE = Stage(name="store", version=VERSIONS["store"], settings=Settings, run=run, record=RECORDS["store"])

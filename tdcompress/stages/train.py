@@ -9,7 +9,7 @@ from tdcompress.artifacts import SCRATCH
 from tdcompress.files import write_text
 from tdcompress.lineage.network import METHOD, MODEL, initial_network, load_network, save_tensors, training_targets
 from tdcompress.lineage.origin import NamedMethod, Origin
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
@@ -124,4 +124,4 @@ def device_name(device: torch.device, result: TrainResult) -> str:
     return f"{name}, {result.precision}" if result.precision != "float32" else name
 
 
-STAGE = Stage(name="train", version=VERSIONS["train"], settings=Settings, run=run, record=TrainRecord, joint=True)
+STAGE = Stage(name="train", version=VERSIONS["train"], settings=Settings, run=run, record=RECORDS["train"], joint=True)

@@ -8,7 +8,7 @@ from typing import Self
 from tdcompress.errors import DataError, UserError
 from tdcompress.files import write_bytes
 from tdcompress.lineage.origin import KnownData
-from tdcompress.lineage.versions import VERSIONS
+from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import VocabularyRecord
 from tdcompress.text.names import VOCABULARY
@@ -72,4 +72,4 @@ def run(settings: Settings, work: Workspace) -> VocabularyRecord:
     return VocabularyRecord(pieces=len(Vocabulary(model)), bytes=len(model))
 
 
-STAGE = Stage(name="vocabulary", version=VERSIONS["vocabulary"], settings=Settings, run=run, record=VocabularyRecord)
+STAGE = Stage(name="vocabulary", version=VERSIONS["vocabulary"], settings=Settings, run=run, record=RECORDS["vocabulary"])

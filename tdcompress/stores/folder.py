@@ -4,7 +4,6 @@ An artefact is made as ``root/stages/<stage>/<key>.partial/`` and renamed to ``<
 """
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from tdcompress.artifacts import KEY, Artifact, HashMemory, load_artifact, read_artifact, seal
 from tdcompress.errors import ArtifactError
-from tdcompress.files import fsync_folder
+from tdcompress.files import fsync_folder, is_there, remove
 from tdcompress.locks import hold
 
 _log = logging.getLogger(__name__)
@@ -44,10 +43,12 @@ class FolderStore:
     def find_or_set_aside(self, stage: str, key: str, record: Any = Any) -> Artifact | None:
         """See `Store.find_or_set_aside`.
 
-        A folder whose manifest does not verify is renamed to ``<key>.damaged``; nothing is lost and nothing is trusted.
+        A folder whose manifest does not verify is renamed to ``<key>.damaged``, as is what is no folder; nothing is lost and
+        nothing is trusted.
         """
         folder = self.folder(stage, key)
         if not folder.is_dir():
+            _clear(folder)
             return None
         try:
             artifact = load_artifact(folder, self.hashes.sha256)
@@ -62,15 +63,7 @@ class FolderStore:
 
     def set_aside(self, stage: str, key: str) -> str:
         """Rename the artefact of this key to ``<key>.damaged``, if there is one; returns that name."""
-        folder = self.folder(stage, key)
-        damaged = folder.with_name(f"{key}.damaged")
-        if folder.is_dir():
-            if damaged.is_dir() and not damaged.is_symlink():
-                shutil.rmtree(damaged, ignore_errors=True)
-            else:
-                damaged.unlink(missing_ok=True)
-            folder.rename(damaged)
-        return damaged.name
+        return _set_aside(self.folder(stage, key))
 
     @contextmanager
     def partial(self, stage: str, key: str) -> Iterator[Path]:
@@ -81,6 +74,7 @@ class FolderStore:
         """
         with self.claim(f"{stage}-{key}", f"{stage} {key}"):
             folder = self.folder(stage, key).with_name(f"{key}.partial")
+            _clear(folder)
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
 
@@ -119,3 +113,18 @@ class FolderStore:
 
     def keep_run(self, name: str) -> None:
         """Nothing to do: it is there."""
+
+
+def _clear(folder: Path) -> None:
+    """Set aside what is in a folder's place and is none: a file, or a link that leads to no folder."""
+    if is_there(folder) and not folder.is_dir():
+        _log.warning("%s: is no folder; it is kept as %s", folder, _set_aside(folder))
+
+
+def _set_aside(path: Path) -> str:
+    """Rename what has this path, if anything does, to the same name with ``.damaged`` appended; returns that name."""
+    damaged = path.with_name(f"{path.name}.damaged")
+    if is_there(path):
+        remove(damaged)
+        path.rename(damaged)
+    return damaged.name

@@ -19,7 +19,7 @@ from filelock import FileLock
 from tdcompress.artifacts import KEY, MANIFEST, SCRATCH, Artifact, HashMemory, check_files, find_by_key, seal
 from tdcompress.codec import parse_json
 from tdcompress.errors import ArtifactError, LostError, StoreError
-from tdcompress.files import cache_folder
+from tdcompress.files import cache_folder, remove
 from tdcompress.stores.bucket import Bucket, Object, to_bytes
 from tdcompress.stores.claims import Claim, Pace
 from tdcompress.stores.folder import FolderStore
@@ -156,7 +156,7 @@ class ObjectStore:
         send_files(self.bucket, prefix, partial, files_of(manifest, str(partial)))
         making.claim.check()
         if self._put_manifest(prefix, manifest):
-            shutil.rmtree(self.local.folder(stage, key), ignore_errors=True)  # of another store, or one that was removed
+            remove(self.local.folder(stage, key))  # of another store, or one that was removed
             artifact = self.local.take_in(stage, key, partial)
         else:
             shutil.rmtree(partial)
@@ -244,7 +244,7 @@ class ObjectStore:
         new.mkdir(parents=True)
         try:
             fetch_files(self.bucket, _prefix(stage, key), found.data, new)
-            shutil.rmtree(final, ignore_errors=True)
+            remove(final)
             artifact = self.local.take_in(stage, key, new)
             artifact.recorded(record)
             return artifact

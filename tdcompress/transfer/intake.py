@@ -11,27 +11,29 @@ from typing import Literal
 from tdcompress.artifacts import MANIFEST, load_artifact
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_folder, sha256_file
+from tdcompress.lineage.versions import RECORDS
 from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.bundle import read_bundle
-from tdcompress.transfer.items import Item, check_unfinished, newest_step
+from tdcompress.transfer.items import Item, check_unfinished, newest_step, of_no_use
 from tdcompress.transfer.parts import group_parts, join_parts
 
-Outcome = Literal["imported", "already there", "further here"]
+Outcome = Literal["imported", "already there", "further here", "of no use"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """One item and what became of it."""
+    """One item and what became of it; of what is of no use to any run of this version, why."""
 
     item: Item
     outcome: Outcome
+    why: str = ""
 
 
 def import_files(root: Path, files: Sequence[Path]) -> list[Imported]:
     """Take in what `export_items` wrote.
 
     Nothing is published unless all of it is whole and fits what is there. An unfinished training takes the place of one with
-    fewer steps, and a finished one that of an unfinished one.
+    fewer steps, and a finished one that of an unfinished one. What no run of this version would go on from is not taken in.
 
     Args:
         root: the artifacts folder.
@@ -55,14 +57,17 @@ def import_files(root: Path, files: Sequence[Path]) -> list[Imported]:
                 if taken.setdefault((item.stage, item.key), (item, folder))[0].files != item.files:
                     raise ArtifactError(f"{item.title} is in two of these exports with different content; import one of them")
             whole.unlink()
-        outcomes: list[tuple[Item, Path, Outcome]] = []
+        done: list[Imported] = []
         for item, folder in taken.values():
+            if why := of_no_use(folder, item):
+                done.append(Imported(item=item, outcome="of no use", why=why))
+                continue
             held.enter_context(_held(store, item))
-            outcomes.append((item, folder / item.folder, _outcome(store, item, folder / item.folder)))
-        for item, new, outcome in outcomes:
-            if outcome == "imported":
-                _publish(store, item, new)
-    return [Imported(item=item, outcome=outcome) for item, _, outcome in outcomes]
+            done.append(Imported(item=item, outcome=_outcome(store, item, folder / item.folder)))
+        for (item, folder), became in zip(taken.values(), done, strict=True):
+            if became.outcome == "imported":
+                _publish(store, item, folder / item.folder)
+    return done
 
 
 def _check(item: Item, folder: Path) -> None:
@@ -93,7 +98,7 @@ def _held(store: FolderStore, item: Item) -> Iterator[None]:
 
 
 def _outcome(store: FolderStore, item: Item, new: Path) -> Outcome:
-    found = store.find_or_set_aside(item.stage, item.key)
+    found = store.find_or_set_aside(item.stage, item.key, RECORDS[item.stage])
     partial = _partial(store, item)
     if item.finished:
         if found is None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import KEY, MANIFEST, SCRATCH, STAGE, content_key, load_artifact
+from tdcompress.artifacts import KEY, MANIFEST, SCRATCH, STAGE, content_key, load_artifact, read_artifact
 from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file
+from tdcompress.lineage.versions import check_stage_version, check_usable
 from tdcompress.pipeline import TASK
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, newest_whole, steps, tensors_path
@@ -138,6 +139,25 @@ def check_unfinished(folder: Path) -> None:
     """
     path = folder / SCRATCH / TASK
     _check_key(folder.name.removesuffix(_PARTIAL), decode_file(dict[str, Any], path), path)
+
+
+def of_no_use(root: Path, item: Item) -> str | None:
+    """Why no run of this version would go on from an item that is whole; None where one would.
+
+    Args:
+        root: the artifacts folder that it is in; the reason names its folder below that.
+        item: an artefact or an unfinished training.
+    """
+    folder = root / item.folder
+    try:
+        if item.finished:
+            check_usable(read_artifact(folder))
+        else:
+            identity = decode_file(dict[str, Any], folder / SCRATCH / TASK)
+            check_stage_version(item.stage, identity.get("version"), folder)
+    except ArtifactError as error:
+        return str(error).replace(str(folder), item.folder)
+    return None
 
 
 def newest_step(folder: Path) -> int | None:

@@ -3,15 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import SCRATCH, read_artifact
+from tdcompress.artifacts import SCRATCH
 from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError
+from tdcompress.lineage.versions import UNUSABLE, read_usable
 from tdcompress.pipeline import TASK
 from tdcompress.report import text
 from tdcompress.report.tables import Table, number_columns, text_columns
 from tdcompress.transfer.items import ItemPlace, newest_step, places
-
-UNUSABLE = "damaged or old"  # a run that needs it makes it again
 
 
 def artifacts_table(root: Path) -> Table:
@@ -30,7 +29,7 @@ def _row(root: Path, place: ItemPlace) -> tuple[str, ...]:
 
 def _finished(folder: Path) -> tuple[str, dict[str, Any]]:
     try:
-        artifact = read_artifact(folder)
+        artifact = read_usable(folder)
     except ArtifactError:
         return UNUSABLE, {}
     return "finished", {"settings": artifact.settings, "record": artifact.record}

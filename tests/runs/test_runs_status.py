@@ -5,18 +5,22 @@ import re
 
 import pytest
 
+from tdcompress.artifacts import sealed
 from tdcompress.errors import InterruptedRun, UserError, VerificationError
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
+from tdcompress.records import VocabularyRecord
 from tdcompress.runs.manifest import write_manifest
 from tdcompress.runs.status import ago, status_tables
-from tdcompress.runs.unfinished import announced, run_lock, unfinished_runs
+from tdcompress.runs.unfinished import Unfinished, Unreadable, announced, run_lock, unfinished_runs
 from tdcompress.stores.folder import FolderStore
+from tdcompress.transfer.listing import artifacts_table
 
 
 def write(settings, workspace):
     (workspace.folder / "out").write_text("x")
-    return {}
+    return VocabularyRecord(pieces=1, bytes=1)
 
 
 def fail(settings, workspace):
@@ -26,9 +30,9 @@ def fail(settings, workspace):
 
 def chain(last=write):
     task = None
-    for name, run in (("train", write), ("prune", write), ("export", last)):
-        stage = Stage(name=name, version=1, settings=dict, run=run)
-        task = Task(stage=stage, settings={}, inputs={"network": task} if task else {}, title=name)
+    for size, run in enumerate((write, write, last)):
+        stage = Stage(name="vocabulary", version=VERSIONS["vocabulary"], settings=dict, run=run)
+        task = Task(stage=stage, settings={"size": size}, inputs={"smaller": task} if task else {}, title=f"vocabulary {size}")
     return task
 
 
@@ -65,6 +69,24 @@ def test_a_stopped_run_says_how_far_it_is_and_how_it_goes_on(tmp_path, start):
         status_tables(tmp_path, "mine")
 
 
+def test_what_a_run_makes_again_is_not_done(tmp_path, start):
+    with pytest.raises(InterruptedRun):
+        start(chain(fail))
+    (tmp_path / "stages" / "vocabulary" / "notes").mkdir()
+    (tmp_path / "stages" / "vocabulary.bak").mkdir()
+    assert texts(status_tables(tmp_path))["stages"] == ((("vocabulary", "2", "1", "0"),), ())
+    manifest = next((tmp_path / "stages" / "vocabulary").glob("*/manifest.json"))
+    whole = manifest.read_text()
+    for damaged in (whole.replace('"pieces": 1', '"pieces": 2'), json.dumps(sealed(json.loads(whole) | {"record": {}})), "["):
+        manifest.write_text(damaged)
+        tables = texts(status_tables(tmp_path))
+        assert tables["stages"][0] == (("vocabulary", "1", "1", "1"),)
+        assert tables["unfinished runs"][0][0][1] == "1 of 3"
+        assert [row[2] for row in artifacts_table(tmp_path).rows].count("damaged or old") == 1
+    manifest.parent.rename(manifest.parent.with_suffix(".damaged"))
+    assert texts(status_tables(tmp_path))["stages"][0] == (("vocabulary", "1", "1", "1"),)
+
+
 @pytest.mark.parametrize("only", [None, "mine"])
 def test_a_run_whose_report_is_gone_is_damaged_and_not_unknown(tmp_path, only):
     run = tmp_path / "mine"
@@ -87,13 +109,28 @@ def test_a_run_that_goes_on_names_its_process(tmp_path):
         assert notes == ()
 
 
-def test_an_error_leaves_the_run_unfinished_and_a_file_of_another_version_is_passed_over(tmp_path):
+def test_an_error_leaves_the_run_unfinished(tmp_path):
     with pytest.raises(VerificationError), announced(tmp_path, "mine", [], "c"):
         raise VerificationError("differs")
-    assert [run.intent.run for run in unfinished_runs(tmp_path)] == ["mine"]
-    for content in ("", "[]", json.dumps({"run": "mine"})):
-        (tmp_path / ".locks" / "run-mine.json").write_text(content)
-        assert unfinished_runs(tmp_path) == []
+    assert [run.run for run in unfinished_runs(tmp_path)] == ["mine"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", json.dumps({"run": "mine"})])
+def test_a_run_whose_file_cannot_be_read_is_shown_and_can_be_forgotten(tmp_path, content):
+    path = run_lock(tmp_path, "mine").with_name("run-mine.json")
+    path.parent.mkdir()
+    path.write_text(content)
+    for only in (None, "mine"):
+        ((row,), (note,)) = texts(status_tables(tmp_path, only))["unfinished runs"]
+        assert row == ("mine", "", "", "damaged or old", "1")
+        assert note == f"{path} cannot be read: go on with the recipe's own command (or forget it: rm {path})"
+    with hold(run_lock(tmp_path, "mine"), "it"):
+        ((row,), notes) = texts(status_tables(tmp_path))["unfinished runs"]
+        assert row[3].startswith("running: process ")
+        assert notes == ()
+    with announced(tmp_path, "mine", [], "c"):
+        assert [run.run for run in unfinished_runs(tmp_path) if isinstance(run, Unfinished)] == ["mine"]
+    assert unfinished_runs(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -108,6 +145,6 @@ def test_how_long_ago(seconds, said):
 def test_what_a_run_set_out_to_make_is_looked_for_by_stage_and_key_alone(tmp_path, task):
     (tmp_path / ".locks").mkdir()
     path = tmp_path / ".locks" / "run-mine.json"
-    for tasks, found in (([["train", "0" * 16]], 1), ([task], 0)):
+    for tasks, kind in (([["train", "0" * 16]], Unfinished), ([task], Unreadable)):
         path.write_text(json.dumps({"run": "mine", "command": "x", "tasks": tasks}))
-        assert len(unfinished_runs(tmp_path)) == found
+        assert [type(found) for found in unfinished_runs(tmp_path)] == [kind]

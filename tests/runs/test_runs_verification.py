@@ -11,7 +11,7 @@ import pytest
 
 from tdcompress.artifacts import sealed
 from tdcompress.cli import main
-from tdcompress.errors import ArtifactError, ModelError, VerificationError
+from tdcompress.errors import ArtifactError, ModelError, UserError, VerificationError
 from tdcompress.files import sha256_file
 from tdcompress.runs.manifest import read_manifest
 from tdcompress.runs.verification import verify_path, verify_with_samples
@@ -126,6 +126,17 @@ def test_a_damaged_folder_is_refused(run, damage, said):
     damage(run)
     with pytest.raises(ArtifactError, match=said):
         verify_path(run)
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"), [("export", r"one of its files \(model\.onnx\), or a run's folder"), ("prune", "a run's folder")]
+)
+def test_the_folder_of_a_stage_is_told_from_that_of_a_run(tiny_root, stage, named):
+    folder = next((tiny_root / "stages" / stage).glob("*/manifest.json")).parent
+    with pytest.raises(
+        UserError, match=rf"is the folder of a stage \({stage}\), not of a run; name {named}: `tdcompress status`"
+    ):
+        verify_path(folder)
 
 
 def test_a_flipped_bit_is_found_in_every_shipped_file(run):

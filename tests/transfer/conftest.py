@@ -11,9 +11,28 @@ from typing import Any
 import pytest
 
 from tdcompress.artifacts import SCRATCH
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Runner, Stage, Task
+from tdcompress.records import TrainRecord
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, tensors_path
+
+RECORD = TrainRecord(
+    method="none",
+    options={},
+    granularity="weight",
+    epochs=1,
+    accuracy=0.5,
+    seconds=1.0,
+    throughput=100.0,
+    unit="images",
+    device="cpu",
+    path="fast",
+    path_reason="",
+    precision="float32",
+    threads=1,
+    notes=(),
+)
 
 
 class Stopped(Exception):
@@ -28,10 +47,10 @@ def write_checkpoint(partial: Path, step: int, content: bytes) -> None:
     manifest_path(folder, step).write_text(json.dumps(manifest))
 
 
-def task(seed: int, content: bytes, checkpoints: tuple[int, ...] = ()) -> Task:
+def task(seed: int, content: bytes, checkpoints: tuple[int, ...] = (), version: int = VERSIONS["train"]) -> Task:
     """A training: finished, or stopped after checkpoints at these steps."""
 
-    def work(settings: dict[str, Any], workspace: Any) -> dict[str, Any]:
+    def work(settings: dict[str, Any], workspace: Any) -> TrainRecord:
         for step in checkpoints:
             write_checkpoint(workspace.folder, step, content)
         if checkpoints:
@@ -39,10 +58,10 @@ def task(seed: int, content: bytes, checkpoints: tuple[int, ...] = ()) -> Task:
             raise Stopped
         (workspace.folder / "model.safetensors").write_bytes(content)
         (workspace.folder / "metrics.jsonl").write_text('{"epoch": 1}\n')
-        return {"accuracy": 0.5}
+        return RECORD
 
     settings = {"seed": seed, "model": {"name": "mlp"}, "method": {"name": "none"}, "lr": 0.1}
-    return Task(stage=Stage(name="train", version=1, settings=dict, run=work), settings=settings, title=f"train {seed}")
+    return Task(stage=Stage(name="train", version=version, settings=dict, run=work), settings=settings, title=f"train {seed}")
 
 
 def fill(root: Path, recorder: Any, *tasks: Task) -> list[str]:

@@ -8,8 +8,10 @@ import pytest
 
 from tdcompress.artifacts import sealed
 from tdcompress.errors import ArtifactError, BusyError, UserError
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.locks import hold
 from tdcompress.pipeline import Stage, Task
+from tdcompress.records import TrainRecord, VocabularyRecord
 from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files
@@ -40,7 +42,7 @@ def test_all_that_travels_arrives(made, send, small, tmp_path, make_recorder):
     assert all(path.stat().st_size <= PART for path in sent.files)
     there = tmp_path / "there"
     assert outcomes(import_files(there, sent.files)) == ["imported", "imported"]
-    assert FolderStore(there).find_or_set_aside("train", finished).record == {"accuracy": 0.5}
+    assert FolderStore(there).find_or_set_aside("train", finished).recorded(TrainRecord) == small.RECORD
     before, after = small.contents(root), small.contents(there)
     gone = {name for name in before if "step-000000004" in name}
     assert after == {name: content for name, content in before.items() if name not in gone}
@@ -149,6 +151,49 @@ def test_a_key_of_something_else_is_neither_exported_nor_imported(made, send, sm
     assert small.contents(tmp_path / "there") == {}
 
 
+def _other_record(root, key):
+    """Take a field out of an artefact's record, and seal its manifest again."""
+    manifest = root / "stages" / "train" / key / "manifest.json"
+    said = json.loads(manifest.read_text())
+    del said["record"]["accuracy"]
+    manifest.write_text(json.dumps(sealed(said)))
+
+
+def test_an_artefact_whose_record_has_another_shape_gives_way_to_the_imported_one(made, send, tmp_path):
+    root, finished, _ = made
+    sent = send(root)
+    _other_record(root, finished)
+    assert outcomes(import_files(root, sent.files)) == ["imported", "already there"]
+    assert FolderStore(root).find_or_set_aside("train", finished, TrainRecord).files
+    assert (root / "stages" / "train" / f"{finished}.damaged").is_dir()
+
+
+def test_what_no_run_would_go_on_from_does_not_travel(made, send, small, tmp_path, make_recorder, monkeypatch):
+    root, finished, unfinished = made
+    _other_record(root, finished)
+    older = VERSIONS["train"] - 1
+    tasks = small.task(1, b"x", version=older), small.task(2, b"y", (4,), version=older), small.task(3, b"z")
+    old, begun, good = small.fill(root, make_recorder(), *tasks)
+    sent = send(root)
+    assert {item.key for item in sent.items} == {good, unfinished}
+    why = {
+        finished: f"stages/train/{finished}/manifest.json: is of another version (record.accuracy: missing)",
+        old: f"stages/train/{old}: is of version {older} of train, and this tdcompress reads version {older + 1}",
+        begun: f"stages/train/{begun}.partial: is of version {older} of train",
+    }
+    assert all(any(said.startswith(start) for said in sent.of_no_use) for start in why.values())
+    with pytest.raises(UserError, match=rf"nothing to export: .*{old}: is of version {older}"):
+        send(root, "more", named(places(root), old))
+    with monkeypatch.context() as careless:  # as another version would
+        careless.setattr("tdcompress.transfer.export.of_no_use", lambda *arguments: None)
+        sent = send(root, "all")
+    there = tmp_path / "there"
+    done = {entry.item.key: entry for entry in import_files(there, sent.files)}
+    assert {key for key, entry in done.items() if entry.outcome == "imported"} == {good, unfinished}
+    assert all(done[key].outcome == "of no use" and done[key].why.startswith(start) for key, start in why.items())
+    assert {path.name for path in (there / "stages" / "train").iterdir()} == {good, f"{unfinished}.partial"}
+
+
 def test_what_a_process_works_on_is_left_alone(made, send, tmp_path):
     root, _, unfinished = made
     sent = send(root)
@@ -211,10 +256,14 @@ def test_the_list_says_what_is_there(made, tmp_path):
 def test_a_vocabulary_travels_once_and_before_the_trainings_on_it(small, make_recorder, tmp_path):
     def write(settings, work):
         (work.folder / "vocabulary.model").write_bytes(b"pieces")
-        return {}
+        return VocabularyRecord(pieces=1, bytes=6)
 
     words, other = (
-        Task(stage=Stage(name="vocabulary", version=1, settings=dict, run=write), settings={"size": size}, title="vocabulary")
+        Task(
+            stage=Stage(name="vocabulary", version=VERSIONS["vocabulary"], settings=dict, run=write),
+            settings={"size": size},
+            title="vocabulary",
+        )
         for size in (1, 2)
     )
     done, begun = (replace(task, inputs={"vocabulary": words}) for task in (small.task(1, b"x"), small.task(2, b"y", (4,))))
