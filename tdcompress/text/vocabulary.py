@@ -1,6 +1,7 @@
 """A vocabulary of word pieces: sentencepiece, trained to the same bytes from the same text, and read from bytes."""
 
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from typing import Literal, Protocol, runtime_checkable
 from tdcompress.errors import DataError, one_line
 
 PAD, UNKNOWN, BEGIN, END = range(4)
+FEWEST, MOST = 8, 1 << 16  # pieces
+_PLACE = re.compile(r"^[A-Z_]+: \S+\(\d+\) \[.*\]\s*")  # what sentencepiece begins a message with: a line of its source
+_TOO_FEW = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
+_TOO_MANY = re.compile(r"size too high \(\d+\)\. Please set it to a value <= (\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +35,8 @@ class VocabularySettings:
     coverage: float = 0.9995
 
     def __post_init__(self) -> None:
-        if not 8 <= self.size <= 1 << 16:
-            raise ValueError(f"size: pieces, 8..65536, not {self.size}")
+        if not FEWEST <= self.size <= MOST:
+            raise ValueError(f"size: pieces, {FEWEST}..{MOST}, not {self.size}")
         if self.kind not in ("bpe", "unigram"):
             raise ValueError(f"kind: {self.kind!r} is no kind of vocabulary, one of bpe, unigram")
         if not 0.9 <= self.coverage <= 1.0:
@@ -63,7 +68,7 @@ def train_vocabulary(lines: Iterable[str], settings: VocabularySettings) -> byte
         settings: what it is made with.
 
     Raises:
-        DataError: too little text for so many pieces; and whatever ``lines`` raise.
+        DataError: too little text for so many pieces, or more characters than pieces; and whatever ``lines`` raise.
     """
     from sentencepiece import SentencePieceTrainer  # an extra
 
@@ -89,11 +94,22 @@ def train_vocabulary(lines: Iterable[str], settings: VocabularySettings) -> byte
     except (RuntimeError, OSError) as error:
         if text.error is not None:
             raise text.error from None
-        reason = one_line(error)
-        raise DataError(
-            f"no vocabulary of {settings.size} pieces can be made of this text; lower its size, or give more text ({reason})"
-        ) from error
+        cure = _cure(one_line(error))
+        raise DataError(f"no vocabulary of {settings.size} pieces can be made of this text; {cure}") from error
     return made.getvalue()
+
+
+def _cure(reason: str) -> str:
+    """What to do about an error of sentencepiece's trainer, whose own advice speaks of other settings than ours."""
+    if found := _TOO_FEW.search(reason):
+        coverage = "lower data.vocabulary.coverage, so that rare characters get no piece"
+        needed = int(found[1])
+        return coverage if needed > MOST else f"raise data.vocabulary.size to at least {needed}, or {coverage}"
+    if found := _TOO_MANY.search(reason):
+        largest = int(found[1])
+        return f"lower data.vocabulary.size to at most {largest}, or give more text" if largest >= FEWEST else "give more text"
+    said = _PLACE.sub("", reason)
+    return "change data.vocabulary.size, or give more text" + (f" ({said})" if said else "")
 
 
 class _Remembering:

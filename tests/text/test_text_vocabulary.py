@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 
@@ -74,10 +75,32 @@ def test_special_pieces_leave_no_text_and_unknown_characters_are_marked(vocabula
 
 
 def test_more_pieces_than_the_text_has_is_said_with_the_limit():
-    with pytest.raises(DataError, match=r"no vocabulary of 8000 pieces .* lower its size.*<= \d+"):
+    with pytest.raises(DataError) as raised:
         train_vocabulary(LINES, VocabularySettings())
-    with pytest.raises(DataError, match="give more text"):
+    (most,) = re.fullmatch(
+        r"no vocabulary of 8000 pieces can be made of this text; "
+        r"lower data\.vocabulary\.size to at most (\d+), or give more text",
+        str(raised.value),
+    ).groups()
+    assert len(Vocabulary(train_vocabulary(LINES, VocabularySettings(size=int(most))))) == int(most)
+    with pytest.raises(DataError, match=r"of this text; change data\.vocabulary\.size, or give more text$"):
         train_vocabulary([], SMALL)
+    with pytest.raises(DataError, match=r"of this text; give more text$"):
+        train_vocabulary(["a"], VocabularySettings(size=8))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_fewer_pieces_than_the_text_has_characters_is_said_with_the_number_that_works(kind):
+    with pytest.raises(DataError) as raised:
+        train_vocabulary(LINES, VocabularySettings(size=10, kind=kind))
+    (least,) = re.fullmatch(
+        r"no vocabulary of 10 pieces can be made of this text; raise data\.vocabulary\.size to at least (\d+), "
+        r"or lower data\.vocabulary\.coverage, so that rare characters get no piece",
+        str(raised.value),
+    ).groups()
+    assert len(Vocabulary(train_vocabulary(LINES, VocabularySettings(size=int(least), kind=kind)))) == int(least)
+    with pytest.raises(DataError, match=f"to at least {least}, or"):
+        train_vocabulary(LINES, VocabularySettings(size=int(least) - 1, kind=kind))
 
 
 @pytest.mark.parametrize("damaged", [b"", b"x", slice(0, 300)])
