@@ -8,7 +8,7 @@ from threading import Lock
 from typing import ClassVar, get_args
 
 from tdcompress.data.base import DataSettings, HashFile
-from tdcompress.data.text_parts import TextPart, Unusable, read_part
+from tdcompress.data.text_parts import TextPart, Unusable, no_pair, read_part
 from tdcompress.errors import DataError
 from tdcompress.files import sha256_file
 from tdcompress.text.parallel import missing_text, read_pairs
@@ -39,11 +39,15 @@ class ParallelText:
         """The sentences of the training part in both languages, as a stream.
 
         Raises:
-            DataError: what `read_pairs` refuses; or the files were changed.
+            DataError: what `read_pairs` refuses, or no pair at all; or the files were changed.
         """
-        for pair in read_pairs(*self.settings.files(self.settings.train)):
+        files, whole, lines = self.settings.files(self.settings.train), False, 0
+        for pair in read_pairs(*files):
             yield pair.source
             yield pair.target
+            whole, lines = whole or bool(pair.source and pair.target), pair.line
+        if not whole:
+            raise no_pair(*files, skipped=lines if self.settings.unusable == "skip" else 0)
         self._refuse_other_files()
 
     def part(self, name: str, vocabulary: Vocabulary) -> TextPart:

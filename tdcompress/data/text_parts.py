@@ -60,9 +60,14 @@ def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: in
         else:
             skipped += 1
     if not lines:
-        raise DataError(f"{source} and {target} hold no sentence pair" + (f" ({skipped} left out)" if skipped else ""))
+        raise no_pair(source, target, skipped)
     pairs = SentencePairs(source=sources.finished(), target=targets.finished())
     return TextPart(pairs=pairs, lines=np.frombuffer(lines, np.int64), skipped=skipped)
+
+
+def no_pair(source: Path, target: Path, skipped: int) -> DataError:
+    """What is said of a part that has no pair to take."""
+    return DataError(f"{source} and {target} hold no sentence pair" + (f" ({skipped} left out)" if skipped else ""))
 
 
 def _encoded(pairs: Iterable[Pair], vocabulary: Vocabulary) -> Iterator[tuple[Pair, tuple[list[int], list[int]]]]:

@@ -45,7 +45,7 @@ from tdcompress.tasks.translation import MachineTranslation
 from tdcompress.text.bleu import bleu
 from tdcompress.text.search import greedy
 from tdcompress.text.translator import OnnxDecoder, TextTranslator
-from tdcompress.text.vocabulary import Vocabulary, VocabularySettings
+from tdcompress.text.vocabulary import Vocabulary, VocabularySettings, train_vocabulary
 from tdcompress.train.distributed import World
 from tdcompress.train.loop import train
 from tdcompress.train.optim import OptimizerSettings
@@ -148,7 +148,12 @@ def test_a_backend_that_cannot_translate_is_refused_before_any_stage(corpus: Pat
             r"test\.en, line 40 has 300 pieces, more than data\.longest = 256; raise it",
         ),
         ("test.de", None, [], r"test\.de is missing: parallel text is two files"),
-        (None, None, ["data.vocabulary.size=8000"], r"no vocabulary of 8000 pieces can be made of this text; lower its size"),
+        (
+            None,
+            None,
+            ["data.vocabulary.size=8000"],
+            r"no vocabulary of 8000 pieces can be made of this text; lower data\.vocabulary\.size to at most \d+",
+        ),
         (None, None, ["train.batch_tokens=5"], r"pair \d+ has \d+ tokens, more than train\.batch_tokens = 5: raise it"),
     ],
 )
@@ -179,6 +184,23 @@ def test_the_papers_recipe_is_passed_over_where_its_text_is_missing(command: Any
     for name, missing in (("arxiv3_resnet101", "data/imagenet/train"), ("transformer_wmt", "data/wmt14/train.en")):
         assert re.search(rf"{name}: {missing} is missing.* set data\.root to the folder that holds", told)
     assert "2 of 2 recipes failed: arxiv3_resnet101, transformer_wmt" in told
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize(
+    ("source", "target", "left_out"), [("", "", ""), ("\n \n", "\n\n", " (2 left out)"), ("one\n", "\n", " (1 left out)")]
+)
+def test_training_text_without_a_pair_is_told_before_a_vocabulary_is_made(
+    settings: ParallelTextSettings, corpus: Path, tmp_path: Path, kind: Any, source: str, target: str, left_out: str
+) -> None:
+    root = shutil.copytree(corpus, tmp_path / "text")
+    (root / "train.en").write_text(source)
+    (root / "train.de").write_text(target)
+    vocabulary = dataclasses.replace(settings.vocabulary, kind=kind)
+    text = dataclasses.replace(settings, root=str(root), unusable="skip", vocabulary=vocabulary).load()
+    with pytest.raises(DataError) as raised:
+        train_vocabulary(text.training_text(), text.vocabulary)
+    assert str(raised.value) == f"{root}/train.en and {root}/train.de hold no sentence pair{left_out}"
 
 
 def test_the_same_text_has_the_same_hash_and_vocabulary(settings: ParallelTextSettings, corpus: Path, tmp_path: Path) -> None:
