@@ -25,7 +25,7 @@ class Translator:
     Args:
         run: a run's folder, an export's, or any folder with model.onnx, model.decoder_step.onnx and vocabulary.model; or the
             first of three such files.
-        row: of a run: whose files; None = those of the selected row, model.onnx.
+        row: of a run: whose files; None = those of the selected row, model.onnx, or of the only row that was copied.
         threads: of each session; 0 = all cores.
         backend: what runs the network: "onnxruntime", or "engine", which skips the zeros of a pruned one.
 
@@ -90,10 +90,10 @@ def find_encoder(place: Path, row: str | None = None) -> Path:
 
     Args:
         place: the file itself; or a folder.
-        row: which one of a run's folder; None = the selected one.
+        row: which one of a run's folder; None = the selected one, or the only one that was copied.
 
     Raises:
-        ModelError: no such file or folder, or one that holds no translator.
+        ModelError: no such file or folder, one that holds no translator, or one that lacks model.onnx.
         UserError: no such row, or none was selected.
     """
     if place.is_file():
@@ -102,17 +102,53 @@ def find_encoder(place: Path, row: str | None = None) -> Path:
         return place
     if not place.is_dir():
         raise ModelError(f"{place}: no such file or run")
-    if row is None and (place / SELECTED_FILE).is_file():
-        return place / SELECTED_FILE
-    ending = f".{STEP}"
-    rows = sorted({path.name.removesuffix(ending) for path in place.glob(f"*{ending}")} - {Path(SELECTED_FILE).stem})
-    if not rows:
-        raise ModelError(f"{place}: holds no translator: there is no file *{ending} in it")
+    selected, ending = place / SELECTED_FILE, f".{STEP}"
+    if row is None and selected.is_file():
+        return selected
+    rows = sorted({path.name.removesuffix(ending) for path in place.glob(f"*{ending}")} - {selected.stem})
     if row is None:
-        raise UserError(f"{place}: no row was accurate enough to become {SELECTED_FILE}; choose one: {', '.join(rows)}")
+        return _only_row(place, rows)
+    if not rows:
+        raise ModelError(f"{place}: holds no translator with a row's name: there is no file ROW{ending} in it")
     if row not in rows:
         raise UserError(f"{place}: has no row {row!r}, only {', '.join(rows)}{did_you_mean(row, rows)}")
     return place / f"{row}.onnx"
+
+
+def _only_row(folder: Path, rows: list[str]) -> Path:
+    """The first file of the only row that was copied to a folder without model.onnx.
+
+    Raises:
+        ModelError: model.onnx was lost, or there is no translator.
+        UserError: several rows, or a run that selected none.
+    """
+    selected, run = folder / SELECTED_FILE, (folder / MANIFEST).is_file()
+    step, _ = beside_encoder(selected)
+    if selected.exists():
+        raise ModelError(f"{selected}: is no file; put the file {SELECTED_FILE} of the run in its place")
+    if step.exists() or SELECTED_FILE in _named(folder):
+        raise ModelError(f"{selected}: is missing; copy it from the run" + f", or choose a row: {', '.join(rows)}" * bool(rows))
+    if not rows:
+        raise ModelError(f"{folder}: holds no translator: there is neither {SELECTED_FILE} nor a file *.{STEP} in it")
+    if run or len(rows) > 1:
+        why = f"no row was accurate enough to become {SELECTED_FILE}" if run else f"there is no {SELECTED_FILE} in it"
+        raise UserError(f"{folder}: {why}; choose a row: {', '.join(rows)}")
+    return folder / f"{rows[0]}.onnx"
+
+
+def _named(folder: Path) -> dict[str, str]:
+    """The files that a folder's manifest names, with their sha256; none where there is no manifest.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    if not (folder / MANIFEST).is_file():
+        return {}
+    try:
+        digests = decode_file(dict[str, Any], folder / MANIFEST).get("files")
+    except ArtifactError as error:  # a fault where we made the files; here they are what somebody gave
+        raise ModelError(str(error)) from error
+    return digests if isinstance(digests, dict) else {}
 
 
 def _check_damage(*files: Path) -> None:
@@ -122,11 +158,8 @@ def _check_damage(*files: Path) -> None:
         ModelError: one is damaged, or the manifest is.
     """
     folder = files[0].parent
-    if not (folder / MANIFEST).is_file():
-        return
+    named = _named(folder)
     try:
-        digests = decode_file(dict[str, Any], folder / MANIFEST).get("files")
-        named = digests if isinstance(digests, dict) else {}
         check_files(folder, {path.name: named[path.name] for path in files if path.name in named and path.is_file()})
-    except ArtifactError as error:  # a fault where we made the files; here they are what somebody gave
+    except ArtifactError as error:  # as above
         raise ModelError(str(error)) from error

@@ -1,5 +1,6 @@
 """What a run ships translates without torch, from Python; and every way in which it cannot."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from tdcompress.errors import ArgumentError, DataError, ModelError, UserError, V
 from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.runs.manifest import read_report
+from tdcompress.runs.translator import find_encoder
 from tdcompress.text.bleu import bleu
 
 SHIPPED = ("model.onnx", "model.decoder_step.onnx", "vocabulary.model")
@@ -130,16 +132,54 @@ def test_rows_are_named_where_one_has_to_be_chosen(run, tmp_path):
     unselected = shutil.copytree(run, tmp_path / "unselected")
     for name in SHIPPED[:2]:
         (unselected / name).unlink()
-    with pytest.raises(UserError, match=r"no row was accurate enough to become model\.onnx; choose one: dense, none-0\.3, targ"):
+    with pytest.raises(
+        ModelError, match=r"unselected/model\.onnx: is missing; copy it from the run, or choose a row: dense, none"
+    ):
+        tdc.Translator(unselected)  # its manifest names it
+    manifest = json.loads((unselected / "manifest.json").read_text())
+    del manifest["files"]["model.onnx"]
+    (unselected / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        UserError, match=r"no row was accurate enough to become model\.onnx; choose a row: dense, none-0\.3, targ"
+    ):
         tdc.Translator(unselected)
+    (unselected / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"unselected: there is no model\.onnx in it; choose a row: dense, none-0\.3, targ"):
+        tdc.Translator(unselected)
+
+
+@pytest.mark.parametrize("lost", ["deleted", "a folder", "of an export"])
+def test_a_lost_first_file_is_named(copied, lost):
+    (copied / SHIPPED[0]).unlink()
+    if lost == "a folder":
+        (copied / SHIPPED[0]).mkdir()
+    elif lost == "of an export":
+        (copied / SHIPPED[1]).rename(copied / "decoder_step.onnx")
+    said = (
+        "is no file; put the file model.onnx of the run in its place"
+        if lost == "a folder"
+        else "is missing; copy it from the run"
+    )
+    with pytest.raises(ModelError) as raised:
+        find_encoder(copied)
+    assert str(raised.value) == f"{copied / SHIPPED[0]}: {said}"
+    with pytest.raises(ModelError, match="holds no translator with a row's name"):
+        find_encoder(copied, "dense")
+
+
+def test_the_only_row_that_was_copied_is_taken(run, tmp_path):
+    for name in ("dense.onnx", "dense.decoder_step.onnx", "vocabulary.model"):
+        shutil.copy(run / name, tmp_path)
+    assert find_encoder(tmp_path) == tmp_path / "dense.onnx"
+    assert tdc.Translator(tmp_path)(["one two"]) == tdc.Translator(run, row="dense")(["one two"])
 
 
 def test_what_is_no_translator_is_refused(tiny_run, run, tmp_path):
     with pytest.raises(ModelError, match=r"model\.onnx: is no translator: nothing in it says that its task is \"translation\""):
         tdc.Translator(tiny_run)
-    with pytest.raises(ModelError, match=r"holds no translator: there is no file \*\.decoder_step\.onnx in it"):
+    with pytest.raises(ModelError, match=r"holds no translator with a row's name: there is no file ROW\.decoder_step\.onnx"):
         tdc.Translator(tiny_run, row="none-0.5-float32")
-    with pytest.raises(ModelError, match="holds no translator"):
+    with pytest.raises(ModelError, match=r"holds no translator: there is neither model\.onnx nor a file"):
         tdc.Translator(tmp_path)
     with pytest.raises(ModelError, match=r"dense\.decoder_step\.onnx: is no translator"):
         tdc.Translator(run / "dense.decoder_step.onnx")
