@@ -1,17 +1,19 @@
 """ONNX files as people read them: tensor by tensor, layer by layer as the engine sees them, and what packing did."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tdcompress.engine import LayerRecord, Session
 from tdcompress.errors import UserError
 from tdcompress.onnxfile.reports import FileReport, PackReport
+from tdcompress.records import ACCURACY, MEASURES, Measure
 from tdcompress.report import text
 from tdcompress.report.tables import Table, number_columns, text_columns
 
 SECONDS_PER_BYTE = 1.7e-9
 """Processor time of loading a packed file over its dense one, by the bytes of its decoders' results (docs/packing.md)."""
-_SHARES = ("accuracy", "sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
+_SHARES = ("sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
 
 
 def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
@@ -46,7 +48,10 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
         ("outputs", ", ".join(f"{value.name} {value.dtype} {list(value.shape)}" for value in report.outputs)),
         ("opset", str(report.opset)),
         ("operators", ", ".join(f"{name} {count}" for name, count in sorted(report.operators.items()))),
-        *sorted((name, _readable(name, value)) for name, value in report.metadata.items()),
+        *sorted(
+            _readable(name, value, MEASURES.get(report.metadata.get("task", ""), ACCURACY))
+            for name, value in report.metadata.items()
+        ),
     )
     return tensors, Table(title="", columns=text_columns("the whole", ""), rows=facts)
 
@@ -60,12 +65,14 @@ def _loading(report: FileReport) -> str:
     return cost + "; over 1 GiB in one piece is unpacked on every call, not once: pack the dense file again" * report.unfolded
 
 
-def _readable(name: str, value: str) -> str:
-    """A metadata value; shares with two decimals."""
-    try:
-        return f"{text.percent(float(value))} %" if name in _SHARES else value[:200]
-    except ValueError:
-        return value[:200]
+def _readable(name: str, value: str, measure: Measure) -> tuple[str, str]:
+    """A metadata entry: shares with two decimals, and the accuracy as what the file's task measures."""
+    with suppress(ValueError):
+        if name == "accuracy":
+            return measure.name, text.figure(float(value), measure)
+        if name in _SHARES:
+            return name, f"{text.percent(float(value))} %"
+    return name, value[:200]
 
 
 def packing_lines(report: PackReport) -> Iterator[str]:

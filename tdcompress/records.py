@@ -31,6 +31,9 @@ class Measure:
 
 
 ACCURACY = Measure(name="accuracy", unit="%", counts_samples=True)
+BLEU = Measure(name="BLEU")
+MEASURES: Mapping[str, Measure] = {"classification": ACCURACY, "translation": BLEU}
+"""Task -> what its ``accuracy`` is: for readers of files, which import no task, since these need torch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from tdcompress.models.base import Translations
 from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer import Transformer
 from tdcompress.models.translator_parts import DecoderStep, Encoder
-from tdcompress.records import FileFigure, Measure
+from tdcompress.records import BLEU, FileFigure, Measure
 from tdcompress.seeds import derived_seed
 from tdcompress.tasks.base import (
     CHECKED_SAMPLES,
@@ -36,7 +36,6 @@ from tdcompress.text.search import Decoder, Ints, beam_search, count_right, gree
 from tdcompress.text.translator import LONGER, OnnxDecoder, padded_sources
 from tdcompress.text.vocabulary import BEGIN, Vocabulary
 
-BLEU = Measure(name="BLEU")
 BEAM, ALPHA = 4, 0.6  # "Attention is all you need", section 6.1
 BLEU_BEAM = Measure(name=f"BLEU, beam {BEAM}")
 PER_TOKEN = Measure(name="per-token accuracy", unit="%")

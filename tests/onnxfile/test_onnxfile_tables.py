@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import numpy_helper
 
 from tdcompress.inspection import file_tables, packing_lines
@@ -46,3 +47,28 @@ def test_packing_in_words(make_small_net: Callable[..., onnx.ModelProto]) -> Non
     assert negative == f"{32 * 129:,} weights that were -0.0 are +0.0"
     (left,) = packing_lines(replace(report, values="float32", negative_zeros=0, kept_dense=dict.fromkeys("abcd", "of a whim")))
     assert left == "with zeros, but kept dense because of a whim: a, b, c ..."
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({}, ("accuracy", "4.12 %")),
+        ({"task": "classification"}, ("accuracy", "4.12 %")),
+        ({"task": "translation"}, ("BLEU", "4.12")),
+    ],
+)
+def test_what_was_measured_has_the_name_of_the_tasks_measure(
+    make_small_net: Callable[..., onnx.ModelProto], task: dict[str, str], said: tuple[str, str]
+) -> None:
+    report = replace(inspect_model(make_small_net(0.9)), metadata={"accuracy": "0.0412", **task})
+    told = dict(file_tables(Path("m.onnx"), report)[1].rows)
+    assert told[said[0]] == said[1]
+    assert len({"accuracy", "BLEU"} & set(told)) == 1
+
+
+def test_each_tasks_measure_is_known_to_readers_of_files() -> None:
+    pytest.importorskip("torch")
+    from tdcompress.records import MEASURES
+    from tdcompress.tasks.registry import TASKS
+
+    assert {name: task.measure for name, task in TASKS.items()} == MEASURES
