@@ -154,6 +154,8 @@ def owners_hint(registry: Mapping[str, type], chooser: str, name: str, key: str)
     first = key.split(".")[0]
     keys = {other: [field.name for field in fields(kind)] for other, kind in registry.items()}
     owners = [other for other, own in keys.items() if first in own]
+    if name in owners:  # it is unknown below a key of the chosen one
+        return ""
     if not owners:
         everyones = dict.fromkeys(each for own in keys.values() for each in own)
         own, hint = keys.get(name, []), did_you_mean(first, everyones)

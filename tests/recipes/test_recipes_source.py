@@ -1,4 +1,5 @@
 import contextlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from tdcompress.errors import RecipeError
 from tdcompress.recipes.experiment import resolve
 from tdcompress.recipes.positions import key_lines
+from tdcompress.recipes.shipped import find_recipe
 from tdcompress.recipes.source import expand_sweep, load_recipe, parse_override, parse_recipe
 
 GOOD = """\
@@ -329,3 +331,9 @@ def test_negative_zero_is_zero():
     assert repr(signed) == repr(plain)
     (swept,) = every_experiment(GOOD + '[sweep]\n"prune.fraction" = [-0.0]\n')
     assert repr(swept.pruning) == repr(plain.pruning)
+
+
+def test_a_key_below_one_of_the_chosen_names_own_is_answered_with_the_keys_there():
+    recipe = load_recipe(find_recipe(Path("multi30k_transformer")), {"data.vocabulary.foo": 1})
+    with pytest.raises(RecipeError, match=r"--set data\.vocabulary\.foo: unknown key \(valid: size, kind, coverage\)$"):
+        resolve(recipe)
