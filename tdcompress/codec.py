@@ -168,7 +168,7 @@ def decode_file(kind: type[T], path: Path) -> T:
     try:
         return decode_json(kind, path.read_bytes(), path.stem)
     except FileNotFoundError:
-        reason = "no such file"
+        raise ArtifactError(f"{path}: is missing; run the recipe again to rebuild it") from None
     except OSError as error:
         reason = error.strerror or one_line(error)
     except ValueError as error:

@@ -59,7 +59,7 @@ CALLS = {
 }  # fmt: skip
 NO_BUNDLE = dict.fromkeys(("empty", "noise", "text", "unreadable"), "damaged, or not from `tdcompress artifacts export`")
 # What could be damage as well as a slip has the exit code of a fault.
-FAULTS = {"verify X": {"folder": "damaged, or of another version"}, "artifacts import X": NO_BUNDLE}
+FAULTS = {"verify X": {"folder": "manifest.json: is missing"}, "artifacts import X": NO_BUNDLE}
 
 
 @pytest.fixture

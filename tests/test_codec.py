@@ -160,7 +160,7 @@ def test_the_version_of_a_file_has_to_be_there_and_is_looked_at_first():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no such file"),
+        (None, r"inner\.json: is missing; run the recipe again"),
         (b"{", "damaged, or of another version"),
         (b"\xff\xff", "damaged, or of another version"),
         (b"\xff\xff", "not UTF-8 text"),
