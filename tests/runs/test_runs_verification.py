@@ -107,7 +107,7 @@ def test_a_file_that_is_not_the_runs_is_said(run):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda run: (run / "manifest.json").unlink(), "no such file.*is .* a run's folder"),
+        (lambda run: (run / "manifest.json").unlink(), "is missing.*is .* a run's folder"),
         (lambda run: (run / "manifest.json").write_text("[]"), "damaged, or of another version"),
         (lambda run: (run / "manifest.json").write_text('{"files": {}}'), "names no format; is .* a run's folder"),
         (lambda run: change(run, format=1), "format 1, this version reads 2; run the recipe again"),
