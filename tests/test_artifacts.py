@@ -111,7 +111,7 @@ DAMAGES = {
     "a flipped bit": (lambda folder: flip(folder / "a.bin"), "is damaged"),
     "a truncated file": (lambda folder: (folder / "a.bin").write_bytes(bytes(range(100))), "is damaged"),
     "a missing file": (lambda folder: (folder / "sub" / "b.txt").unlink(), "is missing"),
-    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "no such file"),
+    "no manifest": (lambda folder: (folder / MANIFEST).unlink(), "manifest.json: is missing"),
     "half a manifest": (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:-9]), "damaged, or of"),
     "a manifest of nothing": (lambda folder: (folder / MANIFEST).write_text("[]"), "a table is needed, not \\[\\]"),
     "files that are no table": (lambda folder: change(folder, files=3), "not a readable manifest"),
