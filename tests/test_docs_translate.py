@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,11 @@ def test_every_line_is_one_that_is_tried_here():
 def test_what_is_typed_ends_well(there, capsys, monkeypatch, arguments, given, to):
     if arguments[0] in ("run", "artifacts"):
         return  # a training; the same verbs are tried on a small text in tests/tasks and tests/runs
-    if given:
-        (there / given).write_text("one two three\n\nfour\n")
-        monkeypatch.setattr("sys.stdin", (there / given).open())
-    assert main(arguments) == 0
+    with ExitStack() as opened:
+        if given:
+            (there / given).write_text("one two three\n\nfour\n", encoding="utf-8")
+            monkeypatch.setattr("sys.stdin", opened.enter_context((there / given).open(encoding="utf-8")))
+        assert main(arguments) == 0
     said = capsys.readouterr().out.splitlines()
     if arguments[0] == "translate":
         assert len(said) == (3 if given else sum(word.endswith(".") for word in arguments))

@@ -18,7 +18,8 @@ PACKAGES = ("tdcompress", "numpy", "onnx", "onnxruntime", "openvino", "deepspars
 # variables set is of another key. OMP_NUM_THREADS is none of them: threads are a setting, and every backend is given them.
 SWITCHES = ("TDCOMPRESS_ENGINE_ISA", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING")
 SWITCH_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "ORT_", "OV_", "TBB_", "NM_", "MALLOC_", "NVIDIA_TF32_")
-NO_SWITCHES = ("OMP_NUM_THREADS",)
+# scikit-learn sets the other two when it is imported, which a run does only where its data is new; they steer no time.
+NO_SWITCHES = ("OMP_NUM_THREADS", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 DEEPSPARSE_PYTHON = "TDCOMPRESS_DEEPSPARSE_PYTHON"  # names the interpreter that DeepSparse runs under
 _ASK_DEEPSPARSE = "import importlib.metadata as m, platform; print(m.version('deepsparse'), platform.python_version())"
 # Instruction sets that decide which kernels a runtime picks; the whole flag list is a page of noise.
@@ -141,7 +142,12 @@ def _deepsparse() -> tuple[str, ...]:
         return ()
     try:
         answer = subprocess.run(
-            [interpreter, "-I", "-c", _ASK_DEEPSPARSE], capture_output=True, text=True, timeout=60, check=True
+            [interpreter, "-I", "-c", _ASK_DEEPSPARSE],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return ()  # whoever measures with it is told why

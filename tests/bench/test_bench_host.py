@@ -87,7 +87,15 @@ def test_what_steers_a_measured_time_from_outside_is_among_the_versions(machine,
 
 
 def test_switches_are_sorted_and_threads_are_none():
-    environment = {"OMP_NUM_THREADS": "4", "PATH": "/bin", "KMP_AFFINITY": "", "OMP_PROC_BIND": "true", "LD_PRELOAD": "x.so"}
+    environment = {
+        "KMP_DUPLICATE_LIB_OK": "True",
+        "KMP_INIT_AT_FORK": "FALSE",
+        "OMP_NUM_THREADS": "4",
+        "PATH": "/bin",
+        "KMP_AFFINITY": "",
+        "OMP_PROC_BIND": "true",
+        "LD_PRELOAD": "x.so",
+    }
     assert switches(environment) == ("LD_PRELOAD=x.so", "OMP_PROC_BIND=true")
 
 

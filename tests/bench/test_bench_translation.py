@@ -156,8 +156,8 @@ def test_the_engine_is_timed_on_translators(folder: Path, short_benchmarks: obje
     with short_benchmarks():  # type: ignore[operator]
         report = benchmark([folder / "half.onnx"], baseline=folder / "dense.onnx", backend="engine", batch=2)
     (row,) = report.rows
-    assert (row.tokens, report.control.tokens) == (4, 4)
-    assert row.tokens_per_second == pytest.approx(4e9 / row.p50_ns)
+    assert row.tokens == report.control.tokens > 2  # of both sentences, whose pieces the vocabulary decides
+    assert row.tokens_per_second == pytest.approx(row.tokens * 1e9 / row.p50_ns)
 
 
 def test_sentences_of_an_asked_length_need_no_samples(folder: Path, short_benchmarks: object) -> None:

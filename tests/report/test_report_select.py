@@ -16,7 +16,7 @@ def rows(make_row, make_latency):
         row("big", 0.98, 4096, 400, 1.0),
         row("small", 0.97, 1024, 300, 0.995),  # exactly one point below
         row("quick", 0.975, 2048, 200, 0.5),
-        row("bad", 0.9, 10, 1, 0.01),
+        row("bad", 0.9, 10, 1, 0.05),
     )
 
 
