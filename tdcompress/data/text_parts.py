@@ -66,7 +66,13 @@ def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: in
 
 
 def no_pair(source: Path, target: Path, skipped: int) -> DataError:
-    """What is said of a part that has no pair to take."""
+    """What is said of a part that has no pair to take.
+
+    Args:
+        source: its file in the source language.
+        target: and in the target language.
+        skipped: pairs that were left out as unusable.
+    """
     return DataError(f"{source} and {target} hold no sentence pair" + (f" ({skipped} left out)" if skipped else ""))
 
 
