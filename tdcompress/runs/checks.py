@@ -13,8 +13,7 @@ from tdcompress.lineage.network import new_network
 from tdcompress.methods.base import MethodSettings
 from tdcompress.pipeline import Runner, Task
 from tdcompress.recipes.source import Recipe
-from tdcompress.runs.plan import RowPlan, RunPlan
-from tdcompress.runs.prepared import prepared_inputs
+from tdcompress.runs.plan import RowPlan, RunPlan, prepared_inputs
 from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import bench, prune, train

@@ -27,6 +27,11 @@ from tdcompress.stores.store import Store
 Places = Mapping[str, Path]
 
 
+def prepared_inputs(training: Task) -> dict[str, Task]:
+    """Of a training's inputs those that stages prepare of its data, by role: all but a teacher, which is a training too."""
+    return {role: task for role, task in training.inputs.items() if task.stage is not training.stage}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chain:
     """The tasks of one combination, up to what is exported.
@@ -51,9 +56,8 @@ class Chain:
         return last
 
     def tasks(self) -> tuple[Task, ...]:
-        """Inputs first, without a teacher, which is another combination's training."""
-        prepared = [task for task in self.train.inputs.values() if task.stage is not train.STAGE]
-        return (*prepared, self.train, *self.steps.values())
+        """Inputs first."""
+        return (*prepared_inputs(self.train).values(), self.train, *self.steps.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What stages make of data before any training: which tasks these are, and whose result is taken where there are several."""
+"""What stages make of data before any training: the tasks, and whose result is taken where there are several."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,11 +10,6 @@ from tdcompress.pipeline import Stage, Task
 from tdcompress.stages import STAGES
 from tdcompress.stores.store import Store
 from tdcompress.tasks.registry import TASKS
-
-
-def prepared_inputs(training: Task) -> dict[str, Task]:
-    """Of a training's inputs those that stages prepare of its data, by role."""
-    return {role: training.inputs[role] for role in TASKS[training.settings.data.settings.task].prepares}
 
 
 def prepared_tasks(data: KnownData, store: Store, trainings: Callable[[Mapping[str, Task]], Sequence[Task]]) -> dict[str, Task]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 ENGLISH = ("one", "two", "three", "four", "five", "six")
 GERMAN = ("eins", "zwei", "drei", "vier", "fuenf", "sechs")
-RECIPE = """
+_START = """
 name = "words"
 
 [data]
@@ -21,7 +21,10 @@ vocabulary = {{ size = 60 }}
 
 [model]
 name = "transformer"
-width = 32
+"""
+RECIPE = (
+    _START
+    + """width = 32
 hidden = 64
 heads = 2
 encoder_layers = 1
@@ -47,19 +50,10 @@ fraction = 0.3
 "sparsity.gamma" = 0.3
 "sparsity.alpha" = 0.5
 """
-
-
-TINY = """
-name = "words"
-
-[data]
-name = "parallel_text"
-root = "{root}"
-vocabulary = {{ size = 60 }}
-
-[model]
-name = "transformer"
-width = 16
+)
+TINY = (
+    _START
+    + """width = 16
 hidden = 16
 heads = 4
 encoder_layers = 1
@@ -81,6 +75,7 @@ budget = "none"
 [sparsity]
 method = "none"
 """
+)
 
 
 def vocabulary_of(settings: "ParallelTextSettings") -> bytes:
