@@ -18,6 +18,8 @@ from tdcompress.artifacts import SCRATCH, Artifact, canonical, content_key
 from tdcompress.codec import encode
 from tdcompress.errors import BusyError, InterruptedRun, LostError
 from tdcompress.files import write_text
+from tdcompress.limits import available_cores
+from tdcompress.processor import Processor, read_processor
 from tdcompress.stores.store import Store
 
 TASK = "task.json"  # in the scratch of an unfinished folder: what its key is a hash of
@@ -47,11 +49,16 @@ class Machine:
     """All that a stage may use and no key hashes: what it runs on, and where things lie that keys know by content.
 
     Attributes:
-        device: "cpu" or "cuda"; by it a training settles its precision and threads where its settings leave them open.
+        device: "cpu" or "cuda". By it and the next two a training settles its precision and threads where its settings leave
+            them open.
+        processor: of this machine.
+        cores: that this process may use.
         places: hash of a data set's content -> its root folder; sha256 of a file of initial weights -> the file.
     """
 
     device: str = "cpu"
+    processor: Processor = field(default_factory=read_processor)
+    cores: int = field(default_factory=available_cores)
     places: Mapping[str, Path] = field(default_factory=dict)
 
 

@@ -80,6 +80,8 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
         seed=origin.seed,
         device=device,
         folder=work.folder / SCRATCH,
+        processor=work.machine.processor,
+        cores=work.machine.cores,
         progress=lambda now: work.progress.update(now.step, now.steps, training.progress_text(now)),
         should_stop=work.should_stop,
         keep=None if narrow else load_file(network.file(MASKS)),

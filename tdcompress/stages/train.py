@@ -13,7 +13,7 @@ from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.processor import read_processor
+from tdcompress.processor import Processor
 from tdcompress.records import TrainRecord
 from tdcompress.train.distill import DistillSettings, Teacher
 from tdcompress.train.distributed import World
@@ -72,6 +72,8 @@ def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
         seed=settings.seed,
         device=device,
         folder=work.folder / SCRATCH,
+        processor=work.machine.processor,
+        cores=work.machine.cores,
         progress=lambda now: work.progress.update(now.step, now.steps, progress_text(now)),
         should_stop=work.should_stop,
         teacher=None if settings.distill is None else Teacher(load_network(work.inputs["teacher"], task), settings.distill),
@@ -91,7 +93,7 @@ def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
         seconds=round(result.seconds, 3),
         throughput=round(result.throughput, 1),
         unit=result.unit,
-        device=device_name(device, result),
+        device=device_name(device, work.machine.processor, result),
         precision=result.precision,
         threads=result.threads,
         notes=result.notes,
@@ -115,10 +117,10 @@ def progress_text(now: TrainingProgress) -> str:
     return f"{now.throughput:,.0f} {now.unit}/s  epoch {now.epoch}/{now.epochs}{loss}  {now.precision}"
 
 
-def device_name(device: torch.device, result: TrainResult) -> str:
+def device_name(device: torch.device, processor: Processor, result: TrainResult) -> str:
     """What a person calls the device: the GPU's name, or the processor's with the threads that were used; processes, bfloat16."""
     threads = f"{result.threads} thread{'s' * (result.threads != 1)}"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{read_processor().name}, {threads}"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor.name}, {threads}"
     if (size := World.current().size) > 1:
         name = f"{size} processes, {name}"
     return f"{name}, {result.precision}" if result.precision != "float32" else name

@@ -7,7 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tdcompress.limits import available_cores
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.processor import Processor, read_processor
 from tdcompress.train.batchnorm import synchronised
 from tdcompress.train.data import TestSet, TrainSet
 from tdcompress.train.distill import Teacher
@@ -34,6 +36,8 @@ def train(
     seed: int,
     device: torch.device,
     folder: Path,
+    processor: Processor | None = None,
+    cores: int | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], int | None] = lambda: None,
     keep: Mapping[str, Tensor] | None = None,
@@ -55,6 +59,8 @@ def train(
         seed: of the order of samples, augmentation, the method's draws and the network's own dropout.
         device: where to train.
         folder: gets ``metrics.jsonl`` (a line for each epoch) and ``checkpoints/``.
+        processor: of this machine; None = it is read.
+        cores: of this process and its container, which bound its threads on a CPU; None = they are read.
         progress: called after each step or, on the fast path, after some, in the first process.
         should_stop: called before each step and each batch of an evaluation; a signal number stops the training, in several
             processes all of them after the same step.
@@ -80,7 +86,16 @@ def train(
     begun = found.header.manner if found else None
     with alone(device), named_memory_errors(settings):
         net, data, test = net.to(device), data.to(device), test.to(device)
-        manner = settle(settings, begun, net.model, data, device=device, world=world)
+        manner = settle(
+            settings,
+            begun,
+            net.model,
+            data,
+            device=device,
+            processor=processor or read_processor(),
+            cores=cores or available_cores(),
+            world=world,
+        )
         with computing_with(manner.threads, device):
             run = Training(
                 net, data, test, settings, seed, device, folder, keep, world, path, found, manner, should_stop, teacher

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from tdcompress.processor import read_processor
+from tdcompress.processor import Processor
 from tdcompress.train.data import TrainSet
 from tdcompress.train.distributed import World
 from tdcompress.train.evaluate import Precision
@@ -63,6 +63,8 @@ def settle(
     data: TrainSet,
     *,
     device: torch.device,
+    processor: Processor,
+    cores: int,
     world: World,
 ) -> Manner:
     """Settle it for a training that starts, or take what it began with; the first process decides for all.
@@ -73,13 +75,15 @@ def settle(
         model: the network, on ``device``; used where the precision has to be tried.
         data: training samples, there too.
         device: where to train.
+        processor: of this machine.
+        cores: of this process and its container.
         world: the processes of this training.
     """
     on_cpu = begun is not None and begun.device in ("cpu", None)  # a GPU's training computed nothing with its threads
-    threads = settle_threads(settings.threads, begun.threads if begun and on_cpu else None)
+    threads = settle_threads(settings.threads, begun.threads if begun and on_cpu else None, cores)
     index, notes = 0, tuple[str, ...]()
     if world.first:
-        index, notes = _settled(settings, begun, model, data, threads, device, world)
+        index, notes = _settled(settings, begun, model, data, threads, device, processor, world)
     index, threads = world.first_says((index, threads), device)
     return Manner(precision=PRECISIONS[index], threads=threads, device=device.type, notes=notes)
 
@@ -91,6 +95,7 @@ def _settled(
     data: TrainSet,
     threads: int,
     device: torch.device,
+    processor: Processor,
     world: World,
 ) -> tuple[int, tuple[str, ...]]:
     """The place of the precision in `PRECISIONS`, and notes."""
@@ -100,7 +105,7 @@ def _settled(
             return step_seconds(model, data.first(settings, world), device=device, precision=precision)
 
     found = settle_precision(
-        settings.precision, begun.precision if begun else None, device=device, processor=read_processor(), seconds=seconds
+        settings.precision, begun.precision if begun else None, device=device, processor=processor, seconds=seconds
     )
     notes = [found.reason]
     if found.warning:

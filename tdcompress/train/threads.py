@@ -8,20 +8,18 @@ from contextlib import contextmanager
 
 import torch
 
-from tdcompress.limits import available_cores
 
-
-def settle_threads(asked: int, begun: int | None) -> int:
+def settle_threads(asked: int, begun: int | None, cores: int) -> int:
     """Threads of a training.
 
     Args:
-        asked: the recipe's number; 0 = what torch takes (OMP_NUM_THREADS says how many), but no more than the cores of this
-            process and its container.
+        asked: the recipe's number; 0 = what torch takes (OMP_NUM_THREADS says how many), but no more than ``cores``.
         begun: what the training began with, None at its start; it stays.
+        cores: of this process and its container.
     """
     if begun is not None:
         return begun
-    return asked or max(1, min(torch.get_num_threads(), available_cores()))
+    return asked or max(1, min(torch.get_num_threads(), cores))
 
 
 @contextmanager

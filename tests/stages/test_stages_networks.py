@@ -19,6 +19,7 @@ from tdcompress.lineage.network import load_network, new_network, training_targe
 from tdcompress.lineage.origin import origin_of
 from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner, Workspace
+from tdcompress.processor import Processor
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs import plan as planning
 from tdcompress.runs.plan import plan_run
@@ -347,6 +348,14 @@ def test_metrics_are_kept_as_json_lines(runner, row):
     (line,) = map(json.loads, trained.file("metrics.jsonl").read_text().splitlines())
     assert {"epoch", "step", "loss", "train_accuracy", "test_accuracy", "images_per_second"} <= set(line)
     assert line["test_accuracy"] == trained.record["accuracy"]
+
+
+def test_a_training_settles_by_the_machine_that_it_is_given(runner, plan):
+    planned = plan(**{"train.epochs": 0, "train.threads": 0, "train.precision": "auto", "seed": 77})
+    machine = Machine(processor=Processor(name="Another 1", machine="x86_64", flags=()), cores=1, places=planned.places)
+    given = Runner(store=runner.store, watcher=runner.watcher, facts={}, machine=machine)
+    record = given.ensure(planned.dense_train).record
+    assert (record["device"], record["threads"], record["precision"]) == ("Another 1, 1 thread", 1, "float32")
 
 
 def test_training_starts_from_given_weights(runner, row, plan, tmp_path):

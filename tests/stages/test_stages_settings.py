@@ -221,7 +221,7 @@ def names_of(kind: type) -> set[str]:
         ("`work` is", names_of(Workspace)),
         ("`work.machine` is all", names_of(Machine)),
         # of a manner, what changes a result; that the record keeps it is in the fields of both
-        ("By the device a training settles", names_of(Manner) & names_of(TrainRecord) & names_of(TrainSettings)),
+        ("By the first three a training settles", names_of(Manner) & names_of(TrainRecord) & names_of(TrainSettings)),
     ],
 )
 def test_what_a_stage_may_use_besides_its_settings_and_inputs_is_listed_in_one_place(begins: str, used: set[str]) -> None:

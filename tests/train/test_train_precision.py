@@ -13,7 +13,7 @@ from safetensors.torch import safe_open
 from tdcompress.errors import InterruptedRun
 from tdcompress.limits import available_cores, usable_cores
 from tdcompress.processor import Processor
-from tdcompress.train import checkpoint, manner
+from tdcompress.train import checkpoint, loop, manner
 from tdcompress.train.distributed import World
 from tdcompress.train.precision import native_bfloat16, settle_precision, step_seconds
 from tdcompress.train.settings import TrainSettings
@@ -105,7 +105,7 @@ def on(monkeypatch):
     """Train as on another processor, where a step takes these seconds."""
 
     def on(processor, float32=1.0, bfloat16=1.0):
-        monkeypatch.setattr(manner, "read_processor", lambda: processor)
+        monkeypatch.setattr(loop, "read_processor", lambda: processor)
         monkeypatch.setattr(manner, "step_seconds", lambda *args, precision, **more: takes(float32, bfloat16)(precision))
 
     return on
@@ -137,15 +137,14 @@ def test_the_first_of_several_processes_decides_for_all(small, on, monkeypatch) 
             said.append(numbers)
             return said[0]
 
-    def settled(rank: int) -> manner.Manner:
+    def settled(rank: int, processor: Processor) -> manner.Manner:
         net, world = small.conv_net(), Together(rank=rank, size=2)
-        return manner.settle(AUTO, None, net.model, small.images(16), device=CPU, world=world)
+        return manner.settle(AUTO, None, net.model, small.images(16), device=CPU, processor=processor, cores=1, world=world)
 
-    monkeypatch.setattr(manner, "settle_threads", lambda asked, begun: len(said) + 2)
+    monkeypatch.setattr(manner, "settle_threads", lambda asked, begun, cores: len(said) + 2)
     on(ZEN4)
-    first = settled(0)
-    on(ZEN3)
-    second = settled(1)
+    first = settled(0, ZEN4)
+    second = settled(1, ZEN3)
     assert (first.precision, first.threads) == (second.precision, second.threads) == ("bfloat16", 2)
     assert said[1][1] == 3  # what the second process would have taken
     assert first.notes
@@ -202,7 +201,7 @@ def test_a_training_begun_on_a_gpu_goes_on_on_a_laptop(small, tmp_path: Path, on
     with caplog.at_level(logging.WARNING, logger="tdcompress"):
         result = small.run(tmp_path, small.conv_net(seed=8, dropout=0.0), settings)
     assert (result.precision, result.path, result.resumed_from_step, result.steps) == ("bfloat16", path, 4, 10)
-    assert result.threads == settle_threads(0, None)  # not the 192 of a machine whose threads computed nothing
+    assert result.threads == settle_threads(0, None, available_cores())  # not the 192 of a machine whose threads computed nothing
     assert "begun on cuda, goes on on cpu" in caplog.text
     assert result.notes[-1] in caplog.text
     assert checkpoint.read_newest(tmp_path / "checkpoints", dict[str, Any]).header["manner"]["device"] == "cpu"
@@ -241,9 +240,10 @@ def test_a_checkpoint_says_how_it_was_made(small, tmp_path: Path, on) -> None:
 
 
 def test_threads_are_those_asked_for_or_what_the_process_has() -> None:
-    assert settle_threads(3, None) == 3
-    assert settle_threads(0, 5) == settle_threads(3, 5) == 5
-    assert settle_threads(0, None) == max(1, min(torch.get_num_threads(), available_cores()))
+    assert settle_threads(3, None, 1) == 3
+    assert settle_threads(0, 5, 1) == settle_threads(3, 5, 1) == 5
+    assert settle_threads(0, None, 1) == 1
+    assert settle_threads(0, None, 1000) == torch.get_num_threads()
 
 
 def test_threads_are_set_for_a_training_and_given_back(small, tmp_path: Path) -> None:
