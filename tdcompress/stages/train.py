@@ -118,7 +118,13 @@ def progress_text(now: TrainingProgress) -> str:
 
 
 def device_name(device: torch.device, processor: Processor, result: TrainResult) -> str:
-    """What a person calls the device: the GPU's name, or the processor's with the threads that were used; processes, bfloat16."""
+    """What a person calls it: the GPU's name, or the processor's with the threads that were used; processes, bfloat16.
+
+    Args:
+        device: where it trained.
+        processor: of this machine.
+        result: the training.
+    """
     threads = f"{result.threads} thread{'s' * (result.threads != 1)}"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{processor.name}, {threads}"
     if (size := World.current().size) > 1:
