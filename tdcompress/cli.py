@@ -8,13 +8,14 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tdcompress import __version__
 from tdcompress.commands.registry import COMMANDS
 from tdcompress.commands.shared import VerbParser, print_error
-from tdcompress.errors import OtherProcessError, TdcompressError, UserError, of_system
+from tdcompress.errors import OtherProcessError, TdcompressError, UserError, of_system, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = make_parser().parse_args(given)
         args.began = began
         args.command = shlex.join(["tdcompress", *given])
-        args.verb(args)
+        with _warnings_in_one_line():
+            args.verb(args)
     except OtherProcessError as error:
         return error.exit_code  # the other one says what it was
     except TdcompressError as error:
@@ -60,6 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_error(str(refused))
         return refused.exit_code
     return 0
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """A warning is one line, said once, as of many rows that are pruned alike; Python's own shows a place in the code too."""
+    said: set[str] = set()
+
+    def told(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        text = one_line(str(message), at_most=2000)
+        new = text not in said
+        said.add(text)
+        return f"tdcompress: warning: {text}\n" if new else ""
+
+    usual, warnings.formatwarning = warnings.formatwarning, told
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _forget_output() -> None:

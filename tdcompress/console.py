@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 
-from tdcompress.artifacts import Artifact
+from tdcompress.artifacts import Artifact, content_key
 from tdcompress.pipeline import Task
 from tdcompress.report import text
 
@@ -160,8 +160,16 @@ def _cut(*, ratio: int) -> Column:
 
 def _result(record: Any) -> str:
     measured = text.recorded(record)
-    size = record.get("onnx_bytes") or record.get("stored_bytes")
+    size = _shipped_bytes(record) or record.get("stored_bytes")
     return f"{measured:>7}" + (f"{text.size(size):>13}" if size else "") if measured else ""
+
+
+def _shipped_bytes(record: Any) -> int | None:
+    """Bytes of an export as its run will ship it, and the report say: with the recipe's key in it; None of other stages."""
+    from tdcompress.onnxfile.metadata import RECIPE_KEY, entry_bytes
+
+    written: int | None = record.get("onnx_bytes")
+    return None if written is None else written + entry_bytes(RECIPE_KEY, content_key(""))  # all keys are equally long
 
 
 def make_console(*, stderr: bool = False) -> Console:

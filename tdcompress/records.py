@@ -433,6 +433,7 @@ class Report(Measured):
         hosts: facts of each host that latencies were measured on, by its id.
         versions: python, torch, onnx, onnxruntime, ...
         model_options: the network's own keys that are not at their defaults.
+        warning: what makes its numbers worthless, if anything does; said before them all.
         test_samples: size of the test set that every accuracy was measured on.
         measure: what every accuracy of it is.
     """
@@ -451,6 +452,7 @@ class Report(Measured):
     hosts: dict[str, dict[str, Any]]
     versions: dict[str, str]
     model_options: dict[str, Any] = field(default_factory=dict)
+    warning: str = field(default="", metadata=LEFT_OUT)
 
     def __post_init__(self) -> None:
         names = [row.id for row in self.rows]

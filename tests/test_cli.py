@@ -1,5 +1,6 @@
 """The verbs as people call them: exit codes, one clear line on stderr, and no torch where none is needed."""
 
+import argparse
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from onnx import helper
 
 import tdcompress
-from tdcompress.cli import main
+from tdcompress.cli import main, make_parser
 from tdcompress.commands.bench import find_files
 from tdcompress.files import sha256_file
 from tdcompress.recipes.shipped import shipped_recipes
@@ -195,6 +196,40 @@ def test_unknown_words_end_with_2(tmp_path, capsys):
             main(arguments)
         assert ended.value.code == 2
         assert "error: " in capsys.readouterr().err
+
+
+WARNING = """
+import warnings
+from tdcompress import cli
+from tdcompress.commands import recipes
+
+def show(args):
+    for text in ("of two\\nlines", "another", "of two\\nlines"):
+        warnings.warn(text)
+
+warnings.simplefilter("always")
+recipes.run = show
+usual = warnings.formatwarning
+assert cli.main(["recipes"]) == 0
+assert warnings.formatwarning is usual
+"""
+
+
+def test_a_warning_is_one_line_and_said_once():
+    done = subprocess.run([sys.executable, "-c", WARNING], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "tdcompress: warning: of two lines\ntdcompress: warning: another\n")
+
+
+def test_words_that_may_be_left_out_are_not_called_required():
+    parsers, found = [make_parser()], []
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+            elif not action.option_strings and action.nargs in ("*", "?"):
+                found.append(action.dest)
+                assert not action.required, action.dest
+    assert set(found) == {"run", "sentences", "keys"}
 
 
 def test_backends_and_providers_that_are_not_there(refused, tiny_run):

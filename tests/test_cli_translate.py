@@ -124,14 +124,17 @@ def test_lines_of_standard_input_become_lines_in_their_order(call, words_root, m
     assert call("words", "--beam", 1) == (0, expected(words_root, lines, beam=1), "")
 
 
-@pytest.mark.parametrize(("content", "lines"), [(b"", 0), (b"\n", 1), (b"\n\n\n", 3)])
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(("content", "lines"), [(b"", 0), (b"\n", 1), (b"\n\n\n", 3), (MARK, 0), (MARK + b"\n", 1)])
 def test_nothing_in_is_nothing_out(call, monkeypatch, content, lines):
     monkeypatch.setattr("sys.stdin", Input(content))
     assert call("words") == (0, [""] * lines, "")
 
 
 def test_a_byte_order_mark_and_a_last_line_without_an_end(call, words_root, monkeypatch):
-    monkeypatch.setattr("sys.stdin", Input(b"\xef\xbb\xbf" + "\n".join(SENTENCES).encode()))
+    monkeypatch.setattr("sys.stdin", Input(MARK + "\n".join(SENTENCES).encode()))
     assert call("words")[1] == expected(words_root)
 
 
@@ -151,6 +154,12 @@ LONG = b"one two three " * 200
         (b"one two\n" + LONG + b"\nfour\n", 1, "standard input, line 2: 600 pieces, more than 256: split it"),
         (LONG, 0, "standard input, line 1: 600 pieces, more than 256: split it"),
         (b"one\n" + bytes(1 << 21), 1, "standard input, line 2 is longer than 1048576 bytes; give one sentence a line"),
+        (
+            b"one\n" + b" " * ((1 << 20) + 1) + b"\n",
+            1,
+            "standard input, line 2 is longer than 1048576 bytes; give one sentence a line",
+        ),
+        (b"one\n" + b" " * (1 << 20) + b"\n\xff", 2, "standard input, line 3: byte 1 is no UTF-8 (0xff); convert it to UTF-8"),
     ],
 )
 def test_a_wrong_line_is_named_and_those_before_it_are_translated(call, monkeypatch, content, done, said):

@@ -1,13 +1,14 @@
 """What a person sees at 80 columns."""
 
 import io
+import json
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from tdcompress.commands import recipes, shared
-from tdcompress.console import StageConsole
+from tdcompress.console import StageConsole, _shipped_bytes
 from tdcompress.recipes.shipped import shipped_recipes
 from tdcompress.stages.train import progress_text
 
@@ -57,6 +58,14 @@ def test_lines_of_stages_that_are_done_fit(width):
     assert len(lines) == 2
     assert all(len(line) <= width and "98.76%" in line and "120.6 KiB" in line for line in lines)
     assert lines[0].endswith("12345.6 s")
+
+
+def test_a_file_has_as_many_bytes_while_it_is_made_as_in_the_report(tiny_root, words_root):
+    for run in (tiny_root / "tiny", words_root / "artifacts" / "words"):
+        links = json.loads((run / "stages.json").read_text())
+        for row in json.loads((run / "report.json").read_text())["rows"]:
+            manifest = json.loads((run / links[row["id"]]["export"] / "manifest.json").read_text())
+            assert _shipped_bytes(manifest["record"]) == row["onnx_bytes"]
 
 
 def test_what_is_waited_for_has_a_bar_until_the_stage_begins():

@@ -34,7 +34,8 @@ from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.processor import read_processor
 
 Arrays = Mapping[str, NDArray[Any]]
-Say = Callable[[str], None]
+Say = Callable[[str, float], None]
+"""Told what begins, and the share (0..1) of the processes' work that is done."""
 
 BASELINE_BACKEND = "onnxruntime"
 DENORMALS = "kept, as is the runtime's default; the same for all files"
@@ -77,7 +78,7 @@ def benchmark(
         shapes: of random inputs in turn, where the files leave other sizes than the batch open.
         baseline_backend: what runs the baseline: onnxruntime, so that another backend is put beside it.
         external_data: accept weights in files beside the ONNX files.
-        progress: gets a line when a process starts.
+        progress: gets a line when a process starts, and the share (0..1) of the work that is done then.
 
     Returns:
         A row for each file in the given order, the control, how and where it was measured, and the raw times.
@@ -128,7 +129,7 @@ def benchmark(
             threads=setting.threads,
             say=progress or _say_nothing,
         )
-        probes = dict(zip(subjects, processes.probe(), strict=True))
+        probes = dict(zip(subjects, processes.probe(plan), strict=True))
         times = dict(zip(subjects, processes.time(plan, seed), strict=True))
     generator = np.random.default_rng([seed, plan.processes])
     ratios = {key: compare(measured, generator) for key, measured in times.items()}
@@ -183,11 +184,15 @@ class _Processes:
     threads: int
     say: Say
 
-    def probe(self) -> list[ProbeResult]:
+    def _loads(self, plan: Budget) -> int:
+        """How often a file is loaded: once alone, and once in each process."""
+        return (1 + plan.processes) * len(self.subjects)
+
+    def probe(self, plan: Budget) -> list[ProbeResult]:
         """One process for each subject."""
         results = []
-        for subject in self.subjects:
-            self.say(f"bench: loading {subject.file.path.name} ({subject.backend})")
+        for number, subject in enumerate(self.subjects):
+            self.say(f"bench: loading {subject.file.path.name} ({subject.backend})", number / self._loads(plan))
             job = ProbeJob(
                 target=subject.target,
                 inputs_path=self.inputs_path,
@@ -202,7 +207,8 @@ class _Processes:
         stop = plan.stop_rule(len(self.subjects))
         results = []
         for process in range(plan.processes):
-            self.say(f"bench: process {process + 1} of {plan.processes}, {len(self.subjects)} files in pairs")
+            done = (1 + process) * len(self.subjects) / self._loads(plan)
+            self.say(f"bench: process {process + 1} of {plan.processes}, {len(self.subjects)} files in pairs", done)
             job = PairsJob(
                 baseline=self.baseline.target,
                 candidates=tuple(subject.target for subject in self.subjects),
@@ -256,5 +262,5 @@ def _hash_arrays(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _say_nothing(line: str) -> None:
+def _say_nothing(line: str, done: float) -> None:
     pass

@@ -23,7 +23,9 @@ def add_parser(verbs: Verbs) -> None:
 
     text = "pack artefacts, and unfinished trainings with their newest checkpoint, into numbered files for another machine"
     sub = add_verb(below, "export", export, text)
-    sub.add_argument("keys", nargs="*", metavar="KEY", help="a key, or its beginning; see `tdcompress artifacts list`")
+    sub.add_argument(
+        "keys", nargs="*", default=[], metavar="KEY", help="a key, or its beginning; see `tdcompress artifacts list`"
+    )
     text = "the stages of a recipe, a folder of recipes or a shipped one"
     sub.add_argument("--recipe", type=Path, action="append", default=[], metavar="RECIPE", help=text)
     add_set(sub, "with --recipe: as it was run")

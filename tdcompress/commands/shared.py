@@ -177,7 +177,7 @@ def print_error(message: str) -> None:
 
 
 def print_report(console: "Console", report: "Report", tables: "Iterable[Table]") -> None:
-    """A report's summary, further tables, why accuracy at 0 % is low where it is, and the notes.
+    """What makes a report's numbers worthless, its summary, further tables, why accuracy at 0 % is low, and the notes.
 
     Args:
         console: where they go.
@@ -188,6 +188,8 @@ def print_report(console: "Console", report: "Report", tables: "Iterable[Table]"
     from tdcompress.report.terminal import render
     from tdcompress.report.unpruned import explanation
 
+    if report.warning:
+        console.print(report.warning, style="bold red", highlight=False)
     for table in (summary(report), *tables):
         console.print(render(table))
     if why := explanation(report):

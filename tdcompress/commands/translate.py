@@ -23,7 +23,7 @@ def add_parser(verbs: Verbs) -> None:
     text = "a run, its folder, or a file FILE.onnx beside its FILE.decoder_step.onnx and vocabulary.model"
     sub.add_argument("run", type=Path, metavar="RUN", help=text)
     text = "what is translated; without any, each line of standard input (UTF-8)"
-    sub.add_argument("sentences", nargs="*", metavar="SENTENCE", help=text)
+    sub.add_argument("sentences", nargs="*", default=[], metavar="SENTENCE", help=text)  # without a default it is "required"
     sub.add_argument("--row", help="whose files; default: the row that was selected, model.onnx")
     text = "how many beginnings are followed at once, 1 to 64; default 4; 1 = greedy search"
     sub.add_argument("--beam", type=_between(int, 1, 64), default=4, metavar="N", help=text)

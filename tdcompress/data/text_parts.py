@@ -24,14 +24,28 @@ class TextPart:
     """One part of a corpus.
 
     Attributes:
+        files: where it was read from: the sentences, and their translations.
         pairs: its sentence pairs, as pieces.
         lines: int64 (N,), the number of each pair's line in its files, from 1.
         skipped: how many lines were left out.
     """
 
+    files: tuple[Path, Path]
     pairs: SentencePairs
     lines: NDArray[np.int64]
     skipped: int
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def place(self, pair: int) -> str:
+        """Where a pair stands, for messages: both files and the line.
+
+        Args:
+            pair: its index among the pairs.
+        """
+        source, target = self.files
+        return f"{source} and {target}, line {self.lines[pair]}"
 
 
 def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: int, unusable: Unusable) -> TextPart:
@@ -62,7 +76,7 @@ def read_part(source: Path, target: Path, vocabulary: Vocabulary, *, longest: in
     if not lines:
         raise no_pair(source, target, skipped)
     pairs = SentencePairs(source=sources.finished(), target=targets.finished())
-    return TextPart(pairs=pairs, lines=np.frombuffer(lines, np.int64), skipped=skipped)
+    return TextPart(files=(source, target), pairs=pairs, lines=np.frombuffer(lines, np.int64), skipped=skipped)
 
 
 def no_pair(source: Path, target: Path, skipped: int) -> DataError:

@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdcompress.errors import DataError
 from tdcompress.seeds import derived_seed
 from tdcompress.text.vocabulary import PAD
 
@@ -35,14 +34,13 @@ def token_batches(
         Indices of pairs, by batch.
 
     Raises:
-        DataError: a pair that is longer than the budget.
+        ValueError: a pair that is longer than the budget.
     """
     longest = np.maximum(source, target)
     if not len(longest):
         return []
     if longest.max() > budget:
-        pair = int(longest.argmax())
-        raise DataError(f"pair {pair + 1} has {longest[pair]} tokens, more than train.batch_tokens = {budget}: raise it")
+        raise ValueError(f"a pair of {longest.max()} tokens is longer than the budget, {budget}")
     generator = np.random.default_rng(derived_seed(seed, "batches", epoch))
     limits = bucket_limits(int(longest.max()))
     bucket = np.searchsorted(limits, longest)

@@ -178,7 +178,7 @@ class Session:
             named = "; ".join(f"{value.name!r} {list(value.shape)}" for value in self._graph.inputs)
             raise UnsupportedError(
                 f"the model's input size is dynamic ({named}) and kernels are chosen by size: give one (`tdcompress inspect "
-                "--shape`, in Python Session.plan), or run one image first"
+                "--shape`, in Python Session.plan), or run it once first"
             )
         return self._last.plan.records
 

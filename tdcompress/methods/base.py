@@ -52,6 +52,11 @@ class Method(nn.Module):
         super().__init__()
         self.targets = targets
 
+    def held(self, name: str) -> Tensor:
+        """A parameter or buffer of the method's own; under ``functional_call`` what stands in its place, such as its average."""
+        tensor: Tensor = getattr(self, name)  # not get_parameter, which takes nothing but an nn.Parameter
+        return tensor
+
     def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:
         """Draw what is random in this step, once, whatever the number of micro-batches. Runs without gradient.
 

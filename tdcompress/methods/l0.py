@@ -65,7 +65,7 @@ class L0(Gated):
 
     def log_alpha(self, name: str) -> Tensor:
         """The gate logits of one parameter (of its shape) or one group (O,)."""
-        return self.get_parameter(state_name("log_alpha", name))
+        return self.held(state_name("log_alpha", name))
 
     def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         self.train_size = step.train_size

@@ -36,7 +36,7 @@ class RandomPrune(Method):
 
     def pruned(self, name: str) -> Tensor:
         """True = pruned before training; of a parameter's shape, or (O,) for a group."""
-        return self.get_buffer(state_name("pruned", name))
+        return self.held(state_name("pruned", name))
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
         return without(params, self.targets, self.granularity, {name: self.pruned(name) for name in self.names})

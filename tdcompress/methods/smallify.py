@@ -65,11 +65,11 @@ class Smallify(Gated):
         off = [self._buffer("off", name) for name in self.names]
         return {"off": sum(int(tensor.sum()) for tensor in off) / sum(tensor.numel() for tensor in off)}
 
-    def _switch(self, name: str) -> nn.Parameter:
-        return self.get_parameter(state_name("switch", name))
+    def _switch(self, name: str) -> Tensor:
+        return self.held(state_name("switch", name))
 
     def _buffer(self, kind: str, name: str) -> Tensor:
-        return self.get_buffer(state_name(kind, name))
+        return self.held(state_name(kind, name))
 
 
 @dataclass(frozen=True, kw_only=True)

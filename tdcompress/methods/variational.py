@@ -62,9 +62,7 @@ class Variational(Method):
             squares = {name: params[name].square() for name in self.names}
         else:
             squares = {group.name: unit_squares(params, group) / self.weights[group.name] for group in self.targets.groups}
-        return {
-            name: self.get_parameter(state_name("log_sigma2", name)) - (square + _TINY).log() for name, square in squares.items()
-        }
+        return {name: self.held(state_name("log_sigma2", name)) - (square + _TINY).log() for name, square in squares.items()}
 
     def log_alpha(self, params: Parameters) -> dict[str, Tensor]:
         """log(sigma^2 / w^2), clipped to -8..8, which stops the gradient outside."""

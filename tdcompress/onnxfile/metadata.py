@@ -6,6 +6,9 @@ import onnx
 
 from tdcompress.errors import ModelError
 
+RECIPE_KEY = "recipe_key"
+"""Which recipe's run ships a file; a run stamps the copies in its folder with it."""
+
 
 def get_metadata(model: onnx.ModelProto) -> dict[str, str]:
     """All metadata of the model.
@@ -34,3 +37,8 @@ def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
     del model.metadata_props[:]
     for key in sorted(merged):
         model.metadata_props.add(key=key, value=merged[key])
+
+
+def entry_bytes(key: str, value: str) -> int:
+    """By how much an entry makes a file longer."""
+    return onnx.ModelProto(metadata_props=[onnx.StringStringEntryProto(key=key, value=value)]).ByteSize()

@@ -14,11 +14,11 @@ _NAMES_AT_MOST = 6
 
 
 def sentences(report: Report) -> tuple[str, ...]:
-    """What was kept at which pruned share, what was chosen, and what may be said about latency."""
+    """What was kept at which pruned share, or why that says nothing; what was chosen, and what may be said about latency."""
     if not report.rows:
         return ("No network was deployed.",)
     chosen = selected_row(report)
-    told = list(_accuracy(report.rows, report.measure, report.test_samples))
+    told = [report.warning] if report.warning else list(_accuracy(report.rows, report.measure, report.test_samples))
     if chosen is None:
         told.append("No row became model.onnx.")
     else:

@@ -17,7 +17,7 @@ from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, Traini
 from tdcompress.pipeline import Runner, Task, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.blame import blamed
-from tdcompress.runs.checks import check_writable
+from tdcompress.runs.checks import check_everywhere, check_writable
 from tdcompress.runs.execution import Execution
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.runs.unfinished import announce, claim_run, forget
@@ -56,6 +56,7 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
     failed: dict[str, TdcompressError] = {}
     planned: dict[str, list[Task]] = {}
     places: dict[str, Path] = {}
+    runner = execution.runner(store, places)
     with ExitStack() as held:
         for name in sorted(recipe.name for recipe in recipes):  # by name, so that two campaigns do not wait for each other
             try:
@@ -65,15 +66,17 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
         for recipe in (recipe for recipe in recipes if recipe.name not in failed):
             try:
                 plan = plan_run(recipe, store)
+                places |= plan.places
+                check_everywhere(plan, runner)
+            except InterruptedRun:
+                raise
             except TdcompressError as error:
                 failed[recipe.name] = error
             else:
-                places |= plan.places
                 planned[recipe.name] = training_tasks(plan)
                 announce(store.root, recipe.name, planned[recipe.name], execution.command)
         store.hashes.save()
         tasks = list({task.key: task for named in planned.values() for task in named}.values())
-        runner = execution.runner(store, places)
         pool = _Pool(runner, torch.device(execution.device))
         levels = _levels(tasks)
         for level in levels:

@@ -1,4 +1,4 @@
-"""What can be known to fail before anything is trained: runtimes, threads, disk, file names, and units that could never leave."""
+"""What can be known to fail before anything is trained: keys that the task lacks, runtimes, threads, disk, file names, units."""
 
 import errno
 import tempfile
@@ -18,6 +18,7 @@ from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import bench, prune, train
 from tdcompress.stores.store import Store
+from tdcompress.tasks.base import ANY
 from tdcompress.tasks.registry import TASKS
 
 NAME_BYTES = 255  # of a file name, on all usual file systems
@@ -32,18 +33,31 @@ def check_plan(plan: RunPlan, runner: Runner) -> None:
         runner: makes its tasks; what is prepared of data is made here already where a check needs it.
 
     Raises:
-        RecipeError: files that the data's task does not have; a backend, provider or number of threads that this machine does not
-            have, or a backend that cannot run such networks; names too long for files; or a network whose units cannot be pruned
-            as asked.
+        RecipeError: what `check_everywhere` refuses; or a backend, provider or number of threads that this machine does not have.
         TdcompressError: a folder that cannot be written.
     """
-    store = runner.store
+    check_writable(runner.store.root)
+    check_everywhere(plan, runner)
+    if plan.bench is not None and not _there(runner.store, plan.bench):
+        _check_bench(plan.recipe, plan.bench.settings)
+
+
+def check_everywhere(plan: RunPlan, runner: Runner) -> None:
+    """Refuse what would fail on every machine: also where trainings alone are made, and the rest elsewhere.
+
+    Args:
+        plan: the run.
+        runner: as of `check_plan`.
+
+    Raises:
+        RecipeError: values of keys that the data's task does not have; a backend that is unknown, or cannot run such networks;
+            names too long for files; or a network whose units cannot be pruned as asked.
+    """
     _check_names(plan.recipe, plan.rows)
-    _check_files(plan.recipe, plan.rows)
-    check_writable(store.root)
-    if plan.bench is not None and not _there(store, plan.bench):
-        _check_bench(plan.recipe, plan.bench.settings, plan.dense_train.settings.data.settings.task)
-    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(store, row.pruned)], runner)
+    _check_task(plan.recipe, plan.rows)
+    if plan.bench is not None:
+        _check_backends(plan.recipe, plan.bench.settings, plan.dense_train.settings.data.settings.task)
+    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(runner.store, row.pruned)], runner)
 
 
 def check_writable(root: Path) -> None:
@@ -73,15 +87,27 @@ def _check_names(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
         raise recipe.source.error("sweep", f"sweep: {said}")
 
 
-def _check_files(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
+def _check_task(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
     for row in rows:
-        refused = TASKS[row.train.settings.data.settings.task].refused
-        for key in ("values", "input"):
-            if reason := refused.get((key, getattr(row.export.settings, key))):
-                raise recipe.source.error(f"export.{key}", f"export.{key}: {reason}")
+        training: train.Settings = row.train.settings
+        tables = {"train": training.train, "export": row.export.settings}
+        for (key, refused), reason in TASKS[training.data.settings.task].refused.items():
+            table, _, name = key.partition(".")
+            value = getattr(tables[table], name)
+            if value == refused or (refused is ANY and value is not None):
+                raise recipe.source.error(key, f"{key}: {reason}")
 
 
-def _check_bench(recipe: Recipe, settings: bench.Settings, task: str) -> None:
+def _check_backends(recipe: Recipe, settings: bench.Settings, task: str) -> None:
+    """Refuse a backend that no machine can time such networks with."""
+    for backend in settings.backend:
+        try:
+            check_can_time(backend, task)
+        except UserError as error:
+            raise recipe.source.error("bench.backend", f"bench.backend: {error}") from None
+
+
+def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:
     """Load every runtime once, as the benchmark will; the engine compiles its kernels here if it has to."""
     for threads in settings.threads:
         try:
@@ -90,7 +116,6 @@ def _check_bench(recipe: Recipe, settings: bench.Settings, task: str) -> None:
             raise recipe.source.error("bench.threads", f"bench.threads: {error}") from None
     for backend in dict.fromkeys((BASELINE_BACKEND, *settings.backend)):
         try:
-            check_can_time(backend, task)
             create_backend(backend, settings.provider, threads=1)
         except UserError as error:
             key = "bench.provider" if "provider" in str(error) else "bench.backend"

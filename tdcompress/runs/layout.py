@@ -13,7 +13,7 @@ from tdcompress.errors import ArtifactError
 from tdcompress.files import published, sha256_file, write_text
 from tdcompress.npz import write_npz
 from tdcompress.onnxfile.load import load_model, save_model
-from tdcompress.onnxfile.metadata import set_metadata
+from tdcompress.onnxfile.metadata import RECIPE_KEY, set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
 from tdcompress.recipes.source import OPTIONAL, required_tables
@@ -79,7 +79,7 @@ def ship(exported: Artifact, recipe_key: str, path: Path) -> int:
         Its bytes.
     """
     model = load_model(exported.file(ONNX))
-    set_metadata(model, {"recipe_key": recipe_key})
+    set_metadata(model, {RECIPE_KEY: recipe_key})
     return save_model(model, path)
 
 

@@ -14,6 +14,7 @@ from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
 from tdcompress.records import BenchRecord, ExportRecord, Report, Row, RowLatency, ShrinkRecord, TrainRecord
+from tdcompress.report import text
 from tdcompress.report.select import select_row
 from tdcompress.runs.manifest import DENSE_FILE
 from tdcompress.runs.plan import RowPlan, RunPlan
@@ -76,10 +77,28 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
         test_samples=task.test_samples,
         measure=task.measure,
         rows=rows,
+        warning=nothing_learnt(dense.accuracy, task),
         selected=selected,
         notes=(sentence,),
         hosts=bench.hosts,
         versions=versions(),
+    )
+
+
+def nothing_learnt(accuracy: float, task: LearningTask) -> str:
+    """What is said where the network that all rows are compared with is no better than one answer to everything; else nothing.
+
+    Args:
+        accuracy: of the dense file (0..1).
+        task: whose measure that is.
+    """
+    if accuracy > task.guessing:
+        return ""
+    measure = task.measure
+    return (
+        f"The dense network has learnt next to nothing: its {measure.name} is {text.figure(accuracy, measure)}, and one answer "
+        f"to everything gets about {text.figure(task.guessing, measure)}. So the rows say nothing about pruning. "
+        "Train it longer, or with another learning rate."
     )
 
 

@@ -12,7 +12,7 @@ from tdcompress.files import StrPath
 from tdcompress.limits import usable_cores
 from tdcompress.runs.manifest import SELECTED_FILE
 from tdcompress.runs.parts import TRANSLATING, require_parts
-from tdcompress.text.names import STEP, beside_encoder
+from tdcompress.text.names import STEP, beside_encoder, encoder_beside
 
 BACKENDS = ("onnxruntime", "engine")
 MOST_BEAM = 64
@@ -93,12 +93,14 @@ def find_encoder(place: Path, row: str | None = None) -> Path:
         row: which one of a run's folder; None = the selected one, or the only one that was copied.
 
     Raises:
-        ModelError: no such file or folder, one that holds no translator, or one that lacks model.onnx.
+        ModelError: no such file or folder, one that holds no translator, one that lacks model.onnx, or a decoder step.
         UserError: no such row, or none was selected.
     """
     if place.is_file():
         if row is not None:
             raise UserError(f"{place}: a file, which is of one row; name the run's folder to choose row {row!r}")
+        if place.name.endswith(STEP):
+            raise ModelError(f"{place}: is a decoder step; give the translator's first file, {encoder_beside(place).name}")
         return place
     if not place.is_dir():
         raise ModelError(f"{place}: no such file or run")

@@ -19,7 +19,8 @@ class BenchTable:
     """The [bench] table.
 
     Attributes:
-        budget: "quick" or "full"; "none" measures nothing.
+        budget: "quick" or "full"; "none" measures nothing. Each file takes 300 pairs of calls or more, with "full"
+            1,040; so slow calls make a long benchmark.
         threads: of a session; 0 = all cores. Each is measured.
         batch: examples of a call, of a translator sentences. Each is measured.
         backend: what runs the files; translators: onnxruntime, engine. Each is measured against dense.onnx under onnxruntime.
@@ -67,8 +68,8 @@ def run(settings: Settings, work: Workspace) -> BenchRecord:
     hosts = {}
     for number, (backend, threads, batch) in enumerate(cases):
 
-        def say(line: str, done: int = number) -> None:
-            work.progress.update(done, len(cases), line)
+        def say(line: str, done: float, before: int = number) -> None:
+            work.progress.update(before + done, len(cases), line)
             work.stop_if_asked()
 
         report = benchmark(

@@ -16,7 +16,7 @@ To add one: a subclass of `LearningTask` in a file of its own and its line in `r
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ CHECKED_SAMPLES = 64
 """Real samples on which a file is compared with torch."""
 CALIBRATION_SAMPLES = 256
 """Training samples that ranges of int8 activations come from."""
+
+ANY: Final = object()
+"""Of a key's refused values: all."""
 
 NetworkInputs = tuple[Tensor, ...]
 """What a network is called with."""
@@ -127,13 +130,14 @@ class LearningTask(ABC):
         measure: what every ``accuracy`` in a record is (0..1), and how people read it.
         prepares: names of the stages that make something of the data, once for all trainings, such as a vocabulary. Each makes
             one file, and is an input of the training by this name.
-        refused: values of [export] keys that its files cannot have, by (key, value): why, and what to take.
+        refused: values of keys of [train] and [export] that it cannot have, by (key, value): why, and what to take. `ANY` is
+            every value that is given.
     """
 
     name: ClassVar[str]
     measure: ClassVar[Measure]
     prepares: ClassVar[tuple[str, ...]] = ()
-    refused: ClassVar[Mapping[tuple[str, str], str]] = {}
+    refused: ClassVar[Mapping[tuple[str, object], str]] = {}
 
     @abstractmethod
     def __init__(self, data: Any, **prepared: bytes) -> None: ...
@@ -147,6 +151,11 @@ class LearningTask(ABC):
     @abstractmethod
     def test_samples(self) -> int:
         """Size of the test set that the measure is taken on."""
+
+    @property
+    def guessing(self) -> float:
+        """The measure (0..1) of one answer to all that is asked; a network with no more has learnt next to nothing."""
+        return 0.0
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Images into classes: cross-entropy, the accuracy in per cent, one ONNX file that gives logits."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from tdcompress.models.base import ImageClasses
 from tdcompress.records import ACCURACY, Measure
 from tdcompress.seeds import derived_seed
 from tdcompress.tasks.base import (
+    ANY,
     CALIBRATION_SAMPLES,
     CHECKED_SAMPLES,
     ExportPart,
@@ -26,7 +27,7 @@ from tdcompress.tasks.base import (
     NetworkInputs,
     Said,
 )
-from tdcompress.tasks.images import EVALUATION_BATCH, TrainData, accuracy, first_sides
+from tdcompress.tasks.images import EVALUATION_BATCH, NO_TOKENS, TrainData, accuracy, first_sides
 
 MOST_APART = 2
 """Test samples by which two measurements of one network may differ (design, rule 5)."""
@@ -41,6 +42,9 @@ class Classification(LearningTask):
 
     name: ClassVar[str] = "classification"
     measure: ClassVar[Measure] = ACCURACY
+    refused: ClassVar[Mapping[tuple[str, object], str]] = {
+        ("train.batch_tokens", ANY): NO_TOKENS,
+    }
 
     def __init__(self, data: ImageDataset) -> None:
         self.data = data
@@ -52,6 +56,11 @@ class Classification(LearningTask):
     @property
     def test_samples(self) -> int:  # noqa: D102
         return len(self.data.test)
+
+    @property
+    def guessing(self) -> float:
+        """The largest class's share of the test images."""
+        return float(self.data.test.labels.bincount().max()) / len(self.data.test)
 
     @property
     def classes(self) -> tuple[str, ...]:  # noqa: D102

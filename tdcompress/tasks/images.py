@@ -19,6 +19,7 @@ from tdcompress.train.samples import epoch_order
 from tdcompress.train.settings import TrainSettings
 
 EVALUATION_BATCH = 500
+NO_TOKENS = "images have no tokens; give train.batch_size instead"
 
 
 class Augment(Protocol):
@@ -185,7 +186,7 @@ def batch_size(settings: TrainSettings) -> int:
         UserError: a budget of tokens, which images do not have.
     """
     if settings.batch_size is None:
-        raise UserError("train.batch_tokens: images have no tokens; give train.batch_size instead")
+        raise UserError(f"train.batch_tokens: {NO_TOKENS}")
     return settings.batch_size
 
 

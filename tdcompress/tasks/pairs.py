@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdcompress.data.sentences import IGNORED, PairBatch, SentencePairs
+from tdcompress.data.sentences import IGNORED, PairBatch
+from tdcompress.data.text_parts import TextPart
 from tdcompress.data.token_batches import SentenceLengths, token_batches
-from tdcompress.errors import UserError, VerificationError
+from tdcompress.errors import DataError, UserError, VerificationError
 from tdcompress.train.data import Forward
 from tdcompress.train.distill import Lesson
 from tdcompress.train.distributed import World
@@ -73,20 +74,20 @@ class PairSet:
     """Training or test pairs. The text stays in memory, and batches go to the device.
 
     Attributes:
-        pairs: of a part of the corpus.
-        chosen: int64 (N,), those of it that are meant.
+        part: of the corpus.
+        chosen: int64 (N,), those pairs of it that are meant.
         device: where batches lie.
     """
 
     unit: ClassVar[str] = "tokens"
-    pairs: SentencePairs
+    part: TextPart
     chosen: Chosen
     device: torch.device = CPU
 
     @staticmethod
-    def of(pairs: SentencePairs) -> "PairSet":
-        """All of them."""
-        return PairSet(pairs=pairs, chosen=np.arange(len(pairs)))
+    def of(part: TextPart) -> "PairSet":
+        """All pairs of a part."""
+        return PairSet(part=part, chosen=np.arange(len(part)))
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -100,7 +101,8 @@ class PairSet:
     @property
     def lengths(self) -> tuple[SentenceLengths, SentenceLengths]:
         """Tokens of each source and target, with the end."""
-        return self.pairs.source.lengths[self.chosen] + 1, self.pairs.target.lengths[self.chosen] + 1
+        pairs = self.part.pairs
+        return pairs.source.lengths[self.chosen] + 1, pairs.target.lengths[self.chosen] + 1
 
     @property
     def units(self) -> int:
@@ -109,7 +111,7 @@ class PairSet:
 
     def batch(self, places: Chosen) -> PairBatch:
         """Pairs by their place among the chosen, on the device."""
-        made = self.pairs.batch(self.chosen[places])
+        made = self.part.pairs.batch(self.chosen[places])
         return PairBatch(
             source=made.source.to(self.device),
             target_in=made.target_in.to(self.device),
@@ -165,8 +167,19 @@ class PairLoader:
             raise UserError(f"train.batch_size: {settings.batch_size}, but there are only {len(data)} training samples")
         self._data, self._settings, self._seed, self._world = data, settings, seed, world
         self._lengths = data.lengths
+        self._refuse_longer(settings.batch_tokens)
         self._here: tuple[int, list[Chosen]] = 0, self._made(0)
         self.steps_per_epoch = len(self._here[1])
+
+    def _refuse_longer(self, budget: int | None) -> None:
+        """A step has room for any pair; what is told is the longest, so that what it asks for is enough for all."""
+        tokens = np.maximum(*self._lengths)
+        if budget is not None and tokens.max(initial=0) > budget:
+            longest = int(tokens.argmax())
+            raise DataError(
+                f"{self._data.part.place(int(self._data.chosen[longest]))}: {tokens[longest]} tokens, more than "
+                f"train.batch_tokens = {budget}; raise it to at least {tokens[longest]}"
+            )
 
     def _made(self, epoch: int) -> list[Chosen]:
         size, budget = self._settings.batch_size, self._settings.batch_tokens

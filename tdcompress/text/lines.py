@@ -1,5 +1,6 @@
 """Lines of text from bytes: what a line is, and what is said of one that is no text."""
 
+import codecs
 import io
 from collections.abc import Iterator
 
@@ -40,15 +41,22 @@ def lines_as_they_come(stream: io.BufferedReader, where: str) -> Iterator[list[b
         where: what messages call it.
 
     Raises:
-        DataError: a line longer than ``LONGEST_LINE`` bytes.
+        DataError: a line longer than ``LONGEST_LINE`` bytes; those before it have been given.
     """
     rest, given = b"", 0
     while chunk := stream.read1(1 << 16):
         *whole, rest = (rest + chunk).split(b"\n")
-        for first in range(0, len(whole), AT_ONCE):
-            yield whole[first : first + AT_ONCE]
-        given += len(whole)
-        if len(rest) > LONGEST_LINE:
+        too_long = next((place for place, line in enumerate((*whole, rest)) if len(line) > LONGEST_LINE), None)
+        ready = whole[:too_long]
+        for first in range(0, len(ready), AT_ONCE):
+            yield ready[first : first + AT_ONCE]
+        given += len(ready)
+        if too_long is not None:
             raise DataError(f"{where}, line {given + 1} is longer than {LONGEST_LINE} bytes; give one sentence a line")
-    if rest:
+    if rest and not (given == 0 and is_mark(rest)):
         yield [rest]
+
+
+def is_mark(line: bytes) -> bool:
+    """Whether what begins a text is a byte order mark and nothing else: then the text has no line."""
+    return line == codecs.BOM_UTF8

@@ -19,3 +19,9 @@ def beside_encoder(encoder: Path) -> tuple[Path, Path]:
     """
     own, plain = encoder.with_name(f"{encoder.stem}.{STEP}"), encoder.with_name(STEP)
     return plain if plain.exists() and not own.exists() else own, encoder.with_name(VOCABULARY)
+
+
+def encoder_beside(step: Path) -> Path:
+    """The encoder that a decoder step belongs to, by its name; see `beside_encoder`."""
+    row = step.name.removesuffix(STEP).removesuffix(".")
+    return step.with_name(f"{row}.onnx" if row else ENCODER)

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tdcompress.errors import DataError, one_line
-from tdcompress.text.lines import decoded_line
+from tdcompress.text.lines import decoded_line, is_mark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                if number == 1 and is_mark(line):
+                    return
                 yield decoded_line(line, number, str(path), "convert the file to UTF-8, or mend the line in both files")
     except FileNotFoundError as error:
         raise missing_text(path) from error

@@ -13,7 +13,13 @@ def test_files_are_timed_beside_the_baseline_and_equal_files_once(make_model, tm
     narrow = make_model("narrow.onnx", hidden=8)
     shutil.copy(dense, tmp_path / "copy.onnx")
     lines: list[str] = []
-    report = benchmark([narrow, tmp_path / "copy.onnx", narrow], baseline=dense, batch=2, seed=3, progress=lines.append)
+    shares: list[float] = []
+
+    def told(line: str, done: float) -> None:
+        lines.append(line)
+        shares.append(done)
+
+    report = benchmark([narrow, tmp_path / "copy.onnx", narrow], baseline=dense, batch=2, seed=3, progress=told)
 
     assert [row.file for row in report.rows] == ["narrow.onnx", "copy.onnx", "narrow.onnx"]
     assert report.rows[0] == report.rows[2]
@@ -31,6 +37,7 @@ def test_files_are_timed_beside_the_baseline_and_equal_files_once(make_model, tm
     assert len(report.samples) == 2
     assert all(len(samples.processes) == report.protocol.processes == 6 for samples in report.samples)
     assert sum("process" in line for line in lines) == 6
+    assert shares == pytest.approx([done / 14 for done in (0, 1, *range(2, 14, 2))])  # two files, loaded once and in 6 processes
     assert BenchReport.from_json(report.to_json()) == report
 
 

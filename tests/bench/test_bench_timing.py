@@ -4,6 +4,8 @@ import pytest
 from tdcompress.bench.budget import BUDGETS, find_budget
 from tdcompress.bench.timing import (
     BLOCK_PAIRS,
+    WARM_UP_RUNS,
+    WINDOW_RUNS,
     StopRule,
     block_calls,
     time_block,
@@ -124,6 +126,8 @@ def test_stop_rules_hold_both_count_and_time(stop, pairs):
 def test_budgets_keep_the_protocol():
     for budget in BUDGETS.values():
         assert budget.minimum_pairs % BLOCK_PAIRS == budget.maximum_pairs % BLOCK_PAIRS == budget.single_calls % BLOCK_PAIRS == 0
+        least = budget.processes * (WARM_UP_RUNS + 2 * WINDOW_RUNS + budget.minimum_pairs)
+        assert least == {"quick": 300, "full": 1040}[budget.name]  # as docs/benchmarking.md and the recipe's key say
     assert BUDGETS["full"].processes == 8
     assert BUDGETS["full"].minimum_pairs == 100
     # Many files share quick's time: one gets half a second in each process, fifteen together 25 s.

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from tdcompress.methods.base import TrainStep
 from tdcompress.methods.registry import METHODS
@@ -37,6 +38,20 @@ def test_trains(make_net, run_steps, name: str, granularity: str, bf16: bool):
     assert all(bool(torch.isfinite(value.grad).all()) and bool(value.grad.any()) for value in net.parameters())
     assert all(not torch.equal(net.state_dict()[key], before[key]) for key in before if key.startswith("model.up"))
     assert all(math.isfinite(value) for value in net.method.metrics(1.0).values())
+
+
+@pytest.mark.parametrize(("name", "granularity"), EVERY)
+def test_an_average_of_all_it_holds_is_evaluated_as_itself(make_net, run_steps, images, name: str, granularity: str):
+    """As a training with train.average measures it, beside the parameters of the moment."""
+    net, averaged = make_net(name, granularity), make_net(name, granularity)
+    for each, steps in ((net, 1), (averaged, 3)):
+        run_steps(each, sgd(each), torch.Generator().manual_seed(1), range(steps))
+        each.eval()
+    kept = {key: value.detach().clone() for key, value in averaged.state_dict().items()}
+    pixels, _ = images
+    expected = averaged(pixels)
+    assert not torch.equal(net(pixels), expected)
+    assert torch.equal(functional_call(net, kept, (pixels,)), expected)
 
 
 # where gates are neither surely open nor surely closed, noise is felt, and costs are as large as the loss

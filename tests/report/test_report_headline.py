@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from tdcompress.report.headline import sentences
 
 
@@ -12,6 +14,14 @@ def test_the_largest_share_that_costs_little(report):
         f"It is faster than the dense file on {host} (onnxruntime, 1 thread, batch 1): {interval} of its time."
         for host, interval in zip(report.hosts, ("0.26 [0.25, 0.27]", "0.28 [0.25, 0.31]"), strict=True)
     ]
+
+
+def test_what_makes_the_numbers_worthless_stands_in_the_place_of_what_they_would_say(make_row, make_report):
+    row, warning = make_row("targeted", 0.9, 0.98), "The dense network has learnt next to nothing."
+    said = sentences(replace(make_report((row,), selected=row.id), warning=warning))
+    assert said[0] == warning
+    assert said[1].startswith("targeted-0.9 became model.onnx")
+    assert not any("largest share" in sentence for sentence in said)
 
 
 def test_without_a_claim_nothing_is_said_of_the_ratio(make_row, make_latency, make_report):

@@ -12,6 +12,8 @@ from tdcompress.errors import ModelError, RecipeError, TdcompressError, Unsuppor
 from tdcompress.limits import usable_cores
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs import checks
+from tdcompress.runs.campaign import run_campaign
+from tdcompress.runs.execution import Execution
 
 RECIPE = small_recipe(
     "checked",
@@ -56,6 +58,7 @@ def refused(run_text, tmp_path, monkeypatch):
             {"sparsity.granularity": "unit", "sparsity.include": ["conv9"], "prune.include": []},
             "--set sparsity.include: include = 'conv9' names no prunable layer of DigitsCnn",
         ),
+        ({"train.batch_tokens": 100}, "--set train.batch_tokens: images have no tokens; give train.batch_size instead"),
         ({"prune.include": ["conv2"]}, "prune.include: it names layers whose units are pruned"),
         ({"sparsity.include": ["conv2"]}, "sparsity.include: it names layers whose units are trained on"),
     ],
@@ -64,6 +67,27 @@ def test_what_cannot_be_run_is_refused_before_any_stage(refused, changes, said):
     error = refused(**changes)
     assert isinstance(error.value, RecipeError)
     error.match(said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"bench.backend": ["quantum"]}, "--set bench.backend: backend 'quantum' is unknown"),
+        ({"train.batch_tokens": 100}, "--set train.batch_tokens: images have no tokens"),
+        ({"prune.granularity": "unit", "prune.include": ["conv9"]}, "--set prune.include: include = 'conv9' names no"),
+    ],
+)
+def test_what_no_machine_can_run_is_refused_where_trainings_alone_are_made(tmp_path, make_recorder, monkeypatch, changes, said):
+    monkeypatch.setattr("tdcompress.pipeline.Runner.ensure", lambda *_: pytest.fail("a stage began"))
+    execution = Execution(root=tmp_path, device="cpu", watcher=make_recorder())
+    with pytest.raises(RecipeError, match=said):
+        run_campaign([parse_recipe(RECIPE, overrides=changes)], execution)
+
+
+def test_what_another_machine_may_have_is_not_asked_of_this_one(tmp_path, make_recorder):
+    lacking = {"bench.provider": "NoneExecutionProvider", "bench.threads": [usable_cores() + 1], "bench.backend": ["openvino"]}
+    execution = Execution(root=tmp_path, device="cpu", watcher=make_recorder())
+    assert run_campaign([parse_recipe(RECIPE, overrides=lacking)], execution).trainings == 1
 
 
 def test_an_engine_that_cannot_be_compiled_is_refused(refused, monkeypatch):

@@ -181,8 +181,11 @@ def test_what_is_no_translator_is_refused(tiny_run, run, tmp_path):
         tdc.Translator(tiny_run, row="none-0.5-float32")
     with pytest.raises(ModelError, match=r"holds no translator: there is neither model\.onnx nor a file"):
         tdc.Translator(tmp_path)
-    with pytest.raises(ModelError, match=r"dense\.decoder_step\.onnx: is no translator"):
+    with pytest.raises(ModelError, match=r"dense\.decoder_step\.onnx: is a decoder step; .* first file, dense\.onnx$"):
         tdc.Translator(run / "dense.decoder_step.onnx")
+    shutil.copy(run / "dense.decoder_step.onnx", tmp_path / "decoder_step.onnx")
+    with pytest.raises(ModelError, match=r"is a decoder step; give the translator's first file, model\.onnx$"):
+        tdc.Translator(tmp_path / "decoder_step.onnx")
     with pytest.raises(ModelError, match=r"vocabulary\.model: not a model"):
         tdc.Translator(run / "vocabulary.model")
 

@@ -35,6 +35,7 @@ from tdcompress.models.registry import instantiate
 from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer_settings import TransformerSettings
 from tdcompress.recipes.shipped import find_recipe
+from tdcompress.runs.rows import nothing_learnt
 from tdcompress.runs.verification import verify_path
 from tdcompress.sparsity.units import Targets
 from tdcompress.stages.export import unlike_notes
@@ -128,6 +129,18 @@ def test_a_recipe_of_translation_runs_to_what_is_shipped(
     ]
 
 
+def test_a_dense_network_no_better_than_one_answer_to_everything_is_warned_of(task: MachineTranslation) -> None:
+    assert nothing_learnt(0.0301, task) == ""
+    assert nothing_learnt(0.0004, task) == (
+        "The dense network has learnt next to nothing: its BLEU is 0.04, and one answer to everything gets about 3.00. "
+        "So the rows say nothing about pruning. Train it longer, or with another learning rate."
+    )
+    images = Classification(DigitsSettings().load())
+    most = max(Counter(images.data.test.labels.tolist()).values())
+    assert nothing_learnt((most + 1) / images.test_samples, images) == ""
+    assert f"one answer to everything gets about {100 * most / images.test_samples:.2f} %" in nothing_learnt(0.1, images)
+
+
 def test_a_backend_that_cannot_translate_is_refused_before_any_stage(corpus: Path, run_text: Any, tmp_path: Path) -> None:
     asked = RECIPE.format(root=corpus) + '\n[bench]\nbackend = ["onnxruntime", "openvino"]\n'
     with pytest.raises(RecipeError, match=r"bench\.backend: backend 'openvino' cannot time translations, .*; use onnxruntime"):
@@ -154,7 +167,12 @@ def test_a_backend_that_cannot_translate_is_refused_before_any_stage(corpus: Pat
             ["data.vocabulary.size=8000"],
             r"no vocabulary of 8000 pieces can be made of this text; lower data\.vocabulary\.size to at most \d+",
         ),
-        (None, None, ["train.batch_tokens=5"], r"pair \d+ has \d+ tokens, more than train\.batch_tokens = 5: raise it"),
+        (
+            "train.en",
+            "one two three four\n" * 6 + "one two three four five six one two\n" + "one two three four\n" * 393,
+            ["train.batch_tokens=5"],
+            r"\S+train\.en and \S+train\.de, line 7: (\d+) tokens, more than train\.batch_tokens = 5; raise it to at least \1$",
+        ),
     ],
 )
 def test_bad_text_is_told_in_one_line_before_anything_is_trained(

@@ -1,5 +1,6 @@
 """Every stage with a translator, on a generated language: what is pruned, dropped, shrunk, stored, packed and trained on."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner
 from tdcompress.recipes.source import parse_recipe
-from tdcompress.runs.checks import check_plan
+from tdcompress.runs.checks import check_everywhere, check_plan
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stores.folder import FolderStore
@@ -136,6 +137,9 @@ def test_packed_in_every_format_after_an_average_and_fine_tuning(run_text: Any, 
     finished, watcher = run_text(TINY.format(root=corpus), tmp_path, changes)
     assert watcher.made.count("finetune") == 1
     rows = finished.report.rows
+    assert re.match(r"The dense network has learnt next to nothing: its BLEU is [0-2]\.\d\d, .* 3\.00\.", finished.report.warning)
+    for page in ("report.md", "report.html"):
+        assert "has learnt next to nothing" in (tmp_path / "words" / page).read_text()
     assert [row.values for row in rows] == formats
     for row in rows:
         assert row.accuracy_before is None  # there is no BatchNorm to recalibrate
@@ -204,6 +208,10 @@ def test_what_no_translator_has_is_refused_before_any_stage(runner: Runner, plan
         check_plan(plan(**{"export.values": ["float32", "int8"]}), runner)
     with pytest.raises(RecipeError, match=r'export\.input: "uint8" is of images'):
         check_plan(plan(**{"export.input": "uint8"}), runner)
+    for backend in ("openvino", "deepsparse"):
+        for check in (check_plan, check_everywhere):
+            with pytest.raises(RecipeError, match=rf"bench\.backend: backend '{backend}' cannot time translations"):
+                check(plan(**{"bench.budget": "quick", "bench.backend": [backend]}), runner)
     check_plan(plan(**{"export.values": ["float16", "int8-kept"]}), runner)
     with pytest.raises(RecipeError, match=r"train\.batch_tokens: it is instead of batch_size"):
         plan(**{"train.batch_size": 4})

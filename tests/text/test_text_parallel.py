@@ -23,6 +23,12 @@ def test_lines_of_both_files_come_in_pairs(tmp_path):
     ]
 
 
+def test_a_byte_order_mark_alone_is_no_line(tmp_path):
+    for name, content in (("train.en", b"\xef\xbb\xbf"), ("train.de", b"")):
+        (tmp_path / name).write_bytes(content)
+    assert list(read_pairs(tmp_path / "train.en", tmp_path / "train.de")) == []
+
+
 def test_carriage_returns_and_a_byte_order_mark_are_no_text(tmp_path):
     pairs = list(read_pairs(*files(tmp_path, "\ufeffA dog.\r\n\r\n", "Ein Hund.\n \n")))
     assert [(pair.source, pair.target) for pair in pairs] == [("A dog.", "Ein Hund."), ("", "")]
