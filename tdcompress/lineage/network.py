@@ -14,12 +14,11 @@ from tdcompress.codec import decode_file
 from tdcompress.errors import ModelError, one_line
 from tdcompress.files import published, sha256_file
 from tdcompress.lineage.origin import CHANGED, Origin, learning_task_of, origin_of
-from tdcompress.methods.base import MethodSettings
+from tdcompress.lineage.units import units_of
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models import weights
 from tdcompress.models.initialise import DIRAC, dirac
 from tdcompress.models.registry import instantiate
-from tdcompress.shrinking.groups import unit_groups
 from tdcompress.shrinking.rebuild import narrow
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.storage.csr import load_dense
@@ -70,7 +69,7 @@ def trained_network(trained: Artifact, task: LearningTask) -> tuple[nn.Module, d
     model = new_network(origin, task)
     restore_weights(model, trained.file(MODEL))
     method = origin.method.settings
-    net = SparseNet(model.eval(), method.build(training_targets(method, model, task), model), l1=method.l1)
+    net = SparseNet(model.eval(), method.build(training_targets(origin, model, task), model), l1=method.l1)
     net.method.load_state_dict(load_file(trained.file(METHOD)))
     scores = net.method.scores(net.parameters_by_name())
     return net.plain(), scores
@@ -126,16 +125,16 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
 
 
-def training_targets(method: MethodSettings, model: nn.Module, task: LearningTask) -> Targets:
+def training_targets(origin: Origin, model: nn.Module, task: LearningTask) -> Targets:
     """What a method may touch in a network while it trains.
 
     Args:
-        method: of the training.
+        origin: of the training.
         model: the dense network, on the CPU.
-        task: gives example inputs.
+        task: what it is trained for.
     """
+    method = origin.method.settings
     weights = prunable_weights(model, method.exclude)
     if method.granularity != "unit":
         return Targets(weights=weights)
-    groups = unit_groups(model, task.examples(), weights, scope=method.scope, unit=method.unit, include=method.include)
-    return Targets(weights=weights, groups=groups)
+    return Targets(weights=weights, groups=units_of(origin, method, model, task).groups)

@@ -10,12 +10,11 @@ from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
 from tdcompress.bench.deployed import check_can_time
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.network import new_network
+from tdcompress.lineage.units import units_of
 from tdcompress.methods.base import MethodSettings
 from tdcompress.pipeline import Runner, Task
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.plan import RowPlan, RunPlan, prepared_inputs
-from tdcompress.shrinking.groups import find_units
-from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import bench, prune, train
 from tdcompress.stores.store import Store
 from tdcompress.tasks.base import ANY
@@ -138,8 +137,7 @@ def _check_units(recipe: Recipe, tasks: Sequence[Task], runner: Runner) -> None:
         learning = training.data.task(runner.machine.places, prepared)
         model = new_network(training, learning)
         try:
-            weights = prunable_weights(model, units.exclude)
-            find_units(model, learning.examples(), weights, scope=units.scope, unit=units.unit, include=units.include)
+            units_of(training, units, model, learning)
         except UserError as error:
             said = str(error).split(" = ")[0]
             key = said if said in ("exclude", "include") else "granularity"

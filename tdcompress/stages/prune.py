@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from tdcompress.codec import shallow
 from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import MASKS, MODEL, save_tensors, trained_network, training_targets
-from tdcompress.lineage.origin import learning_task_of, origin_of
+from tdcompress.lineage.origin import Origin, learning_task_of, origin_of
+from tdcompress.lineage.units import units_of
 from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import PruneRecord
-from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import prunable_weights
@@ -134,7 +134,7 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     origin = origin_of(trained)
     task = learning_task_of(trained, work.machine.places)
     model, scores = trained_network(trained, task)
-    masks = make_masks(settings, origin.method.settings, model, scores, task)
+    masks = make_masks(settings, origin, model, scores, task)
     apply_masks(model, masks)
     before = None
     if settings.recalibrate and layers_with_statistics(model):
@@ -148,24 +148,23 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     return replace(pruned_record(model, weights, task, device), accuracy_before=before)
 
 
-def make_masks(
-    settings: Settings, method: MethodSettings, model: nn.Module, scores: dict[str, Tensor], task: LearningTask
-) -> Masks:
+def make_masks(settings: Settings, origin: Origin, model: nn.Module, scores: dict[str, Tensor], task: LearningTask) -> Masks:
     """Masks by parameter name; True = kept.
 
     The method's own scores rank the weights and the groups of units that it was trained on; others are ranked by magnitude.
 
     Args:
         settings: what is pruned.
-        method: of the training.
+        origin: of the training.
         model: the trained network, on the CPU.
         scores: the method's own, by name of a parameter, of its shape, or of a group of units, (units,); empty = magnitude.
         task: what it was trained for.
     """
-    weights = prunable_weights(model, settings.exclude)
+    method = origin.method.settings
     params = {name: value.detach() for name, value in model.named_parameters()}
     fraction = _fraction(settings, method)
     if settings.granularity != "unit":
+        weights = prunable_weights(model, settings.exclude)
         own = scores if method.granularity == settings.granularity == "weight" else {}
         return weight_masks(
             params,
@@ -178,12 +177,12 @@ def make_masks(
         )
     if fraction is None:
         raise ValueError("keep_per_filter: it counts weights of a filter; units are pruned by fraction")
-    units = find_units(model, task.examples(), weights, scope=settings.scope, unit=settings.unit, include=settings.include)
+    units = units_of(origin, settings, model, task)
     if units.fixed:
         warnings.warn(str(units), stacklevel=2)
     own = {}
     if scores and method.granularity == "unit":
-        trained = {group.filters for group in training_targets(method, model, task).groups}
+        trained = {group.filters for group in training_targets(origin, model, task).groups}
         own = {group.name: scores[group.name] for group in units.groups if group.name in scores and group.filters in trained}
     return unit_masks(params, units.groups, scores=own, fraction=fraction, align=settings.align, shares=settings.shares)
 

@@ -61,7 +61,7 @@ def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
     task = settings.data.task(work.machine.places, work.inputs)
     method = settings.method.settings
     model = initial_network(settings, task, work.machine.places)
-    targets = training_targets(method, model, task)
+    targets = training_targets(settings, model, task)
     model.to(device)
     net = SparseNet(model, method.build(targets, model, settings.seed), l1=method.l1)
     result = train(

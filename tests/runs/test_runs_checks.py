@@ -107,7 +107,7 @@ def test_units_that_could_never_leave_are_refused(refused, monkeypatch):
     def none(*_, **__):
         raise ModelError("Net has no unit that could leave")
 
-    monkeypatch.setattr(checks, "find_units", none)
+    monkeypatch.setattr(checks, "units_of", none)
     refused(**{"prune.granularity": "unit"}).match("prune.granularity: Net has no unit that could leave")
 
 

@@ -15,6 +15,7 @@ from small_recipes import small_recipe
 from words import TINY, write_corpus
 
 from tdcompress.errors import ModelError, RecipeError
+from tdcompress.lineage import units
 from tdcompress.lineage.network import load_network, new_network, training_targets
 from tdcompress.lineage.origin import origin_of
 from tdcompress.onnxfile.load import load_model
@@ -23,9 +24,8 @@ from tdcompress.processor import Processor
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs import plan as planning
 from tdcompress.runs.plan import plan_run
-from tdcompress.shrinking.groups import find_units
 from tdcompress.sparsity.shares import Extent, selected_counts
-from tdcompress.stages import STAGES, export, prune
+from tdcompress.stages import STAGES, export
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.recalibrate import recalibrate
 
@@ -528,10 +528,37 @@ def test_layers_that_are_included_are_asked_for_as_units(runner, row, monkeypatc
     plain, asked = (row("none", f'fraction = 0.37\ngranularity = "unit"{more}') for more in ("", '\ninclude = ["conv2"]'))
     assert plain.train.key == asked.train.key
     assert plain.pruned.key != asked.pruned.key
-    given = []
-    monkeypatch.setattr(prune, "find_units", lambda *args, include, **rest: given.append(include) or find_units(*args, **rest))
+    given, find = [], units.find_units
+    monkeypatch.setattr(units, "_found", {})
+    monkeypatch.setattr(units, "find_units", lambda *args, include, **rest: given.append(include) or find(*args, **rest))
     assert layers(runner.ensure(plain.pruned)) == layers(runner.ensure(asked.pruned))  # its units can leave in any case
     assert given == [(), ("conv2",)]
+
+
+def test_units_of_networks_that_are_built_alike_are_found_once(runner, plan, monkeypatch):
+    """In all trainings of a sweep, and again where a trained network is read back, pruned and shrunk."""
+    traced, find = [], units.find_units
+    monkeypatch.setattr(units, "_found", {})
+    monkeypatch.setattr(units, "find_units", lambda model, *args, **more: traced.append(model) or find(model, *args, **more))
+    found = plan("targeted", **UNITS, **{"sweep.sparsity.alpha": [0.4, 0.6]})
+    pruned = [runner.ensure(row.pruned) for row in found.rows]
+    assert len(pruned) == 2
+    assert len(traced) == 1
+    asked = found.rows[0].train.settings
+    for other in (
+        {"seed": 7},  # networks may be wired by chance
+        {"model.width": 4},
+        {"sparsity.scope": "group"},
+        {"sparsity.unit": "filter"},
+        {"sparsity.exclude": ["conv2"]},
+    ):
+        training = plan("targeted", **UNITS, **other).rows[0].train.settings
+        task = training.data.task({})
+        training_targets(training, new_network(training, task), task)
+    assert len(traced) == 6
+    task = asked.data.task({})
+    assert training_targets(asked, new_network(asked, task), task).groups == training_targets(asked, traced[0], task).groups
+    assert len(traced) == 6
 
 
 def test_the_trainings_include_holds_unless_pruning_has_its_own_or_prunes_weights(row):
@@ -554,7 +581,7 @@ def test_a_training_drops_units_that_could_never_leave_where_it_includes_their_l
         recipe = parse_recipe(text, "padded.toml", {**UNITS, "sparsity.include": include})
         training = plan_run(recipe, runner.store).rows[0].train.settings
         task = training.data.task({})
-        targets = training_targets(training.method.settings, new_network(training, task), task)
+        targets = training_targets(training, new_network(training, task), task)
         found.append({group.name for group in targets.groups})
     assert found[1] - found[0] == {"stages.0.0.conv2"}
 
