@@ -88,8 +88,8 @@ def normalised(by: Normalise, mean: Sequence[float], deviation: Sequence[float],
 
     Args:
         by: "image", "set" or "unit".
-        mean: of each channel over the training set, in stored pixel values.
-        deviation: of each channel over the training set, in stored pixel values.
+        mean: of each of the C channels over the training set, in stored pixel values.
+        deviation: the standard deviation, likewise.
         largest: the largest pixel value; "unit" divides by it.
     """
     if by == "image":

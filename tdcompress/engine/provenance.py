@@ -18,6 +18,8 @@ FREE, IS_BATCH, DERIVED = 0, 1, 2
 """A mark: independent of the batch size; the batch size itself; computed from it in another way."""
 
 Marks = NDArray[np.int8]
+"""A mark for each element, of the shape of the constant."""
+
 Evaluate = Callable[[Node, Sequence[Array | None]], tuple[Array, ...]]
 
 _MOVES = frozenset(
@@ -43,9 +45,9 @@ def trace_marks(
 
     Args:
         node: the node.
-        inputs: its constants, None where one is absent.
-        marks: per input, None where every element is FREE.
-        outputs: what it gave.
+        inputs: its constants, each of its own shape; None where one is absent.
+        marks: per input, of its shape; None where every element is FREE.
+        outputs: what it gave, each of its own shape.
         batch: the number that stands for the batch size.
         evaluate: folds a node; data that is moved has its marks moved by the same operator.
     """

@@ -95,9 +95,9 @@ class PlanProgram:
 
         Args:
             function: of the library; gets the addresses of a job and of the first input.
-            arrays: the inputs.
-            lengths: that the inputs have.
-            batch: images.
+            arrays: the inputs, (batch, ...) each.
+            lengths: the open ones, as the inputs have them.
+            batch: images of the call.
 
         Raises:
             UserError: an input names a row that a table does not have.

@@ -17,6 +17,7 @@ from tdcompress.sparsity.units import Targets
 
 Granularity = Literal["weight", "unit", "2:4", "1x4"]
 Parameters = Mapping[str, Tensor]
+"""A network's parameters by name, each of its own shape."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ def space_out(wanted: Sequence[float], needed: Sequence[float]) -> list[float]:
     is its isotonic regression: neighbours that would touch form a block at the mean of what its members want.
 
     Args:
-        wanted: centres.
-        needed: sizes, of the same length.
+        wanted: N centres, in the units of the axis.
+        needed: the room of each, N sizes in the same units.
     """
     from scipy.optimize import isotonic_regression  # slow to import, and only where something is drawn
 

@@ -18,6 +18,8 @@ MIXED = -1  # an element that more than one unit (or none) contributes to
 
 CELL = np.dtype([("channel", np.int64), ("known", np.bool_), ("value", np.float64), ("unit", np.int64)])
 Cells = NDArray[np.void]
+"""Of the tensor's shape; an axis along which cells repeat themselves has length 1."""
+
 Ids = NDArray[np.int64]
 
 
@@ -83,7 +85,7 @@ def expand(cells: Cells, shape: Sequence[int], axes: Sequence[int]) -> Cells:
     Args:
         cells: of a tensor; an axis along which they repeat themselves has length 1.
         shape: of the tensor, as long as ``cells.shape``.
-        axes: which ones, from 0.
+        axes: numbers of axes, from 0.
 
     Returns:
         A read-only view, of length ``shape[a]`` along each of ``axes`` and as before along the others.
@@ -99,7 +101,7 @@ def reshape(cells: Cells, old: Sequence[int], new: Sequence[int]) -> Cells:
 
     Args:
         cells: of the tensor before.
-        old: its shape.
+        old: its shape, which has as many axes as the cells.
         new: the shape after.
 
     Returns:

@@ -17,6 +17,8 @@ from tdcompress.sparsity.examples import example_tensors
 from tdcompress.sparsity.units import require_module, require_values
 
 ExampleInputs = Tensor | Sequence[Tensor]
+"""A batch: a tensor, or one for each argument of the network, of shapes that it takes."""
+
 _ASSERTIONS = (torch.ops.aten._assert_tensor_metadata.default,)  # of casts: they compute nothing
 
 
@@ -27,7 +29,7 @@ class Program:
     Attributes:
         nodes: the operators in the order they run; ``node.meta["val"]`` has the shapes.
         tensors: name of a placeholder, or of a cast of one -> qualified name of the parameter or buffer (of tied ones the first).
-        state: those tensors, and the literal tensors of the forward code, by the names in ``tensors``.
+        state: those tensors, and the literal tensors of the forward code, by the names in ``tensors``; of any shape.
         narrowable: the names in ``tensors`` that a module owns, so that surgery can replace them.
         outputs: the nodes that the network returns.
     """

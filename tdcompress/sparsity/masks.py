@@ -21,6 +21,7 @@ from tdcompress.sparsity.shares import Counts, PerFilter, Shares, pruned_count, 
 from tdcompress.sparsity.units import Slot, UnitGroup
 
 Masks = dict[str, Tensor]
+"""By parameter name, bool of the parameter's shape: True = kept."""
 
 
 def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ class Classification(LearningTask):
             ]
 
     def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy."""
+        """Cross-entropy of logits (B, classes) and labels, int64 (B,)."""
         return F.cross_entropy(outputs, targets, reduction="sum")
 
     def exports(self, network: nn.Module, *, pixels: bool) -> ExportSet:

@@ -49,7 +49,7 @@ class Decoder(Protocol[State]):
         """Continue each row by its token.
 
         Args:
-            tokens_R: the last token of each row.
+            tokens_R: the last token of each row, (R,).
             state: what is remembered of the rows.
             count: how many continuations are asked for.
 
@@ -59,7 +59,7 @@ class Decoder(Protocol[State]):
         """
 
     def select(self, state: State, rows: Ints) -> State:
-        """The state whose row i is what row ``rows[i]`` was; rows may be left out and repeated."""
+        """The state whose row i is what row ``rows[i]`` was, of rows (R',); rows may be left out and repeated."""
 
 
 def greedy(decoder: Decoder[State], state: State, limits: Ints, *, ends: bool = True) -> list[list[int]]:

@@ -16,6 +16,8 @@ from tdcompress.sparsity.units import require_values
 from tdcompress.train.evaluate import full_float32
 
 Batch = Tensor | tuple[Tensor, ...]
+"""What a model takes: a tensor (B, ...), or one for each argument."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +41,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
     Args:
         model: any module; its BatchNorm layers with running statistics are changed, its modes are not. A layer that the forward
             pass leaves out keeps its statistics.
-        batches: what the model takes, on its device: a tensor, or a tuple of tensors. They are held in memory.
+        batches: what the model takes, on its device: (B, ...), or a tuple of such. They are held in memory.
 
     Returns:
         The names of the layers that were changed; none where the model has no such layer, which is said in the log.

@@ -59,7 +59,12 @@ class Form(Protocol):
         """Float32, (entries,): of the values of one weight, at least one."""
 
     def codes(self, rounded: Array, table: Array) -> Array:
-        """One a value: uint8 below 2^bits, or int8."""
+        """One a value, (K,): uint8 below 2^bits, or int8.
+
+        Args:
+            rounded: values that `rounded` gave, float32 (K,).
+            table: that of `table`, float32 (entries,).
+        """
 
     def values(self, codes: Array, tables: Array, offsets: Array) -> Array:
         """What the nodes compute.
