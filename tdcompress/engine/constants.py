@@ -135,8 +135,8 @@ def reshape_target(shape: Sequence[int], target: Sequence[int], allow_zero: bool
     """The shape that Reshape gives: 0 copies a dimension (unless allow_zero), -1 takes what is left.
 
     Args:
-        shape: the tensor's own, of D sizes.
-        target: the operator's second input, of as many sizes as the result has axes.
+        shape: that of the tensor before.
+        target: the operator's second input, a size for each axis of the result.
         allow_zero: whether 0 means a length of 0.
     """
     sizes = [shape[i] if size == 0 and not allow_zero else int(size) for i, size in enumerate(target)]

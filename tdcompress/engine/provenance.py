@@ -1,8 +1,8 @@
 """Which numbers of a folded constant come from the batch size, while that size is not known.
 
 A dynamic batch is a large prime while shapes are inferred, so whatever is computed from it is a number that no call
-has. Such numbers may say where the batch axis goes (the first size of a reshape) and nothing else: as data, as another size
-or as a bound they are refused by name. A mark per element says what it is.
+has. Such a number may only say where the batch axis goes, as the first size of a reshape. As data, as another size or as a bound
+it is refused, with the node's name. A mark per element says what it is.
 """
 
 from __future__ import annotations

@@ -102,9 +102,9 @@ def without(params: Parameters, targets: Targets, granularity: Granularity, remo
 class Gated(Method):
     """A method with one number for each prunable weight, or for each unit, that multiplies it.
 
-    A unit's gate multiplies all that is dropped and pruned with it: its filters and what is tied to them. So with
-    ``unit = "whole"`` the layer's output is multiplied once, BatchNorm or not (BatchNorm takes out the factor of the filter, and
-    its affine has its own); with ``unit = "filter"``, the papers' form, only the filter is.
+    A unit's gate multiplies all that is dropped and pruned with it: its filters and what is tied to them. So with ``unit =
+    "whole"`` the layer's output is multiplied once, with or without BatchNorm: BatchNorm takes out the factor of the filter, and
+    its affine has a factor of its own. With ``unit = "filter"``, the papers' form, only the filter is multiplied.
     """
 
     def __init__(self, targets: Targets, granularity: Granularity) -> None:

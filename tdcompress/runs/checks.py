@@ -32,9 +32,9 @@ def check_plan(plan: RunPlan, runner: Runner) -> None:
         runner: makes its tasks; what is prepared of data is made here already where a check needs it.
 
     Raises:
-        RecipeError: files that the data's task does not have; a backend, provider or number of threads that this machine does not
-            have, or a backend that cannot run such networks; names too long for files; or a network whose units cannot be pruned
-            as asked.
+        RecipeError: files that the data's task does not have; names too long for files; or a network whose units cannot be pruned
+            as asked. Also a backend, provider or number of threads that this machine does not have, or a backend that cannot run
+            such networks.
         TdcompressError: a folder that cannot be written.
     """
     store = runner.store

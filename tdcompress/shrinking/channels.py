@@ -87,8 +87,8 @@ class Liveness:
 Needs = Iterator[tuple[Ids, str]]
 
 
-# Tiers of demands: who uses a value; what follows from that in a shape; what chooses some; what only forbids width 0; what rounds
-# widths up.
+# Tiers of demands: READ, who uses a value; SHAPE, what follows from that in a shape; EVEN, what chooses some channels so that
+# widths are equal; LAST, what only forbids width 0; ALIGN, what rounds widths up.
 READ, SHAPE, EVEN, LAST, ALIGN = range(5)
 
 

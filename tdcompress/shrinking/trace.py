@@ -59,8 +59,8 @@ def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
 def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = False) -> Program:
     """Export a copy of a network, in eval or train mode, and name its tensors.
 
-    In-place operators on plain values are kept (the caller rebinds their target); where one writes into a view, or into a
-    value that has views, the program is functionalised first.
+    In-place operators on plain values are kept (the caller rebinds their target). If one writes into a view, or into a value that
+    has views, the program is functionalised first.
 
     Args:
         model: on any device; not changed.

@@ -3,8 +3,8 @@
 The weights are laid one after the other into one flat vector, those with rows of one shape together. A codec says how
 the positions of its non-zero elements become `codes`, and which standard operators turn `codes` and `values` into the
 flat vector again. Since every input of these operators is an initializer, a runtime folds them once, when it loads the
-file. `Compress`, `NonZero` and, for float16, `Where` are avoided: onnxruntime does not fold them, but runs them on every
-call, and then neither packs weights for its kernels nor fuses BatchNorms (benchmarks/pack_load.py --operators).
+file. `Compress`, `NonZero` and, for float16, `Where` are avoided. onnxruntime does not fold them, but runs them on every call.
+Then it neither packs weights for its kernels nor fuses BatchNorms (benchmarks/pack_load.py --operators).
 """
 
 import math
