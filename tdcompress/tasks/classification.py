@@ -148,7 +148,7 @@ def check_accuracy(onnx_right: int, torch_accuracy: float, samples: int, file: s
 
     Args:
         onnx_right: samples that the file classifies rightly.
-        torch_accuracy: of the artefact that was exported, measured by the stage that made it.
+        torch_accuracy: 0..1, of the artefact that was exported, measured by the stage that made it.
         samples: size of the test set.
         file: for the message.
 

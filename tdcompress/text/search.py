@@ -204,7 +204,7 @@ def beam_search(decoder: Decoder[State], state: State, limits: Ints, *, size: in
         decoder: what continues sentences.
         state: of N sentences of which nothing was said yet.
         limits: (N,), how many tokens each may have, without the end.
-        size: of the beam.
+        size: of the beam, in translations.
         alpha: of `length_penalty`.
 
     Returns:
