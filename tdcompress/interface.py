@@ -84,7 +84,7 @@ def prune(
     Args:
         model: any module, or a network in ``TargetedDropout``.
         granularity: what is pruned: a "weight" or a "unit"; "2:4", two of every four; or "1x4", blocks over four filters.
-        fraction: pruned share; exactly floor(fraction * n) of the decimal as written.
+        fraction: pruned share, 0..1; exactly floor(fraction * n) of the decimal as written.
         keep_per_filter: instead, for weights: how many stay in each filter.
         example_inputs: needed for units.
         exclude: layers that stay dense, besides those the network declares in ``unprunable`` or else its last linear one.
@@ -160,9 +160,10 @@ def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Froze
 
     Args:
         model: any module, or a network in ``TargetedDropout``, DistributedDataParallel or torch.compile.
-        masks: what ``tdc.prune`` returned: by parameter name, True = trained, False = set to zero now and kept so. None = what is
-            zero now: in weight matrices every zero; in a bias the zeros of filters that are zero; in a normalisation the channels
-            whose scale and shift are both zero. A tensor that is zero as a whole was started so, and trains.
+        masks: what ``tdc.prune`` returned: bool by parameter name, of its shape. True = trained, False = set to zero now and
+            kept so. None = what is zero now: in weight matrices every zero; in a bias the zeros of filters that are zero; in a
+            normalisation the channels whose scale and shift are both zero. A tensor that is zero as a whole was started so, and
+            trains.
 
     Returns:
         A handle: ``remove()`` lets the entries train again, and so does the end of a ``with`` block. A second call of this

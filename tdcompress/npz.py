@@ -31,7 +31,7 @@ def write_npz(path: Path, arrays: Mapping[str, Array], *, compress: bool = False
 
 
 def write_npy(path: Path, array: Array) -> None:
-    """Publish one array, of numbers or booleans, as .npy."""
+    """Publish one array of any shape, of numbers or booleans, as .npy."""
     with published(path) as temporary, temporary.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 

@@ -147,7 +147,7 @@ class TargetedDropout(SparseNet):
         return torch.tensor([self.seed, self._index, self._epoch], dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take up what `get_extra_state` gave; the masks are drawn once the network is loaded."""
+        """Take up what `get_extra_state` gave, float64 (3,); the masks are drawn once the network is loaded."""
         seed, index, epoch = state.tolist()
         self.seed, self._index, self._epoch = int(seed), int(index), epoch
 

@@ -1,7 +1,7 @@
 """Tasks that depend on one another, each made once and kept. Knows no torch.
 
 A ``Task`` is one stage with its settings and its inputs. Its key is the hash of just these, and just these are what the stage
-gets: so a task that is done is never done again, a changed setting redoes only what depends on it, and one training feeds many
+gets. So a task that is done is never done again. A changed setting redoes only what depends on it, and one training feeds many
 prunings.
 """
 

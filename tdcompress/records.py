@@ -123,7 +123,7 @@ class TrainRecord(Measured, Throughput):
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRecord(Measured):
-    """One pruning. Sparsity is a share of zeros: of the prunable weights, and of all the network's parameters.
+    """One pruning. Sparsity is a share of zeros, 0..1: of the prunable weights, and of all the network's parameters.
 
     ``accuracy_before`` is with the training's BatchNorm statistics; None where they were not estimated again.
     """
@@ -177,7 +177,7 @@ class ShrinkRecord(Measured):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecord(Measured, Throughput):
-    """A shrunk network that trained on. ``accuracy`` (0..1) is its own, on the test set."""
+    """A shrunk network that trained on. ``accuracy`` (0..1) is its own, on the test set; ``seconds`` are of training steps."""
 
     epochs: int
     accuracy: float
@@ -190,7 +190,7 @@ class AnalysisRecord(Measured):
 
     Attributes:
         options: the method's own parameters.
-        fraction: pruned share.
+        fraction: pruned share, 0..1.
         gradient_term: -gradient . d, where d holds the pruned weights.
         curvature_term: 1/2 d' H d.
         measured: the change of the test loss.

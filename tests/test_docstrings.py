@@ -1,4 +1,7 @@
-"""Docstrings say what a function raises; a method without one overrides one that says it all."""
+"""Docstrings say what each argument is, the shapes of arrays, and what is raised.
+
+A method without one overrides one that says it all.
+"""
 
 import ast
 import re
@@ -57,8 +60,82 @@ def overridden(owner, name):
     return next((item for item in methods if ast.get_docstring(item)), None)
 
 
+def arguments(function):
+    """Name -> annotation or None."""
+    every = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    return {each.arg: each.annotation for each in every if each.arg not in ("self", "cls")}
+
+
+ARRAYS = {"Tensor", "NDArray", "ndarray"}
+SHAPE = re.compile(r"\([^()]*,[^()]*\)|\(\)|\bshapes?\b|\bscalar\b|\bbroadcast")
+"""(N, C), (N,), () or in words. Other brackets with a comma pass too: better a miss than a false alarm."""
+
+
+def is_array(annotation, aliases):
+    """Whether what it annotates is an array, or holds some; a function of arrays is none."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Callable":
+        return False
+    name = annotation.id if isinstance(annotation, ast.Name) else getattr(annotation, "attr", "")
+    return name in ARRAYS | aliases or any(is_array(child, aliases) for child in ast.iter_child_nodes(annotation))
+
+
+def array_types(trees):
+    """Names that modules give to types of arrays, without those whose docstring, the line after, says the shape."""
+    found, described = set(), set()
+    while True:
+        before = len(found)
+        for body in (tree.body for tree in trees):
+            for node, after in zip(body, (*body[1:], None), strict=True):
+                target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+                if isinstance(target, ast.Name) and target.id[:1].isupper() and is_array(node.value, found):
+                    found.add(target.id)
+                    if isinstance(after, ast.Expr) and SHAPE.search(ast.unparse(after)):
+                        described.add(target.id)
+        if len(found) == before:
+            return found - described
+
+
+def entries(text, section):
+    """Name -> what a section of a docstring says of it; None where there is no such section."""
+    rows = re.search(rf"^{section}:\n((?: .*\n?|\n)+)", text, flags=re.MULTILINE)
+    if rows is None:
+        return None
+    found = re.findall(r"^    (\w[\w, *]*):((?:.*\n?)(?:     .*\n?)*)", rows[1], flags=re.MULTILINE)
+    return {name: said for names, said in found for name in re.findall(r"\w+", names)}
+
+
+def shapeless(node, aliases):
+    """The arrays among a function's arguments, or a class's fields, whose shape its docstring leaves out.
+
+    A name like `x_BTD` says it itself. Without a section of arguments or attributes the whole text counts.
+    """
+    text = ast.get_docstring(node)
+    if text is None or text.startswith(("See `", "As `")):
+        return []
+    if isinstance(node, ast.ClassDef):
+        fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+        named = {item.target.id: item.annotation for item in fields if not item.target.id.startswith("_")}
+    else:
+        named = arguments(node)
+    arrays = [name for name, annotation in named.items() if annotation is not None and is_array(annotation, aliases)]
+    said = entries(text, "Attributes" if isinstance(node, ast.ClassDef) else "Args")
+    return [
+        name
+        for name in arrays
+        if not re.search(r"_[A-Z]\w*$", name) and not SHAPE.search(text if said is None else said.get(name, ""))
+    ]
+
+
 FUNCTIONS = [(where, function, owner) for where, tree in TREES.items() for function, owner in functions(tree)]
 DOCUMENTED = [(where, function) for where, function, _ in FUNCTIONS if ast.get_docstring(function)]
+RECORDS = [
+    (where, node)
+    for where, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef)
+    and not node.name.startswith("_")
+    and "dataclass" in "".join(map(ast.unparse, node.decorator_list))
+]
 BARE = [(where, function, owner) for where, function, owner in FUNCTIONS if not ast.get_docstring(function)]
 
 
@@ -78,8 +155,25 @@ def test_a_method_without_a_docstring_overrides_one_that_says_what_it_takes_and_
             continue
         base = None if owner is None else overridden(owner, function.name)
         text = ast.get_docstring(base) if base is not None else ""
-        names = [each.arg for each in (*function.args.args, *function.args.kwonlyargs) if each.arg not in ("self", "cls")]
-        if not text or unsaid(function, text) or (len(names) >= 3 and "Args:" not in text):
+        if not text or unsaid(function, text) or (len(arguments(function)) >= 3 and "Args:" not in text):
+            wrong.append(f"{where}:{function.lineno} {function.name}")
+    assert not wrong
+
+
+def test_the_shape_of_an_array_is_said():
+    types = array_types(TREES.values())
+    looked_at = [*DOCUMENTED, *RECORDS]
+    assert len(RECORDS) > 100
+    found = [(f"{where}:{node.lineno} {node.name}", shapeless(node, types)) for where, node in looked_at]
+    assert not [each for each in found if each[1]], "say it: (N, C), or 'of any shape'"
+
+
+def test_a_function_of_three_arguments_says_what_each_is():
+    wrong = []
+    for where, function in DOCUMENTED:
+        text = ast.get_docstring(function)
+        names = arguments(function)
+        if len(names) >= 3 and not text.startswith(("See `", "As `")) and set(names) - set(entries(text, "Args") or ()):
             wrong.append(f"{where}:{function.lineno} {function.name}")
     assert not wrong
 
@@ -91,3 +185,25 @@ def test_what_counts_as_unsaid():
     assert unsaid(function, "Do.") == unsaid(function, "Do.\n\nRaises:\n    DataError: never.") == {"ModelError"}
     assert unsaid(function, "Do.\n\nRaises:\n    DataError, ModelError: both.") == set()
     assert unsaid(function, "As `other`.") == set()
+
+
+def test_what_counts_as_shapeless():
+    """Bad: a type without a docstring, an array in a mapping, a field. Good: said in words, by the name, or by the type."""
+    lines = [
+        "Rows = NDArray[np.int64]",
+        "Batches = Sequence[Tensor]",
+        "'(B, ...) each'",
+        "def f(a: Rows, b: Batches, c: Mapping[str, Tensor], x_BC: Tensor, g: Callable[[Tensor], Tensor], d: Tensor | None):",
+        "    '''Do.\n\n    Args:\n        a: rows.\n        b, c: such (as\n            these).\n        d: (N,).\n    '''",
+        "def h(a: Rows, n: int):",
+        "    'Rows (N, C) that are counted.'",
+        "class K:",
+        "    '''A.\n\n    Attributes:\n        a: rows.\n        b: of the same shape.\n    '''",
+        "    a: Rows",
+        "    b: Rows",
+    ]
+    tree = ast.parse("\n".join(lines))
+    types = array_types([tree])
+    assert types == {"Rows"}
+    assert [shapeless(node, types) for node in tree.body[3:]] == [["a", "c"], [], ["a"]]
+    assert entries(ast.get_docstring(tree.body[3]), "Args")["c"].split() == ["such", "(as", "these)."]

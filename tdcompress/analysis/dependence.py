@@ -35,8 +35,8 @@ def dependence_matrix(
 ) -> Dependence:
     """The matrix of Figure 1 with its rows and columns ordered: what stays first, and in both parts the largest |theta| first.
 
-    The paper draws the matrix itself, whose entries for 30,720 weights are 944 million; here neighbours are summed into bins,
-    which takes one Hessian-vector product for a bin and leaves every sum over whole bins exact. As many bins as weights give the
+    The paper draws the matrix itself, which has 944 million entries for 30,720 weights. Here neighbours are summed into bins.
+    That takes one Hessian-vector product for a bin, and every sum over whole bins stays exact. As many bins as weights give the
     matrix itself. No bin holds both kept and pruned weights.
 
     Args:

@@ -1,6 +1,6 @@
 """Latency, measured so that a claim can be trusted: `bench.benchmark.benchmark` is the way in.
 
-Separate axes, one file each: what is timed (`backends/`), how a call is timed (`timing`), what a fresh process runs
-(`worker`), how it is started (`launch`), what the numbers mean (`statistics`), where it ran (`host`), and how much time
-it may take (`budget`). Nothing here imports torch.
+Each question has a file of its own: what is timed (`backends/`, `workloads/`), how a call is timed (`timing`), and what the
+numbers mean (`statistics`). A fresh process runs `worker`, which `launch` starts. `host` says where it ran, `budget` how much
+time it may take. Nothing here imports torch.
 """

@@ -14,8 +14,8 @@ from tdcompress.limits import UNKNOWN, affinity, container_limits, read_fact
 from tdcompress.processor import read_processor
 
 PACKAGES = ("tdcompress", "numpy", "onnx", "onnxruntime", "openvino", "deepsparse")
-# What decides from outside which kernels run, how threads wait and where memory comes from: what is measured with one of these
-# variables set is of another key. OMP_NUM_THREADS is none of them: threads are a setting, and every backend is given them.
+# These variables decide from outside which kernels run, how threads wait and where memory comes from. A measurement with one of
+# them set has another key. OMP_NUM_THREADS is none of them: threads are a setting, and every backend is given them.
 SWITCHES = ("TDCOMPRESS_ENGINE_ISA", "LD_PRELOAD", "GLIBC_TUNABLES", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING")
 SWITCH_PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "DNNL_", "ONEDNN_", "ORT_", "OV_", "TBB_", "NM_", "MALLOC_", "NVIDIA_TF32_")
 # scikit-learn sets the other two when it is imported, which a run does only where its data is new; they steer no time.

@@ -47,7 +47,7 @@ def measure_ratio(ratios: Sequence[FloatArray], *, generator: np.random.Generato
     see of itself: memory layout, page placement, the core it landed on.
 
     Args:
-        ratios: one array of positive pair ratios for each process, each a multiple of `BLOCK_PAIRS` long.
+        ratios: of each process its positive pair ratios, (pairs,), a multiple of `BLOCK_PAIRS`.
         generator: draws the resamples.
 
     Raises:
@@ -67,7 +67,7 @@ def measure(differences: Sequence[FloatArray], *, generator: np.random.Generator
     sqrt(n/(n-1)) * t(n-1) / z, which is 1.44 for 6 processes, 1.29 for 8, and 1 for many.
 
     Args:
-        differences: one array for each process, in the order measured, each a multiple of `BLOCK_PAIRS` long.
+        differences: of each process its pairs in the order measured, (pairs,), a multiple of `BLOCK_PAIRS`.
         generator: draws the resamples.
 
     Raises:

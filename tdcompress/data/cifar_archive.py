@@ -1,7 +1,7 @@
 """CIFAR's python archives: md5-checked, then read by an unpickler that can make arrays, bytes, lists, dicts, str and int.
 
-The archives were pickled by Python 2. Instead of letting the pickle call numpy, its three numpy names are read by
-stand-ins that only keep a shape and bytes, so that no function of any package runs on what the file says.
+The archives were pickled by Python 2. The pickle does not get to call numpy. Its three numpy names are read by stand-ins that
+only keep a shape and bytes. So no function of any package runs on what the file says.
 """
 
 import hashlib

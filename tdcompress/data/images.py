@@ -109,8 +109,8 @@ class ImageSettings(DataSettings):
             training images and over their deviation, for each channel (imagefolder: ImageNet's); or "unit", pixels over their
             largest value, 0 to 1.
         crop_padding: training images are padded with this many zeros on each side and cropped back at random; 0 = not.
-        flip: mirror each training image left to right with probability 1/2; or "alternating": in every second epoch, half of the
-            images in the even ones and the other half in the odd ones, so that two epochs show both sides of each.
+        flip: mirror each training image left to right with probability 1/2; or "alternating": even epochs mirror one half of the
+            images and odd epochs the other half, so that two epochs show both sides of each.
         cutout: side, in pixels, of a square at a random place of each training image, painted with its mean colour; 0 = not.
     """
 

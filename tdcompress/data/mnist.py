@@ -80,7 +80,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
     Args:
         path: the file, or the same with gzip (.gz).
-        shape: what the header has to say.
+        shape: the sizes that the header has to give, axis by axis.
 
     Raises:
         DataError: another header, or another number of bytes than it promises.

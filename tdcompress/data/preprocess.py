@@ -1,7 +1,7 @@
 """From stored pixels to what a network reads, as modules that can go inside an exported graph.
 
-A pixel keeps its stored value (0..255, or 0..16 in the digits): no division by 255 comes first, so that a description
-of mean and deviation is complete.
+A pixel keeps its stored value (0..255, or 0..16 in the digits). No division by 255 comes first, so mean and deviation describe it
+completely.
 """
 
 from abc import abstractmethod
@@ -88,8 +88,8 @@ def normalised(by: Normalise, mean: Sequence[float], deviation: Sequence[float],
 
     Args:
         by: "image", "set" or "unit".
-        mean: of each channel over the training set, in stored pixel values.
-        deviation: of each channel over the training set, in stored pixel values.
+        mean: of each of the C channels over the training set, in stored pixel values.
+        deviation: the standard deviation, likewise.
         largest: the largest pixel value; "unit" divides by it.
     """
     if by == "image":

@@ -20,7 +20,7 @@ class Sentences:
     """Sentences of piece numbers, one after the other: two bytes a piece, so that millions fit in memory.
 
     Attributes:
-        pieces: uint16, of all sentences, without begin and end.
+        pieces: uint16 (P,), of all sentences, without begin and end.
         starts: int64 (N + 1,): sentence i is pieces[starts[i] : starts[i + 1]].
     """
 
@@ -29,7 +29,7 @@ class Sentences:
 
     @staticmethod
     def of(sentences: Iterable[Sequence[int] | NDArray[np.integer]]) -> "Sentences":
-        """From piece numbers below 65536, which may come as a stream."""
+        """From sentences of piece numbers below 65536, (length,) each, which may come as a stream."""
         growing = GrowingSentences()
         for sentence in sentences:
             growing.append(sentence)
@@ -56,7 +56,7 @@ class GrowingSentences:
         self._pieces, self._starts = array("H"), array("q", [0])
 
     def append(self, sentence: Sequence[int] | NDArray[np.integer]) -> None:
-        """Piece numbers below 65536."""
+        """Take one sentence more: its piece numbers below 65536, (length,)."""
         self._pieces.extend(map(int, sentence))
         self._starts.append(len(self._pieces))
 
@@ -103,7 +103,7 @@ class SentencePairs:
         return len(self.source)
 
     def batch(self, indices: NDArray[np.int64]) -> PairBatch:
-        """The named pairs, padded."""
+        """The pairs of these numbers, (B,), padded."""
         source = [np.append(self.source[index].astype(np.int64), END) for index in indices]
         target = [self.target[index].astype(np.int64) for index in indices]
         return PairBatch(

@@ -11,6 +11,8 @@ from tdcompress.seeds import derived_seed
 from tdcompress.text.vocabulary import PAD
 
 SentenceLengths = NDArray[np.int64]
+"""Numbers of tokens, (N,)."""
+
 SHORTEST, GROWTH = 8, 1.1  # of buckets; the growth is Tensor2Tensor's
 
 
@@ -24,9 +26,9 @@ def token_batches(
     which pairs a step takes is a pure function of seed, epoch and step.
 
     Args:
-        source: tokens of each source sentence, 1 or more, with what begins or ends it.
+        source: tokens of each source sentence, (N,), 1 or more, with what begins or ends it.
         target: tokens of each target sentence, likewise.
-        budget: tokens of a padded batch, on each side.
+        budget: tokens of a padded batch at most, on each side.
         seed: of the training.
         epoch: from 0.
 

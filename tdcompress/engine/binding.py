@@ -257,7 +257,15 @@ class _Isa(Structure):
 
 @dataclass(frozen=True, kw_only=True)
 class InstructionSet:
-    """An instruction set that this machine has: its number in the library, and the sizes that tables are made for."""
+    """An instruction set that this machine has.
+
+    Attributes:
+        index: its number in the library.
+        name: "avx512", for example.
+        max_block: vectors of an output plane in the sparse kernel's largest block.
+        dense_filters: filters that share a loaded row in the dense kernel.
+        linear_lanes: whether the fully connected kernel with outputs in its lanes is there.
+    """
 
     index: int
     name: str

@@ -1,7 +1,7 @@
 """The last look at a program before it runs: every call reads and writes inside its buffers.
 
-Kernels trust their descriptors. A planner's mistake would corrupt memory in silence, so each descriptor is compared with the
-buffers of its call, and the tensors of a descriptor with each other, once per plan.
+Kernels trust their descriptors. A planner's mistake would corrupt memory in silence. So, once per plan, each descriptor is
+compared with the buffers of its call, and the tensors of a descriptor with each other.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Compile the kernels once per machine and load them.
 
-The C source is part of the package. A wheel that was built where a compiler is holds the compiled library (setup.py);
-else it is compiled at first use, with cc, gcc or clang, or with the `ziglang` wheel where no system compiler exists (`$CC`
-overrides the choice), into `$TDCOMPRESS_CACHE` or the user's cache folder. A library's name hashes what it was made of
-(source, flags, platform; not the compiler, so that it is found where none is any more) and its own bytes: a damaged one is
-not loaded, but made anew. Publishing is atomic: whoever compiles at the same time ends with a whole file.
-`$TDCOMPRESS_ENGINE_LIBRARY` names a library that is loaded as it is.
+The C source is part of the package. A wheel that was built where there is a compiler holds the compiled library (setup.py). Else
+it is compiled at first use, into `$TDCOMPRESS_CACHE` or the user's cache folder. The compiler is `$CC`, or else cc, gcc or clang,
+or else the `ziglang` wheel. A library's name is a hash of its source, flags and platform, and of its own bytes: a damaged one is
+not loaded, but made anew. The compiler is not in the name, so that a library is found after its compiler has gone. Publishing is
+atomic: whoever compiles at the same time ends with a whole file. `$TDCOMPRESS_ENGINE_LIBRARY` names a library that is loaded as
+it is.
 """
 
 from __future__ import annotations

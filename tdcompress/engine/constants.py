@@ -20,6 +20,7 @@ from tdcompress.engine.read import MAX_ELEMENTS, Array, Node
 from tdcompress.errors import ModelError, UnsupportedError, one_line
 
 Operands = Sequence[Array | None]
+"""The constant inputs of a node, each of its own shape; None where one is absent."""
 
 
 def _need(inputs: Operands, index: int) -> Array:
@@ -134,8 +135,8 @@ def reshape_target(shape: Sequence[int], target: Sequence[int], allow_zero: bool
     """The shape that Reshape gives: 0 copies a dimension (unless allow_zero), -1 takes what is left.
 
     Args:
-        shape: before.
-        target: the operator's second input.
+        shape: that of the tensor before.
+        target: the operator's second input, a size for each axis of the result.
         allow_zero: whether 0 means a length of 0.
     """
     sizes = [shape[i] if size == 0 and not allow_zero else int(size) for i, size in enumerate(target)]

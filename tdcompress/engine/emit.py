@@ -1,7 +1,7 @@
 """A model as one C file for processors without an operating system: its plan's tables, the kernels that it calls, one arena.
 
-The file is made of a plan as `compile_model` writes it for the portable kernels ("scalar"): the same descriptors and
-tables, as initialised constants, and the very source of the kernels (csource.py). Only sizes and places are narrower, 32 bits.
+The file is made of a plan as `compile_model` writes it for the portable kernels ("scalar"). It has the same descriptors and
+tables, as initialised constants, and the source of the kernels itself (csource.py). Only sizes and places are narrower, 32 bits.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Joining steps so that each tensor is written once, in its final form.
 
 In this order: arithmetic with per-channel constants becomes Affine; Affine is folded into the convolution or fully
-connected layer before it (BatchNorm); activations join their producer; Add joins a convolution as residual, or joins
-two convolutions into one; the normalisation in front of a pre-activation unit becomes a second output of the
-convolution that makes its input.
+connected layer before it (BatchNorm); activations join their producer; Add joins a convolution as its residual, or joins two
+convolutions into one. The normalisation in front of a pre-activation unit becomes a second output of the convolution that makes
+its input.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """How one tensor of one image lies in memory.
 
-Two families. *Plain*: row-major and contiguous, as in ONNX. *Planes*: what convolutions read and write: rows padded
-to whole vectors of 16 lanes, so that every load is aligned; planes at most 8 wide put several rows into one vector
-("segments": vector r holds rows r, r + R, r + 2R, ...), so that a step in y is a step of one whole vector there too.
-Above and below lie halo rows: zeros, or with segments the neighbouring segment's rows.
+There are two families. *Plain* is row-major and contiguous, as in ONNX. *Planes* are what convolutions read and write. Their rows
+are padded to whole vectors of 16 lanes, so that every load is aligned. Planes at most 8 wide put several rows into one vector
+("segments": vector r holds rows r, r + R, r + 2R, ...). So a step in y is a step of one whole vector there too. Above and below
+lie halo rows: zeros, or with segments the neighbouring segment's rows.
 """
 
 from __future__ import annotations

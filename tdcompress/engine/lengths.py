@@ -235,8 +235,8 @@ class GrowingPlan:
         """Memory for lengths and less: the arena in elements, the room of each buffer, and all words as far as they are fixed.
 
         Args:
-            powers: `monomials` of the lengths.
-            least: room that each buffer needs in any case.
+            powers: `monomials` of the lengths, (monomials,).
+            least: elements that each buffer needs in any case, (buffers,).
         """
         room = np.maximum(powers @ self._sizes, least)
         strides = np.minimum(powers @ self._row_strides, room)
@@ -255,7 +255,9 @@ class GrowingPlan:
         return arena, room, words
 
     def constants(self, powers: Words) -> Array:
-        """The tensors that every image shares, side by side; those of the last lengths are kept.
+        """The tensors that every image shares, side by side as float32 (elements,); those of the last lengths are kept.
+
+        ``powers`` are the `monomials` of the lengths, (monomials,).
 
         Raises:
             UnsupportedError: one has another size than its readers expect.

@@ -33,8 +33,16 @@ MAX_ARENA_BYTES = 1 << 31
 class Plan:
     """A program for one set of input shapes.
 
-    arena_elements: float32 numbers that one image in flight needs; constants: the address of tensors that every image shares;
-    blocks: the memory that holds them, descriptors and tables; sizes: address of a table, or of the constants -> bytes.
+    Attributes:
+        ops: the calls in order, `Op` structures.
+        op_count: how many of them.
+        arena_elements: float32 numbers that one image in flight needs.
+        constants: the address of tensors that every image shares.
+        table_bytes: of all tables together.
+        output_shapes: without the batch.
+        records: what was decided for each layer.
+        blocks: the memory that holds constants, descriptors and tables, in arrays of any shape.
+        sizes: address of a table, or of the constants -> bytes.
     """
 
     ops: Any

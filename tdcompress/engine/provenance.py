@@ -1,8 +1,8 @@
 """Which numbers of a folded constant come from the batch size, while that size is not known.
 
 A dynamic batch is a large prime while shapes are inferred, so whatever is computed from it is a number that no call
-has. Such numbers may say where the batch axis goes (the first size of a reshape) and nothing else: as data, as another size
-or as a bound they are refused by name. A mark per element says what it is.
+has. Such a number may only say where the batch axis goes, as the first size of a reshape. As data, as another size or as a bound
+it is refused, with the node's name. A mark per element says what it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ FREE, IS_BATCH, DERIVED = 0, 1, 2
 """A mark: independent of the batch size; the batch size itself; computed from it in another way."""
 
 Marks = NDArray[np.int8]
+"""A mark for each element, of the shape of the constant."""
+
 Evaluate = Callable[[Node, Sequence[Array | None]], tuple[Array, ...]]
 
 _MOVES = frozenset(
@@ -43,9 +45,9 @@ def trace_marks(
 
     Args:
         node: the node.
-        inputs: its constants, None where one is absent.
-        marks: per input, None where every element is FREE.
-        outputs: what it gave.
+        inputs: its constants, each of its own shape; None where one is absent.
+        marks: per input, of its shape; None where every element is FREE.
+        outputs: what it gave, each of its own shape.
         batch: the number that stands for the batch size.
         evaluate: folds a node; data that is moved has its marks moved by the same operator.
     """

@@ -70,7 +70,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """A graph inside an If: it reads the values around it by their names."""
+    """A graph inside an If: it reads the values around it by their names. constants: by name, of any shape."""
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
@@ -79,7 +79,7 @@ class Branch:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """A checked model; nodes are in topological order."""
+    """A checked model; nodes are in topological order. constants: by name, of any shape."""
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]

@@ -78,8 +78,8 @@ class PlanRunner:
 class PlanProgram:
     """Plans with their runners; several calls may run at the same time, each takes a runner of its own.
 
-    A call after another model's finds Python's own code and data pushed out of the caches, and then costs microseconds per
-    line: hence the outputs that are copied from memory whose address is known, rather than made and looked up.
+    After another model's call, Python's own code and data have left the caches, and each line costs microseconds. Hence outputs
+    are copied from memory whose address is known, rather than made and looked up.
     """
 
     def __init__(self, plans: FixedPlan | GrowingPlan, lengths: AxisLengths, isa: int, threads: int, inputs: int) -> None:
@@ -95,9 +95,9 @@ class PlanProgram:
 
         Args:
             function: of the library; gets the addresses of a job and of the first input.
-            arrays: the inputs.
-            lengths: that the inputs have.
-            batch: images.
+            arrays: the inputs, (batch, ...) each.
+            lengths: the open ones, as the inputs have them.
+            batch: images of the call.
 
         Raises:
             UserError: an input names a row that a table does not have.

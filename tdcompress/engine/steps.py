@@ -109,7 +109,7 @@ class Conv(Step):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(_OneInput):
-    """y[..., n] = act(sum_k x[..., k] weight[n, k] + bias[n])."""
+    """y[..., n] = act(sum_k x[..., k] weight[n, k] + bias[n]). weight: (N, K); bias: (N,)."""
 
     weight: Floats
     bias: Floats
@@ -118,7 +118,10 @@ class Linear(_OneInput):
 
 @dataclass(frozen=True, kw_only=True)
 class Affine(_OneInput):
-    """y[c, ...] = act(scale[c] * x[c, ...] + shift[c]), c an image's first axis; scale and shift None: only the activation."""
+    """y[c, ...] = act(scale[c] * x[c, ...] + shift[c]), c an image's first axis.
+
+    scale and shift: (C,); None: only the activation.
+    """
 
     scale: Floats | None = None
     shift: Floats | None = None
@@ -127,7 +130,7 @@ class Affine(_OneInput):
 
 @dataclass(frozen=True, kw_only=True)
 class Binary(Step):
-    """y = act(a op b) with numpy's broadcasting; an operand is a tensor's name or a constant."""
+    """y = act(a op b) with numpy's broadcasting; an operand is a tensor's name, or a constant of any shape."""
 
     kind: str
     a: str | Floats
@@ -206,7 +209,7 @@ class Concat(Step):
 class Resample(_OneInput):
     """y[.., i, ..] = sum_k weights[i, k] * x[.., indices[i, k], ..] along `axis`; every index is inside it.
 
-    weights None: indices (size,), x is copied as it is.
+    indices and weights: (size, taps). weights None: indices (size,), x is copied as it is.
     """
 
     axis: int
@@ -223,7 +226,10 @@ class Lookup(_OneInput):
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantTensor(Step):
-    """The same numbers for every image, where an operator wants a tensor; source: of what constant, if lengths change it."""
+    """The same numbers for every image, where an operator wants a tensor.
+
+    value: of the shape of one image; source: of what constant, if lengths change it.
+    """
 
     value: Floats
     source: str | None = None

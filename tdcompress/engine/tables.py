@@ -23,7 +23,10 @@ _LARGEST_BLOCK = 16
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedSource:
-    """A source with its place: `layout` after the split into phases, `start` in elements from the first source's input."""
+    """A source with its place: `layout` after the split into phases, `start` in elements from the first source's input.
+
+    weight: (O, I / groups, kernel_y, kernel_x).
+    """
 
     weight: Floats
     layout: Layout
@@ -36,7 +39,10 @@ class PlacedSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Displacement:
-    """One displacement: lanes to shift; masks per vector of a row, None if nothing is cleared."""
+    """One displacement: lanes to shift; masks per vector of a row, None if nothing is cleared.
+
+    bits: uint16 (vectors,), a bit per lane; lanes: int32 (vectors, LANES), all bits set or none.
+    """
 
     shift: int
     bits: Array | None
@@ -45,7 +51,10 @@ class Displacement:
 
 @dataclass(frozen=True, kw_only=True)
 class Taps:
-    """All taps of a convolution, sorted by group, then by address. weight: (O, T), zero where a filter does not have the tap."""
+    """All T taps of a convolution, sorted by group, then by address.
+
+    group_of: (T,), the index in `groups`; offset: (T,) in bytes; weight: (O, T), zero where a filter does not have the tap.
+    """
 
     groups: tuple[Displacement, ...]
     group_of: Array

@@ -61,7 +61,7 @@ class OnnxNetwork:
         return cast("NDArray[np.float32]", next(iter(self.outputs((inputs,)).values())))
 
     def outputs(self, inputs: Sequence[Tensor]) -> dict[str, NDArray[np.generic]]:
-        """All outputs by name, for inputs in the file's order."""
+        """All outputs by name, for inputs in the file's order, of the shapes that it takes."""
         names = [entry.name for entry in self.session.get_inputs()]
         feed = {name: item.contiguous().numpy() for name, item in zip(names, inputs, strict=True)}
         return dict(zip([entry.name for entry in self.session.get_outputs()], self.session.run(None, feed), strict=True))
@@ -114,12 +114,12 @@ def check_agreement(
 
 
 def batched(inputs: Sequence[Tensor]) -> list[bool]:
-    """Which inputs have the batch as their first axis: those that are as long there as the first input."""
+    """Which inputs are (B, ...): those whose first axis is as long as that of the first input."""
     return [item.ndim > 0 and len(item) == len(inputs[0]) for item in inputs]
 
 
 def tolerance(model: nn.Module, inputs: Sequence[Tensor]) -> float:
-    """The share of the largest |output| that two runtimes may differ by: it follows the coarsest type."""
+    """The share of the largest |output| that two runtimes may differ by: it follows the coarsest type; shapes do not matter."""
     types = {tensor.dtype for tensor in (*model.parameters(), *model.buffers(), *inputs)}
     return max((TOLERANCES.get(dtype, RELATIVE_TOLERANCE) for dtype in types), default=RELATIVE_TOLERANCE)
 

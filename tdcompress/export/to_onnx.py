@@ -127,7 +127,7 @@ def to_model_proto(
 
 
 def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
-    """Refuse what no ONNX file can be made of, before a minute is spent on it.
+    """Refuse what no ONNX file can be made of, before a minute is spent on it. Of inputs, of any shape, the type matters.
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.

@@ -120,7 +120,7 @@ def restore_weights(model: nn.Module, path: Path) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Publish a safetensors file."""
+    """Publish tensors of any shape, by name, as a safetensors file."""
     with published(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
 

@@ -111,8 +111,8 @@ def _placed(settings: DataSettings, **keys: Any) -> DataSettings:
 def _loaded(content: str, settings: DataSettings) -> Dataset:
     """What is held in memory, which all share whose settings differ in what comes after loading alone.
 
-    It is told by its content too: the same files can hold other data later. They are hashed after they were read, and not from
-    memory, so that what is held is what the content says, whatever happened since a key was made.
+    It is told by its content too: the same files can hold other data later. They are hashed after they were read, not taken from
+    a remembered hash. So what is held is what the key says, whatever happened to the files since the key was made.
 
     Raises:
         DataError: missing, damaged or other data.

@@ -19,20 +19,27 @@ AT_MOST = 64
 _found: dict[Hashable, Units] = {}
 
 
-class Asked(Protocol):
-    """What units are asked for: see ``find_units``; the settings of a method and of pruning are such."""
+class UnitsAsked(Protocol):
+    """What units are asked for; the settings of a method and of pruning are such."""
 
     @property
-    def scope(self) -> Scope: ...  # noqa: D102
+    def scope(self) -> Scope:
+        """What is ranked together: see ``find_units``."""
+
     @property
-    def unit(self) -> Unit: ...  # noqa: D102
+    def unit(self) -> Unit:
+        """What a unit is made of: see ``find_units``."""
+
     @property
-    def exclude(self) -> Sequence[str]: ...  # noqa: D102
+    def exclude(self) -> Sequence[str]:
+        """Names of layers that are left whole."""
+
     @property
-    def include(self) -> Sequence[str]: ...  # noqa: D102
+    def include(self) -> Sequence[str]:
+        """Names of layers whose units count although none can leave: see ``find_units``."""
 
 
-def units_of(origin: Origin, asked: Asked, model: nn.Module, task: LearningTask) -> Units:
+def units_of(origin: Origin, asked: UnitsAsked, model: nn.Module, task: LearningTask) -> Units:
     """The units of a dense network, whatever the values of its weights are.
 
     Args:

@@ -1,7 +1,7 @@
 """The version of each stage and its record: which artefacts this version of tdcompress makes, and which alone it reads.
 
-They stand here and not in the stages' files, since an artefact is also read from below these: by `load_network`, for example, and
-without torch by what lists artefacts and carries them. A stage's version is part of its keys, so a run never asks for an artefact
+They stand here and not in the stages' files, since modules below these read artefacts too: `load_network`, for example, and,
+without torch, what lists artefacts and carries them. A stage's version is part of its keys, so a run never asks for an artefact
 of another version: it makes its own beside it.
 """
 

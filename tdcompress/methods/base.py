@@ -17,6 +17,7 @@ from tdcompress.sparsity.units import Targets
 
 Granularity = Literal["weight", "unit", "2:4", "1x4"]
 Parameters = Mapping[str, Tensor]
+"""A network's parameters by name, each of its own shape."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +112,15 @@ class MethodSettings(ABC):
     """A method's keys in a recipe's [sparsity] table, and how it is built. The registry maps names to subclasses.
 
     Attributes:
-        granularity: what is dropped or gated in training, and pruned afterwards unless [prune] says otherwise: a "weight", a
-            "unit"; two weights of every four neighbouring input channels, "2:4"; or a block of one weight of each of four
-            neighbouring filters, "1x4". The last two are of targeted dropout, and of pruning by magnitude.
+        granularity: what is dropped or gated in training, and pruned afterwards unless [prune] says otherwise. A "weight" or a
+            "unit"; or "2:4", two weights of every four neighbouring input channels; or "1x4", a block of one weight of each of
+            four neighbouring filters. The last two are for targeted dropout, and for pruning by magnitude.
         scope: for units: rank inside each "layer" (the papers'), or all writers of a residual stream together ("group").
         unit: a unit is "whole" (filter, bias and the affine of the BatchNorm that sees it alone) or, as in the papers, the
             "filter" alone.
-        shares: how the share that is dropped, and pruned afterwards, is split: the same of every "filter", the same of every
-            "layer", by "erk" (Erdos-Renyi-kernel: small layers keep more), or "global", all layers ranked together. Weights have
-            all four, units the last three. None = "filter" for weights and "layer" for units, as in the papers.
+        shares: how the share that is dropped, and pruned afterwards, is split: "filter" and "layer" take the same of each; "erk"
+            is Erdos-Renyi-kernel, where small layers keep more; "global" ranks all layers together. Weights have all four, units
+            the last three. None = "filter" for weights and "layer" for units, as in the papers.
         exclude: names of layers that stay dense, besides those that the model declares.
         include: for units: names of layers whose units are dropped or gated, and pruned, although none of them could ever leave.
         l1: beta of an L1 penalty, beta * sum over prunable layers of mean |w|, which combines with any method; 0 = none.

@@ -102,9 +102,9 @@ def without(params: Parameters, targets: Targets, granularity: Granularity, remo
 class Gated(Method):
     """A method with one number for each prunable weight, or for each unit, that multiplies it.
 
-    A unit's gate multiplies all that is dropped and pruned with it: its filters and what is tied to them. So with
-    ``unit = "whole"`` the layer's output is multiplied once, BatchNorm or not (BatchNorm takes out the factor of the filter, and
-    its affine has its own); with ``unit = "filter"``, the papers' form, only the filter is.
+    A unit's gate multiplies all that is dropped and pruned with it: its filters and what is tied to them. So with ``unit =
+    "whole"`` the layer's output is multiplied once, with or without BatchNorm: BatchNorm takes out the factor of the filter, and
+    its affine has a factor of its own. With ``unit = "filter"``, the papers' form, only the filter is multiplied.
     """
 
     def __init__(self, targets: Targets, granularity: Granularity) -> None:
@@ -112,11 +112,21 @@ class Gated(Method):
         self.granularity = granularity
 
     def gated(self, params: Parameters, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The parameters times their gates, differentiable in both; no gates at all change nothing."""
+        """The parameters times their gates, differentiable in both; no gates at all change nothing.
+
+        Args:
+            params: by name, each of its own shape.
+            gates: by parameter name (of its shape), or (O,) by group name.
+        """
         return {name: params[name] * factor for name, factor in self._factors(params, gates).items()}
 
     def gated_exactly(self, params: Parameters, gates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`gated` for deployment: a closed gate leaves 0.0, never -0.0, which a packed file would have to keep."""
+        """`gated` for deployment: a closed gate leaves 0.0, never -0.0, which a packed file would have to keep.
+
+        Args:
+            params: by name, each of its own shape.
+            gates: by parameter name (of its shape), or (O,) by group name.
+        """
         return {name: value.masked_fill(value == 0, 0.0) for name, value in self.gated(params, gates).items()}
 
     def _factors(self, params: Parameters, gates: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -21,7 +21,7 @@ def sampled_gate(log_alpha: Tensor, logistic_noise: Tensor) -> Tensor:
     """A draw from the hard concrete distribution (Equations 10 and 11 there), in 0..1; differentiable in ``log_alpha``.
 
     Args:
-        log_alpha: gate logits.
+        log_alpha: gate logits, of any shape.
         logistic_noise: log u - log(1 - u) of uniform numbers u, of the same shape.
     """
     low, high = STRETCH

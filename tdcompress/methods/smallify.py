@@ -15,8 +15,8 @@ from tdcompress.sparsity.units import Targets
 class Smallify(Gated):
     """A trained switch multiplies each weight or unit; L1 draws the switches to zero.
 
-    After every step an exponential average of a switch's sign, and one of the squared deviation from it, are brought up to date;
-    a switch whose deviation passes the threshold is fixed at zero. The deviation is from the average before the update, and the
+    After every step two exponential averages are brought up to date: of a switch's sign, and of the squared deviation from it. A
+    switch whose deviation passes the threshold is fixed at zero. The deviation is from the average before the update, and the
     averages start at the sign and at 0, as in the released code.
     """
 

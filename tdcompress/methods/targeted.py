@@ -47,7 +47,12 @@ class Targeted(Method):
         return {name: params[name] * keep for name, keep in self.keep.items()}
 
     def drop(self, params: Parameters, dropped: Mapping[str, Tensor]) -> None:
-        """Set the masks of this step: 1 where kept, of the parameters' type (masked_fill takes four times as long on a CPU)."""
+        """Set the masks of this step: 1 where kept, of the parameters' type (masked_fill takes four times as long on a CPU).
+
+        Args:
+            params: by name, each of its own shape.
+            dropped: by parameter name, bool, broadcasting to it: True where it is dropped.
+        """
         self.keep = {name: (~entries).to(params[name].dtype) for name, entries in dropped.items()}
 
     def dropped(self) -> dict[str, Tensor]:  # noqa: D102

@@ -34,10 +34,10 @@ def kl_divergence(log_alpha: Tensor) -> Tensor:
 class Variational(Method):
     """Each weight is N(w, alpha w^2); alpha is learnt, and what has a large one is noise alone.
 
-    In training the noise is added where a layer's output is made (local reparameterisation): of each sample's own, unlike the
-    masks of the other methods, which hold for a step. For units the released code shares one sigma^2 along a filter; here, so
-    that a unit has one importance, it shares one alpha: log_alpha = log_sigma2 - log(mean of the unit's w^2), and its KL counts
-    once for each of its weights.
+    In training the noise is added where a layer's output is made (local reparameterisation). Each sample has its own noise,
+    unlike the masks of the other methods, which hold for a step. For units the released code shares one sigma^2 along a filter.
+    Here a filter shares one alpha, so that a unit has one importance: log_alpha = log_sigma2 - log(mean of the unit's w^2). Its
+    KL counts once for each of its weights.
     """
 
     def __init__(self, targets: Targets, model: nn.Module, settings: "VariationalSettings") -> None:

@@ -13,8 +13,8 @@ from tdcompress.methods.l1 import l1_penalty
 class SparseNet(nn.Module):
     """Runs a network with its method's parameters, by ``torch.func.functional_call``.
 
-    Nothing in the network is replaced, so its state_dict, its types and its ONNX names stay as they are; and since this is a
-    module, DistributedDataParallel and torch.compile can wrap it. Masks are drawn by ``begin_step``, outside what is compiled.
+    Nothing in the network is replaced, so its state_dict, its types and its ONNX names stay as they are. Since this is a module,
+    DistributedDataParallel and torch.compile can wrap it. Masks are drawn by ``begin_step``, outside what is compiled.
 
     Args:
         model: the network; it is held, not copied.

@@ -10,7 +10,7 @@ def residual_stages(inputs: int, filters: Sequence[int], units: int, unit: Calla
 
     Args:
         inputs: channels that come in.
-        filters: channels of each stage.
+        filters: channels of each stage in turn.
         units: residual units in each stage.
         unit: makes one from (channels in, channels out, stride).
     """

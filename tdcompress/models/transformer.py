@@ -26,7 +26,7 @@ class Residual(nn.Module):
         self.pre_norm = pre_norm
 
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """The sum of ``x`` and ``sublayer(x)``, normalised."""
+        """The sum of ``x`` (..., width) and ``sublayer(x)``, normalised."""
         if self.pre_norm:
             added: Tensor = self.dropout(sublayer(self.norm(x)))
             return x + added
@@ -119,7 +119,7 @@ class DecoderLayer(nn.Module):
         Args:
             x_BTD: the positions, (B, T, width).
             keys_BHSd: of the source, (B, heads, S, head_size).
-            values_BHSd: of the source, likewise.
+            values_BHSd: of the source, (B, heads, S, head_size).
             mask_B11S: bool (B, 1, 1, S), True where the source is no padding.
         """
         x_BTD = self.cross_sum(x_BTD, lambda x: self.cross.attend(x, keys_BHSd, values_BHSd, mask_B11S))
@@ -197,8 +197,8 @@ class Transformer(nn.Module):
         """Logits (B, T, vocabulary) of what follows each target token.
 
         Args:
-            source_BS: int64, the source with its end; 0 is padding.
-            target_BT: int64, begin and the target; padded at the end.
+            source_BS: int64 (B, S), the source with its end; 0 is padding.
+            target_BT: int64 (B, T), begin and the target; padded at the end.
         """
         mask_B11S = source_mask(source_BS)
         memory_BSD = self.encode(source_BS, mask_B11S)
@@ -233,7 +233,7 @@ class Transformer(nn.Module):
         return embedded
 
     def say(self, x_BTD: Tensor) -> Tensor:
-        """Logits of the decoder's last layer."""
+        """Logits (B, T, vocabulary) of the decoder's last layer."""
         return nn.functional.linear(self.decoder_norm(x_BTD), self.spoken)
 
     @property

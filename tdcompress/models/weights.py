@@ -28,9 +28,9 @@ _log = logging.getLogger(__name__)
 def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     """Put the weights of a file into a network, in place; all of them, but for a head with another number of classes.
 
-    The head is the last convolution or linear layer. Where the file's has as many inputs but another number of outputs, it keeps
-    the weights that it has now, which is said in the log; so does every other layer whose outputs go from the same number to the
-    same number (auxiliary heads). Any other difference of shape, and any tensor that the file lacks, is an error. What the file
+    The head is the last convolution or linear layer. If the file's head has as many inputs but another number of outputs, the
+    network's head keeps its weights, and the log says so. The same holds for auxiliary heads: layers with the same two numbers of
+    outputs, here and in the file. Any other difference of shape, and any tensor that the file lacks, is an error. What the file
     holds besides is named in the log.
 
     Args:

@@ -41,4 +41,5 @@ def set_metadata(model: onnx.ModelProto, metadata: Mapping[str, str]) -> None:
 
 def entry_bytes(key: str, value: str) -> int:
     """By how much an entry makes a file longer."""
-    return onnx.ModelProto(metadata_props=[onnx.StringStringEntryProto(key=key, value=value)]).ByteSize()
+    entry = onnx.StringStringEntryProto(key=key, value=value)
+    return len(onnx.ModelProto(metadata_props=[entry]).SerializeToString())

@@ -78,9 +78,9 @@ def pack_model(
     """As `pack_onnx`, on a model in memory; the source is not changed.
 
     Requires: a well-formed graph (`passes.malformed`); it may be packed already.
-    Ensures: weights that decode bit for bit (each section is run through onnxruntime), a graph that onnxruntime optimises to the
-    same one, and what `onnx.checker` accepted of the source it accepts of the result; else the source as it is. Every reserved
-    name is of a known section of its own graph.
+    Ensures: weights that decode bit for bit (each section is run through onnxruntime), and a graph that onnxruntime optimises to
+    the same one. What `onnx.checker` accepted of the source, it accepts of the result. Else the source is left as it is. Every
+    reserved name is of a known section of its own graph.
 
     Args:
         source: the model.

@@ -68,8 +68,8 @@ def _first(conditions: Sequence[Condition], model: onnx.ModelProto) -> str:
 def malformed(model: onnx.ModelProto) -> str:
     """What is wrong with the names of a model, "" where nothing is.
 
-    Every value has one definition (an initializer, an input, or an output of one node; an initializer may be listed as an input),
-    every value is defined before it is read, by a node or as an output of a graph, and every domain has an operator set.
+    Every value has one definition: an initializer, an input, or an output of one node. (An initializer may be listed as an input
+    too.) It is defined before a node reads it or a graph returns it. Every domain has an operator set.
     """
     imported = {"ai.onnx" if entry.domain == "" else entry.domain for entry in model.opset_import}
     for node in every_node(model):

@@ -68,7 +68,7 @@ class OpenedFile(Protocol):
         """Its outputs, with name and shape."""
 
     def run(self, names: None, inputs: Mapping[str, Array], /) -> Sequence[Any]:
-        """All outputs, for inputs by name."""
+        """All outputs, for inputs by name, of the shapes that the model takes."""
 
 
 def run_session(session: OpenedFile, inputs: Mapping[str, Array]) -> list[Array]:
@@ -96,7 +96,7 @@ def random_array(dtype: np.dtype[Any], shape: Sequence[int], generator: np.rando
 
     Args:
         dtype: of numbers or booleans.
-        shape: as wanted.
+        shape: the sizes wanted, axis by axis.
         generator: what it is drawn from.
     """
     if dtype.kind == "f":

@@ -52,7 +52,7 @@ def is_parameter(dtype: np.dtype[Any]) -> bool:
 
 
 def zeros_in(array: Array) -> int:
-    """How many elements are 0 or -0; none where the elements are not numbers."""
+    """How many elements of an array of any shape are 0 or -0; none where they are not numbers."""
     return int(np.count_nonzero(array == 0)) if array.dtype.kind in "fiubV" else 0
 
 
@@ -62,7 +62,7 @@ def value_bytes(dtype: np.dtype[Any]) -> float:
 
 
 def nonzero(array: Array) -> NDArray[np.int64]:
-    """Flat positions of the elements that are not zero bit for bit; -0.0 is kept as a value, NaN too."""
+    """Positions (K,) in the flattened array of what is not zero bit for bit; -0.0 is kept as a value, NaN too."""
     bits = np.ascontiguousarray(array).reshape(-1).view(f"u{array.dtype.itemsize}")
     return np.flatnonzero(bits)
 

@@ -55,8 +55,8 @@ def verify_onnx(
         ModelError: not a model, damaged, or a samples file that is malformed or does not fit the model.
         UnsupportedError: an operator, domain or operator set that is not known; or several inputs with samples.
         VerificationError: a weight holds NaN, onnxruntime does not load or run it, or outputs are not finite, differ by more than
-            1e-5 * max |output| (4 / 128 of it if the file is quantised), or have another argmax (samples whose two largest
-            outputs are nearer than twice that are left out, as ties).
+            1e-5 * max |output| (4 / 128 of it if the file is quantised), or have another argmax. For the argmax, samples whose
+            two largest outputs are nearer than twice that are ties, and left out.
     """
     path = Path(path)
     model = load_model(path, external_data=external_data)

@@ -26,7 +26,7 @@ def zero_points(model: onnx.ModelProto, weights: Mapping[str, Array]) -> dict[st
 
     Args:
         model: any model.
-        weights: full name -> values, of every weight; zero points are such weights too.
+        weights: full name -> values, of any shape, of every weight; zero points are such weights too.
 
     Returns:
         Full name of a weight -> what stands for 0 in it; not where that is 0, computed, or given in blocks.

@@ -69,8 +69,8 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     """Of each combination, the settings that a row's other columns do not tell.
 
     Returns:
-        For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1: of what not all have alike,
-        and of what in [prune], [finetune] and [shrink] is not at its default.
+        For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1. It has the keys in which some
+        differ, and those of [prune], [finetune] and [shrink] that are not at their defaults.
     """
     taken, tables = [], step_tables().keys()
     for experiment in experiments:

@@ -25,7 +25,7 @@ def canvas(height: float, panels: Sequence[float] = (1,)) -> "tuple[Canvas, list
 
     Args:
         height: of the whole, in inches.
-        panels: relative heights.
+        panels: relative heights, one for each panel.
     """
     from matplotlib.figure import Figure as Canvas
 

@@ -40,8 +40,8 @@ class Style:
 def styles(series: Sequence[Series]) -> tuple[Style, ...]:
     """One style each.
 
-    A method's first series has the method's own colour in every report, plain training is grey, and the rest take what is left;
-    a palette that is used up begins again, dashed.
+    A method's first series has the method's own colour in every report, and plain training is grey. The rest take what is left. A
+    palette that is used up begins again, dashed.
     """
     chosen: dict[int, int] = {}
     for number, line in enumerate(series):

@@ -167,7 +167,7 @@ def _ratio(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float]]]) -> 
 
 
 def plot_dependence(records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray]) -> "Canvas":
-    """The matrices side by side, of each training its first one; the corner of the pruned weights outlined."""
+    """The matrices (bins, bins) side by side, of each training its first one; the corner of the pruned weights outlined."""
     from matplotlib.colors import SymLogNorm
     from matplotlib.figure import Figure as Canvas
     from matplotlib.patches import Rectangle

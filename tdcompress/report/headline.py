@@ -7,8 +7,8 @@ from tdcompress.report import text
 from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
 from tdcompress.report.tables import selected_row
 
-# The share spoken of is the largest one at which some network stays within this of the dense one; where none does at any share,
-# of the best pruned one: the smallest share would only show how badly it begins.
+# The headline speaks of the largest share at which some network stays within this of the dense one. If none does at any share,
+# the best pruned network takes the place of the dense one: the smallest share would only show how badly it begins.
 HEADLINE_DROP = 0.02
 _NAMES_AT_MOST = 6
 

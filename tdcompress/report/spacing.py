@@ -8,12 +8,12 @@ import numpy as np
 def space_out(wanted: Sequence[float], needed: Sequence[float]) -> list[float]:
     """Centres as near to the wanted ones as can be (least squares), in the same order, each with the room it needs.
 
-    Take from each centre its offset in the tightest packing; what is left has to be non-decreasing, and the nearest such sequence
-    is its isotonic regression: neighbours that would touch form a block at the mean of what its members want.
+    Subtract from each centre its offset in the tightest packing. What is left has to be non-decreasing. The nearest such sequence
+    is its isotonic regression: neighbours that would touch form a block, at the mean of what its members want.
 
     Args:
-        wanted: centres.
-        needed: sizes, of the same length.
+        wanted: N centres, in the units of the axis.
+        needed: the room of each, N sizes in the same units.
     """
     from scipy.optimize import isotonic_regression  # slow to import, and only where something is drawn
 

@@ -11,8 +11,8 @@ from tdcompress.report.series import as_trained, group
 def explanation(report: Report) -> str | None:
     """Why accuracy at 0 % is low, for a report in which it is; else None.
 
-    It is low where a network trained with targeted dropout has, unpruned, by more than ``HEADLINE_DROP`` less than the best
-    untargeted one of the report or, where the report has none, than one of its own prunings.
+    It is low if, unpruned, a network trained with targeted dropout is more than ``HEADLINE_DROP`` below the best untargeted one
+    of the report. A report without an untargeted one compares with the network's own prunings.
     """
     untargeted = [row.accuracy_dense for row in report.rows if row.method == "none"]
     found: list[tuple[float, str, float]] = []

@@ -20,7 +20,8 @@ class Aligned:
 
     Attributes:
         ids: channels of the tensor, (groups, channels per group).
-        cost: class -> number of weights that write or read it; what comes back costs least, the lowest index first.
+        cost: (channels,): entry c counts the weights that write or read class c. The cheapest channels come back, the lowest
+            index first.
         align: the block.
     """
 
@@ -79,7 +80,7 @@ def aligned(graph: ChannelGraph, roots: Ids, align: int) -> list[Aligned]:
 
     Args:
         graph: the network's.
-        roots: class of each channel.
+        roots: class of each channel, (channels,).
         align: what widths have to be a multiple of.
     """
     if align == 1:

@@ -45,7 +45,7 @@ class NarrowAttention(nn.Module):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As nn.MultiheadAttention: (L, B, E) or, with ``batch_first``, (B, L, E); without a batch (L, E)."""
+        """As `nn.MultiheadAttention`: (L, B, E) or, with ``batch_first``, (B, L, E); without a batch (L, E)."""
         batched = query.dim() == 3
         inputs = [query, key, value] if not (query is key and key is value) else [query]
         if not batched:

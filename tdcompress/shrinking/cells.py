@@ -1,9 +1,9 @@
 """What is known about a tensor: per element, up to broadcasting, its channel, its constant value, and its source.
 
-A channel is a symbolic number shared by everything that must be removed together. The numbers of one tensor are an array with
-as many axes as the tensor, each of full length or of length 1 (all indices alike): the output of a convolution has cells of
-shape (1, C, 1, 1), flattened (1, C*H*W), split into heads (1, 1, h, d). So the layout operators of torch are the same operators
-of numpy, applied to the cells.
+A channel is a symbolic number shared by everything that must be removed together. The numbers of one tensor are an array with as
+many axes as the tensor. Each axis has its full length, or length 1 where all indices are alike. So the output of a convolution
+has cells of shape (1, C, 1, 1); flattened it has (1, C*H*W), and split into heads (1, 1, h, d). So the layout operators of torch
+are the same operators of numpy, applied to the cells.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,8 @@ MIXED = -1  # an element that more than one unit (or none) contributes to
 
 CELL = np.dtype([("channel", np.int64), ("known", np.bool_), ("value", np.float64), ("unit", np.int64)])
 Cells = NDArray[np.void]
+"""Of the tensor's shape; an axis along which cells repeat themselves has length 1."""
+
 Ids = NDArray[np.int64]
 
 
@@ -83,7 +85,7 @@ def expand(cells: Cells, shape: Sequence[int], axes: Sequence[int]) -> Cells:
     Args:
         cells: of a tensor; an axis along which they repeat themselves has length 1.
         shape: of the tensor, as long as ``cells.shape``.
-        axes: which ones, from 0.
+        axes: numbers of axes, from 0.
 
     Returns:
         A read-only view, of length ``shape[a]`` along each of ``axes`` and as before along the others.
@@ -95,11 +97,11 @@ def reshape(cells: Cells, old: Sequence[int], new: Sequence[int]) -> Cells:
     """Cells of a reshaped tensor.
 
     Axes are matched in runs of equal product, (B, C, H, W) -> (B, C*H*W) as B | C*H*W. A run that the cells do not tell apart
-    stays of length 1; else its axes are expanded and merged, and then the new axes that repeat themselves are collapsed.
+    stays of length 1. Else its axes are expanded and merged. Then the new axes that repeat themselves are collapsed.
 
     Args:
         cells: of the tensor before.
-        old: its shape.
+        old: its shape, which has as many axes as the cells.
         new: the shape after.
 
     Returns:
@@ -167,8 +169,8 @@ def channel_vector(cells: Cells, axis: int) -> tuple[Ids, Cells]:
     """Cells along one axis when the others are read together, as a convolution reads its pixels.
 
     Returns:
-        The channels as (other elements, n), to be unified along the first axis; and one cell per index of ``axis``, whose
-        value is known only where it is the same for all other elements, and whose source is kept only where it is the same.
+        The channels as (other elements, n), to be unified along the first axis; and one cell per index of ``axis``, (n,). Its
+        value is known, and its source kept, only where it is the same for all other elements.
     """
     rows = np.moveaxis(cells, axis, -1).reshape(-1, cells.shape[axis])
     vector = rows[0].copy()

@@ -34,7 +34,7 @@ class Certificate:
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """Inputs of other sizes than the examples', for which two networks differ, and how."""
+    """Inputs of other shapes than the examples', for which two networks differ, and how."""
 
     inputs: tuple[Tensor, ...]
     reason: str

@@ -59,7 +59,10 @@ class Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNormAffine:
-    """A BatchNorm's learned scale and shift, and the unit whose values each of its channels sees alone (or MIXED)."""
+    """A BatchNorm's learned scale and shift, and the unit whose values each of its channels sees alone.
+
+    units: (C,), the numbers of these units, or MIXED.
+    """
 
     weight: str
     bias: str
@@ -68,21 +71,24 @@ class BatchNormAffine:
 
 @dataclass(frozen=True)
 class Liveness:
-    """Which channels live so far. ``roots`` maps a channel to its class, ``live`` is per class."""
+    """Which channels live so far.
+
+    roots: (channels,), the class of each channel; live: (channels,), entry c says whether class c lives.
+    """
 
     live: Flags
     roots: Ids
 
     def of(self, ids: Ids) -> Flags:
-        """Liveness of an array of channels; an element without channel always lives."""
+        """Liveness of channels, of the shape of ``ids``; an element without channel always lives."""
         return np.asarray(self.live[self.roots[np.maximum(ids, 0)]] | (ids == NO_CHANNEL))
 
 
 Needs = Iterator[tuple[Ids, str]]
 
 
-# Tiers of demands: who uses a value; what follows from that in a shape; what chooses some; what only forbids width 0; what rounds
-# widths up.
+# Tiers of demands: READ, who uses a value; SHAPE, what follows from that in a shape; EVEN, what chooses some channels so that
+# widths are equal; LAST, what only forbids width 0; ALIGN, what rounds widths up.
 READ, SHAPE, EVEN, LAST, ALIGN = range(5)
 
 
@@ -108,23 +114,23 @@ class ChannelGraph:
     """What the rules find out about a network.
 
     Attributes:
-        state: the tensors of the program, by name.
+        state: the tensors of the program, by name, of any shape.
         signals: results, by node name.
         raw: tensors that are read element by element, by name.
         matrices: weights, by name.
         demands: readers and constraints, in the order of the program.
-        pins: channels that can never go because something uses them, with the reason.
-        holds: channels that can never go because a shape is fixed, with the reason.
+        pins: channels (n,) that can never go because something uses them, with the reason.
+        holds: channels (n,) that can never go because a shape is fixed, with the reason.
         affines: BatchNorms.
-        couplings: rows of channels that have to go together for a shape to narrow: advice for grouping.
-        heads: the same for the channels of attention heads; where these apply, ``blocks`` do not.
-        blocks: channels of tensors that narrow only by slices.
+        couplings: (rows, channels): those of a row have to go together for a shape to narrow. They only help to find groups.
+        heads: (heads, channels), the same for the channels of attention heads; where these apply, ``blocks`` do not.
+        blocks: channels of tensors that narrow only by slices, of any shape.
         literal_nodes: layout operators whose arguments the forward code may have written as numbers.
-        constant_units: weight name -> which of its units do not depend on the input, or are unread.
+        constant_units: weight name -> bool (units,): which of them do not depend on the input, or are unread.
         frozen: parameters that must keep their shape, with the reason.
         auxiliary: weights whose outputs the network returns in training alone.
-        unread: numbers of units whose values nothing uses: all that sees them is a BatchNorm with weight 0.
-        lost: constants that an operator makes vary, with its name: for the report.
+        unread: numbers (n,) of units whose values nothing uses: all that sees them is a BatchNorm with weight 0.
+        lost: channels (n,) that were constant until an operator made them vary, with its name: for the report.
         sized: operators and literal tensors whose numbers follow from the input's size, so that they make no constants.
     """
 
@@ -160,7 +166,7 @@ class ChannelGraph:
         """Make channels one, element by element; a channel that meets an element without one is held (``reason``).
 
         Args:
-            left: channels; negative = none.
+            left: channels, of any shape; negative = none.
             right: likewise; broadcast against ``left``.
             reason: why a channel is held, in words.
         """
@@ -173,7 +179,7 @@ class ChannelGraph:
             self._edges.append((left[~bare], right[~bare]))
 
     def pin(self, ids: Ids, reason: str) -> None:
-        """Keep channels whatever happens, since something uses them."""
+        """Keep channels, of any shape, whatever happens, since something uses them."""
         _note(self.pins, ids, reason)
 
     def hold(self, ids: Ids, reason: str) -> None:
@@ -275,8 +281,8 @@ def constant(cells: Cells, value: NDArray[np.float64], known: Flags) -> Cells:
 
     Args:
         cells: of a tensor.
-        value: broadcast to them.
-        known: where it holds; elsewhere nothing is known.
+        value: broadcasts to them.
+        known: of the shape of ``cells``, where ``value`` holds; elsewhere nothing is known.
     """
     cells = cells.copy()
     cells["known"], cells["value"] = known, np.where(known, value, 0.0)

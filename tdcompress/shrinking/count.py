@@ -12,7 +12,7 @@ def parameters_and_macs(model: nn.Module, example_inputs: ExampleInputs) -> tupl
 
     Args:
         model: any module; tied parameters count once.
-        example_inputs: inputs of any batch size; the first axis of the first one counts examples.
+        example_inputs: (B, ...), or several; the first axis of the first one counts examples.
 
     Returns:
         Number of parameters; number of multiply-accumulates of convolutions, matrix products and attention in eval mode

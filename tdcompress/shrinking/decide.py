@@ -34,7 +34,7 @@ def decide(graph: ChannelGraph, keep: Iterable[tuple[Ids, str]] = (), *, align: 
 
     Args:
         graph: of the network.
-        keep: further channels that stay, each lot with the reason.
+        keep: further channels that stay, in arrays of any shape, each with the reason.
         align: widths are rounded up to a multiple of this.
     """
     roots = graph.roots()

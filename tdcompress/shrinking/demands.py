@@ -60,7 +60,7 @@ def matrix_readers(graph: ChannelGraph) -> list[MatrixReader]:
 
 @dataclass(frozen=True, kw_only=True)
 class AtLeastOne:
-    """A layer of width 0 does not exist: the last unit stays."""
+    """A layer of width 0 does not exist: the last unit stays. ids: the layer's channels, of any shape."""
 
     ids: Ids
     layer: str
@@ -77,7 +77,7 @@ class WholeSlices:
     """A tensor whose axes are all told apart narrows only by whole slices: channels go in slices, or stay.
 
     Attributes:
-        ids: channels of the tensor; an axis of length 1 does not tell its indices apart.
+        ids: channels, of the tensor's shape; an axis of length 1 does not tell its indices apart.
         fixed_axes: axes of which no slice may go, because the program indexes them.
         layer: where, for messages.
     """
@@ -108,9 +108,9 @@ class WholeSlices:
 
 @dataclass(frozen=True, kw_only=True)
 class EqualCounts:
-    """Rows that must stay equally long: the parts of a chunk."""
+    """Rows that must stay equally long: the parts of a chunk. rows: (parts, channels per part)."""
 
-    rows: Ids  # (parts, channels per part)
+    rows: Ids
     layer: str
     tier: ClassVar[int] = EVEN
 
@@ -144,7 +144,7 @@ class Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class AllOrNone:
-    """Rows that normalise together: each row goes as a whole, or stays as a whole."""
+    """Rows that normalise together: each row goes as a whole, or stays as a whole. rows: (groups, channels per group)."""
 
     rows: Ids
     layer: str
@@ -160,11 +160,18 @@ class AllOrNone:
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """Row by row (head by head), a live result needs what is multiplied for it; and a row goes on both sides or on neither."""
+    """Row by row (head by head), a live result needs what is multiplied for it; and a row goes on both sides or on neither.
 
-    left: Ids  # (rows, channels multiplied)
-    used: Flags  # (rows, channels multiplied): whether the product is not always 0
-    right: Ids  # (rows, channels of the result)
+    Attributes:
+        left: (rows, channels multiplied).
+        used: (rows, channels multiplied): whether the product is not always 0.
+        right: (rows, channels of the result).
+        layer: where, for messages.
+    """
+
+    left: Ids
+    used: Flags
+    right: Ids
     layer: str
     tier: ClassVar[int] = READ
 

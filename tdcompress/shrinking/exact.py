@@ -64,16 +64,16 @@ class _Plan:
 def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -> Shrunk:
     """Remove every channel that is constant, or that nobody reads, as far as that is exact.
 
-    Dead channels are found in the weights: a filter of zeros makes a constant, constants pass through bias, BatchNorm and
-    activations, and a channel whose value is constant at all its readers goes: 0 costs nothing, another constant moves into the
+    Dead channels are found in the weights. A filter of zeros makes a constant, and constants pass through bias, BatchNorm and
+    activations. A channel whose value is constant at all its readers goes. A constant 0 costs nothing; another one moves into the
     readers' biases where that is exact. Everything is computed, and certified, in float64; the biases that took constants
     are then rounded to the network's own precision.
 
     Args:
         model: any module that torch.export accepts; not modified.
         example_inputs: tensor or tuple of tensors, any batch size.
-        align: of the channels that could go, keep so many that what each layer makes is a multiple of this wide, or as wide as
-            it was (and what it reads, if that was a multiple). onnxruntime computes convolutions in blocks of 16 channels.
+        align: of the channels that could go, keep so many that what each layer makes is a multiple of this wide, or as wide as it
+            was. So is what it reads, if that was a multiple. onnxruntime computes convolutions in blocks of 16 channels.
 
     Raises:
         ValueError: ``align`` no whole number, or below 1.

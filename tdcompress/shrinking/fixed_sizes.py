@@ -28,7 +28,7 @@ def spelled_out(
         example_inputs: of the network.
         program: the network's operators.
         graph: its channels.
-        units: channels that would leave together, one lot for each stream.
+        units: channels (n,) that would leave together, one array for each stream.
     """
     roots = graph.roots()
     shapes = replace(graph, pins=[], demands=[demand for demand in graph.demands if demand.tier != READ])

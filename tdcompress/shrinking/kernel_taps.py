@@ -22,7 +22,7 @@ def shifts(weight: Tensor, matrix: Matrix, values: NDArray[np.float64], which: F
     """What constant inputs add to each output: the sum over ``which`` inputs of taps times value, (groups, outputs per group).
 
     Args:
-        weight: of the layer.
+        weight: of the layer, (O, I / groups, *kernel) or transposed, (I, O / groups, *kernel).
         matrix: its channels.
         values: constants, (groups, inputs per group).
         which: inputs to sum over, of the same shape.

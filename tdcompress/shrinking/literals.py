@@ -31,10 +31,10 @@ def first_misfit(
 ) -> tuple[Ids, str] | None:
     """The channels at the first operator of the narrow network that does not come out as predicted, with the reason.
 
-    Both traces are compared operator by operator: the same operator, the predicted shape, and the same numbers as arguments
-    where they are not sizes, and at the end what is returned beside tensors. A number that changed is taken for the width of
-    every tensor that went from the one to the other; else for a function of all widths. A forward pass that raises is blamed
-    on the sized operator of the same source line, else on the last one before it.
+    Both traces are compared operator by operator. Each has to be the same operator, with the predicted shape and the same numbers
+    as arguments, but for sizes. What is returned beside tensors has to be the same too. Say a number was 32 and is now 24: it is
+    taken for the width of every tensor that went from 32 to 24. If there is none, it is taken for a function of all widths. A
+    forward pass that raises is blamed on the sized operator of the same source line, else on the last one before it.
 
     Forward code may keep what it made for a shape (the anchors of a detector), and make it anew for a narrower one. Such
     operators take no values from inputs and weights, so where the traces differ in their operators, they can be left out.

@@ -57,7 +57,7 @@ def network_graph(
     Args:
         model: the network.
         example_inputs: tensor or tuple of tensors.
-        elsewhere: inputs of other sizes: it is traced with them too, to find the numbers that follow from the size.
+        elsewhere: inputs of other shapes: it is traced with them too, to find the numbers that follow from the size.
         program: its trace, where there is one already.
 
     Raises:

@@ -31,7 +31,7 @@ def remember(model: nn.Module, traced: nn.Module, inputs: Sequence[Tensor], prog
     Args:
         model: the network that a caller holds.
         traced: what was traced in its place: itself, or a copy.
-        inputs: that it was traced with.
+        inputs: that it was traced with, of any shapes.
         program: in eval mode.
     """
     literals = {name: tensor for name, tensor in program.state.items() if name not in program.narrowable}
@@ -44,7 +44,7 @@ def recall(model: nn.Module, copy: nn.Module, inputs: Sequence[Tensor]) -> Progr
     Args:
         model: the network that a caller holds.
         copy: what would be traced in its place; its weights become the program's.
-        inputs: as a tuple.
+        inputs: that it would be traced with, of any shapes.
     """
     found = _last.pop(model, None)
     if found is None or found.look != _look(copy, inputs):

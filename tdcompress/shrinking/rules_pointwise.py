@@ -94,9 +94,9 @@ def _aligned(signal: Signal, ndim: int) -> Signal:
 def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: OperatorCall) -> Ids:
     """Channels of the result; what meets is unified.
 
-    An operand of real length 1 along every axis on which the result tells channels apart (a spatial gate (B, 1, H, W), one
-    number for all) is repeated over them: it has no part in them, and its own channels just stay. An operand without
-    channels but of full length on such an axis (the network's input, a literal tensor) keeps what it meets.
+    Look at the axes on which the result tells channels apart. An operand of real length 1 along all of these is repeated over the
+    channels, such as a spatial gate (B, 1, H, W) or one number for all. It has no part in them, and its own channels just stay.
+    An operand without channels but of full length on such an axis (the network's input, a literal tensor) keeps what it meets.
 
     Args:
         graph: takes the unions and pins.

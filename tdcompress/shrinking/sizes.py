@@ -16,7 +16,7 @@ def other_batches(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
     """Inputs of other batch sizes, (B, ...) each.
 
     Args:
-        inputs: the batch is the first axis of the first one, and of all that are as long there.
+        inputs: (B, ...): the batch is the first axis of the first one, and of all that are as long there.
     """
     batch = inputs[0].shape[0] if inputs[0].ndim else 0
     for other in (2, 3, 1):

@@ -19,7 +19,10 @@ Reasons = Mapping[int, str]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Part:
-    """Channels that are ranked together, as classes in the order of their first writer, and the weights that write them."""
+    """Channels that are ranked together, and the weights that write them.
+
+    classes: (n,), those of the channels, in the order of their first writer.
+    """
 
     weights: tuple[str, ...]
     classes: Ids
@@ -27,7 +30,10 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stream:
-    """Weights that write into the same channels; the parts, of one chunk say, have to lose as many each."""
+    """Weights that write into the same channels; the parts, of one chunk say, have to lose as many each.
+
+    classes: (n,), those of the channels, in the order of their first writer.
+    """
 
     weights: tuple[str, ...]
     classes: Ids

@@ -17,6 +17,8 @@ from tdcompress.sparsity.examples import example_tensors
 from tdcompress.sparsity.units import require_module, require_values
 
 ExampleInputs = Tensor | Sequence[Tensor]
+"""A batch: a tensor, or one for each argument of the network, of shapes that it takes."""
+
 _ASSERTIONS = (torch.ops.aten._assert_tensor_metadata.default,)  # of casts: they compute nothing
 
 
@@ -27,7 +29,7 @@ class Program:
     Attributes:
         nodes: the operators in the order they run; ``node.meta["val"]`` has the shapes.
         tensors: name of a placeholder, or of a cast of one -> qualified name of the parameter or buffer (of tied ones the first).
-        state: those tensors, and the literal tensors of the forward code, by the names in ``tensors``.
+        state: those tensors, and the literal tensors of the forward code, by the names in ``tensors``; of any shape.
         narrowable: the names in ``tensors`` that a module owns, so that surgery can replace them.
         outputs: the nodes that the network returns.
     """
@@ -57,8 +59,8 @@ def as_tuple(example_inputs: ExampleInputs) -> tuple[Tensor, ...]:
 def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = False) -> Program:
     """Export a copy of a network, in eval or train mode, and name its tensors.
 
-    In-place operators on plain values are kept (the caller rebinds their target); where one writes into a view, or into a
-    value that has views, the program is functionalised first.
+    In-place operators on plain values are kept (the caller rebinds their target). If one writes into a view, or into a value that
+    has views, the program is functionalised first.
 
     Args:
         model: on any device; not changed.

@@ -2,7 +2,7 @@
 
 Three hooks do it. Nothing in the network is replaced, so its names, types and state_dict stay as they are.
 
-- After each step of any ``torch.optim.Optimizer`` the entries, and its moments of them, are set to zero: what weight decay,
+- After each step of any ``torch.optim.Optimizer`` the entries, and its moments of them, are set to zero. What weight decay,
   momentum or noise would add is gone before anybody sees it.
 - Their gradients are set to zero as they arrive, so that clipping by norm does not see them either.
 - Each layer sets its own to zero before it runs, for updates that no optimizer makes.

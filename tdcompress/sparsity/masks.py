@@ -21,6 +21,7 @@ from tdcompress.sparsity.shares import Counts, PerFilter, Shares, pruned_count, 
 from tdcompress.sparsity.units import Slot, UnitGroup
 
 Masks = dict[str, Tensor]
+"""By parameter name, bool of the parameter's shape: True = kept."""
 
 
 def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,7 +91,7 @@ def weight_masks(
         params: by name, each as the network has it: (O, fan_in...) or (O,).
         weights: whose masks.
         scores: by parameter, of its shape, where |w| does not rank it.
-        fraction: pruned share; or
+        fraction: pruned share, 0..1; or
         keep_per_filter: how many weights of each filter stay.
         shares: how the fraction is split; the papers prune the same share of every filter.
         pattern: prune the lowest of each group of four, or the lowest blocks, instead of single weights.
@@ -142,7 +143,7 @@ def unit_masks(
         params: by name, each as the network has it: (O, fan_in...) or (O,).
         groups: the units.
         scores: by group, (O,), where the norm does not rank it.
-        fraction: pruned share of the units.
+        fraction: pruned share of the units, 0..1.
         align: kept counts are rounded up to a multiple of this.
         shares: how the fraction is split; the papers prune the same share of every layer.
 

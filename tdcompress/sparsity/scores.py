@@ -21,7 +21,7 @@ def from_rows(rows: Tensor, shape: Sequence[int], axis: int) -> Tensor:
 
     Args:
         rows: (O, fan_in).
-        shape: of the weight.
+        shape: that of the weight.
         axis: its axis of filters, 0 or 1.
 
     Returns:
@@ -68,7 +68,10 @@ def _per_unit(param: Tensor, slot: Slot, size: int) -> Tensor:
 
 
 def weight_extents(params: Mapping[str, Tensor], weights: Sequence[Slot]) -> tuple[Extent, ...]:
-    """The sizes of weight matrices, in the order of their slots: a row per filter, as long as the filter has weights."""
+    """The sizes of weight matrices, from the shapes of ``params``, in the order of their slots.
+
+    A matrix has a row per filter, as long as the filter has weights.
+    """
     shapes = [(slot, params[slot.parameter].shape) for slot in weights]
     return tuple(
         Extent(name=slot.parameter, rows=shape[slot.axis], length=shape.numel() // shape[slot.axis], erk=sum(shape))
@@ -77,7 +80,10 @@ def weight_extents(params: Mapping[str, Tensor], weights: Sequence[Slot]) -> tup
 
 
 def unit_extents(params: Mapping[str, Tensor], groups: Sequence[UnitGroup]) -> tuple[Extent, ...]:
-    """The sizes of groups of units. Their Erdos-Renyi-kernel density is that of their filters' weights, taken together."""
+    """The sizes of groups of units, from the shapes of ``params``.
+
+    Their Erdos-Renyi-kernel density is that of their filters' weights, taken together.
+    """
     extents = []
     for group in groups:
         dimensions = entries = 0

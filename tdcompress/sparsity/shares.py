@@ -147,8 +147,8 @@ def unit_counts(extents: Sequence[Extent], fraction: float, shares: Shares) -> P
 def _erdos_renyi_kernel(extents: Sequence[Extent], total: int) -> dict[str, int]:
     """Entries selected of each layer, ``total`` in all; exact, in whole numbers.
 
-    Layers that reach a bound are fixed step by step, always those on the side where more is missing, as CSS lays out flexible
-    boxes (section 9.7): so none is fixed that would have come off its bound again.
+    Layers that reach a bound are fixed step by step, always those on the side where more is missing. (CSS lays out flexible boxes
+    in this way, section 9.7.) So none is fixed that would have come off its bound again.
     """
     scale = math.lcm(*(each.erk.denominator for each in extents))
     wanted = {each.name: int(each.erk * scale) for each in extents}

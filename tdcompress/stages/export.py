@@ -225,9 +225,9 @@ class Compared:
     Attributes:
         max_error: largest |difference| of an output.
         max_output: largest |output|.
-        outputs: by name, what the file has to give for its samples on any machine: of float32 files torch's outputs. Of files
-            whose values are rounded their own, as onnxruntime computes them here; torch has no network of these rounded weights.
-            Processors round int8 differently; `verify` allows for that.
+        outputs: (N, ...) by name, what the file has to give for its samples on any machine. For float32 files these are
+            torch's outputs. For files whose values are rounded they are the file's own, as onnxruntime computes them here: torch
+            has no network of these rounded weights. Processors round int8 differently; `verify` allows for that.
     """
 
     max_error: float
@@ -343,7 +343,7 @@ def recorded_samples(part: ExportPart, outputs: Mapping[str, np.ndarray]) -> dic
 
     Args:
         part: gives the inputs.
-        outputs: by name.
+        outputs: by name, (N, ...) each.
     """
     inputs = {name: samples.contiguous().numpy() for name, samples in zip(part.names, part.samples, strict=True)}
     arrays = {name: array[: part.shipped] for name, array in (inputs | dict(outputs)).items()}

@@ -1,7 +1,7 @@
 """Sparse weights as scipy CSR in one .npz: bit-exact, smallest index types on disk, validated before any arithmetic.
 
-Each array of the file is ``<name>|<part>``: a matrix of (O, fan_in) rows has the parts data, indices, indptr and shape; what is
-not worth it (biases, affines, dense matrices) has the part dense. scipy's ``save_npz`` holds one matrix and does not validate.
+Each array of the file is ``<name>|<part>``: a matrix (O, fan_in) has the parts data, indices, indptr and shape. What would gain
+nothing (biases, affines, dense matrices) has the part dense. scipy's ``save_npz`` holds one matrix and does not validate.
 """
 
 import math

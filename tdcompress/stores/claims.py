@@ -1,8 +1,8 @@
 """A claim: an object that says who makes something, and that its owner is alive.
 
-It is written if absent, and replaced only by who has read it: by its owner every few seconds, and by somebody else when it was
-not replaced for too long. How long that is the server's clock says, so the clocks of machines do not matter. An owner whose
-claim was taken over finds out at its next sign of life, or by its own clock when it could give none.
+It is written if absent, and replaced only by a process that has read it. Its owner replaces it every few seconds. Somebody else
+does when that has not happened for too long. How long that is the server's clock says, so the clocks of machines do not matter.
+An owner whose claim was taken over finds out at its next sign of life, or by its own clock when it could give none.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Below the URL: ``stages/<stage>/<key>/`` and ``runs/<name>/`` hold files by their hash and a manifest, which comes last;
 ``claims/`` who makes what; ``scratch/`` what an unfinished stage goes on from. Stages and runtimes need files, so a folder of
-this machine is the cache: what is read is downloaded, checked, and used from there; what is made is made there.
+this machine is the cache. What is read is downloaded, checked, and used from there; what is made is made there.
 """
 
 import hashlib

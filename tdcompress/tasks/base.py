@@ -36,7 +36,7 @@ ANY: Final = object()
 """Of a key's refused values: all."""
 
 NetworkInputs = tuple[Tensor, ...]
-"""What a network is called with."""
+"""What a network is called with: (B, ...) each, but for inputs that have no batch."""
 
 Said = Callable[[int, int], None]
 """Told (done, of how many) between batches; may raise to leave early."""
@@ -105,7 +105,7 @@ class ExportSet:
             values are rounded. Raises VerificationError where both differ by more than the task allows (design, rule 5).
         figures: what else is measured of the files, which may take longer.
         extras: what else is shipped, by file name, such as a vocabulary.
-        recorded: of these, what they have to give on any machine: arrays that ``verify`` makes anew
+        recorded: of these, what they have to give on any machine: arrays (N, ...) that ``verify`` makes anew
             (`tdcompress.runs.verification.EXTRAS`).
     """
 
@@ -217,8 +217,8 @@ class LearningTask(ABC):
         """The loss of a batch, summed over its units.
 
         Args:
-            outputs: of the network.
-            targets: of `loss_batches`.
+            outputs: of the network, (B, classes), or (B, T, vocabulary) of translations.
+            targets: of `loss_batches`, int64 (B,) or (B, T).
         """
 
     @abstractmethod

@@ -110,7 +110,7 @@ class Classification(LearningTask):
             ]
 
     def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy."""
+        """Cross-entropy of logits (B, classes) and labels, int64 (B,)."""
         return F.cross_entropy(outputs, targets, reduction="sum")
 
     def exports(self, network: nn.Module, *, pixels: bool) -> ExportSet:
@@ -157,7 +157,7 @@ def check_accuracy(onnx_right: int, torch_accuracy: float, samples: int, file: s
 
     Args:
         onnx_right: samples that the file classifies rightly.
-        torch_accuracy: of the artefact that was exported, measured by the stage that made it.
+        torch_accuracy: 0..1, of the artefact that was exported, measured by the stage that made it.
         samples: size of the test set.
         file: for the message.
 

@@ -64,7 +64,7 @@ class TrainData:
 
         Args:
             batch: int64 (B,), the samples.
-            odd: whether the epoch's number, from 0, is odd.
+            odd: whether the epoch's number, from 0, is odd; as a tensor (), bool.
         """
         return None if self.sides is None else self.sides.index_select(0, batch) ^ odd
 

@@ -24,6 +24,7 @@ from tdcompress.train.settings import TrainSettings
 CPU = torch.device("cpu")
 EVALUATION_TOKENS = 8192
 Chosen = NDArray[np.int64]
+"""Numbers of pairs, (N,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class PairSet:
         return int(self.lengths[1].sum())
 
     def batch(self, places: Chosen) -> PairBatch:
-        """Pairs by their place among the chosen, on the device."""
+        """Pairs by their places (B,) among the chosen, on the device."""
         made = self.part.pairs.batch(self.chosen[places])
         return PairBatch(
             source=made.source.to(self.device),

@@ -154,7 +154,7 @@ class MachineTranslation(LearningTask):
         return [((batch.source, batch.target_in), batch.target_out) for batch in batches]
 
     def summed_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, summed over target pieces."""
+        """Cross-entropy of logits (B, T, vocabulary), summed over the target pieces, int64 (B, T)."""
         return summed_loss(outputs, targets)
 
     def exports(self, network: nn.Module, *, pixels: bool) -> ExportSet:

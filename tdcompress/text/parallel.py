@@ -32,8 +32,8 @@ class Pair:
 def read_pairs(source: Path, target: Path) -> Iterator[Pair]:
     """All lines of two files side by side; neither is held in memory.
 
-    A line ends at a line feed alone (a carriage return before it is dropped), so that Unicode's other separators, which occur in
-    crawled text, do not shift one file against the other. A byte order mark at the start is dropped.
+    A line ends at a line feed alone; a carriage return before it is dropped. Unicode's other separators end none: they occur in
+    crawled text, and would shift one file against the other. A byte order mark at the start is dropped.
 
     Args:
         source: the file of the sentences.

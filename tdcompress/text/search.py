@@ -49,7 +49,7 @@ class Decoder(Protocol[State]):
         """Continue each row by its token.
 
         Args:
-            tokens_R: the last token of each row.
+            tokens_R: the last token of each row, (R,).
             state: what is remembered of the rows.
             count: how many continuations are asked for.
 
@@ -59,7 +59,7 @@ class Decoder(Protocol[State]):
         """
 
     def select(self, state: State, rows: Ints) -> State:
-        """The state whose row i is what row ``rows[i]`` was; rows may be left out and repeated."""
+        """The state whose row i is what row ``rows[i]`` was, of rows (R',); rows may be left out and repeated."""
 
 
 def greedy(decoder: Decoder[State], state: State, limits: Ints, *, ends: bool = True) -> list[list[int]]:
@@ -204,7 +204,7 @@ def beam_search(decoder: Decoder[State], state: State, limits: Ints, *, size: in
         decoder: what continues sentences.
         state: of N sentences of which nothing was said yet.
         limits: (N,), how many tokens each may have, without the end.
-        size: of the beam.
+        size: of the beam, in translations.
         alpha: of `length_penalty`.
 
     Returns:

@@ -104,6 +104,6 @@ class RunningAverage:
         return {f"average/{name}": tensor for name, tensor in self.kept.items()} if self.begun(step) else {}
 
     def load(self, tensors: Mapping[str, Tensor], step: int) -> None:
-        """Take up what `state` gave, out of all tensors of a checkpoint: by name, on any device."""
+        """Take up what `state` gave, out of all tensors of a checkpoint: by name, of the parameters' shapes, on any device."""
         for key in self.state(step):
             self.kept[key.removeprefix("average/")].copy_(tensors[key])

@@ -1,7 +1,7 @@
 """BatchNorm over the batch of several processes: the statistics, and the result, of one process with the joint batch.
 
-torch's own SyncBatchNorm runs on GPUs alone. Here each process adds its mean, variance and count to one exchange, and the parts
-are pooled as in Chan, Golub and LeVeque (1979): no difference of large numbers, so that float32 is as good as in one process.
+torch's own SyncBatchNorm runs on GPUs alone. Here each process adds its mean, variance and count to one exchange. The parts are
+pooled as in Chan, Golub and LeVeque (1979), without a difference of large numbers. So float32 is as good as in one process.
 """
 
 from collections.abc import Iterator

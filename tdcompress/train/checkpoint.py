@@ -35,7 +35,7 @@ class Checkpoint(Generic[H]):
 
     Attributes:
         step: optimizer steps done.
-        tensors: by name; on the CPU when loaded.
+        tensors: by name, of any shape; on the CPU when loaded.
         header: a record.
     """
 

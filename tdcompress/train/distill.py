@@ -67,7 +67,7 @@ class Teacher(nn.Module):
         """What the teacher says, float32.
 
         Args:
-            inputs: as the student saw them, the batch first in each.
+            inputs: as the student saw them, (B, ...) each.
             precision: what the teacher computes in.
 
         Returns:

@@ -54,7 +54,7 @@ class World:
         return self.rank == 0
 
     def part(self, batch: Tensor) -> Tensor:
-        """This process's part of a batch whose size all processes divide."""
+        """This process's part, (B / processes, ...), of a batch (B, ...) whose size all processes divide."""
         return batch.chunk(self.size)[self.rank]
 
     def total(self, values: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class World:
 
     @torch.no_grad()
     def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the first one's tensors (running statistics), in place."""
+        """Give every process the first one's tensors (running statistics), of any shape, in place."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)

@@ -134,10 +134,10 @@ class LrSchedule:
     released ResNet-32's.
 
     Attributes:
-        name: constant; piecewise (factor i from milestone i on, 1 before the first); cosine (half a cosine from 1 to
-            ``final_factor`` over what follows the warm-up); one_cycle (up to 1 over ``warmup_share``, then down to
-            ``final_factor``); inverse_sqrt (after the warm-up the root of warm-up steps / steps, as "Attention is all you need"
-            has it in section 5.3, where 1 is (width * warm-up steps)^-0.5).
+        name: "constant"; "piecewise", factor i from milestone i on, and 1 before the first; "cosine", half a cosine from 1 to
+            ``final_factor`` over what follows the warm-up; "one_cycle", up to 1 over ``warmup_share``, then down to
+            ``final_factor``; or "inverse_sqrt", after the warm-up the root of warm-up steps / steps. The last is that of
+            "Attention is all you need" (section 5.3), where 1 is (width * warm-up steps)^-0.5.
         warmup_epochs: the factor is also multiplied by (steps done + 1) / warm-up steps until that is 1; not for one_cycle.
         warmup_share: one_cycle; the share of the training in which the factor rises; default 0.3.
         curve: one_cycle; "linear" (the default), or "cosine": half a cosine up and half a cosine down.

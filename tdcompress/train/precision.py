@@ -1,6 +1,6 @@
 """Which number format a training computes in: settled once when it starts, by what the device can do.
 
-A recipe's key holds what was asked for, the checkpoint and the record hold what it became, so a training begun on one machine
+A recipe's key holds what was asked for. The checkpoint and the record hold what it became, so a training begun on one machine
 keeps its format on another.
 """
 

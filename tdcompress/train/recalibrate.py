@@ -16,6 +16,8 @@ from tdcompress.sparsity.units import require_values
 from tdcompress.train.evaluate import full_float32
 
 Batch = Tensor | tuple[Tensor, ...]
+"""What a model takes: a tensor (B, ...), or one for each argument."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,16 +32,16 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
     """Give every BatchNorm layer the mean and variance of its inputs over all images, in place; weights stay as they are.
 
     Layer by layer, in the order of the forward pass: the statistics of a layer are pooled over all images, computed with the
-    pooled statistics of the layers before it. So neither the size of the batches nor their order matters but for rounding, and in
-    the network as it is evaluated each layer's statistics are those of its input. (A pass in training mode with all images in one
-    batch gives the same, but that it normalises by the biased variance.) The price is a pass for each BatchNorm layer,
-    ended at that layer: about half as many whole passes over the images as there are layers. (Averaging the statistics of batches
-    in one pass is cheaper, and depends on their size: each batch is then normalised by its own.)
+    pooled statistics of the layers before it. So neither the size of the batches nor their order matters, but for rounding. In
+    the network as it is evaluated, each layer's statistics are those of its input. A pass in training mode with all images in one
+    batch gives the same, but normalises by the biased variance. The price is a pass for each BatchNorm layer, ended at that
+    layer. Together that is about half as many whole passes over the images as there are layers. To average the statistics of
+    batches in one pass is cheaper, but depends on their size: each batch is then normalised by its own.
 
     Args:
         model: any module; its BatchNorm layers with running statistics are changed, its modes are not. A layer that the forward
             pass leaves out keeps its statistics.
-        batches: what the model takes, on its device: a tensor, or a tuple of tensors. They are held in memory.
+        batches: what the model takes, on its device: (B, ...), or a tuple of such. They are held in memory.
 
     Returns:
         The names of the layers that were changed; none where the model has no such layer, which is said in the log.

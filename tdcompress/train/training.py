@@ -83,7 +83,7 @@ class Training:
         return self.standing.counters
 
     def reference_path(self, keep: Mapping[str, Tensor] | None) -> StepPath:
-        """Step by step."""
+        """Step by step. ``keep``: bool by parameter name, of its shape, where a weight trains; None = everywhere."""
         net, settings = self.net, self.settings
         frozen = None if keep is None else FrozenZeros(net.parameters_by_name(), keep)
         updater = Updater(net, self.optimizer, settings, frozen=frozen)

@@ -106,7 +106,8 @@ class Updater:
         """Check, clip and update. What is not finite stops here, before any parameter has changed.
 
         Args:
-            measured: 1-d, on the network's device; the loss first. It comes to the host with the gradient's norm in one transfer.
+            measured: (n,), on the network's device; the loss first. It and the gradient's norm come to the host in one
+                transfer.
             lr: the network's learning rate in this step; a group's is this times its ``lr_scale``.
             where: names the step in an error.
 

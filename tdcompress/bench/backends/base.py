@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tdcompress.errors import UnsupportedError
 
 Inputs = Mapping[str, NDArray[np.generic]]
+"""The inputs of a call by name, (batch, ...) each."""
 
 CPU_PROVIDER = "CPUExecutionProvider"
 

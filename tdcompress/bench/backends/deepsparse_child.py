@@ -1,7 +1,8 @@
 """What the DeepSparse backend's child runs, with the interpreter that has DeepSparse (Python 3.8 to 3.11): nothing else of ours.
 
-It answers on the descriptor that was standard output, whatever the library prints: a line of JSON once DeepSparse is imported,
-one once a model is compiled, then a byte for every byte that it is sent: "r" runs the model, "p" does nothing.
+It answers on the descriptor that was standard output, whatever the library prints. It writes a line of JSON once DeepSparse is
+imported, and one once a model is compiled. Then it writes a byte for every byte that it is sent: "r" runs the model, "p" does
+nothing.
 """
 
 import json

@@ -28,7 +28,7 @@ class SingleRun:
         """Nothing: every backend can."""
 
     def sampled(self, samples: Mapping[str, Array], batch: int) -> dict[str, Array]:
-        """The first samples."""
+        """The first samples, (batch, ...), repeated where there are fewer; ``samples`` are (N, ...) by name."""
         return {name: np.ascontiguousarray(each[np.arange(batch) % len(each)]) for name, each in samples.items()}
 
     def made_up(

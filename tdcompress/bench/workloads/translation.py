@@ -73,7 +73,7 @@ class Translating:
             raise UnsupportedError(f"{said}; use onnxruntime or engine")
 
     def sampled(self, samples: Mapping[str, Array], batch: int) -> dict[str, Array]:
-        """The sentences of the middle length, with no more padding than they need."""
+        """The sentences of the middle length, (batch, S), with no more padding than they need."""
         source_NS = samples[SOURCE]
         order = np.argsort(lengths(source_NS), kind="stable")
         first = (len(order) - min(batch, len(order))) // 2

@@ -78,8 +78,8 @@ def _choose(step: Conv, state: Lowering) -> KernelChoice:
 def _output(state: Lowering, name: str, grid: Layout, over: Place | None = None) -> Place:
     """The home of a convolution's output: its grid, with the halos that its readers on the same grid want.
 
-    over: memory that nobody needs any more once its element was read; taken if it has the same layout, which keeps
-    the arena small (memory that was not in the cache costs more than the arithmetic of a sparse layer).
+    over: memory of which nobody needs an element any more once it was read. It is taken if it has the same layout, which keeps
+    the arena small: memory outside the cache costs more than the arithmetic of a sparse layer.
     """
     layout = grid
     for wanted in state.wanted.get(name, ()):

@@ -1,8 +1,8 @@
 """ONNX nodes to steps, for given input shapes: constants are folded, shapes inferred, the batch axis is taken away.
 
-Every kernel works on one image, so a tensor's first axis must be the batch from the input to the output. While shapes
-are inferred the batch is a large prime (or the size that the model fixes): a reshape that keeps it is recognised, one
-that mixes it with other axes is refused, and so is arithmetic with it (provenance.py).
+Every kernel works on one image, so a tensor's first axis must be the batch from the input to the output. While shapes are
+inferred, the batch size is a large prime, or the size that the model fixes. So a reshape that keeps it is recognised. One that
+mixes it with other axes is refused, and so is arithmetic with it (provenance.py).
 """
 
 from __future__ import annotations

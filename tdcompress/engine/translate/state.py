@@ -87,7 +87,7 @@ class Translation:
 
         Args:
             name: of the tensor.
-            array: its value.
+            array: its value, of the tensor's shape.
             marks: of its shape, what of it comes from the batch size (`provenance.Marks`); None = nothing.
 
         Raises:

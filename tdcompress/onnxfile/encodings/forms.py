@@ -1,15 +1,15 @@
 """How the kept values of a section are stored where not as numbers of their own: few bits each, and a table a weight.
 
-Every kept value has a code. Every weight has a table, all tables stand one after the other, and each value has to find its own:
-a step is put at the first value of each weight, and the running sum of steps is where the table of a value begins.
+Every kept value has a code, and every weight has a table. All tables stand one after the other, so each value has to find its
+own. A step is put at the first value of each weight. The running sum of steps is where the table of a value begins.
 
 | node | gives, for weights of 2 and 3 kept values with tables of 16 |
 |---|---|
 | ScatterElements of steps 1 16 at starts 1 3 into zeros | `marks = 0 1 0 16 0 0` |
 | CumSum(marks) | `offsets = 0 1 1 17 17 17` |
 
-Entry 0 of the tables is a 0, for the value 0 that codes without a value read. onnxruntime folds these operators when it loads a
-file; DequantizeLinear it would run on every call.
+Entry 0 of the tables is a 0: codes without a value read it. onnxruntime folds these operators when it loads a file; it would run
+DequantizeLinear on every call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,12 @@ class Form(Protocol):
         """Float32, (entries,): of the values of one weight, at least one."""
 
     def codes(self, rounded: Array, table: Array) -> Array:
-        """One a value: uint8 below 2^bits, or int8."""
+        """One a value, (K,): uint8 below 2^bits, or int8.
+
+        Args:
+            rounded: values that `rounded` gave, float32 (K,).
+            table: that of `table`, float32 (entries,).
+        """
 
     def values(self, codes: Array, tables: Array, offsets: Array) -> Array:
         """What the nodes compute.

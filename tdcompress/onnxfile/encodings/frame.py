@@ -3,8 +3,8 @@
 The weights are laid one after the other into one flat vector, those with rows of one shape together. A codec says how
 the positions of its non-zero elements become `codes`, and which standard operators turn `codes` and `values` into the
 flat vector again. Since every input of these operators is an initializer, a runtime folds them once, when it loads the
-file. `Compress`, `NonZero` and, for float16, `Where` are avoided: onnxruntime does not fold them, but runs them on every
-call, and then neither packs weights for its kernels nor fuses BatchNorms (benchmarks/pack_load.py --operators).
+file. `Compress`, `NonZero` and, for float16, `Where` are avoided. onnxruntime does not fold them, but runs them on every call.
+Then it neither packs weights for its kernels nor fuses BatchNorms (benchmarks/pack_load.py --operators).
 """
 
 import math
@@ -25,7 +25,10 @@ from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
 
 MAX_ELEMENTS = 2**31 - 2**10  # positions are int32 in the decoder
 Codes = npt.NDArray[np.uint8]
+"""The bytes of a codec, (bytes,)."""
+
 Positions = npt.NDArray[np.int64]
+"""Places in a flat vector, (K,), increasing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,10 +36,11 @@ class Encoded:
     """What a codec made of positions.
 
     Attributes:
-        codes: the bytes to keep.
+        codes: the bytes to keep, uint8 (bytes,).
         before: how many places more than the weights the codes decode to, before the first weight.
         after: the same, after the last.
-        fillers: positions of zeros that are kept like values, because the codes need a value there; empty for most codecs.
+        fillers: int64 (F,), positions of zeros that are kept like values, because the codes need a value there. Most codecs
+            have none.
     """
 
     codes: Codes

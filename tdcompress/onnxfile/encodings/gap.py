@@ -16,8 +16,8 @@ from tdcompress.onnxfile.encodings.frame import Codes, Encoded, Positions, scatt
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array
 
-# What step4 may cost more in bytes before gap4 or gap8 is taken: their decoders make 7 passes over 4 bytes a code where step4
-# makes 2, and a runtime holds the result of every pass until all is folded. Half a percent of bytes buys half of that time.
+# What step4 may cost more in bytes before gap4 or gap8 is taken. Their decoders make 7 passes over 4 bytes a code, step4 makes 2.
+# A runtime holds the result of every pass until all is folded. Half a percent of bytes buys half of that time.
 SKIPS_HANDICAP = 0.005
 
 

@@ -165,7 +165,7 @@ class VectorLayout:
         """The parameters by name, as views; made by ``split``, whose backward is one ``cat``.
 
         Args:
-            vector_P: all parameters, 1-d of P entries.
+            vector_P: all parameters, (P,).
             matrices: the prunable ones are converted to this first, all in one call.
         """
         prunable_N, rest = torch.split(vector_P, [self.prunable_size, self.size - self.prunable_size])

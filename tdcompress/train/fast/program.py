@@ -26,9 +26,9 @@ class DeviceState:
     Attributes:
         vector: all parameters, (P,).
         moment: SGD's momentum, (P,).
-        buffers: of the network (running statistics), by name.
+        buffers: of the network (running statistics), by name, of any shape.
         average: the weights' running average, (P,); None without one.
-        averaged_buffers: theirs.
+        averaged_buffers: theirs, of the same shapes.
         position: int64 (1,), steps of this epoch done.
         table: what holds in each step of the epoch.
         sums: float64 (3,): of the losses, of the right answers, of the steps that were not finite.
