@@ -52,6 +52,10 @@ class DataSettings(ABC):
             hash_file: path -> sha256 in hex, for a caller that remembers hashes; None hashes each file anew.
         """
 
+    def for_preparing(self) -> Self:
+        """The settings of what is read to prepare it for trainings: keys that this does not use are at their defaults."""
+        return self
+
     def stored(self) -> Self:
         """The settings of what is held in memory, which those share that differ in what `finished` does alone."""
         return self

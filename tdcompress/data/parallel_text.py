@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import ClassVar, get_args
+from typing import ClassVar, Self, get_args
 
 from tdcompress.data.base import DataSettings, HashFile
 from tdcompress.data.text_parts import TextPart, Unusable, no_pair, read_part
@@ -13,6 +13,9 @@ from tdcompress.errors import DataError
 from tdcompress.files import sha256_file
 from tdcompress.text.parallel import missing_text, read_pairs
 from tdcompress.text.vocabulary import Vocabulary, VocabularySettings
+
+_LONGEST = 256
+_UNUSABLE: Unusable = "error"
 
 
 class ParallelText:
@@ -118,8 +121,8 @@ class ParallelTextSettings(DataSettings):
     train: str = "train"
     val: str = "val"
     test: str = "test"
-    longest: int = 256
-    unusable: Unusable = "error"
+    longest: int = _LONGEST
+    unusable: Unusable = _UNUSABLE
     vocabulary: VocabularySettings = field(default_factory=VocabularySettings)
 
     def __post_init__(self) -> None:
@@ -154,6 +157,10 @@ class ParallelTextSettings(DataSettings):
                     raise missing_text(path)
                 digest.update(f"{path.name}\0{(hash_file or sha256_file)(path)}\n".encode())
         return digest.hexdigest()
+
+    def for_preparing(self) -> Self:
+        """A vocabulary is made of the training part alone, whatever is left out of it later."""
+        return replace(self, val=self.train, test=self.train, longest=_LONGEST, unusable=_UNUSABLE)
 
     def load(self) -> ParallelText:  # noqa: D102
         return ParallelText(self, self.content_hash())

@@ -1,6 +1,6 @@
 """Where a network comes from: the seed, data, architecture and method of its training, as keys know them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -50,6 +50,21 @@ class KnownData(Coded):
         """
         usual = {field.name: field.default for field in fields(settings) if field.name in _PLACE and field.default is not MISSING}
         return cls(content=settings.content_hash(hash_file), settings=_placed(settings, **usual))
+
+    def for_preparing(self, places: MutableMapping[str, Path], hash_file: HashFile) -> Self:
+        """What of it is read to prepare it for trainings.
+
+        Args:
+            places: root folders by content; this one's is added.
+            hash_file: path -> sha256 in hex.
+
+        Raises:
+            DataError: data that is missing or damaged.
+        """
+        root = places[self.content]
+        part = self.of(_placed(self.settings.for_preparing(), root=str(root)), hash_file)
+        places[part.content] = root
+        return part
 
     def load(self, places: Mapping[str, Path]) -> Dataset:
         """Read it, once for all stages of a run.

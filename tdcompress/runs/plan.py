@@ -129,7 +129,7 @@ def plan_run(recipe: Recipe, store: Store) -> RunPlan:
     for variant, experiment, training in zip(variants, experiments, trainings, strict=True):
         _check_excluded(variant, experiment, training, places)
         _check_patterns(variant, experiment, training, places)
-    trained = _train_tasks(trainings, store)
+    trained = _train_tasks(trainings, store, places)
     chains = [_chain(*pair) for pair in zip(experiments, trained, strict=True)]
     rows = tuple(
         _row(name, experiment, row_config(experiment, values, differs), chain)
@@ -167,7 +167,7 @@ def describe(experiment: Experiment, training: train.Settings) -> dict[str, Any]
     return {**encode(experiment.tables()), **encode(training)}
 
 
-def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple[list[train.Settings], Places]:
+def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple[list[train.Settings], dict[str, Path]]:
     """What each combination's training depends on, and where lies what it knows by content."""
     places: dict[str, Path] = {}
     known: dict[Any, KnownData] = {}
@@ -217,12 +217,12 @@ def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Sett
             raise recipe.source.error(f"{section}.granularity", f"{section}.granularity: {error}") from None
 
 
-def _train_tasks(trainings: Sequence[train.Settings], store: Store) -> list[Task]:
-    """A task for each training; those on the same data share what is prepared of it."""
+def _train_tasks(trainings: Sequence[train.Settings], store: Store, places: dict[str, Path]) -> list[Task]:
+    """A task for each training; those on the same data share what is prepared of it, which adds where that lies."""
     prepared: dict[KnownData, dict[str, Task]] = {}
     for data in dict.fromkeys(training.data for training in trainings):
         on_it = [training for training in trainings if training.data == data]
-        prepared[data] = prepared_tasks(data, store, partial(_from_prepared, on_it))
+        prepared[data] = prepared_tasks(data, places, store, partial(_from_prepared, on_it))
     return [_train_task(training, prepared[training.data]) for training in trainings]
 
 

@@ -1,6 +1,7 @@
 """What stages make of data before any training: the tasks, and whose result is taken where there are several."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tdcompress.codec import decode, encode
@@ -12,25 +13,29 @@ from tdcompress.stores.store import Store
 from tdcompress.tasks.registry import TASKS
 
 
-def prepared_tasks(data: KnownData, store: Store, trainings: Callable[[Mapping[str, Task]], Sequence[Task]]) -> dict[str, Task]:
+def prepared_tasks(
+    data: KnownData, places: MutableMapping[str, Path], store: Store, trainings: Callable[[Mapping[str, Task]], Sequence[Task]]
+) -> dict[str, Task]:
     """The tasks that make what a training needs besides its data, by role; none where it needs nothing.
 
     What a library makes depends on its version, so the key has that. Where another version's result is there, it is taken: what
     was trained with it elsewhere goes on here. Of several it is the one with most trainings there, then this machine's own.
 
-    Such a stage's settings are ``data``, and ``maker``: the library that makes it.
+    Such a stage's settings are ``data``, what it reads of the data set, and ``maker``: the library that makes it.
 
     Args:
         data: what is trained on.
+        places: root folders by content; those of what is prepared are added.
         store: where artefacts are.
         trainings: the trainings on this data, from such tasks.
 
     Raises:
+        DataError: data that is missing or damaged.
         UserError: the library is not installed.
     """
     chosen: dict[str, Task] = {}
     for role in TASKS[data.settings.task].prepares:
-        own = _task(STAGES[role], STAGES[role].settings.here(data))
+        own = _task(STAGES[role], STAGES[role].settings.here(data.for_preparing(places, store.hashes.sha256)))
         there = [*([own] if store.exists(role, own.key) else []), *_by_other_versions(own, store)]
 
         def trained(task: Task, role: str = role) -> int:

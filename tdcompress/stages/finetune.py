@@ -71,7 +71,7 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
     if pruned is None:
         raise ArtifactError(f"{network.folder}: nothing was pruned that could be fine-tuned")
     weights = prunable_weights(model, settings_of(prune.Settings, pruned).exclude)
-    narrow = network.stage == "shrink"
+    narrow = KEPT in network.files
     result = train(
         SparseNet(model.to(device), Method(Targets(weights=weights))),
         task.train_set(origin.seed),
@@ -84,7 +84,7 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
         cores=work.machine.cores,
         progress=lambda now: work.progress.update(now.step, now.steps, training.progress_text(now)),
         should_stop=work.should_stop,
-        keep=None if narrow else load_file(network.file(MASKS)),
+        keep=None if narrow else load_file(pruned.file(MASKS)),
     )
     if not World.current().first:
         return None

@@ -22,7 +22,7 @@ class Settings:
     """What a vocabulary depends on.
 
     Attributes:
-        data: the text, with data.vocabulary among its keys.
+        data: the text that is read, of the training part, with data.vocabulary among its keys.
         maker: the library that makes it, with its version: another version may make other pieces of the same text.
     """
 

@@ -460,7 +460,7 @@ def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
 
 
 GOLDEN = {
-    "vocabulary": "4c19d8de81605d89",
+    "vocabulary": "4975f3c948da101a",
     "train": "9c9355b19b58428e",
     "prune": "eb44c63e97a35925",
     "finetune": "5e42c3545b51ac4f",

@@ -6,12 +6,12 @@ import itertools
 import pkgutil
 import re
 import tomllib
-import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
+from recipe_keys import keys_below, others
 from words import TINY, write_corpus
 
 from tdcompress import stages
@@ -107,34 +107,6 @@ SAID = {
 }
 
 
-def keys_below(kind: type, path: str) -> list[tuple[str, Any, Any]]:
-    """(dotted key, type, default) of each key of a settings dataclass."""
-    found = []
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        below, own = hints[field.name], f"{path}.{field.name}"
-        if dataclasses.is_dataclass(below):
-            found += keys_below(below, own)
-        else:
-            found.append((own, below, None if field.default is dataclasses.MISSING else field.default))
-    return found
-
-
-def others(kind: Any, value: Any) -> list[Any]:
-    """Values of a type that are not this one."""
-    options = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        return [option for option in options if option != value]
-    if typing.get_origin(kind) is tuple:
-        numbers = [[0.25, 0.25], [1, 2], [2], [0.9, 0.99]]
-        return [["conv2"], ["engine"], ["float16"], *numbers]
-    if kind in (bool, int, float, str):
-        words, numbers = ["adam", "piecewise", "Other"], [0.25, 0.5, 2.0]
-        plain: dict[Any, list[Any]] = {bool: [not value], str: words, int: [2, 4, 3], float: numbers}
-        return [option for option in plain[kind] if option != value]
-    return [other for option in options if option is not type(None) for other in others(option, value)]
-
-
 KEYS = [("seed", int, 0), *(key for table, kind in TYPES.items() for key in keys_below(kind, table))]
 EVERY_KEY = [key for key in KEYS if key[0] not in NOT_ALONE]
 
@@ -221,7 +193,7 @@ def names_of(kind: type) -> set[str]:
         ("`work` is", names_of(Workspace)),
         ("`work.machine` is all", names_of(Machine)),
         # of a manner, what changes a result; that the record keeps it is in the fields of both
-        ("By the first three a training settles", names_of(Manner) & names_of(TrainRecord) & names_of(TrainSettings)),
+        ("Settings may leave", names_of(Manner) & names_of(TrainRecord) & names_of(TrainSettings)),
     ],
 )
 def test_what_a_stage_may_use_besides_its_settings_and_inputs_is_listed_in_one_place(begins: str, used: set[str]) -> None:
