@@ -121,7 +121,13 @@ class StageConsole:
 
 
 class StageProgress:
-    """Where one stage says how far it is."""
+    """Where one stage says how far it is.
+
+    Args:
+        owner: it has the bars.
+        bar: the stage's own.
+        title: of the stage, for plain lines.
+    """
 
     def __init__(self, owner: StageConsole, bar: TaskID, title: str) -> None:
         self.owner, self.bar, self.title = owner, bar, title

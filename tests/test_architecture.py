@@ -169,30 +169,3 @@ def _uses(text, word):
     if word == "pickle":
         return "import pickle" in text or "from pickle" in text
     return word in text
-
-
-def documented_functions(node, where):
-    """(where, parameters, docstring) of every function that others may call, and that says what it does."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
-            yield from documented_functions(child, where)
-        elif isinstance(child, ast.FunctionDef) and not child.name.startswith("_") and (text := ast.get_docstring(child)):
-            arguments = child.args
-            names = [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
-            yield f"{where}:{child.lineno} {child.name}", [name for name in names if name not in ("self", "cls")], text
-
-
-def test_functions_of_three_or_more_parameters_say_what_each_is():
-    """Or "As" and "See" what: another one that says it."""
-    found = [
-        function
-        for path in sorted((ROOT / "tdcompress").rglob("*.py"))
-        for function in documented_functions(ast.parse(path.read_text(encoding="utf-8")), path.relative_to(ROOT).as_posix())
-    ]
-    assert len(found) > 900
-    bare = [
-        where
-        for where, parameters, text in found
-        if len(parameters) >= 3 and "Args:" not in text and not text.startswith(("See `", "As "))
-    ]
-    assert not bare, f"a docstring without Args: {bare}"

@@ -136,6 +136,14 @@ RECORDS = [
     and not node.name.startswith("_")
     and "dataclass" in "".join(map(ast.unparse, node.decorator_list))
 ]
+CONSTRUCTORS = [
+    (where, node, made)
+    for where, tree in TREES.items()
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    for made in node.body
+    if isinstance(made, ast.FunctionDef) and made.name == "__init__"
+]
 BARE = [(where, function, owner) for where, function, owner in FUNCTIONS if not ast.get_docstring(function)]
 
 
@@ -168,10 +176,14 @@ def test_the_shape_of_an_array_is_said():
     assert not [each for each in found if each[1]], "say it: (N, C), or 'of any shape'"
 
 
-def test_a_function_of_three_arguments_says_what_each_is():
+def test_a_function_or_constructor_of_three_arguments_says_what_each_is():
+    """Or "As" and "See" what: another one that says it."""
+    said = [(where, function, ast.get_docstring(function)) for where, function in DOCUMENTED]
+    said += [(where, made, ast.get_docstring(node) or "") for where, node, made in CONSTRUCTORS]
+    assert len(DOCUMENTED) > 900
+    assert len(CONSTRUCTORS) > 60
     wrong = []
-    for where, function in DOCUMENTED:
-        text = ast.get_docstring(function)
+    for where, function, text in said:
         names = arguments(function)
         if len(names) >= 3 and not text.startswith(("See `", "As `")) and set(names) - set(entries(text, "Args") or ()):
             wrong.append(f"{where}:{function.lineno} {function.name}")

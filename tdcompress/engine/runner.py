@@ -36,7 +36,14 @@ class FixedPlan:
 
 
 class PlanRunner:
-    """What one call of a plan needs for itself: the job structure, an arena per thread, and where the outputs are written."""
+    """What one call of a plan needs for itself: the job structure, an arena per thread, and where the outputs are written.
+
+    Args:
+        plans: the plan, or what makes it for each length.
+        isa: number of the instruction set.
+        threads: arenas that it has.
+        inputs: how many inputs the model has.
+    """
 
     def __init__(self, plans: FixedPlan | GrowingPlan, isa: int, threads: int, inputs: int) -> None:
         self.plans = plans.instance()
@@ -80,6 +87,13 @@ class PlanProgram:
 
     After another model's call, Python's own code and data have left the caches, and each line costs microseconds. Hence outputs
     are copied from memory whose address is known, rather than made and looked up.
+
+    Args:
+        plans: the plan, or what makes it for each length.
+        lengths: those of the first call.
+        isa: number of the instruction set.
+        threads: of a call.
+        inputs: how many inputs the model has.
     """
 
     def __init__(self, plans: FixedPlan | GrowingPlan, lengths: AxisLengths, isa: int, threads: int, inputs: int) -> None:

@@ -45,6 +45,12 @@ class L0(Gated):
     """A gate for each weight or unit, drawn once per optimizer step; its logit ``log_alpha`` is trained beside the network.
 
     The cost is beta / (training samples) times the expected number of open gates; a unit counts with its number of weights.
+
+    Args:
+        targets: what gets gates.
+        model: the network.
+        settings: the recipe's [sparsity].
+        seed: of the first gates.
     """
 
     def __init__(self, targets: Targets, model: nn.Module, settings: "L0Settings", seed: int) -> None:

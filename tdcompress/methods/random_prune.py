@@ -15,7 +15,14 @@ from tdcompress.sparsity.units import Targets
 
 
 class RandomPrune(Method):
-    """A share of the weights, or units, is zero from the first step to deployment; split as the settings' ``shares`` say."""
+    """A share of the weights, or units, is zero from the first step to deployment; split as the settings' ``shares`` say.
+
+    Args:
+        targets: what is pruned.
+        model: the network.
+        settings: the recipe's [sparsity].
+        seed: of the choice.
+    """
 
     def __init__(self, targets: Targets, model: nn.Module, settings: "RandomPruneSettings", seed: int) -> None:
         super().__init__(targets)

@@ -18,6 +18,12 @@ class Smallify(Gated):
     After every step two exponential averages are brought up to date: of a switch's sign, and of the squared deviation from it. A
     switch whose deviation passes the threshold is fixed at zero. The deviation is from the average before the update, and the
     averages start at the sign and at 0, as in the released code.
+
+    Args:
+        targets: what gets switches.
+        model: the network.
+        settings: the recipe's [sparsity].
+        seed: of the first switches.
     """
 
     def __init__(self, targets: Targets, model: nn.Module, settings: "SmallifySettings", seed: int) -> None:

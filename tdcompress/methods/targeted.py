@@ -100,7 +100,14 @@ class TargetedWeights(Targeted):
 
 
 class TargetedPattern(Targeted):
-    """Candidates are the lowest of every four weights ("2:4"), or the lowest blocks ("1x4"); a block is drawn for as one."""
+    """Candidates are the lowest of every four weights ("2:4"), or the lowest blocks ("1x4"); a block is drawn for as one.
+
+    Args:
+        targets: what is dropped.
+        extents: sizes of the weights, as their shares need them.
+        settings: the recipe's [sparsity].
+        pattern: "2:4" or "1x4".
+    """
 
     def __init__(self, targets: Targets, extents: Sequence[Extent], settings: "TargetedSettings", pattern: Pattern) -> None:
         super().__init__(targets, extents, settings)

@@ -38,6 +38,11 @@ class Variational(Method):
     unlike the masks of the other methods, which hold for a step. For units the released code shares one sigma^2 along a filter.
     Here a filter shares one alpha, so that a unit has one importance: log_alpha = log_sigma2 - log(mean of the unit's w^2). Its
     KL counts once for each of its weights.
+
+    Args:
+        targets: what gets noise.
+        model: the network.
+        settings: the recipe's [sparsity].
     """
 
     def __init__(self, targets: Targets, model: nn.Module, settings: "VariationalSettings") -> None:

@@ -13,7 +13,13 @@ Shortcut = Literal["pad", "projection"]
 
 
 class PadShortcut(nn.Module):
-    """Every ``stride``-th pixel, with zero channels added half before and half after: option A, no parameters."""
+    """Every ``stride``-th pixel, with zero channels added half before and half after: option A, no parameters.
+
+    Args:
+        inputs: channels.
+        outputs: channels, no fewer.
+        stride: in pixels.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

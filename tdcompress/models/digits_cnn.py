@@ -10,7 +10,14 @@ from tdcompress.models.initialise import he_normal
 
 
 class DigitsCnn(nn.Module):
-    """Three 3x3 convolutions with BatchNorm and ReLU, two 2x2 max poolings, a hidden linear layer, logits."""
+    """Three 3x3 convolutions with BatchNorm and ReLU, two 2x2 max poolings, a hidden linear layer, logits.
+
+    Args:
+        classes: how many.
+        image: channels, height and width in pixels.
+        width: filters of the first layer.
+        hidden: units of the linear layer.
+    """
 
     unprunable = ("head",)
 

@@ -10,7 +10,13 @@ from tdcompress.models.initialise import glorot_normal
 
 
 class Mlp(nn.Module):
-    """Flatten, linear, ReLU, linear."""
+    """Flatten, linear, ReLU, linear.
+
+    Args:
+        classes: how many.
+        image: channels, height and width in pixels.
+        hidden: units.
+    """
 
     unprunable = ("head",)
 

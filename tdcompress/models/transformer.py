@@ -35,7 +35,13 @@ class Residual(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a ReLU between, the same at each position (section 3.3)."""
+    """Two linear layers with a ReLU between, the same at each position (section 3.3).
+
+    Args:
+        width: of the stream.
+        hidden: units between.
+        dropout: share of these that is dropped, 0..1.
+    """
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -49,7 +55,15 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward."""
+    """Self-attention and feed-forward.
+
+    Args:
+        width: of the stream.
+        hidden: units of the feed-forward part.
+        heads: of the attention.
+        dropout: share, 0..1.
+        pre_norm: normalise before each part instead of after it.
+    """
 
     def __init__(self, width: int, hidden: int, heads: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()
@@ -65,7 +79,15 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention to what was said, attention to the source, and feed-forward."""
+    """Self-attention to what was said, attention to the source, and feed-forward.
+
+    Args:
+        width: of the stream.
+        hidden: units of the feed-forward part.
+        heads: of each attention.
+        dropout: share, 0..1.
+        pre_norm: normalise before each part instead of after it.
+    """
 
     def __init__(self, width: int, hidden: int, heads: int, dropout: float, pre_norm: bool) -> None:
         super().__init__()

@@ -62,6 +62,14 @@ class ClaimState:
 class Claim:
     """Something that this process owns; `take` it. Its methods may be called by several threads.
 
+    Args:
+        bucket: where claims are.
+        name: of the object.
+        what: what is owned, for messages.
+        pace: how often it gives a sign of life.
+        before: what the claim said before; None = it is the first.
+        heard: when this was known to be true, in seconds of the monotonic clock.
+
     Attributes:
         token: names this owner among all.
         before: what the claim said before, or None where it is the first.

@@ -35,7 +35,24 @@ _log = logging.getLogger(__name__)
 
 
 class Training:
-    """One training in one process: steps, epochs, and what it tells of them."""
+    """One training in one process: steps, epochs, and what it tells of them.
+
+    Args:
+        net: the network with its method.
+        data: training samples.
+        test: samples that the metrics tell of.
+        settings: the recipe's [train].
+        seed: of all that is drawn.
+        device: where it trains.
+        folder: gets metrics and checkpoints.
+        keep: by parameter name, bool, of its shape, True = trained; None = all.
+        world: the processes of this training.
+        path: how steps are made.
+        found: the checkpoint to go on from; None = it starts.
+        manner: precision and threads.
+        should_stop: gives the number of a signal, or None.
+        teacher: a network to learn from, or None.
+    """
 
     def __init__(
         self,

@@ -138,7 +138,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class DeepSparseSession:
-    """A model that a child holds, with its inputs."""
+    """A model that a child holds, with its inputs.
+
+    Args:
+        child: it holds the model.
+        threads: cores that it uses.
+        batch: images of a call.
+    """
 
     provider = "CPU"
     network = None

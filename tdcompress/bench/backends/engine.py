@@ -9,7 +9,13 @@ from tdcompress.errors import UnsupportedError
 
 
 class EngineSession:
-    """A `tdcompress.engine.Session` with its inputs."""
+    """A `tdcompress.engine.Session` with its inputs.
+
+    Args:
+        session: the model, ready to run.
+        inputs: of a call, by name.
+        options: what a report says of it.
+    """
 
     provider = "CPU"
     pid: int | None = None

@@ -18,7 +18,14 @@ CONFIG: Mapping[str, str] = {
 
 
 class OnnxRuntimeSession:
-    """An `onnxruntime.InferenceSession` with its inputs."""
+    """An `onnxruntime.InferenceSession` with its inputs.
+
+    Args:
+        session: the model, ready to run.
+        provider: that was asked for.
+        inputs: of a call, by name.
+        options: what a report says of it, but for where nodes run.
+    """
 
     pid: int | None = None
 

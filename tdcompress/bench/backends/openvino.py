@@ -9,7 +9,13 @@ from tdcompress.errors import ModelError, UnsupportedError, one_line
 
 
 class OpenVinoSession:
-    """A compiled model's inference request with its inputs."""
+    """A compiled model's inference request with its inputs.
+
+    Args:
+        request: of the compiled model.
+        inputs: of a call, by name.
+        options: what a report says of it.
+    """
 
     provider = "CPU"
     network = None

@@ -25,7 +25,13 @@ SOURCE = "source"
 
 
 class TranslationSession:
-    """An encoder and a decoder step with the sentences that they translate."""
+    """An encoder and a decoder step with the sentences that they translate.
+
+    Args:
+        encoder: its session.
+        step: the decoder step's session.
+        source_NS: pieces of the sentences, (sentences, pieces of the longest).
+    """
 
     pid: int | None = None
     network = None

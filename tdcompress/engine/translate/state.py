@@ -53,7 +53,13 @@ FIRST = BatchPlace()
 
 
 class Translation:
-    """What is known while nodes are translated one after another: constants, shapes (without the batch), and the steps so far."""
+    """What is known while nodes are translated one after another: constants, shapes (without the batch), and the steps so far.
+
+    Args:
+        graph: the model.
+        batch: images of a call; None = any number.
+        followed: what is known of axes that grow; None = there are none.
+    """
 
     def __init__(self, graph: Graph, batch: int | None, followed: Followed | None = None) -> None:
         self.opset = graph.opset
