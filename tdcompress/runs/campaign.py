@@ -17,7 +17,7 @@ from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, Traini
 from tdcompress.pipeline import Runner, Task, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.blame import blamed
-from tdcompress.runs.checks import check_everywhere, check_writable
+from tdcompress.runs.checks import check_trainings, check_writable
 from tdcompress.runs.execution import Execution
 from tdcompress.runs.plan import RunPlan, plan_run
 from tdcompress.runs.unfinished import announce, claim_run, forget
@@ -67,7 +67,7 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
             try:
                 plan = plan_run(recipe, store)
                 places |= plan.places
-                check_everywhere(plan, runner)
+                check_trainings(plan, runner)
             except InterruptedRun:
                 raise
             except TdcompressError as error:

@@ -32,17 +32,18 @@ def check_plan(plan: RunPlan, runner: Runner) -> None:
         runner: makes its tasks; what is prepared of data is made here already where a check needs it.
 
     Raises:
-        RecipeError: what `check_everywhere` refuses; or a backend, provider or number of threads that this machine does not have.
+        RecipeError: what `check_trainings` refuses; or a backend, provider or number of threads that this machine does not have.
         TdcompressError: a folder that cannot be written.
     """
     check_writable(runner.store.root)
-    check_everywhere(plan, runner)
+    _check_keys(plan)
+    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(runner.store, row.pruned)], runner)
     if plan.bench is not None and not _there(runner.store, plan.bench):
         _check_bench(plan.recipe, plan.bench.settings)
 
 
-def check_everywhere(plan: RunPlan, runner: Runner) -> None:
-    """Refuse what would fail on every machine: also where trainings alone are made, and the rest elsewhere.
+def check_trainings(plan: RunPlan, runner: Runner) -> None:
+    """Refuse a run whose trainings alone are made here, and the rest elsewhere, for what would fail on every machine.
 
     Args:
         plan: the run.
@@ -52,11 +53,15 @@ def check_everywhere(plan: RunPlan, runner: Runner) -> None:
         RecipeError: values of keys that the data's task does not have; a backend that is unknown, or cannot run such networks;
             names too long for files; or a network whose units cannot be pruned as asked.
     """
+    _check_keys(plan)
+    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(runner.store, row.train)], runner)
+
+
+def _check_keys(plan: RunPlan) -> None:
     _check_names(plan.recipe, plan.rows)
     _check_task(plan.recipe, plan.rows)
     if plan.bench is not None:
         _check_backends(plan.recipe, plan.bench.settings, plan.dense_train.settings.data.settings.task)
-    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(runner.store, row.pruned)], runner)
 
 
 def check_writable(root: Path) -> None:

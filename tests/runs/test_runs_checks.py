@@ -84,6 +84,16 @@ def test_what_no_machine_can_run_is_refused_where_trainings_alone_are_made(tmp_p
         run_campaign([parse_recipe(RECIPE, overrides=changes)], execution)
 
 
+def test_units_of_what_is_trained_already_are_not_looked_for(tmp_path, make_recorder, monkeypatch):
+    looked, original = [], checks.units_of
+    monkeypatch.setattr(checks, "units_of", lambda *given: looked.append(1) or original(*given))
+    units = {"prune.granularity": "unit"}
+    execution = Execution(root=tmp_path, device="cpu", watcher=make_recorder())
+    for seed, times in ((0, 1), (0, 1), (1, 2)):
+        run_campaign([parse_recipe(RECIPE, overrides=units | {"seed": seed})], execution)
+        assert len(looked) == times
+
+
 def test_what_another_machine_may_have_is_not_asked_of_this_one(tmp_path, make_recorder):
     lacking = {"bench.provider": "NoneExecutionProvider", "bench.threads": [usable_cores() + 1], "bench.backend": ["openvino"]}
     execution = Execution(root=tmp_path, device="cpu", watcher=make_recorder())

@@ -241,7 +241,7 @@ def test_packed_files_hold_the_same_text(corpus: Path, settings: ParallelTextSet
     loaded, plain = translation_of(packed), translation_of(settings)
     assert loaded.vocabulary.model == plain.vocabulary.model
     assert loaded.references == plain.references
-    assert np.array_equal(loaded.train.target.pieces, plain.train.target.pieces)
+    assert np.array_equal(loaded.train.pairs.target.pieces, plain.train.pairs.target.pieces)
     assert packed.content_hash() != settings.content_hash()  # the files are what is hashed
     (tmp_path / "val.de").write_text("eins\n")  # one that is not packed comes first
     assert packed.files("val") == (tmp_path / "val.en.gz", tmp_path / "val.de")
