@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ def content_key(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A published, verified folder of one stage.
+    """A published folder of one stage, whose manifest verifies. Its files are hashed before they are read: see `file`.
 
     Attributes:
         stage: the stage that made it.
@@ -62,16 +62,31 @@ class Artifact:
     inputs: Mapping[str, str]
     record: Json
     files: Mapping[str, str]
+    _whole: set[str] = field(default_factory=set, init=False, compare=False, repr=False)  # files that were hashed already
 
     def file(self, name: str) -> Path:
-        """Path of one of its files.
+        """Path of one of its files, which is hashed when it is first asked for.
 
         Raises:
-            ArtifactError: it has no such file.
+            ArtifactError: it has no such file; or that is missing or damaged.
         """
         if name not in self.files:
             raise ArtifactError(f"{self.folder}: has no file {name}; it has {', '.join(self.files)}")
+        self.check({name: self.files[name]})
         return self.folder / name
+
+    def check(self, files: Mapping[str, str], sha256: Any = sha256_file) -> None:
+        """Compare some of its files with their recorded sha256, each once.
+
+        Args:
+            files: name -> sha256, in hex.
+            sha256: path -> sha256; another one remembers hashes.
+
+        Raises:
+            ArtifactError: as `check_files`.
+        """
+        check_files(self.folder, {name: digest for name, digest in files.items() if name not in self._whole}, sha256)
+        self._whole.update(files)
 
     def recorded(self, kind: type[T]) -> T:
         """Its record, decoded.
@@ -100,7 +115,7 @@ class Artifact:
             raise self._of_another_version(error) from None
 
     def input(self, role: str) -> "Artifact":
-        """What it was made from; its files are not checked.
+        """What it was made from.
 
         Raises:
             ArtifactError: it is not there, or its manifest does not verify.
@@ -180,6 +195,33 @@ def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**said, DIGEST: hashlib.sha256(canonical(said).encode()).hexdigest()}
 
 
+def read_sealed(path: Path, form: int, doubt: str = "") -> dict[str, Any]:
+    """Read a manifest that vouches for itself: of a stage's folder, or of a run's.
+
+    Args:
+        path: the manifest.
+        form: its format, the only one that is read.
+        doubt: what messages ask where it may be no such manifest at all.
+
+    Returns:
+        All that it says but its own sha256.
+
+    Raises:
+        ArtifactError: it is missing, of another format, or damaged.
+    """
+    try:
+        manifest = decode_file(dict[str, Any], path)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}{doubt}") from None
+    try:
+        check_format(manifest, "format", form)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}{doubt if 'format' not in manifest else ''}; {_REBUILD}") from None
+    if manifest.pop(DIGEST, None) != sealed(manifest)[DIGEST]:
+        raise ArtifactError(f"{path}: is damaged (its sha256 is not that of what it says); {_REBUILD}")
+    return manifest
+
+
 def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
     """Read an artefact and check every file against its manifest.
 
@@ -191,7 +233,7 @@ def load_artifact(folder: Path, sha256: Any = sha256_file) -> Artifact:
         ArtifactError: a file that is missing or differs, or as ``read_artifact``.
     """
     artifact = read_artifact(folder)
-    check_files(folder, artifact.files, sha256)
+    artifact.check(artifact.files, sha256)
     return artifact
 
 
@@ -215,7 +257,7 @@ class _Manifest:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """Read an artefact's manifest; its files are not looked at.
+    """Read an artefact's manifest. A file of it is looked at where it is asked for, and then hashed: see `Artifact.file`.
 
     Raises:
         ArtifactError: no manifest, one of another format or of another folder, or one that is damaged.
@@ -225,17 +267,11 @@ def read_artifact(folder: Path) -> Artifact:
     def unusable(said: str) -> ArtifactError:
         return ArtifactError(f"{path}: {said}; {_REBUILD}")
 
-    manifest = decode_file(dict[str, Any], path)
+    manifest, known = read_sealed(path, FORMAT), {field.name for field in fields(_Manifest)}
     try:
-        check_format(manifest, "format", FORMAT)
-        if manifest.get(DIGEST) != sealed(manifest)[DIGEST]:
-            raise unusable("is damaged (its sha256 is not that of what it says)")
-        known = {field.name for field in fields(_Manifest)}
         said = decode(_Manifest, {name: value for name, value in manifest.items() if name in known}, path.stem)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise unusable(f"not a readable manifest ({one_line(error)})") from None
-    except RecursionError:
-        raise unusable("not a readable manifest (nested too deeply)") from None
     if (said.stage, said.key) != (folder.parent.name, folder.name):
         raise unusable(f"is of {said.stage} {said.key}, not of this folder")
     if content_key({name: manifest[name] for name in IDENTITY}) != said.key:

@@ -5,7 +5,8 @@ that mean nothing any more, are named in a dataclass's ``RETIRED``: they are pas
 metadata is not written while it has its default, so that records of before it stay as they are; settings of stages have none.
 A field with ``VERSION`` is what a file says of its own form: its default is the only value that is read.
 
-All JSON that the package reads is read here, so that what is damaged is told in the same words.
+All JSON that the package reads is read here, so that what is damaged is told in the same words, and what was read can be written:
+it has finite numbers alone, and is not nested so deeply that walking through it would fail.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ T = TypeVar("T")
 Json = Any
 
 _TOO_DEEP = "nested too deeply"
+_DEEPEST = 64  # tables and lists in one another; ours have fewer than ten
 
 LEFT_OUT: Mapping[str, bool] = {"left out": True}
 """Metadata of a field that is written only where it is not at its default."""
@@ -111,14 +113,35 @@ def parse_json(text: str | bytes) -> Json:
         text: of a file, say; bytes are UTF-8.
 
     Raises:
-        ValueError: no JSON, no UTF-8, or lists nested too deeply.
+        ValueError: no JSON, no UTF-8, a number that is not finite, or tables and lists nested too deeply.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     except UnicodeDecodeError:
         raise ValueError("no JSON: not UTF-8 text") from None
+    _check_depth(value)
+    return value
+
+
+def _finite(text: str) -> float:
+    """A number of a JSON file; "NaN" and "1e999" are none."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{one_line(text, 40)} is not a finite number")
+    return value
+
+
+def _check_depth(value: Json) -> None:
+    """Refuse tables and lists that are nested too deeply, without a call for each level."""
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        tables = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        if not tables:
+            return
+        level = [item for table in tables for item in table]
+    raise ValueError(_TOO_DEEP)
 
 
 def decode_json(kind: type[T], text: str | bytes, where: str = "") -> T:
@@ -132,10 +155,7 @@ def decode_json(kind: type[T], text: str | bytes, where: str = "") -> T:
     Raises:
         ValueError: as ``parse_json`` and ``decode``.
     """
-    try:
-        return decode(kind, parse_json(text), where)
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
+    return decode(kind, parse_json(text), where)
 
 
 def check_format(said: Json, name: str, read: int) -> None:

@@ -126,13 +126,14 @@ DAMAGES = {
     "no record": (lambda folder: change(folder, record=...), "record: missing"),
     "a record that is no number": (
         lambda folder: tamper(folder, lambda said: said["record"].update(n=math.nan)),
-        "not a readable",
+        "NaN is not a finite number",
     ),
+    "a number that no float can be": (lambda folder: begin(folder, '"x": 1e999'), "1e999 is not a finite number"),
     "another host": (lambda folder: tamper(folder, lambda said: said.update(host="other")), "its sha256 is not that of what"),
     "very deep": (lambda folder: (folder / MANIFEST).write_text("[" * 100_000 + "]" * 100_000), "nested too deeply"),
     "deep": (
         lambda folder: (folder / MANIFEST).write_text(f'{{"format": 2, "x": {"[" * 900}{"]" * 900}}}'),
-        "nested too deeply|is damaged",
+        "nested too deeply",
     ),
     "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff{}"), "not UTF-8 text"),
     "no format": (lambda folder: (folder / MANIFEST).write_text("{}"), "names no format"),
@@ -163,6 +164,12 @@ def tamper(folder, do):
     manifest = json.loads(path.read_text())
     do(manifest)
     path.write_text(json.dumps(manifest))
+
+
+def begin(folder, text):
+    """Put a field before the others of a manifest."""
+    path = folder / MANIFEST
+    path.write_text("{" + text + ", " + path.read_text().lstrip().removeprefix("{"))
 
 
 def change(folder, **values):
@@ -265,6 +272,25 @@ def test_what_is_in_the_way_of_a_damaged_artefact_is_replaced(store, published, 
 def test_check_files_refuses_a_name_that_no_file_can_have(tmp_path, name):
     with pytest.raises(ArtifactError, match=r"manifest\.json: no file can be called '"):
         check_files(tmp_path, {name: "0" * 64})
+
+
+def test_a_file_is_hashed_where_it_is_first_asked_for(published, monkeypatch):
+    hashed = []
+    monkeypatch.setattr("tdcompress.artifacts.check_files", lambda folder, files, sha256: hashed.append(sorted(files)))
+    for read in (read_artifact, load_artifact):
+        artifact = read(published.folder)
+        assert artifact.file("a.bin") == artifact.file("a.bin") == published.folder / "a.bin"
+    assert [names for names in hashed if names] == [["a.bin"], ["a.bin", "sub/b.txt"]]
+
+
+@pytest.mark.parametrize("do", [flip, lambda path: path.unlink()])
+def test_a_file_that_is_not_as_the_manifest_says_is_refused_where_it_is_asked_for(published, do):
+    artifact = read_artifact(published.folder)
+    do(published.folder / "a.bin")
+    for _ in range(2):
+        with pytest.raises(ArtifactError, match=r"a\.bin: is (damaged|missing)"):
+            artifact.file("a.bin")
+    assert artifact.file("sub/b.txt").read_text() == "b"
 
 
 def test_check_files_hashes_again(published):

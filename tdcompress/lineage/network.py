@@ -39,9 +39,10 @@ def load_network(artifact: Artifact, task: LearningTask | None = None) -> nn.Mod
         The network on the CPU in eval mode.
 
     Raises:
-        ArtifactError: what the artefact was made from is missing, or another version of a stage made one of them.
+        ArtifactError: a file of it is missing or damaged; what it was made from is missing, or another version of a stage made
+            one of them.
         DataError: its data set is missing, or is another one.
-        ModelError: weights that do not fit the network.
+        ModelError: weights, or channels that are kept, that do not fit the network.
     """
     origin = origin_of(artifact)
     task = task or learning_task_of(artifact, {})
@@ -49,13 +50,22 @@ def load_network(artifact: Artifact, task: LearningTask | None = None) -> nn.Mod
         return trained_network(artifact, task)[0]
     model = new_network(origin, task)
     if artifact.stage == "store":
-        arrays = load_dense(artifact.file(WEIGHTS))
-        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        path = artifact.file(WEIGHTS)
+        _restore(model, {name: torch.from_numpy(array) for name, array in load_dense(path).items()}, path)
         return model.eval()
     if KEPT in artifact.files:
-        model = narrow(model, decode_file(dict[str, Any], artifact.file(KEPT)))
+        model = _narrowed(model, artifact.file(KEPT))
     restore_weights(model, artifact.file(MODEL))
     return model.eval()
+
+
+def _narrowed(model: nn.Module, path: Path) -> nn.Module:
+    """A narrow copy of a network, by its kept_channels.json."""
+    kept = decode_file(dict[str, Any], path)
+    try:
+        return narrow(model, kept)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def trained_network(trained: Artifact, task: LearningTask) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -70,7 +80,7 @@ def trained_network(trained: Artifact, task: LearningTask) -> tuple[nn.Module, d
     restore_weights(model, trained.file(MODEL))
     method = origin.method.settings
     net = SparseNet(model.eval(), method.build(training_targets(origin, model, task), model), l1=method.l1)
-    net.method.load_state_dict(load_file(trained.file(METHOD)))
+    restore_weights(net.method, trained.file(METHOD))
     scores = net.method.scores(net.parameters_by_name())
     return net.plain(), scores
 
@@ -114,8 +124,16 @@ def restore_weights(model: nn.Module, path: Path) -> None:
         ModelError: the file is not safetensors, or its tensors are not the network's.
     """
     try:
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: does not hold the weights of a network: {one_line(error)}") from None
+    _restore(model, tensors, path)
+
+
+def _restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
         raise ModelError(f"{path}: does not hold the weights of this {type(model).__name__}: {one_line(error)}") from None
 
 

@@ -8,7 +8,7 @@ from threading import Lock
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
-from tdcompress.artifacts import Artifact, check_files
+from tdcompress.artifacts import Artifact
 from tdcompress.codec import Coded, Json, decode, encode
 from tdcompress.data.base import Dataset, DataSettings, HashFile
 from tdcompress.data.registry import DATASETS
@@ -112,7 +112,6 @@ class KnownData(Coded):
 def _prepared(artifact: Artifact) -> bytes:
     """The one file of an artefact that was made of a data set."""
     check_version(artifact)
-    check_files(artifact.folder, artifact.files)
     (name,) = artifact.files
     return artifact.file(name).read_bytes()
 

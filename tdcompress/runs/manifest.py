@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import DIGEST, MANIFEST, can_be_named, check_files, sealed
-from tdcompress.codec import check_format, decode, decode_file, encode
+from tdcompress.artifacts import MANIFEST, can_be_named, check_files, read_sealed, sealed
+from tdcompress.codec import decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file, write_text
 from tdcompress.onnxfile.names import SAMPLES
@@ -65,24 +65,11 @@ def read_manifest(folder: Path) -> RunManifest:
         ArtifactError: there is none, or one of another format, or one that is damaged.
     """
     path = folder / MANIFEST
-
-    def unusable(said: str) -> ArtifactError:
-        return ArtifactError(f"{path}: {said}; run the recipe again to rebuild it")
-
-    try:
-        said = decode_file(dict[str, Any], path)
-    except ArtifactError as error:
-        raise ArtifactError(f"{error}; is {folder} a run's folder?") from None
-    try:
-        check_format(said, "format", FORMAT)
-    except ValueError as error:
-        raise unusable(f"{error}; is {folder} a run's folder?" if "format" not in said else str(error)) from None
-    if said.pop(DIGEST, None) != sealed(said)[DIGEST]:
-        raise unusable("is damaged (its sha256 is not that of what it says)")
+    said = read_sealed(path, FORMAT, f"; is {folder} a run's folder?")
     try:
         return decode(RunManifest, said, path.stem)
     except ValueError as error:
-        raise unusable(f"not the manifest of a run ({error})") from None
+        raise ArtifactError(f"{path}: not the manifest of a run ({error}); run the recipe again to rebuild it") from None
 
 
 def read_report(folder: Path) -> Report:

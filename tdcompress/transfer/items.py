@@ -166,11 +166,7 @@ def newest_step(folder: Path) -> int | None:
 
 
 def _check_key(key: str, identity: Any, path: Path) -> None:
-    try:
-        found = content_key(identity)
-    except TypeError:
-        found = "none"
-    if found != key:
+    if (found := content_key(identity)) != key:
         raise ArtifactError(f"{path}: describes something whose key is {found}, not {key}")
 
 
