@@ -343,7 +343,7 @@ class RowConfig:
     epochs: int = field(metadata={"key": "train.epochs"})
     finetune_epochs: int = field(default=0, metadata={"key": "finetune.epochs"})
     finetune_after: Literal["prune", "shrink"] | None = field(default=None, metadata={"key": "finetune.after"})
-    values: Values
+    values: Values = field(metadata={"key": "export.values"})
     differs: dict[str, Any] = field(default_factory=dict)
 
 

@@ -89,7 +89,7 @@ def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
 def _settings(experiment: Experiment) -> Mapping[str, Any]:
     """What a combination sets, by dotted key, without what a row's other columns tell."""
     tables = {"train": encode(experiment.train), **encode(experiment.steps)}
-    tables |= {"data": encode(experiment.data), "distill": encode(experiment.distill) or {}}
+    tables |= {"data": encode(experiment.data), "distill": encode(experiment.distill) or {}, "export": encode(experiment.export)}
     tables["model"] = {"init": experiment.init} if experiment.init else {}
     return {key: value for key, value in _flat(tables) if key not in _TOLD}
 

@@ -73,8 +73,9 @@ def as_trained(row: Row) -> Row:
 
 
 def _of_training(row: Row) -> dict[str, Any]:
-    """Keys of every table but those of the steps that come after."""
-    return {key: value for key, value in row.differs.items() if key.partition(".")[0] not in step_tables()}
+    """Keys of every table but those of what comes after."""
+    after = (*step_tables(), "export")
+    return {key: value for key, value in row.differs.items() if key.partition(".")[0] not in after}
 
 
 def mean_accuracy(rows: Sequence[Row]) -> float:

@@ -54,7 +54,9 @@ def test_swept_settings_of_training_and_pruning_make_series_of_their_own(make_ro
     assert [line.label for line in group(rates)] == ["none (lr 0.1)", "none (lr 0.02)"]
     assert [line.label for line in group([rates[0], row])] == ["none (align 16, lr 0.1)", "none"]
     assert len({training_identity(each) for each in rates}) == 2
-    assert training_identity(dataclasses.replace(row, differs={"prune.align": 16})) == training_identity(row)
+    for after in ({"prune.align": 16}, {"export.pack": "never"}):
+        assert training_identity(dataclasses.replace(row, differs=after)) == training_identity(row)
+        assert as_trained(dataclasses.replace(row, differs=after)) == as_trained(row)
 
 
 @pytest.mark.parametrize("key", ["data.crop_padding", "distill.temperature", "model.init", "train.l2"])

@@ -3,9 +3,12 @@
 import dataclasses
 import importlib
 import itertools
+import json
 import pkgutil
 import re
+import shutil
 import tomllib
+import types
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,15 @@ from tdcompress.codec import decode, encode
 from tdcompress.data.digits import DigitsSettings
 from tdcompress.data.images import ImageDataset, Images, ImageSettings
 from tdcompress.data.registry import DATASETS
-from tdcompress.errors import ArtifactError, DataError, RecipeError
-from tdcompress.lineage.network import load_network
+from tdcompress.errors import ArtifactError, DataError, ModelError, RecipeError
+from tdcompress.lineage.network import KEPT, load_network
 from tdcompress.lineage.origin import KnownData, ancestor, origin_of, settings_of
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
 from tdcompress.recipes.experiment import table_types
-from tdcompress.recipes.source import parse_recipe
+from tdcompress.recipes.source import parse_recipe, swept
 from tdcompress.records import TrainRecord
 from tdcompress.runs.plan import plan_run
 from tdcompress.stages import STAGES, bench
@@ -105,6 +108,12 @@ SAID = {
     "prune.unit": ("whole",),
     **dict.fromkeys(("prune.shares", "sparsity.shares"), ("filter", "layer")),
 }
+# Without which a key of [sparsity] has no effect.
+IN_FORCE = {
+    "sparsity.ramp_epochs": {"sparsity.schedule": "ramp", "sparsity.ramp_scale": True},
+    "sparsity.ramp_scale": {"sparsity.schedule": "ramp", "sparsity.ramp_epochs": [0.25, 0.25]},
+    **{f"sparsity.{key}": {"sparsity.schedule": "cubic"} for key in ("ramp_share", "alpha_share", "freeze_share")},
+}
 
 
 KEYS = [("seed", int, 0), *(key for table, kind in TYPES.items() for key in keys_below(kind, table))]
@@ -146,6 +155,35 @@ def test_a_changed_key_gives_new_keys_to_the_stages_that_use_it_and_to_what_come
         for name, task in after.items():
             made_anew = name in own or task.identity["inputs"] != before[name].identity["inputs"]
             assert (task.key != before[name].key) == made_anew
+    assert tried, "no value of this key was accepted"
+
+
+def is_swept(path: str) -> bool:
+    return any(path == each or path.startswith(f"{each}.") for each in swept())
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "default"),
+    [key for key in EVERY_KEY if is_swept(key[0]) and key[0] != "sparsity.schedule_epochs"],
+    ids=lambda part: str(part),
+)
+def test_rows_are_told_apart_by_every_key_that_may_be_swept(tmp_path: Path, path: str, kind: Any, default: Any) -> None:
+    tried = 0
+    for text, value in itertools.product((WEIGHTS, UNITS), others(kind, default)):
+        needed = WITH.get(path, {}) | IN_FORCE.get(path, {})
+        if value in SAID.get(path, ()):
+            continue
+        cases = [{**needed, **case} for case in ({} if default is None else {path: default}, {path: value})]
+        try:
+            plan = plan_run(parse_recipe(text, "keys.toml", {"sweep.case": cases}), FolderStore(tmp_path))
+        except RecipeError:
+            continue
+        one, other = plan.rows
+        if one.export.key == other.export.key:  # one file: the key is of a step that is not taken here
+            continue
+        tried += 1
+        assert one.config != other.config
+        assert other.id != f"{one.id}-2" or isinstance(value, list)  # names have no words for lists
     assert tried, "no value of this key was accepted"
 
 
@@ -302,8 +340,6 @@ def test_an_artefact_of_an_unknown_stage_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> None:
-    import shutil
-
     root = Path(shutil.copytree(tiny_root, tiny_root.parent / "without_training"))
     store = FolderStore(root)
     (pruned, *_) = [
@@ -313,6 +349,33 @@ def test_a_network_whose_training_is_gone_is_not_guessed(tiny_root: Path) -> Non
     shutil.rmtree(root / "stages" / "train")
     with pytest.raises(ArtifactError, match=r"its train, [0-9a-f]{16}, is missing; run the recipe again"):
         load_network(pruned)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [("train", "model.safetensors"), ("train", "method.safetensors"), ("prune", "model.safetensors"), ("shrink", KEPT)],
+)
+def test_a_network_is_not_read_from_damaged_files(tiny_root: Path, tmp_path: Path, stage: str, name: str) -> None:
+    root = Path(shutil.copytree(tiny_root / "stages", tmp_path / "stages"))
+    (folder, *_) = sorted(path for path in (root / stage).iterdir() if (path / name).is_file())
+    assert load_network(read_artifact(folder))
+    content = bytearray((folder / name).read_bytes())
+    content[-5] ^= 0x40
+    (folder / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=re.escape(f"{folder / name}: is damaged")):
+        load_network(read_artifact(folder))
+
+
+@pytest.mark.parametrize("kept", [{}, {"a": 1}])
+def test_kept_channels_that_are_not_the_networks_are_told_by_their_path(tiny_root: Path, tmp_path: Path, kept: Any) -> None:
+    (folder, *_) = sorted(path for path in (tiny_root / "stages" / "shrink").iterdir() if (path / KEPT).is_file())
+    shrunk = read_artifact(folder)
+    (tmp_path / KEPT).write_text(json.dumps(kept))
+    wrong = types.SimpleNamespace(**{name: getattr(shrunk, name) for name in ("stage", "version", "inputs", "input", "folder")})
+    wrong.files = {**shrunk.files, KEPT: "another"}
+    wrong.file = lambda name: tmp_path / name if name == KEPT else shrunk.file(name)
+    with pytest.raises(ModelError, match=re.escape(f"{tmp_path / KEPT}: kept_channels")):
+        load_network(wrong)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
