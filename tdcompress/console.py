@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -91,14 +90,14 @@ class StageConsole:
     def finished(self, task: Task, artifact: Artifact, seconds: float) -> None:
         """As `Watcher`: say what a stage made."""
         self.left(task)
-        self.console.print(f"[green]done[/]  {self._title(task)}{_result(artifact.record):<22}{seconds:>7.1f} s", highlight=False)
+        self.console.print(f"[green]done[/]  {self._title(task)}{_result(artifact):<22}{seconds:>7.1f} s", highlight=False)
         for note in artifact.record.get("notes", ()):
             self.console.print(f"[yellow]note[/]  {task.title}: {note}", highlight=False)
 
     def reused(self, task: Task, artifact: Artifact) -> None:
         """Say that a stage was there already."""
         self._waited()
-        self.console.print(f"[dim]kept  {self._title(task)}{_result(artifact.record)}[/]", highlight=False)
+        self.console.print(f"[dim]kept  {self._title(task)}{_result(artifact)}[/]", highlight=False)
 
     def waiting(self, what: str, seconds: float) -> None:
         """Say who is waited for, and for how long: a line at once and, without a terminal, every quarter of a minute."""
@@ -164,18 +163,21 @@ def _cut(*, ratio: int) -> Column:
     return Column(ratio=ratio, no_wrap=True, overflow="ellipsis")
 
 
-def _result(record: Any) -> str:
-    measured = text.recorded(record)
-    size = _shipped_bytes(record) or record.get("stored_bytes")
+def _result(artifact: Artifact) -> str:
+    measured = text.recorded(artifact.record)
+    size = _shipped_bytes(artifact) or artifact.record.get("stored_bytes")
     return f"{measured:>7}" + (f"{text.size(size):>13}" if size else "") if measured else ""
 
 
-def _shipped_bytes(record: Any) -> int | None:
-    """Bytes of an export as its run will ship it, and the report say: with the recipe's key in it; None of other stages."""
+def _shipped_bytes(artifact: Artifact) -> int | None:
+    """Bytes of an export as its run will ship it, and the report say: each ONNX file with the recipe's key; None of others."""
     from tdcompress.onnxfile.metadata import RECIPE_KEY, entry_bytes
 
-    written: int | None = record.get("onnx_bytes")
-    return None if written is None else written + entry_bytes(RECIPE_KEY, content_key(""))  # all keys are equally long
+    written: int | None = artifact.record.get("onnx_bytes")
+    if written is None:
+        return None
+    stamped = sum(name.endswith(".onnx") for name in artifact.files)
+    return written + stamped * entry_bytes(RECIPE_KEY, content_key(""))  # all keys are equally long
 
 
 def make_console(*, stderr: bool = False) -> Console:

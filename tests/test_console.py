@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from tdcompress.artifacts import read_artifact
 from tdcompress.commands import recipes, shared
 from tdcompress.console import StageConsole, _shipped_bytes
 from tdcompress.recipes.shipped import shipped_recipes
@@ -52,8 +53,9 @@ def test_lines_of_stages_that_are_done_fit(width):
     watcher = StageConsole(console)
     watcher.started(task(LONG))
     record = {"accuracy": 0.9876, "onnx_bytes": 123456, "notes": ()}
-    watcher.finished(task(LONG), SimpleNamespace(record=record), 12345.6)
-    watcher.reused(task(LONG), SimpleNamespace(record=record))
+    artifact = SimpleNamespace(record=record, files={"model.onnx": "0" * 64})
+    watcher.finished(task(LONG), artifact, 12345.6)
+    watcher.reused(task(LONG), artifact)
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 2
     assert all(len(line) <= width and "98.76%" in line and "120.6 KiB" in line for line in lines)
@@ -64,8 +66,8 @@ def test_a_file_has_as_many_bytes_while_it_is_made_as_in_the_report(tiny_root, w
     for run in (tiny_root / "tiny", words_root / "artifacts" / "words"):
         links = json.loads((run / "stages.json").read_text())
         for row in json.loads((run / "report.json").read_text())["rows"]:
-            manifest = json.loads((run / links[row["id"]]["export"] / "manifest.json").read_text())
-            assert _shipped_bytes(manifest["record"]) == row["onnx_bytes"]
+            exported = read_artifact((run / links[row["id"]]["export"]).resolve())
+            assert _shipped_bytes(exported) == row["onnx_bytes"]
 
 
 def test_what_is_waited_for_has_a_bar_until_the_stage_begins():

@@ -43,14 +43,10 @@ def lay_out(
 
     exported = {DENSE_FILE: artifacts[plan.dense.key], **{f"{row.id}.onnx": artifacts[row.export.key] for row in plan.rows}}
     sizes = {name: ship(artifact, plan.recipe_key, folder / name) for name, artifact in exported.items()}
-    for name, artifact in exported.items():
-        sizes[name] += sum(ship_companions(artifact, folder / name))
     report = make_report(plan, artifacts, sizes)
     if report.selected is not None:
         exported[SELECTED_FILE] = exported[f"{report.selected}.onnx"]
-        with published(folder / SELECTED_FILE) as temporary:
-            shutil.copyfile(folder / f"{report.selected}.onnx", temporary)
-        ship_companions(exported[SELECTED_FILE], folder / SELECTED_FILE)
+        ship(exported[SELECTED_FILE], plan.recipe_key, folder / SELECTED_FILE)
     if earlier is not None:
         before, digests = earlier
         report = keep_joined(report, before, [name for name in exported if sha256_file(folder / name) == digests.get(name)])
@@ -68,45 +64,35 @@ def lay_out(
 
 
 def ship(exported: Artifact, recipe_key: str, path: Path) -> int:
-    """Copy an export's ONNX file and stamp it with the recipe that it is shipped by; recipes can share an export.
+    """Copy what an export needs into a run's folder: "x.onnx" also gets "x.decoder_step.onnx", and all rows one vocabulary.
+
+    Its ONNX files are stamped with the recipe that they are shipped by, since recipes can share an export.
 
     Args:
         exported: the export.
         recipe_key: of the run.
-        path: the file in the run's folder.
-
-    Returns:
-        Its bytes.
-    """
-    model = load_model(exported.file(ONNX))
-    set_metadata(model, {RECIPE_KEY: recipe_key})
-    return save_model(model, path)
-
-
-def ship_companions(exported: Artifact, path: Path) -> list[int]:
-    """Copy what an export needs besides its first file: "x.onnx" gets "x.decoder_step.onnx", and all rows one vocabulary.
-
-    Args:
-        exported: the export.
         path: of its first file in the run's folder.
 
     Returns:
-        Their bytes.
+        Bytes of all of them.
 
     Raises:
         ArtifactError: two rows need different files of one name.
     """
-    sizes = []
-    for name in exported.files:
-        if name in (ONNX, SAMPLES):
-            continue
-        target = path.with_name(shipped_name(path.name, name))
-        if target.exists() and sha256_file(target) != exported.files[name]:
-            raise ArtifactError(f"{target}: rows of this run need different files of this name; give each a recipe of its own")
-        with published(target) as temporary:
-            shutil.copyfile(exported.file(name), temporary)
-        sizes.append(target.stat().st_size)
-    return sizes
+    names = [name for name in exported.files if name != SAMPLES]
+    return sum(_ship_file(exported, name, recipe_key, path.with_name(shipped_name(path.name, name))) for name in names)
+
+
+def _ship_file(exported: Artifact, name: str, recipe_key: str, target: Path) -> int:
+    if name.endswith(".onnx"):
+        model = load_model(exported.file(name))
+        set_metadata(model, {RECIPE_KEY: recipe_key})
+        return save_model(model, target)
+    if target.exists() and sha256_file(target) != exported.files[name]:
+        raise ArtifactError(f"{target}: rows of this run need different files of this name; give each a recipe of its own")
+    with published(target) as temporary:
+        shutil.copyfile(exported.file(name), temporary)
+    return target.stat().st_size
 
 
 def shipped_name(first: str, name: str) -> str:

@@ -10,9 +10,10 @@ import pytest
 
 import tdcompress as tdc
 from tdcompress.errors import ArgumentError, DataError, ModelError, UserError, VerificationError
+from tdcompress.files import sha256_file
 from tdcompress.onnxfile.load import load_model, save_model
-from tdcompress.onnxfile.metadata import set_metadata
-from tdcompress.runs.manifest import read_report
+from tdcompress.onnxfile.metadata import get_metadata, set_metadata
+from tdcompress.runs.manifest import read_links, read_manifest, read_report
 from tdcompress.runs.translator import find_encoder
 from tdcompress.text.bleu import bleu
 
@@ -44,6 +45,35 @@ def copied(run, tmp_path):
 @pytest.fixture(scope="module")
 def corpus(words_root):
     return words_root / "corpus"
+
+
+def test_every_file_is_the_stages_with_the_recipe_stamped_on(run):
+    report, named, links = read_report(run), read_manifest(run).files, read_links(run)
+    exports = {name: run / links[name]["export"] for name in ("dense", *(row.id for row in report.rows))}
+    exports["model"] = exports[report.selected]
+    stages_files = {
+        f"{name}{end}": export / own
+        for name, export in exports.items()
+        for end, own in ((".onnx", "model.onnx"), (".decoder_step.onnx", "decoder_step.onnx"))
+    }
+    assert {path.name for path in run.glob("*.onnx")} == stages_files.keys()
+    for name, path in stages_files.items():
+        assert named[name] == sha256_file(run / name)
+        before, after = onnx.load(path), onnx.load(run / name)
+        assert get_metadata(after) == {**get_metadata(before), "recipe_key": report.recipe_key}
+        assert "recipe_key" not in get_metadata(before)
+        for model in (before, after):
+            model.ClearField("metadata_props")
+        assert before == after
+
+
+def test_the_reports_bytes_are_those_of_all_files_that_a_row_ships(run):
+    report = read_report(run)
+    for row in report.rows:
+        names = (row.onnx_file, f"{row.id}.decoder_step.onnx", "vocabulary.model")
+        assert row.onnx_bytes == sum((run / name).stat().st_size for name in names)
+        dense = ("dense.onnx", "dense.decoder_step.onnx", "vocabulary.model")
+        assert row.dense_onnx_bytes == sum((run / name).stat().st_size for name in dense)
 
 
 def test_three_files_translate_on_a_machine_without_torch(copied, run, corpus, without):
