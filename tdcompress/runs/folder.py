@@ -1,5 +1,6 @@
 """A run's folder: whose it is, whether it is whole, and how a new one takes its place."""
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +9,25 @@ from pathlib import Path
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
 from tdcompress.records import Report
-from tdcompress.runs.manifest import MANIFEST, Links, held_recipes, read_links, read_manifest, vouched_report, whole_run
+from tdcompress.runs.manifest import (
+    MANIFEST,
+    Links,
+    held_recipes,
+    older_format,
+    place_aside,
+    read_links,
+    read_manifest,
+    vouched_report,
+    whole_run,
+)
+
+_log = logging.getLogger(__name__)
 
 
 def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
     """Protect a finished run from a recipe of the same name, and what is no run from any.
+
+    A folder of an older format is nobody's: nothing reads it any more, and `renewed` keeps it beside the new one.
 
     Args:
         folder: the run's.
@@ -25,12 +40,14 @@ def refuse_another_recipe(folder: Path, recipe_key: str, replace: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     held = held_recipes(folder)
+    if older_format(folder) is not None:
+        return
     if not held:
         raise UserError(f"{folder} is there and holds no run; give this one another name with --set name=..., or move it away")
     if recipe_key not in held and not replace:
         raise UserError(
-            f"{folder} holds the run of another recipe (or other settings) named {folder.name!r}; "
-            "give this one a name of its own with --set name=..., or replace the old one with --replace"
+            f"{folder} holds the run of another recipe (or of other settings, or by another version of tdcompress) named "
+            f"{folder.name!r}; give this one a name of its own with --set name=..., or replace the old one with --replace"
         )
 
 
@@ -65,16 +82,28 @@ def earlier_report(folder: Path, recipe_key: str) -> tuple[Report, dict[str, str
 
 
 @contextmanager
-def renewed(folder: Path) -> Iterator[Path]:
+def renewed(folder: Path, recipe_key: str, replace: bool) -> Iterator[Path]:
     """An empty folder that takes the run folder's place when the block is done; until then the old one is as it was.
 
-    Files of the old folder that its manifest does not name (a comparison, somebody's notes) are taken over.
+    Files of the old folder that its manifest does not name (a comparison, somebody's notes) are taken over. One of an older
+    format may be another recipe's: unless its key is this one's, it is kept as a whole, beside the new one.
+
+    Args:
+        folder: the run's.
+        recipe_key: of the recipe that is run.
+        replace: whether another recipe's run may go.
     """
     new, old = folder.with_name(f".{folder.name}.partial"), _set_aside(folder)
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     yield new
     fsync_folder(new)
+    form = older_format(folder)
+    if form is not None and recipe_key not in held_recipes(folder) and not replace:
+        aside = folder.rename(place_aside(folder, form))
+        _log.warning(
+            "%s: was made by an older version of tdcompress, and is made again; the old one is kept as %s", folder, aside
+        )
     if folder.exists():
         _take_over(old, folder)  # what a run that was killed below left
         folder.rename(old)

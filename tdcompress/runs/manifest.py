@@ -1,16 +1,18 @@
 """What a run's folder is made of: the names of its files, its manifest, its report, its links to stages. Needs no torch."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import MANIFEST, can_be_named, check_files, read_sealed, sealed
 from tdcompress.codec import decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.files import sha256_file, write_text
+from tdcompress.files import is_there, sha256_file, write_text
 from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.records import Report
 from tdcompress.report.files import DENSE_FILE, REPORT, SELECTED_FILE
@@ -146,6 +148,28 @@ def held_recipes(folder: Path) -> frozenset[str]:
     with suppress(ArtifactError):
         held.add(decode_file(dict[str, Any], folder / REPORT).get("recipe_key"))
     return frozenset(key for key in held if isinstance(key, str))
+
+
+def older_format(folder: Path) -> int | None:
+    """The format of a run's folder that an older version of tdcompress made; None of any other folder."""
+    with suppress(ArtifactError):
+        said = decode_file(dict[str, Any], folder / MANIFEST)
+        form = said.get("format")
+        if type(form) is int and 1 <= form < FORMAT and isinstance(said.get("recipe_key"), str):
+            return form
+    return None
+
+
+def place_aside(folder: Path, form: int) -> Path:
+    """Where a run's folder of an older format is kept, beside the new one: "tiny.format1"; no run can have such a name."""
+    first = folder.with_name(f"{folder.name}.format{form}")
+    others = (first.with_name(f"{first.name}-{number}") for number in count(2))
+    return next(path for path in chain([first], others) if not is_there(path))
+
+
+def is_aside(folder: Path) -> bool:
+    """Whether a folder is what `place_aside` names."""
+    return re.fullmatch(r".+\.format\d+(-\d+)?", folder.name) is not None
 
 
 def save_links(folder: Path, links: Links) -> None:

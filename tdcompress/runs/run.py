@@ -77,7 +77,7 @@ def run_recipe(recipe: Recipe, execution: Execution, *, replace: bool = False) -
             finished = None if runner.made or replace else finished_report(folder, plan.recipe_key, links(plan))
             if finished is None:
                 earlier = earlier_report(folder, plan.recipe_key)
-                with renewed(folder) as new:
+                with renewed(folder, plan.recipe_key, replace) as new:
                     finished = lay_out(plan, artifacts, new, earlier)
             store.keep_run(recipe.name)
         return Finished(report=finished, folder=folder, made=runner.made)

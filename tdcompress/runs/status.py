@@ -8,7 +8,7 @@ from tdcompress.artifacts import KEY, STAGE
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.lineage.versions import UNUSABLE, is_usable
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
-from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, linked_stages, read_report, whole_run
+from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, is_aside, linked_stages, read_report, whole_run
 from tdcompress.runs.unfinished import Unfinished, Unreadable, unfinished_runs
 
 
@@ -18,7 +18,7 @@ def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
     Raises:
         UserError: the one run that is asked for is not there.
     """
-    folders = sorted(folder for folder in root.glob("[!.]*") if _is_run(folder))
+    folders = sorted(folder for folder in root.glob("[!.]*") if _is_run(folder) and not is_aside(folder))
     unfinished = unfinished_runs(root)
     if only is not None:
         folders = [folder for folder in folders if folder.name == only]

@@ -11,6 +11,7 @@ import pytest
 from tdcompress.errors import UserError
 from tdcompress.runs.folder import refuse_another_recipe, renewed
 from tdcompress.runs.manifest import RunManifest, held_recipes, save_manifest
+from tdcompress.runs.status import status_tables
 
 WRITE = """
 import os, sys
@@ -36,7 +37,7 @@ t.write(Path(sys.argv[1]), sys.argv[3])
 
 
 def write(folder, key):
-    with renewed(folder) as new:
+    with renewed(folder, key, replace=True) as new:
         (new / "a.txt").write_text(key)
         (new / f"{key}.txt").write_text(key)
         save_manifest(new, RunManifest(run="run", recipe_key=key, files={"a.txt": "", f"{key}.txt": ""}))
@@ -62,7 +63,7 @@ def test_a_failure_leaves_the_old_folder(tmp_path):
     write(folder, "one")
 
     def fail():
-        with renewed(folder) as new:
+        with renewed(folder, "two", replace=True) as new:
             (new / "a.txt").write_text("two")
             raise RuntimeError("stop")
 
@@ -86,6 +87,54 @@ def test_killed_at_any_moment_nothing_is_lost_and_the_next_run_finishes(tmp_path
         assert json.loads((folder / "manifest.json").read_text())["recipe_key"] == (folder / "a.txt").read_text()
     write(folder, "three")
     assert names(folder) == ["a.txt", "manifest.json", "notes.txt", "three.txt"]
+    assert names(tmp_path) == ["run"]
+
+
+def older(folder, key):
+    """A run's folder as it was before manifests had a sha256 of their own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "a.txt").write_text(key)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "run": "run", "recipe_key": key, "files": {"a.txt": ""}}))
+    (folder / "report.json").write_text(json.dumps({"recipe_key": key}))
+
+
+def lay_out_anew(folder, key, *, replace=False):
+    refuse_another_recipe(folder, key, replace)
+    with renewed(folder, key, replace) as new:
+        save_manifest(new, RunManifest(run="run", recipe_key=key, files={}))
+
+
+def test_a_folder_of_an_older_format_is_kept_beside_the_new_one(tmp_path, caplog):
+    folder = tmp_path / "run"
+    for aside in ("run.format1", "run.format1-2"):
+        older(folder, "one")
+        lay_out_anew(folder, "two")
+        assert names(folder) == ["manifest.json"]
+        assert names(tmp_path / aside) == ["a.txt", "manifest.json", "notes.txt", "report.json"]
+        assert f"the old one is kept as {tmp_path / aside}" in caplog.text
+    assert names(tmp_path) == ["run", "run.format1", "run.format1-2"]
+    (folder_row,) = status_tables(tmp_path)[0].rows
+    assert folder_row[0] == "run"
+
+
+@pytest.mark.parametrize(("key", "replace"), [("one", False), ("two", True)])
+def test_a_folder_of_an_older_format_goes_where_its_recipe_or_its_owner_says_so(tmp_path, key, replace):
+    folder = tmp_path / "run"
+    older(folder, "one")
+    lay_out_anew(folder, key, replace=replace)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert names(tmp_path) == ["run"]
+
+
+@pytest.mark.parametrize("change", [{"format": 3}, {"format": 0}, {"format": True}, {"format": "1"}, {"recipe_key": 3}])
+def test_a_folder_of_a_newer_format_or_of_none_is_not_replaced(tmp_path, change):
+    folder = tmp_path / "run"
+    older(folder, "one")
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"or by another version of tdcompress\) named 'run'; .*--replace"):
+        lay_out_anew(folder, "two")
     assert names(tmp_path) == ["run"]
 
 
