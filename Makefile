@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 test test-hidden: export OMP_NUM_THREADS ?= 1
+# empty is unset: where Python may keep no bytecode, each of the tests' many processes compiles the package anew, a second for most
+test test-hidden: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-hidden lint format sanitize fuzz valgrind provider neon cortex-m wheels wasm haswell clean
 

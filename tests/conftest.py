@@ -111,6 +111,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """What is written is flushed as ever, and no test waits until a disk has it: a loss of power is what none can make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which also refuses what is no open file
+        yield
+
+
 @dataclass
 class Recorder:
     """A watcher that remembers which stages were made and which were there."""

@@ -17,6 +17,7 @@ import pytest
 from small_recipes import TARGETED, small_recipe
 
 from tdcompress.artifacts import sealed
+from tdcompress.cli import main
 from tdcompress.codec import decode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import sha256_file
@@ -191,12 +192,11 @@ def test_samples_are_real_inputs_with_torchs_outputs(tiny_run, report):
     np.testing.assert_allclose(session.run(None, {"input": inputs})[0], dense, rtol=1e-4, atol=1e-5)
 
 
-def test_a_second_run_changes_nothing_and_says_so(copied, tiny_text, tmp_path, command):
+def test_a_second_run_changes_nothing_and_says_so(copied, tiny_text, tmp_path, capsys):
     before = contents(copied / "tiny")
     (tmp_path / "tiny.toml").write_text(tiny_text)
-    done = command("run", tmp_path / "tiny.toml", "--artifacts", copied, "--device", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert "nothing was run" in done.stdout
+    assert main(["run", str(tmp_path / "tiny.toml"), "--artifacts", str(copied), "--device", "cpu"]) == 0
+    assert "nothing was run" in capsys.readouterr().out
     assert contents(copied / "tiny") == before
 
 

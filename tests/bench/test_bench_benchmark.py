@@ -1,13 +1,24 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tdcompress.bench import budget
 from tdcompress.bench.benchmark import benchmark
 from tdcompress.bench.report import BenchReport
 from tdcompress.errors import ModelError, UnsupportedError, UserError
 
 
+@pytest.fixture
+def soon_done(monkeypatch):
+    """The quick budget with all its processes, and next to no time in each."""
+    quick = budget.BUDGETS["quick"]
+    short = replace(quick, minimum_pairs=5, seconds_per_file=0.3, seconds_total=1.0, warm_up_seconds=0.05)
+    monkeypatch.setattr(budget, "BUDGETS", {**budget.BUDGETS, "quick": short})
+
+
+@pytest.mark.usefixtures("soon_done")
 def test_files_are_timed_beside_the_baseline_and_equal_files_once(make_model, tmp_path):
     dense = make_model(hidden=64)
     narrow = make_model("narrow.onnx", hidden=8)
@@ -41,6 +52,7 @@ def test_files_are_timed_beside_the_baseline_and_equal_files_once(make_model, tm
     assert BenchReport.from_json(report.to_json()) == report
 
 
+@pytest.mark.usefixtures("soon_done")
 def test_the_null_backend_measures_the_harness(make_model):
     model = make_model()
     given = {"input": np.zeros((1, 4), np.float32)}

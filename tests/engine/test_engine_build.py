@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,26 +20,25 @@ from tdcompress.engine.binding import OPERATIONS
 from tdcompress.errors import TdcompressError, UnsupportedError, UserError
 
 # A compiler that does not optimise, and that compiles the same source with the same flags once: these tests look at files.
+# A library is made of some 40 files, so it is a shell's: a Python takes longer to start than most of them to be copied.
 QUICK = """\
-#!{python} -IS
-import hashlib, os, pathlib, shutil, subprocess, sys
-
-command = [*{compiler!r}, *sys.argv[1:], "-O0"]
-if "-c" not in command:
-    sys.exit(subprocess.run(command).returncode)
-source = pathlib.Path(command[command.index("-c") + 1])
-output = pathlib.Path(command[command.index("-o") + 1])
-told = [source.name] + [word for word in command if word not in (str(source), str(output))]
-read = b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
-kept = pathlib.Path({folder!r}) / hashlib.sha256(repr(told).encode() + read).hexdigest()
-if not kept.exists():
-    code = subprocess.run(command).returncode
-    if code:
-        sys.exit(code)
-    mine = kept.with_name(f"{{kept.name}}-{{os.getpid()}}")
-    shutil.copyfile(output, mine)
-    mine.replace(kept)
-shutil.copyfile(kept, output)
+#!/bin/sh
+case " $* " in *" -c "*) ;; *) exec {compiler} "$@" -O0 ;; esac
+flags= previous=
+for word; do
+    case $previous in
+        -c) source=$word ;;
+        -o) output=$word ;;
+        *) flags="$flags $word" ;;
+    esac
+    previous=$word
+done
+kept={folder}/${{source##*/}}-$({{ echo "$flags"; cat "$source" "${{source%/*}}"/*.h; }} | cksum | tr ' ' -)
+if [ ! -e "$kept" ]; then
+    {compiler} "$@" -O0 || exit
+    cp "$output" "$kept.$$" && mv "$kept.$$" "$kept" || exit
+fi
+exec cp "$kept" "$output"
 """
 
 
@@ -52,7 +52,7 @@ def quick_compiler(once: Callable[..., Path]) -> str:
     def make(folder: Path) -> None:
         (folder / "objects").mkdir()
         script = folder / "quick-cc"
-        script.write_text(QUICK.format(python=sys.executable, compiler=list(found), folder=str(folder / "objects")))
+        script.write_text(QUICK.format(compiler=shlex.join(found), folder=shlex.quote(str(folder / "objects"))))
         script.chmod(0o755)
 
     return str(once("compiler", make) / "quick-cc")

@@ -191,14 +191,16 @@ def test_bad_text_is_told_in_one_line_before_anything_is_trained(
     assert not [path for path in (tmp_path / "made" / "stages").glob("train/*") if path.suffix != ".partial"]
 
 
-def test_the_papers_recipe_is_passed_over_where_its_text_is_missing(command: Any, tmp_path: Path) -> None:
+def test_the_papers_recipe_is_passed_over_where_its_text_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "two"
     folder.mkdir()
     for name in ("arxiv3_resnet101", "transformer_wmt"):
         shutil.copy(find_recipe(Path("paper") / name), folder)
-    done = command("run", folder, cwd=tmp_path)
-    assert done.returncode == 2
-    told = " ".join(done.stderr.split())
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(folder)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
     for name, missing in (("arxiv3_resnet101", "data/imagenet/train"), ("transformer_wmt", "data/wmt14/train.en")):
         assert re.search(rf"{name}: {missing} is missing.* set data\.root to the folder that holds", told)
     assert "2 of 2 recipes failed: arxiv3_resnet101, transformer_wmt" in told

@@ -18,7 +18,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.initialise import glorot_normal
 from tdcompress.models.preactivation import PreActivationResNet
 from tdcompress.shrinking.groups import unit_groups
-from tdcompress.sparsity.units import Slot, Targets, prunable_weights
+from tdcompress.sparsity.units import Slot, Targets, UnitGroup, prunable_weights
 from tdcompress.tasks.images import first_sides
 from tdcompress.train.fast import program
 from tdcompress.train.fast.support import FOLLOWED, SGD_FOLLOWED, layout_of, why_not
@@ -42,6 +42,9 @@ METHODS = {
 }
 
 
+_groups: dict[object, tuple[UnitGroup, ...]] = {}  # those of ``residual_net``, which is always the same
+
+
 def residual_net(settings: TargetedSettings) -> SparseNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -63,7 +66,10 @@ def residual_net(settings: TargetedSettings) -> SparseNet:
     weights = prunable_weights(model)
     groups = ()
     if settings.granularity == "unit":
-        groups = unit_groups(model, torch.zeros(2, 1, 8, 8), weights, scope=settings.scope, unit=settings.unit)
+        asked = (settings.scope, settings.unit)
+        if asked not in _groups:
+            _groups[asked] = unit_groups(model, torch.zeros(2, 1, 8, 8), weights, scope=settings.scope, unit=settings.unit)
+        groups = _groups[asked]
     targets = Targets(weights=weights, groups=groups)
     return SparseNet(model, settings.build(targets, model))
 
