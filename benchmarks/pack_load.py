@@ -19,7 +19,6 @@ The results that the documentation quotes are in docs/packing.md.
 import argparse
 import platform
 import random
-import resource
 import shutil
 import time
 from collections import Counter
@@ -35,6 +34,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from tdcompress.bench.statistics import measure
+from tdcompress.bench.worker import peak_rss_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.onnxfile.load import load_model, save_model
@@ -207,7 +207,7 @@ def matrices(sparsity: float, *, even: bool) -> onnx.ModelProto:
 def load_cost(path: Path) -> tuple[float, float]:
     """(processor seconds, peak MB of the process): for a fresh one."""
     _, seconds = load_seconds(path, 1)
-    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return seconds, (peak_rss_bytes() or 0) / 1e6
 
 
 def print_matrices(folder: Path, sparsities: list[float], rounds: int) -> None:

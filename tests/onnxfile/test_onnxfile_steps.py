@@ -108,7 +108,7 @@ def matrices(random: np.random.Generator, zeros: float, *, even: bool, count: in
     [
         (0.6, False, "float32", 1.06),
         (0.9, False, "float32", 1.06),
-        (0.9, True, "float32", 1.08),
+        (0.9, True, "float32", 1.10),
         (0.97, False, "float32", 1.08),
         (0.99, True, "float32", 1.15),
         (0.9, True, "float16", 1.15),

@@ -17,7 +17,7 @@ RESERVED = "tdc1."  # every name that packing adds to a graph starts so; the dig
 RENAME = f"names that begin with {RESERVED!r} are reserved for packed weights: in a file that was never packed, rename them"
 LARGE = 1 << 18
 """Elements of a weight from which on a decoder of its own is worth its nodes, and memory while a file is loaded its bytes."""
-_SHARED_HANDICAP = 0.08
+_SHARED_HANDICAP = 0.10
 _PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d|[a-z]\d)?\.(?:([1-9]\d{0,5})\.)?")
 _FORMS = {form.code: name for name, form in FORMS.items()}
 _DTYPES = {dtype.str[1:]: dtype for dtype in PACKABLE.values()}

@@ -23,7 +23,7 @@ from tdcompress.onnxfile.encodings.bits import SHARING, join, part, part_nodes
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
 
-_ROWS_ROOM = 0.02
+_ROWS_ROOM = 0.04
 """What rows may cost more in bytes; they save a runtime 4 bytes an element while it loads the file."""
 
 
