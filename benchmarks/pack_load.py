@@ -11,6 +11,7 @@ the dense file's, operator for operator, before anything is timed.
     python benchmarks/pack_load.py --encodings      # bytes, if all pruned weights took one encoding
     python benchmarks/pack_load.py --int8           # bytes of quantised files
     python benchmarks/pack_load.py --operators      # which operators onnxruntime folds when it loads a file
+    python benchmarks/pack_load.py --matrices       # processor time and peak memory of loading 30 million weights
 
 The results that the documentation quotes are in docs/packing.md.
 """
@@ -33,6 +34,7 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from tdcompress.bench.statistics import measure
+from tdcompress.bench.worker import peak_rss_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.onnxfile.load import load_model, save_model
@@ -186,6 +188,55 @@ def print_int8(folder: Path, sparsities: list[float]) -> None:
         )
 
 
+def matrices(sparsity: float, *, even: bool) -> onnx.ModelProto:
+    """A chain of 30 matrices of 1024 x 1024, random and pruned by magnitude: in each row alike, or in the whole matrix."""
+    size, count, generator = 1024, 30, np.random.default_rng(0)
+    nodes, initializers = [], []
+    for number in range(count):
+        array = generator.standard_normal((size, size)).astype(np.float32)
+        rows = array if even else array.reshape(1, -1)
+        gone = int(sparsity * rows.shape[1])
+        rows[np.abs(rows) < np.partition(np.abs(rows), gone, axis=1)[:, gone : gone + 1]] = 0
+        initializers.append(numpy_helper.from_array(array, f"w{number}"))
+        nodes.append(helper.make_node("MatMul", [f"x{number}", f"w{number}"], [f"x{number + 1}"]))
+    ends = [helper.make_tensor_value_info(f"x{number}", onnx.TensorProto.FLOAT, ["batch", size]) for number in (0, count)]
+    graph = helper.make_graph(nodes, "matrices", ends[:1], ends[1:], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def load_cost(path: Path) -> tuple[float, float]:
+    """(processor seconds, peak MB of the process): for a fresh one."""
+    _, seconds = load_seconds(path, 1)
+    return seconds, (peak_rss_bytes() or 0) / 1e6
+
+
+def print_matrices(folder: Path, sparsities: list[float], rounds: int) -> None:
+    """In turns, so that what else the machine does falls on all."""
+    files = {}
+    for sparsity in sparsities:
+        for even in (True, False):
+            name = f"{100 * sparsity:.0f} %, {'as many in every row' if even else 'anywhere'}"
+            files[f"{name}: dense"], files[f"{name}: packed"] = (
+                folder / f"{len(files)}{kind}.onnx" for kind in ("dense", "packed")
+            )
+            save_model(matrices(sparsity, even=even), files[f"{name}: dense"])
+            pack_onnx(files[f"{name}: dense"], files[f"{name}: packed"])
+    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in files}
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
+        for _ in range(rounds):
+            for name, path in files.items():
+                costs[name].append(fresh.submit(load_cost, path).result())
+    print("| file | encodings | bytes | ratio to bound | processor s to load | peak MB |")
+    print("|---|---|---|---|---|---|")
+    for name, path in files.items():
+        report = inspect_onnx(path)
+        seconds, peaks = zip(*costs[name], strict=True)
+        ranges = f"{min(seconds):.2f} to {max(seconds):.2f} | {min(peaks):.0f} to {max(peaks):.0f}"
+        print(
+            f"| {name} | {' '.join(sorted(report.encodings))} | {report.file_bytes:,} | {report.ratio_to_bound:.3f} | {ranges} |"
+        )
+
+
 def print_folding() -> None:
     """One operator on constants, then a Mul with the input: gone from the optimised graph means folded."""
     random_bits = np.random.default_rng(0).random(64) < 0.5
@@ -231,6 +282,7 @@ def main() -> None:
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75, 0.9, 0.95, 0.99])
     parser.add_argument("--operators", action="store_true", help="only print which operators are folded")
     parser.add_argument("--encodings", action="store_true", help="only print bytes by encoding")
+    parser.add_argument("--matrices", action="store_true", help="only print what loading 30 million weights takes")
     parser.add_argument("--int8", action="store_true", help="only print bytes of quantised files")
     arguments = parser.parse_args()
     print(f"onnxruntime {ort.__version__}, onnx {onnx.__version__}, Python {platform.python_version()}, {platform.machine()}")
@@ -240,6 +292,9 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         if arguments.encodings:
             print_encodings(Path(folder), arguments.sparsity)
+            return
+        if arguments.matrices:
+            print_matrices(Path(folder), arguments.sparsity, arguments.rounds)
             return
         if arguments.int8:
             print_int8(Path(folder), arguments.sparsity)

@@ -8,8 +8,8 @@ def choose(own_costs: Sequence[Mapping[str, float]], shared_costs: Mapping[str, 
     """The cheapest encoding of every weight, decoders included.
 
     An encoding that nobody uses costs nothing; the first user pays for its decoder. There are few encodings, so every
-    set of decoders is tried, and inside a set every weight takes its cheapest: that is the optimum. Ties go to the
-    encoding named first.
+    set of decoders is tried that could pay for themselves, and inside a set every weight takes its cheapest: that is the
+    optimum. Ties go to the encoding named first.
 
     Args:
         own_costs: per weight, encoding -> what this weight adds, in bytes that may be weighted; every weight names at least
@@ -20,7 +20,12 @@ def choose(own_costs: Sequence[Mapping[str, float]], shared_costs: Mapping[str, 
         One encoding per weight.
     """
     free = [name for name, cost in shared_costs.items() if cost == 0]
-    paid = [name for name, cost in shared_costs.items() if cost > 0]
+    saved = dict.fromkeys(shared_costs, 0.0)  # by an encoding alone, beside those whose decoder is free: in no set is it more
+    for costs in own_costs:
+        least = min(costs[name] for name in free if name in costs)
+        for name, cost in costs.items():
+            saved[name] += max(0.0, least - cost)
+    paid = [name for name, cost in shared_costs.items() if 0 < cost < saved[name]]
     best: tuple[float, list[str]] | None = None
     for count in range(len(paid) + 1):
         for extra in combinations(paid, count):

@@ -12,19 +12,20 @@ def own_bytes(weight: Weight, key: SectionKey, beside: tuple[int, ...] = (1,)) -
     Args:
         weight: the tensor.
         key: how it is stored.
-        beside: shape of the others.
+        beside: shape of the others; where weights share no decoder there is one like this weight.
     """
-    if key.encoding == "dense":
-        return _bytes([weight], key)
+    if not ENCODINGS[key.encoding].shares:
+        name = ("x" if set(weight.name) != {"x"} else "y") * len(weight.name)
+        return _bytes([weight, Weight(name=name, array=weight.array)], key) - _bytes([weight], key)
     anchors = [Weight(name="w", array=np.ones(beside, key.dtype))] * 2
     return _bytes([*anchors, weight], key) - _bytes(anchors, key)
 
 
 def shared_bytes(key: SectionKey) -> int:
     """Bytes of a section's decoder, without any weight."""
-    if key.encoding == "dense":
-        return 0
     anchor = Weight(name="w", array=np.ones(1, key.dtype))
+    if not ENCODINGS[key.encoding].shares:
+        return _bytes([anchor], key) - own_bytes(anchor, key)
     return _bytes([anchor, anchor], key) - 2 * own_bytes(anchor, key)
 
 

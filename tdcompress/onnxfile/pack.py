@@ -19,7 +19,7 @@ from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.passes import graph_pass
-from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_rounded, plan
+from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_rounded, plan, same_price
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, PackValues, Prefer, UnpackReport
 from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_feed
@@ -95,7 +95,7 @@ def pack_model(
     packed = onnx.ModelProto()
     packed.CopyFrom(dense)
     strict = infers_strictly(dense)
-    prices = byte_prices(prefer, strict) if sparse else {"dense": 1.0}
+    prices = byte_prices(prefer, strict) if sparse else {"dense": same_price}
     weights = stored_weights(dense)
     constants = constant_weights(dense)
     kept_dense = {weight.full_name: _why_constant(weight) for weight in constants if _has_zeros(weight)}

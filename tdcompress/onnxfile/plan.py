@@ -1,7 +1,7 @@
 """Decide the encoding and the stored element type of each weight of one graph."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from tdcompress.onnxfile.choose import choose
 from tdcompress.onnxfile.cost import own_bytes, shared_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS
-from tdcompress.onnxfile.encodings.base import SectionKey, Weight
+from tdcompress.onnxfile.encodings.base import Encoding, SectionKey, Weight
 from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.reports import PackValues, Prefer
 from tdcompress.onnxfile.tensors import Array
@@ -24,19 +24,30 @@ _FEWEST_KEPT = 16  # values of a weight that are rounded to a form: a table for 
 _FLOAT32, _FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 
 
-def byte_prices(prefer: Prefer, strict: bool) -> dict[str, float]:
-    """Encodings that may be used -> what a byte of it counts.
+Price = Callable[[int], float]
+"""Elements of a weight -> what a byte of it counts; infinite where the encoding is not for one of this size."""
+
+
+def byte_prices(prefer: Prefer, strict: bool) -> dict[str, Price]:
+    """Encodings that may be used, with their prices.
 
     Args:
         prefer: "speed" adds what an encoding's slower loading is worth, and leaves out what loads too slowly.
         strict: only encodings that pass onnx's strict shape inference.
     """
-    prices = {
-        name: 1 + encoding.handicap if prefer == "speed" else 1.0
-        for name, encoding in ENCODINGS.items()
-        if encoding.infers or not strict
-    }
-    return {name: price for name, price in prices.items() if math.isfinite(price)}
+    usable = {name: encoding for name, encoding in ENCODINGS.items() if encoding.infers or not strict}
+    if prefer == "size":
+        return dict.fromkeys(usable, same_price)
+    return {name: _with_handicap(encoding) for name, encoding in usable.items()}
+
+
+def same_price(elements: int) -> float:
+    """Bytes alone count, whatever the weight's size."""
+    return 1.0
+
+
+def _with_handicap(encoding: Encoding) -> Price:
+    return lambda elements: 1 + encoding.handicap(elements)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +63,7 @@ class PackingPlan:
     kept_float32: dict[str, str]
 
 
-def plan(weights: Sequence[Weight], graph: int, values: PackValues, prices: Mapping[str, float]) -> PackingPlan:
+def plan(weights: Sequence[Weight], graph: int, values: PackValues, prices: Mapping[str, Price]) -> PackingPlan:
     """Decide the encoding and the stored element type of each weight.
 
     Every set of weights with the same element types shares decoders, so these are decided together.
@@ -61,7 +72,7 @@ def plan(weights: Sequence[Weight], graph: int, values: PackValues, prices: Mapp
         weights: of one graph.
         graph: its number in the model.
         values: number format of the weights.
-        prices: encoding -> what a byte of it counts.
+        prices: of the encodings that may be used.
     """
     by_type: dict[SectionKey, list[Weight]] = {}
     planned, kept_float32 = _in_form(weights, graph, values, prices) if values in FORMS else ({}, {})
@@ -80,14 +91,14 @@ def plan(weights: Sequence[Weight], graph: int, values: PackValues, prices: Mapp
     for key, members in by_type.items():
         keys = {name: replace(key, encoding=name) for name in prices}
         own = [_costs(weight, keys, prices) for weight in members]
-        picks = choose(own, {name: price * shared_bytes(keys[name]) for name, price in prices.items()})
+        picks = choose(own, _shared_costs(members, keys, prices))
         for weight, pick in zip(members, picks, strict=True):
             planned.setdefault(keys[pick], []).append(weight)
     return PackingPlan(sections=_in_parts(planned), kept_float32=kept_float32)
 
 
 def _in_form(
-    weights: Sequence[Weight], graph: int, form: str, prices: Mapping[str, float]
+    weights: Sequence[Weight], graph: int, form: str, prices: Mapping[str, Price]
 ) -> tuple[dict[SectionKey, list[Weight]], dict[str, str]]:
     """Sections of the weights that are rounded to a form, and name -> reason for matrices that are not.
 
@@ -112,8 +123,8 @@ def _in_form(
         array[weight.array != 0] = FORMS[form].rounded(weight.array[weight.array != 0])
         rounded.append(Weight(name=weight.name, array=array))
         own.append(unrounded | {labels[name]: cost for name, cost in _costs(rounded[-1], formed, prices).items()})
-    shared = {name: prices[name] * shared_bytes(key) for name, key in plain.items()}
-    shared |= {labels[name]: prices[name] * shared_bytes(key) for name, key in formed.items()}
+    shared = _shared_costs(rounded, plain, prices)
+    shared |= {labels[name]: cost for name, cost in _shared_costs(rounded, formed, prices).items()}
     keys = {labels[name]: key for name, key in formed.items()}
     planned: dict[SectionKey, list[Weight]] = {}
     for weight, pick in zip(rounded, choose(own, shared), strict=True):
@@ -180,11 +191,19 @@ class Rounding:
         return Rounding(error=max(self.error, error), underflows=self.underflows + lost)
 
 
-def _costs(weight: Weight, keys: Mapping[str, SectionKey], prices: Mapping[str, float]) -> dict[str, float]:
-    """Encoding -> what the weight's bytes count; without zeros only dense."""
+def _costs(weight: Weight, keys: Mapping[str, SectionKey], prices: Mapping[str, Price]) -> dict[str, float]:
+    """Encoding -> what the weight's bytes count, of those that are for it; without zeros only dense."""
     if np.count_nonzero(weight.array) == weight.array.size:
         return {"dense": own_bytes(weight, keys["dense"])}
-    return {name: prices[name] * own_bytes(weight, key) for name, key in keys.items()}
+    here = {name: prices[name](weight.array.size) for name in keys}
+    return {name: price * own_bytes(weight, keys[name]) for name, price in here.items() if math.isfinite(price)}
+
+
+def _shared_costs(weights: Sequence[Weight], keys: Mapping[str, SectionKey], prices: Mapping[str, Price]) -> dict[str, float]:
+    """Encoding -> what its decoder's bytes count, of those that are for one of the weights."""
+    sizes = {weight.array.size for weight in weights}
+    here = {name: min((prices[name](size) for size in sizes), default=math.inf) for name in keys}
+    return {name: price * shared_bytes(keys[name]) for name, price in here.items() if math.isfinite(price)}
 
 
 def _halved(weight: Weight, key: SectionKey) -> tuple[Weight, SectionKey] | str:

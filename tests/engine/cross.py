@@ -1,7 +1,7 @@
 """Check kernels of another processor: plan here, run there (or under an emulator), compare with onnxruntime.
 
-Usage: python tests/engine/cross.py RUNNER... where RUNNER is the command that runs the compiled cross_main.c, e.g.
-`qemu-aarch64 ./cross_main`. See neon.sh.
+Usage: python tests/engine/cross.py ISA RUNNER... where RUNNER is the command that runs the compiled cross_main.c, e.g.
+`neon qemu-aarch64 ./cross_main`. See neon.sh and wheels.sh.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def cases() -> dict[str, tuple[bytes, tuple[int, ...]]]:
     return found
 
 
-def main(runner: list[str]) -> int:
+def main(isa: str, runner: list[str]) -> int:
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for name, (model, shape) in cases().items():
             path = Path(folder) / "model.tdc"
-            compiled = compile_model(model, path, isa="neon")
+            compiled = compile_model(model, path, isa=isa)
             x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
             want = run_reference(model, {compiled.inputs[0].name: x})[0]
             done = subprocess.run([*runner, str(len(x)), str(path)], input=x.tobytes(), capture_output=True, check=False)
@@ -79,9 +79,9 @@ def main(runner: list[str]) -> int:
             if not error <= TOLERANCE:
                 print(f"{name}: differs by {error:.2e} of the largest output")
                 return 1
-    print(f"{len(cases())} models agree with onnxruntime; largest difference {worst:.1e} of the largest output")
+    print(f"{isa}: {len(cases())} models agree with onnxruntime; largest difference {worst:.1e} of the largest output")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

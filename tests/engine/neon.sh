@@ -4,6 +4,14 @@
 set -eu
 python=${PYTHON:-python}
 zig=${ZIG:-$python -m ziglang}
+$zig version > /dev/null || {
+    echo "neon.sh: no zig; pip install ziglang" >&2
+    exit 1
+}
+command -v qemu-aarch64 > /dev/null || {
+    echo "neon.sh: no qemu-aarch64; Debian: apt-get install qemu-user" >&2
+    exit 1
+}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 source=tdcompress/engine/csrc
@@ -12,4 +20,4 @@ for file in "$source"/*.c tests/engine/cross_main.c; do
     $zig cc $flags -DTDC_SUFFIX=neon -c "$file" -o "$folder/$(basename "$file").o"
 done
 $zig cc $flags "$folder"/*.o -lm -o "$folder/cross_main"
-PYTHONPATH=. "$python" tests/engine/cross.py qemu-aarch64 "$folder/cross_main"
+PYTHONPATH=. "$python" tests/engine/cross.py neon qemu-aarch64 "$folder/cross_main"

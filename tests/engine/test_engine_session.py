@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from tdcompress.engine.steps import Conv
 from tdcompress.engine.translate import state
 from tdcompress.engine.translate.graph import translate
 from tdcompress.errors import ModelError, UnsupportedError, UserError
+from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.pack import pack_onnx
+from tdcompress.onnxfile.weights import stored_weights
 
 RNG = np.random.default_rng(3)
 
@@ -217,6 +220,22 @@ def test_the_projects_own_packed_files(small, tmp_path, prefer):
     pack_onnx(tmp_path / "dense.onnx", tmp_path / "packed.onnx", prefer=prefer)
     x = floats(2, 3, 12, 12)
     np.testing.assert_array_equal(Session(tmp_path / "packed.onnx").run(None, {"x": x})[0], Session(small).run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"dense"}))
+def test_packed_files_of_every_decoder(small, encoding):
+    model = onnx.load_from_string(small)
+    members = [weight for weight in stored_weights(model) if weight.array.dtype == np.float32]
+    section = ENCODINGS[encoding].write(members, replace(members[0].key, encoding=encoding))
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in {weight.name for weight in members}]
+    nodes = [*section.nodes, *model.graph.node]
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend([*kept, *section.initializers])
+    model.graph.sparse_initializer.extend(section.sparse_initializers)
+    model.graph.node.extend(nodes)
+    x = floats(2, 3, 12, 12)
+    got = Session(model.SerializeToString()).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(got, Session(small).run(None, {"x": x})[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x07"])

@@ -11,6 +11,7 @@ from tdcompress.onnxfile.cost import own_bytes, shared_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS, frame
 from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight
 from tdcompress.onnxfile.encodings.bitmask import BITMASK
+from tdcompress.onnxfile.encodings.bits import part
 from tdcompress.onnxfile.encodings.gap import GapCodec
 from tdcompress.onnxfile.encodings.step4 import STEP4
 from tdcompress.onnxfile.runtime import check_section
@@ -49,6 +50,19 @@ def test_gap4_codes_by_hand() -> None:
     assert (encoded.before, encoded.after) == (1, 15)
     assert GapCodec(4).encode(np.array([1, 17, 20, 21]), 30).after == 7
     assert GapCodec(4).decode(encoded.codes, 22).tolist() == [1, 17, 20, 21]
+
+
+def test_gap6_codes_by_hand() -> None:
+    # 0: no zero before; 3: two zeros; 67: 63 zeros, a skip and then none: codes 0, 2, 63, 0; the last, 0, has no bits to add
+    encoded = GapCodec(6).encode(np.array([0, 3, 67]), 68)
+    assert encoded.codes.tolist() == [[0], [2], [63]]
+    assert (encoded.before, encoded.after) == (1, 0)
+    # a code more, 1, and three skips that fill up; the last of each row is in the high bits: 1 and 63 = 0b111111
+    encoded = GapCodec(6).encode(np.array([0, 3, 67, 69]), 70)
+    assert encoded.codes.tolist() == [[0b11_000000, 0b11_000010], [0b11_111111, 0b11_000000], [0b11_000001, 0b11_111111]]
+    assert encoded.after == 3 * 63
+    assert GapCodec(6).decode(encoded.codes, 70).tolist() == [0, 3, 67, 69]
+    assert GapCodec(6).encode(np.array([0, 3, 67, 69]), 100).after == 3 * 63 - 30
 
 
 def test_step4_codes_by_hand() -> None:
@@ -119,7 +133,7 @@ def test_what_is_written_is_read(members: list[Weight], encoding: str, narrow: b
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(st.sets(st.integers(0, 3000), max_size=200), st.sampled_from([4, 8]), st.integers(0, 40))
+@given(st.sets(st.integers(0, 3000), max_size=200), st.sampled_from([4, 6, 8]), st.integers(0, 40))
 def test_gaps_have_no_two_codes_in_one_place(places: set[int], bits: int, room: int) -> None:
     positions = np.array(sorted(places), np.int64)
     total = int(positions[-1]) + 1 + room if places else 1 + room
@@ -127,7 +141,7 @@ def test_gaps_have_no_two_codes_in_one_place(places: set[int], bits: int, room: 
     encoded = codec.encode(positions, total)
     codes, length = encoded.codes, encoded.before + total + encoded.after
     assert codec.decode(codes, total).tolist() == positions.tolist()
-    flat = codes if bits == 8 else np.concatenate([codes >> 4, codes & 15], axis=None)
+    flat = part(codes.reshape(-1), bits)
     ends = np.cumsum([code if code == codec.skip else code + 1 for code in flat.tolist()])
     assert len(set(ends.tolist())) == ends.size  # ScatterElements: each place once
     assert not ends.size or (ends[0] >= 1 and ends[-1] < length)
@@ -138,11 +152,14 @@ def test_costs_are_those_of_the_file() -> None:
     random = np.random.default_rng(0)
     arrays = [np.where(random.random((64, 32, 3, 3)) < 0.9, 0, 1.5).astype(np.float32) for _ in range(4)]
     members = [Weight(name=f"w{i}", array=array) for i, array in enumerate(arrays)]
-    for encoding in ("dense", "sparse_initializer", "gap8", "gap4", "bitmask"):
+    for encoding in ("dense", "sparse_initializer", "gap8", "gap6", "gap4", "bitmask"):
         key = key_of(encoding)
         total = ENCODINGS[encoding].write(members, key).n_bytes()
         estimate = shared_bytes(key) + sum(own_bytes(member, key) for member in members)
         assert total <= estimate <= total + 4 * 200
+    total = ENCODINGS["steps"].write(members, key_of("steps")).n_bytes()
+    apart = sum(own_bytes(member, key_of("steps")) for member in members)
+    assert apart < total <= apart + 500  # the zeros, and numbers that unpack 6 bits, are there once
     assert shared_bytes(key_of("dense")) == shared_bytes(key_of("sparse_initializer")) == 0
     assert 500 < shared_bytes(key_of("gap8")) < shared_bytes(key_of("gap4")) < 2000
 

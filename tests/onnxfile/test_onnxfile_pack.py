@@ -20,14 +20,14 @@ from tdcompress.onnxfile.weights import stored_weights
 Make = Callable[..., onnx.ModelProto]
 
 
-@pytest.mark.parametrize("sparsity", [0.75, 0.9, 0.95, 0.99])
-def test_bytes_are_near_the_bound_on_resnet32(make_resnet32: Make, sparsity: float, arrays: Callable) -> None:
+@pytest.mark.parametrize(("sparsity", "most"), [(0.75, 1.05), (0.9, 1.05), (0.95, 1.05), (0.99, 1.15)])
+def test_bytes_are_near_the_bound_on_resnet32(make_resnet32: Make, sparsity: float, most: float, arrays: Callable) -> None:
     model = make_resnet32(sparsity)
     packed, report = pack_model(model)
     prunable = [tensor for tensor in report.tensors if len(tensor.shape) == 4 and tensor.shape[1] != 3]
     assert sum(tensor.elements for tensor in prunable) == 1_849_344
     assert report.file_bytes == len(packed.SerializeToString())
-    assert report.file_bytes <= 1.15 * report.bound_bytes
+    assert report.file_bytes <= most * report.bound_bytes
     # the bound by hand: kept values, n H(p) per tensor, everything else dense; no graph structure in it
     by_hand = 0.0
     for array in dense_initializers(model).values():

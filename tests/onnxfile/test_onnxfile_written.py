@@ -21,7 +21,7 @@ KEPT = ((PLACES * PLACES) % 7 == 1) & ~((PLACES > 300) & (PLACES < 700))
 ARRAY = np.where(KEPT, ((PLACES % 5) - 2.5) / 4, 0).astype(np.float32).reshape(24, 40)
 
 WRITTEN: dict[int, dict[str, str]] = {
-    9: {
+    10: {
         "dense float32": "6a78bdf2ca21",
         "dense float16": "991807bb8713",
         "sparse_initializer float32": "83683abdbe3c",
@@ -31,6 +31,11 @@ WRITTEN: dict[int, dict[str, str]] = {
         "gap8 codebook16": "35ce37f2a304",
         "gap8 int8-kept": "249fbbbc6c5d",
         "gap8 int4-kept": "b321a705cc96",
+        "gap6 float32": "0c059592134a",
+        "gap6 float16": "5a87cdbd7cfd",
+        "gap6 codebook16": "eca96cd64d2c",
+        "gap6 int8-kept": "663c3bbcd7cf",
+        "gap6 int4-kept": "7a3a07288bac",
         "gap4 float32": "914195bde01a",
         "gap4 float16": "d02ba332a5f1",
         "gap4 codebook16": "44f14f0d478b",
@@ -40,6 +45,8 @@ WRITTEN: dict[int, dict[str, str]] = {
         "step4 float16": "f94d87ed4dc9",
         "step4 int8-kept": "83a6dd503e5e",
         "step4 int4-kept": "de2de95f3ac9",
+        "steps float32": "4665560a2e94",
+        "steps float16": "c009b991573b",
         "bitmask float32": "77b30111b1ef",
         "bitmask float16": "cbf65f970d34",
         "bitmask codebook16": "b82751b7051e",

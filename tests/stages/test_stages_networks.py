@@ -466,8 +466,8 @@ GOLDEN = {
     "finetune": "5e42c3545b51ac4f",
     "shrink": "9d8ec804f2d557bb",
     "store": "96680e2d48b190e6",
-    "export": "f8a395c56effd2f8",
-    "bench": "1f7de931142341d6",
+    "export": "27a742d6e038f542",
+    "bench": "8cd1463dcb4de0ac",
     "analyse": "66fc6341b6882e9a",
 }
 

@@ -7,14 +7,18 @@ from tdcompress.onnxfile.encodings.bitmask import BITMASK
 from tdcompress.onnxfile.encodings.coo import COO
 from tdcompress.onnxfile.encodings.dense import DENSE
 from tdcompress.onnxfile.encodings.gap4 import GAP4
+from tdcompress.onnxfile.encodings.gap6 import GAP6
 from tdcompress.onnxfile.encodings.gap8 import GAP8
 from tdcompress.onnxfile.encodings.step4 import STEP4
+from tdcompress.onnxfile.encodings.steps import STEPS
 
 ENCODINGS: Mapping[str, Encoding] = {
     "dense": DENSE,
     "sparse_initializer": COO,
     "gap8": GAP8,
+    "gap6": GAP6,
     "gap4": GAP4,
     "step4": STEP4,
+    "steps": STEPS,
     "bitmask": BITMASK,
 }

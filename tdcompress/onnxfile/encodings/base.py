@@ -15,6 +15,9 @@ from tdcompress.onnxfile.tensors import PACKABLE, Array, message_bytes
 
 RESERVED = "tdc1."  # every name that packing adds to a graph starts so; the digit is the version of the format
 RENAME = f"names that begin with {RESERVED!r} are reserved for packed weights: in a file that was never packed, rename them"
+LARGE = 1 << 18
+"""Elements of a weight from which on a decoder of its own is worth its nodes, and memory while a file is loaded its bytes."""
+_SHARED_HANDICAP = 0.10
 _PREFIX = re.compile(r"tdc1\.(\d{1,6})\.([a-z0-9_]+)\.([fiu]\d)([fiu]\d|[a-z]\d)?\.(?:([1-9]\d{0,5})\.)?")
 _FORMS = {form.code: name for name, form in FORMS.items()}
 _DTYPES = {dtype.str[1:]: dtype for dtype in PACKABLE.values()}
@@ -124,13 +127,20 @@ class Room:
 class Encoding(Protocol):
     """One way to keep weights. `write` and `read` are inverse to each other, bit for bit."""
 
-    @property
-    def handicap(self) -> float:
-        """How much more its bytes count with `prefer="speed"`, because a runtime takes longer to load them."""
+    def handicap(self, elements: int) -> float:
+        """How much more its bytes count with `prefer="speed"`, because a runtime takes more time and memory to load them.
+
+        Args:
+            elements: of the weight; infinite where it is not used for one of this size.
+        """
 
     @property
     def infers(self) -> bool:
         """Whether onnx can infer shapes and types from it, as `onnx.checker` does with `full_check`."""
+
+    @property
+    def shares(self) -> bool:
+        """Whether all weights of a section have one decoder."""
 
     def holds(self, form: str) -> bool:
         """Whether values can be kept in this form; every encoding holds numbers as they are, ""."""
@@ -154,6 +164,15 @@ class Encoding(Protocol):
         Raises:
             ModelError: this is not what `write` makes, or it would unpack to more than `room`.
         """
+
+
+def shared_handicap(elements: int) -> float:
+    """What the bytes of a large weight count more in a decoder that weights share: it holds each number five times.
+
+    Args:
+        elements: of the weight.
+    """
+    return _SHARED_HANDICAP if elements >= LARGE else 0.0
 
 
 def cast_node(source: str, target: str, dtype: np.dtype[Any]) -> onnx.NodeProto:

@@ -44,4 +44,4 @@ class _BitmaskCodec:
         }
 
 
-BITMASK = FrameEncoding(codec=_BitmaskCodec(), handicap=math.inf)
+BITMASK = FrameEncoding(codec=_BitmaskCodec(), slower=math.inf)

@@ -18,7 +18,7 @@ import onnx
 from onnx import helper
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, cast_node
+from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, cast_node, shared_handicap
 from tdcompress.onnxfile.encodings.forms import FORMS, read_form, write_form
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
@@ -74,11 +74,21 @@ class Codec(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FrameEncoding:
-    """An encoding made of a codec."""
+    """An encoding made of a codec.
+
+    Attributes:
+        codec: positions <-> codes.
+        slower: what its bytes count more, because its decoder makes more passes.
+    """
 
     codec: Codec
-    handicap: float
+    slower: float
     infers = True
+    shares = True
+
+    def handicap(self, elements: int) -> float:
+        """See `Encoding`."""
+        return self.slower + shared_handicap(elements)
 
     def holds(self, form: str) -> bool:
         """See `Encoding`."""

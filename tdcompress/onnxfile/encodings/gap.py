@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from tdcompress.onnxfile.encodings.bits import SHARING, join, part, part_nodes
 from tdcompress.onnxfile.encodings.frame import Codes, Encoded, Positions, scatter
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array
@@ -23,13 +24,13 @@ SKIPS_HANDICAP = 0.005
 
 @dataclass(frozen=True)
 class GapCodec:
-    """Gap codes of 8 bits, or of 4 bits: byte i holds code i in its high half and code n + i in its low half.
+    """Gap codes of 8 bits, of 6 as `bits.join` lays them, or of 4: byte i has code i in its high half, n + i in its low half.
 
     Four bits are unpacked by BitShift and Mod on uint8, not by ONNX's uint4 type: that needs opset 21. The halves are
     laid out so that the runtime's loops are over n bytes each, which loads faster than pairs of neighbours.
     """
 
-    bits: Literal[4, 8]
+    bits: Literal[4, 6, 8]
     zero_first = True
 
     @property
@@ -38,26 +39,25 @@ class GapCodec:
         return (1 << self.bits) - 1
 
     def encode(self, positions: Positions, total: int) -> Encoded:
-        """See `Codec`; an odd number of half bytes is filled up by a skip, which may end beyond `total`."""
+        """See `Codec`; codes that share bytes are filled up by skips, which may end beyond `total`."""
         gaps = np.diff(positions, prepend=-1) - 1
         skips = gaps // self.skip
         codes = np.full(positions.size + int(skips.sum()), self.skip, np.uint8)
         codes[np.cumsum(skips + 1) - 1] = gaps - skips * self.skip
         if self.bits == 8:
             return Encoded(codes=codes, before=1, after=0)
-        after = 0
-        if codes.size % 2:
-            codes = np.append(codes, np.uint8(self.skip))
-            after = max(0, int(positions[-1]) + 1 + self.skip - total)
+        fill = -codes.size % SHARING[self.bits]
+        codes = np.append(codes, np.full(fill, self.skip, np.uint8))
+        after = max(0, int(positions[-1]) + 1 + fill * self.skip - total) if fill else 0
+        if self.bits == 6:
+            return Encoded(codes=join(codes, 6), before=1, after=after)
         halves = codes.reshape(2, -1)
         pairs = np.bitwise_or(halves[:1] << 4, halves[1:], dtype=np.uint8)
         return Encoded(codes=pairs, before=1, after=after)  # (1, n)
 
     def decode(self, codes: Codes, total: int) -> Positions:
         """See `Codec`."""
-        flat: Codes = codes.reshape(-1)
-        if self.bits == 4:
-            flat = np.concatenate([flat >> 4, flat & 15])
+        flat = part(codes.reshape(-1), self.bits)
         has_value = flat != self.skip
         places: Positions = np.cumsum(flat.astype(np.int64) + has_value) - 1
         return np.compress(has_value, places)
@@ -80,11 +80,15 @@ class GapCodec:
                 names.node("Mod", "shifted base", "pairs"),
                 names.node("Reshape", "pairs row", "nibbles"),
             ]
+        if self.bits == 6:
+            unpack, more = part_nodes(names, 6, "codes", "gaps")
+            constants |= more
+        else:
+            unpack.append(names.node("Cast", "nibbles" if unpack else "codes", "gaps", to=TensorProto.INT32))
         tail, more = scatter(names, dtype, length, "scattered")
         constants |= more
         nodes = [
             *unpack,
-            names.node("Cast", "nibbles" if unpack else "codes", "gaps", to=TensorProto.INT32),
             names.node("Less", "gaps skip", "has_value"),
             names.node("Cast", "has_value", "ones", to=TensorProto.INT32),
             names.node("Add", "gaps ones", "steps"),

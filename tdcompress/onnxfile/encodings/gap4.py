@@ -3,4 +3,4 @@
 from tdcompress.onnxfile.encodings.frame import FrameEncoding
 from tdcompress.onnxfile.encodings.gap import SKIPS_HANDICAP, GapCodec
 
-GAP4 = FrameEncoding(codec=GapCodec(4), handicap=SKIPS_HANDICAP)
+GAP4 = FrameEncoding(codec=GapCodec(4), slower=SKIPS_HANDICAP)

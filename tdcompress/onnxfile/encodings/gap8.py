@@ -3,4 +3,4 @@
 from tdcompress.onnxfile.encodings.frame import FrameEncoding
 from tdcompress.onnxfile.encodings.gap import SKIPS_HANDICAP, GapCodec
 
-GAP8 = FrameEncoding(codec=GapCodec(8), handicap=SKIPS_HANDICAP)
+GAP8 = FrameEncoding(codec=GapCodec(8), slower=SKIPS_HANDICAP)

@@ -55,4 +55,4 @@ class _StepCodec:
         return nodes, constants
 
 
-STEP4 = FrameEncoding(codec=_StepCodec(), handicap=0.0)
+STEP4 = FrameEncoding(codec=_StepCodec(), slower=0.0)
