@@ -106,6 +106,31 @@ def decode(kind: type[T], value: Json, where: str = "") -> T:
     return result
 
 
+def decode_written(kind: type[T], value: Json, where: str = "") -> T:
+    """Read what ``encode`` wrote of just this type: no default stands in for a field that another version did not write.
+
+    Args:
+        kind: as for ``decode``.
+        value: what was read.
+        where: dotted path of the value, for messages.
+
+    Raises:
+        ValueError: as ``decode``; or ``encode`` would write it differently.
+    """
+    result = decode(kind, value, where)
+    if (written := encode(result)) != value:
+        raise ValueError(f"{_difference(value, written, where)}: not as this version writes it")
+    return result
+
+
+def _difference(value: Json, written: Json, where: str) -> str:
+    """Dotted path of the first place in which two values differ."""
+    if not isinstance(value, Mapping) or not isinstance(written, Mapping):
+        return where
+    key = next(key for key in {**written, **value} if key not in value or key not in written or value[key] != written[key])
+    return _difference(value.get(key), written.get(key), f"{where}.{key}".lstrip("."))
+
+
 def parse_json(text: str | bytes) -> Json:
     """Read JSON that may be damaged or hostile.
 

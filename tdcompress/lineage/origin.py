@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from tdcompress.artifacts import Artifact
-from tdcompress.codec import Coded, Json, decode, encode
+from tdcompress.codec import Coded, Json, decode, decode_written, encode
 from tdcompress.data.base import Dataset, DataSettings, HashFile
 from tdcompress.data.registry import DATASETS
 from tdcompress.errors import ArtifactError, DataError, UserError
@@ -271,7 +271,7 @@ def learning_task_of(artifact: Artifact, places: Mapping[str, Path]) -> Learning
 
 
 def settings_of(kind: type[T], artifact: Artifact, values: Json | None = None) -> T:
-    """An artefact's settings as its stage's type.
+    """An artefact's settings as its stage's type: all of them, as they were hashed. What they lack is not filled in.
 
     Args:
         kind: the type.
@@ -279,10 +279,11 @@ def settings_of(kind: type[T], artifact: Artifact, values: Json | None = None) -
         values: the settings where they are not all of them.
 
     Raises:
-        ArtifactError: settings that cannot be read, or an artefact of another version of its stage.
+        ArtifactError: settings that cannot be read, or of another shape than the type's; or an artefact of another version of its
+            stage.
     """
     check_version(artifact)
     try:
-        return decode(kind, artifact.settings if values is None else values)
+        return decode_written(kind, artifact.settings if values is None else values, "settings")
     except ValueError as error:
         raise ArtifactError(f"{artifact.folder}: of another version ({error}); run the recipe again to rebuild it") from None

@@ -101,8 +101,12 @@ def check_stage_version(stage: str, version: Any, folder: Path) -> None:
 def check_usable(artifact: Artifact) -> None:
     """Refuse what no run of this version asks for, or would set aside; the artefact's files are not looked at.
 
+    Of settings it knows only whether there are any. Their types need torch: `tdcompress.lineage.origin.settings_of` reads them,
+    and refuses those of another shape.
+
     Raises:
-        ArtifactError: an artefact of another version, or with settings or a record that are not its stage's.
+        ArtifactError: an artefact of another version, without settings where its stage has some, or with a record that is not its
+            stage's.
     """
     check_version(artifact)
     if not isinstance(artifact.settings, dict) or bool(artifact.settings) == (artifact.stage in BARE):

@@ -333,6 +333,41 @@ def test_an_artefact_of_another_version_is_refused_with_all_that_came_from_it(
         READERS[read](published(store, deployed, {}))
 
 
+def without_one(table: dict[str, Any], where: str = "settings") -> list[tuple[str, dict[str, Any]]]:
+    """A table without one of its keys, at whatever depth, each with the dotted path of that key."""
+    found = []
+    for key, value in table.items():
+        path = f"{where}.{key}"
+        found.append((path, {other: kept for other, kept in table.items() if other != key}))
+        below = without_one(value, path) if isinstance(value, dict) else []
+        found += [(deeper, {**table, key: changed}) for deeper, changed in below]
+    return found
+
+
+@pytest.mark.parametrize("text", [WEIGHTS, UNITS])
+def test_settings_that_lack_one_of_todays_are_refused_and_not_filled_in(tasks: Any, tmp_path: Path, text: str) -> None:
+    for task in tasks(text).values():
+        artifact, kind = published(FolderStore(tmp_path), task, {}), task.stage.settings
+        assert settings_of(kind, artifact) == task.settings
+        for path, settings in without_one(artifact.settings):
+            # where the others cannot stand without it, the type's own check says so
+            with pytest.raises(ArtifactError, match=r"of another version \(settings.*\); run the recipe again") as refused:
+                settings_of(kind, dataclasses.replace(artifact, settings=settings))
+            assert path.rpartition(".")[2] in str(refused.value)
+
+
+@pytest.mark.parametrize("lacks", [("data", "flip"), ("model", "width"), ("method", "draw")])
+def test_a_network_of_an_older_shape_under_the_same_version_is_refused(
+    tasks: Any, tmp_path: Path, lacks: tuple[str, str]
+) -> None:
+    table, key = lacks
+    trained = published(FolderStore(tmp_path), tasks(WEIGHTS)["train"], {})
+    kept = {name: value for name, value in trained.settings[table].items() if name != key}
+    older = dataclasses.replace(trained, settings={**trained.settings, table: kept})
+    with pytest.raises(ArtifactError, match=rf"settings\.{table}\.{key}: not as this version writes it"):
+        origin_of(older)
+
+
 def test_an_artefact_of_an_unknown_stage_is_refused(tmp_path: Path) -> None:
     task = Task(stage=Stage(name="melt", version=1, settings=dict, run=lambda settings, work: {}), settings={}, title="melt")
     with pytest.raises(ArtifactError, match="is of version 1 of melt, and this tdcompress reads no such stage; run"):
