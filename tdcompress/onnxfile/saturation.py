@@ -1,16 +1,20 @@
 """Whether the 8-bit sums of a file come out the same on every processor.
 
 x86 without VNNI adds two products of uint8 and int8 in 16 bits, and cuts what does not fit: 255 * (w1 + w2) must stay in
--32,768 .. 32,767. Weights of at most 64 in magnitude do, whichever two meet: 255 * (64 + 64) = 32,640.
+-32,768 .. 32,767. Weights of at most 64 in magnitude do, whichever two meet: 255 * (64 + 64) = 32,640. A weight that is stored in
+8 bits and cast to float before anything is computed with it is in no such sum.
 """
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
+from tdcompress.onnxfile.graphs import every_node
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, stored_weights
 from tdcompress.processor import Processor
 
 PORTABLE_MAGNITUDE = 64
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
 def full_range_weights(model: onnx.ModelProto) -> list[StoredWeight]:
@@ -19,8 +23,18 @@ def full_range_weights(model: onnx.ModelProto) -> list[StoredWeight]:
     Raises:
         ModelError: a weight is malformed.
     """
-    weights = [*stored_weights(model), *constant_weights(model)]
+    in_float = _cast_to_float(model)
+    weights = [w for w in (*stored_weights(model), *constant_weights(model)) if w.name not in in_float]
     return [w for w in weights if w.array.dtype == np.int8 and w.array.ndim > 1 and _magnitude(w.array) > PORTABLE_MAGNITUDE]
+
+
+def _cast_to_float(model: onnx.ModelProto) -> set[str]:
+    """What Cast alone reads, and makes floating-point numbers of."""
+    casts, others = set[str](), set[str]()
+    for node in every_node(model):
+        to_float = node.op_type == "Cast" and any(each.name == "to" and each.i in _FLOATS for each in node.attribute)
+        (casts if to_float else others).update(node.input)
+    return casts - others
 
 
 def saturation_note(count: int, processor: Processor) -> str | None:

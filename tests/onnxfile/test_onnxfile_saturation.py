@@ -9,6 +9,7 @@ import pair_sums
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.bench.modelfile import read_model_file
 from tdcompress.errors import VerificationError
@@ -116,3 +117,26 @@ def test_bytes_that_are_no_weights_do_not_count(quantised: dict[str, Path]) -> N
     model = onnx.load(quantised["portable"])
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(9, 127, np.int8), "vector"))
     assert full_range_weights(model) == []
+
+
+@pytest.mark.parametrize(
+    ("readers", "count"),
+    [
+        ([("Cast", TensorProto.FLOAT)], 0),
+        ([("Cast", TensorProto.FLOAT16), ("Cast", TensorProto.FLOAT)], 0),
+        ([("Cast", TensorProto.INT32)], 1),
+        ([("Cast", TensorProto.FLOAT), ("Identity", None)], 1),
+        ([("Identity", None)], 1),
+    ],
+)
+def test_weights_that_are_stored_in_8_bits_and_computed_with_in_float_do_not_count(
+    readers: list[tuple[str, int | None]], count: int
+) -> None:
+    """Weight-only files: a Cast and a Mul by the scales stand before each MatMul."""
+    nodes = [
+        helper.make_node(kind, ["w"], [f"y{place}"], **({} if to is None else {"to": to}))
+        for place, (kind, to) in enumerate(readers)
+    ]
+    outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None) for node in nodes]
+    weight = numpy_helper.from_array(np.full((3, 3), 127, np.int8), "w")
+    assert len(full_range_weights(helper.make_model(helper.make_graph(nodes, "g", [], outputs, [weight])))) == count
