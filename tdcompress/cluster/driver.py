@@ -35,6 +35,8 @@ from tdcompress.stores.place import is_url
 
 _MOMENT_SECONDS = 0.2
 _HEAD = {"node:__internal_head__": 0.001}  # without the head there is no cluster, so what runs there is not lost alone
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'")
+_COLOUR = re.compile(r"\x1b\[\d+m")
 _VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 _LOST = (
     ray_errors.WorkerCrashedError,
@@ -142,7 +144,8 @@ class Cluster:
         try:
             return parse_json(ray.get(task.remote(*arguments)))
         except ray_errors.RayError as error:
-            raise TdcompressError(f"node {node.name}: cannot be asked about benchmarks: {_line(error)}") from error
+            unasked = TdcompressError(f"node {node.name}: cannot be asked about benchmarks: {_line(error)}")
+            raise _lacking(error) or unasked from error
 
 
 class _Stages:
@@ -211,7 +214,8 @@ class _Stages:
         except _LOST as error:
             return Lost(why=_line(error))
         except ray_errors.RayTaskError as error:
-            return Failed(error=error)  # a fault of ours: it shows where
+            lacking = _lacking(error)
+            return Failed(error=error if lacking is None else lacking)  # a fault of ours shows where
         except ray_errors.RayError as error:
             return Failed(error=TdcompressError(f"{task.title}: {_line(error)}"))
         if reply.problem is not None:
@@ -245,7 +249,8 @@ class _Stages:
         try:
             return ray.get(method.remote(*arguments))
         except ray_errors.RayActorError as error:
-            raise TdcompressError(f"the cluster lost what the run's driver and workers talk by: {_line(error)}") from None
+            lost = TdcompressError(f"the cluster lost what the run's driver and workers talk by: {_line(error)}")
+            raise _lacking(error) or lost from None
 
 
 def _only(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
@@ -259,10 +264,20 @@ def _refusal(error: Exception, address: str) -> str:
     if len(versions) == 2:
         there, here = (f"Ray {of_ray} and Python {of_python}" for of_ray, of_python in versions)
         return f"the cluster has {there}, this process {here}; install the same versions on all machines"
+    if "authentication" in str(error).lower():
+        return f"it asks for a token ({_line(error)}); give this machine the cluster's ~/.ray/auth_token"
     advice = "start one with: ray start --head" if address == "ray" else "is its head running, and that port open?"
     return f"no Ray cluster answers ({_line(error)}); {advice}"
 
 
+def _lacking(error: Exception) -> UserError | None:
+    """What to say where a node has not installed what is needed; None where that is not what Ray says."""
+    found = _NO_MODULE.search(str(error))
+    if found is None:
+        return None
+    return UserError(f"a node of the cluster has no {found[1]}: pip install '.[train,cluster]' of the same checkout on all nodes")
+
+
 def _line(error: BaseException) -> str:
-    """The first sentence of what Ray says: it says a lot."""
-    return one_line(error).partition(". ")[0].rstrip(".")
+    """The first sentence of what Ray says: it says a lot, in colours."""
+    return one_line(_COLOUR.sub("", str(error)) or error).partition(". ")[0].rstrip(".")
