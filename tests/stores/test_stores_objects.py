@@ -216,7 +216,7 @@ class Silent:
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_machine_that_was_cut_off_stops_its_stage_and_takes_what_the_other_made(machine, runner, monkeypatch, waits):
-    made, pace = [], Pace(beat=0.2, stale=5.0, keep=60.0)
+    made, pace = [], Pace(beat=0.2, stale=10.0, keep=60.0)
     store = machine("a", pace)
     silent = Silent(monkeypatch, store)
 
