@@ -89,7 +89,7 @@ class Workspace:
         Raises:
             InterruptedRun: a signal arrived.
         """
-        _stop_if_asked(self.should_stop)
+        stop_if_asked(self.should_stop)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,12 +227,31 @@ class Runner:
             BusyError: another process makes it, or took it over, and ``waiting`` is None.
             InterruptedRun: a signal arrived before it began, or while it was waited for.
         """
+        return self.find(task) or self._make_or_wait(task)
+
+    def find(self, task: Task) -> Artifact | None:
+        """The task's artefact if it is there and whole, or None."""
         if task.key not in self._done:
             found = self.store.find_or_set_aside(task.stage.name, task.key, task.stage.record)
-            if found is not None:
-                self.watcher.reused(task, found)
-            self._done[task.key] = found or self._make_or_wait(task)
+            if found is None:
+                return None
+            self.take(task, found)
         return self._done[task.key]
+
+    def take(self, task: Task, artifact: Artifact, seconds: float | None = None) -> None:
+        """Note what a task came to, wherever it was made.
+
+        Args:
+            task: the stage, its settings and inputs.
+            artifact: what it made.
+            seconds: that it took just now; None = it was there already.
+        """
+        self._done[task.key] = artifact
+        if seconds is None:
+            self.watcher.reused(task, artifact)
+        else:
+            self._made.append(task.key)
+            self.watcher.finished(task, artifact, seconds)
 
     def _make_or_wait(self, task: Task) -> Artifact:
         while True:
@@ -244,13 +263,13 @@ class Runner:
 
     def _make(self, task: Task) -> Artifact:
         inputs = {role: self.ensure(needed) for role, needed in task.inputs.items()}
-        _stop_if_asked(self.should_stop)
+        stop_if_asked(self.should_stop)
         stage = task.stage
         with when_free(lambda: self.store.partial(stage.name, task.key), self.waiting, self.should_stop) as folder:
             # another process may have made it in the meantime
             found = self.store.find_or_set_aside(stage.name, task.key, stage.record)
             if found is not None:
-                self.watcher.reused(task, found)
+                self.take(task, found)
                 return found
             write_text(folder / SCRATCH / TASK, canonical(task.identity))
             progress = self.watcher.started(task)
@@ -272,8 +291,7 @@ class Runner:
                 if isinstance(error, InterruptedRun) and not self.store.holds(stage.name, task.key):
                     raise LostError(f"{task.title}: another process took it over; run the same command again") from None
                 raise
-            self._made.append(task.key)
-            self.watcher.finished(task, artifact, time.monotonic() - start)
+            self.take(task, artifact, time.monotonic() - start)
             return artifact
 
 
@@ -302,12 +320,20 @@ def when_free(
                 if waiting is None:
                     raise
                 waiting(str(busy).partition(";")[0], time.monotonic() - began)
-            _stop_if_asked(should_stop)
+            stop_if_asked(should_stop)
             time.sleep(_LOOK_AGAIN_SECONDS)
         yield owned
 
 
-def _stop_if_asked(should_stop: Callable[[], int | None]) -> None:
+def stop_if_asked(should_stop: Callable[[], int | None]) -> None:
+    """End here when a signal asks for it.
+
+    Args:
+        should_stop: see ``Workspace``.
+
+    Raises:
+        InterruptedRun: a signal arrived.
+    """
     signal_number = should_stop()
     if signal_number is not None:
         raise InterruptedRun("stopped; what was finished is kept: run the same command again to go on", signal_number)

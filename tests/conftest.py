@@ -66,6 +66,7 @@ LONG_FILES = (
     "test_engine_build.py",
     "test_train_kill.py",
     "test_train_distributed.py",
+    "test_cluster_runs.py",
 )
 
 SHORT_BUDGET: dict[str, Any] = {

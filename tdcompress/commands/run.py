@@ -2,7 +2,9 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +20,12 @@ from tdcompress.commands.shared import (
     read_recipe,
 )
 from tdcompress.errors import InterruptedRun, TdcompressError, UnfinishedRun, UserError
-from tdcompress.runs.parts import REPORTING, TRAINING, require_parts
+from tdcompress.runs.parts import CLUSTER, REPORTING, TRAINING, require_parts
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tdcompress.cluster.driver import Cluster
     from tdcompress.console import Signals, StageConsole
     from tdcompress.runs.crew import Leader
     from tdcompress.runs.execution import Execution
@@ -42,9 +45,20 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--minutes", type=positive(float), default=math.inf, help=text)
     text = "with --only train: so many at the same time, on one GPU in a stream each"
     sub.add_argument("--together", type=positive(int), default=1, metavar="N", help=text)
+    text = "make the stages on a Ray cluster: ray = the one this machine is a node of, ray://HOST:PORT = another; docs/scaling.md"
+    sub.add_argument("--cluster", type=ray_address, metavar="ray[://HOST:PORT]", help=text)
+    text = "with --cluster: the node that benchmarks run on, by host name, address or id; this machine without it"
+    sub.add_argument("--bench-node", metavar="NODE", help=text)
     text = "wait for what another process has or makes; without it that is an error"
     sub.add_argument("--wait", action="store_true", help=text)
     sub.add_argument("--replace", action="store_true", help="replace a finished run of the same name by another recipe's")
+
+
+def ray_address(text: str) -> str:
+    """What ``--cluster`` takes."""
+    if text != "ray" and not re.fullmatch(r"ray://[^/:\s]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"{text} is neither ray nor ray://HOST:PORT")
+    return text
 
 
 def run(args: argparse.Namespace) -> None:
@@ -53,13 +67,17 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UnfinishedRun: ``--minutes`` are over.
         TdcompressError: see ``run_all``, ``runs.campaign.run_campaign``.
-        UserError: ``--together`` without ``--only``.
+        UserError: options that do not go together.
     """
     from tdcompress.console import Signals, make_console
     from tdcompress.recipes.shipped import find_recipes
 
     if args.together > 1 and not args.only:
         raise UserError(f"--together {args.together}: only trainings run together; add --only train")
+    if args.cluster and args.only:
+        raise UserError("--cluster with --only train: a cluster makes all stages of its runs; leave --only out")
+    if args.bench_node and not args.cluster:
+        raise UserError(f"--bench-node {args.bench_node}: without --cluster, benchmarks run in this process")
     paths = [path for given in args.recipes for path in find_recipes(given)]
     signals, console = Signals(args.began + 60 * args.minutes), make_console()
     signals.listen()
@@ -68,18 +86,51 @@ def run(args: argparse.Namespace) -> None:
     from tdcompress.runs.run import find_device
 
     def lead(crew: "Leader | None", device: str) -> None:
-        work = Work(args=args, device=device, crew=crew, signals=signals, console=console)
+        work = Work(args=args, device=device, signals=signals, console=console, crew=crew)
         if args.only:
             run_trainings(paths, work)
         else:
             run_all(paths, work)
 
     try:
-        in_crew(find_device(args.device), lead, signals.asked)
+        if args.cluster:
+            with on_cluster(args, signals, console) as cluster:
+                device = cluster.device(args.device)
+                run_all(paths, Work(args=args, device=device, signals=signals, console=console, cluster=cluster))
+        else:
+            in_crew(find_device(args.device), lead, signals.asked)
     except InterruptedRun as stop:
         if signals.number is not None:
             raise
         raise UnfinishedRun(f"the time that was given ({args.minutes:g} minutes) is over: {stop}") from None
+
+
+@contextmanager
+def on_cluster(args: argparse.Namespace, signals: "Signals", console: "Console") -> "Iterator[Cluster]":
+    """The cluster of ``--cluster``, while the block runs.
+
+    Args:
+        args: as they were typed.
+        signals: asks for an end.
+        console: where is said what the cluster has and loses.
+
+    Raises:
+        UserError: Ray is not installed, or this is one of several processes that torchrun started.
+        UnsupportedError: no such cluster answers.
+    """
+    require_parts(*CLUSTER, extra="cluster")
+    from tdcompress.cluster import driver
+    from tdcompress.train.distributed import started_by_torchrun
+
+    if started_by_torchrun():
+        raise UserError("--cluster under torchrun: each process would make the whole run; start it without torchrun")
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
+    with driver.connected(args.cluster, args.artifacts, args.bench_node, say) as cluster:
+        signals.listen()  # again: Ray listens to SIGTERM too
+        yield cluster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +140,18 @@ class Work:
     Attributes:
         args: as they were typed.
         device: where to train.
-        crew: other processes that help to train, or None.
         signals: asks for an end.
         console: where progress goes.
+        crew: other processes that help to train, or None.
+        cluster: makes the stages, or None.
     """
 
     args: argparse.Namespace
     device: str
-    crew: "Leader | None"
     signals: "Signals"
     console: "Console"
+    crew: "Leader | None" = None
+    cluster: "Cluster | None" = None
 
     def execution(self, watcher: "StageConsole") -> "Execution":
         """How each run is executed.
@@ -107,14 +160,16 @@ class Work:
             watcher: told about each stage, and while another process is waited for.
         """
         from tdcompress.runs.execution import Execution
+        from tdcompress.runs.workers import HERE
 
         return Execution(
             root=self.args.artifacts,
             device=self.device,
             watcher=watcher,
             should_stop=self.signals.asked,
+            workers=self.cluster or HERE,
             crew=self.crew,
-            waiting=watcher.waiting if self.args.wait else None,
+            waiting=watcher.waiting if self.args.wait or self.cluster else None,
             command=self.args.command,
         )
 

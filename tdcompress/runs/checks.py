@@ -5,8 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tdcompress.bench.backends import create_backend
-from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
 from tdcompress.bench.deployed import check_can_time
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.network import new_network
@@ -15,6 +13,7 @@ from tdcompress.methods.base import MethodSettings
 from tdcompress.pipeline import Runner, Task
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.plan import RowPlan, RunPlan, prepared_inputs
+from tdcompress.runs.workers import HERE, Workers
 from tdcompress.stages import bench, prune, train
 from tdcompress.stores.store import Store
 from tdcompress.tasks.base import ANY
@@ -24,22 +23,26 @@ NAME_BYTES = 255  # of a file name, on all usual file systems
 TEMPORARY_BYTES = len("..12345678.tmp")  # what a file's name is longer by while it is written
 
 
-def check_plan(plan: RunPlan, runner: Runner) -> None:
+def check_plan(plan: RunPlan, runner: Runner, workers: Workers = HERE) -> None:
     """Refuse a run that would train for hours and then fail; what is made already is not asked for again.
 
     Args:
         plan: the run.
         runner: makes its tasks; what is prepared of data is made here already where a check needs it.
+        workers: know the machine that benchmarks run on.
 
     Raises:
-        RecipeError: what `check_trainings` refuses; or a backend, provider or number of threads that this machine does not have.
+        RecipeError: what `check_trainings` refuses; or a backend, provider or number of threads that that machine does not have.
         TdcompressError: a folder that cannot be written.
     """
     check_writable(runner.store.root)
     _check_keys(plan)
     _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(runner.store, row.pruned)], runner)
     if plan.bench is not None and not _there(runner.store, plan.bench):
-        _check_bench(plan.recipe, plan.bench.settings)
+        problem = workers.bench_problem(plan.bench.settings)
+        if problem is not None:
+            key, why = problem
+            raise plan.recipe.source.error(key, f"{key}: {why}")
 
 
 def check_trainings(plan: RunPlan, runner: Runner) -> None:
@@ -109,21 +112,6 @@ def _check_backends(recipe: Recipe, settings: bench.Settings, task: str) -> None
             check_can_time(backend, task)
         except UserError as error:
             raise recipe.source.error("bench.backend", f"bench.backend: {error}") from None
-
-
-def _check_bench(recipe: Recipe, settings: bench.Settings) -> None:
-    """Load every runtime once, as the benchmark will; the engine compiles its kernels here if it has to."""
-    for threads in settings.threads:
-        try:
-            check_threads(threads)
-        except UserError as error:
-            raise recipe.source.error("bench.threads", f"bench.threads: {error}") from None
-    for backend in dict.fromkeys((BASELINE_BACKEND, *settings.backend)):
-        try:
-            create_backend(backend, settings.provider, threads=1)
-        except UserError as error:
-            key = "bench.provider" if "provider" in str(error) else "bench.backend"
-            raise recipe.source.error(key, f"{key}: {error}") from None
 
 
 def _check_units(recipe: Recipe, tasks: Sequence[Task], runner: Runner) -> None:

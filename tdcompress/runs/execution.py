@@ -11,6 +11,7 @@ from tdcompress.errors import UserError
 from tdcompress.files import StrPath
 from tdcompress.pipeline import Crew, Machine, Runner, Waiting, Watcher
 from tdcompress.runs.rows import versions
+from tdcompress.runs.workers import HERE, Workers
 from tdcompress.stores.place import open_store
 from tdcompress.stores.store import Store
 
@@ -24,6 +25,7 @@ class Execution:
         device: where to train; see ``runs.run.find_device``.
         watcher: told about each stage, from several threads if several make stages.
         should_stop: the number of a signal that asks the process to end, or None.
+        workers: make the stages of a run.
         crew: other processes that help to train; see ``runs.crew``. None = this one is alone.
         waiting: told while another process has a run, or makes a stage of it; None = that is an error.
         command: what starts the same again, for ``tdcompress status``.
@@ -33,6 +35,7 @@ class Execution:
     device: str
     watcher: Watcher
     should_stop: Callable[[], int | None] = lambda: None
+    workers: Workers = HERE
     crew: Crew | None = None
     waiting: Waiting | None = None
     command: str = "run its recipe again"

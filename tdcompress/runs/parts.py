@@ -7,6 +7,7 @@ from tdcompress.errors import UserError
 TRAINING = ("torch", "torchvision", "safetensors")
 REPORTING = ("onnxscript", "sklearn", "matplotlib", "tomli_w")
 TRANSLATING = ("onnxruntime", "sentencepiece")
+CLUSTER = ("ray",)
 
 
 def require_parts(*names: str, extra: str = "train") -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tdcompress.artifacts import HashMemory, content_key
-from tdcompress.bench.host import read_host
 from tdcompress.codec import encode, shallow
 from tdcompress.errors import ModelError
 from tdcompress.lineage.network import new_network
@@ -19,6 +18,7 @@ from tdcompress.recipes.names import differences, method_label, row_config, row_
 from tdcompress.recipes.source import Recipe, expand_sweep
 from tdcompress.records import RowConfig
 from tdcompress.runs.prepared import prepared_tasks
+from tdcompress.runs.workers import HERE, Workers
 from tdcompress.sparsity.patterns import check_pattern
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import STAGES, analyse, bench, export, train
@@ -111,12 +111,13 @@ class RunPlan:
         return tuple({task.key: task for task in tasks}.values())
 
 
-def plan_run(recipe: Recipe, store: Store) -> RunPlan:
+def plan_run(recipe: Recipe, store: Store, workers: Workers = HERE) -> RunPlan:
     """Resolve every combination of a recipe and lay out its tasks.
 
     Args:
         recipe: with its sweep.
         store: of its artefacts: remembers the hashes of data files, and has what may be prepared of data already.
+        workers: know the machine that benchmarks run on; asked where the recipe has any.
 
     Raises:
         RecipeError: anything wrong in the recipe, before anything runs.
@@ -152,7 +153,7 @@ def plan_run(recipe: Recipe, store: Store) -> RunPlan:
         dense=dense,
         dense_train=trained[plain],
         rows=rows,
-        bench=_bench_task(experiments[0], dense, rows),
+        bench=_bench_task(experiments[0], dense, rows, workers),
         analyses=tuple(
             _analysis(experiment, experiment.analyse, task)
             for experiment, task in zip(experiments, trained, strict=True)
@@ -263,10 +264,10 @@ def _analysis(experiment: Experiment, table: analyse.AnalyseTable, trained: Task
     return Task(stage=analyse.STAGE, settings=settings, inputs={"train": trained}, title=f"analyse {_words(experiment)}")
 
 
-def _bench_task(experiment: Experiment, dense: Task, rows: tuple[RowPlan, ...]) -> Task | None:
+def _bench_task(experiment: Experiment, dense: Task, rows: tuple[RowPlan, ...], workers: Workers) -> Task | None:
     if experiment.bench.budget == "none":
         return None
-    here = read_host()
-    settings = bench.Settings(**shallow(experiment.bench), host=here.id, versions=here.versions, seed=experiment.seed)
+    host = workers.bench_host()
+    settings = bench.Settings(**shallow(experiment.bench), host=host.id, versions=host.versions, seed=experiment.seed)
     inputs = {"dense": dense, **{row.id: row.export for row in rows}}
     return Task(stage=bench.STAGE, settings=settings, inputs=inputs, title=f"bench {len(rows)} files")

@@ -65,14 +65,14 @@ def run_recipe(recipe: Recipe, execution: Execution, *, replace: bool = False) -
     folder = store.root / recipe.name
     with when_free(partial(claim_run, store, recipe.name), execution.waiting, execution.should_stop):
         store.bring_run(recipe.name)
-        plan = plan_run(recipe, store)
+        plan = plan_run(recipe, store, execution.workers)
         store.hashes.save()
         refuse_another_recipe(folder, plan.recipe_key, replace)
         runner = execution.runner(store, plan.places)
-        check_plan(plan, runner)
+        check_plan(plan, runner, execution.workers)
         tasks = plan.tasks()
         with announced(store.root, recipe.name, tasks, execution.command), blamed(store.root):
-            artifacts = {task.key: runner.ensure(task) for task in tasks}
+            artifacts = execution.workers.make(recipe.name, tasks, runner)
             store.hashes.save()
             finished = None if runner.made or replace else finished_report(folder, plan.recipe_key, links(plan))
             if finished is None:

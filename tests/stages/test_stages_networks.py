@@ -22,7 +22,7 @@ from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner, Workspace
 from tdcompress.processor import Processor
 from tdcompress.recipes.source import parse_recipe
-from tdcompress.runs import plan as planning
+from tdcompress.runs import workers
 from tdcompress.runs.plan import plan_run
 from tdcompress.sparsity.shares import Extent, selected_counts
 from tdcompress.stages import STAGES, export
@@ -445,7 +445,7 @@ def test_where_data_lies_and_what_is_measured_do_not_change_the_key_of_a_trainin
 def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
     """These change only when a stage's version is raised or a setting is added: old results are then made again."""
     monkeypatch.setattr(
-        planning, "read_host", lambda: SimpleNamespace(id="host", versions=("onnxruntime 1", "OMP_WAIT_POLICY=ACTIVE"))
+        workers, "read_host", lambda: SimpleNamespace(id="host", versions=("onnxruntime 1", "OMP_WAIT_POLICY=ACTIVE"))
     )
     monkeypatch.setattr("tdcompress.stages.vocabulary.version", lambda package: "1")
     text = TINY.format(root=write_corpus(tmp_path, train=4, others=2))

@@ -201,17 +201,24 @@ def test_saved_checkpoints_that_are_damaged_are_not_used(machine, caplog):
 
 
 class Silent:
-    """A machine that is cut off: its claims give no sign of life."""
+    """A machine that is cut off: its claims give no sign of life, and those of others do."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, store):
         self.off = Event()
         beat = Claim.beat
-        monkeypatch.setattr(Claim, "beat", lambda claim: None if self.off.is_set() else beat(claim))
+
+        def given(claim):
+            if not (self.off.is_set() and claim._bucket is store.bucket):
+                beat(claim)
+
+        monkeypatch.setattr(Claim, "beat", given)
 
 
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_machine_that_was_cut_off_stops_its_stage_and_takes_what_the_other_made(machine, runner, monkeypatch, waits):
-    silent, made, pace = Silent(monkeypatch), [], Pace(beat=0.2, stale=2.0, keep=60.0)
+    made, pace = [], Pace(beat=0.2, stale=10.0, keep=60.0)
+    store = machine("a", pace)
+    silent = Silent(monkeypatch, store)
 
     def work(workspace):
         made.append("there" if made else "here")
@@ -228,16 +235,16 @@ def test_a_machine_that_was_cut_off_stops_its_stage_and_takes_what_the_other_mad
 
     training = task("train", work)
     if waits:
-        assert runner(machine("a", pace), waiting=lambda what, seconds: None).ensure(training).record == {"by": "there"}
+        assert runner(store, waiting=lambda what, seconds: None).ensure(training).record == {"by": "there"}
     else:
         with pytest.raises(LostError, match="train: another process took it over"):
-            runner(machine("a", pace)).ensure(training)
+            runner(store).ensure(training)
     assert made == ["here", "there"]
 
 
 def test_a_lost_stage_publishes_nothing(machine, monkeypatch):
-    silent = Silent(monkeypatch)
     store = machine("a", Pace(beat=0.2, stale=1.5, keep=60.0))
+    silent = Silent(monkeypatch, store)
 
     def work():
         with store.partial("train", KEY) as folder:
