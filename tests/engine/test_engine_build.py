@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from tdcompress.engine import build
-from tdcompress.engine.binding import OPERATIONS
+from tdcompress.engine.binding import OPERATIONS, Library
 from tdcompress.errors import TdcompressError, UnsupportedError, UserError
+from tdcompress.processor import read_processor
 
 # A compiler that does not optimise, and that compiles the same source with the same flags once: these tests look at files.
 # A library is made of some 40 files, so it is a shell's: a Python takes longer to start than most of them to be copied.
@@ -268,3 +269,14 @@ def test_the_platform_of_a_tag(tag, machine, system, glibc):
 def test_a_tag_without_a_library():
     with pytest.raises(UserError, match="win_amd64"):
         build.tagged_platform("win_amd64")
+
+
+def test_the_instruction_sets_are_those_of_the_processor(monkeypatch):
+    processor = read_processor()
+    if not (processor.is_x86 and processor.flags):
+        pytest.skip("the flags of this processor are not told")
+    monkeypatch.delenv("TDCOMPRESS_ENGINE_ISA", raising=False)
+    found = [isa.name for isa in Library().instruction_sets]
+    avx2 = {"avx2", "fma"} <= set(processor.flags)
+    avx512 = avx2 and {"avx512f", "avx512dq", "avx512bw", "avx512vl"} <= set(processor.flags)
+    assert found == ["avx512"] * avx512 + ["avx2"] * avx2 + ["scalar"]

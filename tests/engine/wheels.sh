@@ -27,4 +27,4 @@ PYTHONPATH="$folder/site" PATH=/nowhere CC=/nowhere/cc TDCOMPRESS_CACHE="$folder
 "$python" -m zipfile -e "$wheels"/*-manylinux_*_aarch64.whl "$folder/arm"
 cp "$folder"/arm/tdcompress/engine/compiled/*.so "$folder/libtdcompress.so"
 $zig cc -target aarch64-linux-gnu.2.17 -O1 -Itdcompress/engine/csrc tests/engine/cross_main.c -L"$folder" -ltdcompress -o "$folder/cross_main"
-"$python" tests/engine/cross.py qemu-aarch64 -L "$sysroot" -E LD_LIBRARY_PATH="$folder" "$folder/cross_main"
+"$python" tests/engine/cross.py neon qemu-aarch64 -L "$sysroot" -E LD_LIBRARY_PATH="$folder" "$folder/cross_main"

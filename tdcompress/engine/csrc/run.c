@@ -7,6 +7,7 @@
 #include "tdcompress.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 extern const tdc_isa tdc_isa_scalar, tdc_isa_avx2, tdc_isa_avx512;
 #elif defined(__aarch64__)
@@ -19,12 +20,25 @@ extern const tdc_isa tdc_isa_scalar;
 
 #define MAX_THREADS 256
 
+#if defined(__x86_64__)
+/* Bits of the vectors that processor and operating system have: 512 (AVX-512 F, DQ, BW and VL), 256 (AVX2 and FMA) or 0 for less. Not by
+   __builtin_cpu_supports: zig 0.17 links one that finds nothing. */
+static int vectors_here(void) {
+    unsigned a, b, c, d, state;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0; /* OSXSAVE: the system tells which registers it keeps */
+    const int fma = c >> 12 & 1;
+    __asm__ volatile("xgetbv" : "=a"(state) : "c"(0) : "edx");
+    if (!fma || (state & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 5 & 1)) return 0;
+    const unsigned all = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    return (state & 0xe6) == 0xe6 && (b & all) == all ? 512 : 256;
+}
+#endif
+
 /* Instruction set number `index` if this machine has it; best first; NULL where there is none. */
 TDC_API const tdc_isa *tdc_isa_at(int64_t index) {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (index == 0) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma") ? &tdc_isa_avx512 : NULL;
-    if (index == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &tdc_isa_avx2 : NULL;
+    if (index == 0) return vectors_here() == 512 ? &tdc_isa_avx512 : NULL;
+    if (index == 1) return vectors_here() >= 256 ? &tdc_isa_avx2 : NULL;
     return index == 2 ? &tdc_isa_scalar : NULL;
 #elif defined(__aarch64__)
     return index == 0 ? &tdc_isa_neon : NULL;
