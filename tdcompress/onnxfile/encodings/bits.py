@@ -34,8 +34,10 @@ def join(codes: Codes, bits: int) -> Codes:
         return codes
     rows = codes.reshape(SHARING[bits], -1)
     if bits == 4:
-        return np.bitwise_or(rows[0] << 4, rows[1], dtype=np.uint8)
-    return np.bitwise_or(rows[:3], (rows[3:] >> _CUTS & 3) << 6, dtype=np.uint8)
+        joined: Codes = np.bitwise_or(rows[0] << 4, rows[1], dtype=np.uint8)
+    else:
+        joined = np.bitwise_or(rows[:3], (rows[3:] >> _CUTS & 3) << 6, dtype=np.uint8)
+    return joined
 
 
 def part(joined: Codes, bits: int) -> Codes:

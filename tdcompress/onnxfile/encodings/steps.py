@@ -58,7 +58,8 @@ def _steps(positions: Array, columns: int) -> tuple[Array, Array, Array]:
 
 def _zeros_before(steps: Array, bits: int) -> Array:
     """How many zeros have to be kept on the way to each value; the first place of a row may be 0 columns from its start."""
-    return np.maximum(steps - 1, 0) // ((1 << bits) - 1)
+    zeros: Array = np.maximum(steps - 1, 0) // ((1 << bits) - 1)
+    return zeros
 
 
 def _layouts(shape: tuple[int, ...], positions: Array) -> list[_Layout]:
