@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -34,6 +35,7 @@ from tdcompress.stages import bench
 from tdcompress.stores.place import is_url
 
 _MOMENT_SECONDS = 0.2
+_KNOCK_SECONDS = 10.0
 _HEAD = {"node:__internal_head__": 0.001}  # without the head there is no cluster, so what runs there is not lost alone
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 _COLOUR = re.compile(r"\x1b\[\d+m")
@@ -61,6 +63,7 @@ def connected(address: str, place: StrPath, bench_node: str | None, say: Callabl
         UnsupportedError: there is none, or it has other versions of Ray or Python.
     """
     try:
+        _knock(address)
         ray.init("auto" if address == "ray" else address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ImportError, RuntimeError, ValueError, ray_errors.RayError) as error:
         raise UnsupportedError(f"--cluster {address}: {_refusal(error, address)}") from None
@@ -256,6 +259,15 @@ class _Stages:
 def _only(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
     """There and nowhere else."""
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError where nobody listens: Ray itself tries for minutes."""
+    host, colon, port = (
+        (os.environ.get("RAY_ADDRESS", "") if address == "ray" else address).removeprefix("ray://").rpartition(":")
+    )
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _refusal(error: Exception, address: str) -> str:

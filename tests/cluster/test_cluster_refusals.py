@@ -39,6 +39,7 @@ def test_a_cluster_that_does_not_take_this_process_is_told_in_one_line(monkeypat
     def refuse(*arguments, **options):
         raise error
 
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(driver.ray, "init", refuse)
     with pytest.raises(UnsupportedError) as raised, driver.connected("ray", "artifacts", None, print):
         pass
