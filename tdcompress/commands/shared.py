@@ -177,13 +177,14 @@ def print_error(message: str) -> None:
 
 
 def print_report(console: "Console", report: "Report", tables: "Iterable[Table]") -> None:
-    """What makes a report's numbers worthless, its summary, further tables, why accuracy at 0 % is low, and the notes.
+    """What makes a report's numbers worthless, its tables, why accuracy at 0 % is low, whether answers are torch's, the notes.
 
     Args:
         console: where they go.
         report: of a run.
         tables: besides the summary.
     """
+    from tdcompress.report.measures import agreement
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
     from tdcompress.report.unpruned import explanation
@@ -192,8 +193,8 @@ def print_report(console: "Console", report: "Report", tables: "Iterable[Table]"
         console.print(report.warning, style="bold red", highlight=False)
     for table in (summary(report), *tables):
         console.print(render(table))
-    if why := explanation(report):
-        console.print(why, highlight=False)
+    for said in filter(None, (explanation(report), agreement(report))):
+        console.print(said, highlight=False)
     for note in report.notes:
         console.print(note, style="bold", highlight=False)
 

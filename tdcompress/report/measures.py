@@ -38,6 +38,17 @@ def tables(report: Report) -> tuple[Table, ...]:
     )
 
 
+def agreement(report: Report) -> str:
+    """How many answers of the files are not torch's, in one sentence; "" where answers were not compared one by one."""
+    counts = [row.unlike_torch for row in report.rows if row.unlike_torch is not None]
+    if not counts:
+        return ""
+    answers = f"{len(counts) * report.test_samples:,} answers of {len(counts)} row{'s' * (len(counts) != 1)} under the runtime"
+    if not any(counts):
+        return f"All {answers} are torch's."
+    return f"Of {answers}, {sum(counts):,} are not torch's, as far as the task allows it: see the report."
+
+
 def _value(row: Row, measure: Measure) -> str:
     return next((text.number(figure.value, measure) for figure in row.figures if figure.measure == measure), "-")
 

@@ -71,7 +71,7 @@ class TrainSettings:
         if self.batch_tokens is None and self.batch_size is None:
             object.__setattr__(self, "batch_size", USUAL_BATCH)  # so that keys and resolved recipes have what is in force
         elif self.batch_tokens is not None and self.batch_size is not None:
-            raise ValueError("batch_tokens: it is instead of batch_size, and both are given; leave one out")
+            raise ValueError("batch_tokens: it counts pieces of text, instead of batch_size, and both are given; leave one out")
         for key in ("batch_size", "batch_tokens", "accumulate", "evaluate_every"):
             if (value := getattr(self, key)) is not None and value < 1:
                 raise ValueError(f"{key}: {getattr(self, key)} is out of range, 1 or more")

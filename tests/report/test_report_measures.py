@@ -7,7 +7,7 @@ from tdcompress.codec import decode, encode
 from tdcompress.records import FileFigure, Measure, Report
 from tdcompress.report.document import compose
 from tdcompress.report.markdown import render_document
-from tdcompress.report.measures import tables
+from tdcompress.report.measures import agreement, tables
 
 BEAM = Measure(name="BLEU, beam 4")
 PER_TOKEN = Measure(name="per-token accuracy", unit="%")
@@ -40,3 +40,15 @@ def test_the_table_is_in_the_report_and_its_record(make_report, make_row):
 
 def test_one_measure_of_which_nothing_is_said_has_no_table(small_report):
     assert tables(small_report) == ()
+
+
+def test_how_many_answers_are_not_torchs_is_said_in_one_sentence(make_report, make_row):
+    report = translated(make_report(()), make_row)
+    assert (
+        agreement(report)
+        == "Of 360 answers of 1 row under the runtime, 2 are not torch's, as far as the task allows it: see the report."
+    )
+    whole, _ = report.rows
+    same = replace(whole, unlike_torch=0)
+    assert agreement(replace(report, rows=(same, same))) == "All 720 answers of 2 rows under the runtime are torch's."
+    assert agreement(make_report((make_row("none", 0.0, 0.98),))) == ""

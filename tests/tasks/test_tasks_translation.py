@@ -283,7 +283,7 @@ def test_model_and_data_have_to_fit(task: MachineTranslation) -> None:
 
 
 def test_a_budget_of_tokens_is_of_text_and_instead_of_a_batch_size() -> None:
-    with pytest.raises(ValueError, match="batch_tokens: it is instead of batch_size"):
+    with pytest.raises(ValueError, match="batch_tokens: it counts pieces of text, instead of batch_size"):
         TrainSettings(batch_size=4, batch_tokens=100)
     assert TrainSettings().batch_size == 128
     assert TrainSettings(batch_tokens=100).batch_size is None

@@ -214,7 +214,7 @@ def test_what_no_translator_has_is_refused_before_any_stage(runner: Runner, plan
             with pytest.raises(RecipeError, match=rf"bench\.backend: backend '{backend}' cannot time translations"):
                 check(planned, runner)
     check_plan(plan(**{"export.values": ["float16", "int8-kept"]}), runner)
-    with pytest.raises(RecipeError, match=r"train\.batch_tokens: it is instead of batch_size"):
+    with pytest.raises(RecipeError, match=r"train\.batch_tokens: it counts pieces of text, instead of batch_size"):
         plan(**{"train.batch_size": 4})
 
 
