@@ -50,5 +50,8 @@ def test_how_many_answers_are_not_torchs_is_said_in_one_sentence(make_report, ma
     )
     whole, _ = report.rows
     same = replace(whole, unlike_torch=0)
-    assert agreement(replace(report, rows=(same, same))) == "All 720 answers of 2 rows under the runtime are torch's."
+    assert (
+        agreement(replace(report, rows=(same, replace(same, id="other")), selected=None))
+        == "All 720 answers of 2 rows under the runtime are torch's."
+    )
     assert agreement(make_report((make_row("none", 0.0, 0.98),))) == ""
