@@ -21,6 +21,11 @@ def own_bytes(weight: Weight, key: SectionKey, beside: tuple[int, ...] = (1,)) -
     return _bytes([*anchors, weight], key) - _bytes(anchors, key)
 
 
+def alone_bytes(weight: Weight, key: SectionKey) -> int:
+    """Bytes that a weight adds to a file which has none like it, its decoder included."""
+    return _bytes([weight], key)
+
+
 def shared_bytes(key: SectionKey) -> int:
     """Bytes of a section's decoder, without any weight."""
     anchor = Weight(name="w", array=np.ones(1, key.dtype))

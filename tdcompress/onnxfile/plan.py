@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tdcompress.onnxfile.choose import choose
-from tdcompress.onnxfile.cost import own_bytes, shared_bytes
+from tdcompress.onnxfile.cost import alone_bytes, own_bytes, shared_bytes
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Encoding, SectionKey, Weight
 from tdcompress.onnxfile.encodings.forms import FORMS
@@ -192,18 +192,30 @@ class Rounding:
 
 
 def _costs(weight: Weight, keys: Mapping[str, SectionKey], prices: Mapping[str, Price]) -> dict[str, float]:
-    """Encoding -> what the weight's bytes count, of those that are for it; without zeros only dense."""
+    """Encoding -> what the weight's bytes count, of those that are for it; without zeros only dense.
+
+    Where each weight has its own decoder, that counts whole: what weights of one shape share of it may come to nothing.
+    """
     if np.count_nonzero(weight.array) == weight.array.size:
         return {"dense": own_bytes(weight, keys["dense"])}
     here = {name: prices[name](weight.array.size) for name in keys}
-    return {name: price * own_bytes(weight, keys[name]) for name, price in here.items() if math.isfinite(price)}
+    found = {}
+    for name, price in here.items():
+        if math.isfinite(price):
+            counted = own_bytes if ENCODINGS[name].shares else alone_bytes
+            found[name] = price * counted(weight, keys[name])
+    return found
 
 
 def _shared_costs(weights: Sequence[Weight], keys: Mapping[str, SectionKey], prices: Mapping[str, Price]) -> dict[str, float]:
-    """Encoding -> what its decoder's bytes count, of those that are for one of the weights."""
+    """Encoding -> what its decoder's bytes count, of those that are for one of the weights; nothing where each has its own."""
     sizes = {weight.array.size for weight in weights}
     here = {name: min((prices[name](size) for size in sizes), default=math.inf) for name in keys}
-    return {name: price * shared_bytes(keys[name]) for name, price in here.items() if math.isfinite(price)}
+    return {
+        name: price * shared_bytes(keys[name]) if ENCODINGS[name].shares else 0.0
+        for name, price in here.items()
+        if math.isfinite(price)
+    }
 
 
 def _halved(weight: Weight, key: SectionKey) -> tuple[Weight, SectionKey] | str:

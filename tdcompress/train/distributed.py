@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,6 +29,9 @@ from tdcompress.errors import InterruptedRun, OtherProcessError, TdcompressError
 
 SIGNALS = 65  # their numbers are below
 _FAILURE = "failure"
+# Running statistics are each process's own between steps; torch 2.14 names the option anew, and warns of the old name.
+_NAMES = signature(DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +94,7 @@ class World:
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """The network as a backward pass averages its gradients over all processes."""
-        return DistributedDataParallel(net, broadcast_buffers=False) if self.size > 1 else net
+        return DistributedDataParallel(net, **_OWN_BUFFERS) if self.size > 1 else net
 
 
 def vote(signal_number: int | None, device: torch.device) -> Tensor:

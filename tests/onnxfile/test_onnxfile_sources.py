@@ -215,7 +215,9 @@ def test_external_data_only_when_allowed(do: Callable, tmp_path, arrays: Callabl
 
 
 def test_a_packed_model_that_no_longer_infers_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(pack, "byte_prices", lambda prefer, strict: {"dense": 1.0, "sparse_initializer": 0.1})
+    monkeypatch.setattr(
+        pack, "byte_prices", lambda prefer, strict: {"dense": lambda size: 1.0, "sparse_initializer": lambda size: 0.1}
+    )
     save_model(matmul(), tmp_path / "m.onnx")
     with pytest.raises(VerificationError, match=r"m\.onnx: the source passes onnx.checker's full check"):
         pack_onnx(tmp_path / "m.onnx", tmp_path / "p.onnx")
