@@ -1,7 +1,7 @@
 """Models written with onnx.helper, and onnxruntime's optimised graph in a form that can be compared."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +150,23 @@ def make_resnet32() -> Callable[..., onnx.ModelProto]:
 @pytest.fixture(scope="session")
 def make_small_net() -> Callable[..., onnx.ModelProto]:
     return small_net
+
+
+@pytest.fixture(scope="session")
+def edits() -> Callable[[onnx.ModelProto], Iterator[onnx.ModelProto]]:
+    return edited_decoders
+
+
+def edited_decoders(packed: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
+    """The model with one node of its decoders as another operator, and without it, for each of them."""
+    for place, node in enumerate(packed.graph.node):
+        if any(name.startswith("tdc1.") for name in node.input):
+            changed, lacking = onnx.ModelProto(), onnx.ModelProto()
+            changed.CopyFrom(packed)
+            changed.graph.node[place].op_type = "Neg"
+            lacking.CopyFrom(packed)
+            del lacking.graph.node[place]
+            yield from (changed, lacking)
 
 
 @pytest.fixture(scope="session")
