@@ -27,7 +27,6 @@ from tdcompress.pipeline import Runner, Stage, Task, Workspace
 from tdcompress.processor import read_processor
 from tdcompress.runs.unfinished import claim_run
 from tdcompress.runs.workers import HERE, Workers
-from tdcompress.stages import STAGES
 from tdcompress.stores.folder import FolderStore
 
 CHAIN = ("train", "prune", "shrink", "export", "check")
@@ -55,6 +54,8 @@ make_stage = remote.make_stage
 
 def make_simulated(call: str, number: str, board: Any) -> str:
     """As `remote.make_stage`, in a worker that knows the simulated stage."""
+    from tdcompress.stages import STAGES  # here: what a script imports at its top reaches the worker as a copy
+
     STAGES[STAGE.name] = STAGE
     return make_stage(call, number, board)
 

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ class Execution:
         )
 
 
-def _facts() -> dict[str, Any]:
-    """Versions and host, for manifests."""
+@cache
+def _facts() -> Mapping[str, Any]:
+    """Versions and host, for manifests; read once, as what is installed takes 30 ms to look up and workers make many stages."""
     return {"versions": versions(), "host": {"system": platform.platform(), "machine": platform.machine()}}
