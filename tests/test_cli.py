@@ -15,6 +15,7 @@ from onnx import helper
 
 import tdcompress
 from tdcompress.cli import main, make_parser
+from tdcompress.commands.artifacts import parse_size
 from tdcompress.commands.bench import find_files
 from tdcompress.files import sha256_file
 from tdcompress.recipes.shipped import shipped_recipes
@@ -537,9 +538,14 @@ def test_artefacts_travel_between_folders(call, refused, copied, tmp_path):
     assert "name what to export" in refused("artifacts", "export")
     assert "no such file" in refused("artifacts", "import", "none.tdca")
     assert "is no key here" in refused("artifacts", "export", "zzz", "--artifacts", copied)
-    for wrong in ("x16", "16XB", "1e9MB"):
+    assert "none: there is nothing to export" in refused("artifacts", "export", "--stage", "train", "--artifacts", "none")
+    for wrong in (("--part-size", "x16"), ("--part-size", "16XB"), ("--part-size", "1e9MB"), ("--stage", "trian")):
         with pytest.raises(SystemExit):
-            call("artifacts", "export", trained[0], "--part-size", wrong)
+            call("artifacts", "export", trained[0], *wrong)
+
+
+def test_sizes_are_read_in_small_and_large_letters():
+    assert [parse_size(text) for text in ("300kB", "300KB", "1.5 mib", "7", "7B")] == [300_000, 300_000, 1_572_864, 7, 7]
 
 
 def test_the_artefacts_of_a_recipe_travel(call, copied, tmp_path, tiny_text):

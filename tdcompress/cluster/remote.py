@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -73,7 +74,7 @@ def make_stage(call: str, number: str, board: Any) -> str:
 
     node = node_name()
 
-    def say(news: Sequence[tuple[Any, ...]]) -> int | None:
+    def told(news: Sequence[tuple[Any, ...]]) -> int | None:
         try:
             stop: int | None = ray.get(board.say.remote(number, node, list(news)), timeout=_ANSWER_SECONDS)
         except GetTimeoutError:
@@ -82,7 +83,9 @@ def make_stage(call: str, number: str, board: Any) -> str:
             return signal.SIGTERM  # it is gone
         return stop
 
-    return json.dumps(encode(make(decode_json(StageCall, call), node, say)))
+    # On its main thread a task that waits for Ray gives its CPUs away: the next task would start beside this one.
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        return json.dumps(encode(make(decode_json(StageCall, call), node, lambda news: aside.submit(told, news).result())))
 
 
 def bench_host() -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tdcompress.commands.shared import Verbs, add_artifacts, add_set, add_verb, read_recipes
 from tdcompress.errors import TdcompressError, UserError
+from tdcompress.lineage.versions import VERSIONS
 from tdcompress.runs.parts import TRAINING, require_parts
 
-_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -29,7 +30,8 @@ def add_parser(verbs: Verbs) -> None:
     text = "the stages of a recipe, a folder of recipes or a shipped one"
     sub.add_argument("--recipe", type=Path, action="append", default=[], metavar="RECIPE", help=text)
     add_set(sub, "with --recipe: as it was run")
-    sub.add_argument("--stage", metavar="STAGE", help="of these the ones of one stage, such as train; alone: all of it")
+    text = "of these the ones of one stage, such as train; alone: all of it"
+    sub.add_argument("--stage", metavar="STAGE", choices=tuple(VERSIONS), help=text)
     sub.add_argument(
         "--to", type=Path, default=Path("artifacts"), metavar="NAME", help="writes NAME.000.tdca, NAME.001.tdca, ..."
     )
@@ -47,15 +49,16 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "16MB" (10^6) or "16MiB" (2^20).
+    """Bytes of "16MB" (10^6) or "16MiB" (2^20), in small or large letters.
 
     Raises:
         argparse.ArgumentTypeError: not a size.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]*)", text)
-    if found is None or found[2] not in _UNITS or not math.isfinite(float(found[1]) * _UNITS[found[2]]):
+    unit = None if found is None else _UNITS.get(found[2].lower())
+    if found is None or unit is None or not math.isfinite(float(found[1]) * unit):
         raise argparse.ArgumentTypeError(f"{text!r} is no size, such as 16MB or 16MiB")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(found[1]) * unit)
 
 
 def show(args: argparse.Namespace) -> None:

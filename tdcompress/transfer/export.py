@@ -62,7 +62,7 @@ def export_items(root: Path, wanted: Sequence[ItemPlace], target: Path, part_byt
         items = [item for item in whole if item.folder not in reasons]
         if not items:
             none = "no artefact, and no training with a checkpoint"
-            raise UserError(f"there is nothing to export: {' and '.join(reasons.values()) or none}")
+            raise UserError(f"{root}: there is nothing to export: {' and '.join(reasons.values()) or none}")
         packed = _fitting(items, max_parts * (part_bytes - OVERHEAD) - _LIST_BYTES)
         left_out = tuple(item for item in items if item not in packed)
         if not packed:

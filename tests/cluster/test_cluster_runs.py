@@ -117,7 +117,8 @@ def test_a_sweep_that_is_stopped_and_loses_a_node_comes_to_what_one_process_make
     on_cluster = ("digits.toml", "--cluster", "ray")
 
     with driver(tmp_path, *on_cluster, RAY_ADDRESS=cluster.address) as process:
-        until(lambda: len(trainings()) == 2 and all(map(epochs, trainings())), process)  # both at the same time
+        until(lambda: len(trainings()) >= 2 and min(map(epochs, trainings())) >= 10, process)  # both at the same time
+        assert len(trainings()) == 2  # the third waits for a CPU, also while those two talk to the driver
         process.send_signal(signal.SIGTERM)
         code, _, err = result(process)
     assert code == 143, err
