@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,17 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     """What is written is flushed as ever, and no test waits until a disk has it: a loss of power is what none can make."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # which also refuses what is no open file
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_looked_up_once() -> Iterator[None]:
+    """Each export lets torch look up all its operators some sixty times, a sixth of its time; no test registers new ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "torch" in sys.modules:
+            from torch._export import utils
+
+            patch.setattr(utils, "_materialize_cpp_cia_ops", cache(utils._materialize_cpp_cia_ops))
         yield
 
 

@@ -3,11 +3,13 @@
 Each argument of each public function takes every value of a pool of wrong things in turn, the others being right.
 """
 
+import copy
 import inspect
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,21 @@ def lazy() -> nn.Module:
         return nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(4))
 
 
-def traced() -> nn.Module:
+@cache
+def compiled(how: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.jit.trace(network().eval(), images())  # type: ignore[no-any-return, no-untyped-call]
+        if how == "traced":
+            return torch.jit.trace(network().eval(), images())  # type: ignore[no-any-return, no-untyped-call]
+        return torch.jit.script(network().eval())  # type: ignore[no-any-return]
+
+
+def traced() -> nn.Module:
+    return copy.deepcopy(compiled("traced"))
 
 
 def scripted() -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch.jit.script(network().eval())  # type: ignore[no-any-return]
+    return copy.deepcopy(compiled("scripted"))
 
 
 class Variadic(nn.Module):
@@ -303,10 +310,11 @@ def test_wrong_arguments_are_refused_in_our_words(
     here: Path, name: str, short_benchmarks: Callable[[], AbstractContextManager[None]]
 ) -> None:
     function, arguments = CALLS[name]
+    right = arguments(here)
     escaped = []
-    for argument in arguments(here):
+    for argument in right:
         for wrong, make in POOL.items():
-            given = {**arguments(here), argument: make(here)}
+            given = {**copy.deepcopy(right), argument: make(here)}  # as one: an optimizer's parameters stay its model's
             if argument in CALLED and callable(given[argument]):
                 continue
             try:

@@ -78,7 +78,7 @@ def _listed(batches: Iterable[Batch]) -> list[tuple[Tensor, ...]]:
     Raises:
         ModelError: something else than tensors; or one tensor, whose images would be taken for batches.
     """
-    if isinstance(batches, Tensor | str | Mapping):
+    if isinstance(batches, Tensor | str | Mapping | nn.Module):
         raise ModelError(f"batches has to be a list of what the model takes, [x1, x2, ...], and is {given(batches)}")
     inputs = [tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches]
     for index, batch in enumerate(inputs):
