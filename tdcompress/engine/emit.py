@@ -56,7 +56,7 @@ _MACROS: Mapping[str, str] = MappingProxyType(
     {
         "TDC_SUFFIX": "scalar",
         "TDC_NARROW": "",
-        "PREFETCH(address)": "((void)0)",
+        "PREFETCH(address)": "((void)(address))",
         "DENSE_CHUNK": "32",
     }
 )
