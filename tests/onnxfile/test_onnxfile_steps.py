@@ -135,7 +135,7 @@ def test_loading_takes_the_weights_once_or_twice(even: bool, most: float) -> Non
     assert found.loading_bytes < most * dense.ByteSize()
     assert 0 < found.decoder_bytes < 1000  # what all four share: the shape, zeros, and numbers of the unpacking
     shared = inspect_model(pack_model(dense, prefer="size")[0])
-    assert set(shared.encodings) == {"gap4"}
+    assert set(shared.encodings) == {"rice3"}
     assert shared.loading_bytes > 5 * dense.ByteSize()
 
 
