@@ -3,13 +3,17 @@
 Latency does not depend on the values of the weights that stay, only on where the zeros are, so no training is needed here.
 The networks are those of the papers: ResNet-32 (pre-activation, 1,857,498 parameters), LeNet-5 for CIFAR-10, VGG-16
 for CIFAR-100. Beside them stand networks that users have: MobileNetV2, ResNet-50 and the layers of a Transformer's encoder.
+
+    python benchmarks/engine_networks.py FOLDER resnet32@0.9 ...      # writes FOLDER/resnet32@0.9.onnx, ...
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -247,3 +251,14 @@ NETWORKS = {
 }
 """By the names that engine_latency.py takes. "transformer" is the encoder of pipelines/multi30k_transformer.toml without its
 embedding, "transformer_base" that of Vaswani et al. (2017)."""
+
+
+def main(folder: Path, cases: list[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        name, zeros = case.split("@")
+        (folder / f"{case}.onnx").write_bytes(NETWORKS[name].build(float(zeros)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
