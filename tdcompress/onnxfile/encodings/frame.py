@@ -18,7 +18,7 @@ import onnx
 from onnx import helper
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, cast_node, shared_handicap
+from tdcompress.onnxfile.encodings.base import LARGE, Room, Section, SectionKey, Weight, cast_node, shared_handicap
 from tdcompress.onnxfile.encodings.forms import FORMS, read_form, write_form
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
@@ -54,7 +54,7 @@ class Encoded:
         after: the same, after the last.
         fillers: int64 (F,), positions of zeros that are kept like values, because the codes need a value there. Most codecs
             have none.
-        more: name -> a constant that the nodes of the codec need, and that depends on the positions.
+        more: name -> a constant of any shape that the nodes of the codec need, and that depends on the positions.
     """
 
     codes: Codes
@@ -95,17 +95,19 @@ class FrameEncoding:
         codec: positions <-> codes.
         slower: what its bytes count more, because its decoder makes more passes.
         labels: names in its sections; what was packed is read under those that it was packed with.
+        large: whether it is for weights of `LARGE` elements and more, too, where loading counts.
     """
 
     codec: Codec
     slower: float
     labels: Labels = Labels()
+    large: bool = True
     infers = True
     shares = True
 
     def handicap(self, elements: int) -> float:
         """See `Encoding`."""
-        return self.slower + shared_handicap(elements)
+        return self.slower + shared_handicap(elements) if self.large or elements < LARGE else math.inf
 
     def holds(self, form: str) -> bool:
         """See `Encoding`."""

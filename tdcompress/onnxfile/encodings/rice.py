@@ -4,7 +4,7 @@ Flags say it in unary: 0 stands for 2^k zeros, 1 for a value. Where zeros lie an
 least bits there are (`position_bits`); codes of fixed length, as `gap` has them, are 7 to 9 % above at 90 to 99 % zeros.
 
 All bits stand in one array: the flags, and then the remainders bit by bit, the highest of all of them first. A runtime works on
-every bit, so it loads in more time than codes that stand in bytes.
+every bit, so it loads in more time and memory than codes that stand in bytes. Where loading counts, large weights do without.
 """
 
 import math
@@ -56,16 +56,16 @@ class RiceCodec:
         Raises:
             ModelError: for none.
         """
-        bits = np.unpackbits(codes.reshape(1, -1), axis=0).reshape(-1).astype(np.int64)
-        used = np.arange(1, bits.size + 1) + self.low * (1 + np.cumsum(bits))
+        bits = np.unpackbits(codes.reshape(1, -1), axis=0).reshape(-1)
+        used = self.low + np.cumsum(1 + self.low * bits, dtype=np.int64)
         n_flags = int(np.searchsorted(used, bits.size)) + 1
         if n_flags > bits.size or used[n_flags - 1] != bits.size:
             raise ModelError("their codes are cut off; the file is damaged")
         flags, planes = np.split(bits, [n_flags])
         remainders = self._powers @ planes.reshape(self.low, -1)
-        steps = np.take(remainders + 1, np.cumsum(flags) * flags)
+        steps = np.take(remainders + 1, np.cumsum(flags, dtype=np.int64) * flags)
         places: Positions = np.cumsum(steps) - 1
-        return np.compress(flags, places)
+        return np.compress(flags == 1, places)
 
     def nodes(self, names: Names, dtype: np.dtype[Any], length: int) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
         """See `Codec`; names between are short, since they take most of the decoder's bytes."""
@@ -102,4 +102,4 @@ class RiceCodec:
 
 
 RICE1 = FrameEncoding(codec=RiceCodec(1), slower=math.inf, labels=BRIEF)
-RICE3, RICE4, RICE6 = (FrameEncoding(codec=RiceCodec(low), slower=_RICE_HANDICAP, labels=BRIEF) for low in (3, 4, 6))
+RICE3, RICE4, RICE6 = (FrameEncoding(codec=RiceCodec(low), slower=_RICE_HANDICAP, labels=BRIEF, large=False) for low in (3, 4, 6))
