@@ -62,7 +62,7 @@ class RiceCodec:
         if n_flags > bits.size or used[n_flags - 1] != bits.size:
             raise ModelError("their codes are cut off; the file is damaged")
         flags, planes = np.split(bits, [n_flags])
-        remainders = self._powers @ planes.reshape(self.low, -1)
+        remainders: Positions = self._powers @ planes.astype(np.int64).reshape(self.low, -1)
         steps = np.take(remainders + 1, np.cumsum(flags, dtype=np.int64) * flags)
         places: Positions = np.cumsum(steps) - 1
         return np.compress(flags == 1, places)
