@@ -7,7 +7,7 @@ test test-hidden: export OMP_NUM_THREADS ?= 1
 # empty is unset: where Python may keep no bytecode, each of the tests' many processes compiles the package anew, a second for most
 test test-hidden: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test test-hidden lint format sanitize fuzz valgrind provider neon cortex-m wheels wasm haswell clean
+.PHONY: demo test test-hidden lint format sanitize fuzz valgrind provider neon neon-count cortex-m wheels wasm haswell clean
 
 demo: $(VENV)/.train  ## train, prune, shrink, export and benchmark on handwritten digits
 	$(BIN)/tdcompress run pipelines/digits.toml
@@ -48,6 +48,9 @@ provider:  ## the plugin of onnxruntime against its header (needs gcc and ONNXRU
 
 neon: $(VENV)/.dev  ## the engine's NEON build under qemu-user (needs qemu-user and the ziglang wheel)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/neon.sh
+
+neon-count: $(VENV)/.dev  ## NEON instructions of one ResNet-32 inference at 90 % (needs qemu-user, gcc and the ziglang wheel)
+	PYTHON=$(abspath $(BIN)/python) sh tests/engine/neon_count.sh
 
 cortex-m: $(VENV)/.dev  ## the digits model as C on a Cortex-M4 (needs gcc-arm-none-eabi, libnewlib-arm-none-eabi, qemu-system-arm)
 	PYTHON=$(abspath $(BIN)/python) sh tests/engine/cortex_m.sh

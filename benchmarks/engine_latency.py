@@ -4,8 +4,9 @@ Every process builds the sessions and times pairs in random order (AB or BA); th
 `tdcompress bench` (tdcompress/bench/statistics.py), widened by a control: the reference against a second session of itself.
 "x4.8" means: the dense network's time under onnxruntime divided by 4.8. Outputs are compared before anything is timed.
 `--clock cpu` counts the process's processor time instead of wall time: on a machine that other programs use at the same
-time, wall time favours whichever call is too short to be interrupted. `--table` runs every row of the table in
-docs/engine.md and prints it as Markdown; `--reference openvino` (or openvino-fp32) takes OpenVINO instead of onnxruntime.
+time, wall time favours whichever call is too short to be interrupted. `--table` runs every row of a table in
+docs/engine.md and prints it as Markdown: that of the papers' networks, or with `--table networks` that of users' networks.
+`--reference openvino` (or openvino-fp32) takes OpenVINO instead of onnxruntime.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from engine_networks import NETWORKS, resnet32
 from tdcompress.bench.statistics import Ratio, measure_ratio, widened_by_control
 from tdcompress.bench.timing import BLOCK_PAIRS
 
-SHAPE = (3, 32, 32)
 CLOCKS: dict[str, Callable[[], int]] = {"wall": time.perf_counter_ns, "cpu": time.process_time_ns}
 
 
@@ -42,7 +42,12 @@ def build(case: str) -> tuple[bytes, bytes]:
         small = resnet32(inner=float(inner))
         return small, small
     name, zeros = case.split("@")
-    return NETWORKS[name](float(zeros)), NETWORKS[name](0.0)
+    return NETWORKS[name].build(float(zeros)), NETWORKS[name].build(0.0)
+
+
+def shape(case: str) -> tuple[int, ...]:
+    """Of one input of a case."""
+    return NETWORKS[case.replace("/", "@").split("@")[0]].shape
 
 
 def onnxruntime_session(model: bytes, threads: int):
@@ -92,7 +97,7 @@ def time_pairs(
     from tdcompress.engine import Session
 
     pruned, dense = build(case)
-    x = np.random.default_rng(0).standard_normal((batch, *SHAPE)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((batch, *shape(case))).astype(np.float32)
     feed = {"input": x}
     engine, same = Session(pruned, threads, isa=isa), onnxruntime_session(pruned, 1)
     got, want = engine.run(None, feed)[0], same.run(None, feed)[0]
@@ -125,7 +130,7 @@ def peak_memory(case: str, backend: str) -> int:
         run = Session(build(case)[0]).run
     else:
         run = onnxruntime_session(build(case)[1], 1).run
-    run(None, {"input": np.zeros((1, *SHAPE), np.float32)})
+    run(None, {"input": np.zeros((1, *shape(case)), np.float32)})
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -141,7 +146,7 @@ def child(arguments: list[str]) -> str:
     return done.stdout
 
 
-TABLE = [
+PAPERS = [
     *((f"resnet32@{zeros}", 1, 1) for zeros in ("0.0", "0.5", "0.75", "0.9", "0.95", "0.99")),
     ("resnet32/0.1", 1, 1),
     ("lenet5@0.9", 1, 1),
@@ -149,7 +154,11 @@ TABLE = [
     ("vgg16@0.9", 1, 1),
     *((f"resnet32@{zeros}", 32, 2) for zeros in ("0.5", "0.75", "0.9", "0.95", "0.99")),
 ]
-"""(case, batch, threads) of every row of the table in docs/engine.md."""
+TABLES = {
+    "papers": PAPERS,
+    "networks": [(f"{name}@0.9", 1, 1) for name in ("mobilenet_v2", "resnet50", "transformer", "transformer_base")],
+}
+"""(case, batch, threads) of every row of the tables in docs/engine.md."""
 
 
 def measure(case: str, batch: int, threads: int, options: argparse.Namespace) -> tuple[str, list[dict[str, object]]]:
@@ -172,8 +181,8 @@ def measure(case: str, batch: int, threads: int, options: argparse.Namespace) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", help="resnet32@0.9, resnet32/0.1 (inner channels a tenth), lenet5@..., vgg16@...")
-    parser.add_argument("--table", action="store_true", help="every row of the table in docs/engine.md")
+    parser.add_argument("cases", nargs="*", help=f"NETWORK@ZEROS of {', '.join(NETWORKS)}; resnet32/0.1 (inner channels a tenth)")
+    parser.add_argument("--table", nargs="?", const="papers", choices=list(TABLES), help="every row of a table in docs/engine.md")
     parser.add_argument("--reference", choices=list(REFERENCES), default="onnxruntime")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -186,7 +195,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="peak memory of fresh processes instead of latency")
     parser.add_argument("--child", choices=["pairs", "engine", "onnxruntime"], help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.table == bool(options.cases):
+    if bool(options.table) == bool(options.cases):
         parser.error("name cases, or give --table")
     if options.child == "pairs":
         samples = time_pairs(
@@ -206,7 +215,7 @@ def main() -> None:
         return
     if options.pairs % BLOCK_PAIRS or options.processes < 2:
         parser.error(f"an interval needs at least two processes, and pairs in whole blocks of {BLOCK_PAIRS}")
-    rows = TABLE if options.table else [(case, options.batch, options.threads) for case in options.cases]
+    rows = TABLES[options.table] if options.table else [(case, options.batch, options.threads) for case in options.cases]
     if options.memory:
         for case in dict.fromkeys(case for case, _, _ in rows):
             engine, reference = (int(child([case, "--child", backend])) for backend in ("engine", "onnxruntime"))

@@ -21,6 +21,7 @@ from tdcompress.export.torchlib import table_made_once
 from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
+from tdcompress.onnxfile.short_names import with_short_names
 from tdcompress.onnxfile.strip import strip
 from tdcompress.sparsity.examples import example_tensors
 from tdcompress.sparsity.units import require_layers, require_module, require_values, unwrapped
@@ -65,7 +66,7 @@ def to_model_proto(
             by name; one name is one length, of two or more in the examples.
 
     Returns:
-        A stripped model: inputs as ``names`` says, outputs as ``outputs.named_outputs`` names them.
+        A stripped model: inputs as ``names`` says, outputs as ``outputs.named_outputs`` names them, weights as in the module.
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.
@@ -115,7 +116,7 @@ def to_model_proto(
     finally:
         model.train(training)
     assert program is not None
-    proto = strip(program.model_proto)
+    proto = with_short_names(strip(program.model_proto))
     for value, shape in zip(proto.graph.input, shapes, strict=True):  # the exporter's last resort is to take sizes for constants
         for axis in shape:
             if not value.type.tensor_type.shape.dim[axis].dim_param:

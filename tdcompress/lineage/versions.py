@@ -32,7 +32,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "finetune": 1,
         "shrink": 5,
         "store": 2,
-        "export": 10,
+        "export": 11,
         "bench": 3,
         "analyse": 1,
     }

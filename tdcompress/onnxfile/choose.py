@@ -1,15 +1,14 @@
 """Which encoding for which weight: the smallest file, when weights of one encoding share one decoder."""
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 
 
 def choose(own_costs: Sequence[Mapping[str, float]], shared_costs: Mapping[str, float]) -> list[str]:
     """The cheapest encoding of every weight, decoders included.
 
-    An encoding that nobody uses costs nothing; the first user pays for its decoder. There are few encodings, so every
-    set of decoders is tried that could pay for themselves, and inside a set every weight takes its cheapest: that is the
-    optimum. Ties go to the encoding named first.
+    An encoding that nobody uses costs nothing; the first user pays for its decoder. Every set of decoders is tried that could
+    be the best, and inside a set every weight takes its cheapest: that is the optimum. Ties go to the encoding named first.
 
     Args:
         own_costs: per weight, encoding -> what this weight adds, in bytes that may be weighted; every weight names at least
@@ -19,21 +18,45 @@ def choose(own_costs: Sequence[Mapping[str, float]], shared_costs: Mapping[str, 
     Returns:
         One encoding per weight.
     """
-    free = [name for name, cost in shared_costs.items() if cost == 0]
-    saved = dict.fromkeys(shared_costs, 0.0)  # by an encoding alone, beside those whose decoder is free: in no set is it more
-    for costs in own_costs:
-        least = min(costs[name] for name in free if name in costs)
-        for name, cost in costs.items():
-            saved[name] += max(0.0, least - cost)
-    paid = [name for name, cost in shared_costs.items() if 0 < cost < saved[name]]
-    best: tuple[float, list[str]] | None = None
-    for count in range(len(paid) + 1):
-        for extra in combinations(paid, count):
-            allowed = [name for name in shared_costs if name in free or name in extra]
-            picks = [min((name for name in allowed if name in costs), key=costs.__getitem__) for costs in own_costs]
-            total = sum(costs[pick] for costs, pick in zip(own_costs, picks, strict=True))
-            total += sum(shared_costs[name] for name in set(picks))
-            if best is None or total < best[0]:
-                best = (total, picks)
-    assert best is not None  # the empty set of paid decoders is always tried
-    return best[1]
+    own = [[costs.get(name, math.inf) for name in shared_costs] for costs in own_costs]
+    shared = list(shared_costs.values())
+    free = [place for place, cost in enumerate(shared) if cost == 0]
+    least = [min(costs[place] for place in free) for costs in own]
+    _, used = _fewest(own, shared, least, (), [place for place, cost in enumerate(shared) if cost > 0], math.inf)
+    names = list(shared_costs)
+    allowed = sorted((*free, *used))
+    return [names[min(allowed, key=costs.__getitem__)] for costs in own]
+
+
+def _fewest(
+    own: Sequence[Sequence[float]],
+    shared: Sequence[float],
+    now: Sequence[float],
+    used: tuple[int, ...],
+    others: Sequence[int],
+    most: float,
+) -> tuple[float, tuple[int, ...]]:
+    """The cheapest set of decoders that holds `used` and else some of `others`, and its cost; (`most`, ()) where none is cheaper.
+
+    A decoder more saves a set of them no more than it saves a part of that set. So one that does not pay for itself now never
+    will, and nothing below costs less than this set, less what each of the others would save alone.
+
+    Args:
+        own: per weight and encoding, what it adds.
+        shared: what each decoder adds.
+        now: what each weight adds with `used`.
+        used: places of decoders.
+        others: places of decoders that may come, in their order.
+        most: the cost that is to be beaten.
+    """
+    cost = sum(now) + sum(shared[place] for place in used)
+    best = (cost, used) if cost < most else (most, ())
+    gains = {place: sum(max(0.0, a - b[place]) for a, b in zip(now, own, strict=True)) - shared[place] for place in others}
+    others = [place for place in others if gains[place] > 0]
+    if cost - sum(gains[place] for place in others) >= best[0]:
+        return best
+    for number, place in enumerate(others):
+        then = [min(a, b[place]) for a, b in zip(now, own, strict=True)]
+        found = _fewest(own, shared, then, (*used, place), others[number + 1 :], best[0])
+        best = min(best, found, key=lambda entry: entry[0])
+    return best

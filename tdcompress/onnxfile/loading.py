@@ -41,7 +41,7 @@ def _results(section: Section) -> list[int]:
     ]
     graph = helper.make_graph(section.nodes, "decoder", data, [], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
     made = {name for node in section.nodes for name in node.output}
     return [_bytes(value) for value in inferred if value.name in made]
 

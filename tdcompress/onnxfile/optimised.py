@@ -12,9 +12,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from tdcompress.errors import VerificationError
+from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.onnxfile.encodings.base import Room
 from tdcompress.onnxfile.encodings.coo import decode_coo
+from tdcompress.onnxfile.load import serialised
 from tdcompress.onnxfile.runtime import open_session
 from tdcompress.onnxfile.tensors import Array, from_array, to_array
 
@@ -50,11 +51,12 @@ def optimised(model: onnx.ModelProto, *, contents: bool = True) -> Optimised | N
         The graph, or None where onnxruntime does not load the model or cannot write what it made of it.
     """
     with tempfile.TemporaryDirectory(prefix="tdcompress-") as folder:
-        path = Path(folder) / "optimised.onnx"
+        given, made = (Path(folder) / f"{name}.onnx" for name in ("given", "optimised"))
         try:
-            open_session(model, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, save_to=path)
-            graph = onnx.load(path).graph
-        except (VerificationError, OSError):
+            given.write_bytes(serialised(model))  # from a file, onnxruntime loads it in less memory than from bytes
+            open_session(given, ort.GraphOptimizationLevel.ORT_ENABLE_ALL, save_to=made)
+            graph = onnx.load(made).graph
+        except (UnsupportedError, VerificationError, OSError):
             return None
     operators: Counter[str] = Counter()
     nodes: Counter[str] = Counter()

@@ -4,6 +4,7 @@ The packed file is plain ONNX: standard operators that a runtime folds into ordi
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import onnx
@@ -19,7 +20,7 @@ from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.passes import graph_pass
-from tdcompress.onnxfile.plan import Rounding, byte_prices, can_be_rounded, plan, same_price
+from tdcompress.onnxfile.plan import Price, Rounding, byte_prices, can_be_rounded, plan, same_price
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, PackValues, Prefer, UnpackReport
 from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_feed
@@ -92,31 +93,12 @@ def pack_model(
         known = " / ".join(", ".join(get_args(kind)) for kind in (PackValues, Prefer))
         raise UnsupportedError(f"values {values!r} or prefer {prefer!r}: not one of {known}")
     dense, negative_zeros = prepared(undocumented(densified(source)))
-    packed = onnx.ModelProto()
-    packed.CopyFrom(dense)
     strict = infers_strictly(dense)
-    prices = byte_prices(prefer, strict) if sparse else {"dense": same_price}
-    weights = stored_weights(dense)
-    constants = constant_weights(dense)
-    kept_dense = {weight.full_name: _why_constant(weight) for weight in constants if _has_zeros(weight)}
-    kept_float32 = {weight.full_name: _why_constant(weight) for weight in constants if can_be_rounded(weight)}
-    rounding = Rounding()
-    for number, (path, graph) in enumerate(graphs(packed)):
-        fixed = unpackable(graph)
-        here = {weight.name: weight for weight in weights if weight.key.graph == number}
-        kept_dense |= {path + name: reason for name, reason in fixed.items() if _has_zeros(here[name])}
-        planned = plan([weight for name, weight in here.items() if name not in fixed], number, values, prices)
-        kept_float32 |= {path + name: reason for name, reason in fixed.items() if can_be_rounded(here[name])}
-        kept_float32 |= {path + name: reason for name, reason in planned.kept_float32.items()}
-        for key, members in planned.sections.items():
-            for weight in members:
-                if key.rounded:
-                    rounding = rounding.with_weight(here[weight.name].array, weight.array)
-        _write(graph, {key: members for key, members in planned.sections.items() if is_packed(key)}, packed)
+    written = _written(dense, values, byte_prices(prefer, strict) if sparse else {"dense": same_price})
+    packed, kept_float32, rounding = written.model, written.kept_float32, written.rounding
     if packed.ByteSize() >= dense.ByteSize():
         packed, rounding = dense, Rounding()
-        no_smaller = "the file would be no smaller"
-        kept_float32 = {weight.full_name: no_smaller for weight in weights if can_be_rounded(weight)} | kept_float32
+        kept_float32 = dict.fromkeys(written.matrices, "the file would be no smaller") | kept_float32
     else:
         _drop_labels(packed)
     left_as_is = _why_left(source, dense, packed, exact=values == "float32")
@@ -139,7 +121,7 @@ def pack_model(
         left_as_is=left_as_is,
         encodings=report.encodings,
         tensors=report.tensors,
-        kept_dense=kept_dense,
+        kept_dense=written.kept_dense,
         kept_float32=kept_float32 if values != "float32" else {},
         negative_zeros=negative_zeros,
         weight_error=rounding.error,
@@ -168,6 +150,57 @@ def unpack_onnx(src: StrPath, dst: StrPath, *, external_data: bool = False) -> U
         dense = densified(source)
     n_bytes = save_model(dense, dst)
     return UnpackReport(source_bytes=source.ByteSize(), file_bytes=n_bytes, restored=restored)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Written:
+    """A model with its sections in it.
+
+    Attributes:
+        model: it.
+        kept_dense: weight -> why its zeros could not be packed.
+        kept_float32: matrix -> why it could not be rounded.
+        matrices: those that `values` is about, in the file's order.
+        rounding: what rounding did.
+    """
+
+    model: onnx.ModelProto
+    kept_dense: dict[str, str]
+    kept_float32: dict[str, str]
+    matrices: tuple[str, ...]
+    rounding: Rounding
+
+
+def _written(dense: onnx.ModelProto, values: PackValues, prices: Mapping[str, Price]) -> _Written:
+    """Plan and write the sections of every graph; the arrays of all weights are in memory only until then."""
+    packed = onnx.ModelProto()
+    packed.CopyFrom(dense)
+    weights = stored_weights(dense)
+    constants = constant_weights(dense)
+    kept_dense = {weight.full_name: _why_constant(weight) for weight in constants if _has_zeros(weight)}
+    kept_float32 = {weight.full_name: _why_constant(weight) for weight in constants if can_be_rounded(weight)}
+    rounding = Rounding()
+    for number, (path, graph) in enumerate(graphs(packed)):
+        fixed = unpackable(graph)
+        here = {weight.name: weight for weight in weights if weight.key.graph == number}
+        kept_dense |= {path + name: reason for name, reason in fixed.items() if _has_zeros(here[name])}
+        planned = plan([weight for name, weight in here.items() if name not in fixed], number, values, prices)
+        kept_float32 |= {path + name: reason for name, reason in fixed.items() if can_be_rounded(here[name])}
+        kept_float32 |= {path + name: reason for name, reason in planned.kept_float32.items()}
+        for key, members in planned.sections.items():
+            for weight in members:
+                if key.rounded:
+                    rounding = rounding.with_weight(here[weight.name].array, weight.array)
+        _write(graph, {key: members for key, members in planned.sections.items() if is_packed(key)}, packed)
+    compact = onnx.ModelProto()
+    compact.CopyFrom(packed)  # what was deleted from a message takes memory until the whole message goes
+    return _Written(
+        model=compact,
+        kept_dense=kept_dense,
+        kept_float32=kept_float32,
+        matrices=tuple(weight.full_name for weight in weights if can_be_rounded(weight)),
+        rounding=rounding,
+    )
 
 
 def _write(graph: onnx.GraphProto, planned: Mapping[SectionKey, Sequence[Weight]], model: onnx.ModelProto) -> None:

@@ -16,6 +16,10 @@ from tdcompress.onnxfile.passes import graph_pass
 # float16 is left alone: its denormals are ordinary small weights, and CPUs widen it before they compute.
 _FLUSHED: Mapping[int, type[np.floating[Any]]] = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.DOUBLE: np.float64}
 
+_WINDOWS = frozenset({"Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool"})
+_WINDOW_DEFAULTS: Mapping[str, int] = {"strides": 1, "dilations": 1, "pads": 0}
+"""What onnx says in words alone, because the number of axes is not fixed: the value along every axis where there is none."""
+
 _EXPORTERS = ("pkg.torch.", "pkg.onnxscript.")  # how torch's exporters begin the keys of their own metadata
 
 
@@ -57,9 +61,10 @@ def undocumented(model: onnx.ModelProto) -> onnx.ModelProto:
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without what running does not need; it computes the same.
 
-    Besides what `undocumented` removes, unused domains and attributes that equal their operator's default are gone, and
-    denormal weights (on many CPUs x10 to x100 slower) are zero. The shapes of values go where all operators are standard ones,
-    which every reader can infer again, and onnxruntime's optimised graph is the same without.
+    Besides what `undocumented` removes, unused domains are gone, and attributes that equal their operator's default, that repeat
+    the shape of its weights, or that matter in training alone. Denormal weights (on many CPUs x10 to x100 slower) are
+    zero. The shapes of values go where all operators are standard ones, which every reader can infer again, and onnxruntime's
+    optimised graph is the same without.
 
     Requires: a well-formed graph.
     Ensures: the same network but for denormal weights; no doc strings, no domain that nothing uses.
@@ -106,8 +111,18 @@ def _drop_defaults(node: onnx.NodeProto, versions: Mapping[str, int]) -> None:
     for place in range(len(node.attribute) - 1, -1, -1):
         attribute = node.attribute[place]
         usual = known[attribute.name].default_value if attribute.name in known else None
-        if usual is not None and usual.name and usual == attribute:
+        if (usual is not None and usual.name and usual == attribute) or _says_nothing(node, attribute):
             del node.attribute[place]
+
+
+def _says_nothing(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> bool:
+    """Whether an operator does the same without an attribute, though its schema gives no default."""
+    if node.op_type in _WINDOWS and attribute.name in _WINDOW_DEFAULTS:
+        return set(attribute.ints) == {_WINDOW_DEFAULTS[attribute.name]}
+    if node.op_type == "Conv" and attribute.name == "kernel_shape":
+        return True  # that of the weights, or the file would be refused
+    trains = any(other.name == "training_mode" and other.i for other in node.attribute)
+    return node.op_type == "BatchNormalization" and attribute.name == "momentum" and not trains
 
 
 def _flush(tensor: onnx.TensorProto) -> None:

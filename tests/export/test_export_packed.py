@@ -16,6 +16,7 @@ from tdcompress.models.registry import build_model
 from tdcompress.onnxfile.load import infers_strictly, load_model
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.quantise import quantise_int8
+from tdcompress.onnxfile.reports import PackValues
 from tdcompress.onnxfile.verify import verify_onnx
 from tdcompress.shrinking.exact import shrink
 
@@ -30,8 +31,16 @@ def resnet32() -> tuple[nn.Module, onnx.ModelProto]:
     return model, to_model_proto(model, random(2, 3, 32, 32))
 
 
-@pytest.mark.parametrize("fraction", [0.75, 0.9, 0.95, 0.99])
-def test_resnet32_is_near_the_bound(resnet32: tuple[nn.Module, onnx.ModelProto], fraction: float) -> None:
+@pytest.mark.parametrize(
+    ("fraction", "values", "most"),
+    [
+        (0.75, "float32", 1.03), (0.9, "float32", 1.02), (0.95, "float32", 1.03), (0.99, "float32", 1.10),
+        (0.75, "float16", 1.055), (0.9, "float16", 1.03), (0.95, "float16", 1.05), (0.99, "float16", 1.17),
+    ],
+)  # fmt: skip
+def test_resnet32_is_near_the_bound(
+    resnet32: tuple[nn.Module, onnx.ModelProto], fraction: float, values: PackValues, most: float
+) -> None:
     model, exported = resnet32
     pruned = build_model("resnet32", classes=10, seed=0)
     pruned.load_state_dict(model.state_dict())
@@ -42,10 +51,10 @@ def test_resnet32_is_near_the_bound(resnet32: tuple[nn.Module, onnx.ModelProto],
     for tensor in dense.graph.initializer:
         if tensor.name in weights and len(tensor.dims) > 1:
             tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
-    packed, report = pack_model(dense)
+    packed, report = pack_model(dense, values)
     zeros = sum(tensor.zeros for tensor in report.tensors if len(tensor.shape) == 4)
     assert zeros == pytest.approx(fraction * 1_849_344, rel=0.01)
-    assert report.file_bytes <= 1.15 * report.bound_bytes
+    assert report.file_bytes <= most * report.bound_bytes
     assert infers_strictly(dense)
     assert infers_strictly(packed)
 

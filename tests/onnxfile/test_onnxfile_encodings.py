@@ -13,6 +13,7 @@ from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight
 from tdcompress.onnxfile.encodings.bitmask import BITMASK
 from tdcompress.onnxfile.encodings.bits import part
 from tdcompress.onnxfile.encodings.gap import GapCodec
+from tdcompress.onnxfile.encodings.rice import RiceCodec
 from tdcompress.onnxfile.encodings.step4 import STEP4
 from tdcompress.onnxfile.runtime import check_section
 from tdcompress.onnxfile.tensors import PACKABLE, bound_bytes, nonzero, position_bits
@@ -63,6 +64,20 @@ def test_gap6_codes_by_hand() -> None:
     assert encoded.after == 3 * 63
     assert GapCodec(6).decode(encoded.codes, 70).tolist() == [0, 3, 67, 69]
     assert GapCodec(6).encode(np.array([0, 3, 67, 69]), 100).after == 3 * 63 - 30
+
+
+def test_rice_codes_by_hand() -> None:
+    # steps of 8. 1: one zero; 20: 18 zeros = two flags of 8, and 2; flags 1 0 0 1; remainders 7 (for flags without a value), 1, 2
+    # as planes 1 0 0, 1 0 1, 1 1 0; 13 bits, so three flags without a value fill up: they end at 21 + 24
+    encoded = RiceCodec(3).encode(np.array([1, 20]), 21)
+    bits = [*(1, 0, 0, 1, 0, 0, 0), *(1, 0, 0), *(1, 0, 1), *(1, 1, 0)]
+    assert encoded.codes.tolist() == [[sum(bits[2 * row + byte] << 7 - row for row in range(8)) for byte in range(2)]]
+    assert encoded.more["parts"].tolist() == [7, 9]
+    assert (encoded.before, encoded.after) == (1, 24)
+    assert RiceCodec(3).encode(np.array([1, 20]), 40).after == 5
+    assert RiceCodec(3).decode(encoded.codes, 21).tolist() == [1, 20]
+    with pytest.raises(ModelError, match="cut off"):
+        RiceCodec(3).decode(np.full((1, 1), 255, np.uint8), 21)
 
 
 def test_step4_codes_by_hand() -> None:
@@ -147,12 +162,34 @@ def test_gaps_have_no_two_codes_in_one_place(places: set[int], bits: int, room: 
     assert not ends.size or (ends[0] >= 1 and ends[-1] < length)
 
 
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.sets(st.integers(0, 3000), max_size=200), st.sampled_from([1, 3, 4, 6]), st.integers(0, 40))
+def test_rice_codes_have_no_two_in_one_place(places: set[int], low: int, room: int) -> None:
+    positions = np.array(sorted(places), np.int64)
+    total = int(positions[-1]) + 1 + room if places else 1 + room
+    codec = RiceCodec(low)
+    encoded = codec.encode(positions, total)
+    assert codec.decode(encoded.codes, total).tolist() == positions.tolist()
+    flags, planes = encoded.more["parts"].tolist()
+    bits = np.unpackbits(encoded.codes, axis=0).reshape(-1).tolist()
+    assert len(bits) == flags + planes
+    remainders = [int("".join(map(str, column)), 2) for column in zip(*np.reshape(bits[flags:], (low, -1)).tolist(), strict=True)]
+    ends, place, value = [], 0, 0
+    for flag in bits[:flags]:  # as the nodes do, one after the other
+        value += flag
+        place += remainders[value if flag else 0] + 1
+        ends.append(place)
+    assert len(set(ends)) == len(ends)  # ScatterElements: each place once
+    assert [end - 1 for end, flag in zip(ends, bits, strict=False) if flag] == positions.tolist()
+    assert not ends or (ends[0] >= 1 and ends[-1] < encoded.before + total + encoded.after)
+
+
 def test_costs_are_those_of_the_file() -> None:
     """decoder + weights, as measured one by one, against the section with all of them."""
     random = np.random.default_rng(0)
     arrays = [np.where(random.random((64, 32, 3, 3)) < 0.9, 0, 1.5).astype(np.float32) for _ in range(4)]
     members = [Weight(name=f"w{i}", array=array) for i, array in enumerate(arrays)]
-    for encoding in ("dense", "sparse_initializer", "gap8", "gap6", "gap4", "bitmask"):
+    for encoding in ("dense", "sparse_initializer", "gap8", "gap6", "gap4", "rice6", "rice4", "rice3", "rice1", "bitmask"):
         key = key_of(encoding)
         total = ENCODINGS[encoding].write(members, key).n_bytes()
         estimate = shared_bytes(key) + sum(own_bytes(member, key) for member in members)

@@ -177,7 +177,7 @@ def rounded_weights(draw: st.DrawFn) -> tuple[str, list[Weight]]:
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
-@given(rounded_weights(), st.sampled_from(["gap4", "gap6", "gap8", "step4", "bitmask"]))
+@given(rounded_weights(), st.sampled_from(["gap4", "gap6", "gap8", "rice3", "rice6", "step4", "bitmask"]))
 def test_what_is_written_is_read(drawn: tuple[str, list[Weight]], encoding: str) -> None:
     form, members = drawn
     if not ENCODINGS[encoding].holds(form):

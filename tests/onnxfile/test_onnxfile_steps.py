@@ -126,6 +126,12 @@ def test_large_weights_are_written_where_they_stay(zeros: float, even: bool, val
         assert arrays(packed) == arrays(dense)
 
 
+@pytest.mark.parametrize(("values", "encoding"), [("float32", "steps"), ("codebook16", "gap4")])
+def test_large_weights_do_without_the_encodings_that_load_in_more_memory(values: str, encoding: str) -> None:
+    dense = matrices(np.random.default_rng(1), 0.9, even=False)
+    assert set(pack_model(dense, values=values)[1].encodings) == {encoding}  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("even", "most"), [(True, 1.85), (False, 2.8)])
 def test_loading_takes_the_weights_once_or_twice(even: bool, most: float) -> None:
     """In bytes of the dense file: weights, the zeros that they share, codes; once more what is scattered where rows differ."""
@@ -135,7 +141,7 @@ def test_loading_takes_the_weights_once_or_twice(even: bool, most: float) -> Non
     assert found.loading_bytes < most * dense.ByteSize()
     assert 0 < found.decoder_bytes < 1000  # what all four share: the shape, zeros, and numbers of the unpacking
     shared = inspect_model(pack_model(dense, prefer="size")[0])
-    assert set(shared.encodings) == {"gap4"}
+    assert set(shared.encodings) == {"rice3"}
     assert shared.loading_bytes > 5 * dense.ByteSize()
 
 

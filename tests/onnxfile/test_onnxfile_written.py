@@ -21,7 +21,7 @@ KEPT = ((PLACES * PLACES) % 7 == 1) & ~((PLACES > 300) & (PLACES < 700))
 ARRAY = np.where(KEPT, ((PLACES % 5) - 2.5) / 4, 0).astype(np.float32).reshape(24, 40)
 
 WRITTEN: dict[int, dict[str, str]] = {
-    10: {
+    11: {
         "dense float32": "6a78bdf2ca21",
         "dense float16": "991807bb8713",
         "sparse_initializer float32": "83683abdbe3c",
@@ -41,6 +41,26 @@ WRITTEN: dict[int, dict[str, str]] = {
         "gap4 codebook16": "44f14f0d478b",
         "gap4 int8-kept": "e7aaf444d813",
         "gap4 int4-kept": "4c1cc7a96bbf",
+        "rice6 float32": "db2a4c6e073a",
+        "rice6 float16": "2663aabd254b",
+        "rice6 codebook16": "7f4b96ff890b",
+        "rice6 int8-kept": "e835d27cb692",
+        "rice6 int4-kept": "2a20390830f8",
+        "rice4 float32": "55621f027787",
+        "rice4 float16": "705ac0eb4bcd",
+        "rice4 codebook16": "de7fb9d34aaa",
+        "rice4 int8-kept": "170ec0fcdbc5",
+        "rice4 int4-kept": "8b3fcfed8662",
+        "rice3 float32": "1e44006b685a",
+        "rice3 float16": "ee18bfca780b",
+        "rice3 codebook16": "29199ac18f16",
+        "rice3 int8-kept": "bcb701124e62",
+        "rice3 int4-kept": "46b348541106",
+        "rice1 float32": "bb32c5214168",
+        "rice1 float16": "899e90362cbe",
+        "rice1 codebook16": "f517e631e08e",
+        "rice1 int8-kept": "5d19cffc6e76",
+        "rice1 int4-kept": "07805460e56b",
         "step4 float32": "a3c1421a5af4",
         "step4 float16": "f94d87ed4dc9",
         "step4 int8-kept": "83a6dd503e5e",

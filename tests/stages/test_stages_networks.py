@@ -466,8 +466,8 @@ GOLDEN = {
     "finetune": "5e42c3545b51ac4f",
     "shrink": "9d8ec804f2d557bb",
     "store": "96680e2d48b190e6",
-    "export": "27a742d6e038f542",
-    "bench": "8cd1463dcb4de0ac",
+    "export": "d52617ed772dcd62",
+    "bench": "5ccdce758c33e4e2",
     "analyse": "66fc6341b6882e9a",
 }
 

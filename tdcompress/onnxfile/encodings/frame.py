@@ -8,7 +8,7 @@ Then it neither packs weights for its kernels nor fuses BatchNorms (benchmarks/p
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ import onnx
 from onnx import helper
 
 from tdcompress.errors import ModelError, UnsupportedError
-from tdcompress.onnxfile.encodings.base import Room, Section, SectionKey, Weight, cast_node, shared_handicap
+from tdcompress.onnxfile.encodings.base import LARGE, Room, Section, SectionKey, Weight, cast_node, shared_handicap
 from tdcompress.onnxfile.encodings.forms import FORMS, read_form, write_form
 from tdcompress.onnxfile.encodings.names import Names
 from tdcompress.onnxfile.tensors import Array, from_array, nonzero, to_array
@@ -31,6 +31,19 @@ Positions = npt.NDArray[np.int64]
 """Places in a flat vector, (K,), increasing."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What a section calls the values and constants between its flat vector and its weights, each with a number."""
+
+    part: str = "part"
+    rows: str = "rows"
+    shape: str = "shape"
+    heights: str = "heights"
+
+
+BRIEF = Labels(part="p", rows="r", shape="s", heights="h")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
     """What a codec made of positions.
@@ -41,12 +54,14 @@ class Encoded:
         after: the same, after the last.
         fillers: int64 (F,), positions of zeros that are kept like values, because the codes need a value there. Most codecs
             have none.
+        more: name -> a constant of any shape that the nodes of the codec need, and that depends on the positions.
     """
 
     codes: Codes
     before: int
     after: int
     fillers: Positions = field(default_factory=lambda: np.empty(0, np.int64))
+    more: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Codec(Protocol):
@@ -79,16 +94,20 @@ class FrameEncoding:
     Attributes:
         codec: positions <-> codes.
         slower: what its bytes count more, because its decoder makes more passes.
+        labels: names in its sections; what was packed is read under those that it was packed with.
+        large: whether it is for weights of `LARGE` elements and more, too, where loading counts.
     """
 
     codec: Codec
     slower: float
+    labels: Labels = Labels()
+    large: bool = True
     infers = True
     shares = True
 
     def handicap(self, elements: int) -> float:
         """See `Encoding`."""
-        return self.slower + shared_handicap(elements)
+        return self.slower + shared_handicap(elements) if self.large or elements < LARGE else math.inf
 
     def holds(self, form: str) -> bool:
         """See `Encoding`."""
@@ -109,7 +128,7 @@ class FrameEncoding:
         places = np.sort(np.concatenate([positions, encoded.fillers]))
         flat = np.concatenate([flat, np.zeros(encoded.after, key.stored)])
         nodes, constants = self.codec.nodes(names, key.dtype, encoded.before + total + encoded.after)
-        constants["codes"] = encoded.codes
+        constants |= {"codes": encoded.codes, **encoded.more}
         lead = int(self.codec.zero_first)
         if key.form:
             ends = np.cumsum([array.size for array in ordered])[:-1]
@@ -125,7 +144,7 @@ class FrameEncoding:
         constants["sizes"] = np.array(before + sizes + after, np.int64)
         parts, tails = [names("before")] * len(before), []
         for number, (row_shape, group) in enumerate(groups.items()):
-            part, tail, more = _unstack(names, number, row_shape, group)
+            part, tail, more = _unstack(names, self.labels, number, row_shape, group)
             parts.append(part)
             tails += tail
             constants |= more
@@ -200,22 +219,23 @@ def _by_row_shape(weights: Sequence[Weight]) -> dict[tuple[int, ...], list[Weigh
 
 
 def _unstack(
-    names: Names, number: int, row_shape: tuple[int, ...], group: Sequence[Weight]
+    names: Names, labels: Labels, number: int, row_shape: tuple[int, ...], group: Sequence[Weight]
 ) -> tuple[str, list[onnx.NodeProto], dict[str, Array]]:
     """(name of the group's flat vector, nodes from there to its weights, their constants)."""
     nodes: list[onnx.NodeProto] = []
     constants: dict[str, Array] = {}
     outputs = [weight.name for weight in group]
     several = len(group) > 1
-    part = names(f"part{number}") if row_shape or several else outputs[0]
+    part = names(f"{labels.part}{number}") if row_shape or several else outputs[0]
     rows = part
     if row_shape:
-        rows = names(f"rows{number}") if several else outputs[0]
-        constants[f"shape{number}"] = np.array([-1, *row_shape], np.int64)
-        nodes.append(helper.make_node("Reshape", [part, names(f"shape{number}")], [rows]))
+        rows, shape = names(f"{labels.rows}{number}") if several else outputs[0], f"{labels.shape}{number}"
+        constants[shape] = np.array([-1, *row_shape], np.int64)
+        nodes.append(helper.make_node("Reshape", [part, names(shape)], [rows]))
     if several:
-        constants[f"heights{number}"] = np.array([weight.array.shape[0] for weight in group], np.int64)
-        nodes.append(helper.make_node("Split", [rows, names(f"heights{number}")], outputs))
+        heights = f"{labels.heights}{number}"
+        constants[heights] = np.array([weight.array.shape[0] for weight in group], np.int64)
+        nodes.append(helper.make_node("Split", [rows, names(heights)], outputs))
     return part, nodes, constants
 
 
