@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OtherProcessError as error:
         return error.exit_code  # the other one says what it was
     except TdcompressError as error:
+        for note in getattr(error, "__notes__", ()):  # one of several failures
+            print_error(note)
         print_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
@@ -57,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_output()
         return 1
+    except ImportError as error:
+        if (package := foreign(error)) is None:
+            raise
+        print_error(f"{package} is installed here and cannot be imported ({one_line(error)}): install it again")
+        return UserError.exit_code
     except OSError as error:  # a full disk, a name that is too long
         refused = of_system(error)
         print_error(str(refused))
@@ -86,6 +94,13 @@ def _forget_output() -> None:
     """What is still to be written to a closed pipe goes nowhere, or Python complains of it when it ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def foreign(error: ImportError) -> str | None:
+    """The package, other than ours, in whose files an import failed; None where it is a fault of ours."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules if not module.startswith("importlib")]
+    return packages[-1] if packages and packages[-1] != __name__.partition(".")[0] else None
 
 
 def process_age() -> float:

@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tdcompress.artifacts import SCRATCH, Artifact, canonical, content_key
 from tdcompress.codec import encode
-from tdcompress.errors import BusyError, InterruptedRun, LostError
+from tdcompress.errors import BusyError, InterruptedRun, LostError, TrainingError, VerificationError
 from tdcompress.files import write_text
 from tdcompress.limits import available_cores
 from tdcompress.processor import Processor, read_processor
@@ -152,6 +152,11 @@ class Task:
         """Content key (design: Stages on disk)."""
         return content_key(self.identity)
 
+    @property
+    def name(self) -> str:
+        """Title and key: of a sweep's trainings some may have one title."""
+        return f"{self.title} ({self.key})"
+
 
 class Crew(Protocol):
     """The other processes of a run."""
@@ -284,7 +289,8 @@ class Runner:
             try:
                 if stage.joint and self.crew is not None:
                     self.crew.call(task, folder, inputs, self.machine.places)
-                record = stage.run(task.settings, workspace)
+                with named_failures(task.name):
+                    record = stage.run(task.settings, workspace)
                 artifact = self.store.publish(stage.name, task.key, folder, record, {**task.identity, **self.facts})
             except BaseException as error:
                 self.watcher.left(task)
@@ -293,6 +299,19 @@ class Runner:
                 raise
             self.take(task, artifact, time.monotonic() - start)
             return artifact
+
+
+@contextmanager
+def named_failures(name: str) -> Iterator[None]:
+    """Say which of a run's many stages cannot go on, or failed its own checks, where the block raises that.
+
+    Args:
+        name: see ``Task``.
+    """
+    try:
+        yield
+    except (TrainingError, VerificationError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 @contextmanager

@@ -529,17 +529,25 @@ def test_artefacts_travel_between_folders(call, refused, copied, tmp_path):
     assert [path.name for path in parts] == [f"all.{number:03d}.tdca" for number in range(len(parts))]
     assert all(path.stat().st_size <= 70_000 for path in parts)
     assert f"wrote {Path('gpu/all.000.tdca')}: " in out
+    assert f"2 artefacts, 0 of them unfinished; take them in with: tdcompress artifacts import {Path('gpu/all')}.*.tdca" in out
     code, out, _ = call("artifacts", "import", *parts, "--artifacts", "there")
     assert code == 0
     assert out.splitlines() == [f"imported      train {key}" for key in trained]
-    call("artifacts", "export", trained[0][:7], "--artifacts", "there", "--to", "one")
+    _, out, _ = call("artifacts", "export", trained[0][:7], "--artifacts", "there", "--to", "one")
+    assert "1 artefact, 0 of them unfinished; take them in with: tdcompress artifacts import one.000.tdca" in out
     _, out, _ = call("artifacts", "import", "one.000.tdca", "--artifacts", copied)
     assert out.splitlines() == [f"already there train {trained[0]}"]
     assert "name what to export" in refused("artifacts", "export")
     assert "no such file" in refused("artifacts", "import", "none.tdca")
     assert "is no key here" in refused("artifacts", "export", "zzz", "--artifacts", copied)
     assert "none: there is nothing to export" in refused("artifacts", "export", "--stage", "train", "--artifacts", "none")
-    for wrong in (("--part-size", "x16"), ("--part-size", "16XB"), ("--part-size", "1e9MB"), ("--stage", "trian")):
+    for wrong in (
+        ("--part-size", "x16"),
+        ("--part-size", "16XB"),
+        ("--part-size", "1e9MB"),
+        ("--stage", "trian"),
+        ("--max-parts", "0"),
+    ):
         with pytest.raises(SystemExit):
             call("artifacts", "export", trained[0], *wrong)
 

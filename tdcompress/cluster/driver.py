@@ -7,9 +7,8 @@ since its last checkpoint. Only JSON crosses; see `tdcompress.cluster.calls`.
 import itertools
 import json
 import logging
-import os
 import re
-import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
@@ -23,23 +22,21 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tdcompress.artifacts import Artifact
 from tdcompress.bench.host import Host
 from tdcompress.cluster import remote
+from tdcompress.cluster.address import first_sentence, knock, refusal
 from tdcompress.cluster.calls import Reply, StageCall, describe_task
 from tdcompress.cluster.nodes import ClusterNode, NodeNeeds, choose_device, find_named, listed, needs_of, read_node
 from tdcompress.cluster.schedule import Done, Ending, Failed, Lost, make_all
 from tdcompress.cluster.sight import seen
 from tdcompress.codec import Json, decode, decode_json, encode, parse_json
-from tdcompress.errors import InterruptedRun, TdcompressError, UnsupportedError, UserError, one_line
+from tdcompress.errors import InterruptedRun, TdcompressError, UnsupportedError, UserError
 from tdcompress.files import StrPath
 from tdcompress.pipeline import Progress, Runner, Task
 from tdcompress.stages import bench
 from tdcompress.stores.place import is_url
 
 _MOMENT_SECONDS = 0.2
-_KNOCK_SECONDS = 10.0
 _HEAD = {"node:__internal_head__": 0.001}  # without the head there is no cluster, so what runs there is not lost alone
 _NO_MODULE = re.compile(r"No module named '([\w.]+)'")
-_COLOUR = re.compile(r"\x1b\[\d+m")
-_VERSIONS = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
 _LOST = (
     ray_errors.WorkerCrashedError,
     ray_errors.NodeDiedError,
@@ -60,13 +57,16 @@ def connected(address: str, place: StrPath, bench_node: str | None, say: Callabl
         say: told what people should read.
 
     Raises:
-        UnsupportedError: there is none, or it has other versions of Ray or Python.
+        UnsupportedError: there is none, or it has other versions of Ray or Python, or it asks for a token.
     """
+    # Ray prints what its nodes complain of, `log_to_driver` or not, unless this is off, as in its own debugger.
+    ray._private.worker._worker_logs_enabled = False
     try:
-        _knock(address)
-        ray.init("auto" if address == "ray" else address, logging_level=logging.ERROR, log_to_driver=False)
+        knock(address)
+        with warnings.catch_warnings(action="ignore"):  # what Ray warns of before it raises
+            ray.init("auto" if address == "ray" else address, logging_level=logging.ERROR, log_to_driver=False)
     except (OSError, ImportError, RuntimeError, ValueError, ray_errors.RayError) as error:
-        raise UnsupportedError(f"--cluster {address}: {_refusal(error, address)}") from None
+        raise UnsupportedError(f"--cluster {address}: {refusal(error, address)}") from None
     try:
         yield Cluster(place, bench_node, say)
     finally:
@@ -125,7 +125,7 @@ class Cluster:
                 self.needs(task, runner.machine.device)  # refused now, not after hours
         stages = _Stages(partial(self._call, run, runner), partial(self.needs, device=runner.machine.device), runner)
         make_all(tasks, runner, stages, lambda task, why: self._say(f"lost  {task.title}: {why}; it goes on elsewhere"))
-        return {task.key: seen(runner.store, task, os.uname().nodename) for task in tasks}
+        return {task.key: seen(runner.store, task) for task in tasks}
 
     def needs(self, task: Task, device: str) -> NodeNeeds:
         """What a task takes of a node; see `needs_of`."""
@@ -147,7 +147,7 @@ class Cluster:
         try:
             return parse_json(ray.get(task.remote(*arguments)))
         except ray_errors.RayError as error:
-            unasked = TdcompressError(f"node {node.name}: cannot be asked about benchmarks: {_line(error)}")
+            unasked = TdcompressError(f"node {node.name}: cannot be asked about benchmarks: {first_sentence(error)}")
             raise _lacking(error) or unasked from error
 
 
@@ -215,12 +215,12 @@ class _Stages:
         except ray_errors.TaskCancelledError:
             return Failed(error=InterruptedRun("stopped before it began", self._stopped_by))
         except _LOST as error:
-            return Lost(why=_line(error))
+            return Lost(why=first_sentence(error))
         except ray_errors.RayTaskError as error:
             lacking = _lacking(error)
             return Failed(error=error if lacking is None else lacking)  # a fault of ours shows where
         except ray_errors.RayError as error:
-            return Failed(error=TdcompressError(f"{task.title}: {_line(error)}"))
+            return Failed(error=TdcompressError(f"{task.title}: {first_sentence(error)}"))
         if reply.problem is not None:
             return Failed(error=reply.problem.error())
         artifact = Artifact(
@@ -252,7 +252,7 @@ class _Stages:
         try:
             return ray.get(method.remote(*arguments))
         except ray_errors.RayActorError as error:
-            lost = TdcompressError(f"the cluster lost what the run's driver and workers talk by: {_line(error)}")
+            lost = TdcompressError(f"the cluster lost what the run's driver and workers talk by: {first_sentence(error)}")
             raise _lacking(error) or lost from None
 
 
@@ -261,35 +261,9 @@ def _only(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
-def _knock(address: str) -> None:
-    """Raise an OSError where nobody listens: Ray itself tries for minutes."""
-    host, colon, port = (
-        (os.environ.get("RAY_ADDRESS", "") if address == "ray" else address).removeprefix("ray://").rpartition(":")
-    )
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
-
-
-def _refusal(error: Exception, address: str) -> str:
-    """Why Ray does not connect, and what to do."""
-    versions = _VERSIONS.findall(str(error))
-    if len(versions) == 2:
-        there, here = (f"Ray {of_ray} and Python {of_python}" for of_ray, of_python in versions)
-        return f"the cluster has {there}, this process {here}; install the same versions on all machines"
-    if "authentication" in str(error).lower():
-        return f"it asks for a token ({_line(error)}); give this machine the cluster's ~/.ray/auth_token"
-    advice = "start one with: ray start --head" if address == "ray" else "is its head running, and that port open?"
-    return f"no Ray cluster answers ({_line(error)}); {advice}"
-
-
 def _lacking(error: Exception) -> UserError | None:
     """What to say where a node has not installed what is needed; None where that is not what Ray says."""
     found = _NO_MODULE.search(str(error))
     if found is None:
         return None
     return UserError(f"a node of the cluster has no {found[1]}: pip install '.[train,cluster]' of the same checkout on all nodes")
-
-
-def _line(error: BaseException) -> str:
-    """The first sentence of what Ray says: it says a lot, in colours."""
-    return one_line(_COLOUR.sub("", str(error)) or error).partition(". ")[0].rstrip(".")

@@ -16,25 +16,24 @@ SEEN_SECONDS = 90.0  # network file systems show new files late: NFS after up to
 _LOOK_AGAIN_SECONDS = 0.5
 
 
-def sighted(place: str, run: str, node: str) -> Store:
+def sighted(place: str, run: str) -> Store:
     """The driver's store, once it is known that this machine sees it, and that claims reach from one machine to the other.
 
     Args:
         place: a folder, absolute, or an URL.
         run: the name of the run, which the driver has claimed there.
-        node: what this machine is called.
 
     Raises:
         UserError: it does not see the store; or it could have the run too, so it is another one, or claims do not reach.
     """
-    said = f"node {node} does not see the store {place} of this run"
+    said = f"the store {place} of this run is not seen here"
     advice = _OBJECTS if is_url(place) else _FOLDER
     if not is_url(place) and not Path(place).is_dir():
         raise UserError(f"{said}: {advice}")
     try:
         store = open_store(place)
         with claim_run(store, run):
-            problem = ", or not its locks"
+            problem = ", or its locks are not"
     except BusyError:
         return store
     except (StoreError, UserError) as error:
@@ -42,13 +41,12 @@ def sighted(place: str, run: str, node: str) -> Store:
     raise UserError(f"{said}{problem}: {advice}")
 
 
-def seen(store: Store, task: Task, node: str, patience: float = SEEN_SECONDS) -> Artifact:
+def seen(store: Store, task: Task, patience: float = SEEN_SECONDS) -> Artifact:
     """The artefact of a task that another machine has published.
 
     Args:
         store: this machine's.
         task: what was made.
-        node: what this machine is called.
         patience: seconds to wait for it.
 
     Raises:
@@ -57,7 +55,7 @@ def seen(store: Store, task: Task, node: str, patience: float = SEEN_SECONDS) ->
     end = time.monotonic() + patience
     while (found := store.find_or_set_aside(task.stage.name, task.key, task.stage.record)) is None:
         if time.monotonic() >= end:
-            said = f"{task.title} ({task.key}): missing or damaged on node {node}, though another made it"
+            said = f"{task.title} ({task.key}): missing or damaged on this machine, though another made it"
             raise ArtifactError(f"{said}; run the same command again")
         time.sleep(_LOOK_AGAIN_SECONDS)
     return found

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tdcompress.artifacts import Artifact
 from tdcompress.bench.host import read_host
 from tdcompress.cluster.calls import Problem, Reply, StageCall, rebuild
 from tdcompress.cluster.sight import seen, sighted
-from tdcompress.errors import StoreError, TdcompressError, UserError, of_system
+from tdcompress.errors import InterruptedRun, TdcompressError, UserError, of_system
 from tdcompress.pipeline import Task
 from tdcompress.runs.blame import blamed
 from tdcompress.runs.execution import Execution
@@ -29,7 +30,7 @@ sighted_once = functools.cache(sighted)  # a worker makes many stages of one run
 
 
 def make(call: StageCall, node: str, say: Exchange) -> Reply:
-    """Make a task; what goes wrong is part of the reply, unless it is a fault of ours.
+    """Make a task; what goes wrong is part of the reply, with the node's name, unless it is a fault of ours.
 
     Args:
         call: the task.
@@ -37,24 +38,24 @@ def make(call: StageCall, node: str, say: Exchange) -> Reply:
         say: to the driver.
     """
     try:
-        return _make(call, node, Pulse(say))
-    except StoreError as error:
-        return Reply(problem=Problem.of(StoreError(f"node {node}: {error}")))
+        return _make(call, Pulse(say))
+    except InterruptedRun as stop:
+        return Reply(problem=Problem.of(stop))
     except TdcompressError as error:
-        return Reply(problem=Problem.of(error))
+        problem = Problem.of(error)
     except OSError as error:  # a full disk, a folder that may not be written
-        refused = of_system(error)
-        return Reply(problem=Problem.of(type(refused)(f"node {node}: {refused}")))
+        problem = Problem.of(of_system(error))
+    return Reply(problem=replace(problem, message=f"node {node}: {problem.message}"))  # what lacks there may be here
 
 
-def _make(call: StageCall, node: str, pulse: "Pulse") -> Reply:
-    store = sighted_once(call.place, call.run, node)
+def _make(call: StageCall, pulse: "Pulse") -> Reply:
+    store = sighted_once(call.place, call.run)
     try:
         task = rebuild(call.tasks, STAGES)
     except TdcompressError as error:
-        raise TdcompressError(f"node {node}: {error}; install the same version on all nodes") from None
+        raise TdcompressError(f"{error}; install the same version on all nodes") from None
     if isinstance(task.settings, bench.Settings) and task.settings.host != (here := read_host().id):
-        raise UserError(f"node {node}: is {here} now, and was {task.settings.host} when the run began; run it again")
+        raise UserError(f"the machine is {here} now, and was {task.settings.host} when the run began; run it again")
     device = find_device(call.device)
     torch.set_num_threads(call.threads)
     watcher = _Told(pulse)
@@ -67,7 +68,7 @@ def _make(call: StageCall, node: str, pulse: "Pulse") -> Reply:
     )
     runner = execution.runner(store, {content: Path(place) for content, place in call.places.items()})
     for needed in task.inputs.values():  # they were made before: never here, where they are merely not seen yet
-        runner.take(needed, seen(store, needed, node))
+        runner.take(needed, seen(store, needed))
     with blamed(store.root):
         artifact = runner.ensure(task)
     return Reply(seconds=watcher.seconds, record=artifact.record, files=dict(artifact.files))

@@ -3,10 +3,11 @@
 import argparse
 import math
 import re
+import shlex
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_set, add_verb, read_recipes
+from tdcompress.commands.shared import Verbs, add_artifacts, add_set, add_verb, positive, read_recipes
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.runs.parts import TRAINING, require_parts
@@ -39,7 +40,7 @@ def add_parser(verbs: Verbs) -> None:
         "--part-size", type=parse_size, default=parse_size("16MB"), metavar="16MB", help="the most that one file may have"
     )
     text = "the most files; what comes last does not fit then, unfinished trainings first of all, and is named"
-    sub.add_argument("--max-parts", type=int, default=1000, metavar="N", help=text)
+    sub.add_argument("--max-parts", type=positive(int), default=1000, metavar="N", help=text)
     add_artifacts(sub)
 
     text = "take in what export wrote: all is checked before anything is published"
@@ -79,6 +80,7 @@ def export(args: argparse.Namespace) -> None:
     """
     from tdcompress.transfer.export import export_items
     from tdcompress.transfer.items import ItemPlace, named, places
+    from tdcompress.transfer.parts import SUFFIX
 
     if not (args.keys or args.recipe or args.stage):
         raise UserError("name what to export: keys, --recipe RECIPE or --stage STAGE")
@@ -95,8 +97,10 @@ def export(args: argparse.Namespace) -> None:
         print(f"wrote {path}: {path.stat().st_size:,} bytes")
     for why in done.of_no_use:
         print(f"left out: {why}", file=sys.stderr)
-    unfinished = sum(not item.finished for item in done.items)
-    print(f"{len(done.items)} artefacts, {unfinished} of them unfinished; take them in with: tdcompress artifacts import")
+    count, unfinished = len(done.items), sum(not item.finished for item in done.items)
+    files = f"{shlex.quote(str(args.to))}.*{SUFFIX}" if len(done.files) > 1 else shlex.quote(str(done.files[0]))
+    said = f"{count} artefact{'s' * (count != 1)}, {unfinished} of them unfinished"
+    print(f"{said}; take them in with: tdcompress artifacts import {files}")
     if done.left_out:
         raise TdcompressError(
             f"no room was left for {', '.join(item.title for item in done.left_out)}: export these by key, under another name"

@@ -102,7 +102,10 @@ def run(args: argparse.Namespace) -> None:
     except InterruptedRun as stop:
         if signals.number is not None:
             raise
-        raise UnfinishedRun(f"the time that was given ({args.minutes:g} minutes) is over: {stop}") from None
+        over = UnfinishedRun(f"the time that was given ({args.minutes:g} minutes) is over: {stop}")
+        for note in getattr(stop, "__notes__", ()):
+            over.add_note(note)
+        raise over from None
 
 
 @contextmanager

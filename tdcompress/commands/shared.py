@@ -103,7 +103,7 @@ def find_run(given: Path, artifacts: Path | str) -> Path:
         store.bring_run(given.name)
     path = store.root / given
     if not path.exists():
-        raise ModelError(f"{given}: no such file or run")
+        raise ModelError(f"{given}: no such file or run" + (f" in {artifacts}" if is_url(artifacts) else ""))
     return path
 
 

@@ -22,5 +22,5 @@ def run(args: argparse.Namespace) -> None:
     console, store = make_console(), open_store(args.artifacts)
     for name in store.runs():
         store.bring_run(name)
-    for table in status_tables(store.root, args.run):
+    for table in status_tables(store.root, args.run, args.artifacts):
         console.print(render(table))

@@ -46,7 +46,9 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
         InterruptedRun: ``execution.should_stop`` gave a signal; every training that ran is saved.
         UserError: two recipes of one name; several processes that nobody leads; or all that failed could not be run as it is, for
             want of data for example.
-        TdcompressError: some failed; names each with its message. What alone was to be made and failed is raised as it is.
+        TdcompressError: some failed. What alone was to be made and failed is raised as it is.
+
+    Of each that failed the error raised has a note (``__notes__``), with its message.
     """
     if execution.crew is not None and together > 1:
         raise UserError(f"--together {together}: several processes share one training at a time")
@@ -88,8 +90,9 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
     problems = {**failed, **pool.failed}
     if pool.stopped is not None:
         done = sum(task.key in pool.done for task in tasks)
-        said = f"{done} of {len(tasks)} trainings are done and what was begun is saved: run the same command again"
-        raise InterruptedRun("; ".join([said, *_told(problems)]), pool.stopped)
+        failures = f", {len(problems)} failed," if problems else ""
+        said = f"{done} of {len(tasks)} trainings are done{failures} and what was begun is saved: run the same command again"
+        raise _noted(InterruptedRun(said, pool.stopped), problems)
     if problems:
         _fail(problems, of=sum(map(len, levels)) + len(failed))
     return Campaign(trainings=len(tasks), made=runner.made)
@@ -159,8 +162,8 @@ class _Pool:
     def _make(self, task: Task) -> None:
         lacking = [needed for needed in task.inputs.values() if needed.key not in self.done]
         if lacking:
-            kind = UserError if isinstance(self.failed.get(_named(lacking[0])), UserError) else TrainingError
-            self.failed[_named(task)] = kind(f"it needs {lacking[0].title}, which failed")
+            kind = UserError if isinstance(self.failed.get(lacking[0].name), UserError) else TrainingError
+            self.failed[task.name] = kind(f"it needs {lacking[0].title}, which failed")
             return
         try:
             with blamed(self._runner.store.root):
@@ -170,16 +173,12 @@ class _Pool:
         except TdcompressError as error:
             if self._runner.crew is not None:
                 raise  # the other processes have ended too
-            self.failed[_named(task)] = error
+            self.failed[task.name] = error
         except Exception as error:  # a fault of ours: the others go on, and all is told
             traceback.print_exc()
-            self.failed[_named(task)] = TrainingError(f"{type(error).__name__}: {one_line(error)}")
+            self.failed[task.name] = TrainingError(f"{type(error).__name__}: {one_line(error)}")
         else:
             self.done.add(task.key)
-
-
-def _named(task: Task) -> str:
-    return f"{task.title} ({task.key})"
 
 
 def _refuse_one_name(recipes: Sequence[Recipe]) -> None:
@@ -193,8 +192,11 @@ def _fail(problems: Mapping[str, TdcompressError], of: int) -> NoReturn:
         raise next(iter(problems.values()))
     kind = UserError if all(isinstance(error, UserError) for error in problems.values()) else TdcompressError
     others = "" if len(problems) == of else "; the others are done"
-    raise kind(f"{len(problems)} of {of} failed: {'; '.join(_told(problems))}{others}")
+    raise _noted(kind(f"{len(problems)} of {of} failed: {', '.join(problems)}{others}"), problems)
 
 
-def _told(problems: Mapping[str, TdcompressError]) -> list[str]:
-    return [f"{name}: {error}" for name, error in problems.items()]
+def _noted(error: TdcompressError, problems: Mapping[str, TdcompressError]) -> TdcompressError:
+    for name, problem in problems.items():
+        named = str(problem).startswith(name)  # as `named_failures` does
+        error.add_note(str(problem) if named else f"{name}: {problem}")
+    return error

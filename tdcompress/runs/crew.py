@@ -19,7 +19,7 @@ import torch.distributed as dist
 from tdcompress.artifacts import Artifact, read_artifact
 from tdcompress.codec import Json, decode, encode, parse_json
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError
-from tdcompress.pipeline import Machine, Stage, Task, Workspace
+from tdcompress.pipeline import Machine, Stage, Task, Workspace, named_failures
 from tdcompress.stages import STAGES
 from tdcompress.train.distributed import World, joined, started_by_torchrun
 
@@ -32,6 +32,7 @@ class Call:
 
     Attributes:
         stage: its name.
+        name: of the task.
         version: its version, as the first process has it.
         settings: as JSON.
         folder: its unfinished folder.
@@ -40,6 +41,7 @@ class Call:
     """
 
     stage: str
+    name: str
     version: int
     settings: Json
     folder: str
@@ -88,6 +90,7 @@ class Leader:
         self.channel.say(
             Call(
                 stage=task.stage.name,
+                name=task.name,
                 version=task.stage.version,
                 settings=encode(task.settings),
                 folder=str(folder.resolve()),
@@ -138,7 +141,7 @@ def _follow(channel: Channel, device: torch.device, should_stop: Callable[[], in
         )
         if not work.folder.is_dir():
             raise ArtifactError(f"{work.folder}: not seen by process {World.current().rank}; all need the same artifacts folder")
-        with suppress(InterruptedRun):  # the first process says what comes next
+        with suppress(InterruptedRun), named_failures(call.name):  # the first process says what comes next
             stage.run(decode(stage.settings, call.settings), work)
 
 

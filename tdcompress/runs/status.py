@@ -6,14 +6,20 @@ from pathlib import Path
 
 from tdcompress.artifacts import KEY, STAGE
 from tdcompress.errors import ArtifactError, UserError
+from tdcompress.files import StrPath
 from tdcompress.lineage.versions import UNUSABLE, is_usable
 from tdcompress.report.tables import Table, number_columns, numbered, text_columns
 from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, is_aside, linked_stages, read_report, whole_run
 from tdcompress.runs.unfinished import Unfinished, Unreadable, unfinished_runs
 
 
-def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
+def status_tables(root: Path, only: str | None = None, place: StrPath | None = None) -> tuple[Table, ...]:
     """All that ``status`` shows: finished runs, unfinished ones, and stages; each only where there is something to show.
+
+    Args:
+        root: the artifacts folder.
+        only: the name of one run.
+        place: what ``root`` is the cache of, where it is one.
 
     Raises:
         UserError: the one run that is asked for is not there.
@@ -24,20 +30,20 @@ def status_tables(root: Path, only: str | None = None) -> tuple[Table, ...]:
         folders = [folder for folder in folders if folder.name == only]
         unfinished = [run for run in unfinished if run.run == only]
         if not folders and not unfinished:
-            raise UserError(f"{root / only}: no run of this name; `tdcompress status` without a name lists all")
+            raise UserError(f"{place or root}/{only}: no run of this name; `tdcompress status` without a name lists all")
     tables = (
-        *((run_table(root, folders),) if folders or not unfinished else ()),
+        *((run_table(place or root, folders),) if folders or not unfinished else ()),
         *((unfinished_table(unfinished, time.time()),) if unfinished else ()),
         stage_table(root, only),
     )
     return tuple(table for table in tables if table.rows or table.notes)
 
 
-def run_table(root: Path, folders: Iterable[Path]) -> Table:
+def run_table(place: StrPath, folders: Iterable[Path]) -> Table:
     """One line per run folder: its state, rows, selected row, and when it was made."""
     rows = tuple(_run_row(folder) for folder in folders)
     return Table(
-        title=f"runs in {root}",
+        title=f"runs in {place}",
         columns=(*text_columns("run", "state"), *number_columns("rows"), *text_columns("selected", "network", "created")),
         rows=rows,
         notes=() if rows else ("none yet: tdcompress run digits",),

@@ -7,14 +7,14 @@ was replaced since it was read. Amazon S3 has both since 2024, and so have MinIO
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tdcompress.errors import StoreError, UserError
+from tdcompress.errors import StoreError, UserError, one_line
 
 _PREFIX = "s3://"
 _REFUSED = (409, 412)  # HTTP: a conflicting request goes on; the condition does not hold
@@ -56,6 +56,7 @@ class Bucket:
 
         # listings are not remembered: others write too
         self._fs: Any = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+        self._seen = False  # the bucket
 
     def read(self, name: str) -> Object | None:
         """An object's content, or None where there is none."""
@@ -64,6 +65,7 @@ class Bucket:
                 head = self._fs.call_s3("head_object", Bucket=self._bucket, Key=self._key(name))
                 data = bytes(self._fs.cat_file(self._path(name)))  # after the etag: see ``Object``
             except FileNotFoundError:
+                self._require_bucket()
                 return None
         now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
         return Object(data=data, etag=head["ETag"], age=(now - head["LastModified"]).total_seconds())
@@ -104,6 +106,7 @@ class Bucket:
             try:
                 self._fs.get_file(self._path(name), str(path))
             except FileNotFoundError:
+                self._require_bucket()
                 return False
         return True
 
@@ -149,8 +152,16 @@ class Bucket:
             try:
                 found = self._fs.ls(self._path(prefix), detail=True, refresh=True)
             except FileNotFoundError:
+                self._require_bucket()
                 return []
         return sorted((entry["name"].rpartition("/")[2], entry["type"]) for entry in found)
+
+    def _require_bucket(self) -> None:
+        """Where an object is not there, its bucket may not be: asked once, and passed over where one may not ask."""
+        if not self._seen:
+            with suppress(PermissionError):
+                self._fs.call_s3("head_bucket", Bucket=self._bucket)
+            self._seen = True
 
     def _conditional(self, name: str, put: Callable[[], Any]) -> str | None:
         with self._told(name):
@@ -166,14 +177,22 @@ class Bucket:
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
-        """Say in one line what the server, or the way to it, has against a request."""
-        from botocore.exceptions import BotoCoreError
+        """Say in one line what the server, or the way to it, has against a request.
+
+        s3fs makes a FileNotFoundError of what is not there; objects that are not are no error here, so that it is the bucket.
+        """
+        from botocore.exceptions import BotoCoreError, HTTPClientError
+        from botocore.exceptions import ConnectionError as NoConnection
 
         try:
             yield
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.url}: there is no bucket {self._bucket} at this server; make it, or name another") from error
+        except (NoConnection, HTTPClientError) as error:
+            raise StoreError(f"{self.url}: {one_line(error)}; is AWS_ENDPOINT_URL right, and that server up?") from error
         except (OSError, BotoCoreError) as error:
-            said = " ".join(str(error).split())
-            raise StoreError(f"{self.url}/{name}: {type(error).__name__}: {said}; see docs/scaling.md for credentials") from error
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise StoreError(f"{self.url}/{name}: {said}; see docs/scaling.md for credentials") from error
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name

@@ -10,6 +10,7 @@ Besides the gradients the processes exchange one tensor in a step: loss, right a
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,7 +95,11 @@ class World:
 
     def wrap(self, net: nn.Module) -> nn.Module:
         """The network as a backward pass averages its gradients over all processes."""
-        return DistributedDataParallel(net, **_OWN_BUFFERS) if self.size > 1 else net
+        if self.size == 1:
+            return net
+        # Strides along an axis of size 1 mean nothing: a kernel of one input channel has others than its gradient.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        return DistributedDataParallel(net, **_OWN_BUFFERS)
 
 
 def vote(signal_number: int | None, device: torch.device) -> Tensor:

@@ -89,9 +89,10 @@ class Standing:
         if found.header.identity != self._identity:
             raise ArtifactError(f"{place} is of another training (settings, seed or data differ): remove it to train anew")
         if (processes := found.header.processes) != self._world.size:
+            alike = f"go on with {processes} (torchrun --nproc-per-node)" if processes > 1 else "start it without torchrun"
             raise ArtifactError(
                 f"{place} is of a training in {processes} process{'es' * (processes > 1)}, and here are "
-                f"{self._world.size}: go on with {processes} (torchrun --nproc-per-node), or remove it to train anew"
+                f"{self._world.size}: {alike}, or remove it to train anew"
             )
         load_tensors(found.tensors, self._net, self._optimizer)
         self.counters = found.header.counters

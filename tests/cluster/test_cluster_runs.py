@@ -178,6 +178,18 @@ def test_a_cluster_without_ray_says_what_to_install(command, without, tmp_path):
     assert done.stderr == "tdcompress: this needs ray: pip install '.[cluster]' in tdcompress's checkout\n"
 
 
+def test_a_ray_that_is_there_and_broken_is_one_line(command, tmp_path):
+    (tmp_path / "measured.toml").write_text(MEASURED)
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "ray.py").write_text("raise ImportError('libray.so: no such file')")
+    done = command(
+        "run", "measured.toml", "--cluster", "ray", cwd=tmp_path,
+        env={"PYTHONPATH": os.pathsep.join([str(tmp_path / "packages"), str(ROOT)])},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "tdcompress: ray is installed here and cannot be imported (libray.so: no such file): install it again\n"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -128,7 +128,8 @@ def test_an_input_is_never_made_where_it_is_merely_not_seen(call, root, monkeypa
     training = task("train")
     reply, said = call(task("export", network=training), training)
     assert isinstance(reply.problem.error(), ArtifactError)
-    assert "missing or damaged on node n1" in reply.problem.message
+    assert reply.problem.message.startswith("node n1: train it (")
+    assert "missing or damaged on this machine" in reply.problem.message
     assert said == []
     assert not (root / "stages").exists()
 
@@ -137,7 +138,7 @@ def test_an_artefact_that_shows_late_is_waited_for(root):
     made = task("train")
     later = threading.Timer(0.3, Runner(store=FolderStore(root), watcher=Quiet(), facts={}).ensure, [made])
     later.start()
-    assert seen(FolderStore(root), made, "n1", patience=20.0).key == made.key
+    assert seen(FolderStore(root), made, patience=20.0).key == made.key
     later.join()
 
 
@@ -154,7 +155,7 @@ class Quiet:
 def test_a_worker_that_does_not_see_the_folder_makes_nothing(call, tmp_path):
     reply, said = call(task("train"), at=tmp_path / "elsewhere")
     assert isinstance(reply.problem.error(), UserError)
-    assert "node n1 does not see the store" in reply.problem.message
+    assert reply.problem.message.startswith("node n1: the store /")
     assert said == []
     assert not (tmp_path / "elsewhere").exists()
 
@@ -163,13 +164,13 @@ def test_a_folder_in_which_the_run_is_free_is_another_one_or_without_locks(root)
     """The driver has claimed the run: where a worker could have it too, their claims do not meet."""
     root.mkdir()
     with pytest.raises(
-        UserError, match=r"node n1 does not see the store .* of this run, or not its locks: the folder has to be on"
+        UserError, match=r"the store .* of this run is not seen here, or its locks are not: the folder has to be on"
     ):
-        sighted(str(root), "run", "n1")
+        sighted(str(root), "run")
     with claim_run(FolderStore(root), "run"):
-        assert sighted(str(root), "run", "n1").root == root
-    with claim_run(FolderStore(root), "other"), pytest.raises(UserError, match="or not its locks"):
-        sighted(str(root), "run", "n1")
+        assert sighted(str(root), "run").root == root
+    with claim_run(FolderStore(root), "other"), pytest.raises(UserError, match="or its locks are not"):
+        sighted(str(root), "run")
 
 
 def test_a_stage_that_is_asked_to_stop_does(call, root):
@@ -179,12 +180,14 @@ def test_a_stage_that_is_asked_to_stop_does(call, root):
     assert not list(root.glob("stages/*/*"))
 
 
-def test_what_a_stage_raises_keeps_its_type_and_message(call):
+def test_what_a_stage_raises_keeps_its_type_and_names_the_node(call):
+    """Data that only this node lacks is there where the command was typed."""
+
     def fail(settings, work):
         raise DataError("x.bin: is truncated")
 
     reply, _ = call(task("train", work=fail))
-    assert reply == Reply(problem=Problem(kind="DataError", message="x.bin: is truncated"))
+    assert reply == Reply(problem=Problem(kind="DataError", message="node n1: x.bin: is truncated"))
     assert type(reply.problem.error()) is DataError
 
     def full(settings, work):

@@ -1,6 +1,7 @@
 """Trainings alone: in order, at the same time, cut off, failed; what they come to is what a run would make of them."""
 
 import json
+import re
 import signal
 import threading
 from pathlib import Path
@@ -31,6 +32,8 @@ seed = {first}
 [[sweep.case]]
 seed = 7
 """
+
+TRAINING = r"train \S+ \S+ \([0-9a-f]{16}\)"
 
 
 def text(name: str, first: int) -> str:
@@ -155,16 +158,51 @@ def test_one_failure_does_not_keep_the_others_from_being_made(start, tmp_path, m
         return original(settings, work)
 
     monkeypatch.setattr(train, "_run", failing)
-    with pytest.raises(TdcompressError, match=r"2 of 3 failed: .*the loss is not finite.*ZeroDivisionError: a fault; the others"):
+    with pytest.raises(TdcompressError, match="2 of 3 failed") as failed:
         start("x", recipe("a"), recipe("b", first=2), together=together)
+    assert re.fullmatch(rf"2 of 3 failed: {TRAINING}, {TRAINING}; the others are done", str(failed.value))
+    told = sorted(failed.value.__notes__)
+    assert len(told) == 2
+    assert any(re.fullmatch(rf"{TRAINING}: the loss is not finite", line) for line in told)
+    assert any(re.fullmatch(rf"{TRAINING}: ZeroDivisionError: a fault", line) for line in told)
     assert "ZeroDivisionError" in capsys.readouterr().err  # with its traceback
     assert len(weights(tmp_path / "x")) == 1
 
 
+def test_what_failed_is_told_beside_what_is_unfinished(start, tmp_path, monkeypatch):
+    """Time that is over does not hide a training that no further time would help."""
+    original = train._run
+
+    def failing(settings, work):
+        if settings.seed == 1:
+            raise TrainingError("the loss is not finite")
+        asked.append(signal.SIGTERM)
+        return original(settings, work)
+
+    asked = []
+    monkeypatch.setattr(train, "_run", failing)
+    with pytest.raises(
+        InterruptedRun, match=r"^0 of 2 trainings are done, 1 failed, and what was begun is saved: run"
+    ) as stopped:
+        start("x", recipe("a"), should_stop=lambda: asked[0] if asked else None)
+    assert [line.partition("): ")[2] for line in stopped.value.__notes__] == ["the loss is not finite"]
+
+
+def test_a_training_that_fails_alone_names_itself(start, tmp_path, monkeypatch):
+    def failing(settings, work):
+        raise TrainingError("the loss is not finite")
+
+    monkeypatch.setattr(train, "_run", failing)
+    with pytest.raises(TdcompressError) as failed:
+        start("x", parse_recipe(small_recipe("a", "[sparsity]\nmethod = 'none'\n[train]\nepochs = 1\n"), "a.toml"))
+    assert re.fullmatch(rf"{TRAINING}: the loss is not finite", str(failed.value))
+
+
 def test_a_recipe_without_data_does_not_keep_the_others_from_being_made(start, tmp_path):
     absent = parse_recipe(text("b", first=3).replace('"digits"\n', f'"cifar10"\nroot = "{tmp_path}"\n'), "b.toml")
-    with pytest.raises(UserError, match=r"1 of 3 failed: b: .*; the others are done"):
+    with pytest.raises(UserError, match=r"^1 of 3 failed: b; the others are done") as failed:
         start("x", recipe("a"), absent)
+    assert [note.startswith("b: CIFAR-10: ") for note in failed.value.__notes__] == [True]
     assert len(weights(tmp_path / "x")) == 2
     with pytest.raises(DataError):  # alone, it is said as it is
         start("x", absent)
@@ -217,8 +255,12 @@ def test_without_its_teacher_a_training_is_not_begun(start, tmp_path, monkeypatc
         return original(settings, work)
 
     monkeypatch.setattr(train, "_run", failing)
-    with pytest.raises(TdcompressError, match=r"2 of 4 failed: .*not finite.*it needs train digits_cnn none, which failed"):
+    with pytest.raises(TdcompressError, match=r"^2 of 4 failed: ") as failed:
         start("x", recipe(distill__weight=0.5), together=2)
+    assert [line.partition("): ")[2] for line in failed.value.__notes__] == [
+        "the loss is not finite",
+        "it needs train digits_cnn none, which failed",
+    ]
     assert len(weights(tmp_path / "x")) == 2  # the other seed's
 
 

@@ -85,7 +85,7 @@ def test_a_process_that_fails_ends_all_with_its_message(tmp_path):
 
 
 def test_a_stage_of_another_version_is_not_helped_with():
-    call = crew.Call(stage="train", version=VERSIONS["train"], settings={}, folder="", inputs={}, places={})
+    call = crew.Call(stage="train", name="train it", version=VERSIONS["train"], settings={}, folder="", inputs={}, places={})
     assert crew._called_for(call) is train.STAGE
     with pytest.raises(TrainingError, match=r"process 0 has version \d+ of the stage train, the first one 0; install the same"):
         crew._called_for(replace(call, version=0))
