@@ -183,6 +183,10 @@ def decode_json(kind: type[T], text: str | bytes, where: str = "") -> T:
     return decode(kind, parse_json(text), where)
 
 
+class FormatError(ValueError):
+    """A file of another form than this version reads: whole, as far as can be told."""
+
+
 def check_format(said: Json, name: str, read: int) -> None:
     """Check which form a file says that it has, before anything else in it is believed.
 
@@ -192,12 +196,13 @@ def check_format(said: Json, name: str, read: int) -> None:
         read: the only one that this version reads.
 
     Raises:
-        ValueError: another one, or none.
+        FormatError: another one.
+        ValueError: none.
     """
     if not isinstance(said, Mapping) or name not in said:
         raise ValueError(f"names no {name}")
     if type(said[name]) is not int or said[name] != read:
-        raise ValueError(f"{name} {one_line(repr(said[name]), 40)}, this version reads {read}")
+        raise FormatError(f"{name} {one_line(repr(said[name]), 40)}, this version reads {read}")
 
 
 def decode_file(kind: type[T], path: Path) -> T:

@@ -2,7 +2,9 @@
 
 import argparse
 import math
+import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from tdcompress.commands.shared import (
     print_report,
     read_recipe,
 )
-from tdcompress.errors import InterruptedRun, TdcompressError, UnfinishedRun, UserError
+from tdcompress.errors import InterruptedRun, OtherProcessError, TdcompressError, UnfinishedRun, UserError
 from tdcompress.runs.parts import CLUSTER, REPORTING, TRAINING, require_parts
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from tdcompress.console import Signals, StageConsole
     from tdcompress.runs.crew import Leader
     from tdcompress.runs.execution import Execution
+
+_OF_TORCHRUN = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+_FIRST_SAYS_SECONDS = 10.0
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -72,13 +77,9 @@ def run(args: argparse.Namespace) -> None:
     from tdcompress.console import Signals, make_console
     from tdcompress.recipes.shipped import find_recipes
 
-    if args.together > 1 and not args.only:
-        raise UserError(f"--together {args.together}: only trainings run together; add --only train")
-    if args.cluster and args.only:
-        raise UserError("--cluster with --only train: a cluster makes all stages of its runs; leave --only out")
-    if args.bench_node and not args.cluster:
-        raise UserError(f"--bench-node {args.bench_node}: without --cluster, benchmarks run in this process")
-    paths = [path for given in args.recipes for path in find_recipes(given)]
+    with said_once():
+        refuse_options(args)
+        paths = [path for given in args.recipes for path in find_recipes(given)]
     signals, console = Signals(args.began + 60 * args.minutes), make_console()
     signals.listen()
     require_parts(*TRAINING)
@@ -108,6 +109,38 @@ def run(args: argparse.Namespace) -> None:
         raise over from None
 
 
+def refuse_options(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        UserError: they do not.
+    """
+    if args.together > 1 and not args.only:
+        raise UserError(f"--together {args.together}: only trainings run together; add --only train")
+    if args.cluster and args.only:
+        raise UserError("--cluster with --only train: a cluster makes all stages of its runs; leave --only out")
+    if args.bench_node and not args.cluster:
+        raise UserError(f"--bench-node {args.bench_node}: without --cluster, benchmarks run in this process")
+    if args.cluster and os.environ.keys() >= _OF_TORCHRUN:
+        raise UserError("--cluster under torchrun: each process would make the whole run; start it without torchrun")
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Of the processes that torchrun started on a machine, the first says what is wrong with their command.
+
+    Raises:
+        OtherProcessError: this is another.
+    """
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            raise
+        time.sleep(_FIRST_SAYS_SECONDS)  # torchrun ends all when one ends, and does so here before that
+        raise OtherProcessError(str(error)) from None
+
+
 @contextmanager
 def on_cluster(args: argparse.Namespace, signals: "Signals", console: "Console") -> "Iterator[Cluster]":
     """The cluster of ``--cluster``, while the block runs.
@@ -118,15 +151,11 @@ def on_cluster(args: argparse.Namespace, signals: "Signals", console: "Console")
         console: where is said what the cluster has and loses.
 
     Raises:
-        UserError: Ray is not installed, or this is one of several processes that torchrun started.
+        UserError: Ray is not installed.
         UnsupportedError: no such cluster answers.
     """
     require_parts(*CLUSTER, extra="cluster")
     from tdcompress.cluster import driver
-    from tdcompress.train.distributed import started_by_torchrun
-
-    if started_by_torchrun():
-        raise UserError("--cluster under torchrun: each process would make the whole run; start it without torchrun")
 
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)

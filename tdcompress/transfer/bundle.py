@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tdcompress.artifacts import KEY, STAGE
-from tdcompress.codec import VERSION, decode_json, encode
+from tdcompress.codec import VERSION, FormatError, decode_json, encode
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_file
 from tdcompress.transfer.items import File, Item
-from tdcompress.transfer.parts import UNREADABLE
+from tdcompress.transfer.parts import ANOTHER, UNREADABLE
 
 FORMAT = 1
 LIST = "bundle.json"
@@ -74,6 +74,8 @@ def read_bundle(source: Path, folder: Path, where: Path) -> list[Item]:
                 raise ValueError(f"its members are not those of its list: {sorted({LIST, *wanted} ^ set(members))[0]}")
             for name, file in wanted.items():
                 _write(archive, members[name], file, folder / name)
+    except FormatError as error:
+        raise ArtifactError(f"{where}: {error}; {ANOTHER}") from None
     except UNREADABLE as error:
         raise ArtifactError(f"{where}: is damaged, or not from `tdcompress artifacts export` ({error})") from None
     return items

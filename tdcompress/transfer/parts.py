@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tdcompress.codec import VERSION, decode_json, encode
+from tdcompress.codec import VERSION, FormatError, decode_json, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import published, sha256_file
 
@@ -22,6 +22,7 @@ SUFFIX = ".tdca"
 OVERHEAD = 1024  # bytes of a part at most that are not content
 _LABEL, _CONTENT = "part.json", "content"
 _CHUNK_BYTES = 1 << 20
+ANOTHER = "export and import with the same version of tdcompress"
 # what reading a damaged archive raises, besides errors of ours
 UNREADABLE = (zipfile.BadZipFile, struct.error, RuntimeError, ValueError, KeyError, EOFError, OSError)
 
@@ -141,6 +142,8 @@ def read_label(path: Path) -> Label:
     try:
         with _opened(path, _LABEL, at_most=OVERHEAD) as file:
             label = decode_json(Label, file.read())
+    except FormatError as error:
+        raise ArtifactError(f"{path}: {error}; {ANOTHER}") from None
     except UNREADABLE as error:
         raise ArtifactError(f"{path}: is damaged, or not from `tdcompress artifacts export` ({error})") from None
     if not 0 <= label.part < label.parts <= 1000:

@@ -15,6 +15,7 @@ from small_recipes import small_recipe
 
 from tdcompress.bench.host import read_host
 from tdcompress.cli import main
+from tdcompress.commands import run
 from tdcompress.locks import holder
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install '.[cluster]'")
@@ -138,6 +139,7 @@ def test_a_sweep_that_is_stopped_and_loses_a_node_comes_to_what_one_process_make
         code, out, err = result(process)
     assert code == 0, err
     assert "lost  train" in out
+    assert "raylet" not in out + err  # Ray's own words on the node that is gone
     assert f"{STAGES} stages were run" in out, out
 
     with driver(tmp_path, "digits.toml", "--artifacts", "alone") as process:
@@ -209,3 +211,19 @@ def test_what_does_not_go_with_a_cluster_is_refused(tmp_path, capsys, given, sai
     assert code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_of_torchruns_processes_the_first_refuses(tmp_path, capsys, monkeypatch):
+    (tmp_path / "measured.toml").write_text(MEASURED)
+    monkeypatch.setattr(run, "_FIRST_SAYS_SECONDS", 0.0)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        for given in (["measured.toml", "--cluster", "ray"], ["no-such-recipe"]):
+            assert main(["run", *given, "--artifacts", str(tmp_path / "artifacts")]) == (2 if rank == "0" else 1)
+            told.append(capsys.readouterr().err)
+    assert told[0] == ("tdcompress: --cluster under torchrun: each process would make the whole run; start it without torchrun\n")
+    assert "no-such-recipe: no such" in told[1]
+    assert told[2:] == ["", ""]

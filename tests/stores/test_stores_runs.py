@@ -93,7 +93,9 @@ def test_a_run_from_end_to_end_then_elsewhere_nothing_is_run(url, server, run_te
     done, watcher = run_text(RECIPE, url)
     assert done.made == len(watcher.made) > 0
     assert "everything was there already; nothing was run" in typed("b", "run", "small.toml", "--device", "cpu")
-    assert "complete" in typed("c", "status")
+    shown = typed("c", "status")
+    assert f"runs in {url}" in shown
+    assert "complete" in shown
     assert "ok  dense.onnx: valid, loads, 16 samples" in typed("d", "verify", "small")
     assert json.loads(typed("c", "report", "small", "--json"))["run"] == "small"
     assert not (tmp_path / "s3:").exists()

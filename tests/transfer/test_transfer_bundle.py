@@ -127,7 +127,10 @@ def test_a_missing_list(refused):
 
 
 def test_another_format(refused):
-    refused(lambda members, _: listed(members, lambda v: v.update(format=2)), "format 2, this version reads 1")
+    refused(
+        lambda members, _: listed(members, lambda v: v.update(format=2)),
+        r"tdca: format 2, this version reads 1; export and import with the same version",
+    )
 
 
 def test_another_content(refused):

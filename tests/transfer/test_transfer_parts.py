@@ -103,7 +103,7 @@ def _label(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 2}, "format 2, this version reads 1"),
+        ({"format": 2}, "tdca: format 2, this version reads 1; export and import with the same version"),
         ({"part": -1}, "says that it is part -1"),
         ({"part": 3}, "says that it is part 3 of 2"),
         ({"parts": "2"}, "int needed"),
