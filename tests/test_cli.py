@@ -529,7 +529,12 @@ def test_artefacts_travel_between_folders(call, refused, copied, tmp_path):
     assert [path.name for path in parts] == [f"all.{number:03d}.tdca" for number in range(len(parts))]
     assert all(path.stat().st_size <= 70_000 for path in parts)
     assert f"wrote {Path('gpu/all.000.tdca')}: " in out
-    assert f"2 artefacts, 0 of them unfinished; take them in with: tdcompress artifacts import {Path('gpu/all')}.*.tdca" in out
+    assert f"2 artefacts, 0 of them unfinished; take them in with: tdcompress artifacts import {Path('gpu/all.000.tdca')}" in out
+    _, out, _ = call(
+        "artifacts", "export", *(line[1] for line in lines), "--artifacts", copied, "--to", "whole", "--part-size", "70kB"
+    )
+    assert "wrote whole.001.tdca: " in out
+    assert out.endswith("take them in with: tdcompress artifacts import whole.*.tdca\n")
     code, out, _ = call("artifacts", "import", *parts, "--artifacts", "there")
     assert code == 0
     assert out.splitlines() == [f"imported      train {key}" for key in trained]
