@@ -187,6 +187,8 @@ class Bucket:
         try:
             yield
         except FileNotFoundError as error:
+            if error.filename is not None:
+                raise  # a file of this machine, gone while it was sent
             raise StoreError(f"{self.url}: there is no bucket {self._bucket} at this server; make it, or name another") from error
         except (NoConnection, HTTPClientError) as error:
             raise StoreError(f"{self.url}: {one_line(error)}; is AWS_ENDPOINT_URL right, and that server up?") from error
