@@ -52,6 +52,14 @@ def test_digits() -> None:
         assert cells == [percent(row.accuracy_before), *files(row), latency(timed(row, "onnxruntime"))]
 
 
+def test_digits_in_fewer_bits() -> None:
+    rows = reported("digits-values")
+    table = rows_of_table("| `export.values` | what a kept weight takes |")
+    assert len(table) == 5
+    for values, _, *cells in table:
+        assert cells == files(rows[f"targeted-weight-0.9-{values}"])
+
+
 def test_lenet5() -> None:
     rows = reported("cifar10-lenet5-weight")
     engine = json.loads((REFERENCE / "engine" / "lenet-engine.json").read_text(encoding="utf-8"))["benchmark"]
