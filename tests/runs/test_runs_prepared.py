@@ -220,7 +220,7 @@ def test_a_campaign_says_what_is_wrong_with_the_text(corpus: Path, tmp_path: Pat
     (root / "train.de").write_bytes(b"eins\xff\n" * 60)
     recipe = parse_recipe(TINY.format(root=root), "words.toml")
     with pytest.raises(
-        UserError, match=r"2 of 2 failed: .*train\.de, line 1: byte 5 is no UTF-8.*it needs vocabulary of parallel_text"
+        UserError, match=r"(?s)2 of 2 failed: .*train\.de, line 1: byte 5 is no UTF-8.*it needs vocabulary of parallel_text"
     ):
         run_campaign([recipe], Execution(root=tmp_path / "x", device="cpu", watcher=make_recorder()))
 
