@@ -23,6 +23,8 @@ from filelock import FileLock
 from small_recipes import small_recipe
 from words import RECIPE, write_corpus
 
+gc.disable()  # until all is imported and collected: a quarter of that time went into the search for garbage
+
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50, database=None)
 hypothesis.settings.load_profile("fixed")
 
@@ -116,6 +118,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What is imported stays. Torch's objects are not searched for garbage again and again: a tenth of an export's time."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

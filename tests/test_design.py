@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import re
 import typing
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,7 @@ def test_the_row_of_a_recipe_key_names_every_file_that_owns_one():
     assert named == shared
 
 
+@cache
 def importers():
     """Module -> the files of the package that import it."""
     found = {}
@@ -98,13 +100,10 @@ def importers():
     return found
 
 
-IMPORTERS = importers()
-
-
 def components(folder, registry):
     """The files whose components stand in a registry."""
     prefix = f"tdcompress.{folder.replace('/', '.')}."
-    found = (module for module, files in IMPORTERS.items() if module.startswith(prefix) and registry in files)
+    found = (module for module, files in importers().items() if module.startswith(prefix) and registry in files)
     return [
         module
         for module in found
@@ -132,7 +131,7 @@ def test_whoever_imports_a_component_is_named_in_its_row(row, folder, registry):
     for module in modules:
         if module in SPECIAL:
             continue
-        outside = {file for file in IMPORTERS[module] if not file.startswith(f"{folder}/") or file == registry}
+        outside = {file for file in importers()[module] if not file.startswith(f"{folder}/") or file == registry}
         assert {file for file in outside if f"{Path(file).parent}/" not in named} <= named, module
 
 
@@ -170,5 +169,5 @@ def test_the_files_of_a_run_are_named_in_one_place():
 
 
 def test_outside_reports_the_files_of_a_run_are_asked_of_its_manifest():
-    asking = {file for file in IMPORTERS["tdcompress.report.files"] if not file.startswith("report/")}
+    asking = {file for file in importers()["tdcompress.report.files"] if not file.startswith("report/")}
     assert asking == {"runs/manifest.py"}

@@ -5,17 +5,32 @@ A method without one overrides one that says it all.
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TREES = {
-    path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted((ROOT / "tdcompress").rglob("*.py"))
-}
-CLASSES = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-ERRORS = {"TdcompressError"}
-while more := {name for name, node in CLASSES.items() if ERRORS & {ast.unparse(base) for base in node.bases}} - ERRORS:
-    ERRORS |= more
+
+
+@cache
+def trees():
+    """File -> its syntax. When it is first asked for: who runs none of these tests reads nothing."""
+    files = sorted((ROOT / "tdcompress").rglob("*.py"))
+    return {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+@cache
+def classes():
+    """Name -> class."""
+    return {node.name: node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
+@cache
+def errors():
+    """The names of the errors for users."""
+    found = {"TdcompressError"}
+    while more := {name for name, node in classes().items() if found & {ast.unparse(base) for base in node.bases}} - found:
+        found |= more
+    return found
 
 
 def functions(node, owner=None):
@@ -37,7 +52,7 @@ def raised(function):
         waiting += ast.iter_child_nodes(node)
         if isinstance(node, ast.Raise) and node.exc is not None:
             found.add(ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc))
-    return found & ERRORS
+    return found & errors()
 
 
 def unsaid(function, text):
@@ -50,12 +65,12 @@ def unsaid(function, text):
 def overridden(owner, name):
     """The nearest documented method that one without a docstring stands for: of a base, or of a protocol."""
     bases = [ast.unparse(base).split("[")[0].rpartition(".")[2] for base in owner.bases]
-    for base in (CLASSES[base] for base in bases if base in CLASSES):
+    for base in (classes()[base] for base in bases if base in classes()):
         own = next((item for item in base.body if isinstance(item, ast.FunctionDef) and item.name == name), None)
         found = own if own is not None and ast.get_docstring(own) else overridden(base, name)
         if found is not None:
             return found
-    protocols = [node for node in CLASSES.values() if "Protocol" in {ast.unparse(base).split("[")[0] for base in node.bases}]
+    protocols = [node for node in classes().values() if "Protocol" in {ast.unparse(base).split("[")[0] for base in node.bases}]
     methods = [item for node in protocols for item in node.body if isinstance(item, ast.FunctionDef) and item.name == name]
     return next((item for item in methods if ast.get_docstring(item)), None)
 
@@ -126,39 +141,42 @@ def shapeless(node, aliases):
     ]
 
 
-FUNCTIONS = [(where, function, owner) for where, tree in TREES.items() for function, owner in functions(tree)]
-DOCUMENTED = [(where, function) for where, function, _ in FUNCTIONS if ast.get_docstring(function)]
-RECORDS = [
-    (where, node)
-    for where, tree in TREES.items()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef)
-    and not node.name.startswith("_")
-    and "dataclass" in "".join(map(ast.unparse, node.decorator_list))
-]
-CONSTRUCTORS = [
-    (where, node, made)
-    for where, tree in TREES.items()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    for made in node.body
-    if isinstance(made, ast.FunctionDef) and made.name == "__init__"
-]
-BARE = [(where, function, owner) for where, function, owner in FUNCTIONS if not ast.get_docstring(function)]
+@cache
+def every_function():
+    """(file, function, its class or None) of the package."""
+    return [(where, function, owner) for where, tree in trees().items() for function, owner in functions(tree)]
+
+
+@cache
+def documented():
+    """(file, function) of those with a docstring."""
+    return [(where, function) for where, function, _ in every_function() if ast.get_docstring(function)]
+
+
+def public_classes():
+    """(file, class) of those that others may name, wherever they stand."""
+    nodes = ((where, node) for where, tree in trees().items() for node in ast.walk(tree))
+    return [(where, node) for where, node in nodes if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+
+
+def is_constructor(item):
+    """Whether an item of a class's body is its constructor."""
+    return isinstance(item, ast.FunctionDef) and item.name == "__init__"
 
 
 def test_what_a_function_raises_is_said():
-    assert len(ERRORS) > 12
-    assert sum(bool(raised(function)) for _, function in DOCUMENTED) > 100
-    found = [(f"{where}:{f.lineno} {f.name}", sorted(unsaid(f, ast.get_docstring(f)))) for where, f in DOCUMENTED]
+    assert len(errors()) > 12
+    assert sum(bool(raised(function)) for _, function in documented()) > 100
+    found = [(f"{where}:{f.lineno} {f.name}", sorted(unsaid(f, ast.get_docstring(f)))) for where, f in documented()]
     assert not [each for each in found if each[1]], "a Raises section lacks an error"
 
 
 def test_a_method_without_a_docstring_overrides_one_that_says_what_it_takes_and_raises():
     """`forward` of a torch module is torch's own name for what a module computes."""
-    assert len(BARE) > 30
+    bare = [(where, function, owner) for where, function, owner in every_function() if not ast.get_docstring(function)]
+    assert len(bare) > 30
     wrong = []
-    for where, function, owner in BARE:
+    for where, function, owner in bare:
         if function.name in ("forward", "backward"):
             continue
         base = None if owner is None else overridden(owner, function.name)
@@ -169,19 +187,21 @@ def test_a_method_without_a_docstring_overrides_one_that_says_what_it_takes_and_
 
 
 def test_the_shape_of_an_array_is_said():
-    types = array_types(TREES.values())
-    looked_at = [*DOCUMENTED, *RECORDS]
-    assert len(RECORDS) > 100
+    types = array_types(trees().values())
+    records = [each for each in public_classes() if "dataclass" in "".join(map(ast.unparse, each[1].decorator_list))]
+    assert len(records) > 100
+    looked_at = [*documented(), *records]
     found = [(f"{where}:{node.lineno} {node.name}", shapeless(node, types)) for where, node in looked_at]
     assert not [each for each in found if each[1]], "say it: (N, C), or 'of any shape'"
 
 
 def test_a_function_or_constructor_of_three_arguments_says_what_each_is():
     """Or "As" and "See" what: another one that says it."""
-    said = [(where, function, ast.get_docstring(function)) for where, function in DOCUMENTED]
-    said += [(where, made, ast.get_docstring(node) or "") for where, node, made in CONSTRUCTORS]
-    assert len(DOCUMENTED) > 900
-    assert len(CONSTRUCTORS) > 60
+    said = [(where, function, ast.get_docstring(function)) for where, function in documented()]
+    made = [(where, node, item) for where, node in public_classes() for item in node.body if is_constructor(item)]
+    said += [(where, item, ast.get_docstring(node) or "") for where, node, item in made]
+    assert len(documented()) > 900
+    assert len(made) > 60
     wrong = []
     for where, function, text in said:
         names = arguments(function)
