@@ -28,9 +28,10 @@ def named_outputs(result: Any, inputs: Sequence[str] = ()) -> dict[str, Tensor]:
     for path, leaf in found:
         if not isinstance(leaf, Tensor):
             hint = "for HuggingFace set model.config.use_cache = False" if "ache" in type(leaf).__name__ + path else "wrap it"
-            what = f"{path}, a {type(leaf).__name__}" if path else f"a {type(leaf).__name__}"
+            where = f" as output {path}" if path else ""
             raise UnsupportedError(
-                f"the network returns {what}, which an ONNX file cannot hold: let it return tensors alone ({hint})"
+                f"the network returns something of type {type(leaf).__name__}{where}, which an ONNX file cannot hold: "
+                f"let it return tensors alone ({hint})"
             )
     if not found:
         raise UnsupportedError("the network returns no tensor, so that there is nothing to export")

@@ -58,12 +58,13 @@ def stuck(
         for root in np.unique(roots[ids]).tolist():
             reasons.setdefault(root, reason)
     coupled = graph.roots(coupled=True)
-    free = ~np.isin(coupled, coupled[np.isin(roots, list(reasons))])  # what goes together with what stays, stays
+    free = coupled[~np.isin(coupled, coupled[np.isin(roots, list(reasons))])]  # what goes together with what stays, stays
     tried = []
     for stream in _streams(graph, coupled):
-        candidates = stream.classes[np.isin(stream.classes, coupled[free])]
-        if candidates.size > 1 and not set(stream.weights).isdisjoint(prunable):
-            tried.append((stream, np.flatnonzero(coupled == candidates[-1])))
+        candidates = [part.classes[np.isin(part.classes, free)] for part in stream.parts]
+        if max(found.size for found in candidates) > 1 and not set(stream.weights).isdisjoint(prunable):
+            # one of each part: halves that must stay equally wide lose one each, or neither
+            tried.append((stream, np.flatnonzero(np.isin(coupled, [found[-1] for found in candidates if found.size]))))
     held = spelled_out(model, example_inputs, program, graph, [unit for _, unit in tried])
     for (stream, _), reason in zip(tried, held, strict=True):
         for root in np.unique(roots[np.isin(coupled, stream.classes)]).tolist() if reason else ():

@@ -81,8 +81,13 @@ def pruned_count(size: int, *, fraction: float | None = None, keep_per_filter: i
     Raises:
         ArgumentError: not exactly one of the two is given, or it is out of range.
     """
-    if (fraction is None) == (keep_per_filter is None):
-        raise ArgumentError("give either fraction or keep_per_filter, not both or neither")
+    if fraction is None and keep_per_filter is None:
+        raise ArgumentError("give fraction, the share that is pruned, or keep_per_filter, the weights of each filter that stay")
+    if fraction is not None and keep_per_filter is not None:
+        raise ArgumentError(
+            f"fraction = {fraction} and keep_per_filter = {keep_per_filter} each say how much is pruned: "
+            "drop keep_per_filter to prune a share, or drop fraction to keep so many weights of each filter"
+        )
     if keep_per_filter is not None:
         if keep_per_filter < 1:
             raise ArgumentError(f"keep_per_filter = {keep_per_filter}: at least 1 has to stay")

@@ -95,8 +95,8 @@ class DynamicCache:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        (lambda a, b: (a, 3), "the network returns 1, a int, which an ONNX file cannot hold"),
-        (lambda a, b: {"logits": a, "past_key_values": DynamicCache()}, "past_key_values, a DynamicCache, .*use_cache = False"),
+        (lambda a, b: (a, 3), "the network returns something of type int as output 1, which an ONNX file cannot hold"),
+        (lambda a, b: {"logits": a, "past_key_values": DynamicCache()}, "DynamicCache as output past_key_values, .*use_cache = False"),
         (lambda a, b: None, "returns no tensor"),
     ],
 )

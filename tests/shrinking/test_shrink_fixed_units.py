@@ -193,3 +193,23 @@ def test_parts_that_stay_equally_wide_are_ranked_apart_and_all_that_dies_leaves(
     assert all(item.dead_kept == 0 for item in shrunk.report.layers)
     assert (shrunk.model.cv1.out_channels, shrunk.model.m[2].out_channels, shrunk.model.cv2.in_channels) == (16, 8, 24)
     assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
+
+
+class SplitByNumbers(Split):
+    """As YOLO's C2f.forward_split: the halves are as wide as numbers say, which shrinking cannot change."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.norm(self.cv1(self.stem(x).relu())).relu().split((16, 16), 1)
+        return self.o(self.cv2(torch.cat([a, b, b + self.m(b)], 1)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("scope", ["layer", "group"])
+def test_halves_whose_widths_are_numbers_are_left_whole(scope):
+    """A unit of one half alone is no trial: the halves have to stay equally wide, so that none would leave."""
+    torch.manual_seed(0)
+    model = SplitByNumbers()
+    with pytest.warns(UserWarning, match=r"2 layers left whole, .*: cv1 \(split_with_sizes in .* as a number\), m\.2 \(split_"):
+        pruned(model, scope=scope)
+    assert [dead(model, f"{name}.weight") for name in ("stem", "cv1", "m.0", "m.2", "cv2")] == [4, 0, 8, 0, 8]
+    shrunk = tdc.shrink(model, X)
+    assert all(item.dead_kept == 0 for item in shrunk.report.layers)

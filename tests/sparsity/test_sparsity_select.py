@@ -60,8 +60,8 @@ def test_keep_per_filter(size: int, keep: int, expected: int):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "either fraction or keep_per_filter"),
-        ({"fraction": 0.5, "keep_per_filter": 3}, "either fraction or keep_per_filter"),
+        ({}, "give fraction, the share that is pruned, or keep_per_filter"),
+        ({"fraction": 0.5, "keep_per_filter": 3}, "drop keep_per_filter to prune a share, or drop fraction"),
         ({"keep_per_filter": 0}, "at least 1"),
         ({"fraction": -0.1}, r"0\.\.1"),
         ({"fraction": 1.1}, r"0\.\.1"),
