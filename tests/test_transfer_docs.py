@@ -39,7 +39,6 @@ def images(folder: Path) -> None:
                 Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
 
 
-@pytest.mark.filterwarnings("ignore:.*left whole, since no unit could ever leave:UserWarning")  # the stem's, which is excluded
 def test_the_script_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -64,6 +63,9 @@ def test_the_script_runs(
     for word in ("before pruning", "pruned", "fine-tuned"):
         assert re.search(rf"^{word}: \d+\.\d\d%$", told, flags=re.MULTILINE), told
     assert re.search(r"^time / dense time: \d+\.\d\d$", told, flags=re.MULTILINE)
+    layers = re.findall(r"^(?:conv1|layer\S+|fc) +\d+ -> \d+(.*)$", told, flags=re.MULTILINE)
+    assert len(layers) == 21
+    assert not any(why.strip() for why in layers), "what dies leaves"
     dense, model = (tmp_path / name for name in ("dense.onnx", "model.onnx"))
     assert model.stat().st_size < 0.5 * dense.stat().st_size
     assert tdc.verify(model)
