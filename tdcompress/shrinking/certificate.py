@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 from tdcompress.errors import VerificationError
 from tdcompress.shrinking.duplicate import duplicate
 from tdcompress.shrinking.float64 import in_float64
+from tdcompress.shrinking.returned import as_tree
 from tdcompress.shrinking.sizes import other_batches, other_lengths
 from tdcompress.shrinking.trace import ExampleInputs, as_tuple, unfused
 
@@ -161,6 +162,6 @@ def _exact(model: nn.Module) -> nn.Module:
 def _outputs(model: nn.Module, inputs: tuple[Tensor, ...]) -> Outputs:
     """What a float64 network returns: its tensors, and everything else (numbers, flags, names)."""
     with torch.no_grad(), unfused(), in_float64():
-        leaves = pytree.tree_leaves(model(*(item.clone() for item in inputs)))
+        leaves = pytree.tree_leaves(as_tree(model(*(item.clone() for item in inputs))))
     tensors = [leaf if leaf.is_complex() else leaf.double() for leaf in leaves if isinstance(leaf, Tensor)]
     return tensors, [leaf for leaf in leaves if not isinstance(leaf, Tensor)]

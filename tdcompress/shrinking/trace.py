@@ -13,6 +13,7 @@ from torch.export.graph_signature import InputKind
 
 from tdcompress.errors import UnsupportedError, one_line
 from tdcompress.shrinking.duplicate import duplicate
+from tdcompress.shrinking.returned import trees_returned
 from tdcompress.sparsity.examples import example_tensors
 from tdcompress.sparsity.units import require_module, require_values
 
@@ -76,7 +77,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, *, training: bool = F
     inputs = as_tuple(example_inputs)
     model = duplicate(model).train(training)
     try:
-        with _quiet(), unfused():
+        with _quiet(), unfused(), trees_returned(model):
             exported = torch.export.export(model, inputs, strict=False)
             blocks = [block.graph for block in exported.graph_module.children() if isinstance(block, fx.GraphModule)]
             if _writes_into_views(exported.graph) or any(map(_writes, blocks)):
