@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,8 @@ from onnx import helper
 
 from tdcompress.engine import Session, explain
 from tdcompress.engine.binding import library
+from tdcompress.engine.choose import KernelChoice
+from tdcompress.engine.lower import conv as lower_conv
 
 
 def conv_node(**attributes: object):
@@ -29,9 +34,10 @@ def test_known_numbers(model):
 @pytest.mark.parametrize("density", [1.0, 0.1])
 def test_every_row_width(model, check, isa, width, density):
     rng = np.random.default_rng(width)
-    w = (rng.standard_normal((9, 3, 3, 3)) * (rng.random((9, 3, 3, 3)) < density)).astype(np.float32)
+    w = (rng.standard_normal((23, 3, 3, 3)) * (rng.random((23, 3, 3, 3)) < density)).astype(np.float32)
     w[0] = 0
     data = model([conv_node(pads=[1, 1, 1, 1])], {"w": w}, {"x": ["b", 3, 6, width]})
+    assert [layer.kernel for layer in explain(data, isa=isa)] == ["dense" if density == 1 else "sparse"]
     check(data, {"x": rng.standard_normal((2, 3, 6, width)).astype(np.float32)}, isa)
 
 
@@ -68,6 +74,7 @@ def convolutions(draw):
         "bias": draw(st.booleans()),
         "seed": draw(st.integers(0, 2**20)),
         "isa": draw(st.sampled_from(["best", "avx2", "scalar"])),
+        "forced": draw(st.sampled_from(["chosen", "sparse", "dense"])),
     }
 
 
@@ -92,7 +99,10 @@ def test_random_convolutions(model, check, case):
     data = model([node], constants, {"x": ["b", channels, *case["size"]]})
     x = rng.standard_normal((2, channels, *case["size"])).astype(np.float32)
     names = [isa.name for isa in library().instruction_sets]
-    check(data, {"x": x}, case["isa"] if case["isa"] in names else None)
+    with contextlib.ExitStack() as forced:
+        if case["forced"] != "chosen":
+            forced.enter_context(patch.object(lower_conv, "choose_conv", lambda **_: KernelChoice(kernel=case["forced"], why="")))
+        check(data, {"x": x}, case["isa"] if case["isa"] in names else None)
 
 
 @pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
@@ -181,7 +191,7 @@ def test_explain_tells_zeros_and_kernel(model):
     assert (record.layer, record.op, record.shape, record.weights, record.zeros) == ("conv", "conv", (8, 8, 3, 3), 576, 384)
     assert record.kernel == "sparse"
     assert "66.7 % zeros" in record.why
-    (dense,) = explain(model([conv_node()], {"w": np.ones_like(w)}, {"x": ["b", 8, 16, 16]}))
+    (dense,) = explain(model([conv_node()], {"w": np.ones((12, 8, 3, 3), np.float32)}, {"x": ["b", 8, 16, 16]}))
     assert dense.kernel == "dense"
 
 

@@ -14,7 +14,7 @@ from tdcompress.cli import main
 
 @pytest.fixture
 def open_file(model, tmp_path):
-    w = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    w = np.random.default_rng(0).standard_normal((12, 3, 3, 3)).astype(np.float32)
     data = model([helper.make_node("Conv", ["x", "w"], ["y"], name="conv")], {"w": w}, {"x": ["b", 3, "h", "w_"]})
     path = tmp_path / "open.onnx"
     onnx.save(onnx.load_model_from_string(data), path, save_as_external_data=True, location="open.onnx.data", size_threshold=0)
@@ -24,7 +24,7 @@ def open_file(model, tmp_path):
 def test_a_shape_opens_what_the_file_does_not_say(open_file, capsys):
     assert main(["inspect", str(open_file), "--backend", "engine", "--external-data", "--shape", "1x3x20x24", "--json"]) == 0
     (layer,) = json.loads(capsys.readouterr().out)
-    assert (layer["layer"], layer["weights"], layer["kernel"]) == ("conv", 108, "dense")
+    assert (layer["layer"], layer["weights"], layer["kernel"]) == ("conv", 324, "dense")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.engine.binding import ConvOp, Epilogue, TapGroup
-from tdcompress.engine.choose import KernelChoice, choose_conv
+from tdcompress.engine.binding import LANES, ConvOp, Epilogue, TapGroup
+from tdcompress.engine.choose import ConvBlock, KernelChoice, choose_conv, conv_cost
 from tdcompress.engine.layout import Layout, planes
 from tdcompress.engine.lower.state import LayerRecord, Lowering, Place, act_structure
 from tdcompress.engine.steps import NO_ACTIVATION, Conv, ConvSource, Network, Shape
@@ -52,12 +52,35 @@ def wanted_layouts(network: Network) -> dict[str, list[Layout]]:
     return wanted
 
 
-def _choose(step: Conv, state: Lowering) -> KernelChoice:
+def _sparse_block(step: Conv, grid: Layout, most: int) -> ConvBlock:
+    """The blocks in which the sparse kernel would work on a convolution.
+
+    Args:
+        step: the convolution.
+        grid: the output's layout.
+        most: vectors of a block, as the instruction set has it.
+    """
+    vectors = min(most, grid.rows * grid.row_vectors)
+    read = 0
+    for source in step.sources:
+        inner, kernel = source.weight.shape[1], source.weight.shape[2:]
+        lowest, highest = row_range(kernel[0], source.strides[0], source.pads[0], source.dilations[0])
+        phases = min(kernel[0], source.strides[0]) * min(kernel[1], source.strides[1])
+        read += inner * phases * (vectors + min(highest - lowest, grid.rows) * grid.row_vectors)
+    return ConvBlock(vectors=vectors, most=most, row_bytes=4 * LANES * read)
+
+
+def _choose(step: Conv, state: Lowering, grid: Layout) -> KernelChoice:
     weights = sum(source.weight.size for source in step.sources)
     zeros = weights - sum(int(np.count_nonzero(source.weight)) for source in step.sources)
     groups = step.sources[0].groups
     choice = choose_conv(
-        weights=weights, zeros=zeros, filters=len(step.bias), groups=groups, filter_block=state.isa.dense_filters
+        weights=weights,
+        zeros=zeros,
+        filters=len(step.bias),
+        groups=groups,
+        filter_block=state.isa.dense_filters,
+        cost=conv_cost(state.isa.name, _sparse_block(step, grid, state.isa.max_block)),
     )
     for index, source in enumerate(step.sources):
         kept = int(np.count_nonzero(source.weight))
@@ -112,7 +135,7 @@ def lower_conv(state: Lowering, step: Conv) -> None:
         for source, layout in zip(step.sources, wanted, strict=True)
     ]
     residual = state.grid(step.residual, grid) if step.residual else None
-    choice = _choose(step, state)
+    choice = _choose(step, state, grid)
     output = _output(state, step.output, grid, _reusable(state, step, inputs, residual)) if step.keep_output else None
     second = _output(state, step.second.output, grid) if step.second else None
 
