@@ -65,7 +65,8 @@ def stuck(
         if max(found.size for found in candidates) > 1 and not set(stream.weights).isdisjoint(prunable):
             # one of each part: halves that must stay equally wide lose one each, or neither
             tried.append((stream, np.flatnonzero(np.isin(coupled, [found[-1] for found in candidates if found.size]))))
-    held = spelled_out(model, example_inputs, program, graph, [unit for _, unit in tried])
+    units, names = [unit for _, unit in tried], [stream.weights[0] for stream, _ in tried]
+    held = spelled_out(model, example_inputs, program, graph, units, names)
     for (stream, _), reason in zip(tried, held, strict=True):
         for root in np.unique(roots[np.isin(coupled, stream.classes)]).tolist() if reason else ():
             reasons.setdefault(root, reason)

@@ -213,3 +213,43 @@ def test_halves_whose_widths_are_numbers_are_left_whole(scope):
     assert [dead(model, f"{name}.weight") for name in ("stem", "cv1", "m.0", "m.2", "cv2")] == [4, 0, 8, 0, 8]
     shrunk = tdc.shrink(model, X)
     assert all(item.dead_kept == 0 for item in shrunk.report.layers)
+
+
+class Conv1D(nn.Module):
+    """As HuggingFace's: every layer of GPT-2 fails in the same line."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf) * 0.2), nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view((*x.size()[:-1], self.nf))
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn, self.proj, self.fc, self.back = Conv1D(24, 8), Conv1D(8, 8), Conv1D(32, 8), Conv1D(8, 32)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.attn(self.norm(x)).split(8, 2)
+        q, k, v = (part.view(part.shape[0], part.shape[1], -1, 4).transpose(1, 2) for part in parts)
+        y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape[0], x.shape[1], -1)
+        x = x + self.proj(y)
+        return x + self.back(self.fc(x).relu())
+
+
+@pytest.mark.parametrize("scope", ["layer", "group"])
+def test_a_layer_is_not_blamed_for_the_numbers_of_another_of_its_class(scope):
+    """GPT-2 splits queries, keys and values by a number; its hidden layers can lose units all the same."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Block(), Block(), nn.LayerNorm(8), nn.Linear(8, 3))
+    x = torch.randn(2, 5, 8)
+    with pytest.warns(UserWarning, match=r"0\.attn .* size written as a number"):
+        pruned(model, x, scope=scope)
+    shrunk = tdc.shrink(model, x)
+    assert [block.fc.weight.shape for block in shrunk.model[:2]] == [(8, 16), (8, 16)]
+    assert [block.attn.weight.shape for block in shrunk.model[:2]] == [(8, 24), (8, 24)]
+    assert all(item.dead_kept == 0 for item in shrunk.report.layers)
