@@ -109,6 +109,7 @@ def test_missing_files_and_runs(refused, tmp_path, tiny_run):
     assert "artifacts/none: no such file, folder or run" in refused("bench", tiny_run, "artifacts/none")
     shutil.copy(tiny_run / "model.onnx", tmp_path / "alone.onnx")
     assert "dense.onnx: no such file; name what the files are compared with" in refused("bench", "alone.onnx")
+    assert "alone.onnx: is what files are compared with; name what is to be timed" in refused("bench", "alone.onnx", "alone.onnx")
     (tmp_path / "one").mkdir()
     shutil.copy(tiny_run / "dense.onnx", tmp_path / "one")
     assert "holds no ONNX file beside dense.onnx" in refused("bench", "one")
@@ -419,6 +420,8 @@ def test_a_plain_folder_is_timed_against_its_largest_file(call, refused, tiny_ru
     assert [row["file"] for row in measured["rows"]] == ["a.onnx", "c.onnx"]
     assert measured["control"]["file"] == "b.onnx"
     assert "none.onnx: no such file; name what the files are compared with" in refused("bench", folder, "--baseline", "none.onnx")
+    files, against = find_files([folder / "c.onnx", folder / "b.onnx", folder / "a.onnx"], None, tmp_path)  # named one by one
+    assert ([file.name for file in files], against.name) == (["c.onnx", "a.onnx"], "b.onnx")
     shutil.copy(tiny_run / "dense.onnx", folder / "dense.onnx")
     assert find_files([folder], None, tmp_path)[1].name == "dense.onnx"  # as of a run
 

@@ -81,7 +81,7 @@ def find_files(
 
     Args:
         given: files, folders, and names of runs; a folder stands for its networks but the baseline.
-        baseline: None = dense.onnx beside the first file, or the largest file of a folder without one.
+        baseline: None = dense.onnx beside the first file, else the largest of a folder or of several files, which is not timed.
         artifacts: where runs are kept.
         external_data: accept weights in files beside ONNX files.
 
@@ -92,18 +92,20 @@ def find_files(
     for place in places:
         if not place.exists():
             raise UserError(f"{place}: no such file, folder or run")
-    against = _baseline(places[0], baseline, external_data)
+    against = _baseline(places, baseline, external_data)
     if not against.is_file():
         raise UserError(f"{against}: no such file; name what the files are compared with: --baseline dense.onnx")
     files: list[Path] = []
     for place in places:
         if not place.is_dir():
-            files.append(place)
+            files += [place] if baseline is not None or len(places) == 1 or not place.samefile(against) else []
             continue
         others = [file for file in _networks(place, external_data) if not file.samefile(against)]
         if not others:
             raise UserError(f"{place}: holds no ONNX file beside {against.name}; name what is to be timed")
         files += others
+    if not files:
+        raise UserError(f"{against}: is what files are compared with; name what is to be timed beside it")
     return files, against
 
 
@@ -115,14 +117,19 @@ def _networks(folder: Path, external_data: bool) -> list[Path]:
     return first_files(onnx_files(folder), external_data=external_data)
 
 
-def _baseline(first: Path, named: Path | None, external_data: bool) -> Path:
-    """What files are compared with, there or not: ``named`` from here or beside the first place, or the usual choice there."""
+def _baseline(places: Sequence[Path], named: Path | None, external_data: bool) -> Path:
+    """What files are compared with, there or not: ``named`` from here or beside the first place, or the usual choice there.
+
+    That is the dense file beside the first, else the largest of a folder, or of several files.
+    """
     from tdcompress.runs.manifest import DENSE_FILE
 
+    first = places[0]
     folder = first if first.is_dir() else first.parent
     if named is not None:
         return next((path for path in (named, folder / named) if path.is_file()), named)
     usual = folder / DENSE_FILE
-    if usual.is_file() or folder != first:
+    if usual.is_file() or (len(places) == 1 and not first.is_dir()):
         return usual
-    return max(_networks(folder, external_data), key=lambda file: file.stat().st_size)
+    candidates = _networks(folder, external_data) if first.is_dir() else [place for place in places if place.is_file()]
+    return max(candidates, key=lambda file: file.stat().st_size)

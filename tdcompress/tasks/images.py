@@ -140,7 +140,9 @@ class ImageLoader:
     def __init__(self, data: TrainData, settings: TrainSettings, *, seed: int, world: World) -> None:
         size = batch_size(settings)
         if len(data) < size:
-            raise UserError(f"train.batch_size: {size}, but there are only {len(data)} training samples")
+            raise UserError(
+                f"train.batch_size: {size}, but there are only {len(data)} training samples; set it to {len(data)} or less"
+            )
         if size % (settings.accumulate * world.size):
             raise UserError(
                 f"train.batch_size: {settings.accumulate} micro-batches in each of {world.size} processes do not divide {size}"

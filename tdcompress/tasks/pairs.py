@@ -165,7 +165,10 @@ class PairLoader:
 
     def __init__(self, data: PairSet, settings: TrainSettings, *, seed: int, world: World) -> None:
         if settings.batch_size is not None and len(data) < settings.batch_size:
-            raise UserError(f"train.batch_size: {settings.batch_size}, but there are only {len(data)} training samples")
+            raise UserError(
+                f"train.batch_size: {settings.batch_size}, but there are only {len(data)} training samples; "
+                f"set it to {len(data)} or less"
+            )
         self._data, self._settings, self._seed, self._world = data, settings, seed, world
         self._lengths = data.lengths
         self._refuse_longer(settings.batch_tokens)
