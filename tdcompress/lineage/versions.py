@@ -27,8 +27,8 @@ from tdcompress.records import (
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "vocabulary": 1,
-        "train": 4,
-        "prune": 4,
+        "train": 5,
+        "prune": 5,
         "finetune": 1,
         "shrink": 5,
         "store": 2,

@@ -461,14 +461,14 @@ def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
 
 GOLDEN = {
     "vocabulary": "4975f3c948da101a",
-    "train": "9c9355b19b58428e",
-    "prune": "eb44c63e97a35925",
-    "finetune": "5e42c3545b51ac4f",
-    "shrink": "9d8ec804f2d557bb",
-    "store": "96680e2d48b190e6",
-    "export": "d52617ed772dcd62",
-    "bench": "5ccdce758c33e4e2",
-    "analyse": "66fc6341b6882e9a",
+    "train": "be437e485bdfe044",
+    "prune": "183173e9261e5d50",
+    "finetune": "ed923a1297c3bce7",
+    "shrink": "9b1802cf2177058b",
+    "store": "a816ac72301b82f3",
+    "export": "3590b31e16952e9e",
+    "bench": "724008718c072be3",
+    "analyse": "44feb3be1c6560bb",
 }
 
 
