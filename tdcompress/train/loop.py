@@ -10,6 +10,7 @@ from torch import Tensor
 from tdcompress.limits import available_cores
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.processor import Processor, read_processor
+from tdcompress.train.allocation import keeping_freed_memory
 from tdcompress.train.batchnorm import synchronised
 from tdcompress.train.data import TestSet, TrainSet
 from tdcompress.train.distill import Teacher
@@ -96,7 +97,7 @@ def train(
             cores=cores or available_cores(),
             world=world,
         )
-        with computing_with(manner.threads, device):
+        with computing_with(manner.threads, device), keeping_freed_memory(device):
             run = Training(
                 net, data, test, settings, seed, device, folder, keep, world, path, found, manner, should_stop, teacher
             )
