@@ -44,7 +44,12 @@ from tdcompress.onnxfile.reports import PackValues, Prefer
 from tdcompress.onnxfile.weights import stored_weights
 
 COPY = "dense, again"
-VARIANTS: tuple[tuple[PackValues, Prefer], ...] = (("float32", "speed"), ("float32", "size"), ("float16", "speed"))
+VARIANTS: tuple[tuple[PackValues, Prefer], ...] = (
+    ("float32", "speed"),
+    ("float32", "size"),
+    ("float16", "speed"),
+    ("float16", "size"),
+)
 
 
 def options(threads: int) -> ort.SessionOptions:

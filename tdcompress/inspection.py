@@ -42,6 +42,7 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
         ("file", f"{report.file_bytes:,} bytes, {report.gzip_bytes:,} gzipped"),
         ("bound of the weights", f"{report.bound_bytes:,.0f} bytes; the file takes {text.ratio(report.ratio_to_bound)} of it"),
         ("decoders and graph", f"{report.decoder_bytes:,} + {report.graph_bytes:,} bytes"),
+        *(("short names save", f"{report.names_saved_bytes:,} bytes") for _ in range(report.names_saved_bytes > 0)),
         *(("loading", _loading(report)) for _ in range(report.loading_bytes > 0)),
         ("parameters", f"{report.parameters:,}, {text.percent(report.sparsity, 1)} % of them zero"),
         ("inputs", ", ".join(f"{value.name} {value.dtype} {list(value.shape)}" for value in report.inputs)),

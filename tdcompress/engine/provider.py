@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from tdcompress.engine.planfile import VERSION, Port
+from tdcompress.onnxfile.listed_names import with_own_names
 
 PROVIDER_NAME = "TdcompressExecutionProvider"
 """How onnxruntime calls the plugin, and what a file's node names as its source: csrc/provider.h has it too."""
@@ -21,8 +22,8 @@ PROVIDER_NAME = "TdcompressExecutionProvider"
 def source_model(source: Path | bytes) -> onnx.ModelProto:
     """What a model says of itself, without weights that lie in other files. It has been read and checked before."""
     if isinstance(source, bytes):
-        return onnx.load_model_from_string(source)
-    return onnx.load_model(source, load_external_data=False)
+        return with_own_names(onnx.load_model_from_string(source))
+    return with_own_names(onnx.load_model(source, load_external_data=False))
 
 
 def context_model(

@@ -22,6 +22,7 @@ from tdcompress.errors import ModelError, UnsupportedError, one_line
 from tdcompress.onnxfile.encodings.base import Room
 from tdcompress.onnxfile.encodings.coo import decode_coo
 from tdcompress.onnxfile.graphs import graphs
+from tdcompress.onnxfile.listed_names import with_own_names
 from tdcompress.onnxfile.load import in_file, load_model
 from tdcompress.onnxfile.load import opset as opset_of
 from tdcompress.onnxfile.prepare import with_current_opset
@@ -249,6 +250,7 @@ def read_graph(source: Path | bytes, *, external_data: bool = False) -> Graph:
 
 
 def _graph(model: onnx.ModelProto) -> Graph:
+    model = with_own_names(model)
     if opset_of(model) < OLDEST_OPSET:
         _check_model(model)
         model = with_current_opset(model)

@@ -32,7 +32,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "finetune": 1,
         "shrink": 5,
         "store": 2,
-        "export": 11,
+        "export": 12,
         "bench": 3,
         "analyse": 1,
     }

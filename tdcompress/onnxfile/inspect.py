@@ -11,6 +11,7 @@ from tdcompress.onnxfile.cost import own_bytes
 from tdcompress.onnxfile.encodings.base import Section
 from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.graphs import graphs
+from tdcompress.onnxfile.listed_names import with_own_names
 from tdcompress.onnxfile.load import in_file, load_model, opset, serialised
 from tdcompress.onnxfile.loading import loading
 from tdcompress.onnxfile.metadata import get_metadata
@@ -40,6 +41,8 @@ def inspect_onnx(path: StrPath, *, external_data: bool = False) -> FileReport:
 def inspect_model(model: onnx.ModelProto) -> FileReport:
     """Describe a model as `save_model` would write it."""
     data = serialised(model)
+    model = with_own_names(model)
+    n_bytes = model.ByteSize()
     weights = [*stored_weights(model), *constant_weights(model)]
     points = zero_points(model, {weight.full_name: weight.array for weight in weights})
     tensors = tuple(describe_weight(weight, points.get(weight.full_name)) for weight in weights)
@@ -60,7 +63,8 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
         gzip_bytes=len(gzip.compress(data, 6, mtime=0)),
         bound_bytes=sum(tensor.bound_bytes for tensor in tensors),
         decoder_bytes=decoder_bytes,
-        graph_bytes=len(data) - decoder_bytes - sum(tensor.file_bytes for tensor in tensors),
+        graph_bytes=n_bytes - decoder_bytes - sum(tensor.file_bytes for tensor in tensors),
+        names_saved_bytes=n_bytes - len(data),
         opset=opset(model),
         ir_version=model.ir_version,
         parameters=sum(tensor.elements for tensor in parameters),

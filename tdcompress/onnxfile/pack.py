@@ -17,6 +17,7 @@ from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Section, SectionKey, Weight
 from tdcompress.onnxfile.graphs import every_node, graphs
 from tdcompress.onnxfile.inspect import inspect_model
+from tdcompress.onnxfile.listed_names import with_listed_names
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.passes import graph_pass
@@ -52,7 +53,8 @@ def pack_onnx(
             matrices to half precision and reports the error; vectors (biases, BatchNorm) stay as they are. "codebook16",
             "int8-kept" and "int4-kept" round those matrices whose zeros are packed: to 16 values a matrix, or to integers of 8 or
             4 bits with one scale a matrix.
-        prefer: "size" also allows encodings that load more slowly.
+        prefer: "size" also allows encodings that load more slowly, and gives what is not an input or output a short name; readers
+            of this project show the names themselves.
         sparse: False keeps zeros where they are and only rounds values.
         external_data: accept weights in files beside `src`.
 
@@ -101,6 +103,7 @@ def pack_model(
         kept_float32 = dict.fromkeys(written.matrices, "the file would be no smaller") | kept_float32
     else:
         _drop_labels(packed)
+        packed = with_listed_names(packed) if prefer == "size" else packed
     left_as_is = _why_left(source, dense, packed, exact=values == "float32")
     if left_as_is:
         packed, rounding, negative_zeros = onnx.ModelProto(), Rounding(), 0

@@ -22,6 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError, one_line
 from tdcompress.files import StrPath
 from tdcompress.onnxfile.graphs import graphs
+from tdcompress.onnxfile.listed_names import with_own_names
 from tdcompress.onnxfile.load import in_file, load_model, save_model, serialised
 from tdcompress.onnxfile.metadata import get_metadata, set_metadata
 from tdcompress.onnxfile.pack import pack_model
@@ -88,7 +89,7 @@ def _inputs_not_one(model: onnx.ModelProto) -> str:
 
 
 def _no_int8_weight(model: onnx.ModelProto) -> str:
-    for _, graph in graphs(model):
+    for _, graph in graphs(with_own_names(model)):
         dense = (tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8)
         int8 = (section for key, section in sections(graph).items() if key.dtype == np.int8)
         packed = (name for section in int8 for node in section.nodes for name in node.output)
@@ -124,7 +125,7 @@ def quantise_model(
     batches = _batches(dense, calibration)
     folded, quantised = _quantised(dense, batches, method, weight_range)
     quantised.ClearField("metadata_props")  # the quantiser's own remarks
-    set_metadata(quantised, get_metadata(source))
+    set_metadata(quantised, get_metadata(dense))
     if pack:
         quantised = pack_model(quantised, prefer=prefer)[0]
     before = {weight.name + _SUFFIX: weight.array for weight in stored_weights(folded)}

@@ -76,6 +76,7 @@ class FileReport(_Json):
         bound_bytes: sum of the tensors' bounds; graph structure not counted.
         decoder_bytes: bytes of the shared decoders.
         graph_bytes: the rest: nodes, names, inputs and outputs, metadata.
+        names_saved_bytes: by how much the file is shorter than all of these, because its names are listed; 0 where they are not.
         opset: of the standard domain.
         ir_version: of the file format.
         parameters: elements of all weights that are floats or integers of at most 8 bits.
@@ -94,6 +95,7 @@ class FileReport(_Json):
     bound_bytes: float
     decoder_bytes: int
     graph_bytes: int
+    names_saved_bytes: int
     opset: int
     ir_version: int
     parameters: int

@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from tdcompress.onnxfile.graphs import every_node
+from tdcompress.onnxfile.listed_names import with_own_names
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, stored_weights
 from tdcompress.processor import Processor
 
@@ -21,8 +22,9 @@ def full_range_weights(model: onnx.ModelProto) -> list[StoredWeight]:
     """The int8 matrices whose pair sums may leave 16 bits: an element is larger than 64 in magnitude.
 
     Raises:
-        ModelError: a weight is malformed.
+        ModelError: a weight is malformed, or the list of names is damaged.
     """
+    model = with_own_names(model)
     in_float = _cast_to_float(model)
     weights = [w for w in (*stored_weights(model), *constant_weights(model)) if w.name not in in_float]
     return [w for w in weights if w.array.dtype == np.int8 and w.array.ndim > 1 and _magnitude(w.array) > PORTABLE_MAGNITUDE]

@@ -12,6 +12,7 @@ from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import RENAME, RESERVED, Room, Section, SectionKey, Weight
 from tdcompress.onnxfile.encodings.coo import decode_coo
 from tdcompress.onnxfile.graphs import graphs, node_lists
+from tdcompress.onnxfile.listed_names import with_own_names
 from tdcompress.onnxfile.load import STANDARD
 from tdcompress.onnxfile.passes import graph_pass
 from tdcompress.onnxfile.tensors import Array, from_array, to_array
@@ -43,11 +44,12 @@ class StoredWeight(Weight):
 
 
 def stored_weights(model: onnx.ModelProto) -> list[StoredWeight]:
-    """Every weight of the model, decoded, with its encoding; the main graph's first, in file order.
+    """Every weight of the model under its own name, decoded, with its encoding; the main graph's first, in file order.
 
     Raises:
-        ModelError: a packed or sparse weight is malformed, or the file unpacks to more than it may.
+        ModelError: a packed or sparse weight is malformed, the file unpacks to more than it may, or its list of names is damaged.
     """
+    model = with_own_names(model)
     room = _room(model)
     return [weight for number, (path, graph) in enumerate(graphs(model)) for weight in _read_graph(graph, number, path, room)]
 
@@ -56,8 +58,9 @@ def constant_weights(model: onnx.ModelProto) -> list[StoredWeight]:
     """Weights in Constant nodes, of graphs and of the model's own functions: some exporters write them so.
 
     Raises:
-        ModelError: shape and data of one do not fit together.
+        ModelError: shape and data of one do not fit together, or the list of names is damaged.
     """
+    model = with_own_names(model)
     return [
         _alone("constant", node.output[0], to_array(tensor), node, number, path)
         for number, (path, nodes) in enumerate(node_lists(model))
@@ -87,7 +90,7 @@ def still_packed(model: onnx.ModelProto) -> str:
 
 @graph_pass(ensures=[still_packed])
 def densified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy where every weight is an ordinary initializer, bit for bit what the network saw before.
+    """A copy where every weight is an ordinary initializer of its own name, bit for bit what the network saw before.
 
     Requires: a well-formed graph (`passes.malformed`); packed weights are as `pack_model` writes them.
     Ensures: the same network; no packed and no sparse weight.
@@ -96,7 +99,7 @@ def densified(model: onnx.ModelProto) -> onnx.ModelProto:
         ModelError: the graph is malformed, or as `stored_weights`.
     """
     dense = onnx.ModelProto()
-    dense.CopyFrom(model)
+    dense.CopyFrom(with_own_names(model))
     room = _room(model)
     for number, (path, graph) in enumerate(graphs(dense)):
         packed = [weight for weight in _read_graph(graph, number, path, room) if is_packed(weight.key)]
@@ -108,7 +111,7 @@ def densified(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def wrong_sections(model: onnx.ModelProto) -> str:
     """Which reserved name is not of a known section of its own graph, in words for `passes.graph_pass`; "" where all are."""
-    for number, (path, graph) in enumerate(graphs(model)):
+    for number, (path, graph) in enumerate(graphs(with_own_names(model))):
         try:
             keys = list(sections(graph))
         except ModelError as error:

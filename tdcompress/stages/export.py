@@ -62,7 +62,7 @@ class ExportTable:
     Attributes:
         pack: "auto" packs zeros where that makes a file smaller: pruned weights, dead channels that shrinking kept; "never"
             keeps every tensor dense.
-        prefer: "size" also allows encodings that load more slowly.
+        prefer: "size" also allows encodings that load more slowly, and short names, which `inspect` gives back.
         input: "float32" NCHW, preprocessed by the caller; or "uint8" NHWC images, preprocessed inside the graph.
         values: number formats of the files; each gives a row. "int8" computes in integers; "codebook16", "int8-kept" and
             "int4-kept" round the weights whose zeros are packed: to 16 values a layer, or to integers and one scale a layer.

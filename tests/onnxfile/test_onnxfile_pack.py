@@ -14,7 +14,8 @@ from tdcompress.errors import UnsupportedError
 from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.load import infers_strictly, load_model, save_model
 from tdcompress.onnxfile.pack import pack_model, pack_onnx, unpack_onnx
-from tdcompress.onnxfile.reports import PackReport
+from tdcompress.onnxfile.reports import PackReport, PackValues
+from tdcompress.onnxfile.short_names import with_short_names
 from tdcompress.onnxfile.weights import stored_weights
 
 Make = Callable[..., onnx.ModelProto]
@@ -39,6 +40,21 @@ def test_bytes_are_near_the_bound_on_resnet32(make_resnet32: Make, sparsity: flo
     assert {node.domain for node in packed.graph.node} == {""}  # nothing but standard operators
     assert packed.opset_import == model.opset_import
     assert infers_strictly(packed)
+
+
+@pytest.mark.parametrize("values", ["float32", "float16"])
+@pytest.mark.parametrize(("sparsity", "most"), [(0.75, 1.05), (0.9, 1.05), (0.95, 1.05), (0.99, 1.1)])
+def test_the_smallest_files_are_as_near_to_the_bound_as_promised(
+    make_resnet32: Make, sparsity: float, most: float, values: PackValues, arrays: Callable, optimised_graph: Callable
+) -> None:
+    """Values between nodes have the names that the project's export gives them."""
+    dense = with_short_names(make_resnet32(sparsity))
+    fast = pack_model(dense, values)[0]
+    small, report = pack_model(dense, values, "size")
+    assert report.left_as_is == ""
+    assert report.file_bytes <= most * report.bound_bytes
+    assert arrays(small) == arrays(fast)
+    assert optimised_graph(small, "all") == optimised_graph(fast, "all")
 
 
 @pytest.mark.parametrize("zeros", [0.01, 0.03, 0.06, 0.2, 0.4, 0.6, 0.8, 0.95, 0.995])

@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile import pack, quantise
+from tdcompress.onnxfile.listed_names import with_listed_names
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.passes import graph_pass, malformed
 from tdcompress.onnxfile.prepare import prepared, with_current_opset
@@ -20,6 +21,7 @@ PASSES: dict[str, Callable[[onnx.ModelProto], object]] = {
     "prepared": prepared,
     "with_current_opset": with_current_opset,
     "densified": densified,
+    "with_listed_names": with_listed_names,
     "pack_model": pack_model,
     "quantise_model": lambda model: quantise_model(model, np.ones((4, 2), np.float32)),
 }

@@ -466,8 +466,8 @@ GOLDEN = {
     "finetune": "ed923a1297c3bce7",
     "shrink": "9b1802cf2177058b",
     "store": "a816ac72301b82f3",
-    "export": "3590b31e16952e9e",
-    "bench": "724008718c072be3",
+    "export": "31ff3a1fcff238b8",
+    "bench": "81f74c7d9cc8fc0c",
     "analyse": "44feb3be1c6560bb",
 }
 
