@@ -27,6 +27,21 @@ from tdcompress.sparsity.examples import example_tensors
 from tdcompress.sparsity.units import require_layers, require_module, require_values, unwrapped
 
 OPSET = 20
+_FLOAT32_ALONE = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.LSTM, nn.GRU),
+    *(
+        nn.AvgPool1d,
+        nn.AvgPool2d,
+        nn.AvgPool3d,
+        nn.InstanceNorm1d,
+        nn.InstanceNorm2d,
+        nn.InstanceNorm3d,
+        nn.GroupNorm,
+        nn.Upsample,
+    ),
+    *(nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.Softplus, nn.Mish, nn.Hardsigmoid, nn.Hardswish),
+)
+"""Layers whose operators onnxruntime 1.32 has no float64 kernel of on a CPU. What is not here is refused after the conversion."""
 
 
 class FromPixels(nn.Module):
@@ -132,7 +147,7 @@ def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.
-        UnsupportedError: bfloat16, or a TorchScript program.
+        UnsupportedError: bfloat16, a layer that onnxruntime has in float32 alone, or a TorchScript program.
     """
     require_module(model)
     require_layers(model)
@@ -143,6 +158,17 @@ def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
         raise UnsupportedError(
             f"{type(model).__name__} is in bfloat16, which onnxruntime cannot compute on a CPU: export model.float()"
         )
+    for name, layer in model.named_modules():
+        if isinstance(layer, _FLOAT32_ALONE) and _dtype(layer, inputs) == torch.float64:
+            raise UnsupportedError(
+                f"{name or 'the network'}, a {type(layer).__name__}, is in float64, in which onnxruntime does not have it on a "
+                "CPU: export model.float()"
+            )
+
+
+def _dtype(layer: nn.Module, inputs: Sequence[Tensor]) -> torch.dtype:
+    """What a layer computes in: the type of its own parameters or, where it has none, of the first input."""
+    return next((parameter.dtype for parameter in layer.parameters()), inputs[0].dtype)
 
 
 def _require_axes(free_axes: Sequence[int], inputs: Sequence[Tensor]) -> None:
