@@ -190,3 +190,12 @@ def test_a_function_that_onnxruntime_has_in_float32_alone_is_named(tmp_path):
         VerificationError, match=r"it has no Erf for float64 on a CPU; export the network in float32: model\.float"
     ):
         export_onnx(network, torch.randn(2, 4, dtype=torch.float64), tmp_path / "x.onnx")
+
+
+def test_linear_layers_on_sequences_keep_their_names(tmp_path):
+    network = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 4, bias=False)).eval()
+    export_onnx(network, torch.randn(2, 3, 8), tmp_path / "x.onnx")
+    shapes = {tensor.name: list(tensor.dims) for tensor in onnx.load(tmp_path / "x.onnx").graph.initializer}
+    expected = {"linear1.weight": [8, 16], "linear2.weight": [16, 8], "self_attn.in_proj_weight": [8, 24]}
+    assert {name: shapes[f"0.{name}"] for name in expected} == expected
+    assert shapes["1.weight"] == [8, 4]
