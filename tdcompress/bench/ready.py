@@ -36,7 +36,7 @@ class Ready:
         dense: the baseline.
         asked: the files, in the given order.
         workload: what a call is.
-        data: inputs of a call, by name.
+        data: inputs of a call, by name, (batch, ...) each.
         random: whether they are made up.
     """
 
@@ -63,7 +63,7 @@ def get_ready(
     baseline_backend: str,
     external_data: bool,
 ) -> Ready:
-    """Check the arguments of `benchmark`, as it documents them, and read the files; raises what that raises."""
+    """As `benchmark`, of the same arguments (inputs are (batch, ...) each), until its processes start; raises what that raises."""
     plan = find_budget(budget)
     _check_counts(files, threads, batch)
     require_range("benchmark: seed", seed, 0, 2**63 - 1)
@@ -99,16 +99,7 @@ def check_without_baseline(
     shapes: Sequence[Sequence[int]],
     external_data: bool,
 ) -> None:
-    """Refuse all that `benchmark` would refuse of these arguments, whatever the baseline is; it is not asked for.
-
-    Args:
-        files: as for `benchmark`, and so are the others.
-        threads: see there.
-        batch: see there.
-        backend: see there.
-        budget: see there.
-        shapes: see there.
-        external_data: see there.
+    """As `benchmark` refuses these arguments, whatever the baseline is, which is not asked for.
 
     Raises:
         UserError, ModelError, UnsupportedError: as `benchmark`.
