@@ -63,7 +63,7 @@ def get_ready(
     baseline_backend: str,
     external_data: bool,
 ) -> Ready:
-    """As `benchmark`, of the same arguments (inputs are (batch, ...) each), until its processes start; raises what that raises."""
+    """As `benchmark` until its processes start, of the same arguments (inputs are (batch, ...) each); raises the same."""
     plan = find_budget(budget)
     _check_counts(files, threads, batch)
     require_range("benchmark: seed", seed, 0, 2**63 - 1)

