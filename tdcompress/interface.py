@@ -176,8 +176,8 @@ def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Froze
     require_layers(plain)
     require_values(plain)
     outer = unwrapped(model)
-    # targeted dropout computes weights from the parameters before any layer runs
-    return zeros.freeze(plain, masks, entrances=(outer,) if isinstance(outer, SparseNet) else ())
+    # targeted dropout, of the network or of a part, computes weights from the parameters before any layer runs
+    return zeros.freeze(plain, masks, entrances=[module for module in outer.modules() if isinstance(module, SparseNet)])
 
 
 @checked

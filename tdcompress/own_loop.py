@@ -17,7 +17,7 @@ from tdcompress.seeds import derived_seed
 from tdcompress.shrinking.trace import ExampleInputs
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, schedule_by_name
 from tdcompress.sparsity.shares import Shares
-from tdcompress.sparsity.units import Targets, prunable_weights
+from tdcompress.sparsity.units import Targets, prunable_weights, require_module, unwrapped
 from tdcompress.train.update import FrozenZeros
 
 EXACT = 2**53  # up to which float64 holds every whole number
@@ -55,7 +55,8 @@ class TargetedDropout(SparseNet):
 
     Raises:
         ArgumentError: a value out of range, or epochs that nothing asks for.
-        ModelError: nothing to prune, a wrong name in ``exclude``, or no ``example_inputs`` for units.
+        ModelError: nothing to prune, a wrong name in ``exclude``, no ``example_inputs`` for units, a network that is in targeted
+            dropout already, or one in DataParallel, DistributedDataParallel or torch.compile, which go around this wrapper.
     """
 
     @checked
@@ -83,6 +84,7 @@ class TargetedDropout(SparseNet):
             raise ArgumentError(f"seed: {seed} is not below 2^53")
         if epochs is not None and not isinstance(schedule, str):
             raise ArgumentError('epochs: only a schedule given by its word, "ramp" or "cubic", is of that length')
+        _require_unwrapped(model)
         try:
             settings = TargetedSettings(
                 granularity=granularity,
@@ -173,6 +175,18 @@ class TargetedDropout(SparseNet):
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._draw()  # masks live where the parameters do
         return moved
+
+
+def _require_unwrapped(model: nn.Module) -> None:
+    """Refuse wrappers inside: a second one would drop anew what the first has dropped, and others hide the layers' names."""
+    require_module(model)
+    for name, module in model.named_modules():
+        if isinstance(module, SparseNet):
+            where = f"{name} of {type(model).__name__} is" if name else "the network is"
+            raise ModelError(f"{where} in {type(module).__name__} already: use that one, or wrap what it holds, net.plain()")
+    if (network := unwrapped(model)) is not model:
+        around, inside = type(model).__name__, type(network).__name__
+        raise ModelError(f"the network is in {around}: wrap the {inside} itself, and put {around} around TargetedDropout")
 
 
 def _draw_again(net: nn.Module, _keys: object) -> None:

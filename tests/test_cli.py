@@ -247,6 +247,66 @@ def test_backends_and_providers_that_are_not_there(refused, tiny_run):
             refused("bench", *files, "--shape", wrong)
 
 
+def test_a_missing_baseline_hides_no_other_mistake(refused, tiny_run, tmp_path):
+    shutil.copy(tiny_run / "model.onnx", tmp_path / "alone.onnx")
+    for wrong, said in {
+        ("--backend", "quantum"): "quantum",
+        ("--shape", "1x3x8x8"): "takes 'input'",
+        ("--threads", -1): "threads",
+        ("--baseline", "none.onnx", "--batch", 0): "batch",
+    }.items():
+        assert said in refused("bench", "alone.onnx", *wrong)
+    assert "none.onnx: no such file, folder or run" in refused("bench", "alone.onnx", "none.onnx")
+    (tmp_path / "text.onnx").write_text("a text")
+    assert "text.onnx: " in refused("bench", "text.onnx")
+    assert "dense.onnx: no such file; name what" in refused("bench", "alone.onnx", "--shape", "2x1x8x8")
+
+
+WRITES = {
+    "pack": ["pack", "M"],
+    "unpack": ["unpack", "M"],
+    "compile": ["compile", "M"],
+    "emit-c": ["emit-c", "M"],
+    "library": ["library"],
+    "bench": ["bench", "M", "--baseline", "M", "--json"],
+    "recipes": ["recipes", "--write-keys"],
+    "data pack": ["data", "pack", "cifar10", "--out"],
+    "data unpack": ["data", "unpack", ".", "--root"],
+    "artifacts export": ["artifacts", "export", "--stage", "train", "--to"],
+}
+
+
+@pytest.mark.parametrize("verb", WRITES)
+def test_a_path_to_write_through_a_file_is_told_before_any_work(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SystemExit, match="2"):
+        main([*WRITES[verb], str(Path("file") / "below" / "out")])
+    assert "file: a file, not a folder" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("verb", ["pack", "unpack", "compile", "emit-c", "bench", "recipes"])
+def test_a_folder_is_no_file_to_write(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main([*WRITES[verb], "."])
+    assert ".: is a folder; name the file to write" in capsys.readouterr().err
+
+
+def test_missing_folders_of_what_is_written_are_made(call, tiny_run, tmp_path, short_benchmarks):
+    source = tiny_run / "model.onnx"
+    for verb, name in {"pack": "out.onnx", "unpack": "out.onnx", "compile": "out.tdc", "emit-c": "out.c"}.items():
+        target = tmp_path / verb / "below" / name
+        assert call(verb, source, target)[0] == 0
+        assert target.is_file()
+    assert call("recipes", "--write-keys", tmp_path / "keys" / "below" / "keys.md")[0] == 0
+    assert (tmp_path / "keys" / "below" / "keys.md").is_file()
+    with short_benchmarks():
+        assert call("bench", source, "--baseline", source, "--json", tmp_path / "times" / "below" / "here.json")[0] == 0
+    assert (tmp_path / "times" / "below" / "here.json").is_file()
+
+
 def test_a_folder_that_may_not_be_written(refused, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "r.toml").write_text(RECIPE)
@@ -290,7 +350,11 @@ def test_status_of_runs_and_stages(call, copied, monkeypatch):
     assert [line.split() for line in out.splitlines() if line.startswith("train ")] == [["train", "2", "1", "0"]]
     (copied / "tiny" / "report.json").write_text("{")
     assert "report.json: damaged" in call("status", "--artifacts", copied)[1]
-    assert "none yet" in call("status", "--artifacts", copied / "nowhere")[1]
+    assert "none yet: tdcompress run digits" in " ".join(call("status", "--artifacts", copied / "nowhere")[1].split())
+    shutil.rmtree(copied / "tiny")  # as of stages that another machine made
+    out = " ".join(call("status", "--artifacts", copied)[1].split())
+    assert "none yet, but the stages below: the recipe that they are of goes on from them" in out
+    assert "digits" not in out
 
 
 def test_a_report_is_shown_again(call, copied):
@@ -442,7 +506,8 @@ def test_what_another_machine_measured_joins_the_report_without_torch(deployed, 
     assert f"{tmp_path / 'here.json'}: joined " in err
     assert "targeted-0.5" in err
     assert "onnxruntime, 1 thread, batch 2, on " in err
-    assert "(in place of an earlier one)" in call("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "here.json")[2]
+    again = call("report", "tiny", "--artifacts", copied, "--bench", tmp_path / "here.json")[2]
+    assert again.count("(in place of what was measured before)") == 1
     after = json.loads((run / "report.json").read_text())
     joined = {row["id"]: [latency for latency in row["latency"] if latency["batch"] == 2] for row in after["rows"]}
     assert len(joined["targeted-0.5"]) == 1

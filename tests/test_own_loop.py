@@ -10,7 +10,12 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import tdcompress as tdc
+from tdcompress.errors import ArgumentError, ModelError
+from tdcompress.methods.base import Method
+from tdcompress.methods.targeted import TargetedSettings
+from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.schedule import Constant, schedule_by_name
+from tdcompress.sparsity.units import Targets
 
 
 class Net(nn.Module):
@@ -160,3 +165,41 @@ def test_micro_batches_evaluation_loading_and_the_right_loop_are_no_forgotten_st
         net(x)
         net.load_state_dict(copy.deepcopy(net.state_dict()))
         net(x)
+
+
+def test_messages_speak_of_arguments_and_those_of_a_recipe_of_its_keys() -> None:
+    with pytest.raises(ArgumentError, match=r"^gamma: give gamma, the share that are candidates, or keep_per_filter, "):
+        tdc.TargetedDropout(Net())
+    with pytest.raises(ArgumentError, match=r"^epochs: \[0, 1\]: both lengths"):
+        tdc.Ramp(epochs=(0, 1))
+    with pytest.raises(ArgumentError, match=r"^freeze: 1.0 is not a share"):
+        tdc.Cubic(epochs=1, freeze=1.0)
+    for schedule, keys, named in (
+        ("ramp", {"ramp_epochs": (0, 1)}, "ramp_epochs"),
+        ("cubic", {"schedule_epochs": -1}, "schedule_epochs"),
+        ("cubic", {"ramp_share": (0.5, 0.2)}, "ramp_share"),
+        ("cubic", {"alpha_share": (0.5, 1.2)}, "alpha_share"),
+        ("cubic", {"freeze_share": 0.5}, "freeze_share"),
+    ):
+        with pytest.raises(ValueError, match=f"^{named}: "):
+            TargetedSettings(gamma=0.5, schedule=schedule, **keys)  # type: ignore[arg-type]
+
+
+def test_a_network_is_wrapped_once_and_inside_other_wrappers() -> None:
+    net = tdc.TargetedDropout(Net(), gamma=0.5)
+    already = r"in TargetedDropout already: use that one, or wrap what it holds, net\.plain\(\)$"
+    with pytest.raises(ModelError, match=f"^the network is {already}"):
+        tdc.TargetedDropout(net, gamma=0.5)
+    with pytest.raises(ModelError, match=f"^module of DataParallel is {already}"):
+        tdc.TargetedDropout(nn.DataParallel(net), gamma=0.5)
+    with pytest.raises(ModelError, match=f"^1 of Sequential is {already}"):
+        tdc.TargetedDropout(nn.Sequential(nn.Linear(3, 3), net), gamma=0.5)
+    with pytest.raises(ModelError, match="is in SparseNet already"):
+        tdc.TargetedDropout(SparseNet(Net(), Method(Targets(weights=()))), gamma=0.5)
+    with pytest.raises(
+        ModelError, match=r"^the network is in DataParallel: wrap the Net itself, and put DataParallel around Targeted"
+    ):
+        tdc.TargetedDropout(nn.DataParallel(Net()), gamma=0.5)
+    with pytest.raises(ModelError, match=r"^the network is in OptimizedModule: wrap the Net itself"):
+        tdc.TargetedDropout(torch.compile(Net(), backend="eager"), gamma=0.5)  # type: ignore[arg-type]
+    tdc.TargetedDropout(net.plain(), gamma=0.5)

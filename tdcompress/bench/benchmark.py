@@ -4,40 +4,30 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tdcompress.arguments import checked, require_range
-from tdcompress.bench.backends import check_backend
+from tdcompress.arguments import checked
 from tdcompress.bench.backends.base import CPU_PROVIDER
-from tdcompress.bench.budget import Budget, find_budget
-from tdcompress.bench.deployed import check_can_time, read_deployed, sampled_inputs
+from tdcompress.bench.budget import Budget
 from tdcompress.bench.host import read_host
-from tdcompress.bench.inputs import check_given_inputs, check_same_inputs
 from tdcompress.bench.job import PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult
 from tdcompress.bench.launch import run_job
-from tdcompress.bench.modelfile import ModelFile
+from tdcompress.bench.ready import BASELINE_BACKEND, Arrays, get_ready
 from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
 from tdcompress.bench.statistics import widened_by_control
 from tdcompress.bench.summary import Setting, Subject, compare, summarise
-from tdcompress.bench.workloads import workload_of
-from tdcompress.errors import UserError
 from tdcompress.files import StrPath
 from tdcompress.limits import usable_cores
 from tdcompress.npz import write_npz
-from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.processor import read_processor
 
-Arrays = Mapping[str, NDArray[Any]]
 Say = Callable[[str, float], None]
 """Told what begins, and the share (0..1) of the processes' work that is done."""
 
-BASELINE_BACKEND = "onnxruntime"
 DENORMALS = "kept, as is the runtime's default; the same for all files"
 
 
@@ -91,23 +81,21 @@ def benchmark(
         TdcompressError: a process died.
     """
     started = time.monotonic()
-    plan = find_budget(budget)
-    _check_counts(files, threads, batch)
-    require_range("benchmark: seed", seed, 0, 2**63 - 1)
-    for name in (backend, baseline_backend):
-        check_backend(name)
-    dense_file, *asked_files = (read_deployed(Path(path), external_data=external_data) for path in (baseline, *files))
-    for name, file in ((baseline_backend, dense_file), *((backend, file) for file in asked_files)):
-        check_can_time(name, file.task)
-    dense = Subject(file=dense_file, backend=baseline_backend, provider=provider)
-    asked = [Subject(file=file, backend=backend, provider=provider) for file in asked_files]
-    check_same_inputs(dense.file, [subject.file for subject in asked])
-    workload = workload_of(dense.file.task)
-    made_up = None if inputs is not None else workload.made_up(dense.file, batch, np.random.default_rng(seed), shapes)
-    if made_up is None:
-        data = check_given_inputs(dense.file, _beside(dense.file, batch) if inputs is None else inputs, batch)
-    else:
-        data = made_up
+    ready = get_ready(
+        files,
+        baseline=baseline,
+        threads=threads,
+        batch=batch,
+        backend=backend,
+        provider=provider,
+        budget=budget,
+        seed=seed,
+        inputs=inputs,
+        shapes=shapes,
+        baseline_backend=baseline_backend,
+        external_data=external_data,
+    )
+    plan, dense, asked, workload, data = ready.plan, ready.dense, ready.asked, ready.workload, ready.data
     cores = usable_cores()
     setting = Setting(
         threads=threads or cores, batch=batch, tokens=workload.tokens(data), usable_cores=cores, processor=read_processor()
@@ -159,7 +147,7 @@ def benchmark(
             baseline_backend=baseline_backend,
             input_shapes=tuple(f"{name}: {array.dtype} {list(array.shape)}" for name, array in data.items()),
             inputs_sha256=_hash_arrays(data),
-            random_inputs=made_up is not None,
+            random_inputs=ready.random,
             timer_overhead_ns=timer_overhead_ns,
             denormals=DENORMALS,
             seconds=round(time.monotonic() - started, 3),
@@ -225,33 +213,6 @@ class _Processes:
             )
             results.append(run_job(job, PairsResult).files)
         return list(zip(*results, strict=True))
-
-
-def _check_counts(files: Sequence[StrPath], threads: int, batch: int) -> None:
-    if not files:
-        raise UserError("no file to benchmark; name at least one ONNX file")
-    check_threads(threads)
-    if batch < 1:
-        raise UserError(f"batch is {batch}; give a positive number")
-
-
-def check_threads(threads: int) -> None:
-    """Refuse more threads than there are cores for.
-
-    Raises:
-        UserError: below 0, or above the cores of this process.
-    """
-    if not 0 <= threads <= usable_cores():
-        raise UserError(f"threads is {threads}; give 1 to {usable_cores()} (the cores of this process), or 0 for all of them")
-
-
-def _beside(file: ModelFile, batch: int) -> Arrays:
-    """Real inputs from the samples that lie beside a file whose inputs cannot be made up."""
-    samples = file.path.with_name(SAMPLES)
-    if not samples.is_file():
-        lengths = f"say how long its inputs are (--shape {batch}x20), or give them (`inputs=` in Python)"
-        raise UserError(f"{file.path}: no {SAMPLES} lies beside it; {lengths}")
-    return sampled_inputs(file, samples, batch)
 
 
 def _hash_arrays(arrays: Arrays) -> str:

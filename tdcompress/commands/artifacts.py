@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_set, add_verb, positive, read_recipes
+from tdcompress.commands.shared import Verbs, add_artifacts, add_set, add_verb, output_name, positive, read_recipes
 from tdcompress.errors import TdcompressError, UserError
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.runs.parts import TRAINING, require_parts
@@ -34,7 +34,7 @@ def add_parser(verbs: Verbs) -> None:
     text = "of these the ones of one stage, such as train; alone: all of it"
     sub.add_argument("--stage", metavar="STAGE", choices=tuple(VERSIONS), help=text)
     sub.add_argument(
-        "--to", type=Path, default=Path("artifacts"), metavar="NAME", help="writes NAME.000.tdca, NAME.001.tdca, ..."
+        "--to", type=output_name, default=Path("artifacts"), metavar="NAME", help="writes NAME.000.tdca, NAME.001.tdca, ..."
     )
     sub.add_argument(
         "--part-size", type=parse_size, default=parse_size("16MB"), metavar="16MB", help="the most that one file may have"

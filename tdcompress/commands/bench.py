@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb, shape
+from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb, output_file, shape
 from tdcompress.errors import UserError
 
 
@@ -23,7 +23,7 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("--provider", default="CPUExecutionProvider", help="onnxruntime's execution provider")
     text = "pairs of calls for each file: quick, 20 or more in each of 6 processes; full, 100 or more in each of 8"
     sub.add_argument("--budget", choices=["quick", "full"], default="quick", help=text)
-    sub.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured")
+    sub.add_argument("--json", type=output_file, metavar="OUT", help="write everything that was measured")
     add_external_data(sub)
     add_artifacts(sub)
 
@@ -32,9 +32,10 @@ def run(args: argparse.Namespace) -> None:
     """``tdcompress bench``.
 
     Raises:
-        UserError: ``--json`` is no file that can be written.
+        UserError: there is no baseline, and nothing else is wrong.
     """
     from tdcompress.bench.benchmark import benchmark
+    from tdcompress.bench.ready import check_without_baseline
     from tdcompress.bench.table import COSTS, NOTES, costs_table, notes_table, times_columns, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
@@ -42,9 +43,18 @@ def run(args: argparse.Namespace) -> None:
     from tdcompress.report.terminal import render
 
     files, baseline = find_files(args.files, args.baseline, args.artifacts, external_data=args.external_data)
-    if args.json and (args.json.is_dir() or not args.json.absolute().parent.is_dir()):
-        raise UserError(f"--json {args.json}: not a file that can be written; name one in a folder that exists")
     batch = (args.shape[0][0] if args.shape else 1) if args.batch is None else args.batch
+    if not baseline.is_file():
+        check_without_baseline(
+            files,
+            threads=args.threads,
+            batch=batch,
+            backend=args.backend,
+            budget=args.budget,
+            shapes=args.shape,
+            external_data=args.external_data,
+        )
+        raise UserError(f"{baseline}: no such file; name what the files are compared with: --baseline dense.onnx")
     quiet = make_console(stderr=True)
     found = benchmark(
         files,
@@ -85,28 +95,34 @@ def find_files(
         artifacts: where runs are kept.
         external_data: accept weights in files beside ONNX files.
 
+    Returns:
+        The files, and the baseline, which may be missing.
+
     Raises:
-        UserError: something is not there, no baseline, or a folder without files to compare with it.
+        UserError: something else is not there, or nothing is to be timed beside the baseline.
     """
     places = [path if path.exists() or not (artifacts / path).is_dir() else artifacts / path for path in given]
     for place in places:
         if not place.exists():
             raise UserError(f"{place}: no such file, folder or run")
     against = _baseline(places, baseline, external_data)
-    if not against.is_file():
-        raise UserError(f"{against}: no such file; name what the files are compared with: --baseline dense.onnx")
+    one_of_them = baseline is None and len(places) > 1
     files: list[Path] = []
     for place in places:
-        if not place.is_dir():
-            files += [place] if baseline is not None or len(places) == 1 or not place.samefile(against) else []
-            continue
-        others = [file for file in _networks(place, external_data) if not file.samefile(against)]
-        if not others:
-            raise UserError(f"{place}: holds no ONNX file beside {against.name}; name what is to be timed")
-        files += others
+        if place.is_dir():
+            others = [file for file in _networks(place, external_data) if not _same(file, against)]
+            if not others:
+                raise UserError(f"{place}: holds no ONNX file beside {against.name}; name what is to be timed")
+            files += others
+        elif not (one_of_them and _same(place, against)):
+            files.append(place)
     if not files:
         raise UserError(f"{against}: is what files are compared with; name what is to be timed beside it")
     return files, against
+
+
+def _same(file: Path, against: Path) -> bool:
+    return against.is_file() and file.samefile(against)
 
 
 def _networks(folder: Path, external_data: bool) -> list[Path]:

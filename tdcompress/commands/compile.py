@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdcompress.commands.shared import Verbs, add_external_data, add_verb, shape
+from tdcompress.commands.shared import Verbs, add_external_data, add_verb, output_file, output_folder, shape
 
 if TYPE_CHECKING:
     from tdcompress.engine.planfile import Port
@@ -21,7 +21,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     sub.add_argument("source", type=Path, metavar="IN.onnx")
     text = "for programs that link the library; OUT.onnx for onnxruntime with the library as its plugin"
-    sub.add_argument("target", type=Path, metavar="OUT.tdc", help=text)
+    sub.add_argument("target", type=output_file, metavar="OUT.tdc", help=text)
     isas = ["avx512", "avx2", "neon", "scalar", "simd128"]
     sub.add_argument("--isa", choices=isas, help="of the machine that will run it; the best of this one")
     _add_shape(sub)
@@ -30,11 +30,11 @@ def add_parser(verbs: Verbs) -> None:
     sub = add_verb(
         verbs, "library", _library, "copy the engine's C library, which is also a plugin of onnxruntime, and its header"
     )
-    sub.add_argument("folder", type=Path, metavar="DIR")
+    sub.add_argument("folder", type=output_folder, metavar="DIR")
 
     sub = add_verb(verbs, "emit-c", _emit_c, "write an ONNX file as C source, for processors without an operating system")
     sub.add_argument("source", type=Path, metavar="IN.onnx")
-    sub.add_argument("target", type=Path, metavar="OUT.c", help="OUT.h is written beside it")
+    sub.add_argument("target", type=output_file, metavar="OUT.c", help="OUT.h is written beside it")
     _add_shape(sub)
     add_external_data(sub)
 

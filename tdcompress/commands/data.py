@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_verb
+from tdcompress.commands.shared import Verbs, add_verb, output_folder
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -16,12 +16,12 @@ def add_parser(verbs: Verbs) -> None:
     sub = add_verb(below, "pack", pack, text)
     sub.add_argument("name", choices=["cifar10", "cifar100"])
     sub.add_argument("--root", type=Path, default=Path("data"), metavar="DATA", help="the data root, as in a recipe")
-    sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the pieces go")
+    sub.add_argument("--out", type=output_folder, required=True, metavar="FOLDER", help="where the pieces go")
 
     text = "write the files of which the folder holds all pieces, byte for byte as they were published"
     sub = add_verb(below, "unpack", unpack, text)
     sub.add_argument("folder", type=Path, metavar="FOLDER")
-    sub.add_argument("--root", type=Path, default=Path("data"), metavar="DATA", help="the data root, as in a recipe")
+    sub.add_argument("--root", type=output_folder, default=Path("data"), metavar="DATA", help="the data root, as in a recipe")
 
 
 def pack(args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_external_data, add_verb
+from tdcompress.commands.shared import Verbs, add_external_data, add_verb, output_file
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -24,7 +24,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="IN.onnx")
-    parser.add_argument("target", type=Path, metavar="OUT.onnx")
+    parser.add_argument("target", type=output_file, metavar="OUT.onnx")
 
 
 def pack(args: argparse.Namespace) -> None:

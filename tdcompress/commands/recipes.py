@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from tdcompress.commands.shared import Verbs, add_verb
+from tdcompress.commands.shared import Verbs, add_verb, output_file
 from tdcompress.runs.parts import TRAINING, require_parts
 
 
@@ -14,7 +14,7 @@ def add_parser(verbs: Verbs) -> None:
     chosen = sub.add_mutually_exclusive_group()
     chosen.add_argument("--copy", metavar="NAME", help="copy one into this folder")
     chosen.add_argument("--keys", action="store_true", help="every key with its values, default and meaning")
-    chosen.add_argument("--write-keys", type=Path, metavar="FILE.md", help="the same as markdown")
+    chosen.add_argument("--write-keys", type=output_file, metavar="FILE.md", help="the same as markdown")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -77,6 +77,34 @@ def _folder(text: str) -> Path:
         raise argparse.ArgumentTypeError(
             f"{text}: this verb needs a folder; run, status, report, verify and translate take object storage"
         )
+    return output_folder(text)
+
+
+def output_file(text: str) -> Path:
+    """A file that a verb is told to write; folders on the way to it are made, if they can be: told before any work.
+
+    Raises:
+        argparse.ArgumentTypeError: the path is a folder, or leads through a file.
+    """
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: is a folder; name the file to write")
+    return output_name(text)
+
+
+def output_name(text: str) -> Path:
+    """What a verb is told to begin the names of its files with; otherwise as ``output_file``."""
+    path = Path(text)
+    output_folder(str(path.parent))
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """A folder that a verb is told to write into; it is made, and those on the way to it.
+
+    Raises:
+        argparse.ArgumentTypeError: the path leads through a file.
+    """
     path = Path(text)
     for place in (path, *path.parents):
         if place.is_file():

@@ -156,7 +156,9 @@ def _fixed(name: str, shape: Sequence[int | str | None]) -> list[int]:
     """A shape that the model itself fixes, but for the batch."""
     sizes = [1, *shape[1:]]
     if not all(isinstance(size, int) for size in sizes):
-        raise UserError(f"input {name!r} leaves its size open, {list(shape)}, and a plan is for one: give it (--shape)")
+        raise UserError(
+            f"input {name!r} leaves its size open, {list(shape)}, and a plan is for one: give it (--shape, in Python shapes=)"
+        )
     return [size for size in sizes if isinstance(size, int)]
 
 

@@ -118,7 +118,7 @@ def plan_bytes(plan: Plan, isa: InstructionSet, *, inputs: Sequence[Port], outpu
         UnsupportedError: an input or output with too many axes; a machine that stores the highest byte first.
     """
     if sys.byteorder != "little":
-        raise UnsupportedError("plan files are little-endian: make them on another machine, with --isa")
+        raise UnsupportedError("plan files are little-endian: make them on another machine, with --isa, in Python isa=")
     data = _Data(plan.sizes)
     program = _program(plan, data)
     constants = data.at(plan.constants)

@@ -1,6 +1,7 @@
 """What a network returns, as named tensors in order: one tensor, tuples, lists, dicts, and the output classes of libraries."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +15,8 @@ def named_outputs(result: Any, inputs: Sequence[str] = ()) -> dict[str, Tensor]:
     """The tensors of a result by name, in the order in which the network returns them.
 
     A single tensor, also alone in a tuple, is "output"; of several the names are "output_0", "output_1", ..., or their keys in a
-    mapping (a dict, HuggingFace's ModelOutput), a named tuple or a dataclass; nested ones are joined: "boxes_0". None is left
-    out.
+    mapping (a dict, HuggingFace's ModelOutput), a named tuple or a dataclass; nested ones are joined: "boxes_0". Where several
+    would have one name, the first has it, and the others have "_2", "_3", ... behind it. None is left out.
 
     Args:
         result: what forward returned.
@@ -37,11 +38,13 @@ def named_outputs(result: Any, inputs: Sequence[str] = ()) -> dict[str, Tensor]:
         raise UnsupportedError("the network returns no tensor, so that there is nothing to export")
     if len(found) == 1 and not _has_keys(result):
         return {"output": found[0][1]}
+    plain = [path if path and not path[0].isdigit() else f"output_{path or index}" for index, (path, _) in enumerate(found)]
+    plain = [f"{name}_output" if name in inputs else name for name in plain]
     named: dict[str, Tensor] = {}
-    for index, (path, leaf) in enumerate(found):
-        name = path if path and not path[0].isdigit() else f"output_{path or index}"
-        while name in named or name in inputs:
-            name = f"{name}_output"
+    for name, (_, leaf) in zip(plain, found, strict=True):
+        if name in named:
+            numbered = (f"{name}_{number}" for number in itertools.count(2))
+            name = next(other for other in numbered if other not in {*named, *plain, *inputs})
         named[name] = leaf
     return named
 

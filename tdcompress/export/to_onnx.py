@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdcompress.arguments import checked
@@ -21,12 +22,28 @@ from tdcompress.export.torchlib import table_made_once
 from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
+from tdcompress.onnxfile.parameter_names import with_parameter_names
 from tdcompress.onnxfile.short_names import with_short_names
 from tdcompress.onnxfile.strip import strip
 from tdcompress.sparsity.examples import example_tensors
 from tdcompress.sparsity.units import require_layers, require_module, require_values, unwrapped
 
 OPSET = 20
+_FLOAT32_ALONE = (
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.LSTM, nn.GRU),
+    *(
+        nn.AvgPool1d,
+        nn.AvgPool2d,
+        nn.AvgPool3d,
+        nn.InstanceNorm1d,
+        nn.InstanceNorm2d,
+        nn.InstanceNorm3d,
+        nn.GroupNorm,
+        nn.Upsample,
+    ),
+    *(nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.Softplus, nn.Mish, nn.Hardsigmoid, nn.Hardswish),
+)
+"""Layers whose operators onnxruntime 1.32 has no float64 kernel of on a CPU. What is not here is refused after the conversion."""
 
 
 class FromPixels(nn.Module):
@@ -66,7 +83,8 @@ def to_model_proto(
             by name; one name is one length, of two or more in the examples.
 
     Returns:
-        A stripped model: inputs as ``names`` says, outputs as ``outputs.named_outputs`` names them, weights as in the module.
+        A stripped model: inputs as ``names`` says, outputs as ``outputs.named_outputs`` names them, weights by
+        their names in the module.
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.
@@ -116,7 +134,7 @@ def to_model_proto(
     finally:
         model.train(training)
     assert program is not None
-    proto = with_short_names(strip(program.model_proto))
+    proto = with_short_names(strip(with_parameter_names(program.model_proto, _matrices(model))))
     for value, shape in zip(proto.graph.input, shapes, strict=True):  # the exporter's last resort is to take sizes for constants
         for axis in shape:
             if not value.type.tensor_type.shape.dim[axis].dim_param:
@@ -132,7 +150,7 @@ def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.
-        UnsupportedError: bfloat16, or a TorchScript program.
+        UnsupportedError: bfloat16, a layer that onnxruntime has in float32 alone, or a TorchScript program.
     """
     require_module(model)
     require_layers(model)
@@ -143,6 +161,22 @@ def require_deployable(model: nn.Module, inputs: Sequence[Tensor]) -> None:
         raise UnsupportedError(
             f"{type(model).__name__} is in bfloat16, which onnxruntime cannot compute on a CPU: export model.float()"
         )
+    for name, layer in model.named_modules():
+        if isinstance(layer, _FLOAT32_ALONE) and _dtype(layer, inputs) == torch.float64:
+            raise UnsupportedError(
+                f"{name or 'the network'}, a {type(layer).__name__}, is in float64, in which onnxruntime does not have it on a "
+                "CPU: export model.float()"
+            )
+
+
+def _dtype(layer: nn.Module, inputs: Sequence[Tensor]) -> torch.dtype:
+    """What a layer computes in: the type of its own parameters or, where it has none, of the first input."""
+    return next((parameter.dtype for parameter in layer.parameters()), inputs[0].dtype)
+
+
+def _matrices(model: nn.Module) -> dict[str, NDArray[Any]]:
+    """The weights with two axes, by every name that they have."""
+    return {name: each.detach().cpu().numpy() for name, each in model.named_parameters(remove_duplicate=False) if each.ndim == 2}
 
 
 def _require_axes(free_axes: Sequence[int], inputs: Sequence[Tensor]) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from tdcompress.errors import ArgumentError
 from tdcompress.methods.base import Method, MethodSettings, Parameters, TrainStep
 from tdcompress.sparsity.masks import merge_selected, widen
 from tdcompress.sparsity.patterns import (
@@ -148,6 +149,13 @@ class TargetedUnits(Targeted):
         self.drop(params, dropped)
 
 
+_SCHEDULE_KEYS = {
+    "ramp": {"epochs": "ramp_epochs"},
+    "cubic": {"epochs": "schedule_epochs", "gamma": "ramp_share", "alpha": "alpha_share", "freeze": "freeze_share"},
+}
+"""Schedule -> what a recipe calls the arguments of its class."""
+
+
 def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """True with this probability, independently for each entry of a tensor of this shape."""
     # uniform numbers and a comparison: bernoulli_ takes four times as long on a CPU
@@ -193,7 +201,9 @@ class TargetedSettings(MethodSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gamma is None and self.keep_per_filter is None:
-            raise ValueError('gamma: method = "targeted" needs either gamma or keep_per_filter')
+            raise ValueError(
+                "gamma: give gamma, the share that are candidates, or keep_per_filter, the weights of each filter that are none"
+            )
         if self.gamma is not None and self.keep_per_filter is not None:
             raise ValueError(
                 "keep_per_filter: given beside gamma, and each says how many are candidates; "
@@ -225,12 +235,20 @@ class TargetedSettings(MethodSettings):
         return frozenset({"schedule_epochs"}) | (frozenset() if self.schedule == "cubic" else by_share)
 
     def make_schedule(self) -> Schedule:
-        """The schedule object that the keys describe."""
-        if self.schedule == "ramp":
-            return Ramp(epochs=self.ramp_epochs)
-        if self.schedule == "cubic":
-            epochs = 1 if self.schedule_epochs is None else self.schedule_epochs
-            return Cubic(epochs=epochs, gamma=self.ramp_share, alpha=self.alpha_share, freeze=self.freeze_share)
+        """The schedule object that the keys describe.
+
+        Raises:
+            ValueError: a number that it does not take; the message begins with its key.
+        """
+        try:
+            if self.schedule == "ramp":
+                return Ramp(epochs=self.ramp_epochs)
+            if self.schedule == "cubic":
+                epochs = 1 if self.schedule_epochs is None else self.schedule_epochs
+                return Cubic(epochs=epochs, gamma=self.ramp_share, alpha=self.alpha_share, freeze=self.freeze_share)
+        except ArgumentError as error:
+            argument, _, said = str(error).partition(": ")
+            raise ValueError(f"{_SCHEDULE_KEYS[self.schedule][argument]}: {said}") from None
         return Constant()
 
     def for_training(self, epochs: int) -> Self:

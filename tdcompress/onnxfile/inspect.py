@@ -51,11 +51,14 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
     decoders: list[Section] = []
     for _, graph in graphs(model):
         operators.update(node.op_type for node in graph.node)
+        whole = Section()  # a section may read what another one makes
         for key, section in sections(graph).items():
             operators.subtract(node.op_type for node in section.nodes)
             own = sum(_file_bytes(weight) for weight in weights if weight.key == key)
             decoder_bytes += section.n_bytes() - own
-            decoders.append(section)
+            whole.initializers.extend(section.initializers)
+            whole.nodes.extend(section.nodes)
+        decoders.append(whole)
     cost = loading(decoders)
     parameters = [tensor for weight, tensor in zip(weights, tensors, strict=True) if is_parameter(weight.key.dtype)]
     return FileReport(
@@ -107,7 +110,8 @@ def _file_bytes(weight: StoredWeight) -> int:
     """What the file would lose without this weight; of a section, if another one with rows of the same shape stays."""
     if weight.message is not None:
         return message_bytes([weight.message])
-    return own_bytes(weight, weight.key, beside=(1, *weight.array.shape[1:]))
+    held = weight if weight.shift is None else weight.shift.away(weight.array)
+    return own_bytes(held, weight.key, beside=(1, *weight.array.shape[1:]))
 
 
 def _describe_value(value: onnx.ValueInfoProto) -> ValueReport:

@@ -25,10 +25,13 @@ from tdcompress.onnxfile.plan import Price, Rounding, byte_prices, can_be_rounde
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, PackValues, Prefer, UnpackReport
 from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_feed
+from tdcompress.onnxfile.shifted import Shift
+from tdcompress.onnxfile.shifting import has_zeros, wanted_shifts, with_adds, worth_shifting
 from tdcompress.onnxfile.strip import undocumented
-from tdcompress.onnxfile.tensors import PACKABLE, is_parameter, zeros_in
+from tdcompress.onnxfile.tensors import PACKABLE
 from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE
 from tdcompress.onnxfile.weights import StoredWeight, constant_weights, densified, is_packed, stored_weights, wrong_sections
+from tdcompress.onnxfile.zero_points import zero_points
 
 
 @checked
@@ -180,21 +183,33 @@ def _written(dense: onnx.ModelProto, values: PackValues, prices: Mapping[str, Pr
     packed.CopyFrom(dense)
     weights = stored_weights(dense)
     constants = constant_weights(dense)
-    kept_dense = {weight.full_name: _why_constant(weight) for weight in constants if _has_zeros(weight)}
+    points = zero_points(dense, {weight.full_name: weight.array for weight in (*weights, *constants)})
+    kept_dense = {weight.full_name: _why_constant(weight) for weight in constants if has_zeros(weight, points)}
     kept_float32 = {weight.full_name: _why_constant(weight) for weight in constants if can_be_rounded(weight)}
     rounding = Rounding()
     for number, (path, graph) in enumerate(graphs(packed)):
         fixed = unpackable(graph)
         here = {weight.name: weight for weight in weights if weight.key.graph == number}
-        kept_dense |= {path + name: reason for name, reason in fixed.items() if _has_zeros(here[name])}
-        planned = plan([weight for name, weight in here.items() if name not in fixed], number, values, prices)
+        kept_dense |= {path + name: reason for name, reason in fixed.items() if has_zeros(here[name], points)}
+        shifts, too_old = wanted_shifts(
+            opset(dense), number, [weight for name, weight in here.items() if name not in fixed], points
+        )
+        kept_dense |= {path + name: reason for name, reason in too_old.items()}
+        shiftable = {shift.name: shift for shift in shifts}
+        packable = [
+            shiftable[name].away(weight.array) if name in shiftable else weight
+            for name, weight in here.items()
+            if name not in fixed
+        ]
+        planned = plan(packable, number, values, prices)
         kept_float32 |= {path + name: reason for name, reason in fixed.items() if can_be_rounded(here[name])}
         kept_float32 |= {path + name: reason for name, reason in planned.kept_float32.items()}
         for key, members in planned.sections.items():
             for weight in members:
                 if key.rounded:
                     rounding = rounding.with_weight(here[weight.name].array, weight.array)
-        _write(graph, {key: members for key, members in planned.sections.items() if is_packed(key)}, packed)
+        worth, used = worth_shifting({key: each for key, each in planned.sections.items() if is_packed(key)}, shifts)
+        _write(graph, worth, used, packed)
     compact = onnx.ModelProto()
     compact.CopyFrom(packed)  # what was deleted from a message takes memory until the whole message goes
     return _Written(
@@ -206,16 +221,20 @@ def _written(dense: onnx.ModelProto, values: PackValues, prices: Mapping[str, Pr
     )
 
 
-def _write(graph: onnx.GraphProto, planned: Mapping[SectionKey, Sequence[Weight]], model: onnx.ModelProto) -> None:
+def _write(
+    graph: onnx.GraphProto, planned: Mapping[SectionKey, Sequence[Weight]], shifts: Sequence[Shift], model: onnx.ModelProto
+) -> None:
     """Replace initializers of a graph by sections, each checked: decoded by us and by onnxruntime."""
-    gone = {weight.name for members in planned.values() for weight in members}
+    by_name = {shift.difference: shift for shift in shifts}
+    gone = {by_name[weight.name].name if weight.name in by_name else weight.name for each in planned.values() for weight in each}
     initializers = [tensor for tensor in graph.initializer if tensor.name not in gone]
     nodes = list(graph.node)
     made: list[Section] = []
     for key, members in planned.items():
         section = ENCODINGS[key.encoding].write(members, key)
-        check_section(section, key, list(members), model)
-        made.append(section)
+        whole, seen = with_adds(section, members, by_name)
+        check_section(whole, key, seen, model)
+        made.append(whole)
     del graph.initializer[:]
     del graph.node[:]
     graph.initializer.extend(initializers)
@@ -265,10 +284,6 @@ def _compared(dense: onnx.ModelProto, packed: onnx.ModelProto) -> OutputDifferen
     if inputs is None:
         return OutputDifference(error=None, not_finite=(0, 0))
     return compare_outputs(session, open_session(packed), [inputs])
-
-
-def _has_zeros(weight: StoredWeight) -> bool:
-    return weight.array.size > 1 and is_parameter(weight.array.dtype) and zeros_in(weight.array) > 0
 
 
 def _why_constant(weight: StoredWeight) -> str:

@@ -15,6 +15,7 @@ from tdcompress.onnxfile.graphs import graphs, node_lists
 from tdcompress.onnxfile.listed_names import with_own_names
 from tdcompress.onnxfile.load import STANDARD
 from tdcompress.onnxfile.passes import graph_pass
+from tdcompress.onnxfile.shifted import SHIFT, Shift, read_shifts, write_shifts
 from tdcompress.onnxfile.tensors import Array, from_array, to_array
 
 # A file may unpack to this much: 99.9 % zeros in float32 is a ratio near 700; small files get a floor.
@@ -31,11 +32,13 @@ class StoredWeight(Weight):
         key: encoding ("constant" is none of `ENCODINGS`), element types seen and stored, number of the graph or function.
         path: of the graph, "" is the main one; or of the function.
         message: what holds this weight alone; None where its section holds several.
+        shift: how it came from what its section holds, where that is its difference from its zero point.
     """
 
     key: SectionKey
     path: str
     message: Message | None
+    shift: Shift | None = None
 
     @property
     def full_name(self) -> str:
@@ -117,7 +120,7 @@ def wrong_sections(model: onnx.ModelProto) -> str:
         except ModelError as error:
             return str(error)
         for key in keys:
-            if key.graph != number or key.encoding not in ENCODINGS:
+            if key.graph != number or key.encoding not in (*ENCODINGS, SHIFT):
                 return f"the names {path + key.prefix!r} are of another graph, or of no known encoding"
     return ""
 
@@ -138,12 +141,30 @@ def _read_graph(graph: onnx.GraphProto, number: int, path: str, room: Room) -> l
         name = sparse.values.name
         if not name.startswith(RESERVED):
             found.append(_alone("sparse_initializer", name, decode_coo(sparse, room), sparse, number, path))
-    for key, section in sections(graph).items():
+    of_keys = sections(graph)
+    shifts = {
+        shift.difference: shift for key, section in of_keys.items() if key.encoding == SHIFT for shift in _shifts(key, section)
+    }
+    for key, section in of_keys.items():
         if key.graph != number:
             raise ModelError(f"packed weights at {key.prefix!r} are in the wrong graph; was the file edited? {RENAME}")
-        for weight in _read_section(key, section, room):
-            found.append(StoredWeight(name=weight.name, array=weight.array, key=key, path=path, message=None))
+        for weight in _read_section(key, section, room) if key.encoding != SHIFT else ():
+            shift = shifts.pop(weight.name, None)
+            if shift is None and weight.name.startswith(RESERVED):
+                raise ModelError(f"{weight.name!r} is packed, but no weight of the network; was the file edited? {RENAME}")
+            name, array = (weight.name, weight.array) if shift is None else (shift.name, shift.back(weight.array))
+            found.append(StoredWeight(name=name, array=array, key=key, path=path, message=None, shift=shift))
+    if shifts:
+        raise ModelError(f"{next(iter(shifts))!r} is read, but not packed; was the file edited? {RENAME}")
     return found
+
+
+def _shifts(key: SectionKey, section: Section) -> list[Shift]:
+    """As `read_shifts`, and written again."""
+    shifts = read_shifts(key, section)
+    if not _same(section, write_shifts(shifts)):
+        raise ModelError(f"packed weights at {key.prefix!r} are not as this format writes them; was the file edited? {RENAME}")
+    return shifts
 
 
 def _alone(encoding: str, name: str, array: Array, message: Message, graph: int, path: str) -> StoredWeight:
@@ -190,14 +211,17 @@ def _read_section(key: SectionKey, section: Section, room: Room) -> list[Weight]
     except ModelError as error:
         raise ModelError(f"{what}: {error}; {RENAME}") from error
     again = encoding.write(weights, key)
-    same = (
+    if not _same(section, again):
+        raise ModelError(f"{what} are not as this format writes them; was the file edited? {RENAME}")
+    return weights
+
+
+def _same(section: Section, again: Section) -> bool:
+    return (
         _canonical(section.initializers) == _canonical(again.initializers)
         and _canonical(section.sparse_initializers) == _canonical(again.sparse_initializers)
         and _canonical(section.nodes) == _canonical(again.nodes)
     )
-    if not same:
-        raise ModelError(f"{what} are not as this format writes them; was the file edited? {RENAME}")
-    return weights
 
 
 def _members(section: Section) -> str:

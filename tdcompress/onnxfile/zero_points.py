@@ -39,8 +39,8 @@ def zero_points(model: onnx.ModelProto, weights: Mapping[str, Array]) -> dict[st
                 if not all(name in weights for name in names):
                     continue
                 array, zero = weights[names[0]], weights[names[1]]
-                shaped = _along(zero, array.ndim, _axis(node) if axis is None else axis)
-                if shaped is not None and zero.any():
+                shaped = _along(zero, array.shape, _axis(node) if axis is None else axis)
+                if shaped is not None and zero.any() and zero.dtype == array.dtype:
                     found[names[0]] = shaped
     return found
 
@@ -49,10 +49,11 @@ def _axis(node: onnx.NodeProto) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), _DEFAULT_AXIS)
 
 
-def _along(zero: Array, rank: int, axis: int) -> Array | None:
-    """Zero points as an array that broadcasts against a weight of that rank."""
+def _along(zero: Array, shape: tuple[int, ...], axis: int) -> Array | None:
+    """Zero points as an array that broadcasts against a weight of that shape."""
+    rank = len(shape)
     if zero.size == 1:
         return zero.reshape(())
-    if zero.ndim != 1 or not -rank <= axis < rank:
+    if zero.ndim != 1 or not -rank <= axis < rank or zero.size != shape[axis]:
         return None
     return zero.reshape([-1 if place == axis % rank else 1 for place in range(rank)])

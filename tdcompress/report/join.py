@@ -49,17 +49,24 @@ def joined_line(report: Report, bench: BenchReport) -> str:
         report: before it joined.
         bench: as for `join_bench`, which has accepted it.
     """
-    added: dict[str, list[str]] = {}
+    added: dict[str, dict[str, bool]] = {}
     for index, measured in enumerate(bench.rows):
         row = _row_of(report, measured, f"benchmark.rows[{index}]")
         if row is None:
             continue
         latency = measured.of_row()
-        again = " (in place of an earlier one)" if latency_under(row, setting_of(latency)) else ""
-        added.setdefault(f"{text.setting(latency)}, on {latency.host}", []).append(f"{row.id}{again}")
+        where = f"{text.setting(latency)}, on {latency.host}"
+        added.setdefault(where, {})[row.id] = bool(latency_under(row, setting_of(latency)))
     if not added:
         return f"joined nothing: only {DENSE_FILE} was timed"
-    return "joined " + "; ".join(f"{', '.join(dict.fromkeys(rows))}: {how}" for how, rows in added.items())
+    return "joined " + "; ".join(f"{', '.join(rows)}: {how}{_replaced(rows)}" for how, rows in added.items())
+
+
+def _replaced(rows: Mapping[str, bool]) -> str:
+    """Which rows, by id and whether they had a latency of this setting, were measured again; said once of all."""
+    again = [row for row, measured in rows.items() if measured]
+    named = "" if len(again) == len(rows) else f" of {', '.join(again)}"
+    return f" (in place of what was measured before{named})" if again else ""
 
 
 def keep_joined(report: Report, earlier: Report, unchanged: Collection[str]) -> Report:

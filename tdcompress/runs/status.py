@@ -12,6 +12,8 @@ from tdcompress.report.tables import Table, number_columns, numbered, text_colum
 from tdcompress.runs.manifest import MANIFEST, REPORT, held_recipes, is_aside, linked_stages, read_report, whole_run
 from tdcompress.runs.unfinished import Unfinished, Unreadable, unfinished_runs
 
+_NO_RUN = "none yet: tdcompress run digits"
+
 
 def status_tables(root: Path, only: str | None = None, place: StrPath | None = None) -> tuple[Table, ...]:
     """All that ``status`` shows: finished runs, unfinished ones, and stages; each only where there is something to show.
@@ -31,22 +33,30 @@ def status_tables(root: Path, only: str | None = None, place: StrPath | None = N
         unfinished = [run for run in unfinished if run.run == only]
         if not folders and not unfinished:
             raise UserError(f"{place or root}/{only}: no run of this name; `tdcompress status` without a name lists all")
+    stages = stage_table(root, only)
     tables = (
-        *((run_table(place or root, folders),) if folders or not unfinished else ()),
+        *((run_table(place or root, folders, stages=bool(stages.rows)),) if folders or not unfinished else ()),
         *((unfinished_table(unfinished, time.time()),) if unfinished else ()),
-        stage_table(root, only),
+        stages,
     )
     return tuple(table for table in tables if table.rows or table.notes)
 
 
-def run_table(place: StrPath, folders: Iterable[Path]) -> Table:
-    """One line per run folder: its state, rows, selected row, and when it was made."""
+def run_table(place: StrPath, folders: Iterable[Path], *, stages: bool) -> Table:
+    """One line per run folder: its state, rows, selected row, and when it was made.
+
+    Args:
+        place: where they are.
+        folders: theirs.
+        stages: whether there are stages on disk, imported ones perhaps; what is said without any run goes on from them.
+    """
+    none = "none yet, but the stages below: the recipe that they are of goes on from them" if stages else _NO_RUN
     rows = tuple(_run_row(folder) for folder in folders)
     return Table(
         title=f"runs in {place}",
         columns=(*text_columns("run", "state"), *number_columns("rows"), *text_columns("selected", "network", "created")),
         rows=rows,
-        notes=() if rows else ("none yet: tdcompress run digits",),
+        notes=() if rows else (none,),
     )
 
 

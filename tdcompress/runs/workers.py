@@ -5,8 +5,8 @@ from typing import Protocol
 
 from tdcompress.artifacts import Artifact
 from tdcompress.bench.backends import create_backend
-from tdcompress.bench.benchmark import BASELINE_BACKEND, check_threads
 from tdcompress.bench.host import Host, read_host
+from tdcompress.bench.ready import BASELINE_BACKEND, check_threads
 from tdcompress.errors import UserError
 from tdcompress.pipeline import Runner, Task
 from tdcompress.stages import bench

@@ -52,7 +52,7 @@ class Ramp(Schedule):
     def __post_init__(self) -> None:
         require_types("Ramp", Ramp, vars(self))
         if not all(0 < length < float("inf") for length in self.epochs):
-            raise ArgumentError(f"ramp_epochs = {list(self.epochs)}: both lengths have to be above 0")
+            raise ArgumentError(f"epochs: {list(self.epochs)}: both lengths have to be above 0")
 
     @property
     def length(self) -> float:
@@ -90,17 +90,17 @@ class Cubic(Schedule):
         """Messages of values out of range begin with the key of a recipe."""
         require_types("Cubic", Cubic, vars(self))
         if not 0 < self.epochs < float("inf"):
-            raise ArgumentError(f"schedule_epochs: {self.epochs} is not above 0")
-        for key, (start, end) in (("ramp_share", self.gamma), ("alpha_share", self.alpha)):
+            raise ArgumentError(f"epochs: {self.epochs} is not above 0")
+        for key, (start, end) in (("gamma", self.gamma), ("alpha", self.alpha)):
             if not 0 <= start <= end <= 1:
                 raise ArgumentError(f"{key}: [{start}, {end}] is no start and end in 0..1, the start first")
         if not 0 <= self.freeze < 1:
-            raise ArgumentError(f"freeze_share: {self.freeze} is not in 0 <= freeze_share < 1")
+            raise ArgumentError(f"freeze: {self.freeze} is not a share from 0 to below 1")
         full = max(self.gamma[1], self.alpha[1])
         if self.freeze and self.freeze + full > 1 + 1e-9:
             raise ArgumentError(
-                f"freeze_share: {self.freeze:g} would freeze the masks at {1 - self.freeze:g} of the training, before gamma and "
-                f"alpha are full at {full:g}; lower it, or end ramp_share and alpha_share earlier"
+                f"freeze: {self.freeze:g} would freeze the masks at {1 - self.freeze:g} of the training, before gamma and "
+                f"alpha are full at {full:g}; lower it, or end both earlier"
             )
 
     def gamma_share(self, epoch: float) -> float:  # noqa: D102

@@ -165,3 +165,37 @@ def test_a_comparison_that_raises_is_a_failure(net, tmp_path):
     with pytest.raises(VerificationError, match=r"^m\.onnx: onnxruntime does not load the model"):
         check_agreement(net, [random(3, 2, 4, 4)], OnnxNetwork(path, path.name))
     assert net.training
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"), [(nn.Conv2d(2, 2, 3), "Conv2d"), (nn.AvgPool2d(2), "AvgPool2d"), (nn.LeakyReLU(), "LeakyReLU")]
+)
+def test_a_layer_that_onnxruntime_has_in_float32_alone_is_refused_before_the_trace(layer, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **keywords: pytest.fail("traced"))
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.Sequential(layer)).double()
+    with pytest.raises(UnsupportedError, match=rf"^1\.0, a {kind}, is in float64, .*: export model\.float\(\)$"):
+        export_onnx(network, torch.randn(2, 2, 6, 6, dtype=torch.float64), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_onnxruntime_has_in_float64_is_exported(tmp_path):
+    network = nn.Sequential(nn.Linear(4, 4), nn.Tanh()).double()
+    agreement = export_onnx(network, torch.randn(2, 4, dtype=torch.float64), tmp_path / "x.onnx")
+    assert agreement.max_error <= 1e-15
+
+
+def test_a_function_that_onnxruntime_has_in_float32_alone_is_named(tmp_path):
+    network = nn.Sequential(nn.Linear(4, 4), nn.GELU()).double()
+    with pytest.raises(
+        VerificationError, match=r"it has no Erf for float64 on a CPU; export the network in float32: model\.float"
+    ):
+        export_onnx(network, torch.randn(2, 4, dtype=torch.float64), tmp_path / "x.onnx")
+
+
+def test_linear_layers_on_sequences_keep_their_names(tmp_path):
+    network = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 4, bias=False)).eval()
+    export_onnx(network, torch.randn(2, 3, 8), tmp_path / "x.onnx")
+    shapes = {tensor.name: list(tensor.dims) for tensor in onnx.load(tmp_path / "x.onnx").graph.initializer}
+    expected = {"linear1.weight": [8, 16], "linear2.weight": [16, 8], "self_attn.in_proj_weight": [8, 24]}
+    assert {name: shapes[f"0.{name}"] for name in expected} == expected
+    assert shapes["1.weight"] == [8, 4]

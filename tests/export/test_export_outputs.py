@@ -51,6 +51,10 @@ STRUCTURES = {
     "ModelOutput": (lambda a, b: ModelOutput(logits=a, hidden=None, boxes=b), ["logits", "boxes"]),
     "dataclass": (lambda a, b: Record(logits=a, hidden=b), ["logits", "hidden"]),
     "name of the input": (lambda a, b: {"input": a, "other": b}, ["input_output", "other"]),
+    "names that meet": (
+        lambda a, b: {"a": {"b": a, "b_2": b}, "a_b": a, "a_b_2": b, "a__b": a},
+        ["a_b", "a_b_2", "a_b_3", "a_b_2_2", "a__b"],
+    ),
     "whole numbers": (lambda a, b: (a, b.argmax(1)), ["output_0", "output_1"]),
     "the same twice": (lambda a, b: (a, a, b), ["output_0", "output_1", "output_2"]),
 }

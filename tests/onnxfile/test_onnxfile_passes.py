@@ -9,6 +9,7 @@ from tdcompress.errors import ModelError, UnsupportedError, VerificationError
 from tdcompress.onnxfile import pack, quantise
 from tdcompress.onnxfile.listed_names import with_listed_names
 from tdcompress.onnxfile.pack import pack_model
+from tdcompress.onnxfile.parameter_names import with_parameter_names
 from tdcompress.onnxfile.passes import graph_pass, malformed
 from tdcompress.onnxfile.prepare import prepared, with_current_opset
 from tdcompress.onnxfile.quantise import quantise_model
@@ -17,6 +18,7 @@ from tdcompress.onnxfile.weights import densified, wrong_sections
 
 PASSES: dict[str, Callable[[onnx.ModelProto], object]] = {
     "undocumented": undocumented,
+    "with_parameter_names": lambda model: with_parameter_names(model, {"layer.weight": np.ones((2, 2), np.float32)}),
     "strip": strip,
     "prepared": prepared,
     "with_current_opset": with_current_opset,

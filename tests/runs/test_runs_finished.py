@@ -92,10 +92,10 @@ def latency(report):
 
 def test_a_report_of_another_recipe_than_its_manifest_is_damage(root):
     run = root / "tiny"
-    (row,) = run_table(root, [run]).rows
+    (row,) = run_table(root, [run], stages=True).rows
     assert row[1] == "complete"
     rewritten(run, lambda report: report.update(recipe_key="0" * 16))
-    (row,) = run_table(root, [run]).rows
+    (row,) = run_table(root, [run], stages=True).rows
     assert "it and report.json are of different runs or recipes); run the recipe again to rebuild it" in row[1]
 
 
@@ -119,7 +119,7 @@ def no_files(run):
 def test_all_who_read_a_run_call_it_damaged_and_the_advice_mends_it(root, damage, tiny_text, run_text, capsys):
     run = root / "tiny"
     damage(run)
-    (row,) = run_table(root, [run]).rows
+    (row,) = run_table(root, [run], stages=True).rows
     assert "is damaged" in row[1]
     assert row[1].endswith("run the recipe again to rebuild it")
     for command in ("verify", "report"):
@@ -127,7 +127,7 @@ def test_all_who_read_a_run_call_it_damaged_and_the_advice_mends_it(root, damage
         (line,) = capsys.readouterr().err.splitlines()[-1:]
         assert "is damaged" in line
     run_text(tiny_text, root)
-    (row,) = run_table(root, [run]).rows
+    (row,) = run_table(root, [run], stages=True).rows
     assert row[1] == "complete"
 
 
@@ -165,7 +165,7 @@ def test_a_report_of_another_version_is_not_believed_though_its_manifest_vouches
     assert main(["report", "tiny", "--artifacts", str(root)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(rf"report\.json: damaged, or of another version \(.*{said}.*run the recipe again", line)
-    (row,) = run_table(root, [root / "tiny"]).rows
+    (row,) = run_table(root, [root / "tiny"], stages=True).rows
     assert row[0] == "tiny"
     assert re.search(said, row[1])
 

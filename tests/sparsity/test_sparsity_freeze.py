@@ -300,6 +300,18 @@ def test_inside_targeted_dropout(granularity: str) -> None:
     assert torch.equal(found, model(pixels))
 
 
+def test_with_targeted_dropout_around_a_part() -> None:
+    part = tdc.TargetedDropout(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6)), gamma=0.5, alpha=1.0)
+    model = nn.Sequential(part, nn.ReLU(), nn.Linear(6, 3))
+    masks = tdc.prune(model, fraction=0.3)
+    tdc.freeze(model, masks)
+    for parameter in model.parameters():
+        parameter.data += 1.0
+    found = model(torch.ones(1, 4))
+    assert zero_bits(held(model, masks))
+    assert torch.equal(found, model(torch.ones(1, 4)))
+
+
 def test_under_torch_compile() -> None:
     model = network()
     masks = tdc.prune(model, fraction=0.5)

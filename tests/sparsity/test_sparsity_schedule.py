@@ -105,14 +105,14 @@ def test_a_cubic_never_falls_and_is_exactly_full_when_it_freezes(share: list[flo
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"gamma": (0.5, 0.2)}, "^ramp_share: .* the start first"),
-        ({"alpha": (0.0, 1.2)}, "^alpha_share: "),
-        ({"freeze": 1.0}, "^freeze_share: "),
+        ({"gamma": (0.5, 0.2)}, "^gamma: .* the start first"),
+        ({"alpha": (0.0, 1.2)}, "^alpha: "),
+        ({"freeze": 1.0}, "^freeze: "),
         (
             {"freeze": 0.5},
-            "^freeze_share: 0.5 would freeze the masks at 0.5 of the training, before gamma and alpha are full at 0.6",
+            "^freeze: 0.5 would freeze the masks at 0.5 of the training, before gamma and alpha are full at 0.6",
         ),
-        ({"epochs": 0}, "^schedule_epochs: "),
+        ({"epochs": 0}, "^epochs: "),
     ],
 )
 def test_cubics_that_cannot_be_are_refused(options: dict, said: str):
