@@ -44,15 +44,27 @@ def fsync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def in_the_way(path: Path) -> str | None:
+    """What stands where a file is to be written and must not be replaced, in words; None where a file can stand there.
+
+    A link is replaced itself, and what it leads to stays; but a link to a device, such as /dev/stdout, is refused as one.
+    """
+    if path.is_dir():
+        return "is a folder; name the file to write"
+    if path.exists() and not path.is_file():
+        return "is a device, a pipe or a socket; name an ordinary file to write"
+    return None
+
+
 @contextmanager
 def published(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder; what is written there becomes ``path`` at the end, and nothing if the block fails.
 
     Raises:
-        UserError: the path is a folder, or no file can be made there.
+        UserError: the path is a folder, a device, a pipe or a socket, or no file can be made there.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the file to write")
+    if taken := in_the_way(path):
+        raise UserError(f"{path}: {taken}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)

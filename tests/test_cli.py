@@ -294,6 +294,15 @@ def test_a_folder_is_no_file_to_write(verb, tmp_path, monkeypatch, capsys):
     assert ".: is a folder; name the file to write" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("verb", ["pack", "unpack", "compile", "emit-c", "bench", "recipes"])
+def test_a_pipe_is_no_file_to_write(verb, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SystemExit, match="2"):
+        main([*WRITES[verb], str(tmp_path / "pipe")])
+    assert "pipe: is a device, a pipe or a socket; name an ordinary file to write" in " ".join(capsys.readouterr().err.split())
+
+
 def test_missing_folders_of_what_is_written_are_made(call, tiny_run, tmp_path, short_benchmarks):
     source = tiny_run / "model.onnx"
     for verb, name in {"pack": "out.onnx", "unpack": "out.onnx", "compile": "out.tdc", "emit-c": "out.c"}.items():

@@ -1,3 +1,4 @@
+import os
 import stat
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tdcompress.errors import UserError
 from tdcompress.files import published, sha256_file, write_bytes, write_text
 
 
@@ -21,6 +23,26 @@ def test_a_file_is_published_whole_and_readable_by_others(tmp_path):
     write_bytes(path, b"2")
     assert path.read_bytes() == b"2"
     assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_ordinary_file_is_not_replaced(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(UserError, match=f"{path}: is a device, a pipe or a socket; name an ordinary file to write"):
+            write_text(path, "new")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert link.is_symlink()
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    kept, link = tmp_path / "kept", tmp_path / "link"
+    write_text(kept, "old")
+    link.symlink_to(kept)
+    write_text(link, "new")
+    assert (kept.read_text(), link.read_text(), link.is_symlink()) == ("old", "new", False)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tdcompress.errors import ModelError
+from tdcompress.files import in_the_way
 from tdcompress.runs.parts import TRAINING, require_parts
 from tdcompress.stores.place import is_url
 
@@ -84,11 +85,10 @@ def output_file(text: str) -> Path:
     """A file that a verb is told to write; folders on the way to it are made, if they can be: told before any work.
 
     Raises:
-        argparse.ArgumentTypeError: the path is a folder, or leads through a file.
+        argparse.ArgumentTypeError: the path is a folder, a device, a pipe or a socket, or leads through a file.
     """
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: is a folder; name the file to write")
+    if taken := in_the_way(Path(text)):
+        raise argparse.ArgumentTypeError(f"{text}: {taken}")
     return output_name(text)
 
 
