@@ -1,12 +1,15 @@
 """Build a wheel with the compiled engine for each platform, by cross-compiling with zig, and one without for all others.
 
 Usage, from the repository's root: python .ci/wheels.py FOLDER [TAG...]     Needs the ziglang wheel; ZIG="..." names another zig.
+TAG is a tag of the table below, or "any"; of several that are joined by a dot, one is enough: manylinux_2_17_x86_64.
 Each wheel is opened again: its name has the tag, and the library in it is the one that the package looks for there.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -32,6 +35,34 @@ PURE = "any"
 COPIED = ("tdcompress", "pipelines", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
+def whole_tag(name: str) -> str:
+    """The tag of a wheel, by any of its parts.
+
+    Raises:
+        argparse.ArgumentTypeError: no wheel has it.
+    """
+    for tag in (*ZIG_TARGETS, PURE):
+        if name in (tag, *tag.split(".")):
+            return tag
+    known = ", ".join(tag.partition(".")[0] for tag in (*ZIG_TARGETS, PURE))
+    raise argparse.ArgumentTypeError(f"there is no wheel {name!r}; wheels are {known}")
+
+
+def zig() -> str:
+    """The command that cross-compiles."""
+    return os.environ.get("ZIG", f"{sys.executable} -m ziglang")
+
+
+def require_zig() -> None:
+    """Fail before the first wheel where there is no zig."""
+    try:
+        missing = subprocess.run([*shlex.split(zig()), "version"], capture_output=True, check=False).returncode != 0
+    except OSError:
+        missing = True
+    if missing:
+        raise SystemExit("wheels.py: no zig; pip install ziglang")
+
+
 def build_wheel(tag: str, folder: Path) -> Path:
     """One wheel, built in a copy of the source, so that no other build's files are in it."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -46,8 +77,7 @@ def build_wheel(tag: str, folder: Path) -> Path:
         if tag == PURE:
             environment["TDCOMPRESS_COMPILE"] = "0"
         else:
-            zig = os.environ.get("ZIG", f"{sys.executable} -m ziglang")
-            environment.update(TDCOMPRESS_WHEEL=tag, CC=f"{zig} cc -target {ZIG_TARGETS[tag]}")
+            environment.update(TDCOMPRESS_WHEEL=tag, CC=f"{zig()} cc -target {ZIG_TARGETS[tag]}")
         command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(made)]
         done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -74,10 +104,16 @@ def check_wheel(tag: str, wheel: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """All wheels, or those that are named."""
-    folder = Path(arguments[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    for tag in arguments[1:] or [*ZIG_TARGETS, PURE]:
-        check_wheel(tag, build_wheel(tag, folder))
+    parser = argparse.ArgumentParser(prog="wheels.py", description="wheels with the compiled engine")
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("tags", type=whole_tag, nargs="*", default=[], metavar="TAG", help="which; default: all of them")
+    options = parser.parse_args(arguments)
+    tags = options.tags or [*ZIG_TARGETS, PURE]
+    if tags != [PURE]:
+        require_zig()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for tag in tags:
+        check_wheel(tag, build_wheel(tag, options.folder))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from counts import at_least
 
 from tdcompress.bench.budget import BUDGETS
 from tdcompress.bench.statistics import decide_claim, measure_ratio, widened_by_control
@@ -69,7 +70,7 @@ def claim_rate(machine: Machine, *, true: float, runs: int, seed: int, budget: s
 def main() -> None:
     """Print the table of docs/benchmarking.md."""
     parser = argparse.ArgumentParser(description="how often a benchmark claims a difference, on simulated machines")
-    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--runs", type=at_least(1), default=200)
     parser.add_argument("--budget", nargs="+", choices=list(PAIRS), default=list(PAIRS))
     parser.add_argument("--effect", nargs="+", type=float, default=[0.0, 0.01, 0.02, 0.03, 0.05], help="of a process")
     arguments = parser.parse_args()

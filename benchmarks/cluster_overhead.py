@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from counts import at_least
 
 from tdcompress.cluster import remote
 from tdcompress.cluster.driver import Cluster
@@ -119,9 +120,9 @@ def timed(workers: Callable[[Path], Workers], tasks: Sequence[Task]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=40, help=f"of {len(CHAIN)} stages")
+    parser.add_argument("--rows", type=at_least(1), default=40, help=f"of {len(CHAIN)} stages")
     parser.add_argument("--seconds", type=float, default=0.1, help="that a stage sleeps, on average")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--workers", type=at_least(1), nargs="+", default=[1, 2, 4])
     args = parser.parse_args()
     remote.make_stage = make_simulated
     tasks = sweep(args.rows, args.seconds)

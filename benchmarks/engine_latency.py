@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
+from counts import PAIRS, PROCESSES
 from engine_networks import NETWORKS, resnet32
 
 from tdcompress.bench.statistics import Ratio, measure_ratio, widened_by_control
-from tdcompress.bench.timing import BLOCK_PAIRS
 
 CLOCKS: dict[str, Callable[[], int]] = {"wall": time.perf_counter_ns, "cpu": time.process_time_ns}
 
@@ -186,8 +186,8 @@ def main() -> None:
     parser.add_argument("--reference", choices=list(REFERENCES), default="onnxruntime")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=80, help="of each process, a multiple of 10")
-    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--pairs", type=PAIRS, default=80, help="of each process, a multiple of 10")
+    parser.add_argument("--processes", type=PROCESSES, default=8)
     parser.add_argument("--json", type=Path, help="keep the raw times in this file")
     parser.add_argument("--isa")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
@@ -213,8 +213,6 @@ def main() -> None:
     if options.child:
         print(peak_memory(options.cases[0], options.child))
         return
-    if options.pairs % BLOCK_PAIRS or options.processes < 2:
-        parser.error(f"an interval needs at least two processes, and pairs in whole blocks of {BLOCK_PAIRS}")
     rows = TABLES[options.table] if options.table else [(case, options.batch, options.threads) for case in options.cases]
     if options.memory:
         for case in dict.fromkeys(case for case, _, _ in rows):

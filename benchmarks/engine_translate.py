@@ -26,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from counts import PAIRS, PROCESSES
 
 from tdcompress.bench.statistics import measure_ratio, widened_by_control
-from tdcompress.bench.timing import BLOCK_PAIRS
 from tdcompress.engine import Session
 from tdcompress.onnxfile.runtime import open_session
 from tdcompress.text.search import greedy
@@ -154,8 +154,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1, help="sentences of a call")
     parser.add_argument("--pieces", type=int, default=15, help="of each sentence, its end counted")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--pairs", type=int, default=40, help="of each process, a multiple of 10")
-    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--pairs", type=PAIRS, default=40, help="of each process, a multiple of 10")
+    parser.add_argument("--processes", type=PROCESSES, default=8)
     parser.add_argument("--isa")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
     parser.add_argument("--folder", type=Path, help="where the files are kept; default: a temporary folder")
@@ -164,8 +164,6 @@ def main() -> None:
     if options.child is not None:
         print(json.dumps(time_pairs(options)))
         return
-    if options.pairs % BLOCK_PAIRS or options.processes < 2:
-        parser.error(f"an interval needs at least two processes, and pairs in whole blocks of {BLOCK_PAIRS}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

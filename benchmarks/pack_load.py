@@ -31,6 +31,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 import onnxruntime as ort
+from counts import PAIRS, PROCESSES
 from onnx import helper, numpy_helper
 
 from tdcompress.bench.statistics import measure
@@ -281,8 +282,8 @@ def print_folding() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="bytes and load time of packed files")
-    parser.add_argument("--processes", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=10, help="in each process, a multiple of 10")
+    parser.add_argument("--processes", type=PROCESSES, default=8)
+    parser.add_argument("--rounds", type=PAIRS, default=10, help="in each process, a multiple of 10")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sparsity", type=float, nargs="*", default=[0.5, 0.75, 0.9, 0.95, 0.99])
     parser.add_argument("--operators", action="store_true", help="only print which operators are folded")

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from counts import at_least
 from torch import Tensor, nn
 
 from tdcompress.methods.base import Granularity, TrainStep
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--granularity", choices=("weight", "unit"), default="weight")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=at_least(2), default=20)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dense = Trainee(options.model, options.batch, options.granularity, targeted=False)

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from counts import at_least
+
 from tdcompress.data.parallel_text import ParallelTextSettings
 from tdcompress.tasks.translation import MachineTranslation
 from tdcompress.text.vocabulary import VocabularySettings, train_vocabulary
@@ -44,7 +46,7 @@ def peak() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=1_000_000)
+    parser.add_argument("--pairs", type=at_least(1), default=1_000_000)
     parser.add_argument("--kind", choices=get_args(get_type_hints(VocabularySettings)["kind"]), default="bpe")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from counts import PAIRS, PROCESSES
 from engine_networks import resnet32
 from playwright.sync_api import Route, sync_playwright
 
@@ -99,8 +100,8 @@ def time_pairs(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="node_modules/onnxruntime-web")
-    parser.add_argument("--browsers", type=int, default=4)
-    parser.add_argument("--pairs", type=int, default=40, help="of each browser, a multiple of 10")
+    parser.add_argument("--browsers", type=PROCESSES, default=4)
+    parser.add_argument("--pairs", type=PAIRS, default=40, help="of each browser, a multiple of 10")
     parser.add_argument("--block-ms", type=float, default=10)
     options = parser.parse_args()
     version = json.loads((options.folder / "package.json").read_text(encoding="utf-8"))["version"]

@@ -1,34 +1,30 @@
 /* Handwritten digits: digit model.tdc < pixels. An image is 64 numbers from 0 to 16, row by row; prints the digit of each. */
 #include <stdio.h>
-
 #include "tdcompress.h"
 
-static int failed(const char *what, int status) {
-    fprintf(stderr, "digit: %s: %s\n", what, tdc_message(status));
-    return 1;
-}
+static int failed(const char *why) { return fprintf(stderr, "digit model.tdc < pixels: %s\n", why), 1; }
 
 int main(int count, char **arguments) {
     tdc_model *model;
-    int status = tdc_load(count == 2 ? arguments[1] : NULL, &model);
-    if (status != TDC_OK) return failed("digit model.tdc < pixels", status);
+    int filled = 0, status = tdc_load(count == 2 ? arguments[1] : NULL, &model);
+    if (status != TDC_OK) return failed(tdc_message(status));
     tdc_array pixels = {0}, logits = {0};
     tdc_shape(model, TDC_INPUT, 0, &pixels);
     tdc_shape(model, TDC_OUTPUT, 0, &logits);
-    if (pixels.type != TDC_FLOAT32 || pixels.elements != 64 || logits.elements != 10) return failed("no digits", TDC_ERROR_ARGUMENT);
-    float image[64], scores[10];
+    if (pixels.type != TDC_FLOAT32 || pixels.elements != 64 || logits.elements != 10) return failed("the model reads no digits");
+    float image[64], scores[10], *outputs[] = {scores};
     const void *inputs[] = {image};
-    float *outputs[] = {scores};
-    for (int filled = 0, value; status == TDC_OK && scanf("%d", &value) == 1;) {
+    for (int value; scanf("%d", &value) == 1;) {
         image[filled++] = ((float)value - 4.888f) / 6.018f; /* the preprocessing that `tdcompress inspect model.onnx` tells */
         if (filled < 64) continue;
         filled = 0;
         status = tdc_run(model, inputs, outputs, 1);
+        if (status != TDC_OK) return failed(tdc_message(status));
         int best = 0;
         for (int digit = 1; digit < 10; digit++)
             if (scores[digit] > scores[best]) best = digit;
         printf("%d\n", best);
     }
     tdc_free(model);
-    return status == TDC_OK ? 0 : failed("run", status);
+    return feof(stdin) && filled == 0 ? 0 : failed("the last image is not 64 whole numbers");
 }

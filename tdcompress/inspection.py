@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tdcompress.engine import LayerRecord, Session
 from tdcompress.errors import UserError
+from tdcompress.onnxfile.refused import COMPILED
 from tdcompress.onnxfile.reports import FileReport, PackReport
 from tdcompress.records import ACCURACY, MEASURES, Measure
 from tdcompress.report import text
@@ -13,6 +14,7 @@ from tdcompress.report.tables import Table, number_columns, text_columns
 
 SECONDS_PER_BYTE = 1.7e-9
 """Processor time of loading a packed file over its dense one, by the bytes of its decoders' results (docs/packing.md)."""
+_COMPILED = "its network is a plan, for onnxruntime with the plugin that it was made for (docs/provider.md)"
 _SHARES = ("sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
 
 
@@ -40,11 +42,15 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
     )
     facts = (
         ("file", f"{report.file_bytes:,} bytes, {report.gzip_bytes:,} gzipped"),
-        ("bound of the weights", f"{report.bound_bytes:,.0f} bytes; the file takes {text.ratio(report.ratio_to_bound)} of it"),
+        *(("compiled", _COMPILED) for _ in range(COMPILED in report.operators)),
+        ("bound of the weights", f"{report.bound_bytes:,.0f} bytes{_beside_bound(report)}"),
         ("decoders and graph", f"{report.decoder_bytes:,} + {report.graph_bytes:,} bytes"),
         *(("short names save", f"{report.names_saved_bytes:,} bytes") for _ in range(report.names_saved_bytes > 0)),
         *(("loading", _loading(report)) for _ in range(report.loading_bytes > 0)),
-        ("parameters", f"{report.parameters:,}, {text.percent(report.sparsity, 1)} % of them zero"),
+        (
+            "parameters",
+            f"{report.parameters:,}, {text.percent(report.sparsity, 1)} % of them zero" if report.parameters else "none",
+        ),
         ("inputs", ", ".join(f"{value.name} {value.dtype} {list(value.shape)}" for value in report.inputs)),
         ("outputs", ", ".join(f"{value.name} {value.dtype} {list(value.shape)}" for value in report.outputs)),
         ("opset", str(report.opset)),
@@ -54,7 +60,12 @@ def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:
             for name, value in report.metadata.items()
         ),
     )
-    return tensors, Table(title="", columns=text_columns("the whole", ""), rows=facts)
+    return tensors, Table(title="" if tensors.rows else tensors.title, columns=text_columns("the whole", ""), rows=facts)
+
+
+def _beside_bound(report: FileReport) -> str:
+    """How the file compares with its bound, where it has one."""
+    return f"; the file takes {text.ratio(report.ratio_to_bound)} of it" if report.bound_bytes else ""
 
 
 def _loading(report: FileReport) -> str:

@@ -7,6 +7,7 @@ Usage, from the repository's root: python docs/demo/demo_page.py        Needs th
 from __future__ import annotations
 
 import base64
+import importlib.util
 import re
 import subprocess
 import sys
@@ -37,7 +38,13 @@ FLAGS = (
 
 
 def build_module() -> bytes:
-    """The engine as a WebAssembly module with vectors of 128 bits."""
+    """The engine as a WebAssembly module with vectors of 128 bits.
+
+    Raises:
+        SystemExit: there is no compiler for it.
+    """
+    if importlib.util.find_spec("ziglang") is None:
+        raise SystemExit("demo_page.py: no compiler for WebAssembly; pip install ziglang")
     with tempfile.TemporaryDirectory() as folder:
         module = Path(folder) / "tdcompress.wasm"
         files = [str(SOURCE / name) for name in (*KERNEL_FILES, *CORE_FILES)]

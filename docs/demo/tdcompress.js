@@ -18,6 +18,7 @@ export class Model {
     #addresses;
 
     constructor(functions, plan) {
+        if (!(plan instanceof Uint8Array)) throw new TypeError("give the plan file as a Uint8Array");
         this.#c = functions;
         this.#c._initialize();
         const file = this.#reserve(plan.length), handle = this.#reserve(4);
@@ -36,9 +37,11 @@ export class Model {
         });
     }
 
-    /** Run one image, or as many as the model is fixed to. */
+    /** Run `images` images: one, or as many as the model is fixed to. A list of typed arrays, one for each input, in their order. */
     run(arrays) {
-        const [into, from] = this.#addresses;
+        const [into, from] = this.#addresses, names = this.inputs.map(({ name }) => name);
+        if (!Array.isArray(arrays) || arrays.length !== names.length)
+            throw new TypeError(`give a list of as many typed arrays as the model has inputs, ${names.length}: ${names.join(", ")}`);
         this.inputs.forEach(({ name, type, elements }, i) => {
             const given = arrays[i], wanted = this.images * elements;
             if (!(given instanceof type) || given.length !== wanted) throw new TypeError(`${name}: give a ${type.name} of ${wanted} numbers`);

@@ -40,7 +40,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def _add_shape(parser: argparse.ArgumentParser) -> None:
-    text = "of each input in turn, if the file leaves more than the batch open"
+    text = "of each input in turn, batch first (1), if the file leaves more than the batch open"
     parser.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)
 
 

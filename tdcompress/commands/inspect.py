@@ -14,7 +14,7 @@ def add_parser(verbs: Verbs) -> None:
     sub.add_argument("path", help="FILE.onnx, or a run")
     text = "engine: what it would do with each layer"
     sub.add_argument("--backend", choices=["onnxruntime", "engine"], default="onnxruntime", help=text)
-    text = "engine: of each input in turn, if the file is open"
+    text = "engine: of each input in turn, if the file is open; the batch does not matter"
     sub.add_argument("--shape", type=shape, action="append", default=[], metavar="1x3x224x224", help=text)
     sub.add_argument("--json", action="store_true")
     add_external_data(sub)
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
 
             report = inspect_onnx(file, external_data=args.external_data)
             found[file.name] = report.to_json()
-            tables = list(file_tables(file, report))
+            tables = [table for table in file_tables(file, report) if table.rows]
         for table in () if args.json else tables:
             console.print(render(table))
     if args.json:

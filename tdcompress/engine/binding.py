@@ -14,7 +14,7 @@ from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_void_p
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from tdcompress.engine.build import load_library
+from tdcompress.engine.build import instead, load_library
 from tdcompress.errors import TdcompressError, UnsupportedError
 
 HIGHEST_ISA = "TDCOMPRESS_ENGINE_ISA"  # the best instruction set to be used; better ones count as absent
@@ -289,14 +289,12 @@ class Library:
             library.tdc_isa_at.argtypes, library.tdc_isa_at.restype = [c_int64], POINTER(_Isa)
             self.run = library.tdc_execute
         except AttributeError as error:
-            raise UnsupportedError(
-                f"engine: {library._name} is another library ({error}); see TDCOMPRESS_ENGINE_LIBRARY"
-            ) from error
+            raise UnsupportedError(f"engine: {library._name} is another library ({error}); {instead()}") from error
         self.run.argtypes = [c_void_p, c_void_p]
         self.run.restype = c_int64
         for name, (code, structure) in OPERATIONS.items():
             if library.tdc_sizeof(code) != ctypes.sizeof(structure):
-                raise TdcompressError(f"engine: {library._name} does not match this version ({name}); delete it and try again")
+                raise TdcompressError(f"engine: {library._name} does not match this version ({name}); {instead()}")
         found = []
         for index in range(3):
             if pointer := library.tdc_isa_at(index):

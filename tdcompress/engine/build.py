@@ -56,6 +56,9 @@ INSTRUCTION_SETS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType
 )
 """Per machine: the instruction sets that the library holds, and the compiler's flags for each."""
 
+CHOSEN_LIBRARY = "TDCOMPRESS_ENGINE_LIBRARY"
+"""The environment variable that names a library, which is loaded as it is."""
+
 _FAMILIES: Mapping[str, str] = MappingProxyType({"amd64": "x86_64", "arm64": "aarch64"})
 _COMPILE_SECONDS = 300
 
@@ -244,7 +247,7 @@ def library_path() -> Path:
     Raises:
         UnsupportedError: there is no C compiler, or this platform is not handled.
     """
-    if override := os.environ.get("TDCOMPRESS_ENGINE_LIBRARY"):
+    if override := os.environ.get(CHOSEN_LIBRARY):
         return Path(override)
     if os.name != "posix":
         raise UnsupportedError(f"engine: {platform.system()} is not handled; use the onnxruntime backend")
@@ -265,6 +268,13 @@ def library_path() -> Path:
     return make_library(compiler, cache_folder(), target)
 
 
+def instead() -> str:
+    """What to do about a library that does not work, in words."""
+    if os.environ.get(CHOSEN_LIBRARY):
+        return f"{CHOSEN_LIBRARY} names it: name another one, or unset it"
+    return "delete it and try again"
+
+
 @functools.cache
 def load_library() -> ctypes.CDLL:
     """The engine's library, compiled if need be; ctypes releases the GIL during its calls.
@@ -276,4 +286,4 @@ def load_library() -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise UnsupportedError(f"engine: {path} cannot be loaded ({error}); delete it and try again") from error
+        raise UnsupportedError(f"engine: {path} cannot be loaded ({error}); {instead()}") from error

@@ -75,7 +75,8 @@ def compile_model(
         source: path of an ONNX file, or its bytes.
         target: the file to write.
         isa: a key of ``TARGETS``; None = the best one of this machine.
-        shapes: of each input in turn, with the batch, whose size does not matter; for models that leave other sizes open.
+        shapes: of each input in turn, with a batch of 1, or of the size that the model fixes; for models that leave other
+            sizes open.
         external_data: accept weights in files beside the ONNX file.
 
     Raises:
@@ -120,14 +121,16 @@ def plan_model(
     Args:
         source: path of an ONNX file, or its bytes.
         instructions: those of the processor that will run the plan.
-        shapes: of each input in turn, with the batch; None = those that the model fixes.
+        shapes: of each input in turn, with a batch of 1, or of the size that the model fixes; None = those that it fixes.
         external_data: accept weights in files beside the ONNX file.
     """
     model = source if isinstance(source, bytes) else Path(source)
     graph = read_graph(model, external_data=external_data)
     with _blaming(model):
         batch = batch_of(graph)
-        images = image_shapes(graph, _named(graph, shapes))
+        named = _named(graph, shapes)
+        images = image_shapes(graph, named)
+        _refuse_batch(named, batch)
         plan = make_plan(graph, dict(zip((value.name for value in graph.inputs), images, strict=True)), batch, instructions)
     inputs = tuple(
         Port(name=value.name, dtype=value.dtype.name, shape=shape) for value, shape in zip(graph.inputs, images, strict=True)
@@ -150,6 +153,18 @@ def _named(graph: Graph, shapes: Sequence[Sequence[int]] | None) -> dict[str, Se
     if len(shapes) != len(names):
         raise UserError(f"{len(shapes)} shapes were given; the model has the inputs {', '.join(names)}, in this order")
     return dict(zip(names, shapes, strict=True))
+
+
+def _refuse_batch(shapes: Mapping[str, Sequence[int]], fixed: int | None) -> None:
+    """A plan is for one image, and its batch is the model's: another size that is asked for would be lost without a word."""
+    for name, shape in shapes.items():
+        if shape[0] not in (1, fixed):
+            said = (
+                "leaves its batch open, and runs image by image: give 1 as the first size"
+                if fixed is None
+                else f"is fixed to batches of {fixed}"
+            )
+            raise UserError(f"input {name!r} cannot have the shape {list(shape)}: the model {said}")
 
 
 def _fixed(name: str, shape: Sequence[int | str | None]) -> list[int]:

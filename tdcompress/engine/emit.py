@@ -63,6 +63,12 @@ _MACROS: Mapping[str, str] = MappingProxyType(
 """How the kernels are compiled here: without prefetching, and dense layers take 2 KB of the stack, not 16."""
 _BOARD = replace(TARGETS["scalar"], max_block=1)
 """The tables of the portable kernels, but for one vector whose sums fill 16 registers; two would wait in memory."""
+_STANDARD_HEADERS = frozenset({
+    "assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math", "setjmp", "signal",
+    "stdalign", "stdarg", "stdatomic", "stdbit", "stdbool", "stdckdint", "stddef", "stdint", "stdio", "stdlib", "stdnoreturn",
+    "string", "tgmath", "threads", "time", "uchar", "wchar", "wctype",
+})  # fmt: skip
+"""The headers of C23. One of the same name in a folder that a compiler is given is found before them."""
 _PER_LINE = 12
 _MOST = 2**31
 
@@ -97,16 +103,21 @@ def emit_c(
     Args:
         source: path of an ONNX file, or its bytes.
         target: the C file to write; its name, with what C does not allow replaced, names the function.
-        shapes: of each input in turn, with the batch, whose size does not matter; for models that leave other sizes open.
+        shapes: of each input in turn, with a batch of 1, or of the size that the model fixes; for models that leave other
+            sizes open.
         external_data: accept weights in files beside the ONNX file.
 
     Raises:
         ModelError, UnsupportedError: as ``Session``; also a model too large for addresses of 32 bits.
-        UserError: shapes that do not fit; a target that is no C file.
+        UserError: shapes that do not fit; a target that is no C file, or is called like a header of C.
     """
     target = Path(target)
     if target.suffix != ".c":
         raise UserError(f"{target}: the C file's name has to end in .c")
+    if target.stem.lower() in _STANDARD_HEADERS:
+        raise UserError(
+            f"{target}: its header would hide C's own {target.stem.lower()}.h from whatever includes it; take another name"
+        )
     planned = plan_model(source, _BOARD, shapes=shapes, external_data=external_data)
     largest = max(4 * planned.plan.arena_elements, *(_elements(port) * 8 for port in (*planned.inputs, *planned.outputs)))
     if largest >= _MOST or planned.plan.table_bytes >= _MOST:

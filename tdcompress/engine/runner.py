@@ -15,6 +15,8 @@ from tdcompress.engine.read import Array
 from tdcompress.errors import TdcompressError, UserError
 
 _ARENA_ALIGNMENT = 4096
+_NO_OUTPUTS = -1
+"""The batch size of a runner that has no memory for outputs yet."""
 # Through the buffer protocol an array's address is found several times quicker than with array.ctypes.data.
 _addressof = ctypes.addressof
 _from_buffer: Callable[[Array], ctypes.c_char] = ctypes.c_char.from_buffer  # type: ignore[assignment]  # an ndarray is a buffer
@@ -54,7 +56,7 @@ class PlanRunner:
         self.results: list[Array] = []
         self.job = Job(isa=isa, threads=threads, arenas=ctypes.addressof(self.arenas))
         self.address = ctypes.addressof(self.job)
-        self.batch = 0
+        self.batch = _NO_OUTPUTS
 
     def adopt(self, lengths: AxisLengths) -> None:
         """Become the program for these lengths."""
@@ -72,7 +74,7 @@ class PlanRunner:
         job.op_count, job.ops = plan.op_count, ctypes.addressof(plan.ops)
         job.space_count, job.spaces = len(self.spaces), ctypes.addressof(self.spaces)
         job.arena_bytes = 4 * plan.arena_elements
-        self.batch, self.lengths = 0, lengths
+        self.batch, self.lengths = _NO_OUTPUTS, lengths
 
     def resize(self, batch: int) -> None:
         """Make room for the outputs of another batch size."""

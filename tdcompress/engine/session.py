@@ -216,8 +216,6 @@ class Session:
                 isinstance(want, int) and want != got for want, got in zip(value.shape, array.shape, strict=True)
             ):
                 raise UserError(f"input {value.name!r} has the shape {list(array.shape)}; the model takes {list(value.shape)}")
-            if array.shape[:1] == (0,):
-                raise UserError(f"input {value.name!r} has the shape {list(array.shape)}: a batch of 0 leaves nothing to compute")
             if arrays and array.shape[0] != arrays[0].shape[0]:
                 fixed = "; the model fixes it: if that axis is no batch, use the onnxruntime backend"
                 raise UserError(
@@ -245,7 +243,7 @@ class Session:
 
         Args:
             output_names: which outputs to return, None or none for all.
-            feed: input name -> array (B, ...) of the model's type.
+            feed: input name -> array (B, ...) of the model's type; B may be 0.
             run_options: None; there are no options.
 
         Returns:

@@ -17,6 +17,8 @@ MAX_FILE_BYTES = 2**31 - 1  # protobuf's own limit for one message
 STANDARD = ("", "ai.onnx")
 KNOWN_DOMAINS = frozenset({*STANDARD, "ai.onnx.ml", "com.microsoft"})  # what onnxruntime's CPU build registers
 _NOT_A_MODEL = {
+    b"TDCPLAN\n": "it is a plan, which `tdcompress compile` made for the engine's C library (docs/c.md); give the ONNX file that "
+    "it was made of",
     b"version https://git-lfs": "it is a git-LFS pointer; run `git lfs pull`",
     b"<": "it looks like a web page; download the file itself",
     b"PK": "it is a zip archive (unpack it first) or a torch checkpoint (export the network to ONNX instead)",

@@ -12,7 +12,7 @@ from onnx import helper
 
 from tdcompress.errors import TdcompressError, VerificationError, one_line
 from tdcompress.onnxfile.encodings.base import Section, SectionKey, Weight
-from tdcompress.onnxfile.float64 import not_in_float64
+from tdcompress.onnxfile.refused import why_refused
 from tdcompress.onnxfile.tensors import Array
 
 _ERRORS_ONLY = 3  # onnxruntime's log level; it warns about harmless things while it folds
@@ -56,9 +56,7 @@ def open_session(
         source = str(model) if isinstance(model, Path) else model.SerializeToString()
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        raise VerificationError(
-            f"onnxruntime does not load the model: {not_in_float64(error, model) or one_line(error)}"
-        ) from error
+        raise VerificationError(f"onnxruntime does not load the model: {why_refused(error, model) or one_line(error)}") from error
 
 
 class OpenedFile(Protocol):

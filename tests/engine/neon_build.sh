@@ -2,7 +2,7 @@
 # ZIG="python -m ziglang" names another zig. qemu-user runs what it makes (Debian: apt-get install qemu-user).
 python=${PYTHON:-python}
 zig=${ZIG:-$python -m ziglang}
-$zig version > /dev/null || {
+$zig version > /dev/null 2>&1 || {
     echo "$(basename "$0"): no zig; pip install ziglang" >&2
     exit 1
 }

@@ -1,8 +1,13 @@
 #!/bin/sh
 # Compile the plugin of onnxruntime with csrc/ort.h and with onnxruntime's own header: the machine code has to be the same. And the
 # program in C++ of docs/provider.md.
-# Usage, from the repository's root: sh tests/engine/provider.sh FOLDER      FOLDER has onnxruntime_c_api.h of onnxruntime 1.23. Needs gcc.
+# Usage, from the repository's root: sh tests/engine/provider.sh FOLDER      FOLDER has onnxruntime_c_api.h of onnxruntime 1.23.
+# Needs (Debian): apt-get install g++
 set -eu
+command -v gcc >/dev/null && command -v g++ >/dev/null || {
+    echo "provider.sh: no gcc or no g++; Debian: apt-get install g++" >&2
+    exit 1
+}
 include=${1:-}
 grep -qs 'define ORT_API_VERSION 23$' "$include/onnxruntime_c_api.h" || {
     echo "provider.sh: ONNXRUNTIME_INCLUDE has to be the folder with onnxruntime_c_api.h of onnxruntime 1.23 (docs/provider.md says where from)" >&2

@@ -1,6 +1,10 @@
 # For fuzz.sh and valgrind.sh, from the repository's root: `make_runner FLAGS...` compiles the engine's library with gcc and these flags into
 # $folder/libtdcompress.so, fuzz_plan.c against it into $folder/fuzz_plan, and writes plan files into $folder/seeds.
 set -eu
+command -v gcc >/dev/null || {
+    echo "$(basename "$0"): no gcc; Debian: apt-get install gcc" >&2
+    exit 1
+}
 python=${PYTHON:-python}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

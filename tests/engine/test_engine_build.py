@@ -181,10 +181,19 @@ def test_another_library_is_refused(tmp_path):
     source.write_text("int other(void) { return 1; }\n")
     subprocess.run([*compiler, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
     found = load(tmp_path / "cache", TDCOMPRESS_ENGINE_LIBRARY=str(library))
+    advice = "TDCOMPRESS_ENGINE_LIBRARY names it: name another one, or unset it\n"
     assert "other.so is another library" in found.stdout
+    assert found.stdout.endswith(advice)
     text = tmp_path / "text.so"
     text.write_text("no library")
-    assert "cannot be loaded" in load(tmp_path / "cache", TDCOMPRESS_ENGINE_LIBRARY=str(text)).stdout
+    found = load(tmp_path / "cache", TDCOMPRESS_ENGINE_LIBRARY=str(text))
+    assert "text.so cannot be loaded" in found.stdout
+    assert found.stdout.endswith(advice)
+
+
+def test_a_cached_library_that_does_not_load_is_to_be_deleted(monkeypatch):
+    monkeypatch.delenv("TDCOMPRESS_ENGINE_LIBRARY", raising=False)
+    assert build.instead() == "delete it and try again"
 
 
 def build_wheel(folder: Path, compiler: str, **environment: str) -> Path:

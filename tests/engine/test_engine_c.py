@@ -118,6 +118,10 @@ def test_a_batch_that_the_model_fixes_is_the_only_one(model, tmp_path):
     fixed = model([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": [2, 5]})
     done = compile_model(fixed, tmp_path / "model.tdc")
     assert done.batch == 2
+    for batch in (1, 2):
+        assert compile_model(fixed, tmp_path / "model.tdc", shapes=[[batch, 5]]) == done
+    with pytest.raises(UserError, match=r"'x' cannot have the shape \[3, 5\]: the model is fixed to batches of 2"):
+        compile_model(fixed, tmp_path / "model.tdc", shapes=[[3, 5]])
     x = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
     with Model.from_file(tmp_path / "model.tdc") as handle:
         assert handle.shapes(0)[0].dims == (2, 5)
@@ -319,6 +323,10 @@ def test_the_commands(small, tmp_path, capsys):
     assert "input x: float32 3x8x8 an image" in said
     assert main(["compile", source, target, "--shape", "1x3x9x9"]) == 2
     assert "takes" in capsys.readouterr().err
+    assert main(["compile", source, target, "--shape", "5x3x8x8"]) == 2
+    assert "leaves its batch open, and runs image by image: give 1 as the first size" in capsys.readouterr().err
+    assert main(["compile", source, target, "--shape", "1x3x8x8"]) == 0
+    capsys.readouterr()
     assert main(["library", str(tmp_path / "c")]) == 0
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == sorted([LIBRARY_NAME, HEADER_NAME])
     assert main(["compile", str(tmp_path / "c" / HEADER_NAME), target]) == 2

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import plan_seeds
 import pytest
+from engine_networks import lenet5
 
 from tdcompress.data.digits import load_split
 from tdcompress.engine import Session, compile_model, copy_library
@@ -22,6 +24,14 @@ from tdcompress.engine.plan import make_plan
 from tdcompress.engine.read import read_graph
 
 ROOT = Path(__file__).parents[2]
+
+
+def with_batch(file: Path, batch: int) -> bytes:
+    """A model, fixed to a batch."""
+    model = onnx.load(file)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    return model.SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +71,25 @@ def test_the_program_of_the_documentation_classifies_digits(build, tiny_run, tmp
     ready = (pixels.astype(np.float32).transpose(0, 3, 1, 2) - np.float32(4.888)) / np.float32(6.018)
     (logits,) = session.run(None, {session.get_inputs()[0].name: ready})
     np.testing.assert_array_equal(got, logits.argmax(axis=1))
-    two = 2.001 / len(got)  # the runtime of the report may round a tie otherwise
-    assert np.mean(got == test.labels.numpy()) == pytest.approx(row["accuracy_onnx"], abs=two)
-    missing = subprocess.run([str(program), str(tmp_path / "none.tdc")], capture_output=True, text=True, check=False)
-    assert (missing.returncode, missing.stderr.count("\n")) == (1, 1)
-    assert "cannot be opened" in missing.stderr
+    ties = 2.001 / len(got)  # the runtime of the report may round a tie otherwise
+    assert np.mean(got == test.labels.numpy()) == pytest.approx(row["accuracy_onnx"], abs=ties)
+    assert len(shown.splitlines()) <= 30
+    compile_model(with_batch(file, 2), tmp_path / "two.tdc")
+    compile_model(lenet5(0.9), tmp_path / "other.tdc")
+    image = " ".join(images.split()[:64])
+    for model, given, out, told in (
+        ("model.tdc", "", "", None),
+        ("model.tdc", f"{image}\n", f"{got[0]}\n", None),
+        ("model.tdc", f"{image} 1 2 3", f"{got[0]}\n", "the last image is not 64 whole numbers"),
+        ("model.tdc", f"{image} x {image}", f"{got[0]}\n", "the last image is not 64 whole numbers"),
+        ("two.tdc", image, "", "the model does not take this batch size"),
+        ("other.tdc", image, "", "the model reads no digits"),
+        ("none.tdc", image, "", "cannot be opened"),
+    ):
+        done = subprocess.run([str(program), str(tmp_path / model)], input=given, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (told is not None, out)
+        assert done.stderr.count("\n") == (told is not None)
+        assert told is None or told in done.stderr
 
 
 def test_the_header_is_c_and_cpp(tmp_path):

@@ -215,12 +215,16 @@ def test_the_command_and_what_it_refuses(model, tmp_path, capsys):
     for arguments, told in (
         ([source, target], "leaves its size open"),
         ([source, str(tmp_path / "net.tdc"), "--shape", "1x5"], "has to end in .c"),
+        ([source, str(tmp_path / "string.c"), "--shape", "1x5"], "would hide C's own string.h"),
+        ([source, str(tmp_path / "Math.c"), "--shape", "1x5"], "would hide C's own math.h"),
+        ([source, target, "--shape", "2x5"], "give 1 as the first size"),
         ([str(tmp_path / "other.onnx"), target], "Einsum"),
     ):
         assert main(["emit-c", *arguments]) == 2
         error = capsys.readouterr().err
         assert told in error
         assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.c", "net.h", "net.onnx", "other.onnx"]
 
 
 def test_every_kernel_and_every_table_has_its_type_in_the_source():

@@ -142,7 +142,9 @@ def test_a_batch_that_is_fixed_or_empty(child, compiled):
         value.type.tensor_type.shape.dim[0].dim_param = "b"
     assert "node compiled: p: another shape" in child(ort_plugin.refusal, file.SerializeToString(), pair(3))
     nothing = {name: np.empty((0, 5), np.float32) for name in "pq"}
-    assert [out.shape for out in child(ort_plugin.outputs, compiled(small()).SerializeToString(), [nothing])[0]] == [(0, 5)] * 2
+    (plugin,) = child(ort_plugin.outputs, compiled(small()).SerializeToString(), [nothing])
+    for found in (plugin, Session(small()).run(None, nothing), by_onnxruntime(small(), nothing)):
+        assert [(out.shape, out.dtype) for out in found] == [((0, 5), np.float32)] * 2
 
 
 def test_shapes_that_differ_are_refused(child, compiled):
@@ -186,6 +188,30 @@ def test_a_file_keeps_names_types_sizes_and_metadata(child, tmp_path):
 def test_without_the_plugin_the_message_names_it(compiled):
     with pytest.raises(Exception, match=f"EPContext.*{PROVIDER_NAME}"):
         onnxruntime.InferenceSession(compiled(small()).SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def test_what_is_compiled_is_told_by_the_verbs(tmp_path, capsys):
+    (tmp_path / "model.onnx").write_bytes(lenet5(0.9))
+    file, plan = (tmp_path / name for name in ("compiled.onnx", "model.tdc"))
+    for target in (file, plan):
+        compile_model(tmp_path / "model.onnx", target, isa="scalar")
+    assert main(["inspect", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "its network is a plan, for onnxruntime with the plugin that it was made for (docs/provider.md)" in " ".join(
+        said.split()
+    )
+    assert "inf" not in said
+    assert "encoding" not in said  # no table without rows
+    for verb in (["verify"], ["bench", "--baseline", str(file)]):
+        assert main([verb[0], str(file), *verb[1:]]) != 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert "it is compiled, and runs where the plugin that it was made for is registered (docs/provider.md)" in said
+    for verb in (["inspect"], ["inspect", "--backend", "engine"], ["verify"]):
+        assert main([*verb, str(plan)]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert (
+            "model.tdc: not a model: it is a plan, which `tdcompress compile` made for the engine's C library (docs/c.md)" in said
+        )
 
 
 def test_what_is_compiled_is_not_compiled_again(compiled, tmp_path):
@@ -307,12 +333,21 @@ def test_the_name_is_the_same_in_python_and_c():
     assert f'#define PROVIDER_NAME "{PROVIDER_NAME}"' in (SOURCE / "provider.h").read_text(encoding="utf-8")
 
 
-def test_the_program_of_the_documentation(library, tmp_path):
-    (shown,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "provider.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    compile_model(lenet5(0.9), tmp_path / "compiled.onnx")
+def test_what_the_documentation_shows(tmp_path, monkeypatch):
+    """The shell lines make the files that the programs open, in every language; the one in Python runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(lenet5(0.9))
     np.save(tmp_path / "images.npy", images(4))
-    (tmp_path / "deploy").symlink_to(library.parent)
-    (tmp_path / "program.py").write_text(shown, encoding="utf-8")
+    text = (ROOT / "docs" / "provider.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL))
+    assert sorted(shown) == ["cpp", "csharp", "java", "python", "sh"]
+    for line in shown.pop("sh").splitlines():
+        assert main(line.split("#")[0].split()[1:]) == 0
+    for language, program in shown.items():
+        files = set(re.findall(r'"([\w/]+\.\w+)"', program))
+        assert {"deploy/compiled.onnx", "deploy/libtdcompress.so"} <= files, language
+        assert [name for name in files if not (tmp_path / name).exists()] == [], language
+    (tmp_path / "program.py").write_text(shown["python"], encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -107,13 +108,22 @@ def test_arrays_that_are_not_contiguous_or_read_only(small):
         ({"z": (1, 3, 12, 12)}, "the model has"),
         ({"x": (1, 3, 12)}, "shape"),
         ({"x": (1, 3, 12, 13)}, "shape"),
-        ({"x": (0, 3, 12, 12)}, r"\[0, 3, 12, 12\]: a batch of 0 leaves nothing"),
         ({}, "the model has"),
     ],
 )
 def test_wrong_feeds(small, feed, text):
     with pytest.raises(UserError, match=text):
         Session(small).run(None, {name: floats(*shape) for name, shape in feed.items()})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_empty_batch_gives_empty_outputs_as_in_onnxruntime(small, threads):
+    session, nothing, x = Session(small, threads=threads), floats(0, 3, 12, 12), floats(2, 3, 12, 12)
+    (want,) = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"]).run(None, {"x": nothing})
+    for _ in range(2):
+        (got,) = session.run(None, {"x": nothing})
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+        assert session.run(None, {"x": x})[0].tobytes() == Session(small).run(None, {"x": x})[0].tobytes()
 
 
 def test_wrong_type_names_and_threads(small):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import c_interface
@@ -13,6 +16,8 @@ import onnxruntime
 import plan_seeds
 import pytest
 from engine_networks import lenet5, resnet32
+from onnx import helper
+from small_models import make_model
 from wasm_module import WasmModule
 
 from tdcompress.data.digits import load_split
@@ -74,6 +79,65 @@ def test_the_page_is_made_of_its_parts_and_names_its_digits(wasm):
     (got,) = wasm.run(plan, [x], [40])
     np.testing.assert_allclose(got, want, rtol=0, atol=TOLERANCE * np.abs(want).max())
     assert f"{100 * np.mean(got.argmax(axis=1) == test.labels.numpy()):.1f}" == demo_page.accuracy()
+
+
+def in_node(script: str, folder: Path) -> str:
+    """What a module that imports tdcompress.js prints; its fetch reads files."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node for this test")
+    shutil.copy(demo_page.HERE / "tdcompress.js", folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "tdcompress.wasm").write_bytes(demo_page.embedded("module"))
+    files = 'import { readFileSync } from "node:fs";\nglobalThis.fetch = async (name) => new Response(readFileSync(name));\n'
+    (folder / "page.js").write_text(files + script, encoding="utf-8")
+    done = subprocess.run([node, "page.js"], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("batch", ["b", 1, 2])
+def test_the_page_of_the_documentation(batch, tmp_path):
+    """Of a model that leaves its batch open, or fixes it; the image is zeros, so the scores are the bias."""
+    text = (demo_page.HERE.parent / "wasm.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r'<script type="module">\n(.*?)</script>', text, flags=re.DOTALL)
+    constants = {"w": np.ones((4, 3), np.float32), "bias": np.array([0, 3, 1], np.float32)}
+    plan_of(make_model([helper.make_node("Gemm", ["x", "w", "bias"], ["y"])], constants, {"x": [batch, 4]}), tmp_path)
+    assert (
+        in_node(shown + "console.log(Array.from(scores).join());", tmp_path)
+        == f"1\n{','.join(['0,3,1'] * (2 if batch == 2 else 1))}\n"
+    )
+
+
+def test_a_page_is_told_what_it_gave(tmp_path):
+    plan_of(make_model([helper.make_node("Sub", ["p", "q"], ["y"])], {}, {"p": [2, 3], "q": [2, 3]}), tmp_path)
+    script = """
+        import { Model } from "./tdcompress.js";
+        const bytes = async (name) => new Uint8Array(await (await fetch(name)).arrayBuffer());
+        const module = await bytes("tdcompress.wasm"), plan = await bytes("model.tdc");
+        const model = await Model.load(module, plan);
+        const p = Float32Array.of(1, 2, 3, 4, 5, 6), q = Float32Array.of(1, 1, 1, 2, 2, 2);
+        console.log(model.images, Array.from(model.run([p, q])[0]).join());
+        const tries = [
+            ...[undefined, p, [p], [p, q, q], [p, [1, 2]], [p, q.subarray(3)]].map((given) => () => model.run(given)),
+            ...[undefined, plan.buffer].map((given) => () => Model.load(module, given)),
+        ];
+        for (const attempt of tries)
+            try {
+                await attempt();
+                console.log("no error");
+            } catch (error) {
+                console.log(error.name, error.message);
+            }
+    """
+    said = in_node(script, tmp_path).splitlines()
+    count = "TypeError give a list of as many typed arrays as the model has inputs, 2: p, q"
+    assert said == [
+        "2 0,1,2,2,3,4",
+        *[count] * 4,
+        *["TypeError q: give a Float32Array of 6 numbers"] * 2,
+        *["TypeError give the plan file as a Uint8Array"] * 2,
+    ]
 
 
 def test_its_structures_are_those_of_the_files(wasm):

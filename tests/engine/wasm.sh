@@ -4,7 +4,7 @@
 # Needs the ziglang and playwright wheels, and Chromium (Debian: apt-get install chromium); CHROMIUM=PATH names another one.
 set -eu
 python=${PYTHON:-python}
-"$python" -c "import ziglang, playwright" || {
+"$python" -c "import ziglang, playwright" 2> /dev/null || {
     echo "wasm.sh: pip install ziglang playwright" >&2
     exit 1
 }

@@ -131,10 +131,15 @@ def check_damage(page: Page) -> None:
             plan[plan.length >> 1] ^= 1;
             try { await demo.model.constructor.load(bytes("module"), plan); } catch (error) { said.push(error.message); }
             try { demo.model.run([new Float32Array(63)]); } catch (error) { said.push(error.message); }
+            try { demo.model.run(); } catch (error) { said.push(error.message); }
             return said;
         }"""
     )
-    assert said == ["the plan file is damaged; compile or copy it again", "input: give a Float32Array of 64 numbers"], said
+    assert said == [
+        "the plan file is damaged; compile or copy it again",
+        "input: give a Float32Array of 64 numbers",
+        "give a list of as many typed arrays as the model has inputs, 1: input",
+    ], said
 
 
 def check_own_page(browser: Browser) -> None:

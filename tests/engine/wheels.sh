@@ -8,7 +8,7 @@ python=${PYTHON:-python}
 zig=${ZIG:-$python -m ziglang}
 wheels=$1
 sysroot=${SYSROOT:-/usr/aarch64-linux-gnu}
-$zig version > /dev/null || {
+$zig version > /dev/null 2>&1 || {
     echo "wheels.sh: no zig; pip install ziglang" >&2
     exit 1
 }

@@ -3,10 +3,10 @@
 # Usage, from the repository's root: PYTHON=.venv/bin/python sh tests/onnxfile/haswell.sh
 set -eu
 python=${PYTHON:-python}
-if ! command -v qemu-x86_64 >/dev/null; then
-    echo "qemu-x86_64 is missing; install qemu-user (Debian: apt-get install qemu-user)" >&2
+command -v qemu-x86_64 >/dev/null || {
+    echo "haswell.sh: no qemu-x86_64; Debian: apt-get install qemu-user" >&2
     exit 1
-fi
+}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 PYTHONPATH=.:tests/support:tests/onnxfile "$python" tests/onnxfile/haswell.py write "$folder"

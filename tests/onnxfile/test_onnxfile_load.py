@@ -16,6 +16,7 @@ from tdcompress.onnxfile.load import load_model, opset, save_model
     ("content", "message"),
     [
         (b"", "the file is empty"),
+        (b"TDCPLAN\n" + bytes(100), "docs/c.md"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "git lfs pull"),
         (b"\n<!DOCTYPE html><html></html>", "web page"),
         (b"PK\x03\x04rest", "zip archive .* or a torch checkpoint"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
+from small_models import make_model
 
 from tdcompress.inspection import file_tables, packing_lines
 from tdcompress.onnxfile.inspect import inspect_model
@@ -31,6 +32,17 @@ def test_every_weight_and_the_whole(make_small_net: Callable[..., onnx.ModelProt
     assert facts["bound of the weights"].startswith(f"{report.bound_bytes:,.0f} bytes")
     assert facts["operators"].startswith("BatchNormalization 2, Conv 2, ")
     assert (facts["accuracy"], facts["classes"], facts["sparsity_model"]) == ("98.15 %", "[0.9814814814814815]", "unknown")
+
+
+def test_a_file_without_weights_or_of_zeros_alone() -> None:
+    for arrays, parameters, rows in (({}, "none", 0), ({"w": np.zeros(8, np.float32)}, "8, 100.0 % of them zero", 1)):
+        nodes = [helper.make_node("Add", ["x", "w" if arrays else "x"], ["y"])]
+        model = onnx.load_model_from_string(make_model(nodes, arrays, {"x": ["b", 8]}))
+        tensors, whole = file_tables(Path("m.onnx"), inspect_model(model))
+        facts = dict(whole.rows)
+        assert (len(tensors.rows), whole.title) == (rows, "" if rows else "m.onnx")
+        assert (facts["bound of the weights"], facts["parameters"]) == ("0 bytes", parameters)
+        assert "compiled" not in facts
 
 
 def test_packing_in_words(make_small_net: Callable[..., onnx.ModelProto]) -> None:

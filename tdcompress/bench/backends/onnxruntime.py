@@ -85,9 +85,9 @@ class OnnxRuntimeBackend:
         try:
             session = runtime.InferenceSession(str(path), settings, providers=[self._provider])
         except Exception as error:  # onnxruntime's exceptions share no base class but this one
-            from tdcompress.onnxfile.float64 import not_in_float64  # here, since onnx takes memory that is not the runtime's
+            from tdcompress.onnxfile.refused import why_refused  # here, since onnx takes memory that is not the runtime's
 
-            raise ModelError(f"{path}: onnxruntime cannot load it: {not_in_float64(error, path) or last_line(error)}") from error
+            raise ModelError(f"{path}: onnxruntime cannot load it: {why_refused(error, path) or last_line(error)}") from error
         refuse_fallback(path, self._provider, session.get_providers()[0], placed_nodes(session))
         options = {
             "intra_op_num_threads": str(self._threads),
