@@ -91,8 +91,8 @@ def pack_model(
     Args:
         source: the model.
         values: number format of the weights.
-        prefer: see `pack_onnx`.
-        sparse: False = round the values alone, and keep every zero.
+        prefer: see `pack_onnx`; of no consequence unless `sparse`.
+        sparse: False = round the values alone, and keep every zero and every name.
     """
     if values not in get_args(PackValues) or prefer not in get_args(Prefer):
         known = " / ".join(", ".join(get_args(kind)) for kind in (PackValues, Prefer))
@@ -106,7 +106,7 @@ def pack_model(
         kept_float32 = dict.fromkeys(written.matrices, "the file would be no smaller") | kept_float32
     else:
         _drop_labels(packed)
-        packed = with_listed_names(packed) if prefer == "size" else packed
+        packed = with_listed_names(packed) if sparse and prefer == "size" else packed
     left_as_is = _why_left(source, dense, packed, exact=values == "float32")
     if left_as_is:
         packed, rounding, negative_zeros = onnx.ModelProto(), Rounding(), 0
