@@ -105,7 +105,8 @@ class _Sums:
     def errors(self, first: Array, end: Array) -> Array:
         """Squared error of the numbers of each run from their mean; 0 of an empty one."""
         count, total = self.counts[end] - self.counts[first], self.sums[end] - self.sums[first]
-        return np.maximum(self.squares[end] - self.squares[first] - total**2 / np.maximum(count, 1), 0.0)
+        errors: Array = np.maximum(self.squares[end] - self.squares[first] - total**2 / np.maximum(count, 1), 0.0)
+        return errors
 
 
 def _best_edges(sums: _Sums, runs: int) -> Array:
