@@ -173,7 +173,13 @@ def make_row(
 
 
 def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> str:
-    """What can make this file faster than the dense one, or why nothing can (design, rule 7); and what stayed float32."""
+    """What can make this file faster than the dense one, or why nothing can (design, rule 7); and what stayed float32.
+
+    Args:
+        row: its settings.
+        shrunk: what shrinking did, if anything.
+        exported: of its file.
+    """
     if shrunk is None:
         reason = "onnxruntime multiplies the zeros too: pruned weights make the file smaller, not faster"
     elif shrunk.macs_after == shrunk.macs_before:
