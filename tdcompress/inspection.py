@@ -1,6 +1,6 @@
 """ONNX files as people read them: tensor by tensor, layer by layer as the engine sees them, and what packing did."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from tdcompress.engine import LayerRecord, Session
 from tdcompress.errors import UserError
 from tdcompress.onnxfile.refused import COMPILED
 from tdcompress.onnxfile.reports import FileReport, PackReport
+from tdcompress.onnxfile.rounding import LOST_FROM
 from tdcompress.records import ACCURACY, MEASURES, Measure
 from tdcompress.report import text
 from tdcompress.report.tables import Table, number_columns, text_columns
@@ -97,6 +98,9 @@ def packing_lines(report: PackReport) -> Iterator[str]:
             f"{report.values}: weights differ by at most {report.weight_error:.2g} of the largest in their tensor, "
             f"{report.underflows:,} became zero"
         )
+        if report.lost:
+            most = f"{text.percent(report.lost, 1)} % of a tensor's weights"
+            yield f"{report.values}: up to {most} moved by {LOST_FROM:g} of their own size or more"
         before, after = report.outputs_not_finite
         if before or after:
             lost = f"{before:,} outputs on random inputs were NaN or infinite, {after:,} are now"
@@ -107,14 +111,8 @@ def packing_lines(report: PackReport) -> Iterator[str]:
             yield f"{report.values}: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
     if report.negative_zeros:
         yield f"{report.negative_zeros:,} weights that were -0.0 are +0.0"
-    yield from _by_reason("with zeros, but kept dense", report.kept_dense)
-    yield from _by_reason("kept in float32", report.kept_float32)
-
-
-def _by_reason(what: str, kept: Mapping[str, str]) -> Iterator[str]:
-    for reason in sorted(set(kept.values())):
-        names = [name for name, why in kept.items() if why == reason]
-        yield f"{what} because {reason}: {', '.join(names[:3])}" + " ..." * (len(names) > 3)
+    yield from text.by_reason("with zeros, but kept dense", report.kept_dense)
+    yield from text.by_reason("kept in float32", report.kept_float32)
 
 
 def engine_layers(path: Path, shapes: Sequence[Sequence[int]], *, external_data: bool = False) -> tuple[LayerRecord, ...]:

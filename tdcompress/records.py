@@ -243,6 +243,9 @@ class ExportRecord(Measured):
         unlike_torch: test samples that the file answers otherwise than torch, as far as the task allows it; None where answers
             were not compared one by one.
         notes: what a person should know about it.
+        as_asked: weights that are stored in ``values``.
+        kept_float32: weight -> reason, for matrices that ``values`` asks to round and that are not; of several files each name
+            has its file's in front.
     """
 
     opset: int
@@ -259,6 +262,8 @@ class ExportRecord(Measured):
     figures: tuple[FileFigure, ...] = ()
     unlike_torch: int | None = None
     notes: tuple[str, ...] = ()
+    as_asked: int | None = None
+    kept_float32: dict[str, str] = field(default_factory=dict)
 
 
 LatencyClaim = Literal["faster", "slower", "none"]
@@ -368,6 +373,7 @@ class Row(RowConfig):
         how: ``accuracy_onnx`` was counted, as its tool states it; may be empty.
         figures: what else was measured of the file.
         unlike_torch: test samples that the file answers otherwise than torch; None where they were not compared one by one.
+        kept_float32: as in ``ExportRecord``.
     """
 
     RETIRED: ClassVar[frozenset[str]] = frozenset({"selectable"})
@@ -399,6 +405,7 @@ class Row(RowConfig):
     how: str = ""
     figures: tuple[FileFigure, ...] = ()
     unlike_torch: int | None = None
+    kept_float32: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("onnx_bytes", "dense_onnx_bytes"):

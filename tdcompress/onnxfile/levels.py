@@ -2,18 +2,15 @@
 
 import numpy as np
 
+from tdcompress.onnxfile.kmeans import best_means
 from tdcompress.onnxfile.tensors import Array
 
 _SCALE_BITS = 16
 """Bits of a scale's significand: times an integer of 7 bits it fits float32's 24, so that every product is exact."""
-_ROUNDS = 1000  # of Lloyd's iteration; it ends where no mean moves, in practice after tens
 
 
 def codebook(values: Array, entries: int) -> Array:
-    """At most `entries` numbers near the values: k-means in one dimension, by Lloyd's iteration (1982) in float64.
-
-    It starts from evenly spaced quantiles of the distinct values, so the same values give the same codebook. It ends in a local
-    minimum of the squared error, not always in the best.
+    """At most `entries` numbers near the values: the best of k-means in one dimension, see `kmeans.best_means`.
 
     Args:
         values: float32, (N,), finite, N >= 1.
@@ -23,19 +20,7 @@ def codebook(values: Array, entries: int) -> Array:
         Float32, increasing, distinct; the distinct values themselves where these are no more than `entries`.
     """
     distinct = np.unique(values)
-    if distinct.size <= entries:
-        return distinct
-    ordered = np.sort(values).astype(np.float64)
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    means = distinct[(np.arange(entries) * 2 + 1) * distinct.size // (2 * entries)].astype(np.float64)
-    for _ in range(_ROUNDS):
-        edges = np.concatenate([[0], np.searchsorted(ordered, (means[1:] + means[:-1]) / 2), [ordered.size]])
-        counts = np.diff(edges)
-        moved = np.where(counts > 0, np.diff(sums[edges]) / np.maximum(counts, 1), means)
-        if np.array_equal(moved, means):
-            break
-        means = moved
-    return np.unique(means.astype(np.float32))
+    return distinct if distinct.size <= entries else np.unique(best_means(values, entries).astype(np.float32))
 
 
 def nearest_level(values: Array, levels: Array) -> Array:

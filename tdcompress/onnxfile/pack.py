@@ -21,9 +21,10 @@ from tdcompress.onnxfile.listed_names import with_listed_names
 from tdcompress.onnxfile.load import in_file, infers_strictly, load_model, opset, save_model
 from tdcompress.onnxfile.optimised import optimised_differently
 from tdcompress.onnxfile.passes import graph_pass
-from tdcompress.onnxfile.plan import Price, Rounding, byte_prices, can_be_rounded, plan, same_price
+from tdcompress.onnxfile.plan import Price, byte_prices, can_be_rounded, plan, same_price
 from tdcompress.onnxfile.prepare import LOWEST_OPSET, not_packed, prepared, unpackable
 from tdcompress.onnxfile.reports import PackReport, PackValues, Prefer, UnpackReport
+from tdcompress.onnxfile.rounding import Rounding
 from tdcompress.onnxfile.runtime import OutputDifference, check_section, compare_outputs, open_session, random_feed
 from tdcompress.onnxfile.shifted import Shift
 from tdcompress.onnxfile.shifting import has_zeros, wanted_shifts, with_adds, worth_shifting
@@ -116,6 +117,10 @@ def pack_model(
         if strict and not infers_strictly(packed):
             raise VerificationError("the source passes onnx.checker's full check, the packed model does not; nothing was written")
     report = inspect_model(packed)
+    if left_as_is:
+        kept_float32 = {
+            tensor.name: left_as_is for tensor in report.tensors if tensor.stored == "float32" and len(tensor.shape) > 1
+        }
     compared = _compared(dense, packed) if values != "float32" else OutputDifference(error=0.0, not_finite=(0, 0))
     return packed, PackReport(
         source_bytes=source.ByteSize(),
@@ -132,6 +137,7 @@ def pack_model(
         negative_zeros=negative_zeros,
         weight_error=rounding.error,
         underflows=rounding.underflows,
+        lost=rounding.lost,
         output_error=compared.error,
         outputs_not_finite=compared.not_finite,
     )

@@ -13,6 +13,7 @@ from tdcompress.onnxfile.encodings import ENCODINGS
 from tdcompress.onnxfile.encodings.base import Encoding, SectionKey, Weight
 from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.reports import PackValues, Prefer
+from tdcompress.onnxfile.rounding import MOST_LOST, lost_share
 from tdcompress.onnxfile.tensors import Array
 
 FOLDED_BYTES = 1 << 30
@@ -113,15 +114,12 @@ def _in_form(
     own: list[dict[str, float]] = []
     for weight in filter(can_be_rounded, weights):
         unrounded = _costs(weight, plain, prices)
-        reason = _no_form(weight.array, form) or (
-            "its zeros are too few to pack" if min(unrounded, key=unrounded.__getitem__) == "dense" else ""
-        )
-        if reason:
-            kept[weight.name] = reason
+        few_zeros = min(unrounded, key=unrounded.__getitem__) == "dense"
+        formed_or_why = _no_form(weight.array, form) or ("its zeros are too few to pack" if few_zeros else _formed(weight, form))
+        if isinstance(formed_or_why, str):
+            kept[weight.name] = formed_or_why
             continue
-        array = np.zeros_like(weight.array)
-        array[weight.array != 0] = FORMS[form].rounded(weight.array[weight.array != 0])
-        rounded.append(Weight(name=weight.name, array=array))
+        rounded.append(formed_or_why)
         own.append(unrounded | {labels[name]: cost for name, cost in _costs(rounded[-1], formed, prices).items()})
     shared = _shared_costs(rounded, plain, prices)
     shared |= {labels[name]: cost for name, cost in _shared_costs(rounded, formed, prices).items()}
@@ -149,6 +147,19 @@ def _no_form(array: Array, form: str) -> str:
     return FORMS[form].refusal(kept)
 
 
+def _formed(weight: Weight, form: str) -> Weight | str:
+    """The weight rounded to a form that `_no_form` allows, or the reason why that would lose too much."""
+    kept = weight.array != 0
+    exact = weight.array[kept]
+    array = np.zeros_like(weight.array)
+    array[kept] = FORMS[form].rounded(exact)
+    if lost_share(exact, array[kept]) > MOST_LOST:
+        sizes = np.abs(exact)
+        small = f"most of its values, half of them below {np.median(sizes):.3g},"
+        return f"{small} would be lost beside its largest, {sizes.max():.3g}"
+    return Weight(name=weight.name, array=array)
+
+
 def _in_parts(sections: Mapping[SectionKey, Sequence[Weight]]) -> dict[SectionKey, list[Weight]]:
     """Sections so small that onnxruntime folds their decoders; the order of weights stays. A larger weight stays dense."""
     parts: dict[SectionKey, list[Weight]] = {}
@@ -174,21 +185,6 @@ def _room(dtype: np.dtype[Any]) -> int:
 def can_be_rounded(weight: Weight) -> bool:
     """Whether `values` is about this weight: float32 matrices; vectors stay as they are."""
     return weight.array.dtype == _FLOAT32 and weight.array.ndim >= 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rounding:
-    """What rounding did to weights: largest |rounded - exact| / max |exact| of a weight, values rounded to zero."""
-
-    error: float = 0.0
-    underflows: int = 0
-
-    def with_weight(self, exact: Array, rounded: Array) -> "Rounding":
-        """The same, with one weight more: its values before and after rounding, of one shape."""
-        largest = float(np.abs(exact).max(initial=0.0))
-        error = float(np.abs(rounded - exact).max(initial=0.0)) / largest if largest else 0.0
-        lost = int(np.count_nonzero((rounded == 0) & (exact != 0)))
-        return Rounding(error=max(self.error, error), underflows=self.underflows + lost)
 
 
 def _costs(weight: Weight, keys: Mapping[str, SectionKey], prices: Mapping[str, Price]) -> dict[str, float]:
@@ -227,6 +223,8 @@ def _halved(weight: Weight, key: SectionKey) -> tuple[Weight, SectionKey] | str:
     if largest > limit:
         return f"a value of size {largest:.3g} is beyond float16's {limit:g}"
     rounded = Weight(name=weight.name, array=array.astype(_FLOAT16).astype(_FLOAT32) + np.float32(0))
+    if lost_share(array, rounded.array) > MOST_LOST:
+        return "most of its values are too small for float16"
     narrow = replace(key, stored=_FLOAT16)
     if own_bytes(rounded, narrow) >= own_bytes(weight, key):
         return "float16 makes it no smaller"

@@ -139,10 +139,11 @@ class PackReport(_Json):
         encodings: encoding -> number of weights.
         tensors: every weight as it is in the packed file.
         kept_dense: weight -> reason, for weights with zeros that could not be encoded.
-        kept_float32: weight -> reason, for float32 matrices that could not be rounded as asked.
+        kept_float32: weight -> reason, for float32 matrices that are not rounded as asked.
         negative_zeros: weights that were -0.0 and are +0.0 now; everything else is bit-exact with values="float32".
         weight_error: largest |rounded - exact| / max |exact| over the weights that were rounded; 0 with float32.
         underflows: non-zero weights that became zero.
+        lost: largest share (0..1) of a matrix's non-zero weights that moved by 0.9 of their own size or more.
         output_error: largest |output difference| / max |output| against the source on random inputs; None where
             no inputs could be made up, or no output is finite. 0 with float32.
         outputs_not_finite: how many outputs on these inputs are NaN or infinite, and were not compared: of the source, of the
@@ -163,6 +164,7 @@ class PackReport(_Json):
     negative_zeros: int
     weight_error: float
     underflows: int
+    lost: float
     output_error: float | None
     outputs_not_finite: tuple[int, int]
 

@@ -1,10 +1,11 @@
 """Numbers as people read them: one function per quantity, used by every table, sentence and plot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tdcompress.codec import decode
 from tdcompress.records import ACCURACY, Measure, Row, RowLatency
 
+_NAMES = 3  # of what shares a reason; how many are left is said
 _CLAIM_WORDS = {"faster": "faster", "slower": "slower", "none": "no claim"}
 
 
@@ -43,6 +44,24 @@ def titled(words: str, measure: Measure) -> str:
 def capital(words: str) -> str:
     """The same at the beginning of a sentence; other letters stay as they are."""
     return words[:1].upper() + words[1:]
+
+
+def by_reason(what: str, reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """Names that share a reason in one sentence: "kept dense because it is an input: a, b, c and 2 more".
+
+    Args:
+        what: all of them are.
+        reasons: by name.
+    """
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return tuple(f"{what} because {reason}: {_first(names[reason])}" for reason in sorted(names))
+
+
+def _first(names: Sequence[str]) -> str:
+    told, more = ", ".join(names[:_NAMES]), len(names) - _NAMES
+    return f"{told} and {more} more" if more > 0 else told
 
 
 def short_percent(share: float) -> str:

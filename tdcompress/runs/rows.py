@@ -163,16 +163,23 @@ def make_row(
         onnx_bytes=shipped_bytes[file],
         dense_onnx_bytes=shipped_bytes[DENSE_FILE],
         bound_bytes=exported.bound_bytes,
-        why=why(row, filled.get("shrunk")),
+        why=why(row, filled.get("shrunk"), exported),
         latency=latency,
         how=exported.how,
         figures=exported.figures,
         unlike_torch=exported.unlike_torch,
+        kept_float32=exported.kept_float32,
     )
 
 
-def why(row: RowPlan, shrunk: ShrinkRecord | None) -> str:
-    """What can make this file faster than the dense one, or why nothing can (design, rule 7)."""
+def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> str:
+    """What can make this file faster than the dense one, or why nothing can (design, rule 7); and what stayed float32.
+
+    Args:
+        row: its settings.
+        shrunk: what shrinking did, if anything.
+        exported: of its file.
+    """
     if shrunk is None:
         reason = "onnxruntime multiplies the zeros too: pruned weights make the file smaller, not faster"
     elif shrunk.macs_after == shrunk.macs_before:
@@ -188,6 +195,8 @@ def why(row: RowPlan, shrunk: ShrinkRecord | None) -> str:
         reason += f"; {'; '.join(shrunk.notes)}"
     if row.config.values == "int8":
         reason += "; int8 arithmetic can be faster where the processor has instructions for it"
+    elif exported.as_asked == 0:
+        reason += f"; no weight is stored as {row.config.values}"
     elif row.config.values != "float32":
         reason += f"; {row.config.values} values are widened when the file is loaded"
-    return reason
+    return "; ".join((reason, *text.by_reason("kept in float32", exported.kept_float32)))

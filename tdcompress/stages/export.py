@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import onnx
@@ -30,12 +30,15 @@ from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.records import ExportRecord, Values
+from tdcompress.report import text
 from tdcompress.sparsity.masks import count_zeros
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.stages import prune
 from tdcompress.tasks.base import ExportPart, FileMeasure, Said
 
 ONNX = "model.onnx"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +162,10 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
     set_metadata(protos[first], metadata_strings(file_facts(source, network, exported.facts)))
     for proto in protos.values():
         set_metadata(proto, {"network_key": source.key})  # files of one network know each other
-    protos = {part.file: as_asked(settings, protos[part.file], partial(calibration_of, part)) for part in exported.parts}
+    made = {part.file: as_asked(settings, protos[part.file], partial(calibration_of, part)) for part in exported.parts}
+    protos = {name: model for name, (model, _) in made.items()}
+    kept = [reasons if len(made) == 1 else _within(name, reasons) for name, (_, reasons) in made.items()]
+    kept_float32 = {name: reason for reasons in kept for name, reason in reasons.items()}
     files = {name: OnnxNetwork(proto, name) for name, proto in protos.items()}
     compared = [compare_part(part, files[part.file], rounded=settings.rounded) for part in exported.parts]
 
@@ -202,7 +208,9 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
         how=measured.how,
         figures=figures,
         unlike_torch=measured.unlike_torch,
-        notes=unlike_notes(measured, task.test_samples),
+        notes=(*unlike_notes(measured, task.test_samples), *text.by_reason("kept in float32", kept_float32)),
+        as_asked=sum(tensor.stored == settings.values for report in reports for tensor in report.tensors),
+        kept_float32=kept_float32,
     )
 
 
@@ -289,8 +297,10 @@ def spared_layers(source: Artifact) -> tuple[str, ...]:
     return origin_of(source).method.settings.exclude
 
 
-def as_asked(settings: Settings, dense: onnx.ModelProto, calibration: Callable[[], np.ndarray]) -> onnx.ModelProto:
-    """The dense float32 model in the format that is asked for.
+def as_asked(
+    settings: Settings, dense: onnx.ModelProto, calibration: Callable[[], np.ndarray]
+) -> tuple[onnx.ModelProto, Mapping[str, str]]:
+    """The dense float32 model in the format that is asked for; and weight -> reason for matrices that are not rounded to it.
 
     Args:
         settings: of the export.
@@ -302,10 +312,11 @@ def as_asked(settings: Settings, dense: onnx.ModelProto, calibration: Callable[[
         from tdcompress.onnxfile.quantise import quantise_model  # onnxruntime's quantiser takes 0.2 s to import
 
         bits = settings.int8_range or "portable"
-        return quantise_model(dense, calibration(), weight_range=bits, pack=settings.pack, prefer=prefer)[0]
+        return quantise_model(dense, calibration(), weight_range=bits, pack=settings.pack, prefer=prefer)[0], {}
     if settings.pack or settings.rounded:
-        return pack_model(dense, settings.values, prefer, sparse=settings.pack)[0]
-    return dense
+        packed, report = pack_model(dense, settings.values, prefer, sparse=settings.pack)
+        return packed, report.kept_float32
+    return dense, {}
 
 
 def calibration_of(part: ExportPart) -> np.ndarray:
@@ -350,8 +361,8 @@ def recorded_samples(part: ExportPart, outputs: Mapping[str, np.ndarray]) -> dic
     return arrays if (len(inputs), len(outputs)) == (1, 1) else _within(part.file, arrays)
 
 
-def _within(file: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {f"{file}/{name}": array for name, array in arrays.items()}
+def _within(file: str, named: Mapping[str, T]) -> dict[str, T]:
+    return {f"{file}/{name}": value for name, value in named.items()}
 
 
 STAGE = Stage(name="export", version=VERSIONS["export"], settings=Settings, run=run, record=RECORDS["export"])

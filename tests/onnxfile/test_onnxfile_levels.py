@@ -10,9 +10,9 @@ from tdcompress.onnxfile.levels import codebook, grid_scale, nearest_level
 
 
 def test_a_codebook_by_hand() -> None:
-    # two starts: 2 and 11; 1 2 3 and 10 11 12 are nearest to them; their means are 2 and 11
+    # 1 2 3 and 10 11 12 have the means 2 and 11
     assert codebook(np.array([12, 1, 10, 3, 11, 2], np.float32), 2).tolist() == [2, 11]
-    # starts 1 and 8 of the distinct 0 1 7 8; of 0 0 0 1 and 7 8 the means are 0.25 and 7.5
+    # of 0 0 0 1 and 7 8 the means are 0.25 and 7.5
     assert codebook(np.array([0, 0, 0, 1, 7, 8], np.float32), 2).tolist() == [0.25, 7.5]
     assert codebook(np.array([5, -1, 5], np.float32), 16).tolist() == [-1, 5]
     assert nearest_level(np.array([-9, 0, 3, 4, 7, 99]), np.array([2.0, 4.0, 10.0])).tolist() == [0, 0, 0, 1, 1, 2]
@@ -20,7 +20,7 @@ def test_a_codebook_by_hand() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(17, 2000), st.sampled_from([2, 16]))
-def test_a_codebook_is_what_lloyds_iteration_stops_at(seed: int, size: int, entries: int) -> None:
+def test_lloyds_iteration_leaves_a_codebook_as_it_is(seed: int, size: int, entries: int) -> None:
     """scipy's k-means started from it stays there, every value has its nearest level, and the order of values changes nothing."""
     random = np.random.default_rng(seed)
     values = (random.standard_normal(size) * 10.0 ** random.integers(-20, 20)).astype(np.float32)

@@ -58,7 +58,7 @@ def test_packing_in_words(make_small_net: Callable[..., onnx.ModelProto]) -> Non
     assert "were not compared" in list(packing_lines(replace(report, output_error=None)))[1]
     assert negative == f"{32 * 129:,} weights that were -0.0 are +0.0"
     (left,) = packing_lines(replace(report, values="float32", negative_zeros=0, kept_dense=dict.fromkeys("abcd", "of a whim")))
-    assert left == "with zeros, but kept dense because of a whim: a, b, c ..."
+    assert left == "with zeros, but kept dense because of a whim: a, b, c and 1 more"
 
 
 @pytest.mark.parametrize(

@@ -81,3 +81,12 @@ def test_patterns_are_named_as_such(make_row):
 )
 def test_what_a_record_says_was_measured(record, said):
     assert text.recorded(record) == said
+
+
+def test_names_that_share_a_reason_are_told_together():
+    reasons = {"a": "it is small", "b": "it is an input", "c": "it is small", "d": "it is small", "e": "it is small"}
+    assert text.by_reason("kept dense", reasons) == (
+        "kept dense because it is an input: b",
+        "kept dense because it is small: a, c, d and 1 more",
+    )
+    assert text.by_reason("kept dense", {}) == ()

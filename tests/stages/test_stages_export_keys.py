@@ -69,7 +69,7 @@ def every_settings() -> Iterator[Settings]:
 
 @pytest.fixture(scope="module")
 def files(dense: onnx.ModelProto, calibration: np.ndarray) -> dict[Settings, bytes]:
-    return {settings: serialised(as_asked(settings, dense, lambda: calibration)) for settings in every_settings()}
+    return {settings: serialised(as_asked(settings, dense, lambda: calibration)[0]) for settings in every_settings()}
 
 
 def as_the_table_says(table: ExportTable, dense: onnx.ModelProto, calibration: np.ndarray) -> onnx.ModelProto:

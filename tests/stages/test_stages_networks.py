@@ -22,8 +22,10 @@ from tdcompress.onnxfile.load import load_model
 from tdcompress.pipeline import Machine, Runner, Workspace
 from tdcompress.processor import Processor
 from tdcompress.recipes.source import parse_recipe
+from tdcompress.report import text
 from tdcompress.runs import workers
 from tdcompress.runs.plan import plan_run
+from tdcompress.runs.rows import why
 from tdcompress.sparsity.shares import Extent, selected_counts
 from tdcompress.stages import STAGES, export
 from tdcompress.stores.folder import FolderStore
@@ -154,6 +156,14 @@ def test_an_export_is_saved_once(runner, row, tmp_path, monkeypatch, make_record
     export.run(task.settings, work)
     assert sorted(name for name, _ in saved) == ["model.onnx", "samples.npz"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict(saved)
+
+
+def test_what_stays_float32_is_in_the_record_its_notes_and_the_row(runner, row):
+    planned = row(prune="fraction = 0.5", **{"export.values": ["codebook16"]})
+    exported = runner.ensure(planned.export).recorded(planned.export.stage.record)
+    assert exported.kept_float32["head.weight"] == "its zeros are too few to pack"
+    assert exported.notes == text.by_reason("kept in float32", exported.kept_float32)
+    assert why(planned, None, exported).endswith("; ".join(exported.notes))
 
 
 def test_statistics_are_estimated_again_on_plain_training_images(runner, row):
