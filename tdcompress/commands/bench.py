@@ -44,29 +44,24 @@ def run(args: argparse.Namespace) -> None:
 
     files, baseline = find_files(args.files, args.baseline, args.artifacts, external_data=args.external_data)
     batch = (args.shape[0][0] if args.shape else 1) if args.batch is None else args.batch
+    asked = {
+        "threads": args.threads,
+        "batch": batch,
+        "backend": args.backend,
+        "budget": args.budget,
+        "shapes": args.shape,
+        "external_data": args.external_data,
+    }
     if not baseline.is_file():
-        check_without_baseline(
-            files,
-            threads=args.threads,
-            batch=batch,
-            backend=args.backend,
-            budget=args.budget,
-            shapes=args.shape,
-            external_data=args.external_data,
-        )
+        check_without_baseline(files, **asked)
         raise UserError(f"{baseline}: no such file; name what the files are compared with: --baseline dense.onnx")
     quiet = make_console(stderr=True)
     found = benchmark(
         files,
         baseline=baseline,
-        threads=args.threads,
-        batch=batch,
-        backend=args.backend,
         provider=args.provider,
-        budget=args.budget,
-        shapes=args.shape,
-        external_data=args.external_data,
         progress=lambda line, _: quiet.print(line, highlight=False, style="dim"),
+        **asked,
     )
     if args.json:
         write_text(args.json, found.to_json())
