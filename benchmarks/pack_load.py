@@ -9,6 +9,7 @@ the dense file's, operator for operator, before anything is timed.
 
     python benchmarks/pack_load.py --processes 8 --rounds 10
     python benchmarks/pack_load.py --encodings      # bytes, if all pruned weights took one encoding
+    python benchmarks/pack_load.py --formats        # bytes of each number format
     python benchmarks/pack_load.py --int8           # bytes of quantised files
     python benchmarks/pack_load.py --operators      # which operators onnxruntime folds when it loads a file
     python benchmarks/pack_load.py --matrices       # processor time and peak memory of loading 30 million weights
@@ -27,6 +28,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -176,6 +178,22 @@ def print_encodings(folder: Path, sparsities: list[float]) -> None:
         print(f"| {name} | {' | '.join(ratios)} |")
 
 
+def print_formats(folder: Path, sparsities: list[float]) -> None:
+    """Bytes, and their ratio to each format's own bound, a table for each preference."""
+    formats = get_args(PackValues)
+    for prefer in get_args(Prefer):
+        print(f"prefer = {prefer}\n\n| zeros | {' | '.join(formats)} |\n|{'---|' * (len(formats) + 1)}")
+        for sparsity in sparsities:
+            exported_resnet32(sparsity, folder / "dense.onnx")
+            cells = []
+            for values in formats:
+                pack_onnx(folder / "dense.onnx", folder / "packed.onnx", values=values, prefer=prefer)
+                report = inspect_onnx(folder / "packed.onnx")
+                cells.append(f"{report.file_bytes:,} ({report.ratio_to_bound:.3f})")
+            print(f"| {100 * sparsity:.0f} % | {' | '.join(cells)} |", flush=True)
+        print()
+
+
 def print_int8(folder: Path, sparsities: list[float]) -> None:
     """Bytes of the quantised file, plain and packed; calibrated on random images, so that errors mean nothing here."""
     print("| zeros | dense float32 | packed float32 | int8 | int8 packed | zeros before | zeros after |")
@@ -289,6 +307,7 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true", help="only print which operators are folded")
     parser.add_argument("--encodings", action="store_true", help="only print bytes by encoding")
     parser.add_argument("--matrices", action="store_true", help="only print what loading 30 million weights takes")
+    parser.add_argument("--formats", action="store_true", help="only print bytes by number format")
     parser.add_argument("--int8", action="store_true", help="only print bytes of quantised files")
     arguments = parser.parse_args()
     print(f"onnxruntime {ort.__version__}, onnx {onnx.__version__}, Python {platform.python_version()}, {platform.machine()}")
@@ -301,6 +320,9 @@ def main() -> None:
             return
         if arguments.matrices:
             print_matrices(Path(folder), arguments.sparsity, arguments.rounds)
+            return
+        if arguments.formats:
+            print_formats(Path(folder), arguments.sparsity)
             return
         if arguments.int8:
             print_int8(Path(folder), arguments.sparsity)
