@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tdcompress.data.preprocess import Standardize, StandardizePerImage, normalised
+from tdcompress.export.to_onnx import to_model_proto
 
 PIXELS = torch.randint(0, 256, (5, 4, 6, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 MODULES = [Standardize((100.0, 120.0, 90.0), (50.0, 60.0, 70.0)), StandardizePerImage()]
@@ -55,11 +56,8 @@ def test_each_image_is_preprocessed_by_itself_and_agrees_with_numpy(module):
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: type(module).__name__)
-def test_exported_with_a_free_batch_size(module, tmp_path):
-    path = tmp_path / "preprocess.onnx"
-    batch = torch.export.Dim("batch", min=1, max=1024)
-    torch.onnx.export(module.eval(), (PIXELS[:2],), path, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
-    session = onnxruntime.InferenceSession(path)
+def test_exported_with_a_free_batch_size(module):
+    session = onnxruntime.InferenceSession(to_model_proto(module, PIXELS).SerializeToString())
     for size in (1, 5):
         (found,) = session.run(None, {session.get_inputs()[0].name: PIXELS[:size].numpy()})
         np.testing.assert_allclose(found, module(PIXELS[:size]).numpy(), atol=1e-5)
