@@ -17,7 +17,7 @@ from tdcompress import stages
 from tdcompress.codec import decode, encode
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Machine, Runner, Stage, Task, Workspace
-from tdcompress.records import TrainRecord
+from tdcompress.records.stages import TrainRecord
 from tdcompress.stages import STAGES, bench
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.manner import Manner
