@@ -9,7 +9,7 @@ from tdcompress.errors import UserError
 from tdcompress.onnxfile.refused import COMPILED
 from tdcompress.onnxfile.reports import FileReport, PackReport
 from tdcompress.onnxfile.rounding import LOST_FROM
-from tdcompress.records import ACCURACY, MEASURES, Measure
+from tdcompress.records.measures import ACCURACY, MEASURES, Measure
 from tdcompress.report import text
 from tdcompress.report.tables import Table, number_columns, text_columns
 

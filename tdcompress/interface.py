@@ -16,7 +16,7 @@ from tdcompress.methods.base import Granularity
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.recipes.overrides import load_changed
 from tdcompress.recipes.shipped import find_recipe
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.runs.execution import Execution
 from tdcompress.runs.run import find_device, run_recipe
 from tdcompress.shrinking import exact, optimizer_state, rebuild

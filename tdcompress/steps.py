@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tdcompress.records import PruneRecord, Row
+from tdcompress.records.report import Row
+from tdcompress.records.stages import PruneRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,8 @@
 import dataclasses
+import importlib
 import json
 import math
+import pkgutil
 import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 from tdcompress import records
 from tdcompress.codec import VERSION, UnknownKeyError, check_format, decode, decode_file, decode_json, encode
 from tdcompress.errors import ArtifactError
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.report import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,9 @@ def test_what_json_has_no_word_for_is_refused(value):
 
 
 def test_every_record_is_frozen_and_keyword_only():
-    kinds = [kind for kind in vars(records).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+    modules = [importlib.import_module(f"tdcompress.records.{module.name}") for module in pkgutil.iter_modules(records.__path__)]
+    found = (kind for module in modules for kind in vars(module).values())
+    kinds = [kind for kind in found if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     assert {"Row", "Report", "TrainRecord"} <= {kind.__name__ for kind in kinds}
     for kind in kinds:
         assert kind.__dataclass_params__.frozen
@@ -109,13 +115,13 @@ def test_every_record_is_frozen_and_keyword_only():
 
 
 def test_a_row_has_every_field_that_readers_of_report_json_rely_on():
-    row = {field.name for field in dataclasses.fields(records.Row)}
+    row = {field.name for field in dataclasses.fields(Row)}
     assert row >= {
         "id", "method", "options", "granularity", "fraction", "keep_per_filter", "scope", "seed", "accuracy_masked",
         "accuracy_shrunk", "accuracy_stored", "accuracy_onnx", "parameters_total", "parameters_nonzero", "sparsity_prunable",
         "sparsity_model", "onnx_bytes", "dense_onnx_bytes", "onnx_file", "latency",
     }  # fmt: skip
-    latency = {field.name for field in dataclasses.fields(records.RowLatency)}
+    latency = {field.name for field in dataclasses.fields(RowLatency)}
     assert latency >= {
         "host", "backend", "provider", "threads", "batch", "p50_ns", "ratio_to_dense", "ratio_low", "ratio_high", "claim",
     }  # fmt: skip
@@ -129,7 +135,7 @@ def test_a_field_of_older_versions_is_passed_over_and_any_other_unknown_one_is_n
     assert decode(Slimmer, {"x": 1.0, "old": [True]}) == Slimmer(x=1.0)
     with pytest.raises(UnknownKeyError, match="older: unknown key"):
         decode(Slimmer, {"x": 1.0, "older": True})
-    assert {"selectable"} == records.Row.RETIRED
+    assert {"selectable"} == Row.RETIRED
 
 
 @dataclass(frozen=True, kw_only=True)

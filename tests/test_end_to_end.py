@@ -24,7 +24,7 @@ from tdcompress.files import sha256_file
 from tdcompress.locks import hold
 from tdcompress.onnxfile.inspect import inspect_onnx
 from tdcompress.recipes.source import parse_recipe
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report.select import select_row
 from tdcompress.runs.finished import join_files
 

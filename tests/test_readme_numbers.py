@@ -9,7 +9,8 @@ import pytest
 
 from tdcompress.bench.statistics import Ratio, widened_by_control
 from tdcompress.codec import decode
-from tdcompress.records import Report, Row, RowLatency
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.report import Report, Row
 from tdcompress.report.text import latency, percent, ratio, size
 
 ROOT = Path(__file__).parent.parent

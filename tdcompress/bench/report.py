@@ -8,7 +8,7 @@ from tdcompress.bench.host import Host
 from tdcompress.bench.job import PairTimes
 from tdcompress.codec import LEFT_OUT, VERSION, decode_json, encode
 from tdcompress.errors import UserError, one_line
-from tdcompress.records import LatencyClaim, RowLatency
+from tdcompress.records.latency import LatencyClaim, RowLatency
 
 SCHEMA = 1
 _HOW = "write it with `tdcompress bench ... --baseline dense.onnx --json FILE`"

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from tdcompress.bench.timing import BLOCK_PAIRS
-from tdcompress.records import LatencyClaim
+from tdcompress.records.latency import LatencyClaim
 
 FloatArray = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tdcompress.recipes.source import Recipe
-    from tdcompress.records import Report
+    from tdcompress.records.report import Report
     from tdcompress.report.tables import Table
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from tdcompress.records import LayerCount, PruneRecord
+from tdcompress.records.stages import LayerCount, PruneRecord
 from tdcompress.sparsity.masks import count_zeros
 from tdcompress.sparsity.units import Slot
 from tdcompress.tasks.base import LearningTask

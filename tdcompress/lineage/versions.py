@@ -12,7 +12,7 @@ from typing import Any
 
 from tdcompress.artifacts import Artifact, read_artifact
 from tdcompress.errors import ArtifactError
-from tdcompress.records import (
+from tdcompress.records.stages import (
     AnalysisRecord,
     BenchRecord,
     ExportRecord,

@@ -9,7 +9,8 @@ from tdcompress.codec import encode
 from tdcompress.data.registry import DATASETS
 from tdcompress.methods.base import MethodSettings
 from tdcompress.recipes.experiment import Experiment, table_types
-from tdcompress.records import RowConfig, Values
+from tdcompress.records.report import RowConfig
+from tdcompress.records.stages import Values
 from tdcompress.report.text import named_method, plural
 from tdcompress.stages.prune import Share
 from tdcompress.steps import step_tables

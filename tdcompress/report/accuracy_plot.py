@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from tdcompress.records import Report, Row
+from tdcompress.records.report import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from tdcompress.errors import UserError
-from tdcompress.records import Report, Row
+from tdcompress.records.report import Report, Row
 from tdcompress.report.document import Block, Items, Paragraph, Subheading
 from tdcompress.report.papers import Heading, PublishedTable, matches, percentage_of, read_heading, variant, word
 from tdcompress.report.series import told

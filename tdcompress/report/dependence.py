@@ -11,7 +11,8 @@ from tdcompress.codec import decode_file, encode
 from tdcompress.errors import UserError
 from tdcompress.files import write_bytes
 from tdcompress.npz import write_npz
-from tdcompress.records import AnalysisRecord, Report
+from tdcompress.records.report import Report
+from tdcompress.records.stages import AnalysisRecord
 from tdcompress.report import canvas, colours, markdown
 from tdcompress.report.comparison import differing_tasks
 from tdcompress.report.document import Block, Document, Figure, Items, Paragraph

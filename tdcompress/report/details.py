@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tdcompress.records import Report, Row
+from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import as_trained, group, training_identity
 from tdcompress.report.tables import Table, line_of, number_columns, numbered, text_columns

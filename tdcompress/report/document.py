@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report import details, layers, measures, shrinking, text
 from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from tdcompress.records import Measure, Report, Row
+from tdcompress.records.measures import Measure
+from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
 from tdcompress.report.tables import selected_row

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from tdcompress.bench.report import BenchReport, Latency
 from tdcompress.codec import encode
 from tdcompress.errors import UserError
-from tdcompress.records import Report, Row, RowLatency
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.files import DENSE_FILE, SELECTED_FILE
 from tdcompress.report.tables import latency_under, setting_of

@@ -1,6 +1,7 @@
 """How many weights each layer keeps: where a budget went, layer by layer."""
 
-from tdcompress.records import LayerCount, Report, Row
+from tdcompress.records.report import Report, Row
+from tdcompress.records.stages import LayerCount
 from tdcompress.report import text
 from tdcompress.report.tables import Table, number_columns, text_columns
 

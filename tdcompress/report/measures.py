@@ -1,6 +1,7 @@
 """All that was measured of each file, side by side, and how it was counted: where a task has more than one measure."""
 
-from tdcompress.records import Measure, Report, Row
+from tdcompress.records.measures import Measure
+from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.tables import Table, line_of, number_columns, numbered, text_columns
 

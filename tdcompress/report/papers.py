@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from tdcompress.codec import decode, parse_json
 from tdcompress.errors import UserError, did_you_mean
-from tdcompress.records import AnalysisRecord, Row
+from tdcompress.records.report import Row
+from tdcompress.records.stages import AnalysisRecord
 from tdcompress.report.series import WITHOUT_GRANULARITY
 from tdcompress.report.text import plural
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import partial
 
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report import accuracy_plot, canvas, colours, row_plots
 from tdcompress.report.document import Figure
 

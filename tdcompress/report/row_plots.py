@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tdcompress.records import Report, Row, RowLatency
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.report import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure

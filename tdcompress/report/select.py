@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from tdcompress.errors import UserError
-from tdcompress.records import ACCURACY, Measure, Row
+from tdcompress.records.measures import ACCURACY, Measure
+from tdcompress.records.report import Row
 from tdcompress.report import text
 from tdcompress.report.tables import latency_under, main_setting
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from tdcompress.records import Row, RowConfig
+from tdcompress.records.report import Row, RowConfig
 from tdcompress.report.text import plural
 from tdcompress.steps import step_tables
 

@@ -1,6 +1,7 @@
 """What shrinking did: each shrunk row with its certificate, and one row layer by layer."""
 
-from tdcompress.records import DeadUnits, Report, Row, ShrinkRecord
+from tdcompress.records.report import Report, Row
+from tdcompress.records.stages import DeadUnits, ShrinkRecord
 from tdcompress.report.tables import Table, line_of, number_columns, text_columns
 
 TRAINED_ON = "The certificate is of shrinking; fine-tuning after it changed the weights."

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tdcompress.records import Report, Row, RowLatency
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 
 

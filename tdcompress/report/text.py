@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from tdcompress.codec import decode
-from tdcompress.records import ACCURACY, Measure, Row, RowLatency
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.measures import ACCURACY, Measure
+from tdcompress.records.report import Row
 
 _NAMES = 3  # of what shares a reason; how many are left is said
 _CLAIM_WORDS = {"faster": "faster", "slower": "slower", "none": "no claim"}

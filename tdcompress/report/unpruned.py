@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from tdcompress.records import Report, Row
+from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.headline import HEADLINE_DROP
 from tdcompress.report.series import as_trained, group

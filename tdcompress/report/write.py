@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tdcompress.codec import encode
 from tdcompress.files import write_bytes
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report import canvas, html, markdown, plots
 from tdcompress.report.document import compose
 from tdcompress.report.files import REPORT

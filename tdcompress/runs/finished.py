@@ -7,7 +7,7 @@ from pathlib import Path
 from tdcompress.bench.report import BenchReport
 from tdcompress.errors import UserError, one_line
 from tdcompress.files import sha256_file, write_text
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report import dependence, markdown
 from tdcompress.report.comparison import compare_with_published, comparison_blocks
 from tdcompress.report.document import Document

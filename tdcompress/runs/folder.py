@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import fsync_folder
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.runs.manifest import (
     MANIFEST,
     Links,

@@ -17,7 +17,8 @@ from tdcompress.onnxfile.metadata import RECIPE_KEY, set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
 from tdcompress.recipes.source import OPTIONAL, required_tables
-from tdcompress.records import AnalysisRecord, Report
+from tdcompress.records.report import Report
+from tdcompress.records.stages import AnalysisRecord
 from tdcompress.report.dependence import write_dependence
 from tdcompress.report.join import keep_joined
 from tdcompress.report.write import write_report

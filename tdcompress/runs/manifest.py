@@ -14,7 +14,7 @@ from tdcompress.codec import decode, decode_file, encode
 from tdcompress.errors import ArtifactError, UserError
 from tdcompress.files import is_there, sha256_file, write_text
 from tdcompress.onnxfile.names import SAMPLES
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report.files import DENSE_FILE, REPORT, SELECTED_FILE
 
 __all__ = ["DENSE_FILE", "MANIFEST", "RECIPE", "REPORT", "SAMPLES", "SELECTED_FILE", "STAGES", "Links", "RunManifest"]

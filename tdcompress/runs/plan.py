@@ -16,7 +16,7 @@ from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe, expand_sweep
-from tdcompress.records import RowConfig
+from tdcompress.records.report import RowConfig
 from tdcompress.runs.prepared import prepared_tasks
 from tdcompress.runs.workers import HERE, Workers
 from tdcompress.sparsity.patterns import check_pattern

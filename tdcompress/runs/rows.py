@@ -13,7 +13,9 @@ from tdcompress.lineage.network import new_network
 from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.records import BenchRecord, ExportRecord, Report, Row, RowLatency, ShrinkRecord, TrainRecord
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.report import Report, Row
+from tdcompress.records.stages import BenchRecord, ExportRecord, ShrinkRecord, TrainRecord
 from tdcompress.report import text
 from tdcompress.report.select import select_row
 from tdcompress.runs.manifest import DENSE_FILE

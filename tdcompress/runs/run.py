@@ -9,7 +9,7 @@ import torch
 from tdcompress.errors import UnsupportedError, UserError
 from tdcompress.pipeline import when_free
 from tdcompress.recipes.source import Recipe
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.runs.blame import blamed
 from tdcompress.runs.checks import check_plan
 from tdcompress.runs.execution import Execution

@@ -12,7 +12,7 @@ from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.npz import write_npy
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import AnalysisRecord, TrainRecord
+from tdcompress.records.stages import AnalysisRecord, TrainRecord
 from tdcompress.sparsity.masks import apply_masks
 from tdcompress.stages import prune
 

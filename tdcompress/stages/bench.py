@@ -10,7 +10,8 @@ from tdcompress.files import write_text
 from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import BenchRecord, RowLatency
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.stages import BenchRecord
 from tdcompress.stages.export import ONNX
 
 

@@ -29,7 +29,7 @@ from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import ExportRecord, Values
+from tdcompress.records.stages import ExportRecord, Values
 from tdcompress.report import text
 from tdcompress.sparsity.masks import count_zeros
 from tdcompress.sparsity.units import prunable_weights

@@ -17,7 +17,7 @@ from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.base import Method
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import FinetuneRecord, PruneRecord
+from tdcompress.records.stages import FinetuneRecord, PruneRecord
 from tdcompress.sparsity.units import Targets, prunable_weights
 from tdcompress.stages import prune
 from tdcompress.stages import train as training

@@ -16,7 +16,7 @@ from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import PruneRecord
+from tdcompress.records.stages import PruneRecord
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import prunable_weights

@@ -10,7 +10,7 @@ from tdcompress.lineage.network import KEPT, MODEL, load_network, save_tensors
 from tdcompress.lineage.origin import learning_task_of
 from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
+from tdcompress.records.stages import DeadUnits, LayerUnits, ShrinkRecord
 from tdcompress.shrinking.exact import shrink
 
 

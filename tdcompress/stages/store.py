@@ -9,7 +9,7 @@ from tdcompress.lineage.network import WEIGHTS, load_network
 from tdcompress.lineage.origin import learning_task_of
 from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import StoreRecord
+from tdcompress.records.stages import StoreRecord
 from tdcompress.storage.csr import load_dense, save_arrays
 
 

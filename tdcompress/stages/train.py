@@ -14,7 +14,7 @@ from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.processor import Processor
-from tdcompress.records import TrainRecord
+from tdcompress.records.stages import TrainRecord
 from tdcompress.train.distill import DistillSettings, Teacher
 from tdcompress.train.distributed import World
 from tdcompress.train.loop import TrainingProgress, train

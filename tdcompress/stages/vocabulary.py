@@ -10,7 +10,7 @@ from tdcompress.files import write_bytes
 from tdcompress.lineage.origin import KnownData
 from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records import VocabularyRecord
+from tdcompress.records.stages import VocabularyRecord
 from tdcompress.text.names import VOCABULARY
 from tdcompress.text.vocabulary import TrainingText, Vocabulary, train_vocabulary
 

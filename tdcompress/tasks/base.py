@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from tdcompress.export.check import OnnxNetwork
 from tdcompress.models.base import NetworkInterface
-from tdcompress.records import FileFigure, Measure
+from tdcompress.records.measures import FileFigure, Measure
 from tdcompress.train.data import TestSet, TrainSet
 
 CHECKED_SAMPLES = 64

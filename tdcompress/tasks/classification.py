@@ -13,7 +13,7 @@ from tdcompress.errors import VerificationError
 from tdcompress.export.check import OnnxNetwork
 from tdcompress.export.to_onnx import FromPixels
 from tdcompress.models.base import ImageClasses
-from tdcompress.records import ACCURACY, Measure
+from tdcompress.records.measures import ACCURACY, Measure
 from tdcompress.seeds import derived_seed
 from tdcompress.tasks.base import (
     ANY,

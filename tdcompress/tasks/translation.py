@@ -16,7 +16,7 @@ from tdcompress.models.base import Translations
 from tdcompress.models.torch_decoder import TorchDecoder
 from tdcompress.models.transformer import Transformer
 from tdcompress.models.translator_parts import DecoderStep, Encoder
-from tdcompress.records import BLEU, FileFigure, Measure
+from tdcompress.records.measures import BLEU, FileFigure, Measure
 from tdcompress.seeds import derived_seed
 from tdcompress.tasks.base import (
     CHECKED_SAMPLES,

@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 from c_interface import Model
-from small_models import make_model
+from onnx import helper
+from small_models import make_model, normal
 
 from tdcompress.engine import Session, pool, unavailable_reason
 from tdcompress.engine.binding import library
@@ -84,6 +85,23 @@ def isa_all() -> list[str]:
 @pytest.fixture(scope="session")
 def model() -> Callable[..., bytes]:
     return make_model
+
+
+@pytest.fixture(scope="session")
+def small() -> bytes:
+    """conv - relu - pool - flatten - gemm with 80 % zeros."""
+    generator = np.random.default_rng(3)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], name="gemm"),
+    ]
+    w, v = normal(generator, 8, 3, 3, 3), normal(generator, 8 * 36, 10)
+    w[generator.random(w.shape) < 0.8] = 0
+    v[generator.random(v.shape) < 0.8] = 0
+    return make_model(nodes, {"w": w, "v": v}, {"x": ["batch", 3, 12, 12]})
 
 
 @pytest.fixture(scope="session")

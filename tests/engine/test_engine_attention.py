@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from small_models import make_model
+from small_models import make_model, normal
 
 from tdcompress.engine import Session
 from tdcompress.engine.constants import evaluate
@@ -13,10 +15,7 @@ from tdcompress.engine.read import Node
 from tdcompress.errors import UnsupportedError
 
 RNG = np.random.default_rng(11)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return RNG.standard_normal(shape).astype(np.float32)
+floats = partial(normal, RNG)
 
 
 def chain(*spec: tuple) -> list:

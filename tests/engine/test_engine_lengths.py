@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from small_models import make_model
+from small_models import make_model, normal
 
 from tdcompress.engine import Session, lengths
 from tdcompress.engine.lengths import GrowingPlan, OpenLengths
@@ -21,10 +22,7 @@ from tdcompress.engine.translate.graph import with_folded_constants
 from tdcompress.errors import UnsupportedError
 
 RNG = np.random.default_rng(5)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return RNG.standard_normal(shape).astype(np.float32)
+floats = partial(normal, RNG)
 
 
 def chain(*spec: tuple) -> list:

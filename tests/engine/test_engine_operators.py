@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from small_models import normal
 
 from tdcompress.engine import Session, explain
 
 RNG = np.random.default_rng(7)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return RNG.standard_normal(shape).astype(np.float32)
+floats = partial(normal, RNG)
 
 
 def one(op: str, *inputs: str, **attributes: object):

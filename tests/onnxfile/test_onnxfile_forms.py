@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from weights import dense_initializers
 
-from tdcompress import records
 from tdcompress.cli import main
 from tdcompress.engine import Session
 from tdcompress.errors import ModelError
@@ -29,6 +28,7 @@ from tdcompress.onnxfile.reports import PackReport
 from tdcompress.onnxfile.runtime import check_section
 from tdcompress.onnxfile.verify import verify_onnx
 from tdcompress.onnxfile.weights import densified
+from tdcompress.records.stages import Values
 from tdcompress.stages.export import ExportTable
 
 Make = Callable[..., onnx.ModelProto]
@@ -260,4 +260,4 @@ def test_the_command_and_the_recipe_know_every_form(
     assert ExportTable(values=("float32", form)).of(form).values == form
     with pytest.raises(ValueError, match=f"'{form}' rounds the weights that are packed; set pack"):
         ExportTable(values=(form,), pack="never")
-    assert {*FORMS, "float32", "float16"} == set(get_args(reports.PackValues)) == set(get_args(records.Values)) - {"int8"}
+    assert {*FORMS, "float32", "float16"} == set(get_args(reports.PackValues)) == set(get_args(Values)) - {"int8"}

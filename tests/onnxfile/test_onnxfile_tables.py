@@ -80,7 +80,7 @@ def test_what_was_measured_has_the_name_of_the_tasks_measure(
 
 def test_each_tasks_measure_is_known_to_readers_of_files() -> None:
     pytest.importorskip("torch")
-    from tdcompress.records import MEASURES
+    from tdcompress.records.measures import MEASURES
     from tdcompress.tasks.registry import TASKS
 
     assert {name: task.measure for name, task in TASKS.items()} == MEASURES

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tdcompress.records import Report, Row, RowLatency
+from tdcompress.records.latency import RowLatency
+from tdcompress.records.report import Report, Row
 
 PRUNABLE, OTHER = 88_000, 1_200
 FRACTIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98)

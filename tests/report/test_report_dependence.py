@@ -6,7 +6,8 @@ import pytest
 
 from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.records import AnalysisRecord, Report
+from tdcompress.records.report import Report
+from tdcompress.records.stages import AnalysisRecord
 from tdcompress.report.dependence import comparison, document, label, plot_dependence, read_dependence, write_dependence
 from tdcompress.report.markdown import render_document
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tdcompress.records import LayerCount
+from tdcompress.records.stages import LayerCount
 from tdcompress.report.layers import tables
 
 LAYERS = (

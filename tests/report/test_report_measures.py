@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 from tdcompress.codec import decode, encode
-from tdcompress.records import FileFigure, Measure, Report
+from tdcompress.records.measures import FileFigure, Measure
+from tdcompress.records.report import Report
 from tdcompress.report.document import compose
 from tdcompress.report.markdown import render_document
 from tdcompress.report.measures import agreement, tables

@@ -10,7 +10,7 @@ from tdcompress.data.augment import Augmentation
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import row_config
 from tdcompress.recipes.source import expand_sweep, load_recipe
-from tdcompress.records import Row
+from tdcompress.records.report import Row
 from tdcompress.report.papers import matches, percentage_of, published_table, published_tables, read_heading, variant
 
 FOLDER = Path(__file__).resolve().parents[2] / "pipelines" / "paper"

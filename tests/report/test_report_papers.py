@@ -6,7 +6,8 @@ from importlib import resources
 import pytest
 
 from tdcompress.errors import UserError
-from tdcompress.records import FileFigure, Measure, Report, Row
+from tdcompress.records.measures import FileFigure, Measure
+from tdcompress.records.report import Report, Row
 from tdcompress.report.comparison import cell_text, compare_with_published, comparison_blocks, large_differences, nearest_variants
 from tdcompress.report.document import Document
 from tdcompress.report.markdown import render_document

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from tdcompress.records import RowConfig
+from tdcompress.records.report import RowConfig
 from tdcompress.report.colours import PALETTE, PLAIN, styles
 from tdcompress.report.series import as_trained, dense_accuracy, group, mean_accuracy, pruned_share, training_identity
 

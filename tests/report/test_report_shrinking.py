@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tdcompress.records import DeadUnits, LayerUnits, ShrinkRecord
+from tdcompress.records.stages import DeadUnits, LayerUnits, ShrinkRecord
 from tdcompress.report.details import accuracies
 from tdcompress.report.shrinking import TRAINED_ON, tables
 

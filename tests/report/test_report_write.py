@@ -7,7 +7,7 @@ import pytest
 
 from tdcompress.codec import decode, decode_file
 from tdcompress.errors import ArtifactError
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report import canvas, plots
 from tdcompress.report.write import WITHOUT_PLOTS, report_to_json, write_report
 
@@ -92,7 +92,7 @@ import importlib.util
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "matplotlib" else find_spec(name, *rest)
 from tdcompress.codec import decode
-from tdcompress.records import Report
+from tdcompress.records.report import Report
 from tdcompress.report import join, select, tables, terminal
 from tdcompress.report.write import write_report
 folder = pathlib.Path(sys.argv[1])

@@ -12,7 +12,7 @@ import pytest
 from tdcompress.cli import main
 from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError
-from tdcompress.records import AnalysisRecord
+from tdcompress.records.stages import AnalysisRecord
 from tdcompress.runs.finished import compare_with, join_files
 from tdcompress.runs.manifest import (
     read_links,

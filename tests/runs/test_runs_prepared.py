@@ -21,7 +21,7 @@ from tdcompress.lineage import origin
 from tdcompress.lineage.network import load_network
 from tdcompress.pipeline import Machine, Runner
 from tdcompress.recipes.source import parse_recipe
-from tdcompress.records import VocabularyRecord
+from tdcompress.records.stages import VocabularyRecord
 from tdcompress.runs.campaign import run_campaign
 from tdcompress.runs.execution import Execution
 from tdcompress.runs.plan import RunPlan, plan_run

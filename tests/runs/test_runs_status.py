@@ -10,7 +10,7 @@ from tdcompress.errors import InterruptedRun, UserError, VerificationError
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.locks import hold
 from tdcompress.pipeline import Runner, Stage, Task
-from tdcompress.records import VocabularyRecord
+from tdcompress.records.stages import VocabularyRecord
 from tdcompress.runs.manifest import write_manifest
 from tdcompress.runs.status import ago, status_tables
 from tdcompress.runs.unfinished import Unfinished, Unreadable, announced, run_lock, unfinished_runs

@@ -15,7 +15,7 @@ from tdcompress.lineage.network import MODEL, load_network, save_tensors
 from tdcompress.lineage.origin import origin_of
 from tdcompress.pipeline import Stage, Workspace
 from tdcompress.recipes.source import parse_recipe
-from tdcompress.records import StoreRecord
+from tdcompress.records.stages import StoreRecord
 from tdcompress.report.details import accuracies
 from tdcompress.report.series import as_trained, group
 from tdcompress.runs.plan import RunPlan, plan_run

@@ -1,55 +1,16 @@
 """Pruned entries stay exactly zero in loops of one's own, whatever makes the steps."""
 
-import copy
-import gc
-import weakref
 from collections.abc import Callable
 
 import hypothesis.strategies as st
 import pytest
 import torch
-import torch.distributed as dist
+from frozen_networks import batch, held, loss_of, network, trained_on, zero_bits
 from hypothesis import given
 from torch import Tensor, nn
 
 import tdcompress as tdc
 from tdcompress.errors import ArgumentError, ModelError
-from tdcompress.sparsity import freeze as module
-from tdcompress.sparsity.freeze import pruned_entries
-
-
-def network(seed: int = 0) -> nn.Sequential:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(2, 6, 3, padding=1),
-            nn.BatchNorm2d(6),
-            nn.ReLU(),
-            nn.Conv2d(6, 4, 3),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(16, 3),
-        )
-
-
-def batch(seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(8, 2, 4, 4, generator=generator), torch.randint(0, 3, (8,), generator=generator)
-
-
-def loss_of(model: nn.Module, seed: int) -> Tensor:
-    pixels, labels = batch(seed)
-    return nn.functional.cross_entropy(model(pixels), labels)
-
-
-def held(model: nn.Module, masks: dict[str, Tensor]) -> Tensor:
-    parameters = dict(model.named_parameters())
-    return torch.cat([parameters[name].detach()[~mask.expand_as(parameters[name])] for name, mask in masks.items()])
-
-
-def zero_bits(values: Tensor) -> bool:
-    """+0 everywhere, not -0."""
-    return torch.equal(values.view(torch.int32), torch.zeros_like(values).view(torch.int32))
 
 
 class Noisy(torch.optim.Optimizer):
@@ -173,82 +134,6 @@ def test_updates_by_hand_and_loaded_weights_are_undone_when_the_layer_runs() -> 
     assert zero_bits(held(model, {"0.weight": masks["0.weight"]}))
 
 
-def test_the_state_dict_stays_as_it_is() -> None:
-    model = network()
-    tdc.prune(model, fraction=0.5)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    types = [type(each) for each in model.modules()]
-    tdc.freeze(model)
-    after = model.state_dict()
-    assert list(after) == list(before)
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert [type(each) for each in model.modules()] == types
-
-
-def trained_on(model: nn.Module, steps: int = 2) -> nn.Module:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for seed in range(steps):
-        optimizer.zero_grad()
-        loss_of(model, seed).backward()
-        optimizer.step()
-    return model
-
-
-def test_it_ends_with_remove_and_with_the_block() -> None:
-    model = network()
-    masks = tdc.prune(model, fraction=0.5)
-    other = model[0].register_forward_pre_hook(lambda *_: None)
-    with tdc.freeze(model):
-        trained_on(model)
-        assert zero_bits(held(model, masks))
-    assert bool((held(trained_on(model), masks) != 0).float().mean() > 0.9)
-    masks = tdc.prune(model, fraction=0.5)
-    handle = tdc.freeze(model)
-    handle.remove()
-    handle.remove()
-    assert bool((held(trained_on(model), masks) != 0).float().mean() > 0.9)
-    assert list(model[0]._forward_pre_hooks) == [other.id]
-    assert not model[0].weight._post_accumulate_grad_hooks
-
-
-def test_the_second_freeze_takes_the_place_of_the_first() -> None:
-    model = network()
-    tdc.prune(model, fraction=0.3)
-    first = tdc.freeze(model)
-    trained_on(model)
-    more = tdc.prune(model, fraction=0.6)
-    tdc.freeze(model)
-    first.remove()  # over already
-    assert zero_bits(held(trained_on(model), more))
-    assert [len(layer._forward_pre_hooks) for layer in model] == [1, 0, 0, 1, 0, 0, 0]
-
-
-def test_a_deep_copy_is_frozen_and_independent() -> None:
-    model = network()
-    masks = tdc.prune(model, fraction=0.5)
-    handle = tdc.freeze(model)
-    copied = copy.deepcopy(model)
-    handle.remove()
-    assert zero_bits(held(trained_on(copied), masks))
-    assert zero_bits(held(model, masks))  # the copy's steps do not touch it
-    assert held(trained_on(model), masks).any()
-    tdc.freeze(copied).remove()
-    assert held(trained_on(copied), masks).any()
-
-
-def test_it_goes_with_the_network_to_another_type_and_back() -> None:
-    model = network()
-    masks = tdc.prune(model, fraction=0.5)
-    tdc.freeze(model)
-    model.double()
-    pixels, labels = batch(0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-    nn.functional.cross_entropy(model(pixels.double()), labels).backward()
-    optimizer.step()
-    assert not held(model, masks).any()
-    assert zero_bits(held(trained_on(model.float()), masks))
-
-
 def test_parameters_that_begin_to_train_later() -> None:
     model = network()
     masks = tdc.prune(model, fraction=0.5)
@@ -278,137 +163,6 @@ def test_tied_weights() -> None:
         model[0].weight.data += 1
     model[2](torch.ones(1, 4))
     assert not model[0].weight[~masks["0.weight"]].any()
-
-
-@pytest.mark.parametrize("granularity", ["weight", "unit"])
-def test_inside_targeted_dropout(granularity: str) -> None:
-    model, (pixels, labels) = network(), batch(0)
-    masks = tdc.prune(model, granularity=granularity, fraction=0.3, example_inputs=pixels)  # type: ignore[arg-type]
-    net = tdc.TargetedDropout(model, granularity=granularity, gamma=0.6, alpha=0.5, example_inputs=pixels)  # type: ignore[arg-type]
-    tdc.freeze(net, masks)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    for _ in range(4):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(pixels), labels).backward()
-        optimizer.step()
-        net.step()
-        assert zero_bits(held(model, masks))
-    for parameter in model.parameters():
-        parameter.data += 1.0
-    found = net.eval()(pixels)
-    assert zero_bits(held(model, masks))
-    assert torch.equal(found, model(pixels))
-
-
-def test_with_targeted_dropout_around_a_part() -> None:
-    part = tdc.TargetedDropout(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6)), gamma=0.5, alpha=1.0)
-    model = nn.Sequential(part, nn.ReLU(), nn.Linear(6, 3))
-    masks = tdc.prune(model, fraction=0.3)
-    tdc.freeze(model, masks)
-    for parameter in model.parameters():
-        parameter.data += 1.0
-    found = model(torch.ones(1, 4))
-    assert zero_bits(held(model, masks))
-    assert torch.equal(found, model(torch.ones(1, 4)))
-
-
-def test_under_torch_compile() -> None:
-    model = network()
-    masks = tdc.prune(model, fraction=0.5)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    tdc.freeze(compiled)
-    trained_on(compiled)
-    assert zero_bits(held(model, masks))
-    parameters = dict(model.named_parameters())
-    assert all(not bool(parameters[name].grad[~mask].any()) for name, mask in masks.items())
-
-
-def test_under_distributed_data_parallel() -> None:
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        model = network()
-        masks = tdc.prune(model, fraction=0.5)
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        tdc.freeze(wrapped)
-        trained_on(wrapped, 3)
-        assert zero_bits(held(model, masks))
-        parameters = dict(model.named_parameters())
-        assert all(not bool(parameters[name].grad[~mask].any()) for name, mask in masks.items())
-    finally:
-        dist.destroy_process_group()
-
-
-def test_what_shrinking_and_tracing_see_is_not_frozen() -> None:
-    model, (pixels, _) = network(), batch(0)
-    masks = tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=pixels)
-    tdc.freeze(model, masks)
-    expected = tdc.shrink(copy.deepcopy(model), pixels)
-    small = tdc.shrink(model, pixels)
-    assert small.kept == expected.kept
-    assert not any(isinstance(h, module._Keeper) for layer in small.model.modules() for h in layer._forward_pre_hooks.values())
-    program = torch.export.export(model.eval(), (pixels,))
-    assert not any("masked_fill" in str(node.target) for node in program.graph.nodes)
-    assert zero_bits(held(trained_on(model.train()), masks))
-
-
-def test_a_dropped_network_leaves_nothing() -> None:
-    gc.collect()
-    before = len(module._KEEPERS)
-    model = network()
-    tdc.prune(model, fraction=0.5)
-    tdc.freeze(model)
-    assert len(module._KEEPERS) == before + 2
-    gone = weakref.ref(model)
-    del model
-    gc.collect()
-    assert gone() is None
-    assert len(module._KEEPERS) == before
-
-
-def found_in(model: nn.Module) -> dict[str, list[bool]]:
-    names = {id(p): name for name, p in model.named_parameters()}
-    return {names[id(p)]: zeros.flatten().tolist() for p, zeros in pruned_entries(model)}
-
-
-def test_zeros_that_tell_of_pruning_and_those_that_do_not() -> None:
-    layer, norm, started = nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)
-    head = nn.Linear(2, 2)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
-        layer.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))  # that of the first filter has just begun at 0
-        norm.weight.copy_(torch.tensor([1.0, 0.0, 0.0]))
-        norm.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
-        started.weight.zero_()
-        started.bias.zero_()
-    assert found_in(nn.Sequential(layer, norm, started, head)) == {
-        "0.weight": [False, True, True, True, False, False],
-        "0.bias": [False, True, False],
-        "1.weight": [False, True, False],
-        "1.bias": [False, True, False],
-    }
-    residual = nn.BatchNorm1d(3)  # its scale begins at 0, so that the block begins as the identity
-    nn.init.zeros_(residual.weight)
-    assert found_in(nn.Sequential(nn.Linear(3, 3), residual)) == {}
-
-
-def test_the_dead_filters_of_a_grouped_transposed_convolution() -> None:
-    layer = nn.ConvTranspose2d(4, 6, 2, groups=2)
-    with torch.no_grad():
-        layer.bias.zero_()
-        layer.weight[:2, 1] = 0.0  # output 1 of the first group
-        layer.weight[2:, 2] = 0.0  # output 2 of the second: 3 + 2
-        layer.weight[3, 0] = 0.0  # a part of output 3
-    assert found_in(layer)["bias"] == [False, True, False, False, False, True]
-
-
-def test_all_that_pruning_units_made_zero_is_found_without_its_masks() -> None:
-    model = network()
-    trained_on(model)
-    masks = tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=batch(0)[0])
-    names = {id(p): name for name, p in model.named_parameters()}
-    found = {names[id(p)]: zeros for p, zeros in pruned_entries(model)}
-    assert found.keys() == masks.keys()
-    assert all(torch.equal(found[name], ~mask) for name, mask in masks.items())
 
 
 def test_nothing_to_freeze_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,7 @@ from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.load import serialised
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.onnxfile.quantise import quantise_model
-from tdcompress.records import Values
+from tdcompress.records.stages import Values
 from tdcompress.stages.export import ExportTable, Settings, as_asked
 from tdcompress.tasks.classification import Classification
 

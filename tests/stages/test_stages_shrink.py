@@ -44,11 +44,6 @@ TIMES = {"seconds": None, "images_per_second": None}
 WEIGHTS = ("conv1.weight", "conv2.weight", "conv3.weight", "hidden.weight")
 
 
-@pytest.fixture(scope="module")
-def runner(tmp_path_factory, make_recorder):
-    return Runner(store=FolderStore(tmp_path_factory.mktemp("shrink")), watcher=make_recorder(), facts={})
-
-
 def plan(runner, **changes):
     return plan_run(parse_recipe(RECIPE, "shrink.toml", changes), runner.store)
 

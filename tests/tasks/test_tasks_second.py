@@ -22,7 +22,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.models.base import ModelSettings, NetworkInterface, require_interface
 from tdcompress.models.mlp import MlpSettings
 from tdcompress.models.registry import MODELS
-from tdcompress.records import Measure
+from tdcompress.records.measures import Measure
 from tdcompress.seeds import derived_seed
 from tdcompress.sparsity.units import Targets
 from tdcompress.tasks.base import ExportPart, ExportSet, FileMeasure, LearningTask

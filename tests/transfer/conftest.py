@@ -13,7 +13,7 @@ import pytest
 from tdcompress.artifacts import SCRATCH
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.pipeline import Runner, Stage, Task
-from tdcompress.records import TrainRecord
+from tdcompress.records.stages import TrainRecord
 from tdcompress.stores.folder import FolderStore
 from tdcompress.train.saved import CHECKPOINTS, manifest_path, tensors_path
 

@@ -11,7 +11,7 @@ from tdcompress.errors import ArtifactError, BusyError, UserError
 from tdcompress.lineage.versions import VERSIONS
 from tdcompress.locks import hold
 from tdcompress.pipeline import Stage, Task
-from tdcompress.records import TrainRecord, VocabularyRecord
+from tdcompress.records.stages import TrainRecord, VocabularyRecord
 from tdcompress.stores.folder import FolderStore
 from tdcompress.transfer.export import export_items
 from tdcompress.transfer.intake import import_files

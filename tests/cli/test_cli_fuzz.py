@@ -66,7 +66,6 @@ FAULTS = {"verify X": {"folder": "manifest.json: is missing"}, "artifacts import
 def folder(tmp_path, monkeypatch, tiny_root):
     """The current folder, with a model, a run, and what is neither."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tdcompress.console.Signals.listen", lambda self: None)
     monkeypatch.setattr("tdcompress.pipeline.Runner.ensure", lambda *_: pytest.fail("a stage began"))
     shutil.copytree(tiny_root, "artifacts")
     shutil.copy("artifacts/tiny/dense.onnx", "dense.onnx")
