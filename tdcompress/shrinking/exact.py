@@ -1,6 +1,6 @@
 """Exact shrinking: find dead channels in the weights, remove them everywhere at once, and prove that nothing changed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from tdcompress.shrinking.count import parameters_and_macs
 from tdcompress.shrinking.decide import Decision, decide
 from tdcompress.shrinking.demands import matrix_readers
 from tdcompress.shrinking.duplicate import duplicate
+from tdcompress.shrinking.elsewhere import computes_otherwise
 from tdcompress.shrinking.kept import Kept, to_json
 from tdcompress.shrinking.literals import depends_on_sizes, first_misfit
 from tdcompress.shrinking.propagate import network_graph
@@ -88,8 +89,9 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
     # nn.MultiheadAttention cannot be narrowed; the stand-in can, and where nothing of it goes, the original comes back.
     attention = replaceable(model)
     flexible = replace(duplicate(model), attention)
-    found = _certified_by_what_pruning_traced(model, flexible, example_inputs, align)
-    graph, plan, certificate = found or _certified_at_all_sizes(model, flexible, example_inputs, align)
+    elsewhere = computes_otherwise(flexible, as_tuple(example_inputs))
+    found = _certified_by_what_pruning_traced(model, flexible, example_inputs, elsewhere, align)
+    graph, plan, certificate = found or _certified_at_all_sizes(model, flexible, example_inputs, elsewhere, align)
     narrow = rebuild.narrow(model, to_json(plan.kept))
     exact = dict(plan.exact.named_parameters())
     with torch.no_grad():
@@ -113,16 +115,17 @@ def shrink(model: nn.Module, example_inputs: ExampleInputs, *, align: int = 1) -
 
 
 _Certified = tuple[ChannelGraph, _Plan, Certificate]
+_Elsewhere = Sequence[tuple[Tensor, ...]]  # inputs of other sizes
 
 
 def _certified_by_what_pruning_traced(
-    model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, align: int
+    model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, elsewhere: _Elsewhere, align: int
 ) -> _Certified | None:
     """None where nothing is remembered, or anything does not come out as predicted: it may be out of date."""
     program = recall(model, flexible, as_tuple(example_inputs))
     if program is None:
         return None
-    _, graph = network_graph(flexible, example_inputs, program=program)
+    _, graph = network_graph(flexible, example_inputs, elsewhere, program)
     plan = _plan(flexible, graph, [], align)
     if depends_on_sizes(graph, plan.decision) and first_misfit(
         plan.narrow, example_inputs, program, graph, plan.decision, constants=False
@@ -135,9 +138,10 @@ def _certified_by_what_pruning_traced(
     return (graph, plan, certificate) if differs_at(model, plan.exact, example_inputs) is None else None
 
 
-def _certified_at_all_sizes(model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, align: int) -> _Certified:
+def _certified_at_all_sizes(
+    model: nn.Module, flexible: nn.Module, example_inputs: ExampleInputs, elsewhere: _Elsewhere, align: int
+) -> _Certified:
     """Plan with what constants turn out to depend on, until the certificate holds at other sizes of the inputs too."""
-    elsewhere: tuple[tuple[Tensor, ...], ...] = ()
     program = None
     while True:
         program, graph = network_graph(flexible, example_inputs, elsewhere, program)

@@ -25,7 +25,7 @@ from tdcompress.shrinking.calls import OperatorCall, Result, Rule, base_name, bi
 from tdcompress.shrinking.cells import Signal, plain, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.demands import MatrixReader, matrix_readers
-from tdcompress.shrinking.sizes import varying
+from tdcompress.shrinking.sizes import agreed, varying
 from tdcompress.shrinking.trace import ExampleInputs, Program, code_place, trace, unused
 
 RULES: Mapping[str, Rule] = {
@@ -68,8 +68,12 @@ def network_graph(
     if unused(model, program):
         with contextlib.suppress(UnsupportedError):
             training = trace(model, example_inputs, training=True)
-    sized = varying(program, [trace(model, inputs) for inputs in elsewhere])
-    return program, channel_graph(program, training, sized=sized)
+    others = [trace(model, inputs) for inputs in elsewhere]
+    graph = channel_graph(program, training, sized=varying(program, others))
+    if others:
+        agreeing = iter(agreed(matrix_readers(graph), [matrix_readers(channel_graph(other)) for other in others]))
+        graph.demands = [next(agreeing) if isinstance(demand, MatrixReader) else demand for demand in graph.demands]
+    return program, graph
 
 
 def channel_graph(program: Program, training: Program | None = None, *, sized: frozenset[str] = frozenset()) -> ChannelGraph:

@@ -1,13 +1,17 @@
 """Inputs of other sizes than the examples', and the numbers of the forward code that follow from the size."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from tdcompress.shrinking.calls import SIZED, base_name
-from tdcompress.shrinking.trace import Program
+from tdcompress.shrinking.calls import FRESH, SIZED, base_name
+from tdcompress.shrinking.demands import MatrixReader
+from tdcompress.shrinking.trace import Program, module_of
 
 Lengths = dict[int, int]  # of an axis in the examples -> in other inputs
 
@@ -27,18 +31,25 @@ def other_batches(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
 def other_lengths(inputs: Sequence[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
     """For each length of an axis (height, width, tokens): inputs where the axes of this length are half as long, then twice.
 
-    Twice the size is taken by every network that asks for multiples; half of it is quicker to compute.
+    Twice the size is taken by every network that asks for multiples; half of it is quicker to compute. Where several axes of an
+    input have the length, as those of square images, each of them is twice as long alone after that.
     """
     for length in dict.fromkeys(n for item in inputs for n in item.shape[1:]):
         if length > 1:
-            yield [_with_length(inputs, length, other) for other in (length // 2, 2 * length)]
+            axes = [[axis for axis in range(1, item.ndim) if item.shape[axis] == length] for item in inputs]
+            alone = range(max(map(len, axes))) if max(map(len, axes)) > 1 else ()
+            yield [
+                *(_with_length(inputs, axes, other) for other in (length // 2, 2 * length)),
+                *(_with_length(inputs, [each[index : index + 1] for each in axes], 2 * length) for index in alone),
+            ]
 
 
-def _with_length(inputs: Sequence[Tensor], length: int, other: int) -> tuple[Tensor, ...]:
+def _with_length(inputs: Sequence[Tensor], axes: Sequence[Sequence[int]], other: int) -> tuple[Tensor, ...]:
+    """The inputs with these axes, a list for each input, of another length."""
     found = []
-    for item in inputs:
-        for axis in range(1, item.ndim):
-            item = _resized(item, axis, other) if item.shape[axis] == length else item
+    for item, own in zip(inputs, axes, strict=True):
+        for axis in own:
+            item = _resized(item, axis, other)
         found.append(item)
     return tuple(found)
 
@@ -51,21 +62,61 @@ def _resized(item: Tensor, axis: int, length: int) -> Tensor:
 def varying(program: Program, others: Sequence[Program]) -> frozenset[str]:
     """Names of the operators that take, and of the literal tensors that hold, other numbers at other sizes.
 
-    Where the operators themselves differ, all of them count.
+    An operator that is not there at another size counts as well. They are told by the module that they stand in.
     """
     found: set[str] = set()
+    nodes = _by_place(program)
     for other in others:
-        nodes, theirs = list(program.calls()), list(other.calls())
-        if [node.target for node in nodes] != [node.target for node in theirs]:
-            return frozenset(node.name for node in nodes) | (program.state.keys() - program.narrowable)
-        found.update(a.name for a, b in zip(nodes, theirs, strict=True) if written_sizes(a) != written_sizes(b))
+        theirs = _by_place(other)
+        found.update(node.name for key, node in nodes.items() if key not in theirs or not _same_numbers(node, theirs[key]))
         literals = program.state.keys() - program.narrowable
-        found.update(name for name in literals if not _same(program.state[name], other.state.get(name)))
+        found.update(name for name in literals if not same_tensor(program.state[name], other.state.get(name)))
     return frozenset(found)
 
 
-def _same(a: Tensor, b: Tensor | None) -> bool:
-    return b is not None and torch.equal(a, b)
+def agreed(readers: Sequence[MatrixReader], others: Sequence[Sequence[MatrixReader]]) -> list[MatrixReader]:
+    """What layers read, with as constants only those that are the same wherever the layer is used at other sizes.
+
+    Args:
+        readers: of the examples' size.
+        others: of each other size.
+    """
+    found = []
+    for index, reader in enumerate(readers):
+        name = reader.matrix.parameter
+        turn = sum(before.matrix.parameter == name for before in readers[:index])
+        vector = reader.vector.copy()
+        for elsewhere in others:
+            uses = [other.vector for other in elsewhere if other.matrix.parameter == name]
+            if uses:
+                there = uses[min(turn, len(uses) - 1)]
+                vector["known"] &= there["known"] & (there["value"] == vector["value"])
+        found.append(replace(reader, vector=vector))
+    return found
+
+
+def _by_place(program: Program) -> dict[tuple[str, object, int], fx.Node]:
+    """Operators by their module, what they are, and how often that stood there before."""
+    found: dict[tuple[str, object, int], fx.Node] = {}
+    counts: Counter[tuple[str, object]] = Counter()
+    for node in program.calls():
+        key = module_of(node), node.target
+        found[*key, counts[key]] = node
+        counts[key] += 1
+    return found
+
+
+def _same_numbers(node: fx.Node, other: fx.Node) -> bool:
+    return _numbers_of(node) == _numbers_of(other)
+
+
+def _numbers_of(node: fx.Node) -> list[object]:
+    return computing_numbers(node.target, node.args, node.kwargs)
+
+
+def same_tensor(a: Tensor, b: Tensor | None) -> bool:
+    """Whether two literal tensors are of one type and shape, with the same numbers."""
+    return b is not None and a.dtype is b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def written_sizes(node: fx.Node) -> list[object]:
@@ -73,4 +124,32 @@ def written_sizes(node: fx.Node) -> list[object]:
     name = base_name(node.target)
     if name in SIZED or name in ("group_norm", "layer_norm") or "conv" in name:
         return []
-    return [item for item in pytree.tree_leaves((node.args, node.kwargs)) if not isinstance(item, fx.Node)]
+    return _numbers((node.args, node.kwargs))
+
+
+def computing_numbers(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[object]:
+    """The numbers that values are computed with: not shapes, places, windows and widths of borders, which make no constant.
+
+    Args:
+        target: an operator.
+        args: its arguments; tensors, or nodes in their place.
+        kwargs: likewise.
+    """
+    name = base_name(target)
+    if name in _PLACED or name.lstrip("_").startswith(_WINDOWS) or "conv" in name:
+        return []
+    if name in FRESH or name in _BORDERED:
+        args = [*args[:1], *args[2:]]  # the shape, the widths
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("size", "pad")}
+    return _numbers((args, kwargs))
+
+
+# Operators whose numbers say which elements are taken, or in which shape.
+_NORMS = frozenset(["group_norm", "layer_norm", "native_group_norm", "native_layer_norm"])
+_PLACED = SIZED | _NORMS | frozenset(["as_strided", "slice", "select", "narrow", "roll", "repeat", "arange"])
+_WINDOWS = ("upsample", "adaptive", "avg_pool", "max_pool")
+_BORDERED = frozenset(("pad", "constant_pad_nd"))
+
+
+def _numbers(arguments: object) -> list[object]:
+    return [item for item in pytree.tree_leaves(arguments) if not isinstance(item, Tensor | fx.Node)]

@@ -130,11 +130,16 @@ def unused(model: nn.Module, program: Program) -> list[str]:
 
 def code_place(node: fx.Node) -> str:
     """Where in the user's code an operator stands: "layer1.0 (resnet.py:93)"."""
-    modules = list(node.meta.get("nn_module_stack", {}).values())
-    module = modules[-1][0] if modules else ""
+    module = module_of(node)
     file, line = source_line(node)
     where = f"{file.rsplit('/', 1)[-1]}:{line}" if file else "unknown line"
     return f"{module} ({where})" if module else where
+
+
+def module_of(node: fx.Node) -> str:
+    """Name of the innermost module that an operator stands in; "" for the network itself."""
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    return modules[-1][0] if modules else ""
 
 
 def source_line(node: fx.Node) -> tuple[str, int]:

@@ -1,5 +1,8 @@
 """Inputs of other sizes than the examples': numbers that the forward code reads from a shape are no constants."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +12,7 @@ import tdcompress as tdc
 from tdcompress.errors import VerificationError
 from tdcompress.shrinking import propagate
 from tdcompress.shrinking.certificate import differs_at
+from tdcompress.shrinking.elsewhere import computes_otherwise
 from tdcompress.shrinking.sizes import other_batches, other_lengths
 
 SIZES = {
@@ -23,6 +27,24 @@ SIZES = {
     "new_full": lambda y: y * y.new_full((1,), 1.0 / y.shape[2]),
     "padding": lambda y: F.pad(y, (1, 1, 1, 1), value=0.5 * (y.shape[2] == 8)),
     "branch": lambda y: y * 0.5 if y.shape[2] == 8 else y + 1,
+    "ratio": lambda y: y * (y.shape[2] / y.shape[3]),
+    "whole": lambda y: y * (y.shape[2] // 7),
+    "at least": lambda y: y * max(y.shape[2], 7),
+    "cosine": lambda y: y * torch.cos(torch.tensor(float(y.shape[2]))),
+    "array": lambda y: y * torch.from_numpy(np.array([y.shape[2]])),
+    "arrays": lambda y: y * torch.arange(float(y.shape[2])).mean(),
+}
+# What is cut off at the examples' size, and at half and twice of it, shows elsewhere.
+CUT_OFF = {
+    "above": lambda y: F.relu6(y * y.shape[2]),
+    "below": lambda y: F.relu(y * y.shape[2] - 40),
+    "far below": lambda y: F.threshold(y * y.shape[2], 40.0, 0.0),
+    "batch": lambda y: F.relu(y * y.shape[0] - 4),
+    "at least": lambda y: F.relu(y * max(y.shape[2], 7) - 40),
+    "ratio": lambda y: F.relu(y * (y.shape[2] / y.shape[3]) - 2),
+    "square": lambda y: y if y.shape[2] == y.shape[3] else y * 2,
+    "up to": lambda y: y if y.shape[2] <= 11 else y * 2,
+    "plus": lambda y: y if y.shape[2] <= 11 else y + 1,
 }
 
 
@@ -58,8 +80,73 @@ def test_a_number_that_is_read_from_a_shape_is_no_constant(kind):
     full, small = pruned(Sized(kind), torch.randn(2, 3, 8, 8, dtype=torch.float64))
     for shape in ((2, 3, 8, 8), (5, 3, 8, 8), (3, 3, 12, 12), (1, 3, 24, 10)):
         agree(full, small, *shape)
-    kept = 8 if kind == "branch" else 4  # zeros behind a ReLU meet no such number; where operators differ, nothing is known
-    assert (small.a.out_channels, small.f.out_features) == (kept, kept)
+    assert (small.a.out_channels, small.f.out_features) == (4, 4)  # zeros behind a ReLU meet no such number
+
+
+class Constant(nn.Module):
+    """Constants of a convolution meet an operator, with no other behind the next convolution."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.between = between
+        self.a, self.b, self.o = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.a.weight[:4] = 0.0
+            self.a.bias[:4] = torch.tensor([1.0, 1.5, 2.0, 0.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o(self.b(self.between(self.a(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", CUT_OFF)
+def test_a_number_that_is_read_from_a_shape_is_no_constant_where_its_effect_is_cut_off(kind):
+    torch.manual_seed(0)
+    full = Constant(CUT_OFF[kind]).double().eval()
+    small = tdc.shrink(full, torch.randn(2, 3, 8, 8, dtype=torch.float64)).model
+    for shape in ((2, 3, 8, 8), (64, 3, 8, 8), (2, 3, 3, 3), (1, 3, 10, 30), (1, 3, 40, 40)):
+        agree(full, small, *shape)
+    assert small.a.out_channels == (8 if kind == "plus" else 7)  # 0 times a number is 0
+
+
+def test_a_number_that_is_cut_off_but_written_stays_a_constant():
+    full = Constant(lambda y: F.relu6(y * 8)).double().eval()
+    small = tdc.shrink(full, torch.randn(2, 3, 8, 8, dtype=torch.float64)).model
+    agree(full, small, 3, 3, 12, 10)
+    assert small.a.out_channels == 4
+
+
+def test_a_network_runs_at_other_sizes_only_as_often_as_something_new_shows():
+    x = torch.randn(2, 3, 8, 8)
+
+    def shapes(kind: Callable[[Tensor], Tensor]) -> list[tuple[int, ...]]:
+        return [tuple(inputs[0].shape) for inputs in computes_otherwise(Constant(kind), [x])]
+
+    assert shapes(lambda y: y * 8) == []
+    assert shapes(lambda y: y * y.shape[0]) == [(3, 3, 8, 8)]
+    assert shapes(lambda y: y * y.shape[2] / y.shape[3]) == [(2, 3, 4, 4)]
+    assert shapes(lambda y: y / y.shape[0] * y.shape[2]) == [(3, 3, 8, 8), (2, 3, 4, 4)]
+    assert shapes(lambda y: y * (y.shape[2] / y.shape[3])) == [(2, 3, 16, 8)]
+    assert shapes(lambda y: y if y.shape[2] <= 11 else y + 1) == [(2, 3, 16, 16)]
+    assert shapes(lambda y: y if y.shape[2] <= 11 else y + y.shape[3]) == [(2, 3, 16, 16), (2, 3, 16, 8)]
+    # shapes, places and windows are no numbers that values are computed with
+    assert shapes(lambda y: F.interpolate(y[:, :, : y.shape[2] // 2].reshape(y.shape[0], 8, -1, 1), size=y.shape[2:])) == []
+    assert shapes(lambda y: y + F.pad(F.avg_pool2d(y, y.shape[2]), (0, y.shape[3] - 1, 0, y.shape[2] - 1))) == []
+
+
+def test_constants_that_forward_code_computes_for_a_size_are_told_from_its_branches():
+    """As the anchors of a detector: more operators at one size than at another, none of which reads the inputs."""
+    grid = {}
+
+    def cached(y: Tensor) -> Tensor:
+        if y.shape[2] not in grid:
+            grid[y.shape[2]] = torch.arange(float(y.shape[2]), dtype=y.dtype).add(0.5).mean() if y.shape[2] > 8 else torch.ones(1)
+        return y.relu() * grid[y.shape[2]]
+
+    full = Constant(cached).double().eval()
+    small = tdc.shrink(full, torch.randn(2, 3, 8, 8, dtype=torch.float64)).model
+    for size in (4, 8, 12, 16):
+        agree(full, small, 2, 3, size, size)
+    assert small.a.out_channels == 7  # the zero leaves
 
 
 def test_zero_times_a_size_is_zero():
@@ -100,10 +187,14 @@ def test_tokens_are_kept_valid_and_lengths_change_in_all_inputs_together():
     assert [tuple(item.shape) for item in batches[0]] == [(2, 4), (2, 1, 4, 4)]
     assert [len(inputs[0]) for inputs in batches] == [2, 3]
     (lengths,) = other_lengths((tokens, mask))
-    half, twice = lengths
+    half, twice, *alone = lengths
     assert half[0].tolist() == [[3, 1]]
     assert twice[0].tolist() == [[3, 1, 4, 1, 3, 1, 4, 1]]
     assert [tuple(item.shape) for item in (half[1], twice[1])] == [(1, 1, 2, 2), (1, 1, 8, 8)]
+    assert [tuple(map(tuple, (item.shape for item in each))) for each in alone] == [
+        ((1, 8), (1, 1, 8, 4)),
+        ((1, 4), (1, 1, 4, 8)),
+    ]
     assert [[tuple(item[0].shape) for item in lot] for lot in other_lengths((image,))] == [
         [(1, 2, 6), (1, 10, 6)],
         [(1, 5, 3), (1, 5, 12)],
@@ -128,7 +219,8 @@ def test_networks_that_differ_at_another_size_alone_are_told_apart():
 
 
 def test_what_still_differs_elsewhere_is_not_returned(monkeypatch):
-    monkeypatch.setattr(propagate, "varying", lambda program, others, **_: frozenset())
+    monkeypatch.setattr(propagate, "varying", lambda program, others: frozenset())
+    monkeypatch.setattr(propagate, "agreed", lambda readers, others: readers)
     model = Sized("height").double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=x)
