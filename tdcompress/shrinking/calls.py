@@ -51,6 +51,7 @@ class OperatorCall:
 _SIZED = "view reshape _unsafe_view unflatten expand broadcast_to split split_with_sizes chunk tensor_split unbind"
 SIZED = frozenset(_SIZED.split())
 
+MADE = frozenset(["full", "ones", "zeros"])  # operators that take no tensor, and make one of a single number
 # Operators that take the type, the device or the shape of their first tensor, and no values.
 FRESH = frozenset(["new_empty", "new_full", "new_ones", "new_zeros"])
 LIKE = frozenset(["zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"])
