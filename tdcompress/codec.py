@@ -278,12 +278,23 @@ def _decode_union(options: tuple[Any, ...], value: Json, where: str) -> Any:
 
 def _decode_tuple(options: tuple[Any, ...], value: Json, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ValueError(f"{where}: a list is needed, not {value!r}")
+        raise ValueError(f"{where}: a list is needed, not {value!r}{_as_list(options, value, where)}")
     if len(options) == 2 and options[1] is Ellipsis:
         options = (options[0],) * len(value)
     if len(options) != len(value):
         raise ValueError(f"{where}: {len(options)} values are needed, not {len(value)}")
     return tuple(_decode(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(options, value, strict=True)))
+
+
+def _as_list(options: tuple[Any, ...], value: Json, where: str) -> str:
+    """How a single value is written in a list of any length; "" where it is no entry of one, or the length is fixed."""
+    if isinstance(value, Mapping) or value is None or options[1:] != (Ellipsis,):
+        return ""
+    try:
+        _decode(options[0], value, where)
+    except ValueError:
+        return ""
+    return f"; write {where} = {json.dumps([value], ensure_ascii=False)}"
 
 
 def decode_fields(kind: type[T], value: Json, where: str) -> T:

@@ -64,6 +64,26 @@ def find_groups(
     return units.groups
 
 
+_OF_UNITS = {"include": (), "scope": "layer", "unit": "whole", "draw": "unit", "align": 1}  # and what says nothing
+
+
+def require_units(granularity: Granularity, **arguments: object) -> None:
+    """Refuse what is said of units where none are meant. A default passes: it cannot be told from nothing said.
+
+    Args:
+        granularity: what is pruned, or dropped.
+        arguments: those that are of units only.
+
+    Raises:
+        ArgumentError: names the argument.
+    """
+    for name, value in arguments.items():
+        if granularity != "unit" and value != _OF_UNITS[name] and not (name == "include" and not value):
+            raise ArgumentError(
+                f'{name}: it is of units, and granularity is "{granularity}"; give granularity = "unit", or leave {name} out'
+            )
+
+
 @checked
 def prune(
     model: nn.Module,
@@ -105,6 +125,7 @@ def prune(
         ModelError: no module, nothing to prune, or no ``example_inputs`` for units.
     """
     check_align(align)
+    require_units(granularity, include=include, scope=scope, unit=unit, align=align)
     model = _plain(model)
     require_values(model)
     params = {name: value.detach() for name, value in model.named_parameters()}
@@ -170,7 +191,7 @@ def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None) -> Froze
         function takes the place of the first.
 
     Raises:
-        ModelError: masks of another network, or parameters that cannot be trained. Nothing to keep is said in the log.
+        ModelError: masks of another network, or one that was made in ``torch.inference_mode``.
     """
     plain = _plain(model)
     require_layers(plain)

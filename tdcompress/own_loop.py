@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tdcompress.arguments import checked
 from tdcompress.errors import ArgumentError, ModelError, UserError
-from tdcompress.interface import Scope, Unit, find_groups
+from tdcompress.interface import Scope, Unit, find_groups, require_units
 from tdcompress.methods.base import Granularity, TrainStep
 from tdcompress.methods.targeted import Targeted, TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -17,7 +17,7 @@ from tdcompress.seeds import derived_seed
 from tdcompress.shrinking.trace import ExampleInputs
 from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, schedule_by_name
 from tdcompress.sparsity.shares import Shares
-from tdcompress.sparsity.units import Targets, prunable_weights, require_module, unwrapped
+from tdcompress.sparsity.units import Targets, prunable_weights, require_changeable, require_module, unwrapped
 from tdcompress.train.update import FrozenZeros
 
 EXACT = 2**53  # up to which float64 holds every whole number
@@ -84,6 +84,7 @@ class TargetedDropout(SparseNet):
             raise ArgumentError(f"seed: {seed} is not below 2^53")
         if epochs is not None and not isinstance(schedule, str):
             raise ArgumentError('epochs: only a schedule given by its word, "ramp" or "cubic", is of that length')
+        require_units(granularity, include=include, scope=scope, unit=unit, draw=draw)
         _require_unwrapped(model)
         try:
             settings = TargetedSettings(
@@ -100,8 +101,7 @@ class TargetedDropout(SparseNet):
         except ValueError as error:
             raise ArgumentError(str(error)) from None
         weights = prunable_weights(model, exclude)
-        if any(parameter.is_inference() for parameter in model.parameters()):
-            raise ModelError(f"{type(model).__name__} was made in torch.inference_mode and cannot be trained; build it outside")
+        require_changeable(model)
         groups = find_groups(model, example_inputs, exclude, include, scope, unit) if granularity == "unit" else ()
         method = settings.build(Targets(weights=weights, groups=groups), model)
         assert isinstance(method, Targeted)
@@ -129,10 +129,13 @@ class TargetedDropout(SparseNet):
             optimizer: needed with a schedule that freezes the masks: its moments of what is dropped are set to zero then.
 
         Raises:
+            ArgumentError: an epoch below 0.
             UserError: a schedule, and no epoch; or the masks are frozen, and there is no optimizer.
         """
         if epoch is None and not isinstance(getattr(self.method, "schedule", None), Constant):
             raise UserError("step(): a schedule needs to know the epoch; call net.step(epoch + batch / batches)")
+        if epoch is not None and epoch < 0:
+            raise ArgumentError(f"step(): epoch has to be 0 or above, and is {epoch}")
         now = self._epoch if epoch is None else epoch
         frozen = self.method.frozen(now)
         if frozen and optimizer is None:

@@ -201,3 +201,18 @@ def test_a_list_is_read_as_a_list():
         decode(list[int], [1, "b"], "x")
     with pytest.raises(ValueError, match="x: a list is needed"):
         decode(list[int], {"a": 1}, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "said"),
+    [
+        (tuple[str, ...], "engine", """a list is needed, not 'engine'; write bench.backend = ["engine"]"""),
+        (list[int], 3, "a list is needed, not 3; write bench.backend = [3]"),
+        (tuple[float, ...], 3, "a list is needed, not 3; write bench.backend = [3]"),
+        (tuple[int, ...], "x", "a list is needed, not 'x'"),  # not an entry either
+        (tuple[float, float], 3.0, "a list is needed, not 3.0"),
+    ],
+)
+def test_a_single_value_is_shown_as_the_list_that_is_needed(kind, value, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'bench.backend: {said}')}$"):
+        decode(kind, value, "bench.backend")

@@ -3,6 +3,7 @@
 import copy
 import io
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 import tdcompress as tdc
 from tdcompress.errors import ArgumentError, ModelError
-from tdcompress.methods.base import Method
+from tdcompress.methods.base import Granularity, Method
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.schedule import Constant, schedule_by_name
@@ -120,6 +121,27 @@ def test_words_and_lengths_that_do_not_fit() -> None:
             tdc.TargetedDropout(Net(), gamma=0.5, schedule=schedule, epochs=3)
     with pytest.raises(ValueError, match=r"seed: .* is not below 2\^53"):
         tdc.TargetedDropout(Net(), gamma=0.5, seed=2**53)
+    net = tdc.TargetedDropout(Net(), gamma=0.5, schedule="cubic", epochs=4)
+    with pytest.raises(ArgumentError, match=r"step\(\): epoch has to be 0 or above, and is -1\.0"):
+        net.step(-1.0)
+    net.step(0)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "2:4"])
+@pytest.mark.parametrize("said", [{"scope": "group"}, {"unit": "filter"}, {"include": ["one"]}, {"draw": "weight"}, {"align": 4}])
+def test_what_is_said_of_units_is_refused_for_weights(granularity: Granularity, said: dict[str, Any]) -> None:
+    (name,) = said
+    message = f'{name}: it is of units, and granularity is "{granularity}"; give granularity = "unit", or leave {name} out'
+    for function, share in ((tdc.TargetedDropout, "gamma"), (tdc.prune, "fraction")):
+        if name != {tdc.TargetedDropout: "align", tdc.prune: "draw"}[function]:
+            with pytest.raises(ArgumentError) as raised:
+                function(Net(), granularity=granularity, **{share: 0.5}, **said)
+            assert str(raised.value) == message
+
+
+def test_defaults_and_empty_lists_say_nothing_of_units() -> None:
+    tdc.TargetedDropout(Net(), gamma=0.5, scope="layer", unit="whole", draw="unit", include=[])
+    tdc.prune(Net(), fraction=0.5, scope="layer", unit="whole", include=[], align=1)
 
 
 @pytest.mark.parametrize("options", [{"schedule": "ramp"}, {"schedule": "cubic", "epochs": 9}, {"schedule": tdc.Ramp()}])

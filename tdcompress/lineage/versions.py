@@ -27,10 +27,10 @@ from tdcompress.records.stages import (
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "vocabulary": 1,
-        "train": 5,
-        "prune": 5,
+        "train": 6,
+        "prune": 6,
         "finetune": 1,
-        "shrink": 5,
+        "shrink": 6,
         "store": 2,
         "export": 12,
         "bench": 3,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tdcompress.arguments import checked
 from tdcompress.errors import ModelError, one_line
 from tdcompress.files import StrPath
-from tdcompress.sparsity.units import is_matrix, output_axis, require_module, require_values, unwrapped
+from tdcompress.sparsity.units import is_matrix, output_axis, require_changeable, require_module, require_values, unwrapped
 
 NESTED = ("state_dict", "model_state_dict", "model", "module")  # where training scripts put the weights in a checkpoint
 PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel and its like, torch.compile, TargetedDropout
@@ -34,7 +34,7 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     holds besides is named in the log.
 
     Args:
-        model: any module, or one in DistributedDataParallel or torch.compile.
+        model: any module, or one in ``TargetedDropout``, DistributedDataParallel or torch.compile.
         path: safetensors; or torch's .pth or .pt with a state_dict, bare or under one of the usual keys of a checkpoint
             ("state_dict", "model", ...), its names with or without the "module." of DataParallel. Nothing else that such a file
             can hold is read: torch's loader for weights alone runs no code.
@@ -43,14 +43,15 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
         Names of the tensors that start anew; none where all were loaded.
 
     Raises:
-        ModelError: a file that holds no weights, or those of another network, or values that are not finite; the model is
-            unchanged.
+        ModelError: a file that holds no weights, or those of another network, or values that are not finite; a network made in
+            ``torch.inference_mode``. The model is unchanged.
     """
     require_module(model)
     model = unwrapped(model)
     require_values(model)
+    require_changeable(model)
     path = Path(path)
-    wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor) and not _is_state(name)}
     found = _named_as(wanted, read_weights(path))
     # counted batches are younger than many files, and no forward pass with a set momentum reads them
     missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
@@ -130,13 +131,14 @@ def _is_state(name: str) -> bool:
 
 
 def _named_as(wanted: Mapping[str, Tensor], found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors without the prefix that a wrapper gave to all names."""
+    """The same tensors without the prefix that a wrapper gave to all names, and with that of the wrapper that they go into."""
     while not set(wanted) & set(found):
         prefix = next((p for p in PREFIXES if found and all(name.startswith(p) for name in found)), None)
         if prefix is None:
             break
         found = {name.removeprefix(prefix): value for name, value in found.items()}
-    return found
+    own = next((p for p in PREFIXES if wanted and all(name.startswith(p) for name in wanted)), "")
+    return found if set(wanted) & set(found) else {own + name: value for name, value in found.items()}
 
 
 def _fresh_heads(model: nn.Module, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> tuple[str, ...]:

@@ -51,6 +51,14 @@ class OperatorCall:
 _SIZED = "view reshape _unsafe_view unflatten expand broadcast_to split split_with_sizes chunk tensor_split unbind"
 SIZED = frozenset(_SIZED.split())
 
+# Operators that are given a number of groups, by the argument that has it.
+_GROUPED = {
+    "group_norm": "num_groups",
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), "groups"),
+}
+_LAYERS = ("torch.nn.modules.conv.", "torch.nn.modules.normalization.GroupNorm")  # whose own number surgery sets
+
+MADE = frozenset(["full", "ones", "zeros"])  # operators that take no tensor, and make one of a single number
 # Operators that take the type, the device or the shape of their first tensor, and no values.
 FRESH = frozenset(["new_empty", "new_full", "new_ones", "new_zeros"])
 LIKE = frozenset(["zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"])
@@ -91,6 +99,24 @@ def base_name(target: Any) -> str:
     """Operator name without overload and without the in-place underscore: aten.add_.Tensor -> "add"."""
     name = str(getattr(target, "_opname", target)).removeprefix("aten::").split("::")[-1]
     return name.removesuffix("_") if not name.endswith("__") else name
+
+
+def written_groups(node: fx.Node) -> int | None:
+    """The number of groups that the forward code gives an operator; None without groups, or from a layer that is set anew."""
+    name = _GROUPED.get(base_name(node.target))
+    if name is None or not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    given = {argument.name: value for argument, value in zip(node.target._schema.arguments, node.args, strict=False)}
+    groups = {**given, **node.kwargs}.get(name, 1)
+    modules = list(node.meta.get("nn_module_stack", {}).values())
+    set_anew = modules and str(modules[-1][1]).startswith(_LAYERS) and given.get("weight") is not None
+    return None if set_anew or not isinstance(groups, int) or (name == "groups" and groups == 1) else groups
+
+
+def note_numbers(graph: ChannelGraph, call: OperatorCall) -> None:
+    """Remember an operator whose sizes or groups may be numbers; flatten and squeeze are only told axes."""
+    if base_name(call.node.target) in SIZED or written_groups(call.node) is not None:
+        graph.literal_nodes.append(call.node.name)
 
 
 def value_operands(node: fx.Node) -> list[fx.Node]:

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from tdcompress.errors import UnsupportedError, VerificationError
-from tdcompress.shrinking.calls import SIZED, base_name, value_operands
+from tdcompress.shrinking.calls import SIZED, base_name, value_operands, written_groups
 from tdcompress.shrinking.cells import Ids, Signal, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.decide import Decision
@@ -88,7 +88,19 @@ def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decisio
     values = (values,) if isinstance(values, torch.Tensor) else values
     if isinstance(values, list | tuple) and [predicted_shape(s, decision) for s in signals] != [tuple(v.shape) for v in values]:
         return False
+    if (written_groups(actual) or 1) != (_predicted_groups(full, graph, decision) or 1):  # one group is no group
+        return False
     return written_sizes(full) == written_sizes(actual)
+
+
+def _predicted_groups(node: fx.Node, graph: ChannelGraph, decision: Decision) -> int | None:
+    """Groups of a normalisation or a convolution that keep a channel of the result."""
+    groups = written_groups(node)
+    if groups is None:
+        return None
+    (signal,) = signals_of(graph.signals[node.name])
+    live = decision.final.of(signal.channel).ravel()
+    return groups if live.size == 1 else int(live.reshape(groups, -1).any(1).sum())
 
 
 def predicted_shape(signal: Signal, decision: Decision) -> tuple[int, ...]:
@@ -115,11 +127,14 @@ def _blame_exception(error: UnsupportedError, program: Program, graph: ChannelGr
     lines = {(frame.filename, frame.lineno) for frame in frames}
     nodes = list(program.calls())
     at_line = [node for node in nodes if source_line(node) in lines]
-    for node in at_line or nodes[-1:]:
+    last = (at_line or nodes)[-1]
+    # a transposed convolution makes its old width of fewer inputs, and what reads that raises
+    grouped = [node for node in reversed(nodes[: nodes.index(last)]) if written_groups(node) is not None]
+    for node in (*(at_line or nodes[-1:]), *grouped):
         found = _channels(node, graph, decision)
-        if found.size and base_name(node.target) in SIZED:
+        if found.size and _numbered(node):
             return _same_line(node, nodes, graph, decision), _reason(node)
-    return _blame((at_line or nodes)[-1], nodes, graph, decision)
+    return _blame(last, nodes, graph, decision)
 
 
 def _blame(
@@ -138,7 +153,7 @@ def _blame(
     ]
     if of_width:
         return np.unique(np.concatenate(of_width)), f"{_taker(node)} a width as a number"
-    earlier = [n for n in reversed(nodes[: nodes.index(node)] if node in nodes else []) if base_name(n.target) in SIZED]
+    earlier = [n for n in reversed(nodes[: nodes.index(node)] if node in nodes else []) if _numbered(n)]
     for candidate in (node, *earlier):
         found = _channels(candidate, graph, decision)
         if found.size:
@@ -168,8 +183,13 @@ def _same_line(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decisio
     return np.concatenate([_channels(other, graph, decision) for other in alike])
 
 
+def _numbered(node: fx.Node) -> bool:
+    return base_name(node.target) in SIZED or written_groups(node) is not None
+
+
 def _reason(node: fx.Node) -> str:
-    return f"{base_name(node.target)} in {code_place(node)} has a size written as a number"
+    number = "a size" if written_groups(node) is None else "its number of groups"
+    return f"{base_name(node.target)} in {code_place(node)} has {number} written as a number"
 
 
 def _channels(node: fx.Node, graph: ChannelGraph, decision: Decision) -> Ids:

@@ -21,7 +21,7 @@ from tdcompress.shrinking import (
     rules_reduce,
     rules_shuffle,
 )
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, base_name, bind, untracked
+from tdcompress.shrinking.calls import MADE, OperatorCall, Result, Rule, base_name, bind, untracked
 from tdcompress.shrinking.cells import Signal, plain, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.demands import MatrixReader, matrix_readers
@@ -147,7 +147,9 @@ def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:
     rule = RULES.get(base_name(node.target))
     if rule is None and torch.Tag.pointwise in node.target.tags:
         rule = rules_pointwise.pointwise
-    result = _apply(graph, call, rule) if rule and call.tensors() else untracked(graph, call, "this operator is not handled")
+    if not (call.tensors() or base_name(node.target) in MADE):
+        rule = None
+    result = _apply(graph, call, rule) if rule else untracked(graph, call, "this operator is not handled")
     graph.signals[node.name] = result
     _note_lost(graph, call, result)
     if node.target._schema.is_mutable and isinstance(node.args[0], fx.Node):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import SIZED, OperatorCall, Result, Rule, base_name, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, untracked
 from tdcompress.shrinking.cells import Cells, Signal, blanked, expand, reshape
 from tdcompress.shrinking.channels import ChannelGraph, Parameter
 from tdcompress.shrinking.demands import EqualCounts, WholeSlices
@@ -13,16 +13,13 @@ from tdcompress.shrinking.demands import EqualCounts, WholeSlices
 def view(graph: ChannelGraph, call: OperatorCall) -> Result:
     """view, reshape, flatten, unflatten, squeeze, unsqueeze: the elements in the same order."""
     x = graph.signal(call.tensors()[0])
+    if str(call.node.target).endswith(".dtype"):
+        return untracked(graph, call, "it reads the bits of numbers")
     cells = reshape(x.cells, x.shape, call.shape)
     _narrows_by_slices(graph, cells, call)
-    _note_sizes(graph, call, x)
+    if x.tracked:
+        note_numbers(graph, call)
     return Signal(shape=call.shape, cells=cells)
-
-
-def _note_sizes(graph: ChannelGraph, call: OperatorCall, x: Signal) -> None:
-    """Remember an operator whose sizes may be numbers; flatten and squeeze are only told axes."""
-    if x.tracked and base_name(call.node.target) in SIZED:
-        graph.literal_nodes.append(call.node.name)
 
 
 def _narrows_by_slices(graph: ChannelGraph, cells: Cells, call: OperatorCall) -> None:
@@ -59,7 +56,8 @@ def expand_to(graph: ChannelGraph, call: OperatorCall) -> Result:
     """expand, expand_as: axes of length 1 repeat."""
     x = graph.signal(call["self"])
     missing = len(call.shape) - len(x.shape)
-    _note_sizes(graph, call, x)
+    if x.tracked:
+        note_numbers(graph, call)
     return Signal(shape=call.shape, cells=x.cells.reshape((1,) * missing + x.cells.shape))
 
 
@@ -126,7 +124,7 @@ def split(graph: ChannelGraph, call: OperatorCall) -> Result:
         start += width
         results.append(Signal(shape=tuple(value.shape), cells=cells.squeeze(axis) if unbind else cells))
     if x.tracked and x.cells.shape[axis] > 1:
-        _note_sizes(graph, call, x)
+        note_numbers(graph, call)
         if unbind:
             graph.demands.append(WholeSlices(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
         elif len(set(widths)) == 1:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, untracked
 from tdcompress.shrinking.cells import Signal, along, blank, channel_vector
 from tdcompress.shrinking.channels import ChannelGraph, Flags, Matrix, Parameter, layer_name
 from tdcompress.shrinking.demands import AtLeastOne, Groups, MatrixReader
@@ -136,6 +136,7 @@ def _constants(reader: MatrixReader, weight: Tensor) -> tuple[Flags, NDArray[np.
 
 def _tie_depthwise(graph: ChannelGraph, matrix: Matrix, call: OperatorCall) -> None:
     """A group with one input goes as a whole; wider groups narrow equally."""
+    note_numbers(graph, call)
     if matrix.inputs.shape[1] == 1 or matrix.outputs.shape[1] == 1:
         graph.unify(matrix.inputs[:, :1], matrix.outputs, call.layer)
         graph.unify(matrix.inputs[:, :1], matrix.inputs, call.layer)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, sees_alone, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, sees_alone, untracked
 from tdcompress.shrinking.cells import MIXED, Cells, Signal, along, blanked, channel_vector, plain
 from tdcompress.shrinking.channels import BatchNormAffine, ChannelGraph, Parameter, constant
 from tdcompress.shrinking.demands import AllOrNone
@@ -76,6 +76,7 @@ def group_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
     rows = vector["channel"].reshape(groups, -1)
     if (rows < 0).any():
         return untracked(graph, call, "some normalised channels have a fixed size")
+    note_numbers(graph, call)
     graph.demands.append(AllOrNone(rows=rows, layer=call.layer))
     graph.couplings.append(rows)
     grouped = vector.reshape(groups, -1)

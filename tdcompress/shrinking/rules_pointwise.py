@@ -1,13 +1,16 @@
 """Elementwise operators: channels that meet become one; f(constant) is a constant."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from tdcompress.shrinking.calls import FRESH, LIKE, OperatorCall, Rule, base_name
+from tdcompress.shrinking.calls import FRESH, LIKE, MADE, OperatorCall, Rule, base_name
 from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, blanked
-from tdcompress.shrinking.channels import ChannelGraph, Flags, Parameter, constant
+from tdcompress.shrinking.channels import ChannelGraph, Parameter, constant
+from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 
 
 def pointwise(graph: ChannelGraph, call: OperatorCall) -> Signal:
@@ -23,7 +26,8 @@ def pointwise(graph: ChannelGraph, call: OperatorCall) -> Signal:
     known = np.logical_and.reduce(np.broadcast_arrays(*(operand.cells["known"] for operand in operands)))
     by_name = dict(zip(names, operands, strict=True))
     if call.node.name not in graph.sized:
-        _evaluate(call, by_name, cells, known)
+        cells["known"], cells["value"] = constants_made(call, partial(_run, call), _typed(call, by_name), known)
+        _decided(call, by_name, cells)
     _keep_zeros(call, by_name, cells)
     return Signal(shape=call.shape, cells=cells)
 
@@ -33,10 +37,35 @@ def identity(graph: ChannelGraph, call: OperatorCall) -> Signal:
     return graph.signal(call.tensors()[0])
 
 
+def literal(graph: ChannelGraph, call: OperatorCall) -> Signal:
+    """``torch.tensor(0.5)``. As float64 would hold another 0.1 than float32 does, only what both hold is a constant."""
+    source = call.tensors()[0]
+    x = graph.signal(source)
+    if isinstance(source, Signal) or source.name in graph.sized:
+        return x
+    held = graph.state[source.name].detach().cpu()
+    known, value = x.cells["known"], x.cells["value"]
+    if held.dtype == torch.float32:
+        known = known & (value.astype(np.float32).astype(str).astype(np.float64) == value)
+    elif held.numel() == 1 and not held.is_floating_point():
+        known, value = constants_made(call, lambda: held, {}, np.full(x.cells.shape, True))
+    return Signal(shape=x.shape, cells=constant(x.cells, value, known))
+
+
 def cast(graph: ChannelGraph, call: OperatorCall) -> Signal:
-    """A change of type, also to that of a second tensor: constants pass, unless they are rounded to integers."""
+    """A change of type, also to that of a second tensor: constants pass, as integers where no rounding decides which."""
     x = graph.signal(call.tensors()[0])
-    return x if call.node.meta["val"].is_floating_point() else Signal(shape=x.shape, cells=blanked(x.cells, value=True))
+    result = call.node.meta["val"].dtype
+    if result.is_floating_point:
+        return x
+    fits = x.cells["known"]
+    if not result.is_complex and result != torch.bool:
+        limits = torch.iinfo(result)
+        fits = fits & (x.cells["value"] >= limits.min) & (x.cells["value"] <= limits.max)
+    name = next(iter(call.arguments))
+    operands = {name: Operand(cells=x.cells, kind=kinds(call)[name])}
+    known, value = constants_made(call, lambda **given: given[name].to(result), operands, fits)
+    return Signal(shape=x.shape, cells=constant(x.cells, value, known))
 
 
 def prelu(graph: ChannelGraph, call: OperatorCall) -> Signal:
@@ -61,14 +90,18 @@ def like(graph: ChannelGraph, call: OperatorCall) -> Signal:
 
 
 def fresh(graph: ChannelGraph, call: OperatorCall) -> Signal:
-    """A new tensor of a shape of its own (``x.new_full``): of another tensor it has the type and the device alone."""
+    """A new tensor of a shape of its own (``torch.zeros``, ``x.new_full``); another one gives at most type and device."""
     return Signal(shape=call.shape, cells=_filled(graph, call, blank((1,) * len(call.shape))))
 
 
 def _filled(graph: ChannelGraph, call: OperatorCall, cells: Cells) -> Cells:
     value = _FILL.get(base_name(call.node.target), call.arguments.get("fill_value"))
-    known = isinstance(value, float | int) and call.node.name not in graph.sized and call.node.meta["val"].is_floating_point()
-    return constant(cells, np.full(cells.shape, float(value or 0)), np.full(cells.shape, known))
+    if not isinstance(value, float | int) or call.node.name in graph.sized:
+        return cells
+    kind = call.node.meta["val"].dtype
+    kind = torch.float64 if kind.is_floating_point else kind
+    known, values = constants_made(call, lambda: torch.full((), value, dtype=kind), {}, np.full(cells.shape, True))
+    return constant(cells, values, known)
 
 
 def glu(graph: ChannelGraph, call: OperatorCall) -> Signal:
@@ -126,24 +159,43 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
     return result
 
 
-def _evaluate(call: OperatorCall, operands: Mapping[str, Signal], cells: Cells, known: Flags) -> None:
-    """Write the constants of the result: the operator itself, in float64, on the constants of its operands."""
-    if known.any() and call.node.meta["val"].is_floating_point():
-        arguments = {
-            name: torch.from_numpy(operands[name].cells["value"].copy()) if name in operands else value
-            for name, value in call.arguments.items()
-        }
-        arguments = {name: value for name, value in arguments.items() if name not in ("memory_format", "dtype", "device")}
-        result = functional(call)(**arguments)
-        values = np.broadcast_to(result.double().numpy(), cells.shape)
-        known = known & np.isfinite(values)
-        cells["known"], cells["value"] = known, np.where(known, values, 0.0)
+def _typed(call: OperatorCall, operands: Mapping[str, Signal]) -> dict[str, Operand]:
+    kind = kinds(call)
+    return {name: Operand(cells=operand.cells, kind=kind[name]) for name, operand in operands.items()}
+
+
+def _run(call: OperatorCall, **operands: Tensor) -> Tensor:
+    """The operator itself, on constants of its operands."""
+    arguments = {name: value for name, value in call.arguments.items() if name not in ("memory_format", "dtype", "device")}
+    result: Tensor = functional(call)(**{**arguments, **operands})
+    return result
+
+
+def _decided(call: OperatorCall, operands: Mapping[str, Signal], cells: Cells) -> None:
+    """A choice between two constants needs no constant beside the chosen one, and no condition where they are equal."""
+    if base_name(call.node.target) not in ("where", "masked_fill"):
+        return
+    choose, yes, no = ("condition", "self", "other") if "condition" in call.arguments else ("mask", "value", "self")
+    condition, chosen, other = (_constants_of(call.arguments[name], operands.get(name)) for name in (choose, yes, no))
+    takes = np.where(condition["value"] != 0, chosen, other)
+    known = np.where(condition["known"], takes["known"], chosen["known"] & other["known"] & (chosen["value"] == other["value"]))
+    known &= ~cells["known"] & call.node.meta["val"].is_floating_point()
+    cells["known"] |= known
+    cells["value"] = np.where(known, takes["value"], cells["value"])
+
+
+def _constants_of(argument: object, operand: Signal | None) -> Cells:
+    """An operand's cells; those of a number."""
+    if operand is not None:
+        return operand.cells
+    assert isinstance(argument, bool | int | float)
+    return constant(blank(()), np.full((), float(argument)), np.full((), bool(np.isfinite(argument))))
 
 
 def _keep_zeros(call: OperatorCall, operands: Mapping[str, Signal], cells: Cells) -> None:
-    """0 times anything finite is 0, and so is 0 divided by a number."""
+    """0 times anything finite is 0, and so is 0 divided by a number; False and anything is False."""
     op = base_name(call.node.target)
-    if op in ("mul", "multiply") or (op in ("div", "divide", "true_divide") and len(operands) == 1):
+    if op in _PRODUCTS or (op in ("div", "divide", "true_divide") and len(operands) == 1):
         for operand in operands.values():
             cells["known"] |= operand.cells["known"] & (operand.cells["value"] == 0)
 
@@ -163,17 +215,19 @@ def functional(call: OperatorCall) -> torch._ops.OpOverload:
 _POINTWISE = """
     relu6 hardtanh hardswish hardsigmoid silu mish gelu elu selu celu leaky_relu softplus softsign hardshrink softshrink
     tanhshrink logsigmoid log_sigmoid sigmoid tanh square threshold clip multiply divide subtract true_divide rsub
+    where masked_fill eq ne gt lt ge le not_equal greater greater_equal less less_equal __and__ __or__ __xor__ __iand__ __ior__
+    __ixor__ isfinite isnan isinf isreal isclose absolute negative fix floor_divide
 """
-_FILL = {"zeros_like": 0.0, "new_zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0}
-_IDENTITY = """
-    dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias lift_fresh_copy lift_fresh
-"""
+_PRODUCTS = ("mul", "multiply", "logical_and", "bitwise_and", "__and__", "__iand__")
+_FILL = {"zeros_like": 0.0, "new_zeros": 0.0, "zeros": 0.0, "ones_like": 1.0, "new_ones": 1.0, "ones": 1.0}
+_IDENTITY = "dropout feature_dropout alpha_dropout feature_alpha_dropout contiguous clone detach alias"
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(_POINTWISE.split(), pointwise),
     **dict.fromkeys(_IDENTITY.split(), identity),
+    **dict.fromkeys(("lift_fresh_copy", "lift_fresh"), literal),
     **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
     **dict.fromkeys(LIKE, like),
-    **dict.fromkeys(FRESH, fresh),
+    **dict.fromkeys((*FRESH, *MADE), fresh),
     "glu": glu,
     "prelu": prelu,
     "_prelu_kernel": prelu,

@@ -1,14 +1,17 @@
 """Reductions over axes, and operators that go along one: pixels are read together per channel; channels read together stay."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from math import prod
 from typing import Literal
 
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
-from tdcompress.shrinking.cells import Cells, Signal, blanked
+from tdcompress.shrinking.cells import Cells, Signal, blanked, signals_of
 from tdcompress.shrinking.channels import ChannelGraph, constant
+from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 from tdcompress.shrinking.rules_pointwise import pointwise
 
 Keeps = Literal["all", "zero", "none"]  # the constants that come out as they went in
@@ -38,6 +41,25 @@ def reduce(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
     if not call.arguments.get("keepdim"):
         cells = cells.reshape([n for axis, n in enumerate(cells.shape) if axis not in axes])
     return _results(call, cells)
+
+
+def deviation(graph: ChannelGraph, call: OperatorCall) -> Result:
+    """Standard deviation and variance, with or without the mean: 0 for what is constant, unless there is only one of it."""
+    first, *mean = signals_of(reduce(graph, call, keeps="all"))
+    correction = call.arguments.get("correction")
+    subtracted = int(call.arguments.get("unbiased", True)) if correction is None else correction
+    many = prod(graph.signal(call["self"]).shape) > subtracted * prod(first.shape)
+    found = Signal(shape=first.shape, cells=constant(first.cells, np.zeros(()), first.cells["known"] & many))
+    return (found, *(Signal(shape=item.shape, cells=first.cells) for item in mean)) if mean else found
+
+
+def any_or_all(graph: ChannelGraph, call: OperatorCall) -> Result:
+    """Any and all of a constant: whether it is not 0."""
+    x = graph.signal(call["self"])
+    operand = Operand(cells=x.cells, kind=kinds(call)["self"])
+    known, value = constants_made(call, lambda given: given != 0, {"given": operand}, x.cells["known"])
+    cells = constant(x.cells, value, known)
+    return reduce(graph, replace(call, arguments={**call.arguments, "self": Signal(shape=x.shape, cells=cells)}), keeps="all")
 
 
 def along_axis(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
@@ -75,10 +97,10 @@ def _kept(cells: Cells, keeps: Keeps) -> Cells:
 
 
 def _results(call: OperatorCall, cells: Cells) -> Result:
-    """The values, and the indices or other numbers that come with them; what is no floating-point number is no constant."""
+    """The values, and the indices or other numbers that come with them, which are no constants."""
     values = call.node.meta["val"]
     signals = tuple(
-        Signal(shape=tuple(value.shape), cells=cells if first and value.is_floating_point() else blanked(cells, value=True))
+        Signal(shape=tuple(value.shape), cells=cells if first else blanked(cells, value=True))
         for first, value in ((index == 0, value) for index, value in enumerate(_listed(values)))
     )
     return signals if isinstance(values, list | tuple) else signals[0]
@@ -95,8 +117,10 @@ def _named(names: str, rule: Rule) -> Mapping[str, Rule]:
 RULES: Mapping[str, Rule] = {
     **_named("mean nanmean amax amin median nanmedian mode kthvalue quantile nanquantile", partial(reduce, keeps="all")),
     **_named("max min", extremum),
-    **_named("sum nansum prod norm linalg_vector_norm frobenius_norm", partial(reduce, keeps="zero")),
-    **_named("logsumexp std var std_mean var_mean argmax argmin any all count_nonzero", partial(reduce, keeps="none")),
+    **_named("sum nansum prod count_nonzero norm linalg_vector_norm frobenius_norm", partial(reduce, keeps="zero")),
+    **_named("std var std_mean var_mean", deviation),
+    **_named("any all", any_or_all),
+    **_named("logsumexp argmax argmin", partial(reduce, keeps="none")),
     **_named("sort topk cummax cummin", partial(along_axis, keeps="all")),
     **_named("cumsum cumprod", partial(along_axis, keeps="zero")),
     **_named("logcumsumexp argsort", partial(along_axis, keeps="none")),

@@ -22,7 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from tdcompress.errors import ModelError, did_you_mean
-from tdcompress.sparsity.units import is_matrix, output_axis
+from tdcompress.sparsity.units import is_matrix, output_axis, require_changeable
 
 _log = logging.getLogger(__name__)
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -66,14 +66,13 @@ def freeze(model: nn.Module, masks: Mapping[str, Tensor] | None = None, *, entra
         entrances: see `Frozen`.
 
     Raises:
-        ModelError: a mask that fits no parameter, or parameters that cannot be trained.
+        ModelError: a mask that fits no parameter, or a network that was made in ``torch.inference_mode``.
     """
     found = pruned_entries(model) if masks is None else _from_masks(model, masks)
     if not any(bool(zeros.any()) for _, zeros in found):
         _log.warning("freeze: this %s has no zeros to keep; prune it first, if it should have", type(model).__name__)
-    for parameter, _ in found:
-        if parameter.is_inference():
-            raise ModelError(f"{type(model).__name__} was made in torch.inference_mode and cannot be trained; build it outside")
+    if found:
+        require_changeable(model)
     entrances = tuple(entrances)
     for place in (model, *entrances):
         unfreeze(place)

@@ -132,6 +132,16 @@ def require_values(model: nn.Module) -> None:
             raise ModelError(f"{path} of {name} is on the meta device and has no values: load its weights first")
 
 
+def require_changeable(model: nn.Module) -> None:
+    """Refuse a network whose tensors torch lets nobody change.
+
+    Raises:
+        ModelError: one that was made in ``torch.inference_mode``.
+    """
+    if any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{type(model).__name__} was made in torch.inference_mode and cannot be changed; build it outside")
+
+
 def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slot, ...]:
     """The weight matrices that a method may touch, in the order of the network's modules.
 

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tdcompress.arguments import checked, given
 from tdcompress.errors import ModelError, one_line
-from tdcompress.sparsity.units import require_values
+from tdcompress.sparsity.units import require_changeable, require_values
 from tdcompress.train.evaluate import full_float32
 
 Batch = Tensor | tuple[Tensor, ...]
@@ -47,11 +47,13 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
         The names of the layers that were changed; none where the model has no such layer, which is said in the log.
 
     Raises:
-        ModelError: no batches, or such that the model does not take; a network without values; statistics that are not finite,
+        ModelError: no batches, or such that the model does not take; a network without values, or one made in
+            ``torch.inference_mode``; statistics that are not finite,
             fewer than two values of a channel, or a layer that one forward pass uses several times. Names the layer, and leaves
             the model as it was.
     """
     require_values(model)
+    require_changeable(model)
     norms = layers_with_statistics(model)
     if not norms:
         _log.warning("no BatchNorm layer with running statistics in this %s: nothing to re-estimate", type(model).__name__)

@@ -181,3 +181,23 @@ def test_a_torchscript_program(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(network().eval(), torch.ones(1, 1, 4, 4)), tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"w\.pt is a TorchScript program\. Where it was made, save the weights alone"):
         tdc.load_weights(network(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "module.model."])
+def test_weights_go_into_targeted_dropout_which_draws_anew(prefix: str, tmp_path: Path) -> None:
+    torch.save(prefixed(prefix), tmp_path / "w.pt")
+    net = tdc.TargetedDropout(network(), gamma=0.5, alpha=1.0)
+    net.step()
+    assert tdc.load_weights(net, tmp_path / "w.pt") == ()
+    loaded = network(seed=1)
+    assert all(torch.equal(value, given()[name]) for name, value in net.plain().state_dict().items())
+    lowest = loaded[0].weight.abs().flatten(1).argsort(1)[:, :4]  # of 9
+    assert bool(net.method.dropped()["0.weight"].flatten(1).gather(1, lowest).all())
+
+
+def test_a_network_made_in_inference_mode_is_refused(tmp_path: Path) -> None:
+    torch.save(given(), tmp_path / "w.pt")
+    with torch.inference_mode():
+        model = network()
+    with pytest.raises(ModelError, match=r"Sequential was made in torch\.inference_mode and cannot be changed; build it outside"):
+        tdc.load_weights(model, tmp_path / "w.pt")

@@ -88,7 +88,7 @@ def test_networks_made_in_inference_mode_are_pruned_and_shrunk_but_not_trained()
     shrunk = tdc.shrink(model, X)
     certified(shrunk)
     shrunk.model(X).sum().backward()  # an ordinary network
-    with pytest.raises(ModelError, match=r"inference_mode and cannot be trained"):
+    with pytest.raises(ModelError, match=r"inference_mode and cannot be changed"):
         tdc.TargetedDropout(model, gamma=0.5)
 
 

@@ -29,12 +29,12 @@ def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
 
 GOLDEN = {
     "vocabulary": "4975f3c948da101a",
-    "train": "be437e485bdfe044",
-    "prune": "183173e9261e5d50",
-    "finetune": "ed923a1297c3bce7",
-    "shrink": "9b1802cf2177058b",
-    "store": "a816ac72301b82f3",
-    "export": "31ff3a1fcff238b8",
-    "bench": "81f74c7d9cc8fc0c",
-    "analyse": "44feb3be1c6560bb",
+    "train": "0b6935ee0db4a7e7",
+    "prune": "cbe87336ce42d774",
+    "finetune": "b0b4c5c381ad79f6",
+    "shrink": "abaa8ed11e0803fa",
+    "store": "35b974688f30f4aa",
+    "export": "3032be89133b58d8",
+    "bench": "6a02fce4ffa5dd90",
+    "analyse": "47de24a77c94cfe0",
 }

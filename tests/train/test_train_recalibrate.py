@@ -177,3 +177,10 @@ def test_statistics_that_overflow_late_leave_the_earlier_layers_as_they_were() -
         tdc.recalibrate(model, [images(4, torch.float32)])
     assert all(torch.equal(before[name], value) for name, value in statistics(model).items())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_network_made_in_inference_mode_is_refused() -> None:
+    with torch.inference_mode():
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    with pytest.raises(ModelError, match=r"Sequential was made in torch\.inference_mode and cannot be changed; build it outside"):
+        tdc.recalibrate(model, [images(2, torch.float32)])
