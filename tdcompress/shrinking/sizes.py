@@ -138,10 +138,9 @@ def computing_numbers(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any
     name = base_name(target)
     if name in _PLACED or name.lstrip("_").startswith(_WINDOWS) or "conv" in name:
         return []
-    if name in FRESH or name in _BORDERED:
-        args = [*args[:1], *args[2:]]  # the shape, the widths
-        kwargs = {key: value for key, value in kwargs.items() if key not in ("size", "pad")}
-    return _numbers((args, kwargs))
+    shape = 0 if name in _CREATING else 1 if name in FRESH | _BORDERED else None  # or widths of borders
+    kept = [item for index, item in enumerate(args) if index != shape]
+    return _numbers((kept, {key: value for key, value in kwargs.items() if key not in ("size", "pad")}))
 
 
 # Operators whose numbers say which elements are taken, or in which shape.
@@ -149,6 +148,7 @@ _NORMS = frozenset(["group_norm", "layer_norm", "native_group_norm", "native_lay
 _PLACED = SIZED | _NORMS | frozenset(["as_strided", "slice", "select", "narrow", "roll", "repeat", "arange"])
 _WINDOWS = ("upsample", "adaptive", "avg_pool", "max_pool")
 _BORDERED = frozenset(("pad", "constant_pad_nd"))
+_CREATING = frozenset(("full", "zeros", "ones", "empty", "rand", "randn"))
 
 
 def _numbers(arguments: object) -> list[object]:
