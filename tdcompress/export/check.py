@@ -1,23 +1,30 @@
 """Does an ONNX file compute what the module computes? Compared under onnxruntime, on real samples, at several sizes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tdcompress.errors import UnsupportedError, VerificationError, one_line
 from tdcompress.export.outputs import named_outputs
+from tdcompress.export.rounding import rounding_limits
+from tdcompress.export.sizes import compared_sizes
 from tdcompress.onnxfile.load import in_file
 from tdcompress.onnxfile.runtime import open_session
 from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE, compare_arrays
 
 BATCHES = (1, 7, 64)
+_ROUNDING_AT_MOST = 1e-3  # of the largest |input| and |output|: what is more is not measured to be told from rounding
+_LEAVE_OUT = (
+    "; free_axes says that axes may have any length: leave out of it those that may not (() fixes the shapes of the examples)"
+)
 BATCH = (0,)  # the axes that may have any length: the first
 # Of the largest |output|, by the coarsest type that a network computes with: some rounding steps (float16 has 2^-11).
 TOLERANCES: Mapping[torch.dtype, float] = {torch.float16: 1e-2}
@@ -82,11 +89,13 @@ def check_agreement(
         model: the module; run in eval mode, its mode is restored.
         inputs: samples (B, ...), repeated where a batch needs more; an input whose first axis is not B is given as it is.
         network: the ONNX model.
-        free_axes: the axes that may have any length; others than the first are also compared at twice the length.
+        free_axes: the axes that may have any length; others than the first are also compared at twice the length, and at odd
+            and unequal lengths where the network takes these.
 
     Raises:
-        VerificationError: a difference above 1e-5 of the largest |output| (1e-2 in float16), another argmax outside ties, a value
-            that is not finite, another number of outputs, or a model that does not run.
+        VerificationError: a difference above 1e-5 of that output's largest |value| (1e-2 in float16), or above what rounding
+            may do where that is more (`rounding`); another argmax outside ties, a value that is not finite, another number of
+            outputs, or a model that does not run.
     """
     training, name, session = model.training, network.name, network.session
     relative = tolerance(model, inputs)
@@ -94,15 +103,28 @@ def check_agreement(
     try:
         model.eval()
         worst, largest = 0.0, 0.0
-        for said, rows in _sizes(inputs, batches, free_axes):
-            expected = _expected(model, rows, [entry.name for entry in session.get_inputs()], said)
+        for size in compared_sizes(inputs, batches, free_axes):
+            rows, where = size.rows, f"{name} at {size.said}"
+            try:
+                expected = _expected(model, rows, [entry.name for entry in session.get_inputs()], size.said)
+            except _NotTaken as refusal:
+                if not size.required:
+                    continue
+                to_do = _LEAVE_OUT if free_axes else ""
+                raise VerificationError(f"{name}: cannot be compared with torch: {refusal}{to_do}") from refusal
             feed = {entry.name: row.cpu().numpy() for entry, row in zip(session.get_inputs(), rows, strict=True)}
             names = [entry.name for entry in session.get_outputs()]
             if names != list(expected):
                 raise VerificationError(f"{name}: its outputs are {names}, those of the network {list(expected)}")
-            for key, given in zip(names, session.run(None, feed), strict=True):
-                what = f"{name} at {said}" if len(names) == 1 else f"{name}, {key!r} at {said}"
-                error, output = _compare(given, expected[key].detach().cpu().numpy(), what, relative)
+            compared = list(
+                zip(names, _run(session, feed, where), (each.cpu().numpy() for each in expected.values()), strict=True)
+            )
+            rounding = [0.0] * len(names)
+            if any(_small_excess(given, wanted, relative, rows) for _, given, wanted in compared):
+                rounding = rounding_limits(model, rows, len(names))
+            for (key, given, wanted), allowed in zip(compared, rounding, strict=True):
+                what = where if len(names) == 1 else f"{name}, {key!r} at {size.said}"
+                error, output = _compare(given, wanted, what, relative, allowed)
                 worst, largest = max(worst, error), max(largest, output)
     except (VerificationError, UnsupportedError):
         raise
@@ -113,36 +135,24 @@ def check_agreement(
     return Agreement(max_error=worst, max_output=largest, batches=batches, samples=min(max(batches), len(inputs[0])))
 
 
-def batched(inputs: Sequence[Tensor]) -> list[bool]:
-    """Which inputs are (B, ...): those whose first axis is as long as that of the first input."""
-    return [item.ndim > 0 and len(item) == len(inputs[0]) for item in inputs]
-
-
 def tolerance(model: nn.Module, inputs: Sequence[Tensor]) -> float:
     """The share of the largest |output| that two runtimes may differ by: it follows the coarsest type; shapes do not matter."""
     types = {tensor.dtype for tensor in (*model.parameters(), *model.buffers(), *inputs)}
     return max((TOLERANCES.get(dtype, RELATIVE_TOLERANCE) for dtype in types), default=RELATIVE_TOLERANCE)
 
 
-def _sizes(inputs: Sequence[Tensor], batches: Sequence[int], free_axes: Sequence[int]) -> Iterator[tuple[str, list[Tensor]]]:
-    """What is compared: the samples at each batch size, then at twice the length of every other free axis."""
-    own = batched(inputs)
-    for batch in batches:
-        rows = [_cycled(item, 0, batch) if first else item for item, first in zip(inputs, own, strict=True)]
-        yield f"batch {batch}", rows
-    others = [axis for axis in free_axes if axis]
-    if others:
-        rows = [item[:1] if first and 0 in free_axes else item for item, first in zip(inputs, own, strict=True)]
-        for axis in others:
-            rows = [
-                _cycled(item, axis, 2 * item.shape[axis]) if first and axis < item.ndim else item
-                for item, first in zip(rows, own, strict=True)
-            ]
-        yield f"shape {', '.join(str(tuple(item.shape)) for item in rows)}", rows
+class _NotTaken(Exception):
+    """The network itself refuses an input."""
 
 
-def _cycled(item: Tensor, axis: int, length: int) -> Tensor:
-    return item.index_select(axis, torch.arange(length, device=item.device) % item.shape[axis]).contiguous()
+def _run(session: ort.InferenceSession, feed: Mapping[str, NDArray[Any]], what: str) -> list[NDArray[np.generic]]:
+    """All outputs; what onnxruntime would print of a failure is in the error."""
+    silent = ort.RunOptions()
+    silent.log_severity_level = 4
+    try:
+        return list(session.run(None, dict(feed), silent))
+    except Exception as error:  # onnxruntime's exceptions have no common base but this
+        raise VerificationError(f"{what}: torch takes it, and onnxruntime does not: {one_line(error)}") from error
 
 
 def _expected(model: nn.Module, rows: Sequence[Tensor], inputs: Sequence[str], said: str) -> dict[str, Tensor]:
@@ -153,14 +163,25 @@ def _expected(model: nn.Module, rows: Sequence[Tensor], inputs: Sequence[str], s
     except UnsupportedError:
         raise
     except Exception as error:  # user code raises anything
-        raise ValueError(f"the network does not take {said}: {one_line(error)}") from error
+        raise _NotTaken(f"the network does not take {said}: {one_line(error)}") from error
 
 
-def _compare(given: NDArray[np.generic], expected: NDArray[np.generic], what: str, relative: float) -> tuple[float, float]:
+def _small_excess(given: NDArray[np.generic], wanted: NDArray[np.generic], relative: float, rows: Sequence[Tensor]) -> bool:
+    """Whether an output differs by too much for its size, and by so little for the inputs' that rounding may be why."""
+    if wanted.dtype.kind != "f" or given.shape != wanted.shape or not wanted.size:
+        return False
+    error, largest = float(np.abs(given.astype(np.float64) - wanted.astype(np.float64)).max()), float(np.abs(wanted).max())
+    numbers = [float(row.abs().max()) for row in rows if row.is_floating_point() and row.numel()]
+    return relative * largest < error <= _ROUNDING_AT_MOST * max([largest, *numbers])
+
+
+def _compare(
+    given: NDArray[np.generic], expected: NDArray[np.generic], what: str, relative: float, rounding: float
+) -> tuple[float, float]:
     """(largest difference, largest output); whole numbers and flags have to be the same."""
     if expected.dtype.kind != "f" or not expected.size:
         if given.shape != expected.shape or given.dtype != expected.dtype or not np.array_equal(given, expected):
             raise VerificationError(f"{what}: outputs are not the same")
         return 0.0, 0.0
-    error, output, _ = compare_arrays(given, expected, what, relative)
+    error, output, _ = compare_arrays(given, expected, what, relative, rounding)
     return error, output

@@ -23,7 +23,7 @@ def named_outputs(result: Any, inputs: Sequence[str] = ()) -> dict[str, Tensor]:
         inputs: names that are taken: of a key that is one of these, the output's name is "KEY_output".
 
     Raises:
-        UnsupportedError: something else than tensors, or nothing.
+        UnsupportedError: something else than tensors, complex numbers, or nothing.
     """
     found = list(_leaves(result, ""))
     for path, leaf in found:
@@ -33,6 +33,11 @@ def named_outputs(result: Any, inputs: Sequence[str] = ()) -> dict[str, Tensor]:
             raise UnsupportedError(
                 f"the network returns something of type {type(leaf).__name__}{where}, which an ONNX file cannot hold: "
                 f"let it return tensors alone ({hint})"
+            )
+        if leaf.is_complex():
+            raise UnsupportedError(
+                f"the network returns complex numbers{f' as output {path}' if path else ''}, which onnxruntime does not have: "
+                "let it return torch.view_as_real of them, or their real and imaginary parts"
             )
     if not found:
         raise UnsupportedError("the network returns no tensor, so that there is nothing to export")

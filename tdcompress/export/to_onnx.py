@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from tdcompress.arguments import checked
 from tdcompress.errors import ArgumentError, ModelError, UnsupportedError, one_line
-from tdcompress.export.check import BATCH, Agreement, OnnxNetwork, batched, check_agreement
+from tdcompress.export.check import BATCH, Agreement, OnnxNetwork, check_agreement
+from tdcompress.export.free_axes import Traced, require_free
+from tdcompress.export.guards import traced_guards
 from tdcompress.export.outputs import flat_outputs, named_outputs
+from tdcompress.export.sizes import batched
 from tdcompress.export.torchlib import table_made_once
 from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
@@ -44,6 +47,9 @@ _FLOAT32_ALONE = (
     *(nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.Softplus, nn.Mish, nn.Hardsigmoid, nn.Hardswish),
 )
 """Layers whose operators onnxruntime 1.32 has no float64 kernel of on a CPU. What is not here is refused after the conversion."""
+
+
+_TO_DO = "; take the condition out of forward, or leave the axis out of free_axes: () fixes the shapes of the examples"
 
 
 class FromPixels(nn.Module):
@@ -88,12 +94,15 @@ def to_model_proto(
 
     Raises:
         ModelError: no network, a training wrapper, or one without values.
-        UnsupportedError: torch cannot export the network, or not with free axes; the message has torch's reason.
+        UnsupportedError: torch cannot export the network, or not with free axes; the message has torch's reason, or the condition
+            that binds an axis, with its line in the forward code.
+        VerificationError: onnxruntime does not load the model with which a condition is to be tried.
     """
     inputs = example_tensors(example_inputs)
     require_deployable(model, inputs)
     kind = type(model).__name__
     own = batched(inputs)
+    to_do = _TO_DO if axes is None else ""
     if axes is not None:
         free_axes = sorted({axis for named in axes for axis in named})
     else:
@@ -109,12 +118,13 @@ def to_model_proto(
         ]
     dims = {name: torch.export.Dim(name, min=1) for named in axes for name in named.values()}
     shapes = [{axis: dims[name] for axis, name in named.items()} for named in axes]
+    with_axes, hint = _with(free_axes), _hint(inputs, own)
     training = model.training
     try:
         model.eval()
         with torch.no_grad():
             outputs = list(named_outputs(model(*inputs), names))
-        with _quiet(), table_made_once(), flat_outputs(model):
+        with _quiet(), table_made_once(), flat_outputs(model), traced_guards() as guards:
             program = torch.onnx.export(
                 model,
                 inputs,
@@ -130,18 +140,18 @@ def to_model_proto(
         raise UnsupportedError(f"{kind} cannot be exported to ONNX: {error}") from error
     except Exception as error:  # the exporter raises many types; each says in its first lines what it could not do
         reason = one_line(error.__cause__ or error, at_most=400)
-        raise UnsupportedError(f"{kind} cannot be exported to ONNX {_with(free_axes)}: {reason}{_hint(inputs, own)}") from error
+        raise UnsupportedError(f"{kind} cannot be exported to ONNX {with_axes}: {reason}{hint}") from error
     finally:
         model.train(training)
     assert program is not None
     proto = with_short_names(strip(with_parameter_names(program.model_proto, _matrices(model))))
-    for value, shape in zip(proto.graph.input, shapes, strict=True):  # the exporter's last resort is to take sizes for constants
-        for axis in shape:
-            if not value.type.tensor_type.shape.dim[axis].dim_param:
-                raise UnsupportedError(
-                    f"{kind} cannot be exported to ONNX {_with(free_axes)}: what it computes depends on the size of axis {axis}"
-                    f" of {value.name}{_hint(inputs, own)}"
-                )
+    if program.exported_program is not None and dims:
+        traced = Traced(model=model, inputs=inputs, axes=axes, program=program.exported_program, guards=guards, proto=proto)
+        try:
+            with _quiet():
+                require_free(traced)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{kind} cannot be exported to ONNX {with_axes}: {error}{hint}{to_do}") from error
     return proto
 
 
@@ -252,7 +262,9 @@ def export_onnx(
         example_inputs: real samples, (B, ...): onnxruntime is compared with torch on them (repeated where a batch needs more).
         path: where the file goes: one file, no external data.
         metadata: further facts to keep in the file; strings or JSON values.
-        free_axes: the axes of the inputs that may have any length: (0,) is the batch, (0, 2, 3) also height and width, () none.
+        free_axes: the axes of the inputs that may have any length that the network takes: (0,) is the batch, (0, 2, 3) also
+            height and width, () none. What the trace took for true of these lengths (``x.shape[0] <= 100``, two sizes that are
+            equal, a multiple of 2) is read from it and tried where it is false (`tdcompress.export.free_axes`).
 
     Returns:
         How far torch and onnxruntime agree.
@@ -261,7 +273,7 @@ def export_onnx(
         ArgumentError: an argument of a wrong type, or an axis that no input has.
         ModelError: a network without values, or ``TargetedDropout``; export ``net.plain()``. Examples without values.
         UserError: no file can be written there.
-        UnsupportedError: the network cannot be exported.
+        UnsupportedError: the network cannot be exported, or its file would be right for some lengths of a free axis alone.
         VerificationError: onnxruntime's output differs from torch's; nothing is published.
     """
     inputs = example_tensors(example_inputs)

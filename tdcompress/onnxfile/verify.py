@@ -93,7 +93,9 @@ def is_quantised(model: onnx.ModelProto) -> bool:
     return any(node.op_type in _QUANTISERS for node in every_node(model))
 
 
-def compare_arrays(outputs: Array, expected: Array, what: str, relative: float = RELATIVE_TOLERANCE) -> tuple[float, float, int]:
+def compare_arrays(
+    outputs: Array, expected: Array, what: str, relative: float = RELATIVE_TOLERANCE, rounding: float = 0.0
+) -> tuple[float, float, int]:
     """(largest |difference|, largest |expected|, ties), for outputs (N, ...) that pass.
 
     Args:
@@ -101,6 +103,7 @@ def compare_arrays(outputs: Array, expected: Array, what: str, relative: float =
         expected: what it is compared with, of the same shape.
         what: start of every message.
         relative: the largest difference allowed, as a share of the largest |expected|.
+        rounding: what rounding alone may differ by, in the outputs' own unit: allowed where it is more.
 
     Raises:
         VerificationError: they do not pass; see `verify_onnx`.
@@ -111,11 +114,10 @@ def compare_arrays(outputs: Array, expected: Array, what: str, relative: float =
         raise VerificationError(f"{what}: outputs contain NaN or infinity")
     wide, wanted = outputs.astype(np.float64), expected.astype(np.float64)
     max_error, max_output = float(np.abs(wide - wanted).max()), float(np.abs(wanted).max())
-    tolerance = relative * max_output
+    tolerance = max(relative * max_output, rounding)
     if max_error > tolerance:
-        raise VerificationError(
-            f"{what}: outputs differ by {max_error:.3g}, more than {tolerance:.3g} ({relative:.2g} of the largest)"
-        )
+        rule = "what rounding may do here" if rounding == tolerance else f"{relative:.2g} of the largest"
+        raise VerificationError(f"{what}: outputs differ by {max_error:.3g}, more than {tolerance:.3g} ({rule})")
     ties = 0
     if wanted.ndim == 2 and wanted.shape[1] > 1:
         second, first = np.sort(wanted, axis=1)[:, -2:].T

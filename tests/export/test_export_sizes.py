@@ -1,0 +1,35 @@
+import torch
+
+from tdcompress.export.sizes import compared_sizes
+
+
+def shapes(
+    inputs: list[torch.Tensor], batches: tuple[int, ...], free_axes: tuple[int, ...]
+) -> list[tuple[list[tuple[int, ...]], bool]]:
+    return [([tuple(row.shape) for row in size.rows], size.required) for size in compared_sizes(inputs, batches, free_axes)]
+
+
+def test_a_free_batch_is_compared_at_each_size() -> None:
+    x, mask = torch.zeros(3, 4), torch.zeros(4, 4)
+    assert shapes([x, mask], (1, 7), (0,)) == [([(1, 4), (4, 4)], True), ([(7, 4), (4, 4)], True)]
+
+
+def test_images_are_also_compared_doubled_unequal_and_odd() -> None:
+    assert shapes([torch.zeros(2, 3, 16, 16)], (1,), (0, 2, 3)) == [
+        ([(1, 3, 16, 16)], True),
+        ([(1, 3, 32, 32)], True),
+        ([(1, 3, 32, 16)], False),
+        ([(1, 3, 17, 33)], False),
+    ]
+
+
+def test_odd_lengths_grow_too_and_one_other_axis_is_doubled_once() -> None:
+    assert shapes([torch.zeros(2, 15)], (2,), (1,)) == [([(2, 15)], True), ([(2, 30)], True), ([(2, 17)], False)]
+
+
+def test_samples_are_repeated_in_order() -> None:
+    (size,) = compared_sizes([torch.arange(3.0)[:, None]], (7,), (0,))
+    assert size.said == "batch 7"
+    assert size.rows[0].flatten().tolist() == [0, 1, 2, 0, 1, 2, 0]
+    (size,) = compared_sizes([torch.zeros(2, 5)], (2,), ())
+    assert size.said == "shape (2, 5)"
