@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, fx
 from tdcompress.shrinking.calls import OperatorCall, base_name
 from tdcompress.shrinking.cells import Cells
 from tdcompress.shrinking.channels import Flags
+from tdcompress.shrinking.float64 import in_float64
 
 ROUNDING = 1e-6  # a network in float32 may be this far from its constants in float64, of 1 or of the constant; not from a 0
 _WHOLE = 2**53  # from here on float64, which cells hold, leaves integers out
@@ -85,6 +87,7 @@ def constants_made(
     if not known.any() or result.is_complex or any(operand.kind.is_complex for operand in operands.values()):
         return np.zeros_like(known), np.zeros(known.shape)
     name = base_name(call.node.target)
+    function = _in_float64(function)
     made = function(**{key: operand.tensor() for key, operand in operands.items()})
     values = np.broadcast_to(made.double().numpy(), known.shape)
     known = known & np.isfinite(values)
@@ -98,6 +101,17 @@ def constants_made(
         for operand in operands.values():
             known &= operand.cells["value"] != 0
     return known, np.where(known, values, 0.0)
+
+
+def _in_float64(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function as the certificate computes it: what it makes of truth values and integers is not rounded to float32."""
+
+    @wraps(function)
+    def wide(**operands: Tensor) -> Tensor:
+        with in_float64():
+            return function(**operands)
+
+    return wide
 
 
 def _nearby(call: OperatorCall, operands: Mapping[str, Operand]) -> Iterator[dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """The sizes of inputs at which the forward code computes with other numbers: found by running it, as tracing takes longer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from tdcompress.shrinking import rules_layout
 from tdcompress.shrinking.calls import base_name
 from tdcompress.shrinking.duplicate import duplicate
-from tdcompress.shrinking.sizes import computing_numbers, other_batches, other_lengths, same_tensor
+from tdcompress.shrinking.sizes import computing_numbers, other_batches, other_lengths, picks, same_tensor, zeros_taken
 from tdcompress.shrinking.trace import owned_tensors, unfused
 
 Taken = tuple[str, list[object], list[Tensor]]
@@ -25,8 +25,9 @@ _Pass = tuple[list[Taken], set[int]]
 def computes_otherwise(model: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     """Inputs of other sizes with which the operators, or their numbers, are other ones than with the examples.
 
-    The network runs at every size that it takes: at another batch; with each height, width or length halved, and doubled; with
-    one of two equal axes doubled alone. A size that shows nothing new beside those before it is left out.
+    The network runs at every size that it takes: at another batch; with each height, width or length halved, doubled, one longer,
+    and a quarter of it; with one of several equal axes, or inputs, doubled alone. A size that shows nothing new beside those
+    before it is left out.
 
     Args:
         model: the network; not modified.
@@ -67,7 +68,7 @@ def numbers_taken(model: nn.Module, inputs: Sequence[Tensor]) -> list[Taken] | N
     Returns:
         None if the network does not take these inputs.
     """
-    recorder = _Recorder([*owned_tensors(model).values(), *inputs])
+    recorder = _Recorder(owned_tensors(model).values(), inputs)
     try:
         with torch.no_grad(), unfused(), recorder:
             model(*inputs)
@@ -105,24 +106,31 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down what every operator takes.
 
     Args:
-        given: tensors that are no literals: inputs, parameters and buffers.
+        owned: parameters and buffers, of any shapes.
+        inputs: (B, ...) each.
     """
 
-    def __init__(self, given: Sequence[Tensor]) -> None:
+    def __init__(self, owned: Iterable[Tensor], inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.taken: list[Taken] = []
-        self._known = WeakTensorKeyDictionary(dict.fromkeys(given))
+        self._known = WeakTensorKeyDictionary(dict.fromkeys([*owned, *inputs]))
+        self._moving = WeakTensorKeyDictionary(dict.fromkeys(inputs))
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        literals = [item.detach().clone() for item in _tensors((args, kwargs)) if item not in self._known]
-        name = base_name(func)
-        computes = name not in _MOVES
+        tensors = _tensors((args, kwargs))
+        literals = [item.detach().clone() for item in tensors if item not in self._known]
+        moving = any(item in self._moving for item in tensors)
+        if moving:
+            self._moving.update(dict.fromkeys(_tensors(result)))
+        name, from_table = base_name(func), picks(func) and not moving
+        computes = from_table or name not in _MOVES
         if computes:
-            self.taken.append((name, computing_numbers(func, args, kwargs), literals))
+            numbers = [*computing_numbers(func, args, kwargs, places=from_table), *zeros_taken(args, kwargs)]
+            self.taken.append((name, numbers, literals))
         if computes or not literals:
             self._known.update(dict.fromkeys(_tensors(result)))
         return result

@@ -22,10 +22,10 @@ from tdcompress.shrinking import (
     rules_shuffle,
 )
 from tdcompress.shrinking.calls import MADE, OperatorCall, Result, Rule, base_name, bind, untracked
-from tdcompress.shrinking.cells import Signal, plain, signals_of
+from tdcompress.shrinking.cells import Signal, blanked, plain, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.demands import MatrixReader, matrix_readers
-from tdcompress.shrinking.sizes import agreed, varying
+from tdcompress.shrinking.sizes import agreed, picks, varying
 from tdcompress.shrinking.trace import ExampleInputs, Program, code_place, trace, unused
 
 RULES: Mapping[str, Rule] = {
@@ -150,6 +150,9 @@ def _follow(graph: ChannelGraph, node: fx.Node, program: Program) -> None:
     if not (call.tensors() or base_name(node.target) in MADE):
         rule = None
     result = _apply(graph, call, rule) if rule else untracked(graph, call, "this operator is not handled")
+    if node.name in graph.sized and picks(node.target):
+        (picked,) = signals_of(result)
+        result = Signal(shape=picked.shape, cells=blanked(picked.cells, value=True))  # another place of the table elsewhere
     graph.signals[node.name] = result
     _note_lost(graph, call, result)
     if node.target._schema.is_mutable and isinstance(node.args[0], fx.Node):

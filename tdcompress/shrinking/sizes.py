@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from tdcompress.shrinking.calls import FRESH, SIZED, base_name
+from tdcompress.shrinking.calls import FRESH, SIZED, base_name, value_operands
 from tdcompress.shrinking.demands import MatrixReader
 from tdcompress.shrinking.trace import Program, module_of
 
@@ -29,19 +29,31 @@ def other_batches(inputs: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
 
 
 def other_lengths(inputs: Sequence[Tensor]) -> Iterator[list[tuple[Tensor, ...]]]:
-    """For each length of an axis (height, width, tokens): inputs where the axes of this length are half as long, then twice.
+    """For each length of an axis (height, width, tokens): inputs where the axes of this length have another one.
 
-    Twice the size is taken by every network that asks for multiples; half of it is quicker to compute. Where several axes of an
-    input have the length, as those of square images, each of them is twice as long alone after that.
+    Half of it is quick to compute. Twice is taken by every network that asks for multiples; one more is odd where the length is
+    even. A quarter is small. Where several axes of an input have the length, as those of square images, or several inputs, each
+    of them is twice as long alone after that.
     """
     for length in dict.fromkeys(n for item in inputs for n in item.shape[1:]):
         if length > 1:
             axes = [[axis for axis in range(1, item.ndim) if item.shape[axis] == length] for item in inputs]
-            alone = range(max(map(len, axes))) if max(map(len, axes)) > 1 else ()
+            others = dict.fromkeys((length // 2, 2 * length, length + 1, max(1, length // 4)))
             yield [
-                *(_with_length(inputs, axes, other) for other in (length // 2, 2 * length)),
-                *(_with_length(inputs, [each[index : index + 1] for each in axes], 2 * length) for index in alone),
+                *(_with_length(inputs, axes, other) for other in others),
+                *(_with_length(inputs, alone, 2 * length) for alone in _apart(axes)),
             ]
+
+
+def _apart(axes: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Of the axes of all inputs the first of each, the second, ...; then those of one input after the other."""
+    most = max(map(len, axes))
+    if most > 1:
+        yield from ([each[index : index + 1] for each in axes] for index in range(most))
+    if sum(map(bool, axes)) > 1:
+        yield from (
+            [each if place == index else () for place, each in enumerate(axes)] for index in range(len(axes)) if axes[index]
+        )
 
 
 def _with_length(inputs: Sequence[Tensor], axes: Sequence[Sequence[int]], other: int) -> tuple[Tensor, ...]:
@@ -62,13 +74,18 @@ def _resized(item: Tensor, axis: int, length: int) -> Tensor:
 def varying(program: Program, others: Sequence[Program]) -> frozenset[str]:
     """Names of the operators that take, and of the literal tensors that hold, other numbers at other sizes.
 
-    An operator that is not there at another size counts as well. They are told by the module that they stand in.
+    An operator that is not there at another size counts as well. They are told by the module that they stand in. Of operators
+    that pick places those count that pick from a table, be it a weight or a literal tensor.
     """
     found: set[str] = set()
-    nodes = _by_place(program)
+    nodes, moving = _by_place(program), _of_inputs(program)
     for other in others:
         theirs = _by_place(other)
-        found.update(node.name for key, node in nodes.items() if key not in theirs or not _same_numbers(node, theirs[key]))
+        for key, node in nodes.items():
+            if picks(node.target) and node.all_input_nodes[0] in moving:
+                continue  # the same constant wherever it is taken from
+            if key not in theirs or _numbers_of(node) != _numbers_of(theirs[key]):
+                found.add(node.name)
         literals = program.state.keys() - program.narrowable
         found.update(name for name in literals if not same_tensor(program.state[name], other.state.get(name)))
     return frozenset(found)
@@ -86,12 +103,14 @@ def agreed(readers: Sequence[MatrixReader], others: Sequence[Sequence[MatrixRead
         name = reader.matrix.parameter
         turn = sum(before.matrix.parameter == name for before in readers[:index])
         vector = reader.vector.copy()
+        no_fold = reader.no_fold
         for elsewhere in others:
-            uses = [other.vector for other in elsewhere if other.matrix.parameter == name]
+            uses = [other for other in elsewhere if other.matrix.parameter == name]
             if uses:
                 there = uses[min(turn, len(uses) - 1)]
-                vector["known"] &= there["known"] & (there["value"] == vector["value"])
-        found.append(replace(reader, vector=vector))
+                vector["known"] &= there.vector["known"] & (there.vector["value"] == vector["value"])
+                no_fold = no_fold or there.no_fold
+        found.append(replace(reader, vector=vector, no_fold=no_fold))
     return found
 
 
@@ -106,12 +125,18 @@ def _by_place(program: Program) -> dict[tuple[str, object, int], fx.Node]:
     return found
 
 
-def _same_numbers(node: fx.Node, other: fx.Node) -> bool:
-    return _numbers_of(node) == _numbers_of(other)
+def _of_inputs(program: Program) -> set[fx.Node]:
+    """The nodes that are, or are computed from, inputs."""
+    moving: set[fx.Node] = set()
+    for node in program.nodes:
+        given = node.op == "placeholder" and node.name not in program.tensors
+        if given or not moving.isdisjoint(value_operands(node)):
+            moving.add(node)
+    return moving
 
 
 def _numbers_of(node: fx.Node) -> list[object]:
-    return computing_numbers(node.target, node.args, node.kwargs)
+    return computing_numbers(node.target, node.args, node.kwargs, places=picks(node.target))
 
 
 def same_tensor(a: Tensor, b: Tensor | None) -> bool:
@@ -127,25 +152,37 @@ def written_sizes(node: fx.Node) -> list[object]:
     return _numbers((node.args, node.kwargs))
 
 
-def computing_numbers(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[object]:
+def computing_numbers(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], *, places: bool = False) -> list[object]:
     """The numbers that values are computed with: not shapes, places, windows and widths of borders, which make no constant.
 
     Args:
         target: an operator.
         args: its arguments; tensors, or nodes in their place.
         kwargs: likewise.
+        places: take places for such numbers all the same.
     """
     name = base_name(target)
-    if name in _PLACED or name.lstrip("_").startswith(_WINDOWS) or "conv" in name:
+    if not places and (name in _PLACED or name.lstrip("_").startswith(_WINDOWS) or "conv" in name):
         return []
     shape = 0 if name in _CREATING else 1 if name in FRESH | _BORDERED else None  # or widths of borders
     kept = [item for index, item in enumerate(args) if index != shape]
     return _numbers((kept, {key: value for key, value in kwargs.items() if key not in ("size", "pad")}))
 
 
+def zeros_taken(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[bool]:
+    """Which whole numbers among an operator's arguments are 0: where one is, there may be no border, or nothing that is added."""
+    return [item == 0 for item in _numbers((args, kwargs)) if isinstance(item, int)]
+
+
+def picks(target: Any) -> bool:
+    """Whether an operator takes the elements at some places of a tensor."""
+    return base_name(target) in _PICKING
+
+
 # Operators whose numbers say which elements are taken, or in which shape.
 _NORMS = frozenset(["group_norm", "layer_norm", "native_group_norm", "native_layer_norm"])
 _PLACED = SIZED | _NORMS | frozenset(["as_strided", "slice", "select", "narrow", "roll", "repeat", "arange"])
+_PICKING = frozenset(["slice", "select", "narrow"])
 _WINDOWS = ("upsample", "adaptive", "avg_pool", "max_pool")
 _BORDERED = frozenset(("pad", "constant_pad_nd"))
 _CREATING = frozenset(("full", "zeros", "ones", "empty", "rand", "randn"))

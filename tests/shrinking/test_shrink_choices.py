@@ -37,6 +37,9 @@ ANY_CONSTANT = {
     "to integers": lambda y, z: (z * 4).to(torch.int64) * 0.25,
     "to flags": lambda y, z: z + z.bool().type_as(z),
     "any and all": lambda y, z: z + z.any(2, keepdim=True) * 2 + (z > 0.1).all(3, keepdim=True),
+    "promoted": lambda y, z: z * ((y > 0) + (y <= 0) * 0.1) + (z > 0.1) / 3 + (z * 4).int() / 7 + torch.full((1,), 2) / 3,
+    "promoted by a function": lambda y, z: z * torch.sigmoid((y > 0).int()) + (z > 0.1).exp() + torch.tensor(3).sqrt(),
+    "selu": lambda y, z: (y >= 0) * 1.0507 * y + (y < 0) * 1.7581 * (y.exp() - 1),
     "standard deviation": lambda y, z: spread_out(z),
     "variance": lambda y, z: by_variance(z),
 }

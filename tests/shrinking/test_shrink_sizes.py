@@ -108,6 +108,67 @@ def test_a_number_that_is_read_from_a_shape_is_no_constant_where_its_effect_is_c
     assert small.a.out_channels == (8 if kind == "plus" else 7)  # 0 times a number is 0
 
 
+# Numbers that are the same, or change nothing, at half and at twice the examples' size; with how many units stay.
+HIDDEN = {
+    "odd": (lambda s, y: y + y.shape[2] % 2, 8),
+    "small": (lambda s, y: y * min(y.shape[2], 4), 7),
+    "place in a table": (lambda s, y: y * s.table[y.shape[2]], 7),
+    "part of a table": (lambda s, y: F.relu6(y * s.table[y.shape[2] - 1 : y.shape[2]]), 7),
+    "rows that are added": (lambda s, y: torch.cat([y, y.new_zeros(*y.shape[:2], -y.shape[2] % 4, y.shape[3])], 2), 7),
+    "border": (lambda s, y: F.pad(y, (0, -y.shape[3] % 4, 0, -y.shape[2] % 4)), 7),
+    "border of a pooling": (lambda s, y: F.avg_pool2d(y, 3, 1, y.shape[2] % 2), 7),
+    "border of a convolution": (lambda s, y: F.conv2d(y, s.c.weight, s.c.bias, padding=y.shape[2] % 2), 7),
+    "part of the map": (lambda s, y: y[:, :, y.shape[2] // 2 :], 4),
+}
+
+
+class Hidden(Constant):
+    def __init__(self, kind: str) -> None:
+        super().__init__(nn.Identity())
+        self.kind, self.c = kind, nn.Conv2d(8, 8, 1)
+        self.register_buffer("table", torch.zeros(64))
+        self.table[9:12] = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o(self.b(HIDDEN[self.kind][0](self, self.a(x))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_a_number_that_shows_neither_at_half_nor_at_twice_the_size_is_found(kind):
+    torch.manual_seed(0)
+    full = Hidden(kind).double().eval()
+    small = tdc.shrink(full, torch.randn(2, 3, 8, 8, dtype=torch.float64)).model
+    for height in (3, 4, 5, 7, 8, 9, 10, 11, 12, 16, 17):
+        agree(full, small, 2, 3, height, height)
+        agree(full, small, 3, 3, height, 8)
+    assert small.a.out_channels == HIDDEN[kind][1]
+
+
+def test_inputs_of_one_length_are_also_resized_one_by_one_and_by_little():
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.b(self.a(x) * (x.shape[1] / y.shape[1]))
+
+    class Narrow(Two):
+        def forward(self, x: Tensor) -> Tensor:
+            if not 4 <= x.shape[1] <= 6:
+                raise ValueError("a length of 4 to 6")
+            return self.b(self.a(x) * x.shape[1])
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 6)
+    for model, inputs in ((Two(), (x, x)), (Narrow(), (x,))):
+        with torch.no_grad():
+            model.a.weight[:3], model.a.bias[:3] = 0.0, 1.0
+        small = tdc.shrink(model, inputs).model
+        assert small.a.out_features == 8
+        torch.testing.assert_close(small(x[:, :4], *inputs[1:]), model(x[:, :4], *inputs[1:]))
+
+
 def test_a_number_that_is_cut_off_but_written_stays_a_constant():
     full = Constant(lambda y: F.relu6(y * 8)).double().eval()
     small = tdc.shrink(full, torch.randn(2, 3, 8, 8, dtype=torch.float64)).model
@@ -189,17 +250,23 @@ def test_tokens_are_kept_valid_and_lengths_change_in_all_inputs_together():
     assert [tuple(item.shape) for item in batches[0]] == [(2, 4), (2, 1, 4, 4)]
     assert [len(inputs[0]) for inputs in batches] == [2, 3]
     (lengths,) = other_lengths((tokens, mask))
-    half, twice, *alone = lengths
+    half, twice, longer, quarter, *alone = lengths
     assert half[0].tolist() == [[3, 1]]
     assert twice[0].tolist() == [[3, 1, 4, 1, 3, 1, 4, 1]]
     assert [tuple(item.shape) for item in (half[1], twice[1])] == [(1, 1, 2, 2), (1, 1, 8, 8)]
+    assert [tuple(map(tuple, (item.shape for item in each))) for each in (longer, quarter)] == [
+        ((1, 5), (1, 1, 5, 5)),
+        ((1, 1), (1, 1, 1, 1)),
+    ]
     assert [tuple(map(tuple, (item.shape for item in each))) for each in alone] == [
         ((1, 8), (1, 1, 8, 4)),
         ((1, 4), (1, 1, 4, 8)),
+        ((1, 8), (1, 1, 4, 4)),
+        ((1, 4), (1, 1, 8, 8)),
     ]
     assert [[tuple(item[0].shape) for item in lot] for lot in other_lengths((image,))] == [
-        [(1, 2, 6), (1, 10, 6)],
-        [(1, 5, 3), (1, 5, 12)],
+        [(1, 2, 6), (1, 10, 6), (1, 6, 6), (1, 1, 6)],
+        [(1, 5, 3), (1, 5, 12), (1, 5, 7), (1, 5, 1)],
     ]
 
 
