@@ -62,7 +62,8 @@ def cycled(item: Tensor, axis: int, length: int) -> Tensor:
     """A tensor with another length of an axis: what it holds there over and over, or a part of it.
 
     Numbers with a fraction are repeated a little smaller, each by its own factor: where a sample stands twice, scores tie, and
-    two correct runtimes may choose either. Whole numbers are repeated as they are, for they may be indices.
+    two correct runtimes may choose either. Whole numbers are repeated as they are, for they may be indices; and so is what holds
+    two values alone, as a mask does: (1 - mask) * -1e9 of a mask of 0.97 would leave nothing of the scores to compare.
 
     Args:
         item: of any shape.
@@ -71,11 +72,19 @@ def cycled(item: Tensor, axis: int, length: int) -> Tensor:
     """
     own = item.shape[axis]
     repeated = item.index_select(axis, torch.arange(length, device=item.device) % own).contiguous()
-    if length > own and item.is_floating_point():
+    if length > own and item.is_floating_point() and not _is_mask(item):
         again = repeated.narrow(axis, own, length - own)
         generator = torch.Generator().manual_seed(axis)  # of its own for each axis, as two of them may be repeated in turn
         again *= (1 - _SMALLER * torch.rand(again.shape, generator=generator)).to(item)
     return repeated
+
+
+def _is_mask(item: Tensor) -> bool:
+    """Whether it holds at most two values."""
+    if not item.numel():
+        return True
+    low, high = item.aminmax()
+    return bool(((item == low) | (item == high)).all())
 
 
 def shapes_of(rows: Sequence[Tensor]) -> str:

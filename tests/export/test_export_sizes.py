@@ -38,14 +38,13 @@ def test_samples_are_repeated_in_order() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_no_number_with_a_fraction_stands_twice(dtype: torch.dtype) -> None:
-    """The first stays; the others are up to a sixteenth smaller."""
-    x = torch.tensor([[[[3.0]]]], dtype=dtype)
+    """The first of each stays; the others are up to a sixteenth smaller."""
+    x = torch.tensor([[[[3.0]], [[5.0]], [[9.0]]]], dtype=dtype)
     found = cycled(cycled(x, 2, 2), 3, 2)
     assert found.dtype == dtype
-    assert found[0, 0, 0, 0] == 3
-    assert len(found.unique()) == 4
-    assert found.min() >= 3 * (15 / 16) ** 2
-    assert found.max() == 3
+    assert torch.equal(found[..., :1, :1], x)
+    assert len(found.unique()) == 12
+    assert ((found >= x * (15 / 16) ** 2) & (found <= x)).all()
 
 
 def test_a_part_is_the_samples_own_and_examples_are_not_changed() -> None:
@@ -54,6 +53,7 @@ def test_a_part_is_the_samples_own_and_examples_are_not_changed() -> None:
     assert cycled(x, 0, 5)[:3].tolist() == x.tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("x", [torch.tensor([5, 7]), torch.tensor([True, False])])
-def test_indices_and_flags_are_repeated_as_they_are(x: torch.Tensor) -> None:
+@pytest.mark.parametrize("values", [[5, 7], [True, False], [0.0, 1.0], [0.0, -torch.inf], [1.0, 1.0]])
+def test_indices_flags_and_masks_are_repeated_as_they_are(values: list[float]) -> None:
+    x = torch.tensor(values)
     assert cycled(x, 0, 4).tolist() == [*x.tolist(), *x.tolist()]
