@@ -20,7 +20,7 @@ from tdcompress.export.check import BATCH, Agreement, OnnxNetwork, check_agreeme
 from tdcompress.export.free_axes import Traced, require_free
 from tdcompress.export.guards import traced_guards
 from tdcompress.export.outputs import flat_outputs, named_outputs
-from tdcompress.export.sizes import batched
+from tdcompress.export.sizes import batched, cycled
 from tdcompress.export.torchlib import table_made_once
 from tdcompress.files import StrPath, published
 from tdcompress.onnxfile.load import save_model
@@ -108,7 +108,7 @@ def to_model_proto(
     else:
         _require_axes(free_axes, [item for item, first in zip(inputs, own, strict=True) if first])
     if axes is None and 0 in free_axes:
-        inputs = tuple(torch.cat([item[:1]] * 2) if first else item for item, first in zip(inputs, own, strict=True))
+        inputs = tuple(cycled(item[:1], 0, 2) if first else item for item, first in zip(inputs, own, strict=True))
     names = list(names) or (["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))])
     if axes is None:
         called = {axis: "batch" if axis == 0 else f"axis_{axis}" for axis in free_axes}
@@ -224,11 +224,12 @@ def _hint(inputs: Sequence[Tensor], own: Sequence[bool]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own deprecation warnings and logging; they concern torch's code, not the user's."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    """Without the exporter's own deprecation warnings, and without logs: what matters of them is in the error that is raised."""
+    known = [name for name in logging.root.manager.loggerDict if name.startswith("torch.")]  # some have a level of their own
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir", *known)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

@@ -189,3 +189,62 @@ def test_complex_outputs_are_refused_at_once(tmp_path: Path, monkeypatch: pytest
         TdcompressError, match=r"the network returns complex numbers, which .*: let it return torch\.view_as_real"
     ):
         tdc.export_onnx(network, x, tmp_path / "m.onnx")
+
+
+class Detector(nn.Module):
+    """Scores and boxes of every place; the five best."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 5, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        o = self.head(self.stem(x).relu()).flatten(2).transpose(1, 2)
+        places = torch.arange(o.shape[1], dtype=o.dtype)[None, :, None]
+        scores, best = o[..., 4].topk(5, 1)
+        boxes = o[..., :4] + places
+        return {"scores": scores, "boxes": boxes.gather(1, best[..., None].expand(-1, -1, 4))}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_detector_is_compared_where_no_scores_tie(seed: int, tmp_path: Path) -> None:
+    """An image repeated as it is has each score several times, and top-k may choose any of them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = Detector()
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+    tdc.export_onnx(network, x, tmp_path / "m.onnx", free_axes=(0, 2, 3))
+
+
+class BestOfBatch(nn.Module):
+    """The best row of a batch for each unit, and where it stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        values, best = self.layer(x).topk(1, 0)
+        return {"values": values, "best": best}
+
+
+def test_rows_of_a_batch_do_not_tie(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = BestOfBatch()
+    tdc.export_onnx(network, torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y * float(np.sqrt(y.shape[2])),
+        lambda y: y * {8: 1, 16: 2}.get(y.shape[2], 3),
+        lambda y: y * float(y.shape[2]),
+    ],
+)
+def test_a_refusal_is_its_message_alone(change: Change, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network, x, free = images(change)
+    with pytest.raises(UnsupportedError, match="right where axis_2 == 16 alone"):
+        tdc.export_onnx(network, x, tmp_path / "m.onnx", free_axes=free)
+    assert capfd.readouterr() == ("", "")

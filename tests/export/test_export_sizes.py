@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from tdcompress.export.sizes import compared_sizes
+from tdcompress.export.sizes import compared_sizes, cycled
 
 
 def shapes(
@@ -28,8 +29,31 @@ def test_odd_lengths_grow_too_and_one_other_axis_is_doubled_once() -> None:
 
 
 def test_samples_are_repeated_in_order() -> None:
-    (size,) = compared_sizes([torch.arange(3.0)[:, None]], (7,), (0,))
+    (size,) = compared_sizes([torch.arange(3)[:, None]], (7,), (0,))
     assert size.said == "batch 7"
     assert size.rows[0].flatten().tolist() == [0, 1, 2, 0, 1, 2, 0]
     (size,) = compared_sizes([torch.zeros(2, 5)], (2,), ())
     assert size.said == "shape (2, 5)"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_no_number_with_a_fraction_stands_twice(dtype: torch.dtype) -> None:
+    """The first of each stays; the others are up to a sixteenth smaller."""
+    x = torch.tensor([[[[3.0]], [[5.0]], [[9.0]]]], dtype=dtype)
+    found = cycled(cycled(x, 2, 2), 3, 2)
+    assert found.dtype == dtype
+    assert torch.equal(found[..., :1, :1], x)
+    assert len(found.unique()) == 12
+    assert ((found >= x * (15 / 16) ** 2) & (found <= x)).all()
+
+
+def test_a_part_is_the_samples_own_and_examples_are_not_changed() -> None:
+    x = torch.tensor([1.0, 2.0, 3.0])
+    assert cycled(x, 0, 2).tolist() == [1, 2]
+    assert cycled(x, 0, 5)[:3].tolist() == x.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("values", [[5, 7], [True, False], [0.0, 1.0], [0.0, -torch.inf], [1.0, 1.0]])
+def test_indices_flags_and_masks_are_repeated_as_they_are(values: list[float]) -> None:
+    x = torch.tensor(values)
+    assert cycled(x, 0, 4).tolist() == [*x.tolist(), *x.tolist()]
