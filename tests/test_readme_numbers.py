@@ -106,6 +106,12 @@ def test_resnet20(place: int, name: str) -> None:
     assert under_engine == latency(timed(row, "engine"))
 
 
+def test_resnet20_at_its_best() -> None:
+    rows = reported("cifar10-resnet20-best")
+    accuracy, bytes_, _ = files(rows["targeted-0.9"])
+    assert f"has {accuracy} % of {percent(rows['none-0'].accuracy_onnx)} %, in {bytes_}\n" in README
+
+
 def test_images_a_second() -> None:
     (said,) = re.findall(r"trains ResNet-32 at ([\d,]+) images/s", README)
     printed = (REFERENCE / "h200" / "throughput.txt").read_text(encoding="utf-8")
