@@ -12,14 +12,16 @@ def explanation(report: Report) -> str | None:
     """Why accuracy at 0 % is low, for a report in which it is; else None.
 
     It is low if, unpruned, a network trained with targeted dropout is more than ``HEADLINE_DROP`` below the best untargeted one
-    of the report. A report without an untargeted one compares with the network's own prunings.
+    of the report, and below itself pruned: one whose masks were frozen is the same network either way. A report without an
+    untargeted one compares with the network's own prunings.
     """
     untargeted = [row.accuracy_dense for row in report.rows if row.method == "none"]
     found: list[tuple[float, str, float]] = []
     for series in group(as_trained(row) for row in report.rows if row.method == "targeted"):
         unpruned = _mean(row.accuracy_dense for row in series.rows)
-        bar = max(untargeted) if untargeted else max(row.accuracy_onnx for row in _pruned(series.rows))
-        if unpruned < bar - HEADLINE_DROP:
+        pruned = max(row.accuracy_onnx for row in _pruned(series.rows))
+        bar = max(untargeted) if untargeted else pruned
+        if unpruned < min(bar, pruned) - HEADLINE_DROP:
             found.append((unpruned, series.label, bar))
     if not found:
         return None

@@ -33,6 +33,11 @@ def test_what_is_not_low_needs_no_explanation(make, targeted):
     assert explanation(make(targeted)) is None
 
 
+def test_a_network_that_is_the_same_pruned_needs_no_explanation(make):
+    assert explanation(make(0.87, pruned=0.87)) is None
+    assert explanation(make(0.8695, pruned=0.87)) is None
+
+
 def test_other_methods_are_not_spoken_of(make_row, make_report):
     rows = (make_row("none", 0.9, 0.1, accuracy_dense=0.98), make_row("dropout", 0.9, 0.1, accuracy_dense=0.2))
     assert explanation(make_report(rows)) is None
