@@ -82,8 +82,8 @@ def to_model_proto(
     Args:
         model: the network; its mode is restored.
         example_inputs: a tensor or a sequence of tensors, (B, ...).
-        free_axes: the axes of the inputs that may have any length in the file: (0,) is the batch, (0, 2, 3) also height and
-            width of images; () fixes the shapes of the examples.
+        free_axes: the axes of the inputs that may have any length in the file, one for all inputs: (0,) is the batch, (0, 2, 3)
+            also height and width of images; () fixes the shapes of the examples.
         names: of the inputs; () = "input", or "input_0", ...
         axes: for inputs that share more than a batch, instead of ``free_axes``: of each one its axes that may have any length,
             by name; one name is one length, of two or more in the examples.
@@ -264,8 +264,9 @@ def export_onnx(
         path: where the file goes: one file, no external data.
         metadata: further facts to keep in the file; strings or JSON values.
         free_axes: the axes of the inputs that may have any length that the network takes: (0,) is the batch, (0, 2, 3) also
-            height and width, () none. What the trace took for true of these lengths (``x.shape[0] <= 100``, two sizes that are
-            equal, a multiple of 2) is read from it and tried where it is false (`tdcompress.export.free_axes`).
+            height and width, () none. Several inputs share the length of each, as the names of the file's axes say. What the
+            trace took for true of these lengths (``x.shape[0] <= 100``, two sizes that are equal, a multiple of 2) is read from
+            it and tried where it is false (`tdcompress.export.free_axes`).
 
     Returns:
         How far torch and onnxruntime agree.
