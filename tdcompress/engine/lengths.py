@@ -23,7 +23,7 @@ import numpy as np
 
 from tdcompress.engine.binding import OPERATIONS, InstructionSet, Op
 from tdcompress.engine.bounds import check_call
-from tdcompress.engine.constants import evaluate
+from tdcompress.engine.constants.evaluate import evaluate
 from tdcompress.engine.fuse import fuse
 from tdcompress.engine.layout import Layout
 from tdcompress.engine.lower.state import LayerRecord, Lowering

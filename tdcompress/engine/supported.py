@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tdcompress.engine.binding import DTYPES
-from tdcompress.engine.constants import EVALUATORS
+from tdcompress.engine.constants.evaluate import EVALUATORS
 from tdcompress.engine.read import NEWEST_OPSET, OLDEST_OPSET
 from tdcompress.engine.translate.graph import TRANSLATORS
 from tdcompress.onnxfile.prepare import LOWEST_OPSET

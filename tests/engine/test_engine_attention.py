@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from small_models import make_model, normal
 
 from tdcompress.engine import Session
-from tdcompress.engine.constants import evaluate
+from tdcompress.engine.constants.evaluate import evaluate
 from tdcompress.engine.read import Node
 from tdcompress.errors import UnsupportedError
 

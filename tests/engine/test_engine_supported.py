@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tdcompress.engine.constants import EVALUATORS
+from tdcompress.engine.constants.evaluate import EVALUATORS
 from tdcompress.engine.supported import FOLDED_BY_TRANSLATION, NOTES, supported_text
 from tdcompress.engine.translate.graph import TRANSLATORS
 

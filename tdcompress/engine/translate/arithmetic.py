@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tdcompress.engine.constants import axes_of
+from tdcompress.engine.constants.operands import axes_of
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Activation, Affine, Binary, Floats, Reduce, Shape, View
 from tdcompress.engine.translate.state import FIRST, NodeTranslator, Translation

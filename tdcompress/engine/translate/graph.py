@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tdcompress.engine.constants import EVALUATORS, evaluate
+from tdcompress.engine.constants.evaluate import EVALUATORS, evaluate
 from tdcompress.engine.provenance import DERIVED, IS_BATCH, places_depend, trace_marks
 from tdcompress.engine.read import Array, Graph, Node
 from tdcompress.engine.steps import ConstantTensor, Network, Shape, View

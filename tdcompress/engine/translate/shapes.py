@@ -10,7 +10,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from tdcompress.engine.constants import axes_of, reshape_target, slices, split_sizes
+from tdcompress.engine.constants.operands import axes_of
+from tdcompress.engine.constants.shapes import reshape_target, slices, split_sizes
 from tdcompress.engine.provenance import DERIVED
 from tdcompress.engine.read import Node
 from tdcompress.engine.steps import Concat, Pad, Permute, Shape, Take, View
