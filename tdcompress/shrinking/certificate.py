@@ -10,8 +10,8 @@ from torch.utils import _pytree as pytree
 from tdcompress.errors import VerificationError
 from tdcompress.shrinking.duplicate import duplicate
 from tdcompress.shrinking.float64 import in_float64
+from tdcompress.shrinking.other_sizes import other_batches, other_lengths
 from tdcompress.shrinking.returned import as_tree
-from tdcompress.shrinking.sizes import other_batches, other_lengths
 from tdcompress.shrinking.trace import ExampleInputs, as_tuple, unfused
 
 Outputs = tuple[list[Tensor], list[object]]

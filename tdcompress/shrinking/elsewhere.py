@@ -13,7 +13,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from tdcompress.shrinking import rules_layout
 from tdcompress.shrinking.calls import base_name
 from tdcompress.shrinking.duplicate import duplicate
-from tdcompress.shrinking.sizes import computing_numbers, other_batches, other_lengths, picks, same_tensor, zeros_taken
+from tdcompress.shrinking.numbers import computing_numbers, picks, zeros_taken
+from tdcompress.shrinking.other_sizes import other_batches, other_lengths
+from tdcompress.shrinking.sizes import same_tensor
 from tdcompress.shrinking.trace import owned_tensors, unfused
 
 Taken = tuple[str, list[object], list[Tensor]]

@@ -11,7 +11,7 @@ from tdcompress.shrinking.calls import SIZED, base_name, value_operands, written
 from tdcompress.shrinking.cells import Ids, Signal, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.decide import Decision
-from tdcompress.shrinking.sizes import written_sizes
+from tdcompress.shrinking.numbers import written_sizes
 from tdcompress.shrinking.trace import ExampleInputs, Program, code_place, source_line, trace
 
 

@@ -25,7 +25,8 @@ from tdcompress.shrinking.calls import MADE, OperatorCall, Result, Rule, base_na
 from tdcompress.shrinking.cells import Signal, blanked, plain, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.demands import MatrixReader, matrix_readers
-from tdcompress.shrinking.sizes import agreed, picks, varying
+from tdcompress.shrinking.numbers import picks
+from tdcompress.shrinking.sizes import agreed, varying
 from tdcompress.shrinking.trace import ExampleInputs, Program, code_place, trace, unused
 
 RULES: Mapping[str, Rule] = {

@@ -13,7 +13,7 @@ from tdcompress.errors import VerificationError
 from tdcompress.shrinking import propagate
 from tdcompress.shrinking.certificate import differs_at
 from tdcompress.shrinking.elsewhere import computes_otherwise
-from tdcompress.shrinking.sizes import other_batches, other_lengths
+from tdcompress.shrinking.other_sizes import other_batches, other_lengths
 
 SIZES = {
     "area": lambda y: y * (y.shape[2] * y.shape[3]) ** 0.5,
