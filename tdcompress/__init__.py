@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tdcompress.runs.verification import verify_path as verify
     from tdcompress.sparsity.schedule import Cubic as Cubic
     from tdcompress.sparsity.schedule import Ramp as Ramp
+    from tdcompress.sparsity.schedule import Schedule as Schedule
     from tdcompress.storage.csr import load_sparse as load_sparse
     from tdcompress.train.recalibrate import recalibrate as recalibrate
 
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Cubic": "tdcompress.sparsity.schedule",
     "Ramp": "tdcompress.sparsity.schedule",
+    "Schedule": "tdcompress.sparsity.schedule",
     "TargetedDropout": "tdcompress.own_loop",
     "Translator": "tdcompress.runs.translator",
     "benchmark": "tdcompress.bench.benchmark",

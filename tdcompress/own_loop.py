@@ -11,11 +11,11 @@ from tdcompress.arguments import checked
 from tdcompress.errors import ArgumentError, ModelError, UserError
 from tdcompress.interface import Scope, Unit, find_groups, require_units
 from tdcompress.methods.base import Granularity, TrainStep
-from tdcompress.methods.targeted import Targeted, TargetedSettings
+from tdcompress.methods.targeted import TargetedSettings, targeted_dropout
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
 from tdcompress.shrinking.trace import ExampleInputs
-from tdcompress.sparsity.schedule import Constant, Cubic, Ramp, schedule_by_name
+from tdcompress.sparsity.schedule import Constant, Schedule, schedule_by_name
 from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import Targets, prunable_weights, require_changeable, require_module, unwrapped
 from tdcompress.train.update import FrozenZeros
@@ -39,8 +39,8 @@ class TargetedDropout(SparseNet):
         gamma: targeting proportion, the share that are candidates; or
         keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
         alpha: drop rate of a candidate.
-        schedule: "constant", "ramp" or "cubic", or a ``Ramp`` or ``Cubic`` with numbers of its own. All but "constant" begin with
-            nothing dropped, and each ``step`` has to be told the epoch.
+        schedule: "constant", "ramp" or "cubic"; a ``Ramp`` or ``Cubic`` with numbers of its own; or a ``Schedule`` of your own.
+            With all but "constant" each ``step`` has to be told the epoch; "ramp" and "cubic" begin with nothing dropped.
         epochs: length of the training, which a schedule given by its word is of: "cubic" needs it, "ramp" is else as long as the
             papers' (98 epochs).
         exclude: names of layers that stay dense.
@@ -68,7 +68,7 @@ class TargetedDropout(SparseNet):
         gamma: float | None = None,
         keep_per_filter: int | None = None,
         alpha: float = 0.5,
-        schedule: Literal["constant", "ramp", "cubic"] | Ramp | Cubic | None = None,
+        schedule: Literal["constant", "ramp", "cubic"] | Schedule | None = None,
         epochs: float | None = None,
         exclude: Sequence[str] = (),
         include: Sequence[str] = (),
@@ -103,9 +103,8 @@ class TargetedDropout(SparseNet):
         weights = prunable_weights(model, exclude)
         require_changeable(model)
         groups = find_groups(model, example_inputs, exclude, include, scope, unit) if granularity == "unit" else ()
-        method = settings.build(Targets(weights=weights, groups=groups), model)
-        assert isinstance(method, Targeted)
-        method.schedule = schedule_by_name(schedule or "constant", epochs) if not isinstance(schedule, Ramp | Cubic) else schedule
+        driver = schedule if isinstance(schedule, Schedule) else schedule_by_name(schedule or "constant", epochs)
+        method = targeted_dropout(Targets(weights=weights, groups=groups), model, settings, driver)
         super().__init__(model, method, l1=l1)
         self.seed = seed
         self._index, self._epoch = 0, 0.0

@@ -97,9 +97,9 @@ def test_the_interface_is_lazy():
 
 def test_every_name_of_the_interface_is_there():
     expected = {
-        "Cubic", "Ramp", "TargetedDropout", "Translator", "benchmark", "build_model", "engine", "export_onnx", "freeze",
-        "load_sparse", "load_weights", "narrow", "narrow_state", "pack_onnx", "prune", "recalibrate", "run", "save_sparse",
-        "shrink", "unpack_onnx", "verify",
+        "Cubic", "Ramp", "Schedule", "TargetedDropout", "Translator", "benchmark", "build_model", "engine", "export_onnx",
+        "freeze", "load_sparse", "load_weights", "narrow", "narrow_state", "pack_onnx", "prune", "recalibrate", "run",
+        "save_sparse", "shrink", "unpack_onnx", "verify",
     }  # fmt: skip
     assert set(tdcompress.__all__) == expected
     assert expected <= set(dir(tdcompress))

@@ -345,7 +345,7 @@ SAID: Mapping[str, Callable[[Path], object]] = {
     ),  # type: ignore[arg-type]
     "freeze: masks has to be a mapping of texts to tensors or None, and is a list": lambda _: tdc.freeze(network(), [1]),  # type: ignore[arg-type]
     "freeze: masks['0.weight'] has to be a tensor, and is 3": lambda _: tdc.freeze(network(), {"0.weight": 3}),  # type: ignore[dict-item]
-    "TargetedDropout: schedule has to be 'constant', 'ramp' or 'cubic', a Ramp, a Cubic or None, and is 3": lambda _: (
+    "TargetedDropout: schedule has to be 'constant', 'ramp' or 'cubic', a Schedule or None, and is 3": lambda _: (
         tdc.TargetedDropout(network(), gamma=0.5, schedule=3)  # type: ignore[arg-type]
     ),
     "Ramp: epochs has to be a list of 2 numbers, and is 3": lambda _: tdc.Ramp(epochs=3),  # type: ignore[arg-type]

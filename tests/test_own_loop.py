@@ -11,7 +11,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import tdcompress as tdc
-from tdcompress.errors import ArgumentError, ModelError
+from tdcompress.errors import ArgumentError, ModelError, UserError
 from tdcompress.methods.base import Granularity, Method
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -107,6 +107,37 @@ def test_a_schedule_by_its_word() -> None:
     net = tdc.TargetedDropout(Net(), gamma=0.5, schedule="cubic", epochs=30)
     assert net.method.schedule == tdc.Cubic(epochs=30)
     assert tdc.TargetedDropout(Net(), gamma=0.5, schedule=tdc.Ramp()).method.schedule == tdc.Ramp()
+
+
+class Stairs(tdc.Schedule):
+    """A schedule that the package does not know: gamma in two steps, alpha in thirds, frozen from epoch 3 on."""
+
+    def gamma_share(self, epoch: float) -> float:
+        return 0.5 if epoch < 2 else 1.0
+
+    def alpha_share(self, epoch: float) -> float:
+        return epoch / 3
+
+    def frozen(self, epoch: float) -> bool:
+        return epoch >= 3
+
+
+def test_a_schedule_of_your_own() -> None:
+    net = tdc.TargetedDropout(Net(), gamma=0.5, alpha=0.75, schedule=Stairs())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(UserError, match="a schedule needs to know the epoch"):
+        net.step()
+    for epoch, rates in ((0, (0.25, 0.0)), (1, (0.25, 0.25)), (2, (0.5, 0.5)), (3, (0.5, 1.0))):
+        net.step(epoch, optimizer)
+        assert net.method.rates(epoch) == rates
+    assert (net.plain().one.weight == 0).sum(1).tolist() == [3] * 8
+    assert not (net.plain().head.weight == 0).any()
+
+
+def test_a_schedule_gives_shares() -> None:
+    net = tdc.TargetedDropout(Net(), gamma=0.5, schedule=Stairs())
+    with pytest.raises(ArgumentError, match=r"^schedule: its alpha_share\(-3\) is -1\.0, and a share is from 0 to 1"):
+        net.method.rates(-3)
 
 
 def test_words_and_lengths_that_do_not_fit() -> None:

@@ -1,14 +1,15 @@
 """Targeted dropout (section 4): drop at random among the weights or units that would be pruned first."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ArgumentError
-from tdcompress.methods.base import Method, MethodSettings, Parameters, TrainStep
+from tdcompress.methods.base import Method, Parameters, TrainStep
+from tdcompress.methods.scheduled import ScheduledSettings
 from tdcompress.sparsity.masks import merge_selected, widen
 from tdcompress.sparsity.patterns import (
     Pattern,
@@ -18,7 +19,7 @@ from tdcompress.sparsity.patterns import (
     pattern_extents,
     selected_entries,
 )
-from tdcompress.sparsity.schedule import PAPER_EPOCHS, Constant, Cubic, Ramp, Schedule
+from tdcompress.sparsity.schedule import Schedule
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
 from tdcompress.sparsity.shares import Counts, Extent, PerFilter, pruned_count, selected_counts
@@ -35,13 +36,14 @@ class Targeted(Method):
         targets: what is dropped.
         extents: the sizes of what is ranked.
         settings: the recipe's [sparsity].
+        schedule: how gamma and alpha change.
     """
 
-    def __init__(self, targets: Targets, extents: Sequence[Extent], settings: "TargetedSettings") -> None:
+    def __init__(self, targets: Targets, extents: Sequence[Extent], settings: "TargetedSettings", schedule: Schedule) -> None:
         super().__init__(targets)
         self.extents = tuple(extents)
         self.settings = settings
-        self.schedule = settings.make_schedule()
+        self.schedule = schedule
         self.keep: dict[str, Tensor] = {}
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
@@ -70,9 +72,13 @@ class Targeted(Method):
         """(gamma, alpha) that hold at a moment of training; gamma is None for Xtreme. Frozen masks drop every candidate."""
         gamma = self.settings.gamma
         return (
-            None if gamma is None else gamma * self.schedule.gamma_share(epoch),
-            1.0 if self.frozen(epoch) else self.settings.alpha * self.schedule.alpha_share(epoch),
+            None if gamma is None else gamma * self.gamma_share(epoch),
+            1.0 if self.frozen(epoch) else self.settings.alpha * _share(self.schedule.alpha_share(epoch), "alpha_share", epoch),
         )
+
+    def gamma_share(self, epoch: float) -> float:
+        """Share (0..1) of the final gamma at a moment of training."""
+        return _share(self.schedule.gamma_share(epoch), "gamma_share", epoch)
 
     def counts(self, epoch: float) -> Counts:
         """How many candidates there are at a moment of training; on the host, from sizes alone.
@@ -83,7 +89,7 @@ class Targeted(Method):
         if gamma is not None:
             return selected_counts(self.extents, gamma, self.settings.split)
         assert k is not None
-        share = self.schedule.gamma_share(epoch)
+        share = self.gamma_share(epoch)
         return PerFilter(counts={each.name: pruned_count(max(0, each.length - k), fraction=share) for each in self.extents})
 
 
@@ -107,11 +113,19 @@ class TargetedPattern(Targeted):
         targets: what is dropped.
         extents: sizes of the weights, as their shares need them.
         settings: the recipe's [sparsity].
+        schedule: how gamma and alpha change.
         pattern: "2:4" or "1x4".
     """
 
-    def __init__(self, targets: Targets, extents: Sequence[Extent], settings: "TargetedSettings", pattern: Pattern) -> None:
-        super().__init__(targets, extents, settings)
+    def __init__(
+        self,
+        targets: Targets,
+        extents: Sequence[Extent],
+        settings: "TargetedSettings",
+        schedule: Schedule,
+        pattern: Pattern,
+    ) -> None:
+        super().__init__(targets, extents, settings, schedule)
         self.pattern: Pattern = pattern
 
     def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
@@ -149,11 +163,11 @@ class TargetedUnits(Targeted):
         self.drop(params, dropped)
 
 
-_SCHEDULE_KEYS = {
-    "ramp": {"epochs": "ramp_epochs"},
-    "cubic": {"epochs": "schedule_epochs", "gamma": "ramp_share", "alpha": "alpha_share", "freeze": "freeze_share"},
-}
-"""Schedule -> what a recipe calls the arguments of its class."""
+def _share(value: float, of: str, epoch: float) -> float:
+    """What a schedule gives, which may be a user's own."""
+    if not 0 <= value <= 1:
+        raise ArgumentError(f"schedule: its {of}({epoch:g}) is {value}, and a share is from 0 to 1")
+    return value
 
 
 def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
@@ -163,23 +177,13 @@ def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Ten
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetedSettings(MethodSettings):
+class TargetedSettings(ScheduledSettings):
     """``method = "targeted"``.
 
     Attributes:
         gamma: targeting proportion, the share of each filter's weights (or each group's units) that are candidates.
         keep_per_filter: Xtreme (section 5.6): candidates are all but this many weights of each filter; instead of gamma.
         alpha: drop rate of a candidate.
-        schedule: "constant"; "ramp" (section 5.5); or "cubic", by share of the training: gamma rises along 1 - (1 - t)^3, alpha
-            along a line, and masks are frozen at the end. With alpha = 1 and alpha_share = [0, 0], so that every candidate is
-            always dropped, that is gradual magnitude pruning (Zhu and Gupta 2017).
-        ramp_epochs: lengths of the two parts of the ramp.
-        ramp_scale: shorten the ramp for a shorter training, in proportion to the papers' 256 epochs.
-        ramp_share: cubic: where in the training, 0..1, gamma begins to rise, and where it is full.
-        alpha_share: cubic: likewise for alpha.
-        freeze_share: cubic: for this last share of the training, masks are fixed, every candidate is dropped, and what is zero
-            stays zero; 0 = never.
-        schedule_epochs: cubic: the epochs that the shares are of; None = train.epochs, and no other number fits.
         draw: for units: drop whole "unit"s, as the paper says, or draw for each "weight" inside them, as the released code does.
     """
 
@@ -189,13 +193,6 @@ class TargetedSettings(MethodSettings):
     gamma: float | None = None
     keep_per_filter: int | None = None
     alpha: float = 0.5
-    schedule: Literal["constant", "ramp", "cubic"] = "constant"
-    ramp_epochs: tuple[float, float] = (49.0, 49.0)
-    ramp_scale: bool = False
-    ramp_share: tuple[float, float] = (0.0, 0.45)
-    alpha_share: tuple[float, float] = (0.0, 0.6)
-    freeze_share: float = 0.3
-    schedule_epochs: int | None = None
     draw: Literal["unit", "weight"] = "unit"
 
     def __post_init__(self) -> None:
@@ -226,59 +223,28 @@ class TargetedSettings(MethodSettings):
             raise ValueError("shares: they split gamma; keep_per_filter says how many weights of each filter stay")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha: {self.alpha} is not in 0..1")
-        self.make_schedule()
-
-    @property
-    def silent(self) -> frozenset[str]:
-        """The keys of "cubic" where that is not the schedule; and its epochs, which are the training's."""
-        by_share = frozenset({"ramp_share", "alpha_share", "freeze_share"})
-        return frozenset({"schedule_epochs"}) | (frozenset() if self.schedule == "cubic" else by_share)
-
-    def make_schedule(self) -> Schedule:
-        """The schedule object that the keys describe.
-
-        Raises:
-            ValueError: a number that it does not take; the message begins with its key.
-        """
-        try:
-            if self.schedule == "ramp":
-                return Ramp(epochs=self.ramp_epochs)
-            if self.schedule == "cubic":
-                epochs = 1 if self.schedule_epochs is None else self.schedule_epochs
-                return Cubic(epochs=epochs, gamma=self.ramp_share, alpha=self.alpha_share, freeze=self.freeze_share)
-        except ArgumentError as error:
-            argument, _, said = str(error).partition(": ")
-            raise ValueError(f"{_SCHEDULE_KEYS[self.schedule][argument]}: {said}") from None
-        return Constant()
-
-    def for_training(self, epochs: int) -> Self:
-        """The settings for a training of this length.
-
-        Raises:
-            ValueError: the ramp is longer than the training and ``ramp_scale`` is off, or ``schedule_epochs`` is another length.
-        """
-        if self.schedule == "cubic":
-            if self.schedule_epochs not in (None, epochs):
-                raise ValueError(f"schedule_epochs: {self.schedule_epochs}, but the training has {epochs} epochs; leave it out")
-            return replace(self, schedule_epochs=max(epochs, 1))
-        if self.schedule == "constant" or sum(self.ramp_epochs) <= epochs:
-            return self
-        if not self.ramp_scale:
-            raise ValueError(
-                f"ramp_epochs: the ramp takes {sum(self.ramp_epochs):g} epochs, the training has {epochs}; "
-                "shorten it, or set ramp_scale = true"
-            )
-        factor = max(epochs, 1) / PAPER_EPOCHS  # without any training the ramp's length does not matter, but it has to have one
-        first, second = self.ramp_epochs
-        return replace(self, ramp_epochs=(first * factor, second * factor))
 
     def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
-        if self.schedule == "cubic" and self.schedule_epochs is None:
-            raise ValueError("schedule_epochs: a schedule by share of the training has to know its epochs")
-        params = dict(model.named_parameters())
-        if self.granularity == "unit":
-            return TargetedUnits(targets, unit_extents(params, targets.groups), self)
-        if self.granularity == "weight":
-            return TargetedWeights(targets, weight_extents(params, targets.weights), self)
-        check_pattern(params, targets.weights, self.granularity)
-        return TargetedPattern(targets, pattern_extents(params, targets.weights, self.granularity), self, self.granularity)
+        return targeted_dropout(targets, model, self, self.make_schedule())
+
+
+def targeted_dropout(targets: Targets, model: nn.Module, settings: TargetedSettings, schedule: Schedule) -> Targeted:
+    """Targeted dropout of what the settings' granularity says, driven by a schedule.
+
+    Args:
+        targets: what is dropped.
+        model: the network that holds it.
+        settings: gamma, alpha and how candidates are ranked; its own schedule is left aside.
+        schedule: how gamma and alpha change.
+
+    Raises:
+        ValueError: a granularity that a layer's shape does not allow.
+    """
+    params = dict(model.named_parameters())
+    if settings.granularity == "unit":
+        return TargetedUnits(targets, unit_extents(params, targets.groups), settings, schedule)
+    if settings.granularity == "weight":
+        return TargetedWeights(targets, weight_extents(params, targets.weights), settings, schedule)
+    check_pattern(params, targets.weights, settings.granularity)
+    extents = pattern_extents(params, targets.weights, settings.granularity)
+    return TargetedPattern(targets, extents, settings, schedule, settings.granularity)
