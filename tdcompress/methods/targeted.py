@@ -122,7 +122,7 @@ class TargetedPattern(Targeted):
         for slot in self.targets.weights:
             rows = candidates[slot.parameter]
             rows = rows & _chance(rows, alpha, generator)
-            dropped[slot.parameter] = selected_entries(rows, params[slot.parameter].shape, slot.axis, self.pattern)
+            dropped[slot.parameter] = selected_entries(rows, params[slot.parameter].shape, slot, self.pattern)
         self.drop(params, dropped)
 
 

@@ -123,8 +123,7 @@ def weight_masks(
         return {name: ~selected for name, selected in lowest_weights(ranked, weights, counts).items()}
     chosen = lowest_in_pattern(ranked, weights, counts, pattern)
     return {
-        s.parameter: ~selected_entries(chosen[s.parameter], params[s.parameter].shape, s.axis, pattern).contiguous()
-        for s in weights
+        s.parameter: ~selected_entries(chosen[s.parameter], params[s.parameter].shape, s, pattern).contiguous() for s in weights
     }
 
 

@@ -104,10 +104,9 @@ def test_units_of_a_group_are_one_row_whose_density_is_that_of_its_filters():
 def test_the_largest_weight_of_each_filter_is_protected_the_last_of_equal_ones():
     scores = torch.tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0], [5.0, 1.0, 2.0]])
     infinite = [[False, False, True], [False, False, True], [True, False, False]]
-    assert protect_largest(scores, 0).isinf().tolist() == infinite
-    assert protect_largest(scores.T, 1).isinf().T.tolist() == infinite
+    assert protect_largest(scores).isinf().tolist() == infinite
     assert not scores.isinf().any()
-    assert torch.equal(protect_largest(scores, 0)[0], torch.tensor([1.0, 3.0, math.inf]))
+    assert torch.equal(protect_largest(scores)[0], torch.tensor([1.0, 3.0, math.inf]))
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
@@ -118,7 +117,7 @@ def test_what_is_pruned_equals_a_sort_of_the_unprotected(shapes, fraction, share
     counts = selected_counts(weight_extents(params, slots), fraction, shares)
     ranked: list[tuple[float, int, str, int]] = []  # score, layer, name, place
     for layer, slot in enumerate(slots):
-        rows = filter_rows(params[slot.parameter].abs(), 0).tolist()
+        rows = filter_rows(params[slot.parameter].abs(), slot).tolist()
         for index, row in enumerate(rows):
             spared = max(range(len(row)), key=lambda place, row=row: (row[place], place))
             ranked += [
@@ -133,7 +132,7 @@ def test_what_is_pruned_equals_a_sort_of_the_unprotected(shapes, fraction, share
         if len(expected[name]) < left[name]:
             expected[name].add(place)
     assert {name: set((~mask).flatten().nonzero().flatten().tolist()) for name, mask in masks.items()} == expected
-    assert all(bool(filter_rows(mask, 0).any(1).all()) for mask in masks.values())
+    assert all(bool(mask.flatten(1).any(1).all()) for mask in masks.values())
 
 
 def test_all_groups_are_ranked_together_and_keep_their_largest_unit():
