@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tdcompress.errors import ArgumentError, ModelError
-from tdcompress.sparsity.scores import as_stored, by_filter, filter_rows, filter_shape, from_rows
+from tdcompress.sparsity.scores import as_stored, by_filter, filter_rows, filter_shape, from_rows, squares
 from tdcompress.sparsity.select import lowest_rows
 from tdcompress.sparsity.shares import Counts, Extent
 from tdcompress.sparsity.units import Slot
@@ -114,4 +114,4 @@ def _rows(scores: Tensor, slot: Slot, pattern: Pattern) -> Tensor:
     if pattern == "2:4":
         return by_filter(scores, slot).movedim(1, -1).reshape(-1, GROUP)
     blocks = filter_rows(scores, slot)
-    return blocks.reshape(-1, GROUP, blocks.shape[1]).square().sum(1).sqrt()
+    return squares(blocks.reshape(-1, GROUP, blocks.shape[1])).sum(1).sqrt()

@@ -83,8 +83,16 @@ def protect_largest(rows: Tensor) -> Tensor:
     return rows.scatter(1, last, math.inf)
 
 
+def squares(values: Tensor) -> Tensor:
+    """Each value squared, of the same shape; differentiable.
+
+    Of float16 and bfloat16 in float32: 3e-4 squared is 0 in float16, and 300 squared is infinite.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32)).square()
+
+
 def unit_scores(params: Mapping[str, Tensor], group: UnitGroup) -> Tensor:
-    """L2 norm of each unit over all its filters (Equation 1), (O,)."""
+    """L2 norm of each unit over all its filters (Equation 1), (O,); of half types in float32."""
     return unit_squares({slot.parameter: params[slot.parameter].detach() for slot in group.filters}, group).sqrt()
 
 
@@ -95,7 +103,7 @@ def unit_squares(params: Mapping[str, Tensor], group: UnitGroup) -> Tensor:
 
 def _per_unit(param: Tensor, slot: Slot, size: int) -> Tensor:
     """Sum of w^2 over the entries of each unit in one parameter, (O,)."""
-    line = filter_rows(param, slot).square().sum(1)
+    line = squares(filter_rows(param, slot)).sum(1)
     if slot.positions is None:
         return line
     units, indices = slot.owners()
