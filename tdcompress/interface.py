@@ -104,7 +104,8 @@ def prune(
     Args:
         model: any module, or a network in ``TargetedDropout``.
         granularity: what is pruned: a "weight" or a "unit"; "2:4", two of every four; or "1x4", blocks over four filters.
-        fraction: pruned share, 0..1; exactly floor(fraction * n) of the decimal as written.
+        fraction: pruned share, 0..1; exactly floor(fraction * n) of the decimal as written. At 1 one weight of each filter, or
+            one unit of each group, stays.
         keep_per_filter: instead, for weights: how many stay in each filter.
         example_inputs: needed for units.
         exclude: layers that stay dense, besides those the network declares in ``unprunable`` or else its last linear one.

@@ -87,3 +87,17 @@ def test_neighbouring_seeds_do_not_draw_the_same_masks_one_step_apart() -> None:
     first, second = drawn(0), drawn(1)
     assert all(torch.equal(a, b) for a, b in zip(first, drawn(0), strict=True))
     assert not any(torch.equal(a, b) for a in first for b in second)
+
+
+@pytest.mark.parametrize("shares", ["filter", "layer", "erk", "global"])
+@pytest.mark.parametrize("granularity", ["weight", "1x4"])
+def test_a_fraction_of_one_leaves_one_weight_of_each_filter(granularity: str, shares: str) -> None:
+    options = {"granularity": granularity, "shares": shares}
+    largest = [layer.weight.detach().flatten(1).abs().argmax(1) for layer in (network()[0], network()[2])]
+    net = tdc.TargetedDropout(network(), gamma=1.0, alpha=1.0, **options)  # type: ignore[arg-type]
+    masks = tdc.prune(network(), fraction=1.0, **options)  # type: ignore[arg-type]
+    for name, index in zip(("0.weight", "2.weight"), largest, strict=True):
+        assert torch.equal(~net.method.dropped()[name], masks[name])
+        assert masks[name].flatten(1).sum(1).tolist() == [1] * len(index)
+        if granularity == "weight":
+            assert masks[name].flatten(1).int().argmax(1).tolist() == index.tolist()

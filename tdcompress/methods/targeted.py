@@ -167,7 +167,8 @@ class TargetedSettings(MethodSettings):
     """``method = "targeted"``.
 
     Attributes:
-        gamma: targeting proportion, the share of each filter's weights (or each group's units) that are candidates.
+        gamma: targeting proportion, the share of each filter's weights (or each group's units) that are candidates; at 1 all but
+            one.
         keep_per_filter: Xtreme (section 5.6): candidates are all but this many weights of each filter; instead of gamma.
         alpha: drop rate of a candidate.
         schedule: "constant"; "ramp" (section 5.5); or "cubic", by share of the training: gamma rises along 1 - (1 - t)^3, alpha

@@ -37,8 +37,9 @@ def test_filters_have_the_same_share_each_and_layers_the_same_of_all_their_weigh
     assert selected_counts(LAYERS, 0.29, "global") == Overall(count=93)  # 93.96
 
 
-def test_one_weight_of_each_filter_stays_but_for_the_papers_shares():
-    assert selected_counts(LAYERS, 1.0, "filter") == PerFilter(counts={"a": 9, "b": 36})
+def test_one_weight_of_each_filter_stays():
+    assert selected_counts(LAYERS, 1.0, "filter") == PerFilter(counts={"a": 8, "b": 35})
+    assert selected_counts(LAYERS, 0.99, "filter") == PerFilter(counts={"a": 8, "b": 35})  # 8.91, 35.64
     assert selected_counts(LAYERS, 0.99, "layer") == PerLayer(counts={"a": 32, "b": 280})
     assert selected_counts(LAYERS, 1.0, "erk") == PerLayer(counts={"a": 32, "b": 280})
     assert selected_counts(LAYERS, 1.0, "global") == Overall(count=312)
