@@ -159,6 +159,24 @@ def unit_masks(
     return {name: (~entries).expand_as(params[name]).contiguous() for name, entries in widen_all(groups, chosen, params).items()}
 
 
+def count_pruned_units(masks: Mapping[str, Tensor], groups: Sequence[UnitGroup]) -> int:
+    """How many units of these groups are pruned.
+
+    Args:
+        masks: what `unit_masks` gave for the groups: bool by parameter name, of its shape.
+        groups: of units.
+    """
+    count = 0
+    for group in groups:
+        gone = torch.zeros(group.size, dtype=torch.bool)
+        for slot in group.filters:
+            lines = (~masks[slot.parameter]).movedim(slot.axis, 0).flatten(1).all(1).cpu()
+            units, indices = slot.owners() if slot.positions is not None else ([*range(group.size)],) * 2
+            gone[units] |= lines[indices]
+        count += int(gone.sum())
+    return count
+
+
 def _finite(scores: Tensor, name: str) -> Tensor:
     """The scores, if they can be ranked.
 
