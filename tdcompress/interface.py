@@ -27,6 +27,7 @@ from tdcompress.shrinking.trace import ExampleInputs
 from tdcompress.sparsity import freeze as zeros
 from tdcompress.sparsity.freeze import Frozen
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
+from tdcompress.sparsity.reach import WeightShare, unit_reach, weight_reach
 from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import UnitGroup, prunable_weights, require_layers, require_module, require_values, unwrapped
 from tdcompress.storage.csr import save_arrays
@@ -104,7 +105,8 @@ def prune(
     Args:
         model: any module, or a network in ``TargetedDropout``.
         granularity: what is pruned: a "weight" or a "unit"; "2:4", two of every four; or "1x4", blocks over four filters.
-        fraction: pruned share, 0..1; exactly floor(fraction * n) of the decimal as written.
+        fraction: pruned share, 0..1; exactly floor(fraction * n) of the decimal as written. One weight of each filter, or one
+            unit of each group, stays; where that leaves less to prune, as at 1, a warning says how much went.
         keep_per_filter: instead, for weights: how many stay in each filter.
         example_inputs: needed for units.
         exclude: layers that stay dense, besides those the network declares in ``unprunable`` or else its last linear one.
@@ -131,14 +133,16 @@ def prune(
     params = {name: value.detach() for name, value in model.named_parameters()}
     if granularity != "unit":
         weights, pattern = prunable_weights(model, exclude), None if granularity == "weight" else granularity
-        masks = weight_masks(
-            params, weights, fraction=fraction, keep_per_filter=keep_per_filter, shares=shares or "filter", pattern=pattern
-        )
+        budget = WeightShare(fraction=fraction, keep_per_filter=keep_per_filter, shares=shares or "filter", pattern=pattern)
+        masks, reach = weight_masks(params, weights, **budget), weight_reach(params, weights, **budget)
     else:
         if fraction is None or keep_per_filter is not None:
             raise ArgumentError("units are pruned by fraction; keep_per_filter counts weights")
         groups = find_groups(model, example_inputs, exclude, include, scope, unit)
         masks = unit_masks(params, groups, fraction=fraction, align=align, shares=shares or "layer")
+        reach = unit_reach(params, groups, fraction=fraction, shares=shares or "layer")
+    if str(reach):
+        warnings.warn(f"fraction = {fraction}: {reach}", stacklevel=3)  # the caller of what is `checked`
     apply_masks(model, masks)
     return masks
 

@@ -36,7 +36,7 @@ class TargetedDropout(SparseNet):
     Args:
         model: the network; held, not copied.
         granularity: what is dropped: see ``prune``.
-        gamma: targeting proportion, the share that are candidates; or
+        gamma: targeting proportion, the share that are candidates; at 1 all but one of each filter (or group of units); or
         keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
         alpha: drop rate of a candidate.
         schedule: "constant", "ramp" or "cubic"; a ``Ramp`` or ``Cubic`` with numbers of its own; or a ``Schedule`` of your own.

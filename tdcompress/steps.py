@@ -59,6 +59,7 @@ def _pruned(record: PruneRecord) -> dict[str, Any]:
         "accuracy_masked": record.accuracy,
         "accuracy_before": record.accuracy_before,
         "parameters_total": record.parameters_total,
+        "pruned": record.pruned,
     }
 
 

@@ -1,5 +1,7 @@
 """Shares and schedules for a training loop of one's own."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -87,3 +89,30 @@ def test_neighbouring_seeds_do_not_draw_the_same_masks_one_step_apart() -> None:
     first, second = drawn(0), drawn(1)
     assert all(torch.equal(a, b) for a, b in zip(first, drawn(0), strict=True))
     assert not any(torch.equal(a, b) for a in first for b in second)
+
+
+@pytest.mark.parametrize("shares", ["filter", "layer", "erk", "global"])
+@pytest.mark.parametrize("granularity", ["weight", "1x4"])
+def test_a_fraction_of_one_leaves_one_weight_of_each_filter(granularity: str, shares: str) -> None:
+    options = {"granularity": granularity, "shares": shares}
+    largest = [layer.weight.detach().flatten(1).abs().argmax(1) for layer in (network()[0], network()[2])]
+    net = tdc.TargetedDropout(network(), gamma=1.0, alpha=1.0, **options)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match=r"^fraction = 1\.0: .* were to be pruned, .* stays$"):
+        masks = tdc.prune(network(), fraction=1.0, **options)  # type: ignore[arg-type]
+    for name, index in zip(("0.weight", "2.weight"), largest, strict=True):
+        assert torch.equal(~net.method.dropped()[name], masks[name])
+        assert masks[name].flatten(1).sum(1).tolist() == [1] * len(index)
+        if granularity == "weight":
+            assert masks[name].flatten(1).int().argmax(1).tolist() == index.tolist()
+
+
+def test_a_share_that_cannot_go_is_told_where_it_was_asked_for() -> None:
+    said = "fraction = 0.99: 427 of 432 weights were to be pruned, and 420 are (97.22%): one weight of each filter stays"
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$") as told:
+        masks = tdc.prune(network(), fraction=0.99, shares="global")
+    assert [each.filename for each in told] == [__file__]
+    assert sum(int((~mask).sum()) for mask in masks.values()) == 420
+    said = "fraction = 0.95: 11 of 12 units were to be pruned, and 10 are (83.33%): one unit of each layer stays"
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$"):
+        tdc.prune(network(), granularity="unit", fraction=0.95, shares="global", example_inputs=images()[0])
+    tdc.prune(network(), fraction=0.9, shares="global")  # a warning would be an error here

@@ -27,8 +27,8 @@ from tdcompress.records.stages import (
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "vocabulary": 1,
-        "train": 6,
-        "prune": 6,
+        "train": 7,
+        "prune": 7,
         "finetune": 1,
         "shrink": 6,
         "store": 2,

@@ -136,7 +136,7 @@ class TargetedPattern(Targeted):
         for slot in self.targets.weights:
             rows = candidates[slot.parameter]
             rows = rows & _chance(rows, alpha, generator)
-            dropped[slot.parameter] = selected_entries(rows, params[slot.parameter].shape, slot.axis, self.pattern)
+            dropped[slot.parameter] = selected_entries(rows, params[slot.parameter].shape, slot, self.pattern)
         self.drop(params, dropped)
 
 
@@ -181,7 +181,8 @@ class TargetedSettings(ScheduledSettings):
     """``method = "targeted"``.
 
     Attributes:
-        gamma: targeting proportion, the share of each filter's weights (or each group's units) that are candidates.
+        gamma: targeting proportion, the share of each filter's weights (or each group's units) that are candidates; at 1 all but
+            one.
         keep_per_filter: Xtreme (section 5.6): candidates are all but this many weights of each filter; instead of gamma.
         alpha: drop rate of a candidate.
         draw: for units: drop whole "unit"s, as the paper says, or draw for each "weight" inside them, as the released code does.

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from tdcompress.errors import UnsupportedError
 from tdcompress.methods.base import Granularity, Method, Parameters, TrainedMethodSettings, TrainStep
 from tdcompress.methods.gates import lay_along, shapes, state_name, weights_behind, without
-from tdcompress.sparsity.scores import unit_squares
+from tdcompress.sparsity.scores import squares, unit_squares
 from tdcompress.sparsity.units import Targets, is_matrix
 
 INITIAL_LOG_SIGMA2 = -10.0
@@ -64,10 +64,10 @@ class Variational(Method):
     def raw_log_alpha(self, params: Parameters) -> dict[str, Tensor]:
         """log(sigma^2 / w^2) by parameter (of its shape) or group (O,), not clipped."""
         if self.granularity == "weight":
-            squares = {name: params[name].square() for name in self.names}
+            means = {name: squares(params[name]) for name in self.names}
         else:
-            squares = {group.name: unit_squares(params, group) / self.weights[group.name] for group in self.targets.groups}
-        return {name: self.held(state_name("log_sigma2", name)) - (square + _TINY).log() for name, square in squares.items()}
+            means = {group.name: unit_squares(params, group) / self.weights[group.name] for group in self.targets.groups}
+        return {name: self.held(state_name("log_sigma2", name)) - (mean + _TINY).log() for name, mean in means.items()}
 
     def log_alpha(self, params: Parameters) -> dict[str, Tensor]:
         """log(sigma^2 / w^2), clipped to -8..8, which stops the gradient outside."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from tdcompress.codec import LEFT_OUT, VERSION
 from tdcompress.records.latency import RowLatency
 from tdcompress.records.measures import FileFigure, Measured
-from tdcompress.records.stages import LayerCount, ShrinkRecord, Values
+from tdcompress.records.stages import LayerCount, PrunedCount, ShrinkRecord, Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,7 @@ class Row(RowConfig):
         sparsity_model: likewise among all its parameters.
         onnx_bytes: of the file as it lies in the run's folder.
         layers: how much of each prunable matrix was kept, before shrinking.
+        pruned: how many weights or units pruning was to take, and took.
         why: what can make this row faster than the dense file, or why nothing can.
         shrunk: what shrinking did, layer by layer.
         how: ``accuracy_onnx`` was counted, as its tool states it; may be empty.
@@ -95,6 +96,7 @@ class Row(RowConfig):
     why: str
     latency: tuple[RowLatency, ...] = ()
     layers: tuple[LayerCount, ...] = ()
+    pruned: PrunedCount | None = field(default=None, metadata=LEFT_OUT)
     shrunk: ShrinkRecord | None = None
     accuracy_finetuned: float | None = None
     accuracy_before: float | None = None

@@ -76,10 +76,26 @@ class TrainRecord(Measured, Throughput):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrunedCount:
+    """How many weights, 1x4 blocks or units one pruning was to take, and took.
+
+    Attributes:
+        total: of them, in what is prunable.
+        asked: by the fraction: its floor of each filter, of each layer, or of all, as the shares split it.
+        gone: fewer where one of each filter, or of each group of units, has to stay, or where kept units are aligned.
+    """
+
+    total: int
+    asked: int
+    gone: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruneRecord(Measured):
     """One pruning. Sparsity is a share of zeros, 0..1: of the prunable weights, and of all the network's parameters.
 
-    ``accuracy_before`` is with the training's BatchNorm statistics; None where they were not estimated again.
+    ``accuracy_before`` is with the training's BatchNorm statistics; None where they were not estimated again. ``pruned`` is None
+    of a network that trained on.
     """
 
     layers: tuple[LayerCount, ...]
@@ -89,6 +105,7 @@ class PruneRecord(Measured):
     sparsity_prunable: float
     sparsity_model: float
     accuracy_before: float | None = None
+    pruned: PrunedCount | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,8 @@ from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
 from tdcompress.records.latency import RowLatency
-from tdcompress.records.report import Report, Row
-from tdcompress.records.stages import BenchRecord, ExportRecord, ShrinkRecord, TrainRecord
+from tdcompress.records.report import Report, Row, RowConfig
+from tdcompress.records.stages import BenchRecord, ExportRecord, PrunedCount, ShrinkRecord, TrainRecord
 from tdcompress.report import text
 from tdcompress.report.select import select_row
 from tdcompress.runs.manifest import DENSE_FILE
@@ -165,7 +165,7 @@ def make_row(
         onnx_bytes=shipped_bytes[file],
         dense_onnx_bytes=shipped_bytes[DENSE_FILE],
         bound_bytes=exported.bound_bytes,
-        why=why(row, filled.get("shrunk"), exported),
+        why="; ".join(filter(None, (why(row, filled.get("shrunk"), exported), less_than_asked(row.config, filled["pruned"])))),
         latency=latency,
         how=exported.how,
         figures=exported.figures,
@@ -202,3 +202,22 @@ def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> st
     elif row.config.values != "float32":
         reason += f"; {row.config.values} values are widened when the file is loaded"
     return "; ".join((reason, *text.by_reason("kept in float32", exported.kept_float32)))
+
+
+def less_than_asked(config: RowConfig, pruned: PrunedCount | None) -> str:
+    """How much was pruned, where a quarter more stays than the fraction that names the row leaves; else nothing.
+
+    Whole numbers of each filter go, so a little more than that always stays.
+
+    Args:
+        config: of the row.
+        pruned: how much it was.
+    """
+    if pruned is None or config.fraction is None:
+        return ""
+    if pruned.total - pruned.gone <= 1.25 * (1 - config.fraction) * pruned.total:
+        return ""
+    share, asked = (text.short_percent(part) for part in (pruned.gone / pruned.total, config.fraction))
+    return (
+        f"{pruned.gone:,} of {pruned.total:,} {text.plural(config.granularity)} are pruned, {share} where {asked} were asked for"
+    )

@@ -195,14 +195,14 @@ def _layer_group(
     size = int(graph.state[slot.parameter].shape[slot.axis])
     matrix = graph.matrices.get(slot.parameter)
     if matrix is None:  # read element by element, or by an operator without a rule
+        if slot.groups > 1:
+            size, slot = slot.groups, _of_groups(graph, slot, slot.groups)
         reason = graph.frozen.get(slot.parameter, "") if stays else ""
         return (None, reason) if reason else (UnitGroup(name=layer_name(slot.parameter), size=size, filters=(slot,)), "")
     width, rows = 1, matrix.outputs.reshape(-1, 1)  # outputs of a unit
     if matrix.out_axis == 1 and matrix.groups > 1:
-        # Its filters do not lie along one axis; its groups do, along axis 0, whose rows are the inputs group by group.
-        size, width = rows.shape[0] // matrix.outputs.shape[1], matrix.outputs.shape[1]
         rows = matrix.outputs
-        slot = Slot(parameter=slot.parameter, axis=0, positions=_consecutive(size, matrix.inputs.shape[1]))
+        (size, width), slot = rows.shape, _of_groups(graph, slot, matrix.groups)
     reasons = [next((stays[root] for root in roots[row].tolist() if root in stays), "") for row in rows]
     free = [unit for unit in range(size) if not reasons[unit]]
     reason = next(filter(None, reasons), "")
@@ -216,6 +216,12 @@ def _layer_group(
         ]
     group = UnitGroup(name=layer_name(slot.parameter), size=size, filters=(slot,), tied=tuple(tied))
     return (group if len(free) == size else _only(group, free)), ""
+
+
+def _of_groups(graph: ChannelGraph, slot: Slot, groups: int) -> Slot:
+    """The groups of a transposed convolution as units: they lie along axis 0, as its inputs do, and its filters along none."""
+    width = int(graph.state[slot.parameter].shape[0]) // groups
+    return Slot(parameter=slot.parameter, axis=0, positions=_consecutive(groups, width), groups=groups)
 
 
 def _only(group: UnitGroup, units: Sequence[int]) -> UnitGroup:
@@ -275,8 +281,8 @@ def _written(graph: ChannelGraph, slot: Slot, unit: Ids) -> Slot:
     if matrix.out_axis == 1 and matrix.groups > 1:
         axis, lines = 0, matrix.inputs  # groups go as a whole, and lie along axis 0
     size = int(unit.max()) + 1
-    positions = _positions(unit[lines].ravel(), size)
-    return Slot(parameter=slot.parameter, axis=axis, positions=_simple(positions, lines.size))
+    positions = _simple(_positions(unit[lines].ravel(), size), lines.size)
+    return Slot(parameter=slot.parameter, axis=axis, positions=positions, groups=slot.groups)
 
 
 def _unit_axis(units: Ids) -> int | None:

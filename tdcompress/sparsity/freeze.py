@@ -22,7 +22,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from tdcompress.errors import ModelError, did_you_mean
-from tdcompress.sparsity.units import is_matrix, output_axis, require_changeable
+from tdcompress.sparsity.scores import filter_rows
+from tdcompress.sparsity.units import is_matrix, require_changeable, weight_slot
 
 _log = logging.getLogger(__name__)
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -257,9 +258,4 @@ def _from_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[nn.
 
 def _dead_filters(module: nn.Module, weight: Tensor) -> Tensor:
     """Which outputs of a layer have a filter of zeros alone, bool (outputs,)."""
-    zero = weight == 0
-    if output_axis(module) == 0:
-        return zero.flatten(1).all(1)
-    groups = int(getattr(module, "groups", 1))  # a transposed convolution has its groups along the inputs
-    inputs, outputs = weight.shape[:2]
-    return zero.reshape(groups, inputs // groups, outputs, -1).all(3).all(1).flatten()
+    return filter_rows(weight == 0, weight_slot(module, "weight")).all(1)

@@ -123,8 +123,7 @@ def weight_masks(
         return {name: ~selected for name, selected in lowest_weights(ranked, weights, counts).items()}
     chosen = lowest_in_pattern(ranked, weights, counts, pattern)
     return {
-        s.parameter: ~selected_entries(chosen[s.parameter], params[s.parameter].shape, s.axis, pattern).contiguous()
-        for s in weights
+        s.parameter: ~selected_entries(chosen[s.parameter], params[s.parameter].shape, s, pattern).contiguous() for s in weights
     }
 
 
@@ -158,6 +157,24 @@ def unit_masks(
         ranked[group.name] = _finite(unit_scores(params, group) if score is None else score, group.name)
     chosen = lowest_units(ranked, unit_counts(unit_extents(params, groups), fraction, shares), align=align)
     return {name: (~entries).expand_as(params[name]).contiguous() for name, entries in widen_all(groups, chosen, params).items()}
+
+
+def count_pruned_units(masks: Mapping[str, Tensor], groups: Sequence[UnitGroup]) -> int:
+    """How many units of these groups are pruned.
+
+    Args:
+        masks: what `unit_masks` gave for the groups: bool by parameter name, of its shape.
+        groups: of units.
+    """
+    count = 0
+    for group in groups:
+        gone = torch.zeros(group.size, dtype=torch.bool)
+        for slot in group.filters:
+            lines = (~masks[slot.parameter]).movedim(slot.axis, 0).flatten(1).all(1).cpu()
+            units, indices = slot.owners() if slot.positions is not None else ([*range(group.size)],) * 2
+            gone[units] |= lines[indices]
+        count += int(gone.sum())
+    return count
 
 
 def _finite(scores: Tensor, name: str) -> Tensor:

@@ -5,6 +5,7 @@
 of them, and its score is their L2 norm.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tdcompress.errors import ArgumentError, ModelError
-from tdcompress.sparsity.scores import filter_rows, from_rows
+from tdcompress.sparsity.scores import as_stored, by_filter, filter_rows, filter_shape, from_rows, squares
 from tdcompress.sparsity.select import lowest_rows
 from tdcompress.sparsity.shares import Counts, Extent
 from tdcompress.sparsity.units import Slot
@@ -26,16 +27,16 @@ def check_pattern(params: Mapping[str, Tensor], weights: Sequence[Slot], pattern
     """Refuse matrices that the pattern does not fit.
 
     Args:
-        params: by name, (O, I, ...); of transposed convolutions (I, O, ...).
+        params: by name, (O, I, ...); of transposed convolutions (I, O / groups, ...).
         weights: what the pattern is for.
         pattern: "2:4" or "1x4".
 
     Raises:
-        ModelError: four does not divide a layer's input channels ("2:4") or filters ("1x4"); names the layer.
+        ModelError: four does not divide the input channels of a layer's filters ("2:4") or their number ("1x4"); names the layer.
     """
     for slot in weights:
-        shape = params[slot.parameter].shape
-        counted, size = ("input channels", shape[1 - slot.axis]) if pattern == "2:4" else ("filters", shape[slot.axis])
+        filters, inputs, *_ = filter_shape(params[slot.parameter].shape, slot)
+        counted, size = ("input channels", inputs) if pattern == "2:4" else ("filters", filters)
         if size % GROUP:
             layer = slot.parameter.removesuffix(".weight")
             raise ModelError(f'"{pattern}": {layer} has {size} {counted}, which {GROUP} does not divide; exclude = ["{layer}"]')
@@ -55,7 +56,7 @@ def pattern_extents(params: Mapping[str, Tensor], weights: Sequence[Slot], patte
     """The sizes of what is ranked: groups of four weights, or rows of blocks.
 
     Args:
-        params: by name, (O, I, ...); of transposed convolutions (I, O, ...).
+        params: by name, (O, I, ...); of transposed convolutions (I, O / groups, ...).
         weights: what is ranked.
         pattern: "2:4" or "1x4".
 
@@ -65,9 +66,9 @@ def pattern_extents(params: Mapping[str, Tensor], weights: Sequence[Slot], patte
     """
     extents = []
     for slot in weights:
-        shape = params[slot.parameter].shape
-        rows = shape.numel() // GROUP if pattern == "2:4" else shape[slot.axis] // GROUP
-        length = GROUP if pattern == "2:4" else shape.numel() // shape[slot.axis]
+        shape = filter_shape(params[slot.parameter].shape, slot)
+        length = GROUP if pattern == "2:4" else math.prod(shape[1:])
+        rows = math.prod(shape) // GROUP if pattern == "2:4" else shape[0] // GROUP
         extents.append(Extent(name=slot.parameter, rows=rows, length=length, erk=sum(shape)))
     return tuple(extents)
 
@@ -86,31 +87,31 @@ def lowest_in_pattern(
     Returns:
         By parameter, bool: (groups, 4) for "2:4"; a block each, (O / 4, fan_in), for "1x4". See `selected_entries`.
     """
-    rows = {slot.parameter: _rows(scores[slot.parameter], slot.axis, pattern) for slot in weights}
+    rows = {slot.parameter: _rows(scores[slot.parameter], slot, pattern) for slot in weights}
     return lowest_rows(rows, counts)
 
 
-def selected_entries(selected: Tensor, shape: torch.Size, axis: int, pattern: Pattern) -> Tensor:
+def selected_entries(selected: Tensor, shape: torch.Size, slot: Slot, pattern: Pattern) -> Tensor:
     """From selected rows to the selected entries of a weight of this shape.
 
     Args:
         selected: bool rows as they were ranked: (O * fan_in / 4, 4) for "2:4", (O / 4, fan_in) for "1x4".
-        shape: of the weight; O is its length along ``axis``.
-        axis: its axis of filters: 0, or 1 in a transposed convolution.
+        shape: of the weight.
+        slot: where its O filters lie.
         pattern: "2:4" or "1x4".
 
     Returns:
         Bool, of ``shape``; True = selected.
     """
     if pattern == "1x4":
-        return from_rows(selected.repeat_interleave(GROUP, 0), shape, axis)
-    moved = [shape[axis], *shape[2:], shape[1 - axis]]
-    return selected.reshape(moved).movedim(-1, 1).movedim(0, axis)
+        return from_rows(selected.repeat_interleave(GROUP, 0), shape, slot)
+    filters, inputs, *kernel = filter_shape(shape, slot)
+    return as_stored(selected.reshape(filters, *kernel, inputs).movedim(-1, 1), slot)
 
 
-def _rows(scores: Tensor, axis: int, pattern: Pattern) -> Tensor:
+def _rows(scores: Tensor, slot: Slot, pattern: Pattern) -> Tensor:
     """What is ranked, a row each: (G, 4) weights, or (O / 4, fan_in) blocks."""
     if pattern == "2:4":
-        return scores.movedim(axis, 0).movedim(1, -1).reshape(-1, GROUP)
-    blocks = filter_rows(scores, axis)
-    return blocks.reshape(-1, GROUP, blocks.shape[1]).square().sum(1).sqrt()
+        return by_filter(scores, slot).movedim(1, -1).reshape(-1, GROUP)
+    blocks = filter_rows(scores, slot)
+    return squares(blocks.reshape(-1, GROUP, blocks.shape[1])).sum(1).sqrt()

@@ -66,9 +66,9 @@ def lowest_weights(scores: Mapping[str, Tensor], weights: Sequence[Slot], counts
     Returns:
         By parameter, bool, of its shape: True = selected.
     """
-    rows = {slot.parameter: filter_rows(scores[slot.parameter], slot.axis) for slot in weights}
+    rows = {slot.parameter: filter_rows(scores[slot.parameter], slot) for slot in weights}
     chosen = lowest_rows(rows, counts)
-    return {s.parameter: from_rows(chosen[s.parameter], scores[s.parameter].shape, s.axis) for s in weights}
+    return {s.parameter: from_rows(chosen[s.parameter], scores[s.parameter].shape, s) for s in weights}
 
 
 def lowest_rows(rows: Mapping[str, Tensor], counts: Counts) -> dict[str, Tensor]:
@@ -81,7 +81,7 @@ def lowest_rows(rows: Mapping[str, Tensor], counts: Counts) -> dict[str, Tensor]
     """
     if isinstance(counts, PerFilter):
         return {name: bottom_k(scores, counts.counts[name]) for name, scores in rows.items()}
-    lines = {name: protect_largest(scores, 0).flatten() for name, scores in rows.items()}
+    lines = {name: protect_largest(scores).flatten() for name, scores in rows.items()}
     if isinstance(counts, PerLayer):
         chosen = {name: bottom_k(line, counts.counts[name]) for name, line in lines.items()}
     else:
@@ -103,7 +103,7 @@ def lowest_units(scores: Mapping[str, Tensor], counts: PerLayer | Overall, *, al
         By group, bool (O,): True = selected.
     """
     if isinstance(counts, Overall):
-        selected = _lowest_of_all({name: protect_largest(score[None], 0)[0] for name, score in scores.items()}, counts)
+        selected = _lowest_of_all({name: protect_largest(score[None])[0] for name, score in scores.items()}, counts)
         if align == 1:
             return selected
         counts = PerLayer(counts={name: int(chosen.sum()) for name, chosen in selected.items()})

@@ -21,7 +21,7 @@ class Extent:
 
     Attributes:
         name: the parameter, or the group.
-        rows: filters of a matrix; 1 for a group. None of them is ever emptied, except by the shares "filter".
+        rows: filters of a matrix; 1 for a group. None of them is ever emptied.
         length: entries of a row: weights of a filter (fan-in), or units of a group.
         erk: what Erdos-Renyi-kernel keeps is proportional to this: density * entries, so for a matrix the sum of its dimensions.
     """
@@ -37,9 +37,14 @@ class Extent:
         return self.rows * self.length
 
     @property
+    def most_of_row(self) -> int:
+        """How many entries of a row can be selected when one stays."""
+        return max(0, self.length - 1)
+
+    @property
     def most(self) -> int:
-        """How many entries can be selected when one of each row stays."""
-        return self.entries - self.rows
+        """Of all rows."""
+        return self.rows * self.most_of_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +114,8 @@ def selected_counts(extents: Sequence[Extent], fraction: float, shares: Shares) 
       leave over, each goes to the layer with the largest remainder, of equal ones to the first.
     - "global": floor(fraction * all) in total, wherever.
 
-    But for "filter", one entry of each row stays at least, and so the count falls short where the fraction leaves fewer.
+    One entry of each row stays at least, and so the count falls short where the fraction leaves fewer: of "filter" at 1.0 alone,
+    where the papers' floor(fraction * fan-in) is the whole filter.
 
     Args:
         extents: of the layers (or groups), in the order of their slots.
@@ -120,7 +126,8 @@ def selected_counts(extents: Sequence[Extent], fraction: float, shares: Shares) 
         ArgumentError: the fraction is out of range, or the shares are none of these.
     """
     if shares == "filter":
-        return PerFilter(counts={each.name: pruned_count(each.length, fraction=fraction) for each in extents})
+        counts = {each.name: min(pruned_count(each.length, fraction=fraction), each.most_of_row) for each in extents}
+        return PerFilter(counts=counts)
     if shares == "layer":
         counts = {each.name: min(pruned_count(each.entries, fraction=fraction), each.most) for each in extents}
         return PerLayer(counts=counts)

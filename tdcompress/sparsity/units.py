@@ -20,11 +20,15 @@ class Slot:
         parameter: the parameter's qualified name, as in ``model.named_parameters()``.
         axis: the axis that units are counted along.
         positions: for each unit the indices along ``axis`` that are its own, possibly none; None = unit u has index u alone.
+        groups: of a transposed convolution, whose inputs lie along axis 0 one group after another; 1 for all else. With several
+            of them a filter is one index of axis 1 in one group (`tdcompress.sparsity.scores.by_filter`), and no line of the
+            parameter; what lies along axis 0 are the groups.
     """
 
     parameter: str
     axis: int = 0
     positions: tuple[tuple[int, ...], ...] | None = None
+    groups: int = 1
 
     def owners(self) -> tuple[list[int], list[int]]:
         """Units, and the indices along ``axis`` that belong to them, where ``positions`` lists them."""
@@ -57,7 +61,7 @@ class Targets:
     """What a method may touch in one network.
 
     Attributes:
-        weights: the prunable weight matrices; each slot's axis is the output axis, so that a filter is one index of it.
+        weights: the prunable weight matrices; each slot's axis is the output axis.
         groups: the units of those matrices; empty where only single weights are of interest.
     """
 
@@ -77,9 +81,26 @@ def is_transposed_linear(module: nn.Module) -> bool:
 
 
 def output_axis(module: nn.Module) -> int:
-    """The axis of ``module.weight`` that counts output channels: 1 for transposed convolutions and ``Conv1D``, 0 else."""
-    transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    return 1 if transposed or is_transposed_linear(module) else 0
+    """The axis of ``module.weight`` that counts output channels: 1 for transposed convolutions and ``Conv1D``, 0 else.
+
+    In a transposed convolution with groups it counts those of each group.
+    """
+    return 1 if _is_transposed_convolution(module) or is_transposed_linear(module) else 0
+
+
+def weight_slot(module: nn.Module, parameter: str) -> Slot:
+    """Where the filters of a layer lie in its weight.
+
+    Args:
+        module: for which `is_matrix` holds.
+        parameter: the weight's qualified name.
+    """
+    groups = int(module.groups) if _is_transposed_convolution(module) else 1  # type: ignore[arg-type]
+    return Slot(parameter=parameter, axis=output_axis(module), groups=groups)
+
+
+def _is_transposed_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
 
 
 def require_module(model: object) -> None:
@@ -188,7 +209,7 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
         if id(weight) in seen:  # a tied weight is one weight
             continue
         seen.add(id(weight))
-        slots.append(Slot(parameter=f"{name}.weight" if name else "weight", axis=output_axis(module)))
+        slots.append(weight_slot(module, f"{name}.weight" if name else "weight"))
     if not slots and not exclude:
         kept = ", ".join(name or "its only layer" for name in declared)
         raise ModelError(f"{type(model).__name__} has no layer to prune beside {kept}, which gives the result and stays dense")

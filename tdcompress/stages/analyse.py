@@ -58,7 +58,7 @@ def run(settings: Settings, work: Workspace) -> AnalysisRecord:
     origin, record = origin_of(trained), trained.recorded(TrainRecord)
     task = learning_task_of(trained, work.machine.places)
     model, scores = trained_network(trained, task)
-    masks = prune.make_masks(settings.prune, origin, model, scores, task)
+    masks, _ = prune.make_masks(settings.prune, origin, model, scores, task)
     unpruned = task.measured(model, device)
     model.double().eval()
     masks = {name: mask.to(device) for name, mask in masks.items()}

@@ -16,8 +16,9 @@ from tdcompress.lineage.versions import RECORDS, VERSIONS
 from tdcompress.methods.base import Granularity, MethodSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.pipeline import Stage, Workspace
-from tdcompress.records.stages import PruneRecord
-from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
+from tdcompress.records.stages import PrunedCount, PruneRecord
+from tdcompress.sparsity.masks import Masks, apply_masks, count_pruned_units, unit_masks, weight_masks
+from tdcompress.sparsity.reach import Reach, WeightShare, unit_reach, weight_reach
 from tdcompress.sparsity.shares import USUAL, Shares
 from tdcompress.sparsity.units import prunable_weights
 from tdcompress.tasks.base import LearningTask
@@ -134,7 +135,7 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     origin = origin_of(trained)
     task = learning_task_of(trained, work.machine.places)
     model, scores = trained_network(trained, task)
-    masks = make_masks(settings, origin, model, scores, task)
+    masks, pruned = make_masks(settings, origin, model, scores, task)
     apply_masks(model, masks)
     before = None
     if settings.recalibrate and layers_with_statistics(model):
@@ -145,11 +146,13 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     save_tensors(masks, work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)
     weights = prunable_weights(model, settings.exclude)
-    return replace(pruned_record(model, weights, task, device), accuracy_before=before)
+    return replace(pruned_record(model, weights, task, device), accuracy_before=before, pruned=pruned)
 
 
-def make_masks(settings: Settings, origin: Origin, model: nn.Module, scores: dict[str, Tensor], task: LearningTask) -> Masks:
-    """Masks by parameter name; True = kept.
+def make_masks(
+    settings: Settings, origin: Origin, model: nn.Module, scores: dict[str, Tensor], task: LearningTask
+) -> tuple[Masks, PrunedCount]:
+    """Masks by parameter name, True = kept; and how many weights or units they prune. Warns where that is less than was asked.
 
     The method's own scores rank the weights and the groups of units that it was trained on; others are ranked by magnitude.
 
@@ -166,15 +169,11 @@ def make_masks(settings: Settings, origin: Origin, model: nn.Module, scores: dic
     if settings.granularity != "unit":
         weights = prunable_weights(model, settings.exclude)
         own = scores if method.granularity == settings.granularity == "weight" else {}
-        return weight_masks(
-            params,
-            weights,
-            scores=own,
-            fraction=fraction,
-            keep_per_filter=settings.keep_per_filter,
-            shares=settings.shares,
-            pattern=None if settings.granularity == "weight" else settings.granularity,
-        )
+        pattern = None if settings.granularity == "weight" else settings.granularity
+        keep = settings.keep_per_filter
+        budget = WeightShare(fraction=fraction, keep_per_filter=keep, shares=settings.shares, pattern=pattern)
+        masks, reach = weight_masks(params, weights, scores=own, **budget), weight_reach(params, weights, **budget)
+        return masks, _counted(settings, reach, reach.reached)
     if fraction is None:
         raise ValueError("keep_per_filter: it counts weights of a filter; units are pruned by fraction")
     units = units_of(origin, settings, model, task)
@@ -184,7 +183,15 @@ def make_masks(settings: Settings, origin: Origin, model: nn.Module, scores: dic
     if scores and method.granularity == "unit":
         trained = {group.filters for group in training_targets(origin, model, task).groups}
         own = {group.name: scores[group.name] for group in units.groups if group.name in scores and group.filters in trained}
-    return unit_masks(params, units.groups, scores=own, fraction=fraction, align=settings.align, shares=settings.shares)
+    masks = unit_masks(params, units.groups, scores=own, fraction=fraction, align=settings.align, shares=settings.shares)
+    reach = unit_reach(params, units.groups, fraction=fraction, shares=settings.shares)
+    return masks, _counted(settings, reach, count_pruned_units(masks, units.groups))
+
+
+def _counted(settings: Settings, reach: Reach, gone: int) -> PrunedCount:
+    if str(reach):
+        warnings.warn(f'prune.fraction = {settings.fraction}, shares = "{settings.shares}": {reach}', stacklevel=3)
+    return PrunedCount(total=reach.total, asked=reach.asked, gone=gone)
 
 
 def _fraction(settings: Settings, method: MethodSettings) -> float | None:

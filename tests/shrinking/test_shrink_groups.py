@@ -203,12 +203,12 @@ def test_unknown_scope_is_refused():
 def test_the_units_of_a_grouped_transposed_convolution_are_its_groups():
     model = nn.Sequential(nn.ConvTranspose2d(6, 12, 2, groups=3), nn.BatchNorm2d(12), nn.Flatten(), nn.Linear(972, 2))
     group = unit_groups(model, torch.zeros(2, 6, 8, 8), prunable_weights(model))[0]
-    assert (group.size, group.filters) == (3, (Slot(parameter="0.weight", positions=((0, 1), (2, 3), (4, 5))),))
+    assert (group.size, group.filters) == (3, (Slot(parameter="0.weight", groups=3, positions=((0, 1), (2, 3), (4, 5))),))
     fours = ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11))
     assert group.tied == tuple(Slot(parameter=name, positions=fours) for name in ("0.bias", "1.weight", "1.bias"))
     depthwise = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ConvTranspose2d(3, 3, 2, groups=3), nn.Flatten(), nn.Linear(243, 2))
     _, group = unit_groups(depthwise, X, prunable_weights(depthwise))
-    assert (group.size, group.filters, group.tied) == (3, (Slot(parameter="1.weight"),), (Slot(parameter="1.bias"),))
+    assert (group.size, group.filters, group.tied) == (3, (Slot(parameter="1.weight", groups=3),), (Slot(parameter="1.bias"),))
     with pytest.raises(ModelError, match="has no unit that could leave: 1: the input of 1 has a fixed size"):
         unit_groups(depthwise[1:], X, prunable_weights(depthwise[1:]))
 

@@ -37,8 +37,9 @@ def test_filters_have_the_same_share_each_and_layers_the_same_of_all_their_weigh
     assert selected_counts(LAYERS, 0.29, "global") == Overall(count=93)  # 93.96
 
 
-def test_one_weight_of_each_filter_stays_but_for_the_papers_shares():
-    assert selected_counts(LAYERS, 1.0, "filter") == PerFilter(counts={"a": 9, "b": 36})
+def test_one_weight_of_each_filter_stays():
+    assert selected_counts(LAYERS, 1.0, "filter") == PerFilter(counts={"a": 8, "b": 35})
+    assert selected_counts(LAYERS, 0.99, "filter") == PerFilter(counts={"a": 8, "b": 35})  # 8.91, 35.64
     assert selected_counts(LAYERS, 0.99, "layer") == PerLayer(counts={"a": 32, "b": 280})
     assert selected_counts(LAYERS, 1.0, "erk") == PerLayer(counts={"a": 32, "b": 280})
     assert selected_counts(LAYERS, 1.0, "global") == Overall(count=312)
@@ -104,10 +105,9 @@ def test_units_of_a_group_are_one_row_whose_density_is_that_of_its_filters():
 def test_the_largest_weight_of_each_filter_is_protected_the_last_of_equal_ones():
     scores = torch.tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0], [5.0, 1.0, 2.0]])
     infinite = [[False, False, True], [False, False, True], [True, False, False]]
-    assert protect_largest(scores, 0).isinf().tolist() == infinite
-    assert protect_largest(scores.T, 1).isinf().T.tolist() == infinite
+    assert protect_largest(scores).isinf().tolist() == infinite
     assert not scores.isinf().any()
-    assert torch.equal(protect_largest(scores, 0)[0], torch.tensor([1.0, 3.0, math.inf]))
+    assert torch.equal(protect_largest(scores)[0], torch.tensor([1.0, 3.0, math.inf]))
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
@@ -118,7 +118,7 @@ def test_what_is_pruned_equals_a_sort_of_the_unprotected(shapes, fraction, share
     counts = selected_counts(weight_extents(params, slots), fraction, shares)
     ranked: list[tuple[float, int, str, int]] = []  # score, layer, name, place
     for layer, slot in enumerate(slots):
-        rows = filter_rows(params[slot.parameter].abs(), 0).tolist()
+        rows = filter_rows(params[slot.parameter].abs(), slot).tolist()
         for index, row in enumerate(rows):
             spared = max(range(len(row)), key=lambda place, row=row: (row[place], place))
             ranked += [
@@ -133,7 +133,7 @@ def test_what_is_pruned_equals_a_sort_of_the_unprotected(shapes, fraction, share
         if len(expected[name]) < left[name]:
             expected[name].add(place)
     assert {name: set((~mask).flatten().nonzero().flatten().tolist()) for name, mask in masks.items()} == expected
-    assert all(bool(filter_rows(mask, 0).any(1).all()) for mask in masks.values())
+    assert all(bool(mask.flatten(1).any(1).all()) for mask in masks.values())
 
 
 def test_all_groups_are_ranked_together_and_keep_their_largest_unit():

@@ -29,12 +29,12 @@ def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
 
 GOLDEN = {
     "vocabulary": "4975f3c948da101a",
-    "train": "0b6935ee0db4a7e7",
-    "prune": "cbe87336ce42d774",
-    "finetune": "b0b4c5c381ad79f6",
-    "shrink": "abaa8ed11e0803fa",
-    "store": "35b974688f30f4aa",
-    "export": "3032be89133b58d8",
-    "bench": "6a02fce4ffa5dd90",
-    "analyse": "47de24a77c94cfe0",
+    "train": "5b81f9b2c7859251",
+    "prune": "734a73137e0e12bb",
+    "finetune": "7bd33628d53bdbae",
+    "shrink": "fcf46ba86ec7acee",
+    "store": "9b4d1f68b9d3ea8c",
+    "export": "d341fad44536e4a2",
+    "bench": "332442ec3a966cd0",
+    "analyse": "88a2e7bb01ce5a33",
 }

@@ -10,6 +10,8 @@ from short_trainings import UNITS, layers
 
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of
+from tdcompress.records.stages import PrunedCount, PruneRecord
+from tdcompress.runs.rows import less_than_asked
 from tdcompress.sparsity.shares import Extent, selected_counts
 from tdcompress.train.recalibrate import recalibrate
 
@@ -55,6 +57,30 @@ def test_a_budget_is_split_over_the_layers_as_the_shares_say(runner, row, shares
         assert kept == {each.name: each.entries - counts[each.name] for each in extents}
     for mask in load_file(pruned.file("masks.safetensors")).values():
         assert bool(mask.flatten(1).any(1).all())  # no filter is empty
+
+
+def test_a_share_that_cannot_go_is_told_recorded_and_noted(runner, row):
+    planned = row(prune='fraction = 0.999\nshares = "erk"')
+    said = r'^prune\.fraction = 0\.999, shares = "erk": 4,547 of 4,552 weights were to be pruned, and 4,496 are \(98\.77%\): '
+    with pytest.warns(UserWarning, match=said):
+        pruned = runner.ensure(planned.pruned).recorded(PruneRecord)
+    assert pruned.pruned == PrunedCount(total=4552, asked=4547, gone=4496)
+    assert pruned.pruned.total - pruned.pruned.gone == sum(layer.kept for layer in pruned.layers)
+    note = "4,496 of 4,552 weights are pruned, 98.77 % where 99.9 % were asked for"
+    assert less_than_asked(planned.config, pruned.pruned) == note
+
+
+def test_how_much_went_is_recorded_and_noted_where_a_quarter_more_stays(runner, row):
+    weights = runner.ensure(row(prune="fraction = 0.9").pruned).recorded(PruneRecord).pruned
+    assert weights == PrunedCount(total=4552, asked=4064, gone=4064)  # the floors of each filter: 8, 64, 129 and 57
+    assert less_than_asked(row(prune="fraction = 0.9").config, weights) == ""  # 10.7 % stay
+    kept = row(prune="keep_per_filter = 3")
+    assert runner.ensure(kept.pruned).recorded(PruneRecord).pruned == PrunedCount(total=4552, asked=4384, gone=4384)
+    assert less_than_asked(kept.config, PrunedCount(total=4552, asked=4384, gone=4384)) == ""
+    units = row("targeted", "fraction = 0.6", **UNITS, **{"prune.align": 8})
+    counted = runner.ensure(units.pruned).recorded(PruneRecord).pruned
+    assert counted == PrunedCount(total=56, asked=31, gone=24)  # 4, 9, 9 and 9; eight of each layer stay
+    assert less_than_asked(units.config, counted) == "24 of 56 units are pruned, 42.86 % where 60 % were asked for"
 
 
 def test_statistics_are_estimated_again_on_plain_training_images(runner, row):

@@ -218,7 +218,7 @@ def test_the_methods_scores_rank_the_groups_that_it_was_trained_on(runner):
         (row,) = plan(runner, **{"sparsity.method": "l0", **changes}).rows
         training = row.train.settings
         task, scores = training.data.task({}), {"conv1": torch.arange(8.0), "conv2": torch.arange(16.0)}
-        masks = make_masks(row.pruned.settings, training, new_network(training, task), scores, task)
+        masks, _ = make_masks(row.pruned.settings, training, new_network(training, task), scores, task)
         return {name: masks[f"{name}.weight"].flatten(1).any(1).nonzero().ravel().tolist() for name in ("conv1", "conv2")}
 
     own = {"conv1": list(range(4, 8)), "conv2": list(range(9, 16))}

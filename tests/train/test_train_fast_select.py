@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdcompress.sparsity.scores import filter_rows, protect_largest
+from tdcompress.sparsity.scores import protect_largest
 from tdcompress.sparsity.select import bottom_k
 from tdcompress.train.fast.layout import VectorLayout
 from tdcompress.train.fast.select import PortableSelection, Ranked, Selection, ranks
@@ -47,16 +47,16 @@ def most(ranked: Ranked) -> list[int]:
 
 def expected(ranked: Ranked, params: dict[str, torch.Tensor], counts: list[int]) -> torch.Tensor:
     """What `bottom_k` selects, tensor by tensor, in the logical order."""
-    scores = {name: filter_rows(params[name].abs(), 0) for name in PRUNABLE}
+    scores = {name: params[name].abs().flatten(1) for name in PRUNABLE}
     if ranked == "filter":
         of_run = {(run.fan_in, run.kernel): count for run, count in zip(LAYOUT.runs, counts, strict=True)}
         kernel = {piece.name: piece.kernel for piece in LAYOUT.matrices}
         chosen = {name: bottom_k(rows, of_run[rows.shape[1], kernel[name]]) for name, rows in scores.items()}
     elif ranked == "layer":
         of_layer = {piece.name: count for piece, count in zip(LAYOUT.matrices, counts, strict=True)}
-        chosen = {name: bottom_k(protect_largest(rows, 0).flatten(), of_layer[name]) for name, rows in scores.items()}
+        chosen = {name: bottom_k(protect_largest(rows).flatten(), of_layer[name]) for name, rows in scores.items()}
     else:
-        together = bottom_k(torch.cat([protect_largest(scores[name], 0).flatten() for name in PRUNABLE]), counts[0])
+        together = bottom_k(torch.cat([protect_largest(scores[name]).flatten() for name in PRUNABLE]), counts[0])
         chosen = dict(zip(PRUNABLE, together.split([SHAPES[name].numel() for name in PRUNABLE]), strict=True))
     return torch.cat([piece.flattened(chosen[piece.name].view(SHAPES[piece.name])) for piece in LAYOUT.matrices])
 
@@ -122,7 +122,7 @@ def test_the_compiled_kernels_choose_as_torchs_operators(ranked: Ranked) -> None
 
 def test_no_filter_is_emptied() -> None:
     rows = torch.tensor([[1.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
-    assert protect_largest(rows, 0).isinf().tolist() == [[False, False, True], [False, False, True]]
+    assert protect_largest(rows).isinf().tolist() == [[False, False, True], [False, False, True]]
 
 
 def test_ranks_break_ties_by_index() -> None:

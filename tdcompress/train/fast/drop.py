@@ -141,7 +141,7 @@ class UnitDropping:
     def _candidates(self, scores_U: Tensor, counts_C: Tensor) -> Tensor:
         """The lowest units of every group, or of all groups together with the last of each protected."""
         if self._together:
-            protected_GW = protect_largest(self._padded(scores_U, -torch.inf), 0)
+            protected_GW = protect_largest(self._padded(scores_U, -torch.inf))
             return ranks(protected_GW.flatten().index_select(0, self._of_unit)) < counts_C[0]
         chosen_GW = ranks(self._padded(scores_U, torch.inf)) < counts_C[:, None]
         return chosen_GW.flatten().index_select(0, self._of_unit)

@@ -77,6 +77,6 @@ class PortableSelection:
     def _together(self, pieces: Sequence[Piece], scores_N: Tensor, count: Tensor) -> list[Tensor]:
         """Rank some matrices as one; returns the chosen entries of each in the vector's order."""
         runs = [Run(start=piece.start, rows=piece.rows, fan_in=piece.fan_in, kernel=piece.kernel) for piece in pieces]
-        ranked = torch.cat([protect_largest(run.logical(scores_N), 0).reshape(-1) for run in runs])
+        ranked = torch.cat([protect_largest(run.logical(scores_N)).reshape(-1) for run in runs])
         chosen = torch.split(ranks(ranked) < count, [piece.size for piece in pieces])
         return [run.memory(part) for run, part in zip(runs, chosen, strict=True)]
