@@ -7,6 +7,7 @@ from typing import Any
 
 from tdcompress.records.report import Row, RowConfig
 from tdcompress.report.text import plural
+from tdcompress.report.zeros import dense_row, pruned_share
 from tdcompress.steps import step_tables
 
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β"}
@@ -38,11 +39,6 @@ class Series:
 def told(row: Row) -> dict[str, Any]:
     """What tells a row apart, by field: see ``RowConfig``."""
     return {field.name: getattr(row, field.name) for field in fields(RowConfig)}
-
-
-def pruned_share(row: Row) -> float:
-    """Share (0..1) of the prunable weights or units that was to be pruned; measured zeros where a count per filter was kept."""
-    return row.sparsity_prunable if row.fraction is None else row.fraction
 
 
 def training_identity(row: Row) -> tuple[object, ...]:
@@ -86,7 +82,7 @@ def mean_accuracy(rows: Sequence[Row]) -> float:
 def dense_accuracy(rows: Sequence[Row]) -> float:
     """Accuracy of the unpruned network: the mean of the plain trainings if there are any, else the first row's: dense.onnx."""
     plain = {row.seed: row.accuracy_dense for row in rows if row.method == "none"}
-    return sum(plain.values()) / len(plain) if plain else rows[0].accuracy_dense
+    return sum(plain.values()) / len(plain) if plain else dense_row(rows).accuracy_dense
 
 
 def group(rows: Iterable[Row]) -> tuple[Series, ...]:
