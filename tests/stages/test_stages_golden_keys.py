@@ -34,7 +34,7 @@ GOLDEN = {
     "finetune": "b0b4c5c381ad79f6",
     "shrink": "abaa8ed11e0803fa",
     "store": "35b974688f30f4aa",
-    "export": "3032be89133b58d8",
-    "bench": "6a02fce4ffa5dd90",
+    "export": "24aa2859df44568e",
+    "bench": "703c2fd0d09f9d0b",
     "analyse": "47de24a77c94cfe0",
 }
