@@ -7,6 +7,7 @@ all candidates. Below that share pruning finds nothing to do.
 from collections.abc import Sequence
 
 from tdcompress.records.report import Row
+from tdcompress.records.stages import UnitCount
 
 TOLERANCE = 0.005
 """Of a share: what lies so little above what was asked is told as that."""
@@ -27,10 +28,15 @@ def _zero_share(row: Row) -> float:
     """Share of what the row prunes that is zero; of units only where they were counted."""
     if row.granularity != "unit":
         return row.sparsity_prunable
-    prunable = {layer.name.removesuffix(".weight") for layer in row.layers}
-    counted = [units for units in row.units if units.name in prunable]
+    counted = prunable_units(row)
     total = sum(units.total for units in counted)
     return 1 - sum(units.kept for units in counted) / total if total else 0.0
+
+
+def prunable_units(row: Row) -> tuple[UnitCount, ...]:
+    """Units of the layers that the row may prune; none where they were not counted."""
+    prunable = {layer.name.removesuffix(".weight") for layer in row.layers}
+    return tuple(units for units in row.units if units.name in prunable)
 
 
 def trained_zeros(row: Row) -> float:
