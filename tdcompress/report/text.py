@@ -167,6 +167,15 @@ def _zeros(row: Row) -> str:
     return short_percent(zeros) if zeros else ""
 
 
+def below_table(key: str) -> str:
+    """What a dotted key of a recipe is called without its table, so that it is known which one is meant.
+
+    "train.optimizer.lr" is "lr", "train.lr_schedule.name" is "lr_schedule", and another key beside that is "lr_warmup_share".
+    """
+    *_, table, last = key.split(".")
+    return table if last == "name" else f"lr_{last}" if table == "lr_schedule" else last
+
+
 def shorten(name: str, at_most: int) -> str:
     """A name no longer than this, its middle left out: what tells rows apart stands at both ends."""
     if len(name) <= at_most:
