@@ -16,7 +16,7 @@ from tdcompress.report.tables import Table, number_columns, text_columns
 SECONDS_PER_BYTE = 1.7e-9
 """Processor time of loading a packed file over its dense one, by the bytes of its decoders' results (docs/packing.md)."""
 _COMPILED = "its network is a plan, for onnxruntime with the plugin that it was made for (docs/provider.md)"
-_SHARES = ("sparsity_model", "sparsity_prunable")  # metadata that the pipeline writes, 0..1
+_SHARES = ("sparsity_model", "sparsity_prunable", "prune_fraction")  # metadata that the pipeline writes, 0..1
 
 
 def file_tables(path: Path, report: FileReport) -> tuple[Table, Table]:

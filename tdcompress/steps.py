@@ -92,7 +92,12 @@ STEPS: dict[str, NetworkStep] = {
     "shrink": NetworkStep(
         stage="shrink",
         taken=lambda settings: settings["prune"].granularity == "unit",
-        fills=lambda record: {"accuracy_shrunk": record.accuracy, "macs": record.macs_after, "shrunk": record},
+        fills=lambda record: {
+            "accuracy_shrunk": record.accuracy,
+            "macs": record.macs_after,
+            "shrunk": record,
+            "units": record.units(),
+        },
         accuracy=lambda row: row.accuracy_shrunk,
         form="shrunk",
         verb="shrink",

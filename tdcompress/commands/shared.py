@@ -205,7 +205,7 @@ def print_error(message: str) -> None:
 
 
 def print_report(console: "Console", report: "Report", tables: "Iterable[Table]") -> None:
-    """What makes a report's numbers worthless, its tables, why accuracy at 0 % is low, whether answers are torch's, the notes.
+    """What makes a report's numbers worthless, its tables, what explains them, whether answers are torch's, the notes.
 
     Args:
         console: where they go.
@@ -213,6 +213,7 @@ def print_report(console: "Console", report: "Report", tables: "Iterable[Table]"
         tables: besides the summary.
     """
     from tdcompress.report.measures import agreement
+    from tdcompress.report.one_network import explanations
     from tdcompress.report.tables import summary
     from tdcompress.report.terminal import render
     from tdcompress.report.unpruned import explanation
@@ -221,7 +222,7 @@ def print_report(console: "Console", report: "Report", tables: "Iterable[Table]"
         console.print(report.warning, style="bold red", highlight=False)
     for table in (summary(report), *tables):
         console.print(render(table))
-    for said in filter(None, (explanation(report), agreement(report))):
+    for said in filter(None, (*explanations(report), explanation(report), agreement(report))):
         console.print(said, highlight=False)
     for note in report.notes:
         console.print(note, style="bold", highlight=False)

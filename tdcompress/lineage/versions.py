@@ -32,7 +32,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "finetune": 1,
         "shrink": 6,
         "store": 2,
-        "export": 12,
+        "export": 13,
         "bench": 3,
         "analyse": 1,
     }

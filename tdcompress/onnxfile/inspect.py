@@ -14,7 +14,8 @@ from tdcompress.onnxfile.graphs import graphs
 from tdcompress.onnxfile.listed_names import with_own_names
 from tdcompress.onnxfile.load import in_file, load_model, opset, serialised
 from tdcompress.onnxfile.loading import loading
-from tdcompress.onnxfile.metadata import get_metadata
+from tdcompress.onnxfile.metadata import GRANULARITY, get_metadata
+from tdcompress.onnxfile.patterns import pattern_bounds
 from tdcompress.onnxfile.plan import FOLDED_BYTES
 from tdcompress.onnxfile.reports import FileReport, TensorReport, ValueReport
 from tdcompress.onnxfile.tensors import Array, bound_bytes, is_parameter, message_bytes, value_bytes, zeros_in
@@ -45,7 +46,9 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
     n_bytes = model.ByteSize()
     weights = [*stored_weights(model), *constant_weights(model)]
     points = zero_points(model, {weight.full_name: weight.array for weight in weights})
-    tensors = tuple(describe_weight(weight, points.get(weight.full_name)) for weight in weights)
+    metadata = get_metadata(model)
+    pattern = metadata.get(GRANULARITY, "")
+    tensors = tuple(describe_weight(weight, points.get(weight.full_name), pattern) for weight in weights)
     operators: Counter[str] = Counter()
     decoder_bytes = 0
     decoders: list[Section] = []
@@ -73,7 +76,7 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
         parameters=sum(tensor.elements for tensor in parameters),
         zeros=sum(tensor.zeros for tensor in parameters),
         operators={name: count for name, count in sorted(operators.items()) if count},
-        metadata=get_metadata(model),
+        metadata=metadata,
         loading_bytes=cost.bytes,
         unfolded=cost.largest > FOLDED_BYTES,
         inputs=tuple(_describe_value(value) for value in model.graph.input),
@@ -82,17 +85,21 @@ def inspect_model(model: onnx.ModelProto) -> FileReport:
     )
 
 
-def describe_weight(weight: StoredWeight, zero_point: Array | None = None) -> TensorReport:
+def describe_weight(weight: StoredWeight, zero_point: Array | None = None, pattern: str = "") -> TensorReport:
     """One weight of a file: its shape, zeros, encoding, bytes and bound.
 
     Args:
         weight: the weight.
         zero_point: what stands for 0 in it, broadcasting to its shape; None = 0.
+        pattern: of the zeros in the file, as its metadata says: "2:4", "1x4", or none of these.
     """
     array, key = weight.array, weight.key
     zeros = zeros_in(array) if zero_point is None else int(np.count_nonzero(array == zero_point))
     kept = array.size - zeros if is_parameter(key.dtype) else array.size
     bits, table = FORMS[key.form].entropy(array[array != 0]) if key.form else (8 * value_bytes(key.stored), 0)
+    bounds = [bound_bytes(array.size, kept, bits / 8)]
+    if zeros and is_parameter(key.dtype):
+        bounds += pattern_bounds(array != (0 if zero_point is None else zero_point), bits / 8, pattern)
     return TensorReport(
         name=weight.full_name,
         shape=array.shape,
@@ -102,7 +109,7 @@ def describe_weight(weight: StoredWeight, zero_point: Array | None = None) -> Te
         zeros=zeros,
         encoding=key.encoding,
         file_bytes=_file_bytes(weight),
-        bound_bytes=bound_bytes(array.size, kept, bits / 8) + table,
+        bound_bytes=min(bounds) + table,
     )
 
 

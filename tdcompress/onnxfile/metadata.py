@@ -9,6 +9,9 @@ from tdcompress.errors import ModelError
 RECIPE_KEY = "recipe_key"
 """Which recipe's run ships a file; a run stamps the copies in its folder with it."""
 
+GRANULARITY = "prune_granularity"
+"""What was pruned: "weight", "unit", "2:4" or "1x4"."""
+
 
 def get_metadata(model: onnx.ModelProto) -> dict[str, str]:
     """All metadata of the model.

@@ -43,7 +43,8 @@ class TensorReport(_Json):
         zeros: how many of them are 0 or -0; of a quantised weight, how many are its zero point, which stands for 0.
         encoding: name of the encoding; "constant" = in a Constant node.
         file_bytes: what this weight adds to the file, without the decoder it shares with others.
-        bound_bytes: value bits + n H(p) position bits, or dense where that is less; and the weight's own table, if it has one.
+        bound_bytes: value bits + n H(p) position bits, or dense where that is less; and the weight's own table, if it has one. In
+            a file whose metadata say that a pattern was pruned, positions are counted as that allows (`patterns.py`).
     """
 
     name: str

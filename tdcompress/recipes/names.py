@@ -11,7 +11,7 @@ from tdcompress.methods.base import MethodSettings
 from tdcompress.recipes.experiment import Experiment, table_types
 from tdcompress.records.report import RowConfig
 from tdcompress.records.stages import Values
-from tdcompress.report.text import named_method, plural
+from tdcompress.report.text import below_table, named_method, plural
 from tdcompress.stages.prune import Share
 from tdcompress.steps import step_tables
 from tdcompress.train.settings import TrainSettings
@@ -73,12 +73,21 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
         For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1. It has the keys in which some
         differ, and those of [prune], [finetune] and [shrink] that are not at their defaults.
     """
-    taken, tables = [], step_tables().keys()
+    taken, off = _of_taken_steps(experiments, step_tables().keys()), _off()
+    varying = _varying(taken)
+    return [
+        {key: value for key, value in _in_force(own).items() if (value != off[key] if key in off else key in varying)}
+        for own in taken
+    ]
+
+
+def _of_taken_steps(experiments: Sequence[Experiment], tables: Set[str]) -> list[dict[str, Any]]:
+    """What each combination sets, without the tables of steps that it does not take."""
+    taken = []
     for experiment in experiments:
         skipped = tables - {step.stage for step in experiment.taken.values()}
         taken.append({key: value for key, value in _settings(experiment).items() if key.split(".")[0] not in skipped})
-    varying, off = _varying(taken), _off()
-    return [{key: value for key, value in own.items() if (value != off[key] if key in off else key in varying)} for own in taken]
+    return taken
 
 
 def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -101,6 +110,20 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+# Keys that mean something beside some values of another key alone.
+_ONLY_WITH: Mapping[str, tuple[str, Set[str]]] = {
+    "train.average_decay": ("train.average", {"ema"}),
+    "train.average_share": ("train.average", {"ema", "last"}),
+    **{f"{table}.lr_schedule.unit": (f"{table}.lr_schedule.name", {"piecewise"}) for table in ("train", "finetune")},
+}
+
+
+def _in_force(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without keys that another one makes meaningless."""
+    idle = {key for key, (other, values) in _ONLY_WITH.items() if settings.get(other) not in values}
+    return {key: value for key, value in settings.items() if key not in idle}
 
 
 def _defaults(table: str, kind: type) -> dict[str, Any]:
@@ -129,11 +152,13 @@ def _zero() -> set[str]:
 
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
-    settings = [_settings(experiment) for experiment in experiments]
-    varying, zero, tables = _varying(settings), _zero(), step_tables().keys()
+    varying, zero, tables = _varying([_settings(experiment) for experiment in experiments]), _zero(), step_tables().keys()
+    settings = _of_taken_steps(experiments, tables)
     traits = [
         _traits(
-            experiment, {key: value for key, value in own.items() if key in varying and not (key in zero and value == 0)}, tables
+            experiment,
+            {key: value for key, value in _in_force(own).items() if key in varying and not (key in zero and value == 0)},
+            tables,
         )
         for experiment, own in zip(experiments, settings, strict=True)
     ]
@@ -170,7 +195,7 @@ def _traits(experiment: Experiment, varying: Mapping[str, Any], tables: Set[str]
         "evaluation": pruning.evaluation,
         "model": experiment.model_name,
         "epochs": experiment.train.epochs,
-        "finetune": finetune.epochs,
+        "finetune": finetune.epochs or "",
         "finetune-after": f"after-{finetune.after}" if finetune.epochs else "",
         "seed": experiment.seed,
         **{_trait(key): value for key, value in varying.items() if key.split(".")[0] not in tables},
@@ -179,9 +204,9 @@ def _traits(experiment: Experiment, varying: Mapping[str, Any], tables: Set[str]
 
 
 def _trait(key: str) -> str:
-    """A dotted key in a row's name: "lr", "align", "shrink-align", "distill-weight"."""
-    table, last = key.split(".")[0], key.split(".")[-1]
-    return last if table in ("data", "model", "train", "prune") else f"{table}-{last}"
+    """A dotted key in a row's name: "lr", "lr_schedule", "align", "shrink-align", "distill-weight"."""
+    table, own = key.split(".")[0], below_table(key)
+    return own if table in ("data", "model", "train", "prune") else f"{table}-{own}"
 
 
 def _named(word: str, layers: Sequence[str]) -> str:
@@ -191,9 +216,12 @@ def _named(word: str, layers: Sequence[str]) -> str:
 
 
 def _word(key: str, value: Any) -> str:
-    """A trait in a row's name: words speak for themselves, numbers need their key; lists and what is off or open say nothing."""
-    if value is None or isinstance(value, bool | list):
+    """A trait in a row's name: numbers need their key, words only where it is of a learning rate, whose schedules others share.
+
+    Lists and what is off or open say nothing.
+    """
+    if value is None or value == "none" or isinstance(value, bool | list):
         return key if value is True else ""
     if isinstance(value, str):
-        return value
+        return f"{key}-{value}" if key.rpartition("-")[2].startswith("lr_") else value
     return f"{key}{'_' if key[-1].isdigit() else ''}{value:g}"

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from tdcompress.codec import LEFT_OUT, VERSION
 from tdcompress.records.latency import RowLatency
 from tdcompress.records.measures import FileFigure, Measured
-from tdcompress.records.stages import LayerCount, PrunedCount, ShrinkRecord, Values
+from tdcompress.records.stages import LayerCount, PrunedCount, ShrinkRecord, UnitCount, Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +62,11 @@ class Row(RowConfig):
         parameters_nonzero: of the deployed one: as trained, pruned, shrunk and fine-tuned, before its values are rounded.
         sparsity_prunable: share of zeros (0..1) among the prunable weights of the pruned network, before shrinking.
         sparsity_model: likewise among all its parameters.
+        sparsity_trained: likewise among the prunable weights of the network as it was trained; None where nobody counted.
         onnx_bytes: of the file as it lies in the run's folder.
         layers: how much of each prunable matrix was kept, before shrinking.
         pruned: how many weights or units pruning was to take, and took.
+        units: where units were pruned: how many of each layer were kept, before shrinking.
         why: what can make this row faster than the dense file, or why nothing can.
         shrunk: what shrinking did, layer by layer.
         how: ``accuracy_onnx`` was counted, as its tool states it; may be empty.
@@ -97,6 +99,7 @@ class Row(RowConfig):
     latency: tuple[RowLatency, ...] = ()
     layers: tuple[LayerCount, ...] = ()
     pruned: PrunedCount | None = field(default=None, metadata=LEFT_OUT)
+    units: tuple[UnitCount, ...] = ()
     shrunk: ShrinkRecord | None = None
     accuracy_finetuned: float | None = None
     accuracy_before: float | None = None
@@ -104,6 +107,7 @@ class Row(RowConfig):
     figures: tuple[FileFigure, ...] = ()
     unlike_torch: int | None = None
     kept_float32: dict[str, str] = field(default_factory=dict)
+    sparsity_trained: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("onnx_bytes", "dense_onnx_bytes"):
@@ -125,6 +129,7 @@ _SHARES = (
     "accuracy_onnx",
     "sparsity_prunable",
     "sparsity_model",
+    "sparsity_trained",
 )
 
 

@@ -1,5 +1,6 @@
 """What each stage hands on."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -127,6 +128,15 @@ class LayerUnits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnitCount:
+    """How many units of one layer are kept: those that pruning left alive, whether or not dead ones had to stay too."""
+
+    name: str
+    total: int
+    kept: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ShrinkRecord(Measured):
     """One shrink. MACs are multiply-accumulates of one sample; ``max_error`` is the float64 certificate's.
 
@@ -144,6 +154,13 @@ class ShrinkRecord(Measured):
     max_output: float
     accuracy: float
     notes: tuple[str, ...] = ()
+
+    def units(self) -> tuple[UnitCount, ...]:
+        """Units of each layer that are alive."""
+        dead: Counter[str] = Counter()
+        for units in self.dead_but_kept:
+            dead[units.layer] += units.count
+        return tuple(UnitCount(name=layer.name, total=layer.before, kept=layer.after - dead[layer.name]) for layer in self.layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ from tdcompress.records.report import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
-from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
+from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks
 from tdcompress.report.spacing import space_out
+from tdcompress.report.zeros import pruned_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,11 +47,11 @@ def captioned(report: Report) -> Figure:
     hollow = f"Hollow: the same networks in {formats}. " if formats else ""
     again = any(row.accuracy_before is not None for row in report.rows)
     faint = "Faint: as pruned, before the statistics of BatchNorm were estimated again. " if again else ""
-    name = text.capital(report.measure.name)
+    name, dotted = text.capital(report.measure.name), f"Dotted: {text.unpruned(report.rows)}."
     return Figure(
         name="accuracy",
         alt=f"{name} against pruned share. {ends}.",
-        caption=f"{name} of the deployed files against what was pruned. {scale}{hollow}{faint}Dotted: the unpruned network.",
+        caption=f"{name} of the deployed files against what was pruned. {scale}{hollow}{faint}{dotted}",
     )
 
 
@@ -73,8 +74,9 @@ def plot(report: Report) -> "Canvas":
         _draw_before(axes, line, style, place, scale)
     _share_ticks(axes, report.rows, place)
     dense = scale * dense_accuracy(report.rows)
-    axes.axhline(dense, color=colours.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1, label=f"dense {dense:.2f}")
-    names.append(_Name(words="", detail=f"dense {dense:.2f}", colour=colours.MUTED, x=axes.get_xlim()[1], y=dense))
+    told = f"{text.dense(report.rows)} {dense:.2f}"
+    axes.axhline(dense, color=colours.MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=1, label=told)
+    names.append(_Name(words="", detail=told, colour=colours.MUTED, x=axes.get_xlim()[1], y=dense))
     axes.grid(axis="y")
     axes.tick_params(length=0)
     axes.set_title(text.titled(report.measure.name, report.measure), loc="left", fontsize=9.5, color=colours.MUTED)

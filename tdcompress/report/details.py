@@ -6,6 +6,7 @@ from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.series import as_trained, group, training_identity
 from tdcompress.report.tables import Table, line_of, number_columns, numbered, text_columns
+from tdcompress.report.zeros import trained_zeros
 from tdcompress.steps import STEPS
 
 
@@ -27,7 +28,7 @@ def accuracies(report: Report) -> Table:
     last = "samples apart" if measure.counts_samples else "apart"
     return Table(
         title=f"{text.capital(measure.name)} through each artefact",
-        columns=(*text_columns("row"), *number_columns(*(text.titled(name, measure) for name in ("unpruned", *used)), last)),
+        columns=(*text_columns("row"), *number_columns(*(text.titled(name, measure) for name in ("as trained", *used)), last)),
         rows=tuple(lines),
         highlight=line_of(report.selected, lines),
     )
@@ -125,7 +126,8 @@ def trainings(report: Report) -> Table:
     tuned: dict[tuple[object, ...], set[int]] = {}
     for row in report.rows:
         tuned.setdefault(training_identity(row), set()).add(row.finetune_epochs)
-    unpruned = text.titled(f"unpruned {report.measure.name}", report.measure)
+    as_it_was = text.titled(f"{report.measure.name} as trained", report.measure)
+    zeros = any(map(trained_zeros, report.rows))
     any_tuned = any(row.finetune_epochs for row in report.rows)
     lines: dict[tuple[object, ...], tuple[str, ...]] = {}
     for series in group(as_trained(row) for row in report.rows):
@@ -137,6 +139,7 @@ def trainings(report: Report) -> Table:
                 f"{row.train_seconds:,.1f}",
                 row.device,
                 text.number(row.accuracy_dense, report.measure),
+                *([text.percent(trained_zeros(row))] if zeros else []),
                 *([", ".join(map(str, sorted(tuned[training_identity(row)])))] if any_tuned else []),
             )
             lines.setdefault(training_identity(row), line)
@@ -146,7 +149,9 @@ def trainings(report: Report) -> Table:
             *text_columns("method"),
             *number_columns("seed", "epochs", "seconds"),
             *text_columns("device"),
-            *number_columns(unpruned, *(["then fine-tuned, epochs"] if any_tuned else [])),
+            *number_columns(
+                as_it_was, *(["zeros of prunable, %"] if zeros else []), *(["then fine-tuned, epochs"] if any_tuned else [])
+            ),
         ),
         rows=tuple(lines.values()),
     )

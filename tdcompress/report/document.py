@@ -8,6 +8,7 @@ from tdcompress.records.report import Report
 from tdcompress.report import details, layers, measures, shrinking, text
 from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences
+from tdcompress.report.one_network import explanations
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
 from tdcompress.report.unpruned import explanation
@@ -88,6 +89,7 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         _chosen(report),
         figures.get("accuracy"),
         Paragraph(text=why) if (why := explanation(report)) else None,
+        *(Paragraph(text=said) for said in explanations(report)),
         *((summary(report), _latency_note(report)) if report.rows else ()),
         *measures.tables(report),
         Paragraph(text=remark) if remark else None,

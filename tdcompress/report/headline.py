@@ -1,12 +1,14 @@
 """The paragraph a report begins with: only what its rows support."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from tdcompress.records.measures import Measure
 from tdcompress.records.report import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks, pruned_share
+from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks
 from tdcompress.report.tables import selected_row
+from tdcompress.report.zeros import dense_row, pruned_share, trained_zeros
 
 # The headline speaks of the largest share at which some network stays within this of the dense one. If none does at any share,
 # the best pruned network takes the place of the dense one: the smallest share would only show how badly it begins.
@@ -29,11 +31,11 @@ def sentences(report: Report) -> tuple[str, ...]:
 
 def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple[str, ...]:
     series, _ = networks(rows)  # number formats of one network would fill the list
-    dense = dense_accuracy(rows)
-    at = _telling_share(series, dense)
+    dense = f"{text.dense(rows)} {text.figure(dense_accuracy(rows), measure)}"
+    at = _telling_share(series, None if trained_zeros(dense_row(rows)) else dense_accuracy(rows))
     if at is None:
-        return (f"Nothing was pruned; the dense network has {text.figure(dense, measure)}.",)
-    share, from_dense = at
+        return (f"Nothing was pruned; {dense}.",)
+    share, reference = at
     found = [(line, mean_accuracy(there)) for line in series if (there := _rows_at(line, share))]
     found.sort(key=lambda item: -item[1])
     if len(found) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
@@ -41,28 +43,40 @@ def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple
     names = ", ".join(f"{line.label} {text.figure(accuracy, measure)}" for line, accuracy in found)
     drop = _points(HEADLINE_DROP, measure)
     rule = f"{text.short_percent(share)} is the largest share here at which a network "
-    if from_dense:
+    if reference == "dense":
         rule += f"loses at most {drop}"
     else:
-        rule = f"Every pruned network here loses more than {drop}. {rule}has at most {drop} less than the best pruned one"
+        rule += f"has at most {drop} less than the best pruned one"
+    if reference == "too far":
+        rule = f"Every pruned network here loses more than {drop}. {rule}"
     one_sample = (
         f"; one of the {test_samples:,} test samples is {_points(1 / test_samples, measure)}" if measure.counts_samples else ""
     )
     return (
-        f"At {text.short_percent(share)} pruned: {names}; dense {text.figure(dense, measure)}.",
+        f"At {text.short_percent(share)} pruned: {names}; {dense}.",
         f"{rule}{one_sample}.",
     )
 
 
-def _telling_share(series: Sequence[Series], dense: float) -> tuple[float, bool] | None:
-    """The pruned share to speak of, and whether a network is within the drop of the dense one; None if nothing was pruned."""
+def _telling_share(series: Sequence[Series], dense: float | None) -> tuple[float, Literal["dense", "too far", "none"]] | None:
+    """The pruned share to speak of, and what it is measured by; None if nothing was pruned.
+
+    Args:
+        series: what was pruned.
+        dense: accuracy of the unpruned network; None where there is no such.
+
+    Returns:
+        With the share "dense" where a network is within the drop of that one, "too far" where none is, "none" without one.
+    """
     shares = {_key(row) for line in series for row in line.rows if _key(row) > 0}
     if not shares:
         return None
     best = {share: max(mean_accuracy(there) for line in series if (there := _rows_at(line, share))) for share in shares}
-    from_dense = max(best.values()) >= dense - HEADLINE_DROP - 1e-9
-    least = (dense if from_dense else max(best.values())) - HEADLINE_DROP - 1e-9
-    return max(share for share in shares if best[share] >= least), from_dense
+    most = max(best.values())
+    within = dense is not None and most >= dense - HEADLINE_DROP - 1e-9
+    least = (dense if dense is not None and within else most) - HEADLINE_DROP - 1e-9
+    share = max(share for share in shares if best[share] >= least)
+    return share, "none" if dense is None else "dense" if within else "too far"
 
 
 def _rows_at(line: Series, share: float) -> list[Row]:

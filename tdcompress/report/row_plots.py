@@ -36,12 +36,11 @@ _SIZE_TICKS = tuple(float(base * 1024**power) for power in range(4) for base in 
 
 def accuracy_figure(report: Report) -> Figure:
     """What the plot of the measure shows, in words."""
-    name = text.capital(report.measure.name)
+    name, unpruned = text.capital(report.measure.name), text.unpruned(report.rows)
     return Figure(
         name="accuracy",
-        alt=f"{name} of each row's deployed file beside the unpruned network's.",
-        caption=f"{name} of the deployed files, and how many points they lie above or below the unpruned network, "
-        "which is dotted.",
+        alt=f"{name} of each row's deployed file beside that of {unpruned}.",
+        caption=f"{name} of the deployed files, and how many points they lie above or below {unpruned}, which is dotted.",
     )
 
 

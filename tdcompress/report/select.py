@@ -33,7 +33,9 @@ def select_row(
     """
     if smallest not in _MEASURES:
         raise UserError(f"export.select.smallest is {smallest!r}; it is one of {', '.join(_MEASURES)}")
-    limit = f"{text.number(max_accuracy_drop, measure)} points of the dense {text.figure(reference_accuracy, measure)}"
+    limit = (
+        f"{text.number(max_accuracy_drop, measure)} points of the {text.dense(rows)} {text.figure(reference_accuracy, measure)}"
+    )
     enough = [row for row in rows if row.accuracy_onnx >= reference_accuracy - max_accuracy_drop - _TOLERANCE]
     if not enough:
         best = max(rows, key=lambda row: row.accuracy_onnx, default=None)

@@ -6,12 +6,15 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tdcompress.records.report import Row, RowConfig
-from tdcompress.report.text import plural
+from tdcompress.report.text import below_table, plural
+from tdcompress.report.zeros import dense_row, pruned_share
 from tdcompress.steps import step_tables
 
 _SYMBOLS = {"gamma": "γ", "alpha": "α", "beta": "β"}
 _AFTER = {"prune": "after pruning", "shrink": "after shrinking"}
 _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "keep_per_filter")
+_USUAL = {"schedule": "constant"}  # not said; anything else is, also where all of a method's series share it
+_SAID_BEFORE = {"distill": "distill"}  # keys of a table that are nothing without its name; steps have theirs
 WITHOUT_GRANULARITY = ("none", "l1")  # methods that train alike, whatever is pruned afterwards
 
 
@@ -38,11 +41,6 @@ class Series:
 def told(row: Row) -> dict[str, Any]:
     """What tells a row apart, by field: see ``RowConfig``."""
     return {field.name: getattr(row, field.name) for field in fields(RowConfig)}
-
-
-def pruned_share(row: Row) -> float:
-    """Share (0..1) of the prunable weights or units that was to be pruned; measured zeros where a count per filter was kept."""
-    return row.sparsity_prunable if row.fraction is None else row.fraction
 
 
 def training_identity(row: Row) -> tuple[object, ...]:
@@ -86,7 +84,7 @@ def mean_accuracy(rows: Sequence[Row]) -> float:
 def dense_accuracy(rows: Sequence[Row]) -> float:
     """Accuracy of the unpruned network: the mean of the plain trainings if there are any, else the first row's: dense.onnx."""
     plain = {row.seed: row.accuracy_dense for row in rows if row.method == "none"}
-    return sum(plain.values()) / len(plain) if plain else rows[0].accuracy_dense
+    return sum(plain.values()) / len(plain) if plain else dense_row(rows).accuracy_dense
 
 
 def group(rows: Iterable[Row]) -> tuple[Series, ...]:
@@ -135,7 +133,7 @@ def _shared(row: Row) -> dict[str, Any]:
         "epochs": _epochs(training_epochs(row)),
         "fine-tuned": f"fine-tuned {_epochs(row.finetune_epochs)} {_AFTER[row.finetune_after]}" if row.finetune_after else "",
         "values": row.values if row.values != "float32" else "",
-        **{key: _told(_setting_name(key), value) for key, value in in_order(row.differs, ())},
+        **{key: _told(_setting_name(key), row.differs[key]) for key in sorted(row.differs, key=_name_first)},
     }
 
 
@@ -143,7 +141,8 @@ def _detail(row: Row, siblings: list[Row], varying: set[str]) -> str:
     """Rates always; other options where the method's own series differ; the rest where the report's series differ."""
     parts = []
     for key, value in in_order(row.options, _ALWAYS_SHOWN):
-        if key in _ALWAYS_SHOWN or any(_word(other.options.get(key)) != _word(value) for other in siblings):
+        unusual = key in _USUAL and value != _USUAL[key]
+        if key in _ALWAYS_SHOWN or unusual or any(_word(other.options.get(key)) != _word(value) for other in siblings):
             parts.append(_told(_SYMBOLS.get(key, key.replace("_", " ")), value))
     parts += [value for key, value in _shared(row).items() if key in varying and key != "options"]
     return ", ".join(part for part in parts if part)
@@ -156,13 +155,21 @@ def in_order(values: Mapping[str, Any], first: Sequence[str]) -> list[tuple[str,
 
 def _setting_name(key: str) -> str:
     """A dotted key of the recipe in words: "train.optimizer.weight_decay" is "weight decay"."""
-    return f"{step_tables().get(key.partition('.')[0], '')} {key.rpartition('.')[2].replace('_', ' ')}".lstrip()
+    before = (step_tables() | _SAID_BEFORE).get(key.partition(".")[0], "")
+    return f"{before} {below_table(key).replace('_', ' ')}".lstrip()
+
+
+def _name_first(key: str) -> str:
+    """So sorted, what was chosen by name stands before its own keys."""
+    return key.removesuffix("name")
 
 
 def _told(name: str, value: Any) -> str:
-    """A setting as a label says it; nothing where it is off or empty."""
-    if value is None or value is False or value in ("", []):
+    """A setting as a label says it; nothing where it is off or empty. A whole 0 is off, a rate of 0.0 is a rate."""
+    if value is None or value in ("", "none", []) or (isinstance(value, int) and not value):
         return ""
+    if name.endswith("share") and isinstance(value, list | tuple):
+        return f"{name} {' to '.join(map(_word, value))}"
     return name if value is True else f"{name} {_word(value)}"
 
 
@@ -174,5 +181,5 @@ def _word(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list | tuple):
-        return "+".join(_word(item) for item in value)
+        return ("+" if all(isinstance(item, str) for item in value) else "/").join(map(_word, value))
     return str(value)

@@ -6,6 +6,7 @@ from tdcompress.codec import decode
 from tdcompress.records.latency import RowLatency
 from tdcompress.records.measures import ACCURACY, Measure
 from tdcompress.records.report import Row
+from tdcompress.report.zeros import dense_row, pruned_share, trained_zeros
 
 _NAMES = 3  # of what shares a reason; how many are left is said
 _CLAIM_WORDS = {"faster": "faster", "slower": "slower", "none": "no claim"}
@@ -140,12 +141,39 @@ def plural(granularity: str) -> str:
 
 
 def pruned(row: Row) -> str:
-    """What was asked of the pruning: "90 % of weights", "3 per filter", "nothing"."""
+    """What is pruned: "90 % of weights", "all but 3 per filter", "nothing"; more than was asked where more is zero."""
     if row.keep_per_filter is not None:
         return f"all but {row.keep_per_filter} per filter"
-    if not row.fraction:
-        return "nothing"
-    return f"{short_percent(row.fraction)} of {plural(row.granularity)}"
+    if share := pruned_share(row):
+        return f"{short_percent(share)} of {plural(row.granularity)}"
+    return f"no {plural(row.granularity)}; trained to {zeros} zeros" if (zeros := _zeros(row)) else "nothing"
+
+
+def dense(rows: Sequence[Row]) -> str:
+    """The network of dense.onnx beside its number: "dense", or "dense (89.81 % zeros)" where its training left such."""
+    zeros = _zeros(dense_row(rows)) if rows else ""
+    return f"dense ({zeros} zeros)" if zeros else "dense"
+
+
+def unpruned(rows: Sequence[Row]) -> str:
+    """The same network in a sentence: "the unpruned network", or "the network of dense.onnx (89.81 % zeros)"."""
+    zeros = _zeros(dense_row(rows))
+    return f"the network of dense.onnx ({zeros} zeros)" if zeros else "the unpruned network"
+
+
+def _zeros(row: Row) -> str:
+    """Share of the prunable weights that its training left at zero; the empty word where none are."""
+    zeros = trained_zeros(row)
+    return short_percent(zeros) if zeros else ""
+
+
+def below_table(key: str) -> str:
+    """What a dotted key of a recipe is called without its table, so that it is known which one is meant.
+
+    "train.optimizer.lr" is "lr", "train.lr_schedule.name" is "lr_schedule", and another key beside that is "lr_warmup_share".
+    """
+    *_, table, last = key.split(".")
+    return table if last == "name" else f"lr_{last}" if table == "lr_schedule" else last
 
 
 def shorten(name: str, at_most: int) -> str:

@@ -1,7 +1,7 @@
 """The records of a run's stages -> its report: one row per deployed network."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +9,8 @@ from typing import Any
 
 from tdcompress.artifacts import Artifact
 from tdcompress.codec import encode, shallow
-from tdcompress.lineage.network import new_network
+from tdcompress.lineage.measure import count_layers
+from tdcompress.lineage.network import load_network, new_network
 from tdcompress.lineage.origin import learning_task_of, origin_of
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
@@ -21,6 +22,7 @@ from tdcompress.report.select import select_row
 from tdcompress.runs.manifest import DENSE_FILE
 from tdcompress.runs.plan import RowPlan, RunPlan
 from tdcompress.shrinking.count import parameters_and_macs
+from tdcompress.sparsity.units import prunable_weights
 from tdcompress.steps import STEPS
 from tdcompress.tasks.base import LearningTask
 
@@ -47,6 +49,7 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
     origin = origin_of(artifacts[plan.dense_train.key])
     task = learning_task_of(artifacts[plan.dense_train.key], plan.places)
     macs = dense_macs(artifacts[plan.dense_train.key], task)
+    zeros = zeros_as_trained(plan.rows, artifacts, task)
     rows = tuple(
         make_row(
             row,
@@ -55,6 +58,7 @@ def make_report(plan: RunPlan, artifacts: Mapping[str, Artifact], shipped_bytes:
             record(row.export),
             shipped_bytes=shipped_bytes,
             macs=macs,
+            sparsity_trained=zeros[row.id],
             latency=bench.rows.get(row.id, ()),
         )
         for row in plan.rows
@@ -127,6 +131,24 @@ def dense_macs(trained: Artifact, task: LearningTask) -> int:
     return parameters_and_macs(model, task.examples())[1]
 
 
+def zeros_as_trained(rows: Sequence[RowPlan], artifacts: Mapping[str, Artifact], task: LearningTask) -> dict[str, float]:
+    """Share of zeros (0..1) among each row's prunable weights before anything is pruned, by the row's id.
+
+    Args:
+        rows: their tasks.
+        artifacts: of these, by key.
+        task: what they were trained for.
+    """
+    found = {}
+    for key in {row.train.key: None for row in rows}:
+        model = load_network(artifacts[key], task)
+        for row in rows:
+            if row.train.key == key:
+                layers = count_layers(model, prunable_weights(model, row.pruned.settings.exclude))
+                found[row.id] = 1 - sum(layer.kept for layer in layers) / sum(layer.total for layer in layers)
+    return found
+
+
 def make_row(
     row: RowPlan,
     trained: TrainRecord,
@@ -135,6 +157,7 @@ def make_row(
     *,
     shipped_bytes: Mapping[str, int],
     macs: int,
+    sparsity_trained: float,
     latency: tuple[RowLatency, ...],
 ) -> Row:
     """One row from the records of its stages.
@@ -146,6 +169,7 @@ def make_row(
         exported: of its file.
         shipped_bytes: see ``make_report``.
         macs: multiply-accumulates of the dense network.
+        sparsity_trained: see ``zeros_as_trained``.
         latency: what was measured.
     """
     filled: dict[str, Any] = {"macs": macs}
@@ -171,6 +195,7 @@ def make_row(
         figures=exported.figures,
         unlike_torch=exported.unlike_torch,
         kept_float32=exported.kept_float32,
+        sparsity_trained=sparsity_trained,
     )
 
 

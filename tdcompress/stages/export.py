@@ -25,7 +25,7 @@ from tdcompress.npz import write_npz
 from tdcompress.onnxfile.encodings.forms import FORMS
 from tdcompress.onnxfile.inspect import inspect_model
 from tdcompress.onnxfile.load import save_model
-from tdcompress.onnxfile.metadata import set_metadata
+from tdcompress.onnxfile.metadata import GRANULARITY, set_metadata
 from tdcompress.onnxfile.names import SAMPLES
 from tdcompress.onnxfile.pack import pack_model
 from tdcompress.pipeline import Stage, Workspace
@@ -160,8 +160,8 @@ def run(settings: Settings, work: Workspace) -> ExportRecord:
     )
     first = exported.parts[0].file
     set_metadata(protos[first], metadata_strings(file_facts(source, network, exported.facts)))
-    for proto in protos.values():
-        set_metadata(proto, {"network_key": source.key})  # files of one network know each other
+    for proto in protos.values():  # network_key: files of one network know each other
+        set_metadata(proto, {"network_key": source.key} | metadata_strings(pruning_facts(source)))
     made = {part.file: as_asked(settings, protos[part.file], partial(calibration_of, part)) for part in exported.parts}
     protos = {name: model for name, (model, _) in made.items()}
     kept = [reasons if len(made) == 1 else _within(name, reasons) for name, (_, reasons) in made.items()]
@@ -289,12 +289,28 @@ def file_facts(source: Artifact, network: nn.Module, facts: Mapping[str, Any]) -
     }
 
 
+def pruning_facts(source: Artifact) -> dict[str, Any]:
+    """Metadata of how a network was pruned, as the recipe asked for it; none of one that is as it was trained."""
+    settings = pruning_of(source)
+    if settings is None:
+        return {}
+    asked: dict[str, Any] = {"fraction": settings.fraction, "keep_per_filter": settings.keep_per_filter}
+    if settings.fraction and settings.granularity != "2:4":  # which has nothing to split
+        asked["shares"] = settings.shares
+    facts = {f"prune_{key}": value for key, value in asked.items() if value is not None}
+    return {GRANULARITY: settings.granularity, **facts}
+
+
 def spared_layers(source: Artifact) -> tuple[str, ...]:
     """Layers that were left dense on purpose: in the pruning, or in the training where nothing was pruned."""
+    pruned = pruning_of(source)
+    return origin_of(source).method.settings.exclude if pruned is None else pruned.exclude
+
+
+def pruning_of(source: Artifact) -> prune.Settings | None:
+    """The settings of the pruning that a network went through; None of one that is as it was trained."""
     pruned = None if source.stage == "train" else ancestor(source, "prune")  # a training's inputs are its teacher's
-    if pruned is not None:
-        return settings_of(prune.Settings, pruned).exclude
-    return origin_of(source).method.settings.exclude
+    return None if pruned is None else settings_of(prune.Settings, pruned)
 
 
 def as_asked(

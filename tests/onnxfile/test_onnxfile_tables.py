@@ -78,6 +78,12 @@ def test_what_was_measured_has_the_name_of_the_tasks_measure(
     assert len({"accuracy", "BLEU"} & set(told)) == 1
 
 
+def test_what_was_pruned_is_shown(make_small_net: Callable[..., onnx.ModelProto]) -> None:
+    pruned = {"prune_granularity": "2:4", "prune_fraction": "0.5"}
+    told = dict(file_tables(Path("m.onnx"), replace(inspect_model(make_small_net(0.9)), metadata=pruned))[1].rows)
+    assert (told["prune_granularity"], told["prune_fraction"]) == ("2:4", "50.00 %")
+
+
 def test_each_tasks_measure_is_known_to_readers_of_files() -> None:
     pytest.importorskip("torch")
     from tdcompress.records.measures import MEASURES

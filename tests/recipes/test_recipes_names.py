@@ -57,11 +57,26 @@ def test_lists_switches_and_excluded_layers() -> None:
         '[[sweep.case]]\n"train.lr_schedule" = { name = "piecewise", milestones = [1, 2], factors = [0.1, 0.01] }\n'
     )
     assert row_ids(rows) == [
-        "none-constant-channels_last-0.5",
-        "none-without-conv2-constant-0.5",
-        "none-piecewise-channels_last-0.5",
+        "none-lr_schedule-constant-channels_last-0.5",
+        "none-without-conv2-lr_schedule-constant-0.5",
+        "none-lr_schedule-piecewise-channels_last-0.5",
     ]
     assert differences(rows)[1]["prune.exclude"] == ["conv2"]
+
+
+def test_names_of_two_tables_are_told_apart_and_what_is_off_or_idle_says_nothing() -> None:
+    rows = experiments(
+        '[[sweep.case]]\n"train.optimizer" = { name = "adam" }\n"train.average" = "ema"\n"train.average_decay" = 0.9\n'
+        '[[sweep.case]]\n"train.lr_schedule" = { name = "cosine", final_factor = 0.1 }\n"train.average" = "last"\n'
+    )
+    assert row_ids(rows) == [
+        "none-adam-lr_schedule-constant-ema-average_decay0.9-0.5",
+        "none-sgd-lr_schedule-cosine-lr_final_factor0.1-last-0.5",
+    ]
+    plain, last = (each.items() for each in differences(experiments('[sweep]\n"train.average" = ["none", "last"]\n')))
+    assert (dict(plain), dict(last)) == ({"train.average": "none"}, {"train.average": "last"})
+    assert "train.average_decay" in differences(rows)[0]
+    assert "train.average_decay" not in differences(rows)[1]
 
 
 def test_included_layers_are_named_whoever_includes_them() -> None:
@@ -82,6 +97,14 @@ def test_differences_leave_out_steps_that_are_not_taken_and_what_a_row_says_of_i
         {"prune.align": 4, "shrink.align": 16, "prune.exclude": ["conv2"]},
         {"finetune.lr": 0.1},
     ]
+
+
+def test_what_belongs_to_steps_that_are_not_taken_is_in_no_name() -> None:
+    rows = experiments('[sweep]\n"prune.granularity" = ["weight", "unit"]')
+    assert row_ids(rows) == ["none-weight-0.5", "none-unit-0.5"]
+    tuned = '[[sweep.case]]\n"finetune.epochs" = 2\n"finetune.lr_schedule" = { name = "cosine" }\n'
+    rows = experiments(f'[[sweep.case]]\n"prune.fraction" = 0.5\n{tuned}')
+    assert row_ids(rows) == ["none-0.5", "none-finetune-lr_schedule-cosine-finetune2-after-prune-0.5"]
 
 
 def test_patterns_have_names_that_can_be_files() -> None:

@@ -42,7 +42,7 @@ def test_nothing_measured_nothing_chosen_nothing_pruned(make_row, make_report):
     row = make_row("none", 0.0, 0.98)
     assert sentences(make_report((row,), selected=row.id))[-1] == "Its latency was not measured."
     assert sentences(make_report((row,))) == (
-        "Nothing was pruned; the dense network has 98.61 %.",
+        "Nothing was pruned; dense 98.61 %.",
         "No row became model.onnx.",
     )
     assert sentences(make_report(())) == ("No network was deployed.",)

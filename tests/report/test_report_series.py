@@ -44,7 +44,7 @@ def test_what_varies_is_named_and_what_does_not_is_not(make_row):
         "γ 0.9, α 0.66, schedule constant, weights, trained by unit",
         "γ 0.9, α 0.66, schedule constant, weights, int8",
         "γ 0.9, α 0.66, schedule constant, weights, released evaluation",
-        "γ 0.99, α 0.9, ramp epochs 49+49, schedule ramp, weights",
+        "γ 0.99, α 0.9, ramp epochs 49/49, schedule ramp, weights",
     ]
 
 
@@ -82,6 +82,38 @@ def test_labels_say_once_what_was_done_and_nothing_of_what_was_not(make_row):
         "none (fine-tuned 1 epoch after pruning)",
         "none (fine-tuned 3 epochs after shrinking, fine-tuning lr 0.01)",
         "none (exclude conv1+conv2, shrink align 16, channels last)",
+    ]
+
+
+def test_labels_say_which_key_of_a_table_is_meant(make_row):
+    row = make_row("none", 0.5, 0.9)
+    swept = {
+        "train.lr_schedule.name": "one_cycle", "train.lr_schedule.final_factor": 0.1, "train.optimizer.name": "adam",
+        "train.average": "ema", "train.average_decay": 0.9, "data.cutout": 3, "train.optimizer.weight_decay": 0.005,
+        "distill.temperature": 4.0, "distill.weight": 0.7, "model.init": "dirac", "finetune.lr_schedule.curve": "cosine",
+        "train.lr_schedule.milestones": [0.5, 0.75],
+    }  # fmt: skip
+    usual = {
+        "train.lr_schedule.name": "constant", "train.optimizer.name": "sgd", "train.average": "none", "data.cutout": 0,
+        "train.optimizer.weight_decay": 0.0,
+    }  # fmt: skip
+    one, other = group([dataclasses.replace(row, differs=swept), dataclasses.replace(row, differs=usual)])
+    assert one.detail == (
+        "cutout 3, distill temperature 4, distill weight 0.7, fine-tuning lr curve cosine, init dirac, average ema, "
+        "average decay 0.9, lr schedule one_cycle, lr final factor 0.1, lr milestones 0.5/0.75, optimizer adam, "
+        "weight decay 0.005"
+    )
+    assert other.detail == "lr schedule constant, optimizer sgd, weight decay 0"
+
+
+def test_a_schedule_that_is_not_constant_is_always_said(make_row):
+    options = {"gamma": 0.9, "alpha": 0.8, "schedule": "cubic", "alpha_share": [0.0, 0.6], "freeze_share": 0.3}
+    row = make_row("targeted", 0.5, 0.9, options=options)
+    assert [line.label for line in group([row])] == ["targeted (γ 0.9, α 0.8, schedule cubic)"]
+    pruning = dataclasses.replace(row, options=options | {"alpha_share": [0.0, 0.0]})
+    assert [line.detail for line in group([row, pruning])] == [
+        "γ 0.9, α 0.8, alpha share 0 to 0.6, schedule cubic",
+        "γ 0.9, α 0.8, alpha share 0 to 0, schedule cubic",
     ]
 
 

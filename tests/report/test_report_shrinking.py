@@ -57,7 +57,7 @@ def test_rows_that_trained_on_say_that_the_certificate_is_from_before(make_row, 
 def test_accuracies_before_and_after_fine_tuning_are_of_two_networks(make_row, make_report):
     row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW)
     row = replace(row, accuracy_masked=0.5, accuracy_shrunk=0.5, accuracy_finetuned=0.9, accuracy_onnx=0.9)
-    titles = ("row", "unpruned, %", "masked, %", "shrunk, %", "fine-tuned after shrinking, %", "ONNX, %", "samples apart")
+    titles = ("row", "as trained, %", "masked, %", "shrunk, %", "fine-tuned after shrinking, %", "ONNX, %", "samples apart")
     table = accuracies(make_report((replace(row, finetune_after="shrink", finetune_epochs=1),)))
     assert tuple(column.title for column in table.columns) == titles
     assert table.rows == ((row.id, "98.33", "50.00", "50.00", "90.00", "90.00", "0"),)
@@ -67,6 +67,6 @@ def test_masked_is_right_after_pruning_and_fine_tuned_is_what_is_shrunk(make_row
     row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW)
     row = replace(row, accuracy_masked=0.5, accuracy_shrunk=0.9, accuracy_finetuned=0.9, accuracy_onnx=0.9 - 1 / 360)
     table = accuracies(make_report((replace(row, finetune_after="prune", finetune_epochs=1),)))
-    titles = ("row", "unpruned, %", "masked, %", "fine-tuned, %", "shrunk, %", "ONNX, %", "samples apart")
+    titles = ("row", "as trained, %", "masked, %", "fine-tuned, %", "shrunk, %", "ONNX, %", "samples apart")
     assert tuple(column.title for column in table.columns) == titles
     assert table.rows == ((row.id, "98.33", "50.00", "90.00", "90.00", "89.72", "1"),)

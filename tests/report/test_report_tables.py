@@ -68,7 +68,7 @@ def test_accuracies_count_the_samples_that_forms_differ_by(make_row, make_report
     table = details.accuracies(make_report((row,)))
     assert [column.title for column in table.columns] == [
         "row",
-        "unpruned, %",
+        "as trained, %",
         "masked, %",
         "stored, %",
         "ONNX, %",
@@ -140,7 +140,7 @@ def test_a_training_has_its_own_epochs_and_names_those_of_fine_tuning(make_row, 
         for after in ("prune", "shrink")
     ]
     table = details.trainings(make_report((row, *tuned)))
-    assert [column.title for column in table.columns][-2:] == ["unpruned accuracy, %", "then fine-tuned, epochs"]
+    assert [column.title for column in table.columns][-2:] == ["accuracy as trained, %", "then fine-tuned, epochs"]
     assert table.rows == (("none", "0", "6", "12.5", "cpu", "98.61", "0, 1"),)
     assert len(details.trainings(make_report((row,))).columns) == len(table.columns) - 1
 

@@ -130,7 +130,7 @@ def test_it_is_run_and_reported(halve: None, run_text: Any, tmp_path: Path) -> N
     assert len({as_trained(row).differs == {} for row in report.rows}) == 1
     table = accuracies(report)
     assert [column.title for column in table.columns] == [
-        "row", "unpruned, %", "masked, %", "stored, %", "halved, %", "ONNX, %", "samples apart",
+        "row", "as trained, %", "masked, %", "stored, %", "halved, %", "ONNX, %", "samples apart",
     ]  # fmt: skip
     assert [line[-1] for line in table.rows] == ["0", "0", "0"]  # halved, it is another network
     resolved = tomllib.loads((finished.folder / "recipe.toml").read_text(encoding="utf-8"))

@@ -52,6 +52,26 @@ def test_a_file_says_how_its_pixels_are_normalised(runner, row, kind):
         assert samples["input"].max() == (16 if kind == "uint8" else 1.0)
 
 
+@pytest.mark.parametrize(
+    ("prune", "said"),
+    [
+        ("fraction = 0.5", {"granularity": "weight", "fraction": "0.5", "shares": "filter"}),
+        ('granularity = "2:4"\nfraction = 0.5\nexclude = ["conv1"]', {"granularity": "2:4", "fraction": "0.5"}),
+        ('granularity = "1x4"\nfraction = 0.75\nshares = "erk"', {"granularity": "1x4", "fraction": "0.75", "shares": "erk"}),
+        ('granularity = "unit"\nfraction = 0.0', {"granularity": "unit", "fraction": "0.0"}),
+        ("keep_per_filter = 3", {"granularity": "weight", "keep_per_filter": "3"}),
+    ],
+)
+def test_a_file_says_what_was_pruned(runner, row, prune, said):
+    exported = runner.ensure(row(prune=prune).export)
+    facts = {item.key: item.value for item in load_model(exported.file("model.onnx")).metadata_props}
+    assert {key.removeprefix("prune_"): value for key, value in facts.items() if key.startswith("prune_")} == said
+
+
+def test_a_network_that_went_through_no_pruning_says_nothing_of_it(runner, row):
+    assert export.pruning_facts(runner.ensure(row().train)) == {}
+
+
 def test_number_formats_of_one_network_are_traced_once_and_each_is_as_if_it_were_alone(
     runner, row, tmp_path, monkeypatch, make_recorder
 ):

@@ -34,7 +34,7 @@ GOLDEN = {
     "finetune": "7bd33628d53bdbae",
     "shrink": "fcf46ba86ec7acee",
     "store": "9b4d1f68b9d3ea8c",
-    "export": "d341fad44536e4a2",
-    "bench": "332442ec3a966cd0",
+    "export": "774436ceee39f61d",
+    "bench": "c128c994e1e98ab3",
     "analyse": "88a2e7bb01ce5a33",
 }

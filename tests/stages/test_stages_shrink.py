@@ -160,7 +160,7 @@ def test_a_run_says_that_the_certificate_is_from_before_the_fine_tuning(run_text
     finished, watcher = run_text(RECIPE, tmp_path, changes)
     assert sorted(watcher.made) == ["export", "export", "export", "finetune", "prune", "shrink", "train"]
     plain, tuned = finished.report.rows
-    assert (plain.id, tuned.id) == ("none-finetune0-0.6", "none-finetune1-after-shrink-0.6")
+    assert (plain.id, tuned.id) == ("none-0.6", "none-finetune1-after-shrink-0.6")
     assert (plain.finetune_after, plain.accuracy_finetuned, tuned.finetune_after) == (None, None, "shrink")
     assert plain.shrunk == tuned.shrunk
     assert tuned.accuracy_masked == plain.accuracy_masked
