@@ -151,7 +151,7 @@ class _Noise:
         if isinstance(module.bias, Tensor):
             swapped["bias"] = torch.zeros_like(module.bias)
         self.measuring = True
-        variance: Tensor = functional_call(module, swapped, (inputs[0].square(), *inputs[1:]), keywords)
+        variance: Tensor = functional_call(module, swapped, *_squared(inputs, keywords))
         self.measuring = False
         variance = variance.to(torch.promote_types(variance.dtype, torch.float32))  # under autocast it comes in bfloat16
         deviation = (variance.clamp(min=0.0) + _TINY).sqrt()  # fast convolutions may end a little below 0
@@ -159,6 +159,14 @@ class _Noise:
         line = torch.randn(deviation.numel(), generator=self.generator, device=deviation.device)
         noise = line.as_strided(deviation.shape, deviation.stride())
         return output + (noise * deviation).to(output.dtype)
+
+
+def _squared(inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """A layer's arguments with the square of its input, which may come by position or by keyword."""
+    if inputs:
+        return (inputs[0].square(), *inputs[1:]), keywords
+    name, x = next((name, value) for name, value in keywords.items() if isinstance(value, Tensor))
+    return inputs, {**keywords, name: x.square()}
 
 
 def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[tuple[str, nn.Module]]:
