@@ -116,6 +116,19 @@ def test_how_weights_begin_is_part_of_a_trainings_key(tmp_path: Path) -> None:
         plan(text.replace("[sparsity]", 'init = "dirak"\n[sparsity]'), tmp_path)
 
 
+def test_initial_weights_that_the_network_cannot_have_are_refused_with_their_line(tmp_path: Path) -> None:
+    """At once, not when the earlier trainings of a sweep are done."""
+    (other := tmp_path / "other.safetensors").write_bytes(b"other")
+    text = RECIPE.replace("digits_cnn", "mlp") + "[[sweep.case]]\nseed = 1\n[[sweep.case]]\n"
+    line = len(text.splitlines()) + 1
+    for init, said in (
+        ("dirac", r'"dirac" is for convolutions behind the first; this Mlp has none'),
+        (other, r".*other\.safetensors holds no weights, neither safetensors nor torch's"),
+    ):
+        with pytest.raises(RecipeError, match=rf"line {line}: model\.init: {said}"):
+            plan(f'{text}"model.init" = "{init}"\n', tmp_path)
+
+
 def test_planning_stays_in_a_module_until_its_part_is_done() -> None:
     """2412 returns to a module already left were counted before a stage received just what its key hashes; at most half of it."""
     done = subprocess.run(
