@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -156,6 +157,13 @@ _SCHEDULE_KEYS = {
 """Schedule -> what a recipe calls the arguments of its class."""
 
 
+_OF_SCHEDULE = {
+    "ramp": ("ramp_epochs", "ramp_scale"),
+    "cubic": ("ramp_share", "alpha_share", "freeze_share", "schedule_epochs"),
+}
+"""Schedule -> the keys of a recipe that belong to it."""
+
+
 def _chance(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """True with this probability, independently for each entry of a tensor of this shape."""
     # uniform numbers and a comparison: bernoulli_ takes four times as long on a CPU
@@ -185,6 +193,7 @@ class TargetedSettings(MethodSettings):
 
     name: ClassVar[str] = "targeted"
     patterned: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = ("gamma", "alpha")
     gamma: float | None = None
     keep_per_filter: int | None = None
@@ -233,6 +242,13 @@ class TargetedSettings(MethodSettings):
         """The keys of "cubic" where that is not the schedule; and its epochs, which are the training's."""
         by_share = frozenset({"ramp_share", "alpha_share", "freeze_share"})
         return frozenset({"schedule_epochs"}) | (frozenset() if self.schedule == "cubic" else by_share)
+
+    @cached_property
+    def idle(self) -> Mapping[str, str]:
+        """The keys of other schedules, and what is drawn for where no units are."""
+        others = {key: owner for owner, keys in _OF_SCHEDULE.items() if owner != self.schedule for key in keys}
+        foreign = {key: f'schedule = "{owner}"' for key, owner in others.items()}
+        return foreign if self.granularity == "unit" else {**foreign, "draw": 'granularity = "unit"'}
 
     def make_schedule(self) -> Schedule:
         """The schedule object that the keys describe.

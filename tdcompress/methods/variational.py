@@ -1,8 +1,9 @@
 """Variational dropout that sparsifies (Molchanov, Ashukha and Vetrov 2017, arXiv 1701.05369)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -215,6 +216,11 @@ class VariationalSettings(TrainedMethodSettings):
             raise ValueError(f"warmup: {self.warmup} is not in 0..1")
         if not -LOG_ALPHA_LIMIT < self.threshold <= LOG_ALPHA_LIMIT:
             raise ValueError(f"threshold: {self.threshold} is not in -8 < threshold <= 8, where log_alpha lies")
+
+    @cached_property
+    def idle(self) -> Mapping[str, str]:
+        """The curve of a warm-up that there is not."""
+        return {} if self.warmup else {"warmup_curve": "warmup above 0"}
 
     def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return Variational(targets, model, self)

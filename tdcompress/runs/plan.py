@@ -14,6 +14,7 @@ from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
 from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment, resolve
+from tdcompress.recipes.idle import require_effect
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe, expand_sweep
 from tdcompress.records.report import RowConfig
@@ -126,6 +127,7 @@ def plan_run(recipe: Recipe, store: Store, workers: Workers = HERE) -> RunPlan:
     """
     variants = expand_sweep(recipe)
     experiments = tuple(resolve(variant) for variant in variants)
+    require_effect(variants, experiments)
     trainings, places = _trainings(experiments, store.hashes)
     for variant, experiment, training in zip(variants, experiments, trainings, strict=True):
         _check_excluded(variant, experiment, training, places)

@@ -81,11 +81,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch] | Callable[[], Iterab
     return order
 
 
-Inputs = tuple[Tensor, ...]
-"""Of one forward pass."""
-
-
-def _passes(batches: Iterable[Batch] | Callable[[], Iterable[Batch]]) -> Callable[[], Iterator[Inputs]]:
+def _passes(batches: Iterable[Batch] | Callable[[], Iterable[Batch]]) -> Callable[[], Iterator[tuple[Tensor, ...]]]:
     """What gives the inputs of each forward pass, as often as it is asked.
 
     Raises:
@@ -99,7 +95,7 @@ def _passes(batches: Iterable[Batch] | Callable[[], Iterable[Batch]]) -> Callabl
     return lambda: _checked(held)
 
 
-def _checked(batches: Iterable[Batch]) -> Iterator[Inputs]:
+def _checked(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
     for index, batch in enumerate(batches):
         inputs = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
         for each in inputs:
@@ -135,7 +131,7 @@ class _Moments:
         self.count = total
 
 
-def _pool(model: nn.Module, name: str, norm: _BatchNorm, inputs: Iterable[Inputs]) -> None:
+def _pool(model: nn.Module, name: str, norm: _BatchNorm, inputs: Iterable[tuple[Tensor, ...]]) -> None:
     """Set one layer's statistics; those of the layers before it are set already."""
     moments = _Moments()
 
@@ -166,7 +162,7 @@ def _pool(model: nn.Module, name: str, norm: _BatchNorm, inputs: Iterable[Inputs
             )
 
 
-def _order_of_use(model: nn.Module, norms: Mapping[str, _BatchNorm], inputs: Iterable[Inputs]) -> tuple[str, ...]:
+def _order_of_use(model: nn.Module, norms: Mapping[str, _BatchNorm], inputs: Iterable[tuple[Tensor, ...]]) -> tuple[str, ...]:
     """The layers that forward passes use, each behind all that any of them uses before it."""
     used: list[str] = []
     before: dict[str, dict[str, None]] = {}  # by layer, in the order in which they were first seen
