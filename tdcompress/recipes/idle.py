@@ -38,7 +38,9 @@ def require_effect(variants: Sequence[Recipe], experiments: Sequence[Experiment]
     for key, (variant, written, needed) in refused.items():
         others = ", ".join(other for other in refused if other != key)
         likewise = f" (likewise {others})" if others else ""
-        raise variant.source.error(written, f"{key}: it does nothing without {needed}; set that, or leave {key} out{likewise}")
+        raise variant.source.error(
+            written, f"{written}: it does nothing without {needed}; set that, or leave {key} out{likewise}"
+        )
 
 
 def idle_keys(experiment: Experiment) -> dict[str, str]:
