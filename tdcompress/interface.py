@@ -27,6 +27,7 @@ from tdcompress.shrinking.trace import ExampleInputs
 from tdcompress.sparsity import freeze as zeros
 from tdcompress.sparsity.freeze import Frozen
 from tdcompress.sparsity.masks import Masks, apply_masks, unit_masks, weight_masks
+from tdcompress.sparsity.patterns import check_fraction
 from tdcompress.sparsity.reach import WeightShare, unit_reach, weight_reach
 from tdcompress.sparsity.shares import Shares
 from tdcompress.sparsity.units import UnitGroup, prunable_weights, require_layers, require_module, require_values, unwrapped
@@ -85,6 +86,31 @@ def require_units(granularity: Granularity, **arguments: object) -> None:
             )
 
 
+def _require_share(granularity: Granularity, fraction: float | None, keep_per_filter: int | None, shares: Shares | None) -> None:
+    """Refuse what does not say how much is pruned, or says it twice; as [prune] of a recipe does.
+
+    Raises:
+        ArgumentError: names the argument.
+    """
+    if keep_per_filter is not None:
+        if granularity == "unit":
+            raise ArgumentError('keep_per_filter: it counts weights of a filter; with granularity = "unit" give fraction')
+        if granularity == "2:4":
+            raise ArgumentError('keep_per_filter: "2:4" keeps two of every four; give fraction = 0.5')
+        if shares is not None and fraction is None:
+            raise ArgumentError("shares: they split a fraction; keep_per_filter says how many weights of each filter stay")
+    elif fraction is None:
+        other = "" if granularity in ("unit", "2:4") or shares else ", or keep_per_filter, the weights of each filter that stay"
+        raise ArgumentError(f"fraction: give fraction, the share that is pruned{other}")
+    if granularity == "2:4":
+        if shares is not None:
+            raise ArgumentError('shares: "2:4" prunes two of every four; there is nothing to split')
+        try:
+            check_fraction(fraction or 0, "2:4")
+        except ArgumentError as error:
+            raise ArgumentError(f"fraction: {error}") from None
+
+
 @checked
 def prune(
     model: nn.Module,
@@ -128,6 +154,7 @@ def prune(
     """
     check_align(align)
     require_units(granularity, include=include, scope=scope, unit=unit, align=align)
+    _require_share(granularity, fraction, keep_per_filter, shares)
     model = _plain(model)
     require_values(model)
     params = {name: value.detach() for name, value in model.named_parameters()}
@@ -136,8 +163,7 @@ def prune(
         budget = WeightShare(fraction=fraction, keep_per_filter=keep_per_filter, shares=shares or "filter", pattern=pattern)
         masks, reach = weight_masks(params, weights, **budget), weight_reach(params, weights, **budget)
     else:
-        if fraction is None or keep_per_filter is not None:
-            raise ArgumentError("units are pruned by fraction; keep_per_filter counts weights")
+        assert fraction is not None
         groups = find_groups(model, example_inputs, exclude, include, scope, unit)
         masks = unit_masks(params, groups, fraction=fraction, align=align, shares=shares or "layer")
         reach = unit_reach(params, groups, fraction=fraction, shares=shares or "layer")

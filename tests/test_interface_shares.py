@@ -1,13 +1,14 @@
 """Shares and schedules for a training loop of one's own."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import tdcompress as tdc
-from tdcompress.errors import UserError
+from tdcompress.errors import ArgumentError, UserError
 
 
 def network() -> nn.Sequential:
@@ -57,11 +58,44 @@ def test_a_schedule_needs_the_epoch_and_a_freeze_the_optimizer() -> None:
     tdc.TargetedDropout(network(), gamma=0.5).step()  # a constant one needs nothing
 
 
-def test_shares_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="shares: 'erk' splits a fraction"):
-        tdc.prune(network(), keep_per_filter=2, shares="erk")
-    with pytest.raises(ValueError, match='shares: "filter" is a share'):
-        tdc.prune(network(), granularity="unit", fraction=0.5, shares="filter", example_inputs=images()[0])
+OF_FILTERS = 'shares: "filter" is a share of the weights of each filter; units have "layer", "erk" or "global"'
+BY_COUNT = "shares: they split {}; keep_per_filter says how many weights of each filter stay"
+NOTHING = 'shares: "2:4" prunes two of every four; there is nothing to split'
+TWO = 'keep_per_filter: "2:4" keeps two of every four; give {} = 0.5'
+OF_WEIGHTS = 'keep_per_filter: it counts weights of a filter; with granularity = "unit" give {}'
+QUARTER = '{}: 0.25 is no share that "2:4" can give: two of four are 0.5, or 0 = nothing'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"share": 0.5, "granularity": "unit", "shares": "filter"}, OF_FILTERS),
+        ({"keep_per_filter": 2, "shares": "erk"}, BY_COUNT),
+        ({"keep_per_filter": 2, "shares": "filter"}, BY_COUNT),
+        ({"share": 0.5, "granularity": "2:4", "shares": "filter"}, NOTHING),
+        ({"share": 0.5, "granularity": "2:4", "shares": "global"}, NOTHING),
+        ({"keep_per_filter": 2, "granularity": "2:4"}, TWO),
+        ({"keep_per_filter": 2, "granularity": "unit"}, OF_WEIGHTS),
+        ({"share": 0.25, "granularity": "2:4"}, QUARTER),
+    ],
+)
+def test_training_and_pruning_refuse_the_same_by_the_arguments_name(arguments: dict[str, Any], said: str) -> None:
+    example = {"example_inputs": images()[0]} if arguments.get("granularity") == "unit" else {}
+    for function, share in ((tdc.prune, "fraction"), (tdc.TargetedDropout, "gamma")):
+        given = {share if name == "share" else name: value for name, value in arguments.items()}
+        split = "a fraction" if said is BY_COUNT and share == "fraction" else share
+        with pytest.raises(ArgumentError) as raised:
+            function(network(), **given, **example)  # type: ignore[operator]
+        assert str(raised.value) == said.format(split)
+
+
+@pytest.mark.parametrize("arguments", [{"granularity": "unit"}, {"granularity": "2:4"}, {"shares": "layer"}])
+def test_where_nothing_else_fits_the_fraction_is_asked_for(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError) as raised:
+        tdc.prune(network(), **arguments)
+    assert str(raised.value) == "fraction: give fraction, the share that is pruned"
+    with pytest.raises(ArgumentError, match=r"^fraction: give .*, or keep_per_filter, the weights of each filter that stay$"):
+        tdc.prune(network())
 
 
 @pytest.mark.parametrize("granularity", ["2:4", "1x4"])

@@ -16,6 +16,8 @@ from tdcompress.data.images import ImageDataset, Images, ImageSettings
 from tdcompress.data.preprocess import Normalise
 from tdcompress.errors import DataError
 
+SIDE = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class CifarSettings(FileDataSettings, ImageSettings):
@@ -34,6 +36,9 @@ class CifarSettings(FileDataSettings, ImageSettings):
     meta_file: ClassVar[tuple[str, str]]
     labels_key: ClassVar[str]
     names_key: ClassVar[str]
+
+    def side(self) -> int:  # noqa: D102
+        return SIDE
 
     def fetched_files(self) -> list[Path]:  # noqa: D102
         folder = self.root_folder() / self.folder
@@ -82,11 +87,11 @@ def batch_images(batch: Mapping[str, Any], labels_key: str, where: str) -> Image
         DataError: no such rows or labels in the archive.
     """
     data, labels = batch.get("data"), batch.get(labels_key)
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * 32 * 32:
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3 * SIDE**2:
         raise DataError(f"{where}: 'data' is no array of rows of 3,072 bytes")
     if not isinstance(labels, list) or len(labels) != len(data) or not all(type(label) is int for label in labels):
         raise DataError(f"{where}: {labels_key!r} is no list of {len(data)} whole numbers")
-    pixels_NHWC = np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    pixels_NHWC = np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
     return Images(pixels=torch.from_numpy(pixels_NHWC), labels=torch.tensor(labels, dtype=torch.int64))
 
 

@@ -12,6 +12,7 @@ from tdcompress.data.base import HashFile
 from tdcompress.data.images import ImageDataset, Images, ImageSettings, sha256_of_images
 from tdcompress.errors import DataError
 
+SIDE = 8
 TEST_SHARE = 0.2
 SPLIT_SEED = 0
 
@@ -29,6 +30,9 @@ class DigitsSettings(ImageSettings):
     deviation: ClassVar[tuple[float, ...]] = (6.018,)
     largest: ClassVar[float] = 16.0
     crop_padding: int = 1
+
+    def side(self) -> int:  # noqa: D102
+        return SIDE
 
     def load(self) -> ImageDataset:  # noqa: D102
         train, test = load_split()
@@ -48,7 +52,7 @@ class DigitsSettings(ImageSettings):
 def load_split() -> tuple[Images, Images]:
     """(train, test) of the digits, in the order of the package's file: uint8 (1438, 8, 8, 1) and (359, 8, 8, 1), 0 to 16."""
     table = np.loadtxt(packaged_file(), delimiter=",", dtype=np.uint8)  # a digit a line: 64 pixels, row by row, and its label
-    pixels_NHWC = table[:, :64].reshape(-1, 8, 8, 1)
+    pixels_NHWC = table[:, :64].reshape(-1, SIDE, SIDE, 1)
     labels_N = table[:, 64].astype(np.int64)
     tested_N = stratified_sample(labels_N, TEST_SHARE, SPLIT_SEED)
 

@@ -58,6 +58,9 @@ class ImageFolderSettings(FileDataSettings, ImageSettings):
         if self.memory_limit_gib <= 0:
             raise ValueError(f"memory_limit_gib: above 0, not {self.memory_limit_gib}")
 
+    def side(self) -> int:  # noqa: D102
+        return self.image_size
+
     def augmentation(self) -> Augmentation:  # noqa: D102
         return replace(super().augmentation(), crop_scale=self.crop_scale)
 

@@ -126,6 +126,14 @@ class ImageSettings(DataSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.augmentation()
+        side = self.side()
+        for key, lost in (("crop_padding", "a crop may hold nothing"), ("cutout", "a square may paint all")):
+            if (pixels := getattr(self, key)) and pixels >= side:
+                raise ValueError(f"{key}: with {pixels} pixels {lost} of an image of {side}x{side}; give less than {side}")
+
+    @abstractmethod
+    def side(self) -> int:
+        """Height and width of the images in pixels, known before they are loaded."""
 
     def augmentation(self) -> Augmentation:
         """The random changes of training batches that these keys ask for."""

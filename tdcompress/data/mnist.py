@@ -34,6 +34,9 @@ class IdxSettings(FileDataSettings, ImageSettings):
     archives: ClassVar[Mapping[str, str]]  # file name, without .gz -> md5 of the .gz
     classes: ClassVar[tuple[str, ...]]
 
+    def side(self) -> int:  # noqa: D102
+        return SIDE
+
     def fetched_files(self) -> list[Path]:  # noqa: D102
         folder = self.root_folder() / self.folder / "raw"
         return [self._find(folder, name, md5) for name, md5 in self.archives.items()]

@@ -128,6 +128,7 @@ class MethodSettings(ABC):
 
     name: ClassVar[str]
     patterned: ClassVar[bool] = False  # whether granularity "2:4" and "1x4" are known
+    splits: ClassVar[bool] = False  # whether the training itself drops or prunes by ``shares``
     headline: ClassVar[tuple[str, ...]] = ()  # keys that name a training, as the papers' tables do, also at their defaults
     granularity: Granularity = "weight"
     scope: Literal["layer", "group"] = "layer"
@@ -159,6 +160,11 @@ class MethodSettings(ABC):
     def silent(self) -> frozenset[str]:
         """Keys that say nothing of this training: they belong to a choice that was not made, or something else tells them."""
         return frozenset()
+
+    @cached_property
+    def idle(self) -> Mapping[str, str]:
+        """Keys of its own that have no effect beside the others: what each needs, 'schedule = "cubic"'."""
+        return {}
 
     @cached_property
     def options(self) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class RandomPruneSettings(MethodSettings):
     """
 
     name: ClassVar[str] = "random_prune"
+    splits: ClassVar[bool] = True
     fraction: float
 
     def __post_init__(self) -> None:

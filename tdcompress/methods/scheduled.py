@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Literal, Self
 
@@ -20,6 +21,13 @@ _SCHEDULES: Mapping[str, tuple[type[Schedule], Mapping[str, str]]] = MappingProx
     }
 )
 """Its name in a recipe -> the class, and what a recipe calls each of its arguments."""
+_OWNED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "ramp": ("ramp_epochs", "ramp_scale"),
+        "cubic": ("ramp_share", "alpha_share", "freeze_share", "schedule_epochs"),
+    }
+)
+"""Schedule -> the keys of a recipe that belong to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,11 @@ class ScheduledSettings(MethodSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._schedule()
+
+    @cached_property
+    def idle(self) -> Mapping[str, str]:
+        """The keys of the other schedules."""
+        return {key: f'schedule = "{owner}"' for owner, keys in _OWNED.items() if owner != self.schedule for key in keys}
 
     @property
     def silent(self) -> frozenset[str]:

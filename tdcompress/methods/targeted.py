@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import torch
@@ -190,6 +191,7 @@ class TargetedSettings(ScheduledSettings):
 
     name: ClassVar[str] = "targeted"
     patterned: ClassVar[bool] = True
+    splits: ClassVar[bool] = True
     headline: ClassVar[tuple[str, ...]] = ("gamma", "alpha")
     gamma: float | None = None
     keep_per_filter: int | None = None
@@ -224,6 +226,12 @@ class TargetedSettings(ScheduledSettings):
             raise ValueError("shares: they split gamma; keep_per_filter says how many weights of each filter stay")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha: {self.alpha} is not in 0..1")
+
+    @cached_property
+    def idle(self) -> Mapping[str, str]:
+        """The keys of other schedules, and what is drawn for where no units are."""
+        foreign = super().idle
+        return foreign if self.granularity == "unit" else {**foreign, "draw": 'granularity = "unit"'}
 
     def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return targeted_dropout(targets, model, self, self.make_schedule())

@@ -1,8 +1,9 @@
 """Variational dropout that sparsifies (Molchanov, Ashukha and Vetrov 2017, arXiv 1701.05369)."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -151,7 +152,7 @@ class _Noise:
         if isinstance(module.bias, Tensor):
             swapped["bias"] = torch.zeros_like(module.bias)
         self.measuring = True
-        variance: Tensor = functional_call(module, swapped, (inputs[0].square(), *inputs[1:]), keywords)
+        variance: Tensor = functional_call(module, swapped, *_squared(inputs, keywords))
         self.measuring = False
         variance = variance.to(torch.promote_types(variance.dtype, torch.float32))  # under autocast it comes in bfloat16
         deviation = (variance.clamp(min=0.0) + _TINY).sqrt()  # fast convolutions may end a little below 0
@@ -159,6 +160,14 @@ class _Noise:
         line = torch.randn(deviation.numel(), generator=self.generator, device=deviation.device)
         noise = line.as_strided(deviation.shape, deviation.stride())
         return output + (noise * deviation).to(output.dtype)
+
+
+def _squared(inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """A layer's arguments with the square of its input, which may come by position or by keyword."""
+    if inputs:
+        return (inputs[0].square(), *inputs[1:]), keywords
+    name, x = next((name, value) for name, value in keywords.items() if isinstance(value, Tensor))
+    return inputs, {**keywords, name: x.square()}
 
 
 def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[tuple[str, nn.Module]]:
@@ -207,6 +216,11 @@ class VariationalSettings(TrainedMethodSettings):
             raise ValueError(f"warmup: {self.warmup} is not in 0..1")
         if not -LOG_ALPHA_LIMIT < self.threshold <= LOG_ALPHA_LIMIT:
             raise ValueError(f"threshold: {self.threshold} is not in -8 < threshold <= 8, where log_alpha lies")
+
+    @cached_property
+    def idle(self) -> Mapping[str, str]:
+        """The curve of a warm-up that there is not."""
+        return {} if self.warmup else {"warmup_curve": "warmup above 0"}
 
     def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
         return Variational(targets, model, self)

@@ -19,14 +19,18 @@ class Source:
 
     def error(self, path: str, problem: str) -> RecipeError:
         """An error that names the file, the line of ``path`` (or of its nearest parent) and the problem."""
+        line = self.line(path)
+        if line is None:
+            return RecipeError(f"{self.file}: {problem}")
+        if line > 0:
+            return RecipeError(f"{self.file}, line {line}: {problem}")
+        return RecipeError(f"--set {problem}" if problem.startswith(f"{path}:") else f"--set {path}: {problem}")
+
+    def line(self, path: str) -> int | None:
+        """The line of a dotted key, or of its nearest parent; 0 = given by ``--set``, None = not known."""
         parts = path.split(".")
-        for end in range(len(parts), 0, -1):
-            line = self.lines.get(".".join(parts[:end]))
-            if line is not None:
-                if line > 0:
-                    return RecipeError(f"{self.file}, line {line}: {problem}")
-                return RecipeError(f"--set {problem}" if problem.startswith(f"{path}:") else f"--set {path}: {problem}")
-        return RecipeError(f"{self.file}: {problem}")
+        lines = (self.lines.get(".".join(parts[:end])) for end in range(len(parts), 0, -1))
+        return next((line for line in lines if line is not None), None)
 
 
 def key_lines(text: str) -> dict[str, int]:

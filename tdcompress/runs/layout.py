@@ -1,7 +1,7 @@
 """The folder that people read and ship from: files, report, resolved recipe, links to the stages behind them."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import RECIPE_KEY, set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
+from tdcompress.recipes.idle import idle_keys
 from tdcompress.recipes.source import OPTIONAL, required_tables
 from tdcompress.records.report import Report
 from tdcompress.records.stages import AnalysisRecord
@@ -144,9 +145,9 @@ def gather_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
 
 
 def resolved_values(plan: RunPlan) -> dict[str, Any]:
-    """The recipe with every default written out, except in sections that the sweep changes.
+    """The recipe with every default written out, except in sections that the sweep changes, so that it can be run again.
 
-    A table that a recipe may lack is written where it is in force in some combination.
+    A table that a recipe may lack is written where it is in force in some combination, and a key where it has an effect in one.
     """
     values: dict[str, Any] = dict(plan.recipe.values)
     values.setdefault("seed", 0)
@@ -155,7 +156,8 @@ def resolved_values(plan: RunPlan) -> dict[str, Any]:
         resolved = [table for table in resolved if table is not None]
         if resolved and all(item == resolved[0] for item in resolved):
             values[section] = resolved[0]
-    return _without_none(values)
+    idle = set.intersection(*({*idle_keys(experiment)} for experiment in plan.experiments))
+    return _written(values, idle)
 
 
 def _section(experiment: Experiment, section: str) -> dict[str, Any] | None:
@@ -170,5 +172,7 @@ def _section(experiment: Experiment, section: str) -> dict[str, Any] | None:
     return table
 
 
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _without_none(value) if isinstance(value, dict) else value for key, value in values.items() if value is not None}
+def _written(values: Mapping[str, Any], idle: Set[str], table: str = "") -> dict[str, Any]:
+    """The values of a table, without those that are None, and without keys (dotted) that have no effect."""
+    said = {key: value for key, value in values.items() if value is not None and f"{table}{key}" not in idle}
+    return {key: _written(value, idle, f"{table}{key}.") if isinstance(value, dict) else value for key, value in said.items()}

@@ -9,11 +9,12 @@ from typing import Any
 from tdcompress.artifacts import HashMemory, content_key
 from tdcompress.codec import encode, shallow
 from tdcompress.errors import ModelError
-from tdcompress.lineage.network import new_network
+from tdcompress.lineage.network import initial_network, new_network
 from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
 from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment, resolve
+from tdcompress.recipes.idle import require_effect
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe, expand_sweep
 from tdcompress.records.report import RowConfig
@@ -126,11 +127,15 @@ def plan_run(recipe: Recipe, store: Store, workers: Workers = HERE) -> RunPlan:
     """
     variants = expand_sweep(recipe)
     experiments = tuple(resolve(variant) for variant in variants)
+    require_effect(variants, experiments)
     trainings, places = _trainings(experiments, store.hashes)
     for variant, experiment, training in zip(variants, experiments, trainings, strict=True):
         _check_excluded(variant, experiment, training, places)
         _check_patterns(variant, experiment, training, places)
     trained = _train_tasks(trainings, store, places)
+    for variant, task in zip(variants, trained, strict=True):
+        if task.settings.model.init is not None and not store.exists(task.stage.name, task.key):
+            _check_init(variant, task.settings, places)
     chains = [_chain(*pair) for pair in zip(experiments, trained, strict=True)]
     rows = tuple(
         _row(name, experiment, row_config(experiment, values, differs), chain)
@@ -216,6 +221,14 @@ def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Sett
             check_pattern(dict(model.named_parameters()), prunable_weights(model, settings.exclude), settings.granularity)
         except ModelError as error:
             raise recipe.source.error(f"{section}.granularity", f"{section}.granularity: {error}") from None
+
+
+def _check_init(recipe: Recipe, training: train.Settings, places: Places) -> None:
+    """Refuse initial weights that do not fit the network, before anything is trained."""
+    try:
+        initial_network(training, training.data.task(places), places)
+    except ModelError as error:
+        raise recipe.source.error("model.init", f"model.init: {str(error).removeprefix('model.init: ')}") from None
 
 
 def _train_tasks(trainings: Sequence[train.Settings], store: Store, places: dict[str, Path]) -> list[Task]:

@@ -2,12 +2,13 @@
 
 import shutil
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from safetensors.torch import load_file
 
 from tdcompress.artifacts import SCRATCH
+from tdcompress.codec import shallow
 from tdcompress.errors import ArtifactError
 from tdcompress.files import published
 from tdcompress.lineage.measure import pruned_record
@@ -104,10 +105,19 @@ def run(settings: Settings, work: Workspace) -> PruneRecord | FinetuneRecord | N
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Tuning(TrainSettings):
+    """[train] with what [finetune] says instead, and messages that name its keys."""
+
+    lr_key: ClassVar[str] = "finetune.lr"
+    lr_schedule_key: ClassVar[str] = "finetune.lr_schedule"
+
+
 def _tuning(settings: Settings, base: TrainSettings) -> TrainSettings:
     """How the training goes on: as it was, but for its length and its learning rates."""
     optimizer = replace(base.optimizer, lr=settings.lr or base.optimizer.lr)
-    return replace(base, epochs=settings.epochs, optimizer=optimizer, lr_schedule=settings.lr_schedule)
+    own = {"epochs": settings.epochs, "optimizer": optimizer, "lr_schedule": settings.lr_schedule}
+    return _Tuning(**(shallow(base) | own))
 
 
 STAGE = Stage(name="finetune", version=VERSIONS["finetune"], settings=Settings, run=run, record=RECORDS["finetune"], joint=True)

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -140,7 +141,8 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     before = None
     if settings.recalibrate and layers_with_statistics(model):
         as_trained = task.measured(model, device)
-        before = as_trained if recalibrate(model, task.plain_batches(origin.seed, settings.recalibrate, device)) else None
+        plain = partial(task.plain_batches, origin.seed, settings.recalibrate, device)
+        before = as_trained if recalibrate(model, plain) else None
     elif settings.recalibrate:
         recalibrate(model, ())  # says that there is nothing to estimate
     save_tensors(masks, work.folder / MASKS)

@@ -14,7 +14,7 @@ To add one: a subclass of `LearningTask` in a file of its own and its line in `r
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -182,8 +182,10 @@ class LearningTask(ABC):
         """
 
     @abstractmethod
-    def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
+    def plain_batches(self, seed: int, count: int, device: torch.device) -> Iterable[NetworkInputs]:
         """NetworkInputs of training samples, not augmented, drawn without replacement; all where there are no more.
+
+        A batch is made when it is asked for: all of them together may be larger than memory.
 
         Args:
             seed: of the training; the draw follows from it.

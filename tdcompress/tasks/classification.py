@@ -1,7 +1,7 @@
 """Images into classes: cross-entropy, the accuracy in per cent, one ONNX file that gives logits."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -87,14 +87,16 @@ class Classification(LearningTask):
             images: Tensor = self.data.preprocess(self.data.test.pixels[:count])
         return (images.clone().contiguous(),)
 
-    def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
+    def plain_batches(self, seed: int, count: int, device: torch.device) -> Iterator[NetworkInputs]:
         """As `LearningTask.plain_batches`: preprocessed training images, float32 (B, C, H, W)."""
         train = self.data.train
         generator = torch.Generator().manual_seed(derived_seed(seed, "recalibrate"))
         chosen = torch.randperm(len(train), generator=generator)[:count]
         preprocess = copy.deepcopy(self.data.preprocess).to(device)
-        with torch.no_grad():
-            return [(preprocess(train.pixels[part].to(device)),) for part in torch.split(chosen, EVALUATION_BATCH)]
+        for part in torch.split(chosen, EVALUATION_BATCH):
+            with torch.no_grad():
+                images: Tensor = preprocess(train.pixels[part].to(device))
+            yield (images,)
 
     def measured(self, network: nn.Module, device: torch.device) -> float:
         """Share of test images whose largest logit is their label's."""

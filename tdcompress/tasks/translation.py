@@ -134,12 +134,13 @@ class MachineTranslation(LearningTask):
         batch = self.test.pairs.batch(np.arange(min(count, len(self.test))))
         return batch.source, batch.target_in
 
-    def plain_batches(self, seed: int, count: int, device: torch.device) -> list[NetworkInputs]:
+    def plain_batches(self, seed: int, count: int, device: torch.device) -> Iterator[NetworkInputs]:
         """As `LearningTask.plain_batches`: training pairs, in batches of like length."""
         drawn = np.random.default_rng(derived_seed(seed, "recalibrate")).permutation(len(self.train))[:count]
         pairs = PairSet(part=self.train, chosen=drawn, device=device)
-        batches = [pairs.batch(places) for places in pairs.batches()]
-        return [(batch.source, batch.target_in) for batch in batches]
+        for places in pairs.batches():
+            batch = pairs.batch(places)
+            yield batch.source, batch.target_in
 
     def measured(self, network: nn.Module, device: torch.device) -> float:
         """BLEU / 100 of greedy search, detokenised and case-sensitive."""

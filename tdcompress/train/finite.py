@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import TrainingError
+from tdcompress.train.settings import TrainSettings
 
 
 class FiniteWatch:
@@ -14,10 +15,11 @@ class FiniteWatch:
 
     Args:
         net: the network and its method.
+        lr_key: the recipe's key of the learning rate.
     """
 
-    def __init__(self, net: nn.Module) -> None:
-        self._net = net
+    def __init__(self, net: nn.Module, lr_key: str = TrainSettings.lr_key) -> None:
+        self._net, self._lr_key = net, lr_key
         tensors = _floating(net)
         self._names = {name for name, finite in zip(tensors, _finite(tensors), strict=True) if finite}
 
@@ -36,7 +38,7 @@ class FiniteWatch:
             others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             raise TrainingError(
                 f"{where}: {bad[0]}{others} is no longer finite; nothing of it was saved. What this layer reads is too large:"
-                " look at the images and their standardisation, or lower train.optimizer.lr"
+                f" look at the images and their standardisation, or lower {self._lr_key}"
             )
 
 

@@ -219,13 +219,15 @@ class LrSchedule:
         return tuple(Fraction(str(milestone)) * scale for milestone in self.milestones)
 
     def unreached(self, steps_per_epoch: int, epochs: int) -> str | None:
-        """What to say where a training ends before its first milestone, so that its rate never changes; else None."""
+        """What to say where no step comes after the first milestone, so that the rate never changes; else None."""
         steps = epochs * steps_per_epoch
-        if not self.milestones or not steps or self.milestone_steps(steps_per_epoch, epochs)[0] < steps:
+        last = steps - 1  # steps done when the last one is made
+        if not self.milestones or not steps or self.milestone_steps(steps_per_epoch, epochs)[0] <= last:
             return None
+        by_share = "" if self.unit == "share" else ', or give them with unit = "share"'
         return (
-            f"lr_schedule.milestones: this training ends after {steps} steps ({epochs} epochs), before the first milestone, "
-            f'{self.milestones[0]:g} {self.unit}: its learning rate never falls; lower them, or give them with unit = "share"'
+            f"milestones: the first one, {self.milestones[0]:g} {self.unit}, lies behind the last step of this training, which "
+            f"has {steps} ({epochs} epochs): its learning rate never changes; lower them{by_share}"
         )
 
     def _risen(self, share: float) -> float:

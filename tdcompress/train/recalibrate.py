@@ -1,9 +1,10 @@
 """BatchNorm statistics estimated again: what pruning does to a layer's inputs, its running mean and variance do not know."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, TypeGuard
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tdcompress.arguments import checked, given
 from tdcompress.errors import ModelError, one_line
-from tdcompress.sparsity.units import require_changeable, require_values
+from tdcompress.sparsity.units import require_changeable, require_layers, require_values
 from tdcompress.train.evaluate import full_float32
 
 Batch = Tensor | tuple[Tensor, ...]
@@ -28,66 +29,79 @@ def layers_with_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
 
 @checked
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> tuple[str, ...]:
+def recalibrate(model: nn.Module, batches: Iterable[Batch] | Callable[[], Iterable[Batch]]) -> tuple[str, ...]:
     """Give every BatchNorm layer the mean and variance of its inputs over all images, in place; weights stay as they are.
 
     Layer by layer, in the order of the forward pass: the statistics of a layer are pooled over all images, computed with the
     pooled statistics of the layers before it. So neither the size of the batches nor their order matters, but for rounding. In
     the network as it is evaluated, each layer's statistics are those of its input. A pass in training mode with all images in one
-    batch gives the same, but normalises by the biased variance. The price is a pass for each BatchNorm layer, ended at that
-    layer. Together that is about half as many whole passes over the images as there are layers. To average the statistics of
-    batches in one pass is cheaper, but depends on their size: each batch is then normalised by its own.
+    batch gives the same, but normalises by the biased variance. The price is a pass that finds the layers' order, and one for
+    each BatchNorm layer, ended at that layer: about half as many whole passes over the images as there are layers. To average
+    the statistics of batches in one pass is cheaper, but depends on their size: each batch is then normalised by its own.
 
     Args:
-        model: any module; its BatchNorm layers with running statistics are changed, its modes are not. A layer that the forward
-            pass leaves out keeps its statistics.
-        batches: what the model takes, on its device: (B, ...), or a tuple of such. They are held in memory.
+        model: any module; its BatchNorm layers with running statistics are changed, its modes are not. A layer that only some
+            batches use is given the statistics of those. One that is never called keeps its own, which is said in the log; a
+            call of its ``forward`` instead of the layer cannot be seen.
+        batches: what the model takes, on its device: (B, ...), or a tuple of such. They are held in memory. Or a function that
+            makes the same batches anew, called for each pass, where together they are too large for that.
 
     Returns:
-        The names of the layers that were changed; none where the model has no such layer, which is said in the log.
+        The names of the layers that were changed, in their order; none where the model has no such layer, which is said in the
+        log.
 
     Raises:
         ModelError: no batches, or such that the model does not take; a network without values, or one made in
-            ``torch.inference_mode``; statistics that are not finite,
-            fewer than two values of a channel, or a layer that one forward pass uses several times. Names the layer, and leaves
-            the model as it was.
+            ``torch.inference_mode``; statistics that are not finite, fewer than two values of a channel, a layer that one forward
+            pass uses several times, layers that share their statistics, or that batches use in different orders. Names the layer,
+            and leaves the model as it was.
+        UnsupportedError: a TorchScript program, whose layers cannot be seen.
     """
+    require_layers(model)
     require_values(model)
     require_changeable(model)
     norms = layers_with_statistics(model)
     if not norms:
         _log.warning("no BatchNorm layer with running statistics in this %s: nothing to re-estimate", type(model).__name__)
         return ()
-    inputs = _listed(batches)
-    if not inputs:
-        raise ModelError(f"{next(iter(norms))}: no batches to estimate its statistics from")
+    passes = _passes(batches)
     device = next(model.buffers()).device
     with _evaluating(model), full_float32(device), _restored_on_error(norms):
         try:
-            order = _order_of_use(model, norms, inputs[0])
+            order = _order_of_use(model, norms, passes())
             for name in order:
-                _pool(model, name, norms[name], inputs)
+                _pool(model, name, norms[name], passes())
         except ModelError:
             raise
         except Exception as error:  # user code raises anything
             raise ModelError(f"{type(model).__name__} does not take the batches: {one_line(error)}") from error
+    if silent := [name for name in norms if name not in order]:
+        never = "a layer that the forward pass never calls (or whose forward it calls itself) keeps its statistics"
+        _log.warning("BatchNorm of %s: %s: %s", type(model).__name__, ", ".join(silent), never)
     return order
 
 
-def _listed(batches: Iterable[Batch]) -> list[tuple[Tensor, ...]]:
-    """The inputs of each forward pass.
+def _passes(batches: Iterable[Batch] | Callable[[], Iterable[Batch]]) -> Callable[[], Iterator[tuple[Tensor, ...]]]:
+    """What gives the inputs of each forward pass, as often as it is asked.
 
     Raises:
-        ModelError: something else than tensors; or one tensor, whose images would be taken for batches.
+        ModelError: one tensor, whose images would be taken for batches; or, by what is returned, something else than tensors.
     """
     if isinstance(batches, Tensor | str | Mapping | nn.Module):
         raise ModelError(f"batches has to be a list of what the model takes, [x1, x2, ...], and is {given(batches)}")
-    inputs = [tuple(batch) if isinstance(batch, tuple | list) else (batch,) for batch in batches]
-    for index, batch in enumerate(inputs):
-        for each in batch:
+    if not isinstance(batches, Iterable):
+        return lambda: _checked(batches())
+    held = list(batches)
+    return lambda: _checked(held)
+
+
+def _checked(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:
+    for index, batch in enumerate(batches):
+        inputs = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+        for each in inputs:
             if not isinstance(each, Tensor):
                 raise ModelError(f"batches[{index}] has to be a tensor or a tuple of tensors, and has {given(each)}")
-    return inputs
+        yield inputs
 
 
 class _Reached(Exception):
@@ -117,15 +131,15 @@ class _Moments:
         self.count = total
 
 
-def _pool(model: nn.Module, name: str, norm: _BatchNorm, inputs: list[tuple[Tensor, ...]]) -> None:
+def _pool(model: nn.Module, name: str, norm: _BatchNorm, inputs: Iterable[tuple[Tensor, ...]]) -> None:
     """Set one layer's statistics; those of the layers before it are set already."""
     moments = _Moments()
 
-    def look(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        moments.add(arguments[0])
+    def look(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        moments.add((*arguments, *keywords.values())[0])
         raise _Reached
 
-    with norm.register_forward_pre_hook(look):
+    with norm.register_forward_pre_hook(look, with_kwargs=True):
         for batch in inputs:
             try:
                 model(*batch)
@@ -148,21 +162,52 @@ def _pool(model: nn.Module, name: str, norm: _BatchNorm, inputs: list[tuple[Tens
             )
 
 
-def _order_of_use(model: nn.Module, norms: Mapping[str, _BatchNorm], batch: tuple[Tensor, ...]) -> tuple[str, ...]:
-    """The layers that a forward pass uses, in its order."""
+def _order_of_use(model: nn.Module, norms: Mapping[str, _BatchNorm], inputs: Iterable[tuple[Tensor, ...]]) -> tuple[str, ...]:
+    """The layers that forward passes use, each behind all that any of them uses before it."""
     used: list[str] = []
+    before: dict[str, dict[str, None]] = {}  # by layer, in the order in which they were first seen
+    batches = 0
     hooks = [norm.register_forward_pre_hook(lambda _, __, name=name: used.append(name)) for name, norm in norms.items()]
     try:
-        model(*batch)
+        for batch in inputs:
+            batches += 1
+            model(*batch)
+            for place, name in enumerate(used):
+                if used.count(name) > 1:
+                    raise ModelError(
+                        f"{name}: one forward pass uses it {used.count(name)} times, so its inputs depend on its own statistics"
+                    )
+                before.setdefault(name, {}).update(dict.fromkeys(used[:place]))
+            used.clear()
     finally:
         for hook in hooks:
             hook.remove()
-    for name in used:
-        if used.count(name) > 1:
-            raise ModelError(
-                f"{name}: one forward pass uses it {used.count(name)} times, so its inputs depend on its own statistics"
-            )
-    return tuple(used)
+    if not batches:
+        raise ModelError(f"{next(iter(norms))}: no batches to estimate its statistics from")
+    _refuse_shared({name: norms[name] for name in before})
+    return _sorted(before)
+
+
+def _sorted(before: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Each layer behind those that are before it; of a choice the one that was seen first."""
+    try:
+        return tuple(TopologicalSorter(before).static_order())
+    except CycleError as error:
+        names = ", ".join(dict.fromkeys(error.args[1]))
+        raise ModelError(
+            f"{names}: batches use these layers in different orders, so their inputs depend on one another"
+        ) from None
+
+
+def _refuse_shared(norms: Mapping[str, _BatchNorm]) -> None:
+    """Two layers that have one buffer would get the statistics of the later one's inputs."""
+    owners: dict[int, str] = {}
+    for name, norm in norms.items():
+        for buffer in (norm.running_mean, norm.running_var):
+            assert buffer is not None
+            owner = owners.setdefault(buffer.data_ptr(), name)
+            if owner != name:
+                raise ModelError(f"{name}: it shares its statistics with {owner}, and their inputs differ; give each its own")
 
 
 def _has_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:

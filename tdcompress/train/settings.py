@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import ClassVar, get_args
 
 from tdcompress.train.average import Averaging, Kind
 from tdcompress.train.evaluate import AskedPrecision
@@ -16,6 +16,8 @@ class TrainSettings:
     """How a network is trained.
 
     Attributes:
+        lr_key: what messages call the learning rate.
+        lr_schedule_key: what they call its schedule.
         epochs: passes over the training samples. Each takes floor(samples / batch_size) full batches of a new permutation; what
             remains is left out of that epoch.
         batch_size: samples of one optimizer step, over all micro-batches and processes; 128 where neither this nor
@@ -46,6 +48,8 @@ class TrainSettings:
         evaluate_every: epochs between measurements of the test accuracy; the last epoch is always measured.
     """
 
+    lr_key: ClassVar[str] = "train.optimizer.lr"
+    lr_schedule_key: ClassVar[str] = "train.lr_schedule"
     epochs: int = 1
     batch_size: int | None = None
     batch_tokens: int | None = None

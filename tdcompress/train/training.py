@@ -80,12 +80,12 @@ class Training:
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.steps = settings.epochs * self.steps_per_epoch
         self.optimizer = settings.optimizer.build(net, method_lr_scale=net.method.lr_scale)
-        self.watch = FiniteWatch(net)
+        self.watch = FiniteWatch(net, settings.lr_key)
         self.average = RunningAverage(net, settings.averaging(), self.steps)
         identity = identity_of(settings, seed, len(data), keep, teacher)
         self.standing = Standing(net, self.optimizer, self.average, folder=folder, identity=identity, manner=manner, world=world)
         if unreached := settings.lr_schedule.unreached(self.steps_per_epoch, settings.epochs):
-            _log.warning("train.%s", unreached)
+            _log.warning("%s.%s", settings.lr_schedule_key, unreached)
         begun = None if found is None else self.standing.take_up(found)
         if begun is not None:
             _log.info("going on after step %d of %d", self.now.step, self.steps)

@@ -11,7 +11,10 @@ from tdcompress.sparsity.freeze import moments
 from tdcompress.train.optim import decayed_parameters
 from tdcompress.train.settings import TrainSettings
 
-REMEDY = "Lower train.optimizer.lr, or set train.clip_norm"
+
+def remedy(settings: TrainSettings) -> str:
+    """What may help where a loss or gradient is not finite."""
+    return f"Lower {settings.lr_key}, or set train.clip_norm"
 
 
 class FrozenZeros:
@@ -127,7 +130,8 @@ class Updater:
         norm = torch.nn.utils.get_total_norm(gradients)
         *numbers, norm_value = torch.cat([measured, norm.to(measured.dtype).view(1)]).tolist()
         if not (math.isfinite(numbers[0]) and math.isfinite(norm_value)):
-            raise TrainingError(f"{where}: {self._culprit(numbers[0])}; the update was not made. {REMEDY}")
+            said = f"{where}: {self._culprit(numbers[0])}; the update was not made"
+            raise TrainingError(f"{said}. {remedy(self._settings)}")
         clip_norm = self._settings.clip_norm
         if clip_norm is not None and norm_value > clip_norm:
             torch.nn.utils.clip_grads_with_norm_(list(self._trained.values()), clip_norm, norm)

@@ -4,6 +4,7 @@ import torch
 from tdcompress.data.augment import Augmentation
 from tdcompress.data.images import ImageDataset, Images, sha256_of_images
 from tdcompress.data.preprocess import StandardizePerImage
+from tdcompress.data.registry import DATASETS
 from tdcompress.errors import DataError
 
 
@@ -51,3 +52,15 @@ def test_hashes_change_with_content():
     first, second = images(labels=(0, 1, 1)), images(labels=(0, 1, 0))
     assert sha256_of_images(first) == sha256_of_images(images(labels=(0, 1, 1)))
     assert len({sha256_of_images(first), sha256_of_images(second), sha256_of_images(first, second)}) == 3
+
+
+@pytest.mark.parametrize("key", ["cutout", "crop_padding"])
+@pytest.mark.parametrize(
+    ("name", "side", "more"),
+    [("digits", 8, {}), ("mnist", 28, {}), ("cifar100", 32, {}), ("imagefolder", 16, {"image_size": 16})],
+)
+def test_changes_as_large_as_the_image_are_refused_before_it_is_loaded(key, name, side, more):
+    kind = DATASETS[name]
+    assert getattr(kind(**more, **{key: side - 1}), key) == side - 1
+    with pytest.raises(ValueError, match=f"^{key}: with {side} pixels .* of an image of {side}x{side}; give less than {side}$"):
+        kind(**more, **{key: side})

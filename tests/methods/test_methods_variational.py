@@ -140,6 +140,18 @@ def test_noise_has_the_mean_and_variance_that_noisy_weights_give(make, shape):
     assert abs(float((standard[:, 0] * standard[:, 1]).mean())) < 0.1  # each sample has noise of its own
 
 
+def test_a_layer_that_is_called_by_keyword_gets_the_same_noise():
+    layer = nn.ConvTranspose2d(2, 3, 3, stride=2)
+    net = single(layer)
+    net.train()
+    x = torch.randn(4, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    outputs = []
+    for call in (lambda: net(x, output_size=(10, 10)), lambda: net(output_size=(10, 10), input=x)):
+        net.begin_step(TrainStep(), torch.Generator().manual_seed(2))
+        outputs.append(call())
+    assert torch.equal(*outputs)
+
+
 def test_no_noise_outside_a_training_step(make_net, images):
     net = make_net("variational")
     net.train()

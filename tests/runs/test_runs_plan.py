@@ -11,6 +11,7 @@ import tomli_w
 
 from tdcompress.errors import RecipeError
 from tdcompress.recipes.experiment import table_types
+from tdcompress.recipes.idle import idle_keys
 from tdcompress.recipes.keys import keys_of
 from tdcompress.recipes.source import parse_recipe
 from tdcompress.runs.layout import resolved_values
@@ -41,7 +42,7 @@ def plan(text: str, tmp_path: Path) -> RunPlan:
 def test_an_analysis_depends_on_everything_that_its_pruning_depends_on(tmp_path: Path) -> None:
     keys = {
         plan(RECIPE + more, tmp_path).analyses[0].key
-        for more in ("", 'exclude = ["conv2"]\n', 'evaluation = "plain"\n', "align = 4\n")
+        for more in ("", 'exclude = ["conv2"]\n', 'evaluation = "plain"\n', "recalibrate = 4\n")
     }
     assert len(keys) == 3  # evaluation = "plain" is what the first has by default
 
@@ -82,15 +83,19 @@ def test_the_teacher_is_the_runs_own_untargeted_training(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("more", ["", SWEPT], ids=["no sweep", "some combinations without a teacher"])
-def test_the_resolved_recipe_has_every_default_of_every_table_in_force(tmp_path: Path, more: str) -> None:
+def test_the_resolved_recipe_has_every_default_with_an_effect_of_every_table_in_force(tmp_path: Path, more: str) -> None:
     text = (
         RECIPE.replace('method = "none"', 'method = "dropout"' if not more else 'method = "none"') + "[distill]\nweight = 0.5\n"
     )
     planned = plan(text + more, tmp_path)
     resolved = resolved_values(planned)
+    idle = set.intersection(*({*idle_keys(experiment)} for experiment in planned.experiments))
+    assert {"prune.align", "train.average_share", "finetune.lr_schedule"} <= idle
     for section, table in table_types().items():
-        written = {key.path for key in keys_of(table) if key.default != ""}
-        assert written <= paths(resolved[section]), section
+        known = {key.path for key in keys_of(table) if key.default != ""}
+        without = {key for key in known if any(f"{section}.{key}.".startswith(f"{each}.") for each in idle)}
+        assert paths(resolved[section]) >= known - without, section
+        assert not paths(resolved[section]) & without, section
     assert resolved["distill"] == {"temperature": 4.0, "weight": 0.5}
     again = plan(tomli_w.dumps(resolved), tmp_path)
     assert again.recipe_key == planned.recipe_key
@@ -114,6 +119,19 @@ def test_how_weights_begin_is_part_of_a_trainings_key(tmp_path: Path) -> None:
     assert drawn.train.key != dirac.train.key
     with pytest.raises(RecipeError, match=r"model\.init: 'dirak' is not a file, nor \"dirac\""):
         plan(text.replace("[sparsity]", 'init = "dirak"\n[sparsity]'), tmp_path)
+
+
+def test_initial_weights_that_the_network_cannot_have_are_refused_with_their_line(tmp_path: Path) -> None:
+    """At once, not when the earlier trainings of a sweep are done."""
+    (other := tmp_path / "other.safetensors").write_bytes(b"other")
+    text = RECIPE.replace("digits_cnn", "mlp") + "[[sweep.case]]\nseed = 1\n[[sweep.case]]\n"
+    line = len(text.splitlines()) + 1
+    for init, said in (
+        ("dirac", r'"dirac" is for convolutions behind the first; this Mlp has none'),
+        (other, r".*other\.safetensors holds no weights, neither safetensors nor torch's"),
+    ):
+        with pytest.raises(RecipeError, match=rf"line {line}: model\.init: {said}"):
+            plan(f'{text}"model.init" = "{init}"\n', tmp_path)
 
 
 def test_planning_stays_in_a_module_until_its_part_is_done() -> None:

@@ -32,7 +32,8 @@ method = "none"
 fraction = 0.5
 """
 REGISTRIES: dict[str, dict[str, Any]] = {"data": DATASETS, "model": MODELS, "sparsity": METHODS}
-REFUSED = {("imagefolder", "data.download")}  # folders of images are nobody's to fetch
+# Folders of images are nobody's to fetch, and a schedule is as long as the training.
+REFUSED = {("imagefolder", "data.download"), ("targeted", "sparsity.schedule_epochs")}
 EVERY_KEY = [
     (table, name, *key)
     for table, registry in REGISTRIES.items()
@@ -62,8 +63,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "l1": {"sparsity.l1": 0.001},
 }
 WITH: dict[str, dict[str, Any]] = {
-    "sparsity.schedule": {"sparsity.ramp_scale": True},
-    "sparsity.include": {"sparsity.granularity": "unit"},
+    "sparsity.schedule": {"train.epochs": 98},
+    "sparsity.ramp_epochs": {"sparsity.schedule": "ramp", "sparsity.ramp_scale": True},
+    "sparsity.ramp_scale": {"sparsity.schedule": "ramp", "sparsity.ramp_epochs": [0.25, 0.25]},
+    **{f"sparsity.{key}": {"sparsity.schedule": "cubic"} for key in ("ramp_share", "alpha_share", "freeze_share")},
+    **{f"sparsity.{key}": {"sparsity.granularity": "unit"} for key in ("scope", "unit", "draw", "include")},
     "sparsity.granularity": {"prune.granularity": "weight"},
 }
 WITHOUT = {"sparsity.keep_per_filter": {"sparsity.gamma"}}

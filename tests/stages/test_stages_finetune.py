@@ -1,11 +1,14 @@
 """Fine-tuning changes what stays, no zero, and by a schedule of its own."""
 
 import json
+import logging
 import math
 
 import pytest
 from safetensors.torch import load_file
 from short_trainings import SAMPLES
+
+from tdcompress.errors import TrainingError
 
 
 @pytest.mark.parametrize("changes", [{}, {"prune.granularity": "unit"}], ids=str)
@@ -32,3 +35,18 @@ def test_finetuning_has_a_schedule_of_its_own(runner, row):
     expected = [0.01 * 0.5 * (1 + math.cos(math.pi * (epoch * steps - 1) / (2 * steps))) for epoch in (1, 2)]
     assert rates == pytest.approx(expected)
     assert row(**changes).train.key == row().train.key
+
+
+def test_messages_name_the_keys_of_the_finetuning(runner, row, caplog):
+    late = {"name": "piecewise", "milestones": [5], "factors": [0.1]}
+    planned = row(**{"train.lr_schedule": late, "finetune.epochs": 2, "finetune.lr_schedule": late})
+    with caplog.at_level(logging.WARNING):
+        runner.ensure(planned.train)
+        assert "train.lr_schedule.milestones: the first one, 5 epochs, lies behind the last step" in caplog.text
+        caplog.clear()
+        runner.ensure(planned.steps["finetune pruned"])
+    assert "finetune.lr_schedule.milestones: the first one, 5 epochs, lies behind the last step" in caplog.text
+    assert "train.lr_schedule" not in caplog.text
+    diverging = row(**{"finetune.epochs": 1, "finetune.lr": 1e30})
+    with pytest.raises(TrainingError, match=r"Lower finetune\.lr, or set train\.clip_norm"):
+        runner.ensure(diverging.steps["finetune pruned"])

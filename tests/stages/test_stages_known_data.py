@@ -22,6 +22,9 @@ class FolderData(ImageSettings):
     name = "folder"
     root: str = "nowhere"
 
+    def side(self) -> int:
+        return 4
+
     def load(self) -> ImageDataset:
         images = Images(pixels=torch.full((2, 4, 4, 1), int(self._text()), dtype=torch.uint8), labels=torch.arange(2))
         digits = DATASETS["digits"]().load()

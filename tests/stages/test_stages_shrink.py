@@ -31,9 +31,6 @@ granularity = "unit"
 epochs = 0
 batch_size = 16
 optimizer = { name = "sgd", lr = 0.05, momentum = 0.9 }
-
-[shrink]
-align = 1
 """,
     width=8,
     hidden=16,

@@ -75,11 +75,8 @@ def test_training_starts_from_given_weights(runner, row, plan, tmp_path):
     moved = tmp_path / "elsewhere.safetensors"
     init.rename(moved)
     assert train(moved).key == started.key  # by content, not by path
-    moved.write_bytes(b"other")
-    with pytest.raises(ModelError, match="holds no weights, neither safetensors nor torch's"):
-        train(moved)
     with pytest.raises(ModelError, match=r"where the initial weights with sha256 .* lie is not known"):
-        runner.ensure(row(**{"model.init": str(moved), "train.epochs": 0}).train)
+        runner.ensure(row(**{"model.init": str(moved), "train.epochs": 0, "seed": 5}).train)
 
 
 def test_where_data_lies_and_what_is_measured_do_not_change_the_key_of_a_training(row):

@@ -69,11 +69,30 @@ def test_a_training_that_ends_before_its_first_milestone_is_told() -> None:
     assert RELEASED.unreached(390, 256) is None
     said = RELEASED.unreached(390, 60)
     assert said is not None
-    assert said.startswith("lr_schedule.milestones: this training ends after 23400 steps (60 epochs)")
+    assert said == (
+        "milestones: the first one, 40000 steps, lies behind the last step of this training, which has 23400 (60 epochs): "
+        'its learning rate never changes; lower them, or give them with unit = "share"'
+    )
     assert RELEASED.unreached(390, 0) is None  # nothing is trained
     assert LrSchedule(name="piecewise", milestones=(2,), factors=(0.1,)).unreached(3, 2) is not None
     assert LrSchedule(name="piecewise", unit="share", milestones=(0.9,), factors=(0.1,)).unreached(10, 1) is None
     assert LrSchedule(name="cosine").unreached(390, 60) is None
+
+
+@pytest.mark.parametrize(("unit", "milestone"), [("epochs", 1.95), ("steps", 21.5), ("share", 0.96)])
+def test_a_milestone_behind_the_last_step_is_told_although_the_training_ends_later(unit: str, milestone: float) -> None:
+    schedule = LrSchedule(name="piecewise", unit=unit, milestones=(milestone,), factors=(0.1,))  # type: ignore[arg-type]
+    assert schedule.factor(21, 11, 2) == 1.0  # of 22 steps the last
+    said = schedule.unreached(11, 2)
+    assert said is not None
+    assert ('unit = "share"' in said) == (unit != "share")
+
+
+@pytest.mark.parametrize(("unit", "milestone"), [("epochs", 1.9), ("steps", 21), ("share", 0.95)])
+def test_a_milestone_at_the_last_step_is_reached(unit: str, milestone: float) -> None:
+    schedule = LrSchedule(name="piecewise", unit=unit, milestones=(milestone,), factors=(0.1,))  # type: ignore[arg-type]
+    assert schedule.factor(21, 11, 2) == 0.1
+    assert schedule.unreached(11, 2) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tdcompress as tdc
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, UnsupportedError
 
 
 def resnet(dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -111,7 +112,7 @@ def test_the_wrapper_of_targeted_dropout_is_measured_as_it_is_evaluated() -> Non
     torch.testing.assert_close(statistics(wrapped), statistics(plain))
 
 
-def test_several_inputs_and_layers_that_are_not_used() -> None:
+def test_several_inputs_and_layers_that_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
     class Sum(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -130,6 +131,7 @@ def test_several_inputs_and_layers_that_are_not_used() -> None:
     assert model.norm.running_var.tolist() == [16.0, 36.0]
     assert model.unused.running_mean is not None
     assert model.unused.running_mean.tolist() == [0.0, 0.0]
+    assert "BatchNorm of Sum: unused: a layer that the forward pass never calls" in caplog.text
 
 
 def test_no_norm_is_said_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -139,6 +141,88 @@ def test_no_norm_is_said_and_changes_nothing(caplog: pytest.LogCaptureFixture) -
         assert tdc.recalibrate(model, [torch.ones(3, 2)]) == ()
     assert "no BatchNorm layer with running statistics in this Sequential" in caplog.text
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+class Norms(nn.Module):
+    """Two layers, called as a test says."""
+
+    def __init__(self, call: Callable[["Norms", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self, x)
+
+
+def rows(count: int, start: float = 0.0) -> Tensor:
+    """(count, 2) of start, start + 1, ... and its half."""
+    column = torch.arange(count, dtype=torch.float64) + start
+    return torch.stack([column, column / 2], 1)
+
+
+def test_a_layer_that_is_called_by_keyword_is_treated() -> None:
+    model = Norms(lambda net, x: net.b(input=net.a(x))).double()
+    assert tdc.recalibrate(model, [rows(3)]) == ("a", "b")
+    assert model.a.running_mean is not None
+    assert model.a.running_mean.tolist() == [1.0, 0.5]
+
+
+def test_layers_that_only_some_batches_use_get_the_statistics_of_those() -> None:
+    model = Norms(lambda net, x: net.a(x) if len(x) == 3 else net.b(x)).double()
+    assert tdc.recalibrate(model, [rows(3), rows(2), rows(3, 3.0)]) == ("a", "b")
+    a, b = (layer.running_mean for layer in (model.a, model.b))
+    assert a is not None
+    assert b is not None
+    assert (a.tolist(), b.tolist()) == ([2.5, 1.25], [0.5, 0.25])
+
+
+def test_the_order_is_that_of_all_batches() -> None:
+    """The first batch uses the second layer alone; the other one's inputs are those behind the first layer's new statistics."""
+    model = Norms(lambda net, x: net.b(x) if len(x) == 2 else net.b(net.a(x))).double()
+    assert tdc.recalibrate(model, [rows(2), rows(3)]) == ("a", "b")
+    normalised = nn.functional.batch_norm(rows(3), model.a.running_mean, model.a.running_var)
+    expected = torch.cat([rows(2), normalised]).mean(0)
+    torch.testing.assert_close(model.b.running_mean, expected)
+
+
+def test_a_layer_whose_forward_is_called_directly_is_named_and_stays(caplog: pytest.LogCaptureFixture) -> None:
+    model = Norms(lambda net, x: net.b.forward(net.a(x))).double()
+    assert tdc.recalibrate(model, [rows(3)]) == ("a",)
+    assert "BatchNorm of Norms: b: a layer that the forward pass never calls (or whose forward it calls itself)" in caplog.text
+    assert model.b.running_mean is not None
+    assert model.b.running_mean.tolist() == [0.0, 0.0]
+
+
+def test_batches_that_a_function_makes_are_made_for_each_pass() -> None:
+    made: list[int] = []
+
+    def batches() -> Iterator[Tensor]:
+        for part in images(6).split(4):
+            made.append(len(part))
+            yield part
+
+    held, anew = resnet(), resnet()
+    assert tdc.recalibrate(anew, batches) == tdc.recalibrate(held, images(6).split(4))
+    assert made == [4, 2] * 22  # one pass for the order, and one for each layer
+    assert all(torch.equal(value, anew.state_dict()[name]) for name, value in held.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:FutureWarning")
+def test_a_program_of_torchscript_is_refused() -> None:
+    model = torch.jit.trace(nn.Sequential(nn.BatchNorm1d(2)).eval(), rows(3).float())  # type: ignore[no-untyped-call]
+    with pytest.raises(UnsupportedError, match="the model is a TorchScript program, whose layers cannot be changed"):
+        tdc.recalibrate(model, [rows(3).float()])
+
+
+def sharing() -> nn.Module:
+    model = Norms(lambda net, x: net.b(net.a(x))).double()
+    model.b.running_var = model.a.running_var
+    return model
+
+
+def turned() -> nn.Module:
+    return Norms(lambda net, x: net.b(net.a(x)) if len(x) == 2 else net.a(net.b(x))).double()
 
 
 class Twice(nn.Module):
@@ -158,6 +242,10 @@ class Twice(nn.Module):
         (resnet, [images(0)], "norm: 0 values of each channel"),
         (resnet, [images(3) * torch.nan], "norm: the mean of 16 channels is not finite"),
         (Twice, [images(3, torch.float32)], "norm: one forward pass uses it 2 times"),
+        (resnet, lambda: iter(()), "norm: no batches"),
+        (sharing, [rows(3)], "b: it shares its statistics with a"),
+        (turned, [rows(2), rows(3)], "a, b: batches use these layers in different orders"),
+        (turned, [rows(2), [rows(3), "x"]], r"batches\[1\] has to be a tensor or a tuple of tensors, and has 'x'"),
     ],
 )
 def test_what_cannot_be_estimated_names_the_layer(make, batches, message) -> None:

@@ -23,7 +23,7 @@ from tdcompress.train.fast.support import PREFIX, layout_of
 from tdcompress.train.fast.tables import Course, EpochTable
 from tdcompress.train.fast.update import UpdateRule
 from tdcompress.train.settings import TrainSettings
-from tdcompress.train.update import REMEDY
+from tdcompress.train.update import remedy
 
 Mode = Literal["direct", "graph", "compiled"]
 """Operator by operator; captured in a CUDA graph; that, with the arithmetic compiled (on a CPU without the graph)."""
@@ -164,7 +164,8 @@ class FastPath:
         self._state.sums.zero_()
         if bad or not math.isfinite(loss):
             raise TrainingError(
-                f"{where}: the loss or a gradient of {int(bad)} steps was not finite; these updates were not made. {REMEDY}"
+                f"{where}: the loss or a gradient of {int(bad)} steps was not finite; these updates were not made. "
+                f"{remedy(self._settings)}"
             )
         return loss, int(correct)
 
