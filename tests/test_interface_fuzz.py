@@ -289,7 +289,8 @@ def here(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_name_of_the_interface_is_called() -> None:
-    assert {name.split(".")[0].split(" ")[0] for name in CALLS} == set(tdc.__all__)
+    called = {name.split(".")[0].split(" ")[0] for name in CALLS}
+    assert called == set(tdc.__all__) - {"Schedule"}  # abstract: what users derive their own from
 
 
 @pytest.mark.parametrize("name", CALLS)

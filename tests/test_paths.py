@@ -63,6 +63,7 @@ CALLS: dict[str, Callable[[Path, Callable[[Path], object]], object]] = {
 PATHLESS = {
     "Cubic",
     "Ramp",
+    "Schedule",
     "TargetedDropout",
     "build_model",
     "freeze",
