@@ -87,8 +87,6 @@ def test_a_first_milestone_beyond_the_end_is_warned_of_by_its_key(small, tmp_pat
         small.run(tmp_path, settings=TrainSettings(batch_size=16, lr_schedule=late))
     (said,) = (record.message for record in caplog.records)
     assert said.startswith("train.lr_schedule.milestones: the first one, 40000 steps, lies behind the last step of this training")
-        "train.lr_schedule.milestones: the first one, 40000 steps, lies beyond"[:60]
-    ]
 
 
 def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs(small) -> None:
