@@ -125,7 +125,8 @@ class TargetedDropout(SparseNet):
 
         Args:
             epoch: epochs done so far, with fraction; needed with a schedule.
-            optimizer: needed with a schedule that freezes the masks: its moments of what is dropped are set to zero then.
+            optimizer: needed with a schedule that freezes the masks: its moments of what is dropped are set to zero then. From
+                there on the masks stay what they are.
 
         Raises:
             ArgumentError: an epoch below 0.
@@ -136,13 +137,15 @@ class TargetedDropout(SparseNet):
         if epoch is not None and epoch < 0:
             raise ArgumentError(f"step(): epoch has to be 0 or above, and is {epoch}")
         now = self._epoch if epoch is None else epoch
-        frozen = self.method.frozen(now)
+        fixed, frozen = self.method.frozen(self._epoch), self.method.frozen(now)
         if frozen and optimizer is None:
             raise UserError("step(): the masks are frozen now, and the optimizer has moments: call net.step(epoch, optimizer)")
         self.end_step()
         self._index += 1
         self._epoch = now
-        self._draw()
+        self._seen = None
+        if not (fixed and frozen):
+            self._draw()
         if frozen:  # its making sets them to zero; without moments and gradients they stay so
             FrozenZeros(self.parameters_by_name(), {name: ~each for name, each in self.method.dropped().items()}, optimizer)
 

@@ -134,10 +134,45 @@ def test_a_schedule_of_your_own() -> None:
     assert not (net.plain().head.weight == 0).any()
 
 
+class Nothing(Stairs):
+    def gamma_share(self, epoch: float) -> float:
+        return None  # type: ignore[return-value]
+
+
+class Falling(Stairs):
+    """gamma falls after the masks are frozen, which changes them no more."""
+
+    def gamma_share(self, epoch: float) -> float:
+        return max(0.0, 1.0 - epoch / 10)
+
+
+@pytest.mark.parametrize("schedule", [Falling(), tdc.Cubic(epochs=5, gamma=(0.0, 0.4), alpha=(0.0, 0.4), freeze=0.4)])
+def test_frozen_masks_stay_with_several_optimizers(schedule: tdc.Schedule) -> None:
+    net = tdc.TargetedDropout(Net(), gamma=0.5, schedule=schedule)
+    plain = net.plain()
+    one = torch.optim.SGD(plain.one.parameters(), lr=0.1, momentum=0.9)
+    rest = torch.optim.SGD([*plain.norm.parameters(), *plain.head.parameters()], lr=0.1)
+    zeros = []
+    for step in range(20):
+        x, labels = batch(step)
+        net.zero_grad()
+        nn.functional.cross_entropy(net(x)["logits"], labels).backward()
+        one.step()
+        rest.step()
+        net.step((step + 1) / 4, rest)  # which does not know the momentum of what is dropped
+        if schedule.frozen((step + 1) / 4):
+            zeros.append((plain.one.weight == 0).tolist())
+    assert len(zeros) == 9
+    assert all(each == zeros[0] for each in zeros)
+    assert [sum(row) for row in zeros[0]] == [3] * 8  # all of gamma
+
+
 def test_a_schedule_gives_shares() -> None:
     net = tdc.TargetedDropout(Net(), gamma=0.5, schedule=Stairs())
-    with pytest.raises(ArgumentError, match=r"^schedule: its alpha_share\(-3\) is -1\.0, and a share is from 0 to 1"):
+    with pytest.raises(ArgumentError, match=r"^schedule: its alpha_share\(-3\) is -1\.0, and a share is a number from 0 to 1"):
         net.method.rates(-3)
+    with pytest.raises(ArgumentError, match=r"^schedule: its gamma_share\(0\) is None, and a share is a number from 0 to 1"):
+        tdc.TargetedDropout(Net(), gamma=0.5, schedule=Nothing())
 
 
 def test_words_and_lengths_that_do_not_fit() -> None:

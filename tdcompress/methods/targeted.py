@@ -78,8 +78,8 @@ class Targeted(Method):
         )
 
     def gamma_share(self, epoch: float) -> float:
-        """Share (0..1) of the final gamma at a moment of training."""
-        return _share(self.schedule.gamma_share(epoch), "gamma_share", epoch)
+        """Share (0..1) of the final gamma at a moment of training; frozen masks are those of all of it."""
+        return 1.0 if self.frozen(epoch) else _share(self.schedule.gamma_share(epoch), "gamma_share", epoch)
 
     def counts(self, epoch: float) -> Counts:
         """How many candidates there are at a moment of training; on the host, from sizes alone.
@@ -166,8 +166,8 @@ class TargetedUnits(Targeted):
 
 def _share(value: float, of: str, epoch: float) -> float:
     """What a schedule gives, which may be a user's own."""
-    if not 0 <= value <= 1:
-        raise ArgumentError(f"schedule: its {of}({epoch:g}) is {value}, and a share is from 0 to 1")
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ArgumentError(f"schedule: its {of}({epoch:g}) is {value!r}, and a share is a number from 0 to 1")
     return value
 
 

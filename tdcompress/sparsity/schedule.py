@@ -21,7 +21,7 @@ class Schedule(ABC):
         """Share of the final alpha, 0..1."""
 
     def frozen(self, epoch: float) -> bool:
-        """Whether masks are fixed from this moment on, all candidates dropped, and what is zero stays zero."""
+        """Whether masks are fixed from this moment on: gamma and alpha are full, and what is zero stays zero."""
         return False
 
 

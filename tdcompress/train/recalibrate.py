@@ -1,7 +1,7 @@
 """BatchNorm statistics estimated again: what pruning does to a layer's inputs, its running mean and variance do not know."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -87,12 +87,35 @@ def _passes(batches: Iterable[Batch] | Callable[[], Iterable[Batch]]) -> Callabl
     Raises:
         ModelError: one tensor, whose images would be taken for batches; or, by what is returned, something else than tensors.
     """
-    if isinstance(batches, Tensor | str | Mapping | nn.Module):
+    if isinstance(batches, Iterable):
+        held = list(_several(batches))
+        return lambda: _checked(held)
+    first: list[torch.Size] = []
+
+    def made() -> Iterator[tuple[Tensor, ...]]:
+        shapes = []
+        for inputs in _checked(_several(batches())):
+            shapes.append(inputs[0].shape)
+            yield inputs
+        first[:] = first or shapes
+        if shapes != first:
+            raise ModelError(
+                f"batches: the function made {_told(first)} for one pass and {_told(shapes)} for another; it has to make the "
+                "same ones each time: return a list, or begin a new iterator"
+            )
+
+    return made
+
+
+def _told(shapes: Sequence[torch.Size]) -> str:
+    return f"{sum(shape[0] for shape in shapes if shape):,} images (batches: {len(shapes)})"
+
+
+def _several(batches: object) -> Iterable[Batch]:
+    """The batches, if they are not one tensor, whose images would be taken for batches."""
+    if isinstance(batches, Tensor | str | Mapping | nn.Module) or not isinstance(batches, Iterable):
         raise ModelError(f"batches has to be a list of what the model takes, [x1, x2, ...], and is {given(batches)}")
-    if not isinstance(batches, Iterable):
-        return lambda: _checked(batches())
-    held = list(batches)
-    return lambda: _checked(held)
+    return batches
 
 
 def _checked(batches: Iterable[Batch]) -> Iterator[tuple[Tensor, ...]]:

@@ -208,6 +208,24 @@ def test_batches_that_a_function_makes_are_made_for_each_pass() -> None:
     assert all(torch.equal(value, anew.state_dict()[name]) for name, value in held.state_dict().items())
 
 
+def test_a_function_has_to_make_the_same_batches_each_time() -> None:
+    parts = iter(images(6).split(4))
+    told = r"^batches: the function made 6 images \(batches: 2\) for one pass and 0 images \(batches: 0\) for another"
+    with pytest.raises(ModelError, match=told):
+        tdc.recalibrate(resnet(), lambda: parts)
+    sizes = iter(range(1, 100))
+    with pytest.raises(ModelError, match=r"made 1 images \(batches: 1\) for one pass and 2 images \(batches: 1\) for another"):
+        tdc.recalibrate(resnet(), lambda: [images(next(sizes))])
+
+
+def test_a_function_that_makes_one_tensor_is_refused_as_the_tensor_is() -> None:
+    for batches in (images(6), lambda: images(6)):
+        with pytest.raises(ModelError, match=r"^batches has to be a list of what the model takes"):
+            tdc.recalibrate(resnet(), batches)
+    with pytest.raises(ModelError, match=r"^batches has to be a list of what the model takes, .* and is None"):
+        tdc.recalibrate(resnet(), lambda: None)  # type: ignore[arg-type,return-value]
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:FutureWarning")
 def test_a_program_of_torchscript_is_refused() -> None:
     model = torch.jit.trace(nn.Sequential(nn.BatchNorm1d(2)).eval(), rows(3).float())  # type: ignore[no-untyped-call]
