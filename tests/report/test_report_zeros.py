@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tdcompress.records.stages import DeadUnits, LayerCount, LayerUnits, ShrinkRecord, UnitCount
+from tdcompress.records.stages import DeadUnits, LayerCount, LayerUnits, PrunedCount, ShrinkRecord, UnitCount
 from tdcompress.report import accuracy_plot, details, text
 from tdcompress.report.headline import sentences
 from tdcompress.report.one_network import explanations
@@ -67,6 +67,32 @@ def test_units_are_counted_in_the_layers_that_pruning_may_touch(make_row):
     single = replace(row, fraction=0.0, units=(UnitCount(name="conv1", total=8, kept=8),), sparsity_trained=0.8)
     assert (pruned_share(single), text.pruned(single)) == (0.0, "no units; trained to 80 % zeros")
     assert text.pruned(replace(single, sparsity_trained=0.0)) == "nothing"
+
+
+def test_layers_that_pruning_leaves_whole_are_not_counted(make_row):
+    """As in a ResNet: the first convolution of a block is narrowed, the second writes the stream."""
+    units = (UnitCount(name="conv1", total=8, kept=4), UnitCount(name="conv2", total=8, kept=8))
+    rows = [
+        make_row(
+            "targeted", share, 0.9, granularity="unit", layers=CONVS, units=units, pruned=PrunedCount(total=8, asked=n, gone=n)
+        )
+        for share, n in ((0.0, 0), (0.5, 4))
+    ]
+    assert [text.pruned(row) for row in rows] == ["50 % of units"] * 2
+    streams = replace(rows[0], units=(units[0], replace(units[1], kept=2)))  # a stream of two layers is one group: 8 units
+    assert pruned_share(streams) == pytest.approx(10 / 16)
+    assert pruned_share(replace(rows[0], pruned=None)) == pytest.approx(4 / 16)  # of an earlier version
+
+
+def test_less_than_asked_is_told_as_what_went(make_row):
+    aligned = make_row("none", 0.5, 0.9, granularity="unit", pruned=PrunedCount(total=288, asked=144, gone=64))
+    assert text.pruned(aligned) == "22.22 % of units"
+    held = PrunedCount(total=88_064, asked=87_975, gone=87_808)
+    assert text.pruned(make_row("none", 0.999, 0.9, pruned=held, sparsity_prunable=0.9971)) == "99.71 % of weights"
+    floors = PrunedCount(total=88_064, asked=78_848, gone=78_848)
+    assert text.pruned(make_row("none", 0.9, 0.9, pruned=floors, sparsity_prunable=0.8953)) == "90 % of weights"
+    frozen = replace(aligned, layers=CONVS, units=SHRUNK.units(), pruned=PrunedCount(total=24, asked=12, gone=6))
+    assert pruned_share(frozen) == pytest.approx(10 / 24)
 
 
 def test_dense_is_never_said_of_a_network_with_zeros_without_saying_so(make_report, frozen):
