@@ -56,7 +56,7 @@ def test_the_share_is_what_was_asked_or_what_is_zero_where_that_is_more(make_row
     rounded = make_row("none", 0.5, 0.9, sparsity_prunable=0.5049)
     assert (pruned_share(rounded), text.pruned(rounded)) == (0.5, "50 % of weights")
     pattern = make_row("none", 0.0, 0.9, granularity="2:4", sparsity_prunable=0.5)
-    assert text.pruned(pattern) == "50 % of 2:4 weights"
+    assert text.pruned(pattern) == "50 % of weights (2:4)"
 
 
 def test_units_are_counted_in_the_layers_that_pruning_may_touch(make_row):
@@ -130,6 +130,19 @@ def test_rows_that_differ_are_not_one_network(make_report, make_row, frozen):
     rounded = replace(frozen[0], id="int8", values="int8")
     assert explanations(make_report((frozen[0], more, other, rounded)))[1:] == ()
     assert explanations(make_report(())) == ()
+
+
+def test_rows_of_several_series_can_be_one_network(make_report, make_row):
+    """What nothing was pruned of is the same by weights and by blocks; fine-tuned, or of another training, it is not."""
+    plain = make_row("none", 0.0, 0.9, sparsity_trained=0.0)
+    blocks = replace(plain, id="blocks", granularity="1x4")
+    tuned = replace(plain, id="tuned", finetune_epochs=2, finetune_after="prune", epochs=42)
+    again = replace(plain, id="again", train_seconds=13.0)
+    assert explanations(make_report((plain, blocks, tuned, again))) == ("Rows that are one network: none-0, blocks.",)
+    collapsed = [make_row("none", 0.98, 0.1, id=what, granularity=what) for what in ("weight", "1x4")]
+    assert explanations(make_report(tuple(collapsed))) == ()
+    released = [make_row("targeted", 0.5, 0.9, id=how, evaluation=how) for how in ("plain", "released")]
+    assert explanations(make_report(tuple(released))) == ("Rows that are one network: plain, released.",)
 
 
 def test_a_report_that_was_written_before_knows_what_pruning_found(make_report, frozen):
