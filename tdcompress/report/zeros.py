@@ -10,7 +10,10 @@ from tdcompress.records.report import Row
 from tdcompress.records.stages import UnitCount
 
 TOLERANCE = 0.005
-"""Of a share: what lies so little above what was asked is told as that."""
+"""Of a share: what lies so little above or below what was asked is told as that."""
+
+STAYS_AT_MOST = 1.25
+"""How many times what was to stay may stay, for the share to be told as it was asked."""
 
 
 def pruned_share(row: Row) -> float:
@@ -25,11 +28,13 @@ def pruned_share(row: Row) -> float:
 
 
 def _gone_share(row: Row, fraction: float) -> float:
-    """The fraction as it was asked, however a filter's floor rounds it; where something had to stay beyond that, what went."""
+    """The fraction as it was asked, however a filter's floor rounds it; where much had to stay beyond that, what went."""
     counted = row.pruned
-    if counted is None or counted.gone >= counted.asked:
+    if counted is None:
         return fraction
-    return min(fraction, counted.gone / counted.total)
+    little = counted.asked - counted.gone <= TOLERANCE * counted.total
+    stays, meant = counted.total - counted.gone, counted.total - counted.asked
+    return fraction if little and stays <= STAYS_AT_MOST * meant else min(fraction, counted.gone / counted.total)
 
 
 def _zero_share(row: Row) -> float:

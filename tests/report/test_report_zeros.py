@@ -91,6 +91,10 @@ def test_less_than_asked_is_told_as_what_went(make_row):
     assert text.pruned(make_row("none", 0.999, 0.9, pruned=held, sparsity_prunable=0.9971)) == "99.71 % of weights"
     floors = PrunedCount(total=88_064, asked=78_848, gone=78_848)
     assert text.pruned(make_row("none", 0.9, 0.9, pruned=floors, sparsity_prunable=0.8953)) == "90 % of weights"
+    nearly = PrunedCount(total=88_064, asked=79_257, gone=79_250)  # seven more: a share of its own would part it from others
+    assert text.pruned(make_row("none", 0.9, 0.9, pruned=nearly, sparsity_prunable=0.8999)) == "90 % of weights"
+    everything = PrunedCount(total=88_064, asked=88_064, gone=87_808)
+    assert text.pruned(make_row("none", 1.0, 0.1, pruned=everything, sparsity_prunable=0.9971)) == "99.71 % of weights"
     frozen = replace(aligned, layers=CONVS, units=SHRUNK.units(), pruned=PrunedCount(total=24, asked=12, gone=6))
     assert pruned_share(frozen) == pytest.approx(10 / 24)
 
