@@ -1,8 +1,10 @@
 """What rows are called: labels that people read, ids that name files, and what tells rows of one run apart."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import MISSING, fields
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any
 
 from tdcompress.codec import encode
@@ -144,32 +146,38 @@ def _off() -> dict[str, Any]:
     }
 
 
-def _zero() -> set[str]:
-    """Numbers that are 0 where a recipe asks for nothing; a row's name does not speak of them then."""
+def _unsaid() -> dict[str, Any]:
+    """Numbers with which a recipe asks for nothing, by dotted key: a row's name does not speak of them.
+
+    What steps leave undone is their default; of a training and of data it is a 0 that nobody asked for.
+    """
     trained = (_defaults("train", TrainSettings), *(_defaults("data", kind) for kind in DATASETS.values()))
-    return {key for defaults in (_off(), *trained) for key, value in defaults.items() if value == 0}
+    zero = {key: value for defaults in trained for key, value in defaults.items() if value == 0}
+    return zero | {key: value for key, value in _off().items() if isinstance(value, int | float)}
 
 
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
-    varying, zero, tables = _varying([_settings(experiment) for experiment in experiments]), _zero(), step_tables().keys()
+    varying, unsaid, tables = _varying([_settings(experiment) for experiment in experiments]), _unsaid(), step_tables().keys()
     settings = _of_taken_steps(experiments, tables)
     traits = [
         _traits(
             experiment,
-            {key: value for key, value in _in_force(own).items() if key in varying and not (key in zero and value == 0)},
+            {
+                key: value
+                for key, value in _in_force(own).items()
+                if key in varying and not (key in unsaid and value == unsaid[key])
+            },
             tables,
         )
         for experiment, own in zip(experiments, settings, strict=True)
     ]
-    ids = []
-    for experiment, trait in zip(experiments, traits, strict=True):
-        same = [t for e, t in zip(experiments, traits, strict=True) if e.method.name == experiment.method.name]
-        telling = [key for key in trait if len({str(other.get(key)) for other in same}) > 1]
-        words = [word for key in telling if (word := _word(key, trait[key]))]
-        ids.append(
-            "-".join([experiment.method.name, *words, share_label(experiment.pruning)]).replace("/", "_").replace(":", "of")
-        )
+    methods = [experiment.method.name for experiment in experiments]
+    told = {name: _told([trait for each, trait in zip(methods, traits, strict=True) if each == name]) for name in set(methods)}
+    rows = [(experiment, trait, *told[experiment.method.name]) for experiment, trait in zip(experiments, traits, strict=True)]
+    short = [_id(*row, lists=False) for row in rows]
+    alike = Counter(short)
+    ids = [_id(*row, lists=True) if alike[name] > 1 else name for name, row in zip(short, rows, strict=True)]
     seen: dict[str, int] = {}
     unique = []
     for name in ids:
@@ -199,6 +207,7 @@ def _traits(experiment: Experiment, varying: Mapping[str, Any], tables: Set[str]
         "finetune-after": f"after-{finetune.after}" if finetune.epochs else "",
         "seed": experiment.seed,
         **{_trait(key): value for key, value in varying.items() if key.split(".")[0] not in tables},
+        "values": "+".join(experiment.export.values),
         **telling_options(method),
     }
 
@@ -215,13 +224,52 @@ def _named(word: str, layers: Sequence[str]) -> str:
     return "" if not layers else f"{word}-{names}" if len(names) <= 40 else f"{word}-{len(layers)}-layers"
 
 
-def _word(key: str, value: Any) -> str:
-    """A trait in a row's name: numbers need their key, words only where it is of a learning rate, whose schedules others share.
+_SAYS_NOTHING = frozenset({"auto"})  # words that are nothing without their key
+_OWN_WORDS = frozenset({"trained on", "pruned by", "exclude", "include", "finetune-after"})  # traits that have some in `_traits`
 
-    Lists and what is off or open say nothing.
+
+def _told(traits: Sequence[Mapping[str, Any]]) -> tuple[Set[str], Set[str]]:
+    """Traits in which some rows of a method differ; and those whose words are unclear without their key.
+
+    A word is unclear where another of these traits has the same.
     """
-    if value is None or value == "none" or isinstance(value, bool | list):
+    keys = {key for trait in traits for key in trait}
+    telling = {key for key in keys if len({str(trait.get(key)) for trait in traits}) > 1}
+    keys_of: dict[str, set[str]] = {}
+    for trait in traits:
+        for key in telling & trait.keys():
+            if trait[key] and isinstance(trait[key], str):
+                keys_of.setdefault(trait[key], set()).add(key)
+    unclear = {key for word, found in keys_of.items() if len(found) > 1 or word in _SAYS_NOTHING for key in found}
+    return telling, unclear - _OWN_WORDS
+
+
+def _id(experiment: Experiment, trait: Mapping[str, Any], telling: Set[str], unclear: Set[str], *, lists: bool) -> str:
+    """A row's name, fit for a file.
+
+    Args:
+        experiment: its combination.
+        trait: what can tell it apart.
+        telling: see ``_told``.
+        unclear: see there.
+        lists: whether lists are said, which are long: where nothing else tells a row apart.
+    """
+    said = [key for key in trait if key in telling and (lists or not isinstance(trait[key], list))]
+    words = [word for key in said if (word := _word(key, trait[key], key in unclear))]
+    name = "-".join([experiment.method.name, *words, share_label(experiment.pruning)])
+    return "-".join(name.split()).replace("/", "_").replace(":", "of")
+
+
+def _word(key: str, value: Any, unclear: bool) -> str:
+    """A trait in a row's name: numbers and lists need their key, words only of a learning rate, or where they are unclear alone.
+
+    What is off or open says nothing; a path is its file.
+    """
+    if value is None or value == "none" or value == "" or isinstance(value, bool) or value == []:
         return key if value is True else ""
     if isinstance(value, str):
-        return f"{key}-{value}" if key.rpartition("-")[2].startswith("lr_") else value
-    return f"{key}{'_' if key[-1].isdigit() else ''}{value:g}"
+        word = PurePath(value).stem if "/" in value else value
+        return f"{key}-{word}" if unclear or key.rpartition("-")[2].startswith("lr_") else word
+    parts = value if isinstance(value, list) else [value]
+    told = "_".join(part if isinstance(part, str) else f"{part:g}" for part in parts)
+    return f"{key}{'_' if key[-1].isdigit() else ''}{told}"

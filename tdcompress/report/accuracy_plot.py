@@ -11,7 +11,7 @@ from tdcompress.records.report import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
-from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks
+from tdcompress.report.series import Series, dense_accuracy, networks
 from tdcompress.report.spacing import space_out
 from tdcompress.report.zeros import pruned_share
 
@@ -31,16 +31,16 @@ LEGEND_LINE_AT_MOST = 70
 def has_lines(rows: Sequence[Row]) -> bool:
     """Whether most networks were pruned at several shares; else a plot by rows tells more (`row_plots.plot_accuracy`)."""
     series, _ = networks(rows)
-    return 2 * sum(len({pruned_share(row) for row in line.rows}) > 1 for line in series) >= len(series)
+    return 2 * sum(len({point.share for point in line.points}) > 1 for line in series) >= len(series)
 
 
 def captioned(report: Report) -> Figure:
     """What the plot shows, in words."""
     series, narrower = networks(report.rows)
-    last = [(line.label, line.rows[-1]) for line in series]
+    last = [(line.label, line.points[-1]) for line in series]
     ends = "; ".join(
-        f"{label} {text.figure(row.accuracy_onnx, report.measure)} at {text.short_percent(pruned_share(row))} pruned"
-        for label, row in last
+        f"{label} {text.figure(point.accuracy, report.measure)} at {text.short_percent(point.share)} pruned"
+        for label, point in last
     )
     scale = "Equal steps to the right halve what is kept. " if _by_kept(report.rows) else ""
     formats = " and ".join(dict.fromkeys(row.values for rows in narrower.values() for row in rows))
@@ -102,9 +102,8 @@ class _Name:
 def _draw_line(
     axes: "Axes", line: Series, label: str, style: colours.Style, place: Callable[[float], float], scale: float
 ) -> _Name:
-    shares = sorted({pruned_share(row) for row in line.rows})
-    means = [scale * mean_accuracy([row for row in line.rows if pruned_share(row) == share]) for share in shares]
-    xs = [place(share) for share in shares]
+    xs = [place(point.share) for point in line.points]
+    means = [scale * point.accuracy for point in line.points]
     axes.plot(
         xs,
         means,
@@ -119,7 +118,7 @@ def _draw_line(
         clip_on=False,
         zorder=3,
     )
-    if len(line.rows) > len(shares):
+    if len(line.rows) > len(line.points):
         dots = [(place(pruned_share(row)), scale * row.accuracy_onnx) for row in line.rows]
         axes.plot(*zip(*dots, strict=True), ".", color=style.colour, alpha=0.45, markersize=5, zorder=2)
     return _Name(words=line.method, detail=line.detail, colour=style.colour, x=xs[-1], y=means[-1])
@@ -135,12 +134,9 @@ def _draw_narrower(
 
 def _draw_before(axes: "Axes", line: Series, style: colours.Style, place: Callable[[float], float], scale: float) -> None:
     """The line as it was before statistics were estimated again, where they were."""
-    known: dict[float, list[float]] = {}
-    for row in line.rows:
-        if row.accuracy_before is not None:
-            known.setdefault(pruned_share(row), []).append(scale * row.accuracy_before)
-    if known:
-        points = [(place(share), fmean(values)) for share, values in sorted(known.items())]
+    known = [(place(point.share), [row.accuracy_before for row in point.rows]) for point in line.points]
+    points = [(x, scale * fmean(found)) for x, values in known if (found := [value for value in values if value is not None])]
+    if points:
         axes.plot(*zip(*points, strict=True), color=style.colour, linewidth=1.0, alpha=0.45, clip_on=False, zorder=2)
 
 
@@ -154,7 +150,7 @@ def _place(rows: Sequence[Row]) -> Callable[[float], float]:
 
 
 def _share_ticks(axes: "Axes", rows: Sequence[Row], place: Callable[[float], float]) -> None:
-    """A tick at every pruned share that was measured, but where their labels would touch."""
+    """A tick at every pruned share that a row has, but where their labels would touch."""
     shares = sorted({pruned_share(row) for row in rows})
     left, right = place(shares[0]), place(shares[-1])
     width = right - left or 1

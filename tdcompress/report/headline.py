@@ -6,9 +6,9 @@ from typing import Literal
 from tdcompress.records.measures import Measure
 from tdcompress.records.report import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import Series, dense_accuracy, mean_accuracy, networks
+from tdcompress.report.series import Point, Series, dense_accuracy, networks
 from tdcompress.report.tables import selected_row
-from tdcompress.report.zeros import dense_row, pruned_share, trained_zeros
+from tdcompress.report.zeros import TOLERANCE, dense_row, trained_zeros
 
 # The headline speaks of the largest share at which some network stays within this of the dense one. If none does at any share,
 # the best pruned network takes the place of the dense one: the smallest share would only show how badly it begins.
@@ -36,13 +36,14 @@ def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple
     if at is None:
         return (f"Nothing was pruned; {dense}.",)
     share, reference = at
-    found = [(line, mean_accuracy(there)) for line in series if (there := _rows_at(line, share))]
-    found.sort(key=lambda item: -item[1])
+    found = [(line, point) for line in series if (point := _point_at(line, share))]
+    found.sort(key=lambda item: -item[1].accuracy)
+    more = any(point.share > share + TOLERANCE for _, point in found)
     if len(found) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
         found = [*found[: _NAMES_AT_MOST - 1], found[-1]]
-    names = ", ".join(f"{line.label} {text.figure(accuracy, measure)}" for line, accuracy in found)
+    names = ", ".join(f"{line.label} {text.figure(point.accuracy, measure)}{_beyond(point, share)}" for line, point in found)
     drop = _points(HEADLINE_DROP, measure)
-    rule = f"{text.short_percent(share)} is the largest share here at which a network "
+    rule = f"{text.short_percent(share)} is the largest share {'asked for ' * more}here at which a network "
     if reference == "dense":
         rule += f"loses at most {drop}"
     else:
@@ -53,9 +54,14 @@ def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple
         f"; one of the {test_samples:,} test samples is {_points(1 / test_samples, measure)}" if measure.counts_samples else ""
     )
     return (
-        f"At {text.short_percent(share)} pruned: {names}; {dense}.",
+        f"At {text.short_percent(share)} pruned{' or more' * more}: {names}; {dense}.",
         f"{rule}{one_sample}.",
     )
+
+
+def _beyond(point: Point, share: float) -> str:
+    """What is pruned of a network whose training left more zeros than pruning was asked for."""
+    return f" ({text.short_percent(point.share)} pruned)" if point.share > share + TOLERANCE else ""
 
 
 def _telling_share(series: Sequence[Series], dense: float | None) -> tuple[float, Literal["dense", "too far", "none"]] | None:
@@ -68,23 +74,33 @@ def _telling_share(series: Sequence[Series], dense: float | None) -> tuple[float
     Returns:
         With the share "dense" where a network is within the drop of that one, "too far" where none is, "none" without one.
     """
-    shares = {_key(row) for line in series for row in line.rows if _key(row) > 0}
-    if not shares:
+    best: dict[float, float] = {}
+    for line in series:
+        for point in line.points:
+            if (share := _compared_at(line, point)) > 0:
+                best[share] = max(point.accuracy, best.get(share, 0.0))
+    if not best:
         return None
-    best = {share: max(mean_accuracy(there) for line in series if (there := _rows_at(line, share))) for share in shares}
     most = max(best.values())
     within = dense is not None and most >= dense - HEADLINE_DROP - 1e-9
     least = (dense if dense is not None and within else most) - HEADLINE_DROP - 1e-9
-    share = max(share for share in shares if best[share] >= least)
+    share = max(share for share in best if best[share] >= least)
     return share, "none" if dense is None else "dense" if within else "too far"
 
 
-def _rows_at(line: Series, share: float) -> list[Row]:
-    return [row for row in line.rows if _key(row) == share]
+def _point_at(line: Series, share: float) -> Point | None:
+    """The point of a line that is compared there; of several the one that has most pruned."""
+    return next((point for point in reversed(line.points) if _compared_at(line, point) == share), None)
 
 
-def _key(row: Row) -> float:
-    return round(pruned_share(row), 4)
+def _compared_at(line: Series, point: Point) -> float:
+    """Where a point stands beside those of other lines: at the share that was asked for, for real zeros would match no other.
+
+    At what is pruned where that is less, or where none of the line was asked for.
+    """
+    asked = any(other.asked != 0 for other in line.points)
+    share = point.share if point.asked is None or not asked else min(point.asked, point.share)
+    return round(share, 4)
 
 
 def _points(share: float, measure: Measure) -> str:

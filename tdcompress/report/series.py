@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from statistics import fmean
 from typing import Any
 
 from tdcompress.records.report import Row, RowConfig
@@ -16,6 +17,29 @@ _ALWAYS_SHOWN = ("gamma", "alpha", "beta", "keep_per_filter")
 _USUAL = {"schedule": "constant"}  # not said; anything else is, also where all of a method's series share it
 _SAID_BEFORE = {"distill": "distill"}  # keys of a table that are nothing without its name; steps have theirs
 WITHOUT_GRANULARITY = ("none", "l1")  # methods that train alike, whatever is pruned afterwards
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What a series has where one thing was asked of its pruning: one row for each seed.
+
+    Attributes:
+        rows: by pruned share, then seed.
+        asked: the fraction; None where a count per filter was kept.
+    """
+
+    rows: tuple[Row, ...]
+    asked: float | None
+
+    @property
+    def share(self) -> float:
+        """Share (0..1) that is pruned: the mean over seeds, which may have trained to different zeros."""
+        return fmean(pruned_share(row) for row in self.rows)
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over seeds of the deployed files' accuracy."""
+        return mean_accuracy(self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +60,15 @@ class Series:
     def label(self) -> str:
         """Name and detail: "targeted (γ 0.9, α 0.66)"."""
         return f"{self.method} ({self.detail})" if self.detail else self.method
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Rows by what was asked, not by what is zero: seeds and methods would not match. By share, then by what was asked."""
+        alike: dict[tuple[float | None, int | None], list[Row]] = {}
+        for row in self.rows:
+            alike.setdefault((row.fraction, row.keep_per_filter), []).append(row)
+        points = [Point(rows=tuple(rows), asked=asked) for (asked, _), rows in alike.items()]
+        return tuple(sorted(points, key=lambda point: (point.share, point.asked or 0.0)))
 
 
 def told(row: Row) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def pruned(row: Row) -> str:
     if row.keep_per_filter is not None:
         return f"all but {row.keep_per_filter} per filter"
     if share := pruned_share(row):
-        return f"{short_percent(share)} of {plural(row.granularity)}"
+        return f"{short_percent(share)} of {'weights (2:4)' if row.granularity == '2:4' else plural(row.granularity)}"
     return f"no {plural(row.granularity)}; trained to {zeros} zeros" if (zeros := _zeros(row)) else "nothing"
 
 

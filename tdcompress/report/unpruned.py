@@ -1,25 +1,28 @@
 """Why a network that was trained to be pruned can be worse unpruned: said where a report shows such a number."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.headline import HEADLINE_DROP
 from tdcompress.report.series import as_trained, group
+from tdcompress.report.zeros import TOLERANCE
 
 
 def explanation(report: Report) -> str | None:
     """Why accuracy at 0 % is low, for a report in which it is; else None.
 
     It is low if, unpruned, a network trained with targeted dropout is more than ``HEADLINE_DROP`` below the best untargeted one
-    of the report, and below itself pruned: one whose masks were frozen is the same network either way. A report without an
-    untargeted one compares with the network's own prunings.
+    of the report, and below itself pruned: one whose masks were frozen is the same network either way, and what fine-tuning or
+    new statistics gave it says nothing. A report without an untargeted one compares with the network's own prunings.
     """
     untargeted = [row.accuracy_dense for row in report.rows if row.method == "none"]
     found: list[tuple[float, str, float]] = []
     for series in group(as_trained(row) for row in report.rows if row.method == "targeted"):
+        if not (prunings := [row for row in series.rows if _took_something(row)]):
+            continue
         unpruned = _mean(row.accuracy_dense for row in series.rows)
-        pruned = max(row.accuracy_onnx for row in _pruned(series.rows))
+        pruned = max(row.accuracy_onnx for row in prunings)
         bar = max(untargeted) if untargeted else pruned
         if unpruned < min(bar, pruned) - HEADLINE_DROP:
             found.append((unpruned, series.label, bar))
@@ -37,8 +40,9 @@ def explanation(report: Report) -> str | None:
     )
 
 
-def _pruned(rows: Sequence[Row]) -> Sequence[Row]:
-    return [row for row in rows if row.fraction or row.keep_per_filter] or rows
+def _took_something(row: Row) -> bool:
+    """Whether pruning found weights that the training had not left at zero."""
+    return row.sparsity_prunable > (row.sparsity_trained or 0.0) + TOLERANCE
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -19,6 +19,7 @@ from tdcompress.records.report import Report, Row, RowConfig
 from tdcompress.records.stages import BenchRecord, ExportRecord, PrunedCount, ShrinkRecord, TrainRecord
 from tdcompress.report import text
 from tdcompress.report.select import select_row
+from tdcompress.report.zeros import STAYS_AT_MOST
 from tdcompress.runs.manifest import DENSE_FILE
 from tdcompress.runs.plan import RowPlan, RunPlan
 from tdcompress.shrinking.count import parameters_and_macs
@@ -240,7 +241,7 @@ def less_than_asked(config: RowConfig, pruned: PrunedCount | None) -> str:
     """
     if pruned is None or config.fraction is None:
         return ""
-    if pruned.total - pruned.gone <= 1.25 * (1 - config.fraction) * pruned.total:
+    if pruned.total - pruned.gone <= STAYS_AT_MOST * (1 - config.fraction) * pruned.total:
         return ""
     share, asked = (text.short_percent(part) for part in (pruned.gone / pruned.total, config.fraction))
     return (

@@ -290,12 +290,13 @@ def file_facts(source: Artifact, network: nn.Module, facts: Mapping[str, Any]) -
 
 
 def pruning_facts(source: Artifact) -> dict[str, Any]:
-    """Metadata of how a network was pruned, as the recipe asked for it; none of one that is as it was trained."""
+    """Metadata of how a network was pruned, by the fraction that held; none of one that is as it was trained."""
     settings = pruning_of(source)
     if settings is None:
         return {}
-    asked: dict[str, Any] = {"fraction": settings.fraction, "keep_per_filter": settings.keep_per_filter}
-    if settings.fraction and settings.granularity != "2:4":  # which has nothing to split
+    fraction = prune.fraction_held(settings, origin_of(source).method.settings)
+    asked: dict[str, Any] = {"fraction": fraction, "keep_per_filter": settings.keep_per_filter}
+    if fraction and settings.granularity != "2:4":  # which has nothing to split
         asked["shares"] = settings.shares
     facts = {f"prune_{key}": value for key, value in asked.items() if value is not None}
     return {GRANULARITY: settings.granularity, **facts}

@@ -167,7 +167,7 @@ def make_masks(
     """
     method = origin.method.settings
     params = {name: value.detach() for name, value in model.named_parameters()}
-    fraction = _fraction(settings, method)
+    fraction = fraction_held(settings, method)
     if settings.granularity != "unit":
         weights = prunable_weights(model, settings.exclude)
         own = scores if method.granularity == settings.granularity == "weight" else {}
@@ -196,7 +196,7 @@ def _counted(settings: Settings, reach: Reach, gone: int) -> PrunedCount:
     return PrunedCount(total=reach.total, asked=reach.asked, gone=gone)
 
 
-def _fraction(settings: Settings, method: MethodSettings) -> float | None:
+def fraction_held(settings: Settings, method: MethodSettings) -> float | None:
     """The pruned share; with the released evaluation at least the training's candidates."""
     if settings.evaluation == "plain":
         return settings.fraction

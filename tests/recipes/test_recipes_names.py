@@ -110,6 +110,43 @@ def test_what_belongs_to_steps_that_are_not_taken_is_in_no_name() -> None:
 def test_patterns_have_names_that_can_be_files() -> None:
     rows = experiments('[sweep]\n"prune.granularity" = ["weight", "2:4", "1x4"]')
     assert row_ids(rows) == ["none-weight-0.5", "none-2of4-0.5", "none-1x4-0.5"]
+    trained = '[[sweep.case]]\n"sparsity.method" = "targeted"\n"sparsity.gamma" = 0.5\n"sparsity.granularity" = "2:4"\n'
+    rows = experiments(f'{trained}{trained}"prune.granularity" = "weight"')
+    assert row_ids(rows) == ["targeted-2of4-0.5", "targeted-weight-on-2of4-weights-0.5"]
+
+
+def test_number_formats_of_files_are_in_the_name() -> None:
+    rows = experiments('[sweep]\n"export.values" = [["float32"], ["int8"], ["float32", "int8"]]')
+    assert row_ids(rows) == ["none-float32-0.5", "none-int8-0.5", "none-float32+int8-0.5"]
+    assert row_ids(experiments('[export]\nvalues = ["float32", "int8"]')) == ["none-0.5"]
+
+
+def test_what_steps_leave_undone_is_in_no_name() -> None:
+    unit = '[[sweep.case]]\n"prune.granularity" = "unit"\n'
+    rows = experiments(f'{unit}{unit}"prune.align" = 8\n{unit}"shrink.align" = 24\n')
+    assert row_ids(rows) == ["none-0.5", "none-align8-0.5", "none-shrink-align24-0.5"]
+
+
+def test_words_that_are_unclear_have_their_key() -> None:
+    rows = experiments('[sweep]\n"train.precision" = ["auto", "float32"]\n"export.pack" = ["auto", "never"]')
+    assert row_ids(rows) == [
+        "none-precision-auto-export-pack-auto-0.5",
+        "none-precision-auto-export-pack-never-0.5",
+        "none-precision-float32-export-pack-auto-0.5",
+        "none-precision-float32-export-pack-never-0.5",
+    ]
+
+
+def test_lists_are_said_where_nothing_else_tells_rows_apart() -> None:
+    step = '[[sweep.case]]\n"train.lr_schedule" = { name = "piecewise", milestones = [1, 2], factors = [%s] }\n'
+    rows = experiments(step % "0.1, 0.01" + step % "0.5, 0.25")
+    assert row_ids(rows) == ["none-lr_factors0.1_0.01-0.5", "none-lr_factors0.5_0.25-0.5"]
+
+
+def test_paths_are_named_by_their_files(tmp_path) -> None:
+    (tmp_path / "good.safetensors").touch()
+    rows = experiments(f"""[sweep]\n"model.init" = ['{tmp_path / "good.safetensors"}', "dirac"]""")
+    assert row_ids(rows) == ["none-good-0.5", "none-dirac-0.5"]
 
 
 def test_shares_and_schedules_tell_rows_apart() -> None:

@@ -56,6 +56,24 @@ def test_a_faint_line_shows_what_there_was_before_new_statistics(make_row, make_
     assert "Faint" not in accuracy_plot.captioned(make_report(tuple(make_row("none", 0.5, 0.8) for _ in range(1)))).caption
 
 
+def test_seeds_with_different_zeros_are_one_point_at_their_mean(make_row, make_report):
+    rows = [make_row("none", share, accuracy) for share, accuracy in ((0.0, 0.9), (0.5, 0.8))]
+    rows += [
+        make_row("targeted", share, accuracy, id=f"{share}-{seed}", seed=seed, sparsity_prunable=zeros)
+        for share, seed, zeros, accuracy in (
+            (0.5, 0, 0.7, 0.85),
+            (0.5, 1, 0.8, 0.87),
+            (0.9375, 0, 0.0, 0.3),
+            (0.9375, 1, 0.0, 0.5),
+        )
+    ]
+    report = make_report(tuple(rows))
+    _, line, seeds = drawn(accuracy_plot.plot(report))
+    assert line[2] == [(pytest.approx(2.0), pytest.approx(86.0)), (4.0, pytest.approx(40.0))]
+    assert len(seeds[2]) == 4
+    assert accuracy_plot.captioned(report).alt.endswith("targeted (γ 0.9, α 0.66) 40.00 % at 93.75 % pruned.")
+
+
 def test_where_nothing_is_kept_the_axis_is_linear(make_row, make_report):
     rows = tuple(make_row("none", share, 0.5) for share in (0.0, 0.5, 1.0))
     ((_, _, points),) = drawn(accuracy_plot.plot(make_report(rows)))

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from tdcompress.records.stages import PrunedCount
 from tdcompress.report.headline import sentences
 
 
@@ -83,3 +84,42 @@ def test_number_formats_of_a_network_are_told_once_by_float32(make_row, make_rep
 def test_several_seeds_are_averaged(make_row, make_report):
     rows = tuple(make_row("targeted", 0.9, accuracy, id=str(seed), seed=seed) for seed, accuracy in enumerate((0.97, 0.98)))
     assert "targeted (γ 0.9, α 0.66) 97.50 %" in sentences(make_report(rows))[0]
+
+
+def test_zeros_of_trainings_do_not_part_what_was_asked_alike(make_row, make_report):
+    """Seeds of l0 shut different gates: they are one point, beside methods that were asked for the same."""
+    plain = [make_row("none", share, accuracy) for share, accuracy in ((0.5, 0.975), (0.9, 0.4))]
+    gates = [
+        replace(
+            make_row(
+                "none", share, accuracy, id=f"l0-{share}-{seed}", seed=seed, sparsity_prunable=zeros, sparsity_trained=zeros
+            ),
+            method="l0",
+        )
+        for share, accuracy, (seed, zeros) in (
+            (0.0, 0.96, (0, 0.58)),
+            (0.0, 0.98, (1, 0.76)),
+            (0.5, 0.96, (0, 0.58)),
+            (0.5, 0.98, (1, 0.76)),
+            (0.9, 0.3, (0, 0.9)),
+            (0.9, 0.5, (1, 0.9)),
+        )
+    ]
+    first, rule, *_ = sentences(make_report((*plain, *gates)))
+    assert first == "At 50 % pruned or more: none 97.50 %, l0 97.00 % (67 % pruned); dense 98.61 %."
+    assert rule.startswith("50 % is the largest share asked for here at which a network loses at most 2 points;")
+
+
+def test_what_could_not_be_pruned_does_not_win_at_what_was_asked(make_row, make_report):
+    gone = PrunedCount(total=288, asked=144, gone=64)
+    aligned = make_row("none", 0.5, 0.98, id="aligned", pruned=gone, differs={"prune.align": 64}, sparsity_prunable=0.18)
+    plain = make_row("none", 0.5, 0.6)
+    first, *_ = sentences(make_report((plain, aligned)))
+    assert first == "At 22.22 % pruned: none (align 64) 98.00 %; dense 98.61 %."
+
+
+def test_networks_that_nothing_was_asked_of_are_compared_by_their_zeros(make_row, make_report):
+    frozen = make_row("targeted", 0.0, 0.97, sparsity_prunable=0.8, sparsity_trained=0.8)
+    first, rule, *_ = sentences(make_report((make_row("none", 0.8, 0.5), frozen)))
+    assert first == "At 80 % pruned: targeted (γ 0.9, α 0.66) 97.00 %, none 50.00 %; dense 98.61 %."
+    assert rule.startswith("80 % is the largest share here at which")

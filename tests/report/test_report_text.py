@@ -64,7 +64,7 @@ def test_shorten_keeps_both_ends():
 
 
 def test_patterns_are_named_as_such(make_row):
-    assert text.pruned(make_row("none", 0.5, 0.9, granularity="2:4")) == "50 % of 2:4 weights"
+    assert text.pruned(make_row("none", 0.5, 0.9, granularity="2:4")) == "50 % of weights (2:4)"
     assert text.pruned(make_row("none", 0.5, 0.9, granularity="1x4")) == "50 % of 1x4 blocks"
 
 

@@ -38,6 +38,19 @@ def test_a_network_that_is_the_same_pruned_needs_no_explanation(make):
     assert explanation(make(0.8695, pruned=0.87)) is None
 
 
+def test_frozen_networks_that_were_fine_tuned_or_have_new_statistics_need_no_explanation(make_row, make_report):
+    """What they gained is not of pruning, which found nothing to do."""
+    zeros = {"sparsity_prunable": 0.9, "sparsity_trained": 0.9, "accuracy_dense": 0.7}
+    rows = (
+        make_row("none", 0.9, 0.1, accuracy_dense=0.92),
+        *(make_row("targeted", share, 0.88, finetune_epochs=1, finetune_after="prune", **zeros) for share in (0.0, 0.9)),
+    )
+    assert explanation(make_report(rows)) is None
+    assert explanation(make_report(rows[1:])) is None
+    thinner = make_row("targeted", 0.98, 0.88, **(zeros | {"sparsity_prunable": 0.98}))
+    assert "has 70.00 % there" in explanation(make_report((*rows, thinner)))
+
+
 def test_other_methods_are_not_spoken_of(make_row, make_report):
     rows = (make_row("none", 0.9, 0.1, accuracy_dense=0.98), make_row("dropout", 0.9, 0.1, accuracy_dense=0.2))
     assert explanation(make_report(rows)) is None

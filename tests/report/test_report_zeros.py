@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tdcompress.records.stages import DeadUnits, LayerCount, LayerUnits, ShrinkRecord, UnitCount
+from tdcompress.records.stages import DeadUnits, LayerCount, LayerUnits, PrunedCount, ShrinkRecord, UnitCount
 from tdcompress.report import accuracy_plot, details, text
 from tdcompress.report.headline import sentences
 from tdcompress.report.one_network import explanations
@@ -56,7 +56,7 @@ def test_the_share_is_what_was_asked_or_what_is_zero_where_that_is_more(make_row
     rounded = make_row("none", 0.5, 0.9, sparsity_prunable=0.5049)
     assert (pruned_share(rounded), text.pruned(rounded)) == (0.5, "50 % of weights")
     pattern = make_row("none", 0.0, 0.9, granularity="2:4", sparsity_prunable=0.5)
-    assert text.pruned(pattern) == "50 % of 2:4 weights"
+    assert text.pruned(pattern) == "50 % of weights (2:4)"
 
 
 def test_units_are_counted_in_the_layers_that_pruning_may_touch(make_row):
@@ -67,6 +67,36 @@ def test_units_are_counted_in_the_layers_that_pruning_may_touch(make_row):
     single = replace(row, fraction=0.0, units=(UnitCount(name="conv1", total=8, kept=8),), sparsity_trained=0.8)
     assert (pruned_share(single), text.pruned(single)) == (0.0, "no units; trained to 80 % zeros")
     assert text.pruned(replace(single, sparsity_trained=0.0)) == "nothing"
+
+
+def test_layers_that_pruning_leaves_whole_are_not_counted(make_row):
+    """As in a ResNet: the first convolution of a block is narrowed, the second writes the stream."""
+    units = (UnitCount(name="conv1", total=8, kept=4), UnitCount(name="conv2", total=8, kept=8))
+    rows = [
+        make_row(
+            "targeted", share, 0.9, granularity="unit", layers=CONVS, units=units, pruned=PrunedCount(total=8, asked=n, gone=n)
+        )
+        for share, n in ((0.0, 0), (0.5, 4))
+    ]
+    assert [text.pruned(row) for row in rows] == ["50 % of units"] * 2
+    streams = replace(rows[0], units=(units[0], replace(units[1], kept=2)))  # a stream of two layers is one group: 8 units
+    assert pruned_share(streams) == pytest.approx(10 / 16)
+    assert pruned_share(replace(rows[0], pruned=None)) == pytest.approx(4 / 16)  # of an earlier version
+
+
+def test_less_than_asked_is_told_as_what_went(make_row):
+    aligned = make_row("none", 0.5, 0.9, granularity="unit", pruned=PrunedCount(total=288, asked=144, gone=64))
+    assert text.pruned(aligned) == "22.22 % of units"
+    held = PrunedCount(total=88_064, asked=87_975, gone=87_808)
+    assert text.pruned(make_row("none", 0.999, 0.9, pruned=held, sparsity_prunable=0.9971)) == "99.71 % of weights"
+    floors = PrunedCount(total=88_064, asked=78_848, gone=78_848)
+    assert text.pruned(make_row("none", 0.9, 0.9, pruned=floors, sparsity_prunable=0.8953)) == "90 % of weights"
+    nearly = PrunedCount(total=88_064, asked=79_257, gone=79_250)  # seven more: a share of its own would part it from others
+    assert text.pruned(make_row("none", 0.9, 0.9, pruned=nearly, sparsity_prunable=0.8999)) == "90 % of weights"
+    everything = PrunedCount(total=88_064, asked=88_064, gone=87_808)
+    assert text.pruned(make_row("none", 1.0, 0.1, pruned=everything, sparsity_prunable=0.9971)) == "99.71 % of weights"
+    frozen = replace(aligned, layers=CONVS, units=SHRUNK.units(), pruned=PrunedCount(total=24, asked=12, gone=6))
+    assert pruned_share(frozen) == pytest.approx(10 / 24)
 
 
 def test_dense_is_never_said_of_a_network_with_zeros_without_saying_so(make_report, frozen):
@@ -104,6 +134,19 @@ def test_rows_that_differ_are_not_one_network(make_report, make_row, frozen):
     rounded = replace(frozen[0], id="int8", values="int8")
     assert explanations(make_report((frozen[0], more, other, rounded)))[1:] == ()
     assert explanations(make_report(())) == ()
+
+
+def test_rows_of_several_series_can_be_one_network(make_report, make_row):
+    """What nothing was pruned of is the same by weights and by blocks; fine-tuned, or of another training, it is not."""
+    plain = make_row("none", 0.0, 0.9, sparsity_trained=0.0)
+    blocks = replace(plain, id="blocks", granularity="1x4")
+    tuned = replace(plain, id="tuned", finetune_epochs=2, finetune_after="prune", epochs=42)
+    again = replace(plain, id="again", train_seconds=13.0)
+    assert explanations(make_report((plain, blocks, tuned, again))) == ("Rows that are one network: none-0, blocks.",)
+    collapsed = [make_row("none", 0.98, 0.1, id=what, granularity=what) for what in ("weight", "1x4")]
+    assert explanations(make_report(tuple(collapsed))) == ()
+    released = [make_row("targeted", 0.5, 0.9, id=how, evaluation=how) for how in ("plain", "released")]
+    assert explanations(make_report(tuple(released))) == ("Rows that are one network: plain, released.",)
 
 
 def test_a_report_that_was_written_before_knows_what_pruning_found(make_report, frozen):

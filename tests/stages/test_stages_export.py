@@ -68,6 +68,12 @@ def test_a_file_says_what_was_pruned(runner, row, prune, said):
     assert {key.removeprefix("prune_"): value for key, value in facts.items() if key.startswith("prune_")} == said
 
 
+def test_the_fraction_of_the_released_evaluation_is_the_one_that_held(runner, row):
+    planned = row("targeted", "fraction = 0.0", **{"sparsity.gamma": 0.5, "sparsity.alpha": 0.5, "prune.evaluation": "released"})
+    said = {"prune_granularity": "weight", "prune_fraction": 0.5, "prune_shares": "filter"}
+    assert export.pruning_facts(runner.ensure(planned.pruned)) == said
+
+
 def test_a_network_that_went_through_no_pruning_says_nothing_of_it(runner, row):
     assert export.pruning_facts(runner.ensure(row().train)) == {}
 
