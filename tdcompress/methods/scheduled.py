@@ -99,9 +99,13 @@ class ScheduledSettings(MethodSettings):
             ValueError: the ramp is longer than the training and ``ramp_scale`` is off, or ``schedule_epochs`` is another length.
         """
         if self.schedule == "cubic":
-            if self.schedule_epochs not in (None, epochs):
-                raise ValueError(f"schedule_epochs: {self.schedule_epochs}, but the training has {epochs} epochs; leave it out")
-            return replace(self, schedule_epochs=max(epochs, 1))
+            length = max(epochs, 1)  # without any training it does not matter, but a schedule has to have one
+            if self.schedule_epochs not in (None, length):
+                many = "s" * (epochs != 1)
+                raise ValueError(
+                    f"schedule_epochs: {self.schedule_epochs}, but the training has {epochs} epoch{many}; leave it out"
+                )
+            return replace(self, schedule_epochs=length)
         if self.schedule == "constant" or sum(self.ramp_epochs) <= epochs:
             return self
         if not self.ramp_scale:

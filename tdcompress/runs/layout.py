@@ -175,7 +175,7 @@ def _changed_sections(recipe: Recipe) -> set[str]:
 def _section(experiment: Experiment, section: str) -> dict[str, Any] | None:
     """A table as a recipe says it; None where it is not in force."""
     if section == "sparsity":
-        return {"method": experiment.method.name, **encode(experiment.method)}
+        return {"method": experiment.sparsity.name, **encode(experiment.sparsity)}
     if section == "model":
         return {"name": experiment.model_name, "init": experiment.init, **encode(experiment.model)}
     if section == "data":

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from tdcompress.errors import RecipeError
-from tdcompress.recipes.experiment import table_types
+from tdcompress.recipes.experiment import resolve, table_types
 from tdcompress.recipes.idle import idle_keys
 from tdcompress.recipes.keys import keys_of
 from tdcompress.recipes.source import parse_recipe
@@ -126,6 +126,21 @@ def test_the_resolved_recipe_has_as_written_what_cases_change(case: str, section
     again = plan(tomli_w.dumps(resolved), tmp_path)
     assert again.experiments == planned.experiments
     assert [row.id for row in again.rows] == [row.id for row in planned.rows]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs"),
+    [('schedule = "cubic"', 3), ('schedule = "cubic"', 0), ('schedule = "ramp"\nramp_scale = true', 3)],
+    ids=["cubic", "cubic without training", "ramp"],
+)
+def test_the_resolved_recipe_can_be_run_with_another_length(schedule: str, epochs: int, tmp_path: Path) -> None:
+    text = TARGETED.replace("gamma = 0.9", f"gamma = 0.9\n{schedule}").replace("epochs = 3", f"epochs = {epochs}")
+    planned = plan(text, tmp_path)
+    resolved = tomli_w.dumps(resolved_values(planned.recipe, planned.experiments))
+    assert plan(resolved, tmp_path).recipe_key == planned.recipe_key
+    for changes in ({}, {"train.epochs": 7}):
+        first, again = (parse_recipe(each, overrides=changes) for each in (text, resolved))
+        assert resolve(again) == resolve(first)
 
 
 def paths(table: dict[str, Any], prefix: str = "") -> set[str]:
