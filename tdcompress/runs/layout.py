@@ -1,7 +1,7 @@
 """The folder that people read and ship from: files, report, resolved recipe, links to the stages behind them."""
 
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import RECIPE_KEY, set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.recipes.idle import idle_keys
+from tdcompress.recipes.idle import idle_keys, without_keys
 from tdcompress.recipes.source import OPTIONAL, Recipe, required_tables
 from tdcompress.records.report import Report
 from tdcompress.records.stages import AnalysisRecord
@@ -163,7 +163,7 @@ def resolved_values(recipe: Recipe, experiments: Sequence[Experiment]) -> dict[s
         if section not in changed and resolved and all(item == resolved[0] for item in resolved):
             values[section] = resolved[0]
     idle = set.intersection(*({*idle_keys(experiment)} for experiment in experiments))
-    return _written(values, idle)
+    return without_keys(values, idle)
 
 
 def _changed_sections(recipe: Recipe) -> set[str]:
@@ -182,9 +182,3 @@ def _section(experiment: Experiment, section: str) -> dict[str, Any] | None:
         return {"name": experiment.data.name, **encode(experiment.data)}
     table: dict[str, Any] | None = encode(experiment.tables().get(section))
     return table
-
-
-def _written(values: Mapping[str, Any], idle: Set[str], table: str = "") -> dict[str, Any]:
-    """The values of a table, without those that are None, and without keys (dotted) that have no effect."""
-    said = {key: value for key, value in values.items() if value is not None and f"{table}{key}" not in idle}
-    return {key: _written(value, idle, f"{table}{key}.") if isinstance(value, dict) else value for key, value in said.items()}

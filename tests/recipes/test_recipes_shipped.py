@@ -5,7 +5,7 @@ import tomli_w
 
 from tdcompress.errors import DataError, UserError
 from tdcompress.recipes.experiment import resolve
-from tdcompress.recipes.idle import require_effect
+from tdcompress.recipes.idle import combinations
 from tdcompress.recipes.names import row_ids
 from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
 from tdcompress.recipes.source import expand_sweep, load_recipe, parse_recipe
@@ -29,15 +29,9 @@ def test_every_shipped_recipe_resolves_to_rows_with_names_of_their_own(name):
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_the_recipe_that_a_run_of_a_shipped_one_leaves_is_the_same_experiments(name):
-    def combinations(recipe):
-        variants = expand_sweep(recipe)
-        experiments = [resolve(variant) for variant in variants]
-        require_effect(variants, experiments)
-        return experiments
-
     recipe = load_recipe(find_recipe(Path(name)))
-    experiments = combinations(recipe)
-    again = combinations(parse_recipe(tomli_w.dumps(resolved_values(recipe, experiments))))
+    experiments = combinations(recipe).experiments
+    again = combinations(parse_recipe(tomli_w.dumps(resolved_values(recipe, experiments)))).experiments
     assert again == experiments
     assert row_ids(again) == row_ids(experiments)
 
