@@ -254,8 +254,13 @@ def run_one(path: Path, work: Work, *, shared: bool) -> None:
     with StageConsole(console) as watcher:
         done = run_recipe(recipe, work.execution(watcher), replace=args.replace)
     print_report(console, done.report, shrinking.tables(done.report)[:1])  # its rows; `report` shows the layers too
-    said = "everything was there already; nothing was run" if not done.made else f"{done.made} stages were run"
+    said = "everything was there already; nothing was run" if not done.made else were_run(done.made)
     console.print(f"{said}. Report and files: {done.folder}/report.html, .md, .json and *.onnx", highlight=False)
+
+
+def were_run(stages: int) -> str:
+    """How many stages, as people say it."""
+    return "1 stage was run" if stages == 1 else f"{stages} stages were run"
 
 
 def run_trainings(paths: Sequence[Path], work: Work) -> None:
@@ -267,4 +272,5 @@ def run_trainings(paths: Sequence[Path], work: Work) -> None:
     loaded = [read_recipe(path, args.set, shared=len(paths) > 1) for path in paths]
     with StageConsole(console) as watcher:
         done = run_campaign(loaded, work.execution(watcher), together=args.together)
-    console.print(f"all {done.trainings} trainings are done; {done.made} stages were run now; run without --only train to go on")
+    trained = "the training is done" if done.trainings == 1 else f"all {done.trainings} trainings are done"
+    console.print(f"{trained}; {were_run(done.made)} now; run without --only train to go on")

@@ -109,8 +109,9 @@ class ScheduledSettings(MethodSettings):
         if self.schedule == "constant" or sum(self.ramp_epochs) <= epochs:
             return self
         if not self.ramp_scale:
+            ramp = sum(self.ramp_epochs)
             raise ValueError(
-                f"ramp_epochs: the ramp takes {sum(self.ramp_epochs):g} epochs, the training has {epochs}; "
+                f"ramp_epochs: the ramp takes {ramp:g} epoch{'s' * (ramp != 1)}, the training has {epochs}; "
                 "shorten it, or set ramp_scale = true"
             )
         factor = max(epochs, 1) / PAPER_EPOCHS  # without any training the ramp's length does not matter, but it has to have one
