@@ -110,7 +110,8 @@ def packing_lines(report: PackReport) -> Iterator[str]:
         if report.output_error is not None:
             yield f"{report.values}: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
     if report.negative_zeros:
-        yield f"{report.negative_zeros:,} weights that were -0.0 are +0.0"
+        one = report.negative_zeros == 1
+        yield f"{report.negative_zeros:,} " + ("weight that was -0.0 is +0.0" if one else "weights that were -0.0 are +0.0")
     yield from text.by_reason("with zeros, but kept dense", report.kept_dense)
     yield from text.by_reason("kept in float32", report.kept_float32)
 

@@ -44,4 +44,5 @@ def unpack(args: argparse.Namespace) -> None:
     from tdcompress.onnxfile.pack import unpack_onnx
 
     done = unpack_onnx(args.source, args.target, external_data=args.external_data)
-    print(f"wrote {args.target}: {done.file_bytes:,} bytes, from {done.source_bytes:,}; {done.restored} weights are dense again")
+    restored = "1 weight is" if done.restored == 1 else f"{done.restored} weights are"
+    print(f"wrote {args.target}: {done.file_bytes:,} bytes, from {done.source_bytes:,}; {restored} dense again")

@@ -20,6 +20,7 @@ from tdcompress.commands.shared import (
     print_error,
     print_report,
     read_recipe,
+    refuse_idle_changes,
 )
 from tdcompress.errors import InterruptedRun, OtherProcessError, TdcompressError, UnfinishedRun, UserError
 from tdcompress.runs.parts import CLUSTER, REPORTING, TRAINING, require_parts
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> None:
     signals, console = Signals(args.began + 60 * args.minutes), make_console()
     signals.listen()
     require_parts(*TRAINING)
+    with said_once():
+        refuse_idle_changes(paths, args.set)
     from tdcompress.runs.crew import in_crew
     from tdcompress.runs.run import find_device
 
@@ -218,7 +221,7 @@ def run_all(paths: Sequence[Path], work: Work) -> None:
         if len(paths) > 1:
             work.console.print(f"{path.stem} ({paths.index(path) + 1} of {len(paths)})", style="bold", highlight=False)
         try:
-            run_one(path, work)
+            run_one(path, work, shared=len(paths) > 1)
         except InterruptedRun:
             raise
         except TdcompressError as error:
@@ -232,21 +235,32 @@ def run_all(paths: Sequence[Path], work: Work) -> None:
         raise kind(f"{len(failed)} of {len(paths)} recipes failed: {', '.join(failed)}{others}")
 
 
-def run_one(path: Path, work: Work) -> None:
-    """One recipe, and what it came to: see ``runs.run.run_recipe``."""
+def run_one(path: Path, work: Work, *, shared: bool) -> None:
+    """One recipe, and what it came to: see ``runs.run.run_recipe``.
+
+    Args:
+        path: the recipe.
+        work: what the recipes share.
+        shared: whether ``--set`` is for other recipes too.
+    """
     from tdcompress.console import StageConsole
     from tdcompress.report import shrinking
 
     args, console = work.args, work.console
-    recipe = read_recipe(path, args.set)
+    recipe = read_recipe(path, args.set, shared=shared)
     require_parts(*REPORTING)
     from tdcompress.runs.run import run_recipe
 
     with StageConsole(console) as watcher:
         done = run_recipe(recipe, work.execution(watcher), replace=args.replace)
     print_report(console, done.report, shrinking.tables(done.report)[:1])  # its rows; `report` shows the layers too
-    said = "everything was there already; nothing was run" if not done.made else f"{done.made} stages were run"
+    said = "everything was there already; nothing was run" if not done.made else were_run(done.made)
     console.print(f"{said}. Report and files: {done.folder}/report.html, .md, .json and *.onnx", highlight=False)
+
+
+def were_run(stages: int) -> str:
+    """How many stages, as people say it."""
+    return "1 stage was run" if stages == 1 else f"{stages} stages were run"
 
 
 def run_trainings(paths: Sequence[Path], work: Work) -> None:
@@ -255,7 +269,8 @@ def run_trainings(paths: Sequence[Path], work: Work) -> None:
     from tdcompress.runs.campaign import run_campaign
 
     args, console = work.args, work.console
-    loaded = [read_recipe(path, args.set) for path in paths]
+    loaded = [read_recipe(path, args.set, shared=len(paths) > 1) for path in paths]
     with StageConsole(console) as watcher:
         done = run_campaign(loaded, work.execution(watcher), together=args.together)
-    console.print(f"all {done.trainings} trainings are done; {done.made} stages were run now; run without --only train to go on")
+    trained = "the training is done" if done.trainings == 1 else f"all {done.trainings} trainings are done"
+    console.print(f"{trained}; {were_run(done.made)} now; run without --only train to go on")

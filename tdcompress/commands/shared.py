@@ -6,10 +6,11 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tdcompress.errors import ModelError
+from tdcompress.errors import ModelError, RecipeError, UserError
 from tdcompress.files import in_the_way
 from tdcompress.runs.parts import TRAINING, require_parts
 from tdcompress.stores.place import is_url
@@ -170,17 +171,42 @@ def read_recipes(given: Sequence[Path], changes: Sequence[str]) -> "list[Recipe]
     from tdcompress.recipes.shipped import find_recipes
 
     paths = [path for each in given for path in find_recipes(each)]
-    return [read_recipe(path, changes) for path in paths]
+    refuse_idle_changes(paths, changes)
+    return [read_recipe(path, changes, shared=len(paths) > 1) for path in paths]
 
 
-def read_recipe(path: Path, changes: Sequence[str]) -> "Recipe":
-    """One recipe file; see ``read_recipes``."""
+def read_recipe(path: Path, changes: Sequence[str], *, shared: bool) -> "Recipe":
+    """One recipe file; see ``read_recipes``.
+
+    Args:
+        path: the file.
+        changes: as ``--set`` has them.
+        shared: whether they are for other recipes too.
+    """
     from tdcompress.recipes.source import parse_override
 
     require_parts(*TRAINING)  # which own the keys
     from tdcompress.recipes.overrides import load_changed
 
-    return load_changed(path, dict(parse_override(text) for text in changes))
+    return replace(load_changed(path, dict(parse_override(text) for text in changes)), shared=shared)
+
+
+def refuse_idle_changes(paths: Sequence[Path], changes: Sequence[str]) -> None:
+    """Refuse a ``--set`` that does nothing in any of several recipes; in some of them it may, and one alone says so itself.
+
+    Raises:
+        RecipeError: names its key.
+    """
+    from tdcompress.recipes.idle import idle_changes
+
+    if len(paths) < 2 or not changes:
+        return
+    try:
+        idle = set.intersection(*(idle_changes(read_recipe(path, changes, shared=True)) for path in paths))
+    except UserError:  # a recipe that is wrong says so in its turn
+        return
+    for key in sorted(idle):
+        raise RecipeError(f"--set {key}: it does nothing in any of these {len(paths)} recipes; leave it out")
 
 
 def positive(kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -99,14 +99,19 @@ class ScheduledSettings(MethodSettings):
             ValueError: the ramp is longer than the training and ``ramp_scale`` is off, or ``schedule_epochs`` is another length.
         """
         if self.schedule == "cubic":
-            if self.schedule_epochs not in (None, epochs):
-                raise ValueError(f"schedule_epochs: {self.schedule_epochs}, but the training has {epochs} epochs; leave it out")
-            return replace(self, schedule_epochs=max(epochs, 1))
+            length = max(epochs, 1)  # without any training it does not matter, but a schedule has to have one
+            if self.schedule_epochs not in (None, length):
+                many = "s" * (epochs != 1)
+                raise ValueError(
+                    f"schedule_epochs: {self.schedule_epochs}, but the training has {epochs} epoch{many}; leave it out"
+                )
+            return replace(self, schedule_epochs=length)
         if self.schedule == "constant" or sum(self.ramp_epochs) <= epochs:
             return self
         if not self.ramp_scale:
+            ramp = sum(self.ramp_epochs)
             raise ValueError(
-                f"ramp_epochs: the ramp takes {sum(self.ramp_epochs):g} epochs, the training has {epochs}; "
+                f"ramp_epochs: the ramp takes {ramp:g} epoch{'s' * (ramp != 1)}, the training has {epochs}; "
                 "shorten it, or set ramp_scale = true"
             )
         factor = max(epochs, 1) / PAPER_EPOCHS  # without any training the ramp's length does not matter, but it has to have one

@@ -55,6 +55,8 @@ class Experiment:
     Attributes:
         model_name: as written; "torchvision/resnet18" is a name too.
         init: a file of weights that the training starts from (`tdcompress.models.weights`), or "dirac".
+        sparsity: the [sparsity] table as written.
+        method: it, fitted to the length of the training.
         prune: the [prune] table as written; ``pruning`` has what it leaves open as in the training.
         usual_shares: how [prune] splits where it leaves that open.
         steps: settings of the stages between training and file that have a table, by name.
@@ -67,6 +69,7 @@ class Experiment:
     model_name: str
     model: ModelSettings
     init: str | None
+    sparsity: MethodSettings
     method: MethodSettings
     train: TrainSettings
     prune: PruneTable
@@ -111,9 +114,9 @@ def resolve(recipe: Recipe) -> Experiment:
 
     given = {name: kind for name, kind in table_types().items() if name not in OPTIONAL or name in recipe.values}
     tables: dict[str, Any] = {name: recipe.bind(kind, name) for name, kind in given.items()}
-    method = recipe.bind(method_type, "sparsity", method_values, elsewhere(METHODS, "method", method_type.name))
+    sparsity = recipe.bind(method_type, "sparsity", method_values, elsewhere(METHODS, "method", method_type.name))
     try:
-        method = method.for_training(tables["train"].epochs)
+        method = sparsity.for_training(tables["train"].epochs)
     except ValueError as error:
         key = str(error).split(":")[0]
         raise recipe.source.error(f"sparsity.{key}", f"sparsity.{error}") from None
@@ -128,6 +131,7 @@ def resolve(recipe: Recipe) -> Experiment:
         model_name=model_name,
         model=recipe.bind(model_type, "model", model_values, elsewhere(MODELS, "name", model_name)),
         init=init,
+        sparsity=sparsity,
         method=method,
         prune=prune,
         usual_shares=prune.usual_shares(method),

@@ -190,7 +190,8 @@ def keys_document() -> Document:
         title="What a recipe can say",
         subtitle="A recipe is a TOML file with a table for each step. [data], [model], [sparsity] and [prune] are needed, the "
         "others may be left out. Where a meaning speaks of None, the key is left out. An unknown key, a wrong value, or a "
-        "key that does nothing in any combination is an error that names the line.",
+        "key that does nothing in any combination is an error that names the line; one that is only turned off by --set is as if "
+        "it were not written.",
         blocks=(*blocks, *_SWEEP),
     )
 

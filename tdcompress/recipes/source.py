@@ -60,11 +60,15 @@ class Recipe:
     Attributes:
         values: nested.
         source: where each came from.
+        text: of the file, without ``--set``.
+        shared: whether ``--set`` is for other recipes too, so that a key of it may do nothing in this one.
         bound: tables that were read already; the combinations of a sweep share most of theirs.
     """
 
     values: TomlTable
     source: Source
+    text: str = field(default="", compare=False, repr=False)
+    shared: bool = False
     bound: dict[tuple[type, str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -189,7 +193,7 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
         if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
     _check_top(values, source)
-    return Recipe(values=plain_numbers(values, source), source=source)
+    return Recipe(values=plain_numbers(values, source), source=source, text=text)
 
 
 def _check_top(values: TomlTable, source: Source) -> None:

@@ -273,7 +273,7 @@ def nearest_variants(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _way(column: ComparedColumn) -> str:
-    return f"{column.variant or 'as published'}, {column.epochs} epochs"
+    return f"{column.variant or 'as published'}, {column.epochs} epoch{'s' * (column.epochs != 1)}"
 
 
 def _mean_distance(column: ComparedColumn, percentages: set[str]) -> float:

@@ -1,7 +1,7 @@
 """The folder that people read and ship from: files, report, resolved recipe, links to the stages behind them."""
 
 import shutil
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from tdcompress.onnxfile.load import load_model, save_model
 from tdcompress.onnxfile.metadata import RECIPE_KEY, set_metadata
 from tdcompress.pipeline import Task
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.recipes.idle import idle_keys
-from tdcompress.recipes.source import OPTIONAL, required_tables
+from tdcompress.recipes.idle import idle_keys, without_keys
+from tdcompress.recipes.source import OPTIONAL, Recipe, required_tables
 from tdcompress.records.report import Report
 from tdcompress.records.stages import AnalysisRecord
 from tdcompress.report.dependence import write_dependence
@@ -53,7 +53,7 @@ def lay_out(
         before, digests = earlier
         report = keep_joined(report, before, [name for name in exported if sha256_file(folder / name) == digests.get(name)])
     gather_samples(folder / SAMPLES, exported)
-    write_text(folder / RECIPE, tomli_w.dumps(resolved_values(plan)))
+    write_text(folder / RECIPE, tomli_w.dumps(resolved_values(plan.recipe, plan.experiments)))
     save_links(folder, links(plan))
     write_report(report, folder)
     if plan.analyses:
@@ -144,35 +144,41 @@ def gather_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
     write_npz(path, arrays)
 
 
-def resolved_values(plan: RunPlan) -> dict[str, Any]:
+def resolved_values(recipe: Recipe, experiments: Sequence[Experiment]) -> dict[str, Any]:
     """The recipe with every default written out, except in sections that the sweep changes, so that it can be run again.
 
+    These stay as written: a default may tell two combinations apart, and a table that only cases have is not all others' too.
     A table that a recipe may lack is written where it is in force in some combination, and a key where it has an effect in one.
+
+    Args:
+        recipe: as it was run.
+        experiments: each of its combinations, resolved.
     """
-    values: dict[str, Any] = dict(plan.recipe.values)
-    values.setdefault("seed", 0)
+    values, changed = dict(recipe.values), _changed_sections(recipe)
+    if "seed" not in changed:
+        values.setdefault("seed", 0)
     for section in (*required_tables(), *OPTIONAL):
-        resolved = [_section(experiment, section) for experiment in plan.experiments]
+        resolved = [_section(experiment, section) for experiment in experiments]
         resolved = [table for table in resolved if table is not None]
-        if resolved and all(item == resolved[0] for item in resolved):
+        if section not in changed and resolved and all(item == resolved[0] for item in resolved):
             values[section] = resolved[0]
-    idle = set.intersection(*({*idle_keys(experiment)} for experiment in plan.experiments))
-    return _written(values, idle)
+    idle = set.intersection(*({*idle_keys(experiment)} for experiment in experiments))
+    return without_keys(values, idle)
+
+
+def _changed_sections(recipe: Recipe) -> set[str]:
+    """Sections that some list or case of the sweep has a key of."""
+    sweep = recipe.section("sweep")
+    return {path.split(".")[0] for keys in (sweep, *sweep.pop("case", ())) for path in keys}
 
 
 def _section(experiment: Experiment, section: str) -> dict[str, Any] | None:
     """A table as a recipe says it; None where it is not in force."""
     if section == "sparsity":
-        return {"method": experiment.method.name, **encode(experiment.method)}
+        return {"method": experiment.sparsity.name, **encode(experiment.sparsity)}
     if section == "model":
         return {"name": experiment.model_name, "init": experiment.init, **encode(experiment.model)}
     if section == "data":
         return {"name": experiment.data.name, **encode(experiment.data)}
     table: dict[str, Any] | None = encode(experiment.tables().get(section))
     return table
-
-
-def _written(values: Mapping[str, Any], idle: Set[str], table: str = "") -> dict[str, Any]:
-    """The values of a table, without those that are None, and without keys (dotted) that have no effect."""
-    said = {key: value for key, value in values.items() if value is not None and f"{table}{key}" not in idle}
-    return {key: _written(value, idle, f"{table}{key}.") if isinstance(value, dict) else value for key, value in said.items()}

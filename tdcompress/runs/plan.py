@@ -13,10 +13,10 @@ from tdcompress.lineage.network import initial_network, new_network
 from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
 from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
-from tdcompress.recipes.experiment import Experiment, resolve
-from tdcompress.recipes.idle import require_effect
+from tdcompress.recipes.experiment import Experiment
+from tdcompress.recipes.idle import combinations
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
-from tdcompress.recipes.source import Recipe, expand_sweep
+from tdcompress.recipes.source import Recipe
 from tdcompress.records.report import RowConfig
 from tdcompress.runs.prepared import prepared_tasks
 from tdcompress.runs.workers import HERE, Workers
@@ -85,6 +85,7 @@ class RunPlan:
     """All tasks of a run.
 
     Attributes:
+        recipe: without what has no effect; see `tdcompress.recipes.idle`.
         recipe_key: hash of every resolved combination.
         dense: export of the unpruned network that every row is compared with.
         dense_train: its training.
@@ -125,9 +126,8 @@ def plan_run(recipe: Recipe, store: Store, workers: Workers = HERE) -> RunPlan:
         DataError: data that is missing or damaged.
         UserError: a library is not installed that prepares the data.
     """
-    variants = expand_sweep(recipe)
-    experiments = tuple(resolve(variant) for variant in variants)
-    require_effect(variants, experiments)
+    found = combinations(recipe)
+    variants, experiments = found.variants, found.experiments
     trainings, places = _trainings(experiments, store.hashes)
     for variant, experiment, training in zip(variants, experiments, trainings, strict=True):
         _check_excluded(variant, experiment, training, places)
@@ -152,7 +152,7 @@ def plan_run(recipe: Recipe, store: Store, workers: Workers = HERE) -> RunPlan:
         title=f"export dense {experiments[plain].model_name}",
     )
     return RunPlan(
-        recipe=recipe,
+        recipe=found.recipe,
         recipe_key=content_key([describe(*pair) for pair in zip(experiments, trainings, strict=True)]),
         experiments=experiments,
         dense=dense,

@@ -225,9 +225,11 @@ class LrSchedule:
         if not self.milestones or not steps or self.milestone_steps(steps_per_epoch, epochs)[0] <= last:
             return None
         by_share = "" if self.unit == "share" else ', or give them with unit = "share"'
+        first = self.milestones[0]
+        at = f"{first:g} of the training" if self.unit == "share" else f"{first:g} {self.unit[:-1]}{'s' * (first != 1)}"
         return (
-            f"milestones: the first one, {self.milestones[0]:g} {self.unit}, lies behind the last step of this training, which "
-            f"has {steps} ({epochs} epochs): its learning rate never changes; lower them{by_share}"
+            f"milestones: the first one, {at}, comes after the last step of this training, which "
+            f"has {steps} ({epochs} epoch{'s' * (epochs != 1)}): its learning rate never changes; lower them{by_share}"
         )
 
     def _risen(self, share: float) -> float:

@@ -43,6 +43,22 @@ def test_bad_sets(refused, tmp_path, text, said):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "artifacts"] == []
 
 
+def test_a_set_that_does_nothing_in_any_of_several_recipes_is_refused(refused, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "s.toml").write_text(RECIPE.replace('"x"', '"y"'))
+    said = refused("run", "r.toml", "s.toml", "--set", "shrink.align=16")
+    assert said.startswith("--set shrink.align: it does nothing in any of these 2 recipes; leave it out")
+
+
+def test_a_set_may_do_nothing_in_some_of_several_recipes(call, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "s.toml").write_text(RECIPE.replace('"x"', '"y"') + 'granularity = "unit"\n')
+    changes = [each for key in ("train.epochs=0", "shrink.align=16") for each in ("--set", key)]
+    code, out, err = call("run", "r.toml", "s.toml", "--only", "train", *changes)
+    assert code == 0, err
+    assert "the training is done" in out + err
+
+
 def test_a_misspelt_key_of_a_swept_method_is_told_the_nearest_of_any_method(refused, tmp_path):
     case = '[[sweep.case]]\n"sparsity.method" = '
     (tmp_path / "r.toml").write_text(f'{RECIPE}{case}"none"\n{case}"targeted"\n"sparsity.gamma" = 0.5\n')
@@ -112,7 +128,7 @@ def test_trainings_alone_within_the_time_given(call, refused, tmp_path):
     assert "is over: stopped" in refused("run", "x.toml", "--minutes", 1e-6, code=75)
     code, out, _ = call("run", "x.toml", "--only", "train", "--minutes", 10)
     assert code == 0
-    assert "all 1 trainings are done; 1 stages were run now" in out
+    assert "the training is done; 1 stage was run now" in out
     for wrong in (["--minutes", "0"], ["--minutes", "nan"], ["--together", "0"], ["--only", "prune"]):
         with pytest.raises(SystemExit):
             call("run", "x.toml", *wrong)

@@ -188,7 +188,9 @@ def test_a_cubic_has_the_length_of_its_training():
     cubic = TargetedSettings(gamma=0.9, schedule="cubic")
     assert cubic.for_training(60).schedule_epochs == 60
     assert cubic.for_training(60).for_training(60).schedule_epochs == 60
-    assert cubic.for_training(0).schedule_epochs == 1  # an untrained network has a schedule too, if never used
+    untrained = cubic.for_training(0)
+    assert untrained.schedule_epochs == 1  # an untrained network has a schedule too, if never used
+    assert untrained.for_training(0) == untrained
     with pytest.raises(ValueError, match=r"^schedule_epochs: 60, but the training has 61 epochs"):
         cubic.for_training(60).for_training(61)
     with pytest.raises(ValueError, match=r"^schedule_epochs: .* has to know its epochs"):

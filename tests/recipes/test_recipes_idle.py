@@ -1,13 +1,13 @@
 """What a recipe says has an effect in one of its combinations, or is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tdcompress.errors import RecipeError
-from tdcompress.recipes.experiment import resolve
-from tdcompress.recipes.idle import require_effect
-from tdcompress.recipes.source import expand_sweep, parse_recipe
+from tdcompress.recipes.idle import Combinations, combinations
+from tdcompress.recipes.source import parse_recipe
 
 RECIPE = """\
 name = "idle"
@@ -26,9 +26,8 @@ fraction = 0.5
 TRAINED = {"sparsity.granularity": "weight", "prune.granularity": "unit"}
 
 
-def check(text: str, changes: dict[str, Any] | None = None) -> None:
-    variants = expand_sweep(parse_recipe(text, "r.toml", changes))
-    require_effect(variants, [resolve(variant) for variant in variants])
+def check(text: str, changes: dict[str, Any] | None = None, *, shared: bool = False) -> Combinations:
+    return combinations(replace(parse_recipe(text, "r.toml", changes), shared=shared))
 
 
 def refusal(text: str, changes: dict[str, Any] | None = None) -> str:
@@ -105,7 +104,7 @@ def test_the_curve_of_no_warm_up() -> None:
     variational = RECIPE.replace('"targeted"\ngamma = 0.5', '"variational"\nwarmup_curve = "exponential"')
     check(variational)
     assert "sparsity.warmup_curve: it does nothing without sparsity.warmup above 0" in refusal(
-        variational, {"sparsity.warmup": 0.0}
+        variational.replace("warmup_curve", "warmup = 0.0\nwarmup_curve")
     )
 
 
@@ -145,3 +144,56 @@ def test_a_key_of_a_case_or_list_has_an_effect_in_one_of_its_combinations() -> N
     lists = '[sweep]\n"sparsity.freeze_share" = [0.0, 0.3]\n'
     assert f"line 14: sparsity.freeze_share: it does nothing without {CUBIC}" in refusal(RECIPE + lists)
     check(RECIPE + lists + CASES.format("", ""))
+
+
+UNIT = RECIPE.replace('"targeted"', '"targeted"\ngranularity = "unit"')
+
+
+@pytest.mark.parametrize(
+    ("text", "table", "idle", "changes"),
+    [
+        (with_lines("train", 'average = "last"'), "train", "average_share = 0.3", {"train.average": "none"}),
+        (with_lines("train", 'average = "ema"'), "train", "average_decay = 0.9", {"train.average": "last"}),
+        (RECIPE + "[finetune]\nepochs = 2\n", "finetune", "lr = 0.1", {"finetune.epochs": 0}),
+        (RECIPE + "[finetune]\nepochs = 2\n", "finetune", 'lr_schedule = { name = "cosine" }', {"finetune.epochs": 0}),
+        (with_lines("sparsity", 'schedule = "ramp"'), "sparsity", "ramp_epochs = [9, 9]", {"sparsity.schedule": "constant"}),
+        (with_lines("sparsity", 'schedule = "cubic"'), "sparsity", "freeze_share = 0.2", {"sparsity.schedule": "constant"}),
+        (UNIT, "sparsity", 'scope = "group"', {"sparsity.granularity": "weight"}),
+        (UNIT + "[shrink]\n", "shrink", "align = 8", {"prune.granularity": "weight"}),
+        (RECIPE + "[export]\n", "export", 'prefer = "size"', {"export.pack": "never"}),
+        (RECIPE + '[export]\nvalues = ["int8"]\n', "export", 'int8_range = "full"', {"export.values": ["float32"]}),
+    ],
+)
+def test_what_a_change_turns_off_is_as_if_it_were_not_written(text: str, table: str, idle: str, changes: dict[str, Any]) -> None:
+    written = text.replace(f"[{table}]\n", f"[{table}]\n{idle}\n")
+    check(written)
+    found, bare = check(written, changes), check(text, changes)
+    assert found.experiments == bare.experiments
+    assert found.recipe.values == bare.recipe.values
+
+
+def test_a_teacher_that_a_change_leaves_nobody_to_teach() -> None:
+    text = RECIPE.replace("gamma = 0.5\n", "").replace('"targeted"', '"dropout"') + "[distill]\n"
+    assert "distill" not in check(text, {"sparsity.method": "none"}).recipe.values
+
+
+def test_what_the_file_alone_has_in_vain_is_refused_whatever_is_changed() -> None:
+    text = with_lines("train", "average_share = 0.3")
+    for changes in ({}, {"train.epochs": 1}, {"train.average": "none"}):
+        assert refusal(text, changes).startswith("r.toml, line 10: train.average_share: it does nothing without")
+    check(text, {"train.average": "last"})
+    nameless = text.replace('name = "idle"\n', "")
+    assert "train.average_share: it does nothing" in refusal(nameless, {"name": "idle"})
+
+
+def test_a_sweep_over_what_a_change_turns_off_is_refused() -> None:
+    text = with_lines("sparsity", 'schedule = "cubic"') + '[sweep]\n"sparsity.freeze_share" = [0.0, 0.3]\n'
+    assert "line 15: sparsity.freeze_share: it does nothing" in refusal(text, {"sparsity.schedule": "constant"})
+
+
+def test_a_change_of_several_recipes_may_do_nothing_in_one() -> None:
+    changes = {"shrink.align": 16}
+    assert refusal(RECIPE, changes).startswith("--set shrink.align: it does nothing without")
+    assert check(RECIPE, changes, shared=True).experiments == check(RECIPE).experiments
+    with pytest.raises(RecipeError, match=r"line 10: train.average_share: it does nothing"):
+        check(with_lines("train", "average_share = 0.3"), changes, shared=True)

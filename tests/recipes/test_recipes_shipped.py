@@ -1,12 +1,15 @@
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from tdcompress.errors import DataError, UserError
 from tdcompress.recipes.experiment import resolve
+from tdcompress.recipes.idle import combinations
 from tdcompress.recipes.names import row_ids
 from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
-from tdcompress.recipes.source import expand_sweep, load_recipe
+from tdcompress.recipes.source import expand_sweep, load_recipe, parse_recipe
+from tdcompress.runs.layout import resolved_values
 from tdcompress.runs.plan import plan_run
 from tdcompress.stores.folder import FolderStore
 
@@ -22,6 +25,15 @@ def test_the_papers_settings_and_the_demo_are_shipped():
 def test_every_shipped_recipe_resolves_to_rows_with_names_of_their_own(name):
     experiments = [resolve(variant) for variant in expand_sweep(load_recipe(find_recipe(Path(name))))]
     assert len(set(row_ids(experiments))) == len(experiments)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_the_recipe_that_a_run_of_a_shipped_one_leaves_is_the_same_experiments(name):
+    recipe = load_recipe(find_recipe(Path(name)))
+    experiments = combinations(recipe).experiments
+    again = combinations(parse_recipe(tomli_w.dumps(resolved_values(recipe, experiments)))).experiments
+    assert again == experiments
+    assert row_ids(again) == row_ids(experiments)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 
 from tdcompress.errors import RecipeError
-from tdcompress.recipes.experiment import table_types
+from tdcompress.recipes.experiment import resolve, table_types
 from tdcompress.recipes.idle import idle_keys
 from tdcompress.recipes.keys import keys_of
 from tdcompress.recipes.source import parse_recipe
@@ -88,7 +88,7 @@ def test_the_resolved_recipe_has_every_default_with_an_effect_of_every_table_in_
         RECIPE.replace('method = "none"', 'method = "dropout"' if not more else 'method = "none"') + "[distill]\nweight = 0.5\n"
     )
     planned = plan(text + more, tmp_path)
-    resolved = resolved_values(planned)
+    resolved = resolved_values(planned.recipe, planned.experiments)
     idle = set.intersection(*({*idle_keys(experiment)} for experiment in planned.experiments))
     assert {"prune.align", "train.average_share", "finetune.lr_schedule"} <= idle
     for section, table in table_types().items():
@@ -103,8 +103,44 @@ def test_the_resolved_recipe_has_every_default_with_an_effect_of_every_table_in_
 
 
 def test_tables_that_a_recipe_lacks_stay_out_of_the_resolved_one(tmp_path: Path) -> None:
-    resolved = resolved_values(plan(RECIPE.replace("[analyse]\nbins = 8\n", ""), tmp_path))
+    planned = plan(RECIPE.replace("[analyse]\nbins = 8\n", ""), tmp_path)
+    resolved = resolved_values(planned.recipe, planned.experiments)
     assert not {"distill", "analyse"} & resolved.keys()
+
+
+TARGETED = RECIPE.replace('"none"', '"targeted"\ngamma = 0.9').replace("[analyse]\nbins = 8\n", "[train]\nepochs = 3\n")
+
+
+@pytest.mark.parametrize(
+    ("case", "section", "same"),
+    [
+        ('"distill.weight" = 0.7', "distill", None),  # the other combination has no teacher
+        ('"train.l2" = 0.0', "train", {"epochs": 3}),  # the default, in a combination of its own
+        ("seed = 0", "seed", None),
+    ],
+)
+def test_the_resolved_recipe_has_as_written_what_cases_change(case: str, section: str, same: object, tmp_path: Path) -> None:
+    planned = plan(f"{TARGETED}[[sweep.case]]\n[[sweep.case]]\n{case}\n", tmp_path)
+    resolved = resolved_values(planned.recipe, planned.experiments)
+    assert resolved.get(section) == same
+    again = plan(tomli_w.dumps(resolved), tmp_path)
+    assert again.experiments == planned.experiments
+    assert [row.id for row in again.rows] == [row.id for row in planned.rows]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs"),
+    [('schedule = "cubic"', 3), ('schedule = "cubic"', 0), ('schedule = "ramp"\nramp_scale = true', 3)],
+    ids=["cubic", "cubic without training", "ramp"],
+)
+def test_the_resolved_recipe_can_be_run_with_another_length(schedule: str, epochs: int, tmp_path: Path) -> None:
+    text = TARGETED.replace("gamma = 0.9", f"gamma = 0.9\n{schedule}").replace("epochs = 3", f"epochs = {epochs}")
+    planned = plan(text, tmp_path)
+    resolved = tomli_w.dumps(resolved_values(planned.recipe, planned.experiments))
+    assert plan(resolved, tmp_path).recipe_key == planned.recipe_key
+    for changes in ({}, {"train.epochs": 7}):
+        first, again = (parse_recipe(each, overrides=changes) for each in (text, resolved))
+        assert resolve(again) == resolve(first)
 
 
 def paths(table: dict[str, Any], prefix: str = "") -> set[str]:

@@ -42,10 +42,10 @@ def test_messages_name_the_keys_of_the_finetuning(runner, row, caplog):
     planned = row(**{"train.lr_schedule": late, "finetune.epochs": 2, "finetune.lr_schedule": late})
     with caplog.at_level(logging.WARNING):
         runner.ensure(planned.train)
-        assert "train.lr_schedule.milestones: the first one, 5 epochs, lies behind the last step" in caplog.text
+        assert "train.lr_schedule.milestones: the first one, 5 epochs, comes after the last step" in caplog.text
         caplog.clear()
         runner.ensure(planned.steps["finetune pruned"])
-    assert "finetune.lr_schedule.milestones: the first one, 5 epochs, lies behind the last step" in caplog.text
+    assert "finetune.lr_schedule.milestones: the first one, 5 epochs, comes after the last step" in caplog.text
     assert "train.lr_schedule" not in caplog.text
     diverging = row(**{"finetune.epochs": 1, "finetune.lr": 1e30})
     with pytest.raises(TrainingError, match=r"Lower finetune\.lr, or set train\.clip_norm"):

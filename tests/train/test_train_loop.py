@@ -86,7 +86,7 @@ def test_a_first_milestone_beyond_the_end_is_warned_of_by_its_key(small, tmp_pat
     with caplog.at_level(logging.WARNING):
         small.run(tmp_path, settings=TrainSettings(batch_size=16, lr_schedule=late))
     (said,) = (record.message for record in caplog.records)
-    assert said.startswith("train.lr_schedule.milestones: the first one, 40000 steps, lies behind the last step of this training")
+    assert said.startswith("train.lr_schedule.milestones: the first one, 40000 steps, comes after the last step of this training")
 
 
 def test_alternating_flips_show_both_sides_of_every_image_in_two_epochs(small) -> None:

@@ -70,9 +70,17 @@ def test_a_training_that_ends_before_its_first_milestone_is_told() -> None:
     said = RELEASED.unreached(390, 60)
     assert said is not None
     assert said == (
-        "milestones: the first one, 40000 steps, lies behind the last step of this training, which has 23400 (60 epochs): "
+        "milestones: the first one, 40000 steps, comes after the last step of this training, which has 23400 (60 epochs): "
         'its learning rate never changes; lower them, or give them with unit = "share"'
     )
+    late = LrSchedule(name="piecewise", milestones=(1,), factors=(0.1,)).unreached(3, 1)
+    assert late is not None
+    assert late.startswith(
+        "milestones: the first one, 1 epoch, comes after the last step of this training, which has 3 (1 epoch): "
+    )
+    late = LrSchedule(name="piecewise", unit="share", milestones=(0.9,), factors=(0.1,)).unreached(3, 1)
+    assert late is not None
+    assert late.startswith("milestones: the first one, 0.9 of the training, comes after the last step of this training, which ")
     assert RELEASED.unreached(390, 0) is None  # nothing is trained
     assert LrSchedule(name="piecewise", milestones=(2,), factors=(0.1,)).unreached(3, 2) is not None
     assert LrSchedule(name="piecewise", unit="share", milestones=(0.9,), factors=(0.1,)).unreached(10, 1) is None
