@@ -59,7 +59,7 @@ def test_align_is_a_setting_of_the_stage(runner):
 
 def test_alignments_can_be_swept_and_name_their_rows(runner):
     assert [row.id for row in plan(runner, **{"sweep.shrink.align": [1, 8]}).rows] == [
-        "none-shrink-align1-0.6",
+        "none-0.6",
         "none-shrink-align8-0.6",
     ]
 
