@@ -96,20 +96,31 @@ def test_transformer() -> None:
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(0, "none-weight-layer-0"), (1, "targeted-weight-layer-gamma0.9-0.9"), (2, "targeted-unit-group-gamma0.5-0.5")],
+    [
+        (0, "none-0"),
+        (1, "targeted-weight-layer-gamma0.9-erk-0.9"),
+        (2, "targeted-weight-layer-gamma0.95-erk-0.95"),
+        (3, "targeted-weight-layer-gamma0.98-erk-0.98"),
+        (4, "targeted-unit-group-gamma0.5-0.5"),
+    ],
 )
 def test_resnet20(place: int, name: str) -> None:
-    row = reported("cifar10-resnet20")[name]
+    row = reported("cifar10-resnet20-best")[name]
     _, accuracy, bytes_, under_onnxruntime, under_engine = rows_of_table("| file | accuracy, % | bytes |")[place]
     assert [accuracy, bytes_] == files(row)[:2]
     assert under_onnxruntime == ("1" if place == 0 else latency(timed(row, "onnxruntime")))
     assert under_engine == latency(timed(row, "engine"))
 
 
-def test_resnet20_at_its_best() -> None:
-    rows = reported("cifar10-resnet20-best")
-    accuracy, bytes_, _ = files(rows["targeted-0.9"])
-    assert f"has {accuracy} % of {percent(rows['none-0'].accuracy_onnx)} %, in {bytes_}\n" in README
+def test_resnet20_with_other_settings() -> None:
+    untargeted = reported("cifar10-resnet20-best")["none-by-erk-recalibrate2048-0.9"]
+    assert untargeted.accuracy_before is not None
+    before, after = percent(untargeted.accuracy_before), percent(untargeted.accuracy_onnx)
+    assert f"has {before} %, and {after} % with new BatchNorm statistics" in README
+    papers = reported("cifar10-resnet20")
+    weights, units = papers["targeted-weight-layer-gamma0.9-0.9"], papers["targeted-unit-group-gamma0.5-0.5"]
+    kept, dense = [percent(row.accuracy_onnx) for row in (weights, units)], percent(papers["none-weight-layer-0"].accuracy_onnx)
+    assert f"keep {kept[0]} % (weights) and {kept[1]} % (units) of {dense} %\n" in README
 
 
 def test_images_a_second() -> None:
