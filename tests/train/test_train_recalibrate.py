@@ -226,7 +226,7 @@ def test_a_function_that_makes_one_tensor_is_refused_as_the_tensor_is() -> None:
         tdc.recalibrate(resnet(), lambda: None)  # type: ignore[arg-type,return-value]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated")
 def test_a_program_of_torchscript_is_refused() -> None:
     model = torch.jit.trace(nn.Sequential(nn.BatchNorm1d(2)).eval(), rows(3).float())  # type: ignore[no-untyped-call]
     with pytest.raises(UnsupportedError, match="the model is a TorchScript program, whose layers cannot be changed"):
