@@ -67,8 +67,7 @@ class ScheduledSettings(MethodSettings):
     @property
     def silent(self) -> frozenset[str]:
         """The keys of "cubic" where that is not the schedule; and its epochs, which are the training's."""
-        by_share = frozenset({"ramp_share", "alpha_share", "freeze_share"})
-        return frozenset({"schedule_epochs"}) | (frozenset() if self.schedule == "cubic" else by_share)
+        return frozenset({"schedule_epochs"} if self.schedule == "cubic" else _OWNED["cubic"])
 
     def make_schedule(self) -> Schedule:
         """The schedule object that the keys describe.
