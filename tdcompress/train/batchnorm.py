@@ -4,9 +4,8 @@ torch's own SyncBatchNorm runs on GPUs alone. Here each process adds its mean, v
 pooled as in Chan, Golub and LeVeque (1979), without a difference of large numbers. So float32 is as good as in one process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MethodType
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tdcompress.train.distributed import World
+from tdcompress.train.forwards import forward_replaced
 
 
 class _Gathered(torch.autograd.Function):
@@ -45,18 +45,11 @@ def synchronised(net: nn.Module, world: World) -> Iterator[None]:
     """
     layers = [module for module in net.modules() if isinstance(module, _BatchNorm)] if world.size > 1 else []
 
-    def forward(layer: _BatchNorm, x: Tensor) -> Tensor:
-        if not layer.training:
-            return type(layer).forward(layer, x)
-        return _normalise(layer, x, world)
+    def forward(layer: _BatchNorm, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return _normalise(layer, x, world) if layer.training else own(x)
 
-    for layer in layers:
-        layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]
-    try:
+    with forward_replaced(layers, forward):
         yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
 def _normalise(layer: _BatchNorm, x: Tensor, world: World) -> Tensor:

@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tdcompress.arguments import checked, given
 from tdcompress.errors import ModelError, one_line
 from tdcompress.sparsity.units import require_changeable, require_layers, require_values
-from tdcompress.train.evaluate import full_float32
+from tdcompress.train.evaluate import evaluating, full_float32
+from tdcompress.train.forwards import forward_replaced
 
 Batch = Tensor | tuple[Tensor, ...]
 """What a model takes: a tensor (B, ...), or one for each argument."""
@@ -41,8 +42,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch] | Callable[[], Iterab
 
     Args:
         model: any module; its BatchNorm layers with running statistics are changed, its modes are not. A layer that only some
-            batches use is given the statistics of those. One that is never called keeps its own, which is said in the log; a
-            call of its ``forward`` instead of the layer cannot be seen.
+            batches use is given the statistics of those. One that is never called keeps its own, which is said in the log. What
+            is compiled runs as it is written.
         batches: what the model takes, on its device: (B, ...), or a tuple of such. They are held in memory. Or a function that
             makes the same batches anew, called for each pass, where together they are too large for that.
 
@@ -66,7 +67,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch] | Callable[[], Iterab
         return ()
     passes = _passes(batches)
     device = next(model.buffers()).device
-    with _evaluating(model), full_float32(device), _restored_on_error(norms):
+    # compiled code would not look at the layers anew
+    with torch.compiler.set_stance("force_eager"), evaluating(model), full_float32(device), _restored_on_error(norms):
         try:
             order = _order_of_use(model, norms, passes())
             for name in order:
@@ -76,7 +78,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch] | Callable[[], Iterab
         except Exception as error:  # user code raises anything
             raise ModelError(f"{type(model).__name__} does not take the batches: {one_line(error)}") from error
     if silent := [name for name in norms if name not in order]:
-        never = "a layer that the forward pass never calls (or whose forward it calls itself) keeps its statistics"
+        never = "a layer that the forward pass never calls keeps its statistics"
         _log.warning("BatchNorm of %s: %s: %s", type(model).__name__, ", ".join(silent), never)
     return order
 
@@ -154,15 +156,27 @@ class _Moments:
         self.count = total
 
 
+@contextmanager
+def _watching(norms: Iterable[_BatchNorm], look: Callable[[_BatchNorm, Tensor], None]) -> Iterator[None]:
+    """Inside, ``look`` is given each of these layers and its input before it runs."""
+
+    def forward(norm: _BatchNorm, own: Callable[..., Tensor], *inputs: Any, **keywords: Any) -> Tensor:
+        look(norm, (*inputs, *keywords.values())[0])
+        return own(*inputs, **keywords)
+
+    with forward_replaced(norms, forward):
+        yield
+
+
 def _pool(model: nn.Module, name: str, norm: _BatchNorm, inputs: Iterable[tuple[Tensor, ...]]) -> None:
     """Set one layer's statistics; those of the layers before it are set already."""
     moments = _Moments()
 
-    def look(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        moments.add((*arguments, *keywords.values())[0])
+    def look(_: _BatchNorm, values: Tensor) -> None:
+        moments.add(values)
         raise _Reached
 
-    with norm.register_forward_pre_hook(look, with_kwargs=True):
+    with _watching([norm], look):
         for batch in inputs:
             try:
                 model(*batch)
@@ -190,8 +204,8 @@ def _order_of_use(model: nn.Module, norms: Mapping[str, _BatchNorm], inputs: Ite
     used: list[str] = []
     before: dict[str, dict[str, None]] = {}  # by layer, in the order in which they were first seen
     batches = 0
-    hooks = [norm.register_forward_pre_hook(lambda _, __, name=name: used.append(name)) for name, norm in norms.items()]
-    try:
+    names = {norm: name for name, norm in norms.items()}
+    with _watching(norms.values(), lambda norm, _: used.append(names[norm])):
         for batch in inputs:
             batches += 1
             model(*batch)
@@ -202,9 +216,6 @@ def _order_of_use(model: nn.Module, norms: Mapping[str, _BatchNorm], inputs: Ite
                     )
                 before.setdefault(name, {}).update(dict.fromkeys(used[:place]))
             used.clear()
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not batches:
         raise ModelError(f"{next(iter(norms))}: no batches to estimate its statistics from")
     _refuse_shared({name: norms[name] for name in before})
@@ -235,17 +246,6 @@ def _refuse_shared(norms: Mapping[str, _BatchNorm]) -> None:
 
 def _has_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:
     return isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 @contextmanager

@@ -100,7 +100,7 @@ def test_nothing_but_the_statistics_changes() -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "running" in name}
     assert [module.training for module in model.modules()] == modes
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_the_wrapper_of_targeted_dropout_is_measured_as_it_is_evaluated() -> None:
@@ -186,12 +186,35 @@ def test_the_order_is_that_of_all_batches() -> None:
     torch.testing.assert_close(model.b.running_mean, expected)
 
 
-def test_a_layer_whose_forward_is_called_directly_is_named_and_stays(caplog: pytest.LogCaptureFixture) -> None:
-    model = Norms(lambda net, x: net.b.forward(net.a(x))).double()
-    assert tdc.recalibrate(model, [rows(3)]) == ("a",)
-    assert "BatchNorm of Norms: b: a layer that the forward pass never calls (or whose forward it calls itself)" in caplog.text
-    assert model.b.running_mean is not None
-    assert model.b.running_mean.tolist() == [0.0, 0.0]
+def test_a_layer_whose_forward_is_called_directly_is_treated_and_keeps_a_forward_of_its_own() -> None:
+    model = Norms(lambda net, x: net.b.forward(net.a(x + 1))).double()
+    own = lambda x: 2 * nn.BatchNorm1d.forward(model.a, x)  # noqa: E731
+    model.a.forward = own  # type: ignore[method-assign]
+    assert tdc.recalibrate(model, [rows(3)]) == ("a", "b")
+    a, b = (layer.running_mean for layer in (model.a, model.b))
+    assert a is not None
+    assert b is not None
+    assert a.tolist() == [2.0, 1.5]
+    torch.testing.assert_close(b, torch.zeros(2, dtype=torch.float64))
+    assert model.b.running_var is not None
+    torch.testing.assert_close(model.b.running_var, 4 / (1 + 1e-5 / torch.tensor([1.0, 0.25], dtype=torch.float64)))
+    assert model.a.forward is own
+    assert "forward" not in vars(model.b)
+
+
+@pytest.mark.parametrize("how", ["around", "inside", "in place"])
+def test_a_compiled_network_that_has_run_is_treated(how: str) -> None:
+    model = Norms(lambda net, x: net.b(net.a(x))).double().eval()
+    if how == "around":
+        net: nn.Module = torch.compile(model, backend="eager")  # type: ignore[assignment]
+    elif how == "inside":
+        net = nn.Sequential(torch.compile(model, backend="eager"))  # type: ignore[arg-type]
+    else:
+        (net := model).compile(backend="eager")
+    net(rows(3))
+    assert len(tdc.recalibrate(net, [rows(3)])) == 2
+    assert model.a.running_mean is not None
+    assert model.a.running_mean.tolist() == [1.0, 0.5]
 
 
 def test_batches_that_a_function_makes_are_made_for_each_pass() -> None:
@@ -282,7 +305,7 @@ def test_statistics_that_overflow_late_leave_the_earlier_layers_as_they_were() -
     with pytest.raises(ModelError, match=r"stages\.1\.1\.norm1: the (mean|variance) of \d+ channels is not finite"):
         tdc.recalibrate(model, [images(4, torch.float32)])
     assert all(torch.equal(before[name], value) for name, value in statistics(model).items())
-    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_a_network_made_in_inference_mode_is_refused() -> None:
