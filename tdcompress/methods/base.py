@@ -90,8 +90,8 @@ class Method(nn.Module):
         """What the masks of this step drop: by parameter name, bool, broadcasting to it. Needed where steps are frozen."""
         return {}
 
-    def metrics(self, epoch: float) -> dict[str, float]:
-        """What the metrics say of the method at a moment of training: gamma and alpha where it has them."""
+    def metrics(self, step: TrainStep) -> dict[str, float]:
+        """What the metrics say of the method in a step: gamma and alpha where it has them."""
         return {}
 
     def scores(self, params: Parameters) -> dict[str, Tensor]:

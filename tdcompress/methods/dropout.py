@@ -34,7 +34,7 @@ class Dropout(Gated):
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
         return self.gated(params, self.kept)
 
-    def metrics(self, epoch: float) -> dict[str, float]:  # noqa: D102
+    def metrics(self, step: TrainStep) -> dict[str, float]:  # noqa: D102
         return {"alpha": self.settings.alpha}
 
 

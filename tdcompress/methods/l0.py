@@ -96,7 +96,7 @@ class L0(Gated):
             return {}
         return {name: self.log_alpha(name).detach() for name in self.names}
 
-    def metrics(self, epoch: float) -> dict[str, float]:
+    def metrics(self, step: TrainStep) -> dict[str, float]:
         """The share of gates that are open at test time."""
         counts = [(estimated_gate(self.log_alpha(name).detach()) > 0, self.weights[name]) for name in self.names]
         return {"open": sum(int(is_open.sum()) * n for is_open, n in counts) / sum(is_open.numel() * n for is_open, n in counts)}

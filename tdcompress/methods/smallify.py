@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from tdcompress.methods.base import Method, Parameters, TrainedMethodSettings
+from tdcompress.methods.base import Method, Parameters, TrainedMethodSettings, TrainStep
 from tdcompress.methods.gates import Gated, shapes, state_generator, state_name
 from tdcompress.sparsity.units import Targets
 
@@ -66,7 +66,7 @@ class Smallify(Gated):
             off.logical_or_(deviation > self.settings.threshold)
             self._switch(name).masked_fill_(off, 0.0)  # an optimizer's momentum would move it on
 
-    def metrics(self, epoch: float) -> dict[str, float]:
+    def metrics(self, step: TrainStep) -> dict[str, float]:
         """The share of switches that are off."""
         off = [self._buffer("off", name) for name in self.names]
         return {"off": sum(int(tensor.sum()) for tensor in off) / sum(tensor.numel() for tensor in off)}

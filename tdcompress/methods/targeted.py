@@ -65,8 +65,8 @@ class Targeted(Method):
     def frozen(self, epoch: float) -> bool:  # noqa: D102
         return self.schedule.frozen(epoch)
 
-    def metrics(self, epoch: float) -> dict[str, float]:  # noqa: D102
-        gamma, alpha = self.rates(epoch)
+    def metrics(self, step: TrainStep) -> dict[str, float]:  # noqa: D102
+        gamma, alpha = self.rates(step.epoch)
         return {"alpha": alpha} if gamma is None else {"gamma": gamma, "alpha": alpha}
 
     def rates(self, epoch: float) -> tuple[float | None, float]:

@@ -83,7 +83,7 @@ class Variational(Method):
     def penalty(self, params: Parameters) -> Tensor | None:
         """The KL times beta / (training samples), and the warm-up's factor."""
         terms = [kl_divergence(value).sum() * self.weights[name] for name, value in self.log_alpha(params).items()]
-        return torch.stack(terms).sum() * (self.kl_share() * self.settings.beta / self.step.train_size)
+        return torch.stack(terms).sum() * (self.kl_share(self.step) * self.settings.beta / self.step.train_size)
 
     def deployed(self, params: Parameters) -> dict[str, Tensor]:
         """Zero where log_alpha has reached the threshold."""
@@ -94,15 +94,15 @@ class Variational(Method):
         """Minus log_alpha: the largest is pruned first. Not clipped, which keeps its order and has no ties."""
         return {name: -value.detach() for name, value in self.raw_log_alpha(params).items()}
 
-    def metrics(self, epoch: float) -> dict[str, float]:
+    def metrics(self, step: TrainStep) -> dict[str, float]:
         """How far the KL's warm-up is."""
-        return {"kl_share": self.kl_share()}
+        return {"kl_share": self.kl_share(step)}
 
-    def kl_share(self) -> float:
-        """The warm-up's factor in this step."""
+    def kl_share(self, step: TrainStep) -> float:
+        """The warm-up's factor in a step."""
         if not self.settings.warmup:
             return 1.0
-        passed = self.step.share / self.settings.warmup
+        passed = step.share / self.settings.warmup
         return min(1.0, passed) if self.settings.warmup_curve == "linear" else _RELEASED_START ** (1.0 - passed)
 
     def instrument(self, model: nn.Module, params: Parameters) -> list[RemovableHandle]:

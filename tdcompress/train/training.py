@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from tdcompress.errors import InterruptedRun
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
 from tdcompress.train.average import RunningAverage
@@ -224,7 +225,8 @@ class Training:
             line["test_accuracy"] = self.test_accuracy(stop_if_asked)
         line["lr"] = self.lr(now.step - 1)
         line["precision"] = self.manner.precision
-        line |= self.net.method.metrics((now.step - 1) / self.steps_per_epoch)
+        passed = (now.step - 1) / self.steps_per_epoch
+        line |= self.net.method.metrics(TrainStep(epoch=passed, share=passed / self.settings.epochs, train_size=len(self.data)))
         line[f"{self.data.unit}_per_second"] = round(units / now.epoch_seconds, 1)
         line["seconds"] = round(now.epoch_seconds, 3)
         now.history.append(line)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tdcompress.methods.base import TrainStep
 from tdcompress.methods.smallify import SmallifySettings
 
 
@@ -63,7 +64,7 @@ def test_off_is_for_good(make_net, images):
     deployed = net.method.deployed(net.parameters_by_name())["fc.weight"]
     assert not deployed.any()
     assert not torch.signbit(deployed).any()
-    assert net.method.metrics(0.0)["off"] == pytest.approx(32 / (6 * 27 + 4 * 24 + 32))
+    assert net.method.metrics(TrainStep())["off"] == pytest.approx(32 / (6 * 27 + 4 * 24 + 32))
 
 
 @pytest.mark.parametrize("granularity", ["weight", "unit"])

@@ -113,9 +113,9 @@ def test_straight_mask_in_backward(make_net, images):
 
 def test_the_ramp_reaches_gamma_and_alpha(make_net):
     net = make_net("targeted", gamma=0.99, alpha=0.9, schedule="ramp", ramp_epochs=(2.0, 2.0))
-    assert net.method.metrics(0.0) == {"gamma": 0.0, "alpha": 0.0}
-    assert net.method.metrics(2.0) == pytest.approx({"gamma": 0.9405, "alpha": 0.45})
-    assert net.method.metrics(9.0) == {"gamma": 0.99, "alpha": 0.9}
+    assert net.method.metrics(TrainStep()) == {"gamma": 0.0, "alpha": 0.0}
+    assert net.method.metrics(TrainStep(epoch=2.0)) == pytest.approx({"gamma": 0.9405, "alpha": 0.45})
+    assert net.method.metrics(TrainStep(epoch=9.0)) == {"gamma": 0.99, "alpha": 0.9}
     assert not any((value == 0).any() for value in drawn(net, epoch=0.0).values())
     assert any((value == 0).any() for value in drawn(net, epoch=4.0).values())
 

@@ -109,6 +109,20 @@ def test_every_method_resumes_exactly(small, tmp_path: Path, method: str, granul
     assert small.same_bits(whole, resumed)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_line_of_an_epoch_tells_of_its_last_step_also_where_that_was_made_before_a_stop(
+    small, tmp_path: Path, method: str
+) -> None:
+    settings = TrainSettings(epochs=2, batch_size=16)
+    small.run(tmp_path / "whole", method_net(small, method, "weight", 0), settings)
+    remaining = iter([None] * 6 + [signal.SIGINT])
+    with pytest.raises(InterruptedRun):
+        small.run(tmp_path / "parts", method_net(small, method, "weight", 0), settings, should_stop=lambda: next(remaining))
+    assert not (tmp_path / "parts" / "metrics.jsonl").exists()
+    small.run(tmp_path / "parts", method_net(small, method, "weight", 3), settings)
+    assert small.timeless(tmp_path / "parts") == small.timeless(tmp_path / "whole")
+
+
 def test_memory_order_of_the_weights_does_not_change_the_resumed_bits(small, tmp_path: Path) -> None:
     def channels_last() -> SparseNet:
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))

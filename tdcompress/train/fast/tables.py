@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tdcompress.methods.base import Method
+from tdcompress.methods.base import Method, TrainStep
 from tdcompress.train.fast.drop import Dropping
 
 LR, ALPHA, FROZEN, AVERAGE, EPOCH = range(5)  # columns of a step's numbers
@@ -52,7 +52,7 @@ class Course:
         numbers, counts = [], []
         for index in range(self.steps):
             step, moment = epoch * self.steps + index, epoch + index / self.steps
-            alpha = self.method.metrics(moment).get("alpha", 0.0)
+            alpha = self.method.metrics(TrainStep(epoch=moment)).get("alpha", 0.0)
             numbers.append([self.lr(step), alpha, float(self.method.frozen(moment)), self.average(step), epoch])
             counts.append(list(self.dropping.counts(moment)))
         return EpochTable(
