@@ -39,7 +39,7 @@ class ScheduledSettings(MethodSettings):
             along a line, and masks are frozen at the end. With alpha = 1 and alpha_share = [0, 0], so that every candidate is
             always dropped, that is gradual magnitude pruning (Zhu and Gupta 2017).
         ramp_epochs: lengths of the two parts of the ramp.
-        ramp_scale: shorten the ramp for a shorter training, in proportion to the papers' 256 epochs.
+        ramp_scale: shorten the ramp for a training of less than the papers' 256 epochs, in proportion.
         ramp_share: cubic: where in the training, 0..1, gamma begins to rise, and where it is full.
         alpha_share: cubic: likewise for alpha.
         freeze_share: cubic: for this last share of the training, masks are fixed, every candidate is dropped, and what is zero
@@ -95,24 +95,23 @@ class ScheduledSettings(MethodSettings):
         """The settings for a training of this length.
 
         Raises:
-            ValueError: the ramp is longer than the training and ``ramp_scale`` is off, or ``schedule_epochs`` is another length.
+            ValueError: the ramp is longer than the training, or ``schedule_epochs`` is another length.
         """
+        length = max(epochs, 1)  # without any training it does not matter, but a schedule has to have one
         if self.schedule == "cubic":
-            length = max(epochs, 1)  # without any training it does not matter, but a schedule has to have one
             if self.schedule_epochs not in (None, length):
                 many = "s" * (epochs != 1)
                 raise ValueError(
                     f"schedule_epochs: {self.schedule_epochs}, but the training has {epochs} epoch{many}; leave it out"
                 )
             return replace(self, schedule_epochs=length)
-        if self.schedule == "constant" or sum(self.ramp_epochs) <= epochs:
+        if self.schedule == "constant":
             return self
-        if not self.ramp_scale:
-            ramp = sum(self.ramp_epochs)
+        factor = min(1.0, length / PAPER_EPOCHS) if self.ramp_scale else 1.0
+        first, second = (part * factor for part in self.ramp_epochs)
+        if (ramp := first + second) > length:
+            other = "" if self.ramp_scale else ", or set ramp_scale = true"
             raise ValueError(
-                f"ramp_epochs: the ramp takes {ramp:g} epoch{'s' * (ramp != 1)}, the training has {epochs}; "
-                "shorten it, or set ramp_scale = true"
+                f"ramp_epochs: the ramp takes {ramp:g} epoch{'s' * (ramp != 1)}, the training has {epochs}; shorten it{other}"
             )
-        factor = max(epochs, 1) / PAPER_EPOCHS  # without any training the ramp's length does not matter, but it has to have one
-        first, second = self.ramp_epochs
-        return replace(self, ramp_epochs=(first * factor, second * factor))
+        return replace(self, ramp_epochs=(first, second))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,7 @@ from tdcompress.methods.base import TrainStep
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.masks import unit_masks, weight_masks
+from tdcompress.sparsity.schedule import schedule_by_name
 from tdcompress.sparsity.units import Slot, Targets, UnitGroup
 
 
@@ -122,11 +125,16 @@ def test_the_ramp_reaches_gamma_and_alpha(make_net):
 
 def test_a_ramp_that_does_not_fit_is_refused_or_scaled():
     ramp = TargetedSettings(gamma=0.9, schedule="ramp")
-    assert ramp.for_training(98) is ramp
+    assert ramp.for_training(98) == ramp
     with pytest.raises(ValueError, match=r"^ramp_epochs: the ramp takes 98 epochs, the training has 97"):
         ramp.for_training(97)
     scaled = TargetedSettings(gamma=0.9, schedule="ramp", ramp_scale=True)
-    assert scaled.for_training(64).ramp_epochs == (12.25, 12.25)
+    # in proportion, also where the ramp would fit: at 128 epochs it ended behind three quarters, at 97 behind a third
+    lengths = {epochs: scaled.for_training(epochs).make_schedule().length for epochs in (64, 97, 128, 256, 400)}
+    assert lengths == {64: 24.5, 97: 98 * 97 / 256, 128: 49, 256: 98, 400: 98}
+    assert schedule_by_name("ramp", 128).length == 49  # as TargetedDropout(schedule="ramp", epochs=128) has it
+    with pytest.raises(ValueError, match=r"^ramp_epochs: the ramp takes 400 epochs, the training has 300; shorten it$"):
+        replace(scaled, ramp_epochs=(200.0, 200.0)).for_training(300)
     assert scaled.for_training(0).make_schedule().length > 0  # an untrained network has a ramp too, if never used
     assert TargetedSettings(gamma=0.9).for_training(1).ramp_epochs == (49.0, 49.0)
 
