@@ -132,7 +132,8 @@ def prune(
         model: any module, or a network in ``TargetedDropout``.
         granularity: what is pruned: a "weight" or a "unit"; "2:4", two of every four; or "1x4", blocks over four filters.
         fraction: pruned share, 0..1; exactly floor(fraction * n) of the decimal as written. One weight of each filter, or one
-            unit of each group, stays; where that leaves less to prune, as at 1, a warning says how much went.
+            unit of each group, stays; where that leaves less to prune, as at 1, a warning says how much went, and likewise where
+            floor leaves nothing.
         keep_per_filter: instead, for weights: how many stay in each filter.
         example_inputs: needed for units.
         exclude: layers that stay dense, besides those the network declares in ``unprunable`` or else its last linear one.
@@ -168,7 +169,8 @@ def prune(
         masks = unit_masks(params, groups, fraction=fraction, align=align, shares=shares or "layer")
         reach = unit_reach(params, groups, fraction=fraction, shares=shares or "layer")
     if str(reach):
-        warnings.warn(f"fraction = {fraction}: {reach}", stacklevel=3)  # the caller of what is `checked`
+        asked = f"keep_per_filter = {keep_per_filter}" if fraction is None else f"fraction = {fraction}"
+        warnings.warn(f"{asked}: {reach}", stacklevel=3)  # the caller of what is `checked`
     apply_masks(model, masks)
     return masks
 

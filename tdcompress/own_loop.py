@@ -36,7 +36,8 @@ class TargetedDropout(SparseNet):
     Args:
         model: the network; held, not copied.
         granularity: what is dropped: see ``prune``.
-        gamma: targeting proportion, the share that are candidates; at 1 all but one of each filter (or group of units); or
+        gamma: targeting proportion, the share that are candidates; at 1 all but one of each filter (or group of units). A warning
+            says so where there are fewer candidates, or none; or
         keep_per_filter: Xtreme: candidates are all but this many weights of each filter.
         alpha: drop rate of a candidate.
         schedule: "constant", "ramp" or "cubic"; a ``Ramp`` or ``Cubic`` with numbers of its own; or a ``Schedule`` of your own.
@@ -105,6 +106,8 @@ class TargetedDropout(SparseNet):
         groups = find_groups(model, example_inputs, exclude, include, scope, unit) if granularity == "unit" else ()
         driver = schedule if isinstance(schedule, Schedule) else schedule_by_name(schedule or "constant", epochs)
         method = targeted_dropout(Targets(weights=weights, groups=groups), model, settings, driver)
+        if unreached := method.unreached():
+            warnings.warn(unreached, stacklevel=3)  # the caller of what is `checked`
         super().__init__(model, method, l1=l1)
         self.seed = seed
         self._index, self._epoch = 0, 0.0

@@ -255,6 +255,13 @@ def test_micro_batches_evaluation_loading_and_the_right_loop_are_no_forgotten_st
         net(x)
 
 
+def test_a_gamma_that_cannot_be_reached_is_told_where_it_was_asked_for() -> None:
+    said = r'^gamma = 0\.9, shares = "global": 43 of 48 weights were to be candidates, and 40 are \(83\.33%\)'
+    with pytest.warns(UserWarning, match=said) as told:
+        tdc.TargetedDropout(Net(), gamma=0.9, shares="global")
+    assert [each.filename for each in told] == [__file__]
+
+
 def test_messages_speak_of_arguments_and_those_of_a_recipe_of_its_keys() -> None:
     with pytest.raises(ArgumentError, match=r"^gamma: give gamma, the share that are candidates, or keep_per_filter, "):
         tdc.TargetedDropout(Net())

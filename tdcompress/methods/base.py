@@ -90,6 +90,10 @@ class Method(nn.Module):
         """What the masks of this step drop: by parameter name, bool, broadcasting to it. Needed where steps are frozen."""
         return {}
 
+    def unreached(self) -> str | None:
+        """What the settings ask for and this network's shapes do not allow, their key first; None where all of it can be."""
+        return None
+
     def metrics(self, step: TrainStep) -> dict[str, float]:
         """What the metrics say of the method in a step: gamma and alpha where it has them."""
         return {}

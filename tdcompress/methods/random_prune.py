@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tdcompress.methods.base import Granularity, Method, MethodSettings, Parameters
 from tdcompress.methods.gates import state_generator, state_name, without
+from tdcompress.sparsity.reach import reach_of
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
 from tdcompress.sparsity.shares import selected_counts, unit_counts
@@ -32,14 +33,21 @@ class RandomPrune(Method):
         generator = state_generator(seed)
         if self.granularity == "weight":
             orders = {s.parameter: torch.rand(params[s.parameter].shape, generator=generator) for s in targets.weights}
-            counts = selected_counts(weight_extents(params, targets.weights), settings.fraction, settings.split)
-            pruned = lowest_weights(orders, targets.weights, counts)
+            extents = weight_extents(params, targets.weights)
+            pruned = lowest_weights(orders, targets.weights, selected_counts(extents, settings.fraction, settings.split))
         else:
             orders = {group.name: torch.rand(group.size, generator=generator) for group in targets.groups}
-            pruned = lowest_units(orders, unit_counts(unit_extents(params, targets.groups), settings.fraction, settings.split))
+            extents = unit_extents(params, targets.groups)
+            pruned = lowest_units(orders, unit_counts(extents, settings.fraction, settings.split))
+        self.settings, self.extents = settings, extents
         self.names = tuple(pruned)
         for name, entries in pruned.items():
             self.register_buffer(state_name("pruned", name), entries.contiguous().to(device))
+
+    def unreached(self) -> str | None:  # noqa: D102
+        fraction, shares = self.settings.fraction, self.settings.split
+        said = str(reach_of(self.extents, self.granularity, fraction=fraction, shares=shares))
+        return f'fraction = {fraction:g}, shares = "{shares}": {said}' if said else None
 
     def pruned(self, name: str) -> Tensor:
         """True = pruned before training; of a parameter's shape, or (O,) for a group."""

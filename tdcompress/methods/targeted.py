@@ -20,6 +20,7 @@ from tdcompress.sparsity.patterns import (
     pattern_extents,
     selected_entries,
 )
+from tdcompress.sparsity.reach import reach_of
 from tdcompress.sparsity.schedule import Schedule
 from tdcompress.sparsity.scores import unit_extents, unit_scores, weight_extents
 from tdcompress.sparsity.select import lowest_units, lowest_weights
@@ -61,6 +62,16 @@ class Targeted(Method):
 
     def dropped(self) -> dict[str, Tensor]:  # noqa: D102
         return {name: keep == 0 for name, keep in self.keep.items()}
+
+    def unreached(self) -> str | None:
+        """Of the full gamma, or of Xtreme; gamma = 1 asks for no more than there are: all but one of each filter or group."""
+        gamma, kept, shares = self.settings.gamma, self.settings.keep_per_filter, self.settings.split
+        if gamma == 1:
+            return None
+        reach = reach_of(self.extents, self.settings.granularity, fraction=gamma, keep_per_filter=kept, shares=shares)
+        asked = f"keep_per_filter = {kept}" if gamma is None else f'gamma = {gamma:g}, shares = "{shares}"'
+        said = reach.told("candidates")
+        return f"{asked}: {said}" if said else None
 
     def frozen(self, epoch: float) -> bool:  # noqa: D102
         return self.schedule.frozen(epoch)

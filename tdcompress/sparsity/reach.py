@@ -1,8 +1,8 @@
-"""How much of what a fraction asks for can be selected: one entry of each filter, or of each group of units, has to stay."""
+"""How much of what is asked for can be selected: one entry of each filter, or of each group of units, has to stay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from torch import Tensor
 
@@ -11,6 +11,7 @@ from tdcompress.sparsity.scores import unit_extents, weight_extents
 from tdcompress.sparsity.shares import Extent, Shares, pruned_count
 from tdcompress.sparsity.units import Slot, UnitGroup
 
+_WHAT = {"weight": "weights", "2:4": "weights", "1x4": "1x4 blocks", "unit": "units"}
 _STAYS = {"weights": "weight of each filter", "1x4 blocks": "block of each four filters", "units": "unit of each layer"}
 
 
@@ -30,23 +31,36 @@ class Reach:
     Attributes:
         what: they are: "weights", "1x4 blocks" or "units".
         total: number of entries.
+        fraction: that is asked for; None = so many of each filter stay.
         asked: by the fraction: its floor of each filter, of each layer, or of all, as the shares split it.
         reached: fewer where one of each row has to stay.
     """
 
     what: str
     total: int
+    fraction: float | None
     asked: int
     reached: int
 
     def __str__(self) -> str:
-        """What cannot go, in one line; empty where all can."""
-        if self.reached == self.asked:
+        """`told` of what is pruned."""
+        return self.told("pruned")
+
+    def told(self, role: str) -> str:
+        """What cannot go, in one line; empty where all can.
+
+        Args:
+            role: what the entries are to be: "pruned", or "candidates".
+        """
+        if self.reached < self.asked:
+            return (
+                f"{self.asked:,} of {self.total:,} {self.what} were to be {role}, and {self.reached:,} are "
+                f"({self.reached / self.total:.2%}): one {_STAYS[self.what]} stays"
+            )
+        if self.reached or self.fraction == 0 or not self.total:
             return ""
-        return (
-            f"{self.asked:,} of {self.total:,} {self.what} were to be pruned, and {self.reached:,} are "
-            f"({self.reached / self.total:.2%}): one {_STAYS[self.what]} stays"
-        )
+        why = "no filter has more than stay" if self.fraction is None else "the share comes to less than one, and is rounded down"
+        return f"none of {self.total:,} {self.what} are {role}: {why}"
 
 
 def weight_reach(
@@ -69,11 +83,7 @@ def weight_reach(
         pattern: what is selected instead of single weights.
     """
     extents = weight_extents(params, weights) if pattern is None else pattern_extents(params, weights, pattern)
-    what = "1x4 blocks" if pattern == "1x4" else "weights"
-    if fraction is not None:
-        return _reach(extents, fraction, shares, what)
-    gone = sum(each.rows * pruned_count(each.length, keep_per_filter=keep_per_filter) for each in extents)
-    return Reach(what=what, total=sum(each.entries for each in extents), asked=gone, reached=gone)
+    return reach_of(extents, pattern or "weight", fraction=fraction, keep_per_filter=keep_per_filter, shares=shares)
 
 
 def unit_reach(params: Mapping[str, Tensor], groups: Sequence[UnitGroup], *, fraction: float, shares: Shares = "layer") -> Reach:
@@ -85,15 +95,39 @@ def unit_reach(params: Mapping[str, Tensor], groups: Sequence[UnitGroup], *, fra
         fraction: pruned share of the units, 0..1.
         shares: how it is split.
     """
-    return _reach(unit_extents(params, groups), fraction, shares, "units")
+    return reach_of(unit_extents(params, groups), "unit", fraction=fraction, shares=shares)
 
 
-def _reach(extents: Sequence[Extent], fraction: float, shares: Shares, what: str) -> Reach:
+def reach_of(
+    extents: Sequence[Extent],
+    granularity: Literal["weight", "unit", "2:4", "1x4"],
+    *,
+    fraction: float | None,
+    keep_per_filter: int | None = None,
+    shares: Shares,
+) -> Reach:
+    """As `weight_reach` and `unit_reach`, from the sizes of what is ranked.
+
+    Args:
+        extents: of weights, blocks or groups of units.
+        granularity: which of them.
+        fraction: selected share, 0..1; or
+        keep_per_filter: how many of each row stay.
+        shares: how the fraction is split.
+    """
     total = sum(each.entries for each in extents)
-    if shares == "filter":
+    if fraction is None:
+        parts = [(each.rows * pruned_count(each.length, keep_per_filter=keep_per_filter), each.most) for each in extents]
+    elif shares == "filter":
         parts = [(each.rows * pruned_count(each.length, fraction=fraction), each.most) for each in extents]
     elif shares == "layer":
         parts = [(pruned_count(each.entries, fraction=fraction), each.most) for each in extents]
     else:
         parts = [(pruned_count(total, fraction=fraction), sum(each.most for each in extents))]
-    return Reach(what=what, total=total, asked=sum(asked for asked, _ in parts), reached=sum(map(min, parts)))
+    return Reach(
+        what=_WHAT[granularity],
+        total=total,
+        fraction=fraction,
+        asked=sum(asked for asked, _ in parts),
+        reached=sum(map(min, parts)),
+    )

@@ -191,8 +191,14 @@ def make_masks(
 
 
 def _counted(settings: Settings, reach: Reach, gone: int) -> PrunedCount:
+    if reach.fraction is None:
+        asked = f"prune.keep_per_filter = {settings.keep_per_filter}"
+    elif reach.fraction == settings.fraction:
+        asked = f'prune.fraction = {reach.fraction}, shares = "{settings.shares}"'
+    else:
+        asked = f'prune.evaluation = "released", sparsity.gamma = {reach.fraction}, shares = "{settings.shares}"'
     if str(reach):
-        warnings.warn(f'prune.fraction = {settings.fraction}, shares = "{settings.shares}": {reach}', stacklevel=3)
+        warnings.warn(f"{asked}: {reach}", stacklevel=3)
     return PrunedCount(total=reach.total, asked=reach.asked, gone=gone)
 
 

@@ -18,6 +18,13 @@ def test_the_same_share_of_every_layers_units_but_never_all(make_net):
     assert [int(pruned(name).sum()) for name in ("conv", "up", "fc")] == [5, 3, 7]
 
 
+def test_a_share_that_cannot_go_is_said(make_net):
+    said = make_net("random_prune", fraction=0.99, shares="layer").method.unreached()
+    counts = "286 of 290 weights were to be pruned, and 272 are (93.79%): one weight of each filter stays"
+    assert said == f'fraction = 0.99, shares = "layer": {counts}'
+    assert make_net("random_prune", fraction=0.9, shares="erk").method.unreached() is None
+
+
 def test_the_seed_chooses_the_mask(make_net):
     first, same, other = (make_net("random_prune", seed=seed).method.pruned("conv.weight") for seed in (3, 3, 4))
     assert torch.equal(first, same)

@@ -164,6 +164,42 @@ def test_values_out_of_range_are_refused(options: dict, key: str):
         TargetedSettings(**options)
 
 
+@pytest.mark.parametrize(
+    ("granularity", "options", "said"),
+    [
+        (
+            "weight",
+            {"gamma": 0.99, "shares": "global"},
+            'gamma = 0.99, shares = "global": 287 of 290 weights were to be candidates, and 272 are (93.79%): '
+            "one weight of each filter stays",
+        ),
+        (
+            "unit",
+            {"gamma": 0.95, "shares": "erk", "schedule": "ramp"},
+            'gamma = 0.95, shares = "erk": 17 of 18 units were to be candidates, and 15 are (83.33%): '
+            "one unit of each layer stays",
+        ),
+        (
+            "unit",
+            {"gamma": 0.1},
+            'gamma = 0.1, shares = "layer": none of 18 units are candidates: '
+            "the share comes to less than one, and is rounded down",
+        ),
+        (
+            "weight",
+            {"gamma": None, "keep_per_filter": 27},
+            "keep_per_filter = 27: none of 290 weights are candidates: no filter has more than stay",
+        ),
+        ("weight", {"gamma": None, "keep_per_filter": 26}, None),
+        ("weight", {"gamma": 1.0, "shares": "global"}, None),
+        ("weight", {"gamma": 0.0}, None),
+    ],
+)
+def test_what_the_shapes_do_not_allow_is_said(make_net, granularity, options, said):
+    """162 + 96 + 32 weights in 6 filters of 27, 4 of 24 and 8 of 4."""
+    assert make_net("targeted", granularity, **options).method.unreached() == said
+
+
 @pytest.mark.parametrize("shares", ["layer", "erk", "global"])
 @pytest.mark.parametrize("granularity", ["weight", "unit"])
 def test_alpha_one_drops_exactly_what_pruning_with_the_same_shares_takes(make_net, granularity, shares):

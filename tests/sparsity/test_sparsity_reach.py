@@ -31,7 +31,7 @@ def test_so_many_weights_or_blocks_go(shapes, fraction, shares, pattern):
     reach, masks = weight_reach(params, slots, **budget), weight_masks(params, slots, **budget)
     assert reach.reached * (4 if pattern else 1) == sum(int((~mask).sum()) for mask in masks.values())
     assert reach.reached <= reach.asked <= reach.total * fraction + 1e-9
-    assert (str(reach) == "") == (reach.reached == reach.asked)
+    assert (str(reach) == "") == (reach.reached == reach.asked and (reach.reached > 0 or fraction == 0))
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -54,7 +54,9 @@ def test_units_of_several_lines_and_writers_are_counted_once():
 
 def test_what_cannot_go_is_said_with_counts():
     params, slots = weights([(4, 9, 1), (8, 36, 1)]), [Slot(parameter="w0"), Slot(parameter="w1")]
-    assert weight_reach(params, slots, fraction=0.99, shares="global") == Reach(what="weights", total=324, asked=320, reached=312)
+    reach = Reach(what="weights", total=324, fraction=0.99, asked=320, reached=312)
+    assert weight_reach(params, slots, fraction=0.99, shares="global") == reach
+    assert reach.told("candidates").startswith("320 of 324 weights were to be candidates, and 312 are (96.30%): ")
     said = "320 of 324 weights were to be pruned, and 312 are (96.30%): one weight of each filter stays"
     assert str(weight_reach(params, slots, fraction=0.99, shares="global")) == said
     assert str(weight_reach(params, slots, fraction=0.99)) == ""  # the floor of each filter leaves one by itself
@@ -72,3 +74,17 @@ def test_what_cannot_go_is_said_with_counts():
 def test_a_share_that_can_go_says_nothing(pattern):
     params = weights([(4, 8)])
     assert str(weight_reach(params, [Slot(parameter="w0")], fraction=0.5, pattern=pattern)) == ""
+
+
+def test_that_nothing_goes_is_said_where_something_was_asked_for():
+    params, slot = weights([(4, 8)]), [Slot(parameter="w0")]
+    rounded = "none of 32 weights are pruned: the share comes to less than one, and is rounded down"
+    assert str(weight_reach(params, slot, fraction=0.1)) == rounded
+    assert str(weight_reach(params, slot, fraction=0.1, shares="layer")) == ""  # three of the layer
+    assert str(weight_reach(params, slot, fraction=0.0)) == ""
+    assert str(weight_reach(params, slot, fraction=None, keep_per_filter=7)) == ""
+    kept = "none of 32 weights are pruned: no filter has more than stay"
+    assert str(weight_reach(params, slot, fraction=None, keep_per_filter=8)) == kept
+    group = UnitGroup(name="w0", size=4, filters=(slot[0],))
+    assert str(unit_reach(params, [group], fraction=0.2)).startswith("none of 4 units are pruned: the share comes to less")
+    assert str(unit_reach(params, [], fraction=0.2)) == ""

@@ -70,6 +70,19 @@ def test_a_share_that_cannot_go_is_told_recorded_and_noted(runner, row):
     assert less_than_asked(planned.config, pruned.pruned) == note
 
 
+def test_what_was_asked_for_is_named(runner, row):
+    said = r"^prune\.keep_per_filter = 144: none of 4,552 weights are pruned: no filter has more than stay$"
+    with pytest.warns(UserWarning, match=said):
+        runner.ensure(row(prune="keep_per_filter = 144").pruned)
+    gamma = {"sparsity.gamma": 0.999, "sparsity.shares": "global"}
+    released = row("targeted", 'fraction = 0.5\nevaluation = "released"', **gamma)
+    said = (
+        r'^prune\.evaluation = "released", sparsity\.gamma = 0\.999, shares = "global": 4,547 of 4,552 weights were to be pruned'
+    )
+    with pytest.warns(UserWarning, match=said):
+        runner.ensure(released.pruned)
+
+
 def test_how_much_went_is_recorded_and_noted_where_a_quarter_more_stays(runner, row):
     weights = runner.ensure(row(prune="fraction = 0.9").pruned).recorded(PruneRecord).pruned
     assert weights == PrunedCount(total=4552, asked=4064, gone=4064)  # the floors of each filter: 8, 64, 129 and 57

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from tdcompress.errors import UserError
+from tdcompress.methods.targeted import TargetedSettings
+from tdcompress.methods.wrapper import SparseNet
 from tdcompress.tasks.images import first_sides
 from tdcompress.train.loop import TrainingProgress, TrainSettings, train
 from tdcompress.train.optim import LrSchedule
@@ -79,6 +81,16 @@ def test_no_epochs_only_measures(small, tmp_path: Path) -> None:
 def test_fewer_samples_than_a_batch_is_an_error(small, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.batch_size: 128, but there are only 100"):
         small.run(tmp_path, settings=TrainSettings(batch_size=128))
+
+
+def test_a_gamma_that_cannot_be_reached_is_warned_of_by_its_key(small, tmp_path: Path, caplog) -> None:
+    net = small.conv_net()
+    targeted = TargetedSettings(gamma=0.95, shares="global").build(net.method.targets, net.model)
+    with caplog.at_level(logging.WARNING):
+        small.run(tmp_path, SparseNet(net.model, targeted), TrainSettings(epochs=0, batch_size=16))
+    (said,) = (record.message for record in caplog.records)
+    counts = "51 of 54 weights were to be candidates, and 48 are (88.89%): one weight of each filter stays"
+    assert said == f'sparsity.gamma = 0.95, shares = "global": {counts}'
 
 
 def test_a_first_milestone_beyond_the_end_is_warned_of_by_its_key(small, tmp_path: Path, caplog) -> None:
