@@ -33,6 +33,10 @@ class TargetedDropout(SparseNet):
     Where the draws stand is part of ``net.state_dict()``, as one small tensor beside the network's: a loop that loads it goes on
     with the same masks. Each step's draws follow from the seed and the number of steps alone.
 
+    Limit: a network that runs layers of its own again in the backward pass (``torch.utils.checkpoint`` inside it, gradient
+    checkpointing of transformers) runs them with nothing dropped there, and its gradients are wrong. Around the whole, as
+    ``checkpoint(net, x)``, they are right.
+
     Args:
         model: the network; held, not copied.
         granularity: what is dropped: see ``prune``.
@@ -83,7 +87,7 @@ class TargetedDropout(SparseNet):
     ) -> None:
         if not -EXACT < seed < EXACT:
             raise ArgumentError(f"seed: {seed} is not below 2^53")
-        if epochs is not None and not isinstance(schedule, str):
+        if epochs is not None and schedule not in ("ramp", "cubic"):
             raise ArgumentError('epochs: only a schedule given by its word, "ramp" or "cubic", is of that length')
         require_units(granularity, include=include, scope=scope, unit=unit, draw=draw)
         _require_unwrapped(model)

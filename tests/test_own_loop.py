@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import tdcompress as tdc
 from tdcompress.errors import ArgumentError, ModelError, UserError
@@ -182,7 +183,7 @@ def test_words_and_lengths_that_do_not_fit() -> None:
         tdc.TargetedDropout(Net(), gamma=0.5, schedule="cubic")
     with pytest.raises(ValueError, match="epochs: -1 is not above 0"):
         tdc.TargetedDropout(Net(), gamma=0.5, schedule="ramp", epochs=-1)
-    for schedule in (None, tdc.Ramp()):
+    for schedule in (None, "constant", tdc.Ramp()):
         with pytest.raises(ValueError, match="epochs: only a schedule given by its word"):
             tdc.TargetedDropout(Net(), gamma=0.5, schedule=schedule, epochs=3)
     with pytest.raises(ValueError, match=r"seed: .* is not below 2\^53"):
@@ -253,6 +254,16 @@ def test_micro_batches_evaluation_loading_and_the_right_loop_are_no_forgotten_st
         net(x)
         net.load_state_dict(copy.deepcopy(net.state_dict()))
         net(x)
+
+
+def test_a_checkpoint_around_the_network_has_the_gradients_of_one_without() -> None:
+    plain, (x, labels) = tdc.TargetedDropout(Net(), gamma=0.9, alpha=0.5), batch(0)
+    again = copy.deepcopy(plain)
+    for net, output in ((plain, plain(x)), (again, checkpoint(again, x, use_reentrant=False))):
+        nn.functional.cross_entropy(output["logits"], labels).backward()
+        assert net.model.one.weight.grad is not None
+    for one, other in zip(plain.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
 
 
 def test_a_gamma_that_cannot_be_reached_is_told_where_it_was_asked_for() -> None:
