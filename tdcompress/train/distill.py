@@ -88,17 +88,6 @@ class Teacher(nn.Module):
         share = self.settings.weight
         return (1.0 - share) * hard + share * distillation_loss(logits_NC, taught_NC, self.settings.temperature)
 
-    def forward(self, hard: Tensor, logits_NC: Tensor, inputs: Tensor, precision: Precision) -> Tensor:
-        """As `mixed`, with what the teacher says of a network's only input.
-
-        Args:
-            hard: the loss by the labels, a scalar in nats.
-            logits_NC: of the student, float32 (N, classes).
-            inputs: as the student saw them, (N, ...).
-            precision: what the teacher computes in.
-        """
-        return self.mixed(hard, logits_NC, self.outputs((inputs,), precision))
-
     def digest(self) -> str:
         """A hash of the settings and of every tensor: another teacher, another training."""
         digest = hashlib.sha256(repr(self.settings).encode())

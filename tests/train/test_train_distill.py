@@ -47,7 +47,7 @@ def test_a_teacher_is_evaluated_and_never_changes(small, tmp_path: Path) -> None
     assert all(torch.equal(before[name], value) for name, value in asked.state_dict().items())
     images, hard = torch.randn(4, 1, 8, 8), torch.tensor(2.0)
     said = asked.model(images)
-    loss = asked(hard, torch.zeros(4, 2), images, "float32")
+    loss = asked.mixed(hard, torch.zeros(4, 2), asked.outputs((images,), "float32"))
     torch.testing.assert_close(loss, 0.3 * hard + 0.7 * distillation_loss(torch.zeros(4, 2), said, 4.0))
 
 
