@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-# The affine of a normalisation layer is not decayed: the papers' L2 is on kernels and biases.
+# Kernels and biases are decayed, the affine of a normalisation layer is not. (The released code's L2 is on kernels alone.)
 NORMALISATIONS = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
