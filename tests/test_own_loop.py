@@ -276,6 +276,9 @@ def test_a_gamma_that_cannot_be_reached_is_told_where_it_was_asked_for() -> None
 def test_messages_speak_of_arguments_and_those_of_a_recipe_of_its_keys() -> None:
     with pytest.raises(ArgumentError, match=r"^gamma: give gamma, the share that are candidates, or keep_per_filter, "):
         tdc.TargetedDropout(Net())
+    for granularity in ("unit", "2:4"):
+        with pytest.raises(ArgumentError, match=r"^gamma: give gamma, the share that are candidates$"):
+            tdc.TargetedDropout(Net(), granularity=granularity)
     with pytest.raises(ArgumentError, match=r"^epochs: \[0, 1\]: both lengths"):
         tdc.Ramp(epochs=(0, 1))
     with pytest.raises(ArgumentError, match=r"^freeze: 1.0 is not a share"):

@@ -212,9 +212,9 @@ class TargetedSettings(ScheduledSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.gamma is None and self.keep_per_filter is None:
-            raise ValueError(
-                "gamma: give gamma, the share that are candidates, or keep_per_filter, the weights of each filter that are none"
-            )
+            counted = ", or keep_per_filter, the weights of each filter that are none"
+            other = "" if self.granularity in ("unit", "2:4") else counted
+            raise ValueError(f"gamma: give gamma, the share that are candidates{other}")
         if self.gamma is not None and self.keep_per_filter is not None:
             raise ValueError(
                 "keep_per_filter: given beside gamma, and each says how many are candidates; "

@@ -175,8 +175,8 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
         exclude: further module names ("features.0", or "features" for all below it) that must stay dense.
 
     Raises:
-        ModelError: a name that matches no convolution or linear layer, a network without any prunable one, or a layer whose
-            weight is computed from other parameters.
+        ModelError: a name, given or declared, that matches no convolution or linear layer, a network without any prunable one,
+            or a layer whose weight is computed from other parameters.
         UnsupportedError: a TorchScript program.
     """
     require_module(model)
@@ -192,9 +192,11 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
     spared = (*declared, *exclude)
     for prefix in spared:
         if not any(is_below(name, prefix) for name in matrices):
-            known = ", ".join(list(matrices)[:8])
+            known = [name or "only itself" for name in matrices]
+            listed = ", ".join([*known[:8], "..."] if len(known) > 8 else known)
+            key = "exclude" if prefix in exclude else "unprunable"
             raise ModelError(
-                f"exclude = {prefix!r} names no convolution or linear layer of {type(model).__name__}; it has {known}, ..."
+                f"{key} = {prefix!r} names no convolution or linear layer of {type(model).__name__}; it has {listed}"
             )
     slots, seen = [], set()
     for name, module in matrices.items():

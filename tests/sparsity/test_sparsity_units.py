@@ -44,6 +44,13 @@ def test_a_name_that_is_no_layer_is_refused():
         prunable_weights(Declared(), ("block",))
     with pytest.raises(ModelError, match=r"blocks\.1"):
         prunable_weights(Declared(), ("blocks.1",))  # a BatchNorm
+    with pytest.raises(ModelError, match=r"^exclude = 'x' names no convolution or linear layer of Linear; it has only itself$"):
+        prunable_weights(nn.Linear(2, 2), ("x",))
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(9)))
+    model.unprunable = ("hed",)  # type: ignore[assignment]
+    said = "unprunable = 'hed' names no convolution or linear layer of Sequential; it has 0, 1"
+    with pytest.raises(ModelError, match=f"^{said}, 2, 3, 4, 5, 6, 7, [.]{{3}}$"):
+        prunable_weights(model, ("0",))
 
 
 def test_networks_with_nothing_to_prune_are_refused():
