@@ -37,7 +37,7 @@ def lay_along(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Te
         A tensor that broadcasts to ``param``: its size along the slot's axis, 1 along the others.
     """
     if slot.positions is not None:
-        units, indices = slot.owners()
+        units, indices = slot.owners(len(values))
         line = values.new_full((param.shape[slot.axis],), absent)
         values = line.index_put((torch.tensor(indices, device=values.device),), values[units])
     shape = [1] * param.ndim

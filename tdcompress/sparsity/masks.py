@@ -41,7 +41,7 @@ def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> d
         line = selected
         if slot.positions is not None:
             line = torch.zeros(param.shape[slot.axis], dtype=torch.bool, device=selected.device)
-            units, indices = slot.owners()
+            units, indices = slot.owners(group.size)
             line[indices] = selected[units]
         shape = [1] * param.ndim
         shape[slot.axis] = -1
@@ -171,7 +171,7 @@ def count_pruned_units(masks: Mapping[str, Tensor], groups: Sequence[UnitGroup])
         gone = torch.zeros(group.size, dtype=torch.bool)
         for slot in group.filters:
             lines = (~masks[slot.parameter]).movedim(slot.axis, 0).flatten(1).all(1).cpu()
-            units, indices = slot.owners() if slot.positions is not None else ([*range(group.size)],) * 2
+            units, indices = slot.owners(group.size)
             gone[units] |= lines[indices]
         count += int(gone.sum())
     return count

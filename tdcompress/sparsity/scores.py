@@ -106,7 +106,7 @@ def _per_unit(param: Tensor, slot: Slot, size: int) -> Tensor:
     line = squares(filter_rows(param, slot)).sum(1)
     if slot.positions is None:
         return line
-    units, indices = slot.owners()
+    units, indices = slot.owners(size)
     return line.new_zeros(size).index_add(0, torch.tensor(units, device=line.device), line[indices])
 
 
@@ -141,7 +141,7 @@ def _own_shape(shape: Sequence[int], slot: Slot) -> tuple[int, ...]:
     """The shape, filters first, of the part of a weight that belongs to a group of units."""
     own = list(shape)
     if slot.positions is not None:  # only these lines are the group's
-        own[slot.axis] = len(slot.owners()[0])
+        own[slot.axis] = sum(map(len, slot.positions))
     if slot.groups == 1:
         return tuple(own)
     fan_in = shape[0] // slot.groups  # input channels of a filter; the units are whole groups of filters

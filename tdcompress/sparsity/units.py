@@ -30,9 +30,15 @@ class Slot:
     positions: tuple[tuple[int, ...], ...] | None = None
     groups: int = 1
 
-    def owners(self) -> tuple[list[int], list[int]]:
-        """Units, and the indices along ``axis`` that belong to them, where ``positions`` lists them."""
-        pairs = [(unit, index) for unit, own in enumerate(self.positions or ()) for index in own]
+    def owners(self, units: int) -> tuple[list[int], list[int]]:
+        """Units, each as often as it has indices along ``axis``, and these indices.
+
+        Args:
+            units: how many the group has.
+        """
+        if self.positions is None:
+            return [*range(units)], [*range(units)]
+        pairs = [(unit, index) for unit, own in enumerate(self.positions) for index in own]
         return [unit for unit, _ in pairs], [index for _, index in pairs]
 
 

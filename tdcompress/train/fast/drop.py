@@ -175,7 +175,7 @@ def _owners(layout: VectorLayout, method: TargetedUnits) -> tuple[Tensor, list[t
     for group in method.targets.groups:
         for slot in (*group.filters, *group.tied):
             piece = by_name[slot.parameter]
-            units, indices = slot.owners() if slot.positions is not None else ([*range(group.size)],) * 2
+            units, indices = slot.owners(group.size)
             line = torch.full((piece.shape[slot.axis],), none)
             line[indices] = torch.tensor(units) + first
             shape = [1] * len(piece.shape)
@@ -186,7 +186,7 @@ def _owners(layout: VectorLayout, method: TargetedUnits) -> tuple[Tensor, list[t
                 raise ValueError(f"entries of {slot.parameter} belong to two units")
             part.copy_(torch.where(entries != none, entries, part))
         for index, slot in enumerate(group.filters):
-            units, indices = slot.owners() if slot.positions is not None else ([*range(group.size)],) * 2
+            units, indices = slot.owners(group.size)
             if index == len(ranked):
                 ranked.append(([], []))
             ranked[index][0].extend(first_row[slot.parameter] + row for row in indices)
