@@ -1,4 +1,4 @@
-"""How a network is run to be measured: in which precision, and in eval mode."""
+"""How a network is run to be measured: in which precision, in eval mode or for trial."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 Precision = Literal["float32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
@@ -38,3 +39,24 @@ def evaluating(model: Callable[..., Tensor]) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def on_trial(model: nn.Module, device: torch.device, precision: Precision) -> Iterator[Callable[..., Tensor]]:
+    """The network as it trains, to be run without a trace: its buffers are copies, and each of its modules gets its mode back.
+
+    Args:
+        model: on ``device``.
+        device: of its inputs too.
+        precision: what it computes in; its outputs are float32.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def network(*inputs: Tensor) -> Tensor:
+        with autocast(device, precision):
+            outputs: Tensor = functional_call(model, buffers, inputs).float()
+        return outputs
+
+    with evaluating(model):
+        model.train()
+        yield network

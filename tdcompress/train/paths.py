@@ -12,7 +12,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train.average import RunningAverage
 from tdcompress.train.data import Loader
 from tdcompress.train.distributed import World
-from tdcompress.train.fast.support import why_not
+from tdcompress.train.fast.support import draws, why_not
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.step import Stepper
 
@@ -127,6 +127,9 @@ def choose_path(
         obstacle = "batches differ in size"
     else:
         obstacle = why_not(net, settings)
+    tempting = asked != "reference" and (device.type == "cuda" or "fast" in (asked, begun))
+    if obstacle is None and tempting and draws(net.model, loader, device):
+        obstacle = "the network draws from torch's global generator"
     if begun is not None:
         if asked not in ("auto", begun):
             raise ArtifactError(

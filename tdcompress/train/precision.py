@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 
 from tdcompress.processor import Processor
-from tdcompress.train.data import TrainBatch
-from tdcompress.train.evaluate import AskedPrecision, Precision, autocast
+from tdcompress.train.data import Forward, TrainBatch
+from tdcompress.train.evaluate import AskedPrecision, Precision, on_trial
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 SLOWER = 1.5
@@ -105,30 +104,20 @@ def step_seconds(model: nn.Module, batch: TrainBatch, *, device: torch.device, p
         device: of both.
         precision: what to compute in.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    was_training = model.training
-    model.train()
 
-    def network(*inputs: Tensor) -> Tensor:
-        with autocast(device, precision):
-            outputs: Tensor = functional_call(model, buffers, inputs).float()
-        return outputs
-
-    def step() -> float:
+    def step(network: Forward) -> float:
         start = time.perf_counter()
         torch.autograd.grad(batch.loss(network, None)[0], parameters, allow_unused=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
-    try:
-        spent = fastest = step()
+    with on_trial(model, device, precision) as network:
+        spent = fastest = step(network)
         for _ in range(PROBE_STEPS):
-            taken = step()
+            taken = step(network)
             spent, fastest = spent + taken, min(fastest, taken)
             if spent > PROBE_SECONDS:
                 break
-    finally:
-        model.train(was_training)
     return fastest

@@ -11,7 +11,7 @@ from torch import nn
 
 from tdcompress.data.augment import Augmentation
 from tdcompress.errors import ArtifactError, InterruptedRun, TrainingError, UserError
-from tdcompress.methods.base import MethodSettings
+from tdcompress.methods.base import Method, MethodSettings
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.targeted import TargetedSettings
 from tdcompress.methods.wrapper import SparseNet
@@ -205,7 +205,6 @@ def test_every_key_of_train_is_followed_by_the_fast_path_or_refused() -> None:
 @pytest.mark.parametrize(
     ("make", "settings", "reason"),
     [
-        (lambda small: small.conv_net(), {}, "draws from the global generator"),
         (lambda small: residual_net(METHODS["weights"]), {"accumulate": 2}, "micro-batches"),
         (lambda small: linear_net(TargetedSettings(granularity="2:4", gamma=0.5)), {}, "TargetedPattern has no fast form"),
         (lambda small: linear_net(TargetedSettings(granularity="1x4", gamma=0.5)), {}, "TargetedPattern has no fast form"),
@@ -220,6 +219,30 @@ def test_what_the_fast_path_lacks_is_said(
     assert reason in (why_not(net, changed) or "")
     with pytest.raises(UserError, match=reason):
         small.run(tmp_path, net, changed, path="fast")
+
+
+class Dropping(nn.Module):
+    """Without a layer that says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.norm = nn.Linear(64, 2), nn.BatchNorm1d(64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dropped: torch.Tensor = self.head(self.norm(nn.functional.dropout(x.flatten(1), 0.5, self.training)))
+        return dropped
+
+
+@pytest.mark.parametrize("make", [lambda small: small.conv_net(), lambda _: SparseNet(Dropping(), Method(Targets(weights=())))])
+def test_a_network_that_draws_itself_is_not_for_the_fast_path(small: ModuleType, tmp_path: Path, make: object) -> None:
+    """What it draws would follow from no seed, and a stopped training would go on with other numbers."""
+    net = make(small)  # type: ignore[operator]
+    net.model.eval()
+    before = {name: value.clone() for name, value in net.model.state_dict().items()}
+    with pytest.raises(UserError, match="the fast path cannot make this training: the network draws from torch's global"):
+        small.run(tmp_path, net, path="fast")
+    assert not any(module.training for module in net.model.modules())
+    assert all(torch.equal(before[name], value) for name, value in net.model.state_dict().items())
 
 
 def test_a_layout_holds_every_entry_once() -> None:

@@ -4,9 +4,11 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tdcompress.methods.wrapper import SparseNet
+from tdcompress.train.data import Loader
+from tdcompress.train.evaluate import on_trial
 from tdcompress.train.fast.drop import Unsupported, dropping_of
 from tdcompress.train.fast.layout import VectorLayout
 from tdcompress.train.optim import decayed_parameters
@@ -25,7 +27,7 @@ SGD_FOLLOWED = frozenset(("name", "lr", "weight_decay", "momentum", "nesterov", 
 
 
 def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
-    """Why the fast path cannot make this training, or None where it can.
+    """Why the fast path cannot make this training, or None where it can, if its network does not draw either (`draws`).
 
     Args:
         net: the network and its method.
@@ -34,7 +36,6 @@ def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
     unknown = [*_set_beside(settings, FOLLOWED, ""), *_set_beside(settings.optimizer, SGD_FOLLOWED, "optimizer.")]
     params = net.parameters_by_name()
     axes = {slot.axis for slot in net.method.targets.weights}
-    drawing = [type(m).__name__ for m in net.model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     cumulative = [m for m in net.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.momentum is None]
     for holds, reason in (
         (settings.optimizer.name != "sgd", f"the optimizer is {settings.optimizer.name}, not sgd"),
@@ -42,7 +43,6 @@ def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
         (settings.accumulate > 1, "the batch comes in micro-batches"),
         (net.l1 > 0, "there is an L1 penalty"),
         (axes - {0}, "a transposed convolution's filters are not rows"),
-        (drawing, f"the network has a {(drawing or [''])[0]}, which draws from the global generator"),
         (cumulative, "a BatchNorm averages over all batches"),
         (any(not p.requires_grad for p in params.values()), "some parameters are not trained"),
         (any(p.dtype != torch.float32 for p in params.values()), "some parameters are not float32"),
@@ -51,6 +51,25 @@ def why_not(net: SparseNet, settings: TrainSettings) -> str | None:
             return reason
     found = dropping_of(net.method, layout_of(net), torch.device("cpu"))
     return found.reason if isinstance(found, Unsupported) else None
+
+
+def draws(model: nn.Module, loader: Loader, device: torch.device) -> bool:
+    """Whether a network draws from a global generator of torch as it trains, by dropout for example; tried on one batch.
+
+    Args:
+        model: on ``device``; stays as it is.
+        loader: of the training's batches.
+        device: where it trains.
+    """
+
+    def states() -> list[Tensor]:
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else ())]
+
+    batch = loader.step(0, 0, torch.Generator(device))[0]
+    with torch.no_grad(), on_trial(model, device, "float32") as network:
+        before = states()
+        batch.loss(network, None)
+        return not all(map(torch.equal, before, states()))
 
 
 def _set_beside(settings: Any, followed: frozenset[str], prefix: str) -> list[str]:
