@@ -85,7 +85,8 @@ class Stepper:
         if self._net.method.frozen(epoch):
             self._updater.freeze(self._net.parameters_by_name(), self._net.method.dropped())
         batches = self._loader.step(whole, index, self._drawing("augment", step))
-        self._seed_dropout(step)
+        # every process has numbers of its own
+        seed_global_generators(derived_seed(self._seed, "network", step, self._world.rank), self._device)
         measured = torch.zeros(2, device=self._device)
         for number, batch in enumerate(batches, start=1):
             with self._gradients_exchanged(last=number == len(batches)):
@@ -115,17 +116,22 @@ class Stepper:
     def _drawing(self, stream: str, step: int) -> torch.Generator:
         return self._generator.manual_seed(derived_seed(self._seed, stream, step))
 
-    def _seed_dropout(self, step: int) -> None:
-        """Seed torch's global generator, which nn.Dropout draws from; every process has numbers of its own."""
-        seed = derived_seed(self._seed, "network", step, self._world.rank)
-        if self._device.type == "cuda":
-            torch.cuda.manual_seed(seed)
-        else:
-            torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed GPUs too
-
     def _gradients_exchanged(self, *, last: bool) -> AbstractContextManager[None]:
         """Processes exchange gradients once in a step, with the last micro-batch."""
         if isinstance(self._wrapped, DistributedDataParallel) and not last:
             waiting: AbstractContextManager[None] = self._wrapped.no_sync()
             return waiting
         return nullcontext()
+
+
+def seed_global_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's global generators, which a network's own dropout draws from.
+
+    Args:
+        seed: of one step.
+        device: where the network runs. What it draws to decide on its way, which layers to leave out for example, it draws on the
+            host.
+    """
+    torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed all GPUs too
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

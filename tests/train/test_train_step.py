@@ -12,6 +12,7 @@ from tdcompress.methods.wrapper import SparseNet
 from tdcompress.sparsity.units import Targets
 from tdcompress.tasks.images import TrainData
 from tdcompress.train.loop import TrainingProgress, TrainSettings, train
+from tdcompress.train.step import seed_global_generators
 
 
 def test_one_step_by_hand(small, tmp_path: Path) -> None:
@@ -60,6 +61,16 @@ def test_masks_are_drawn_once_a_step_whatever_the_micro_batches(small, tmp_path:
     net.method.begin_step = counted  # type: ignore[method-assign, assignment]
     small.run(tmp_path, net, TrainSettings(epochs=1, batch_size=16, optimizer=small.SGD, accumulate=4))
     assert drawn == pytest.approx([index / 6 for index in range(6)])
+
+
+def test_what_a_network_draws_on_the_host_follows_from_the_seed_also_where_it_computes_on_a_gpu(monkeypatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    with torch.random.fork_rng(devices=[]):
+        for kind, on_gpu in (("cpu", []), ("cuda", [7])):
+            seed_global_generators(7, torch.device(kind))
+            assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(7)))
+            assert seeded == on_gpu
 
 
 def test_bfloat16_trains_float32_weights(small, tmp_path: Path) -> None:
