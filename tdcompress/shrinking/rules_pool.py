@@ -7,7 +7,7 @@ import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule
 from tdcompress.shrinking.cells import Cells, Signal, blanked, channel_vector
-from tdcompress.shrinking.channels import ChannelGraph, constant
+from tdcompress.shrinking.channels import ChannelGraph, constant, zeros_alone
 
 
 def spatial(graph: ChannelGraph, call: OperatorCall, *, dims: int, keeps_constants: bool = True) -> Result:
@@ -22,7 +22,7 @@ def spatial(graph: ChannelGraph, call: OperatorCall, *, dims: int, keeps_constan
     x = graph.signal(call.tensors()[0])
     cells = _without_axes(graph, x.cells, dims, call)
     if not keeps_constants:
-        cells = constant(cells, cells["value"], cells["known"] & (cells["value"] == 0))
+        cells = zeros_alone(cells)
     values = call.node.meta["val"]
     shapes = [v.shape for v in values] if isinstance(values, list | tuple) else [values.shape]
     results = [Signal(shape=tuple(shape), cells=cells) for shape in shapes]

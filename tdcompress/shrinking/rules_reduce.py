@@ -10,7 +10,7 @@ import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
 from tdcompress.shrinking.cells import Cells, Signal, blanked, signals_of
-from tdcompress.shrinking.channels import ChannelGraph, constant
+from tdcompress.shrinking.channels import ChannelGraph, constant, zeros_alone
 from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 from tdcompress.shrinking.rules_pointwise import pointwise
 
@@ -93,7 +93,7 @@ def softmax(graph: ChannelGraph, call: OperatorCall) -> Result:
 def _kept(cells: Cells, keeps: Keeps) -> Cells:
     """Cells of several elements at once: no single source, and the constants that survive."""
     cells = blanked(cells, value=keeps == "none", unit=True)
-    return constant(cells, cells["value"], cells["known"] & (cells["value"] == 0)) if keeps == "zero" else cells
+    return zeros_alone(cells) if keeps == "zero" else cells
 
 
 def _results(call: OperatorCall, cells: Cells) -> Result:
