@@ -25,6 +25,8 @@ def batch_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
             rows[key] = row
     shape = np.broadcast_shapes(cells.shape, rows["running_mean"].shape)
     cells = np.broadcast_to(cells, shape).copy()
+    if not all(row["known"].all() for row in rows.values()):  # computed from the input, or by an operator without a rule
+        return Signal(shape=x.shape, cells=blanked(cells, value=True))
     scale = 1 / np.sqrt(rows["running_var"]["value"] + call["eps"])
     weight = rows["weight"]["value"] if "weight" in rows else np.ones(())
     bias = rows["bias"]["value"] if "bias" in rows else np.zeros(())
@@ -104,10 +106,10 @@ def _scaled(graph: ChannelGraph, call: OperatorCall, x: Signal, cells: Cells) ->
         graph.unify(cells["channel"], row["channel"], f"{call.layer} normalises a tensor of fixed size")
         cells = np.broadcast_to(cells, np.broadcast_shapes(cells.shape, row.shape)).copy()
         if key == "weight":
-            known = cells["known"] | np.broadcast_to(row["value"] == 0, cells.shape)
+            known = (cells["known"] & row["known"]) | np.broadcast_to(row["known"] & (row["value"] == 0), cells.shape)
             cells = constant(cells, cells["value"] * row["value"], known)
         else:
-            cells = constant(cells, cells["value"] + row["value"], cells["known"])
+            cells = constant(cells, cells["value"] + row["value"], cells["known"] & row["known"])
     return Signal(shape=x.shape, cells=cells)
 
 
