@@ -145,7 +145,7 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
         if not operand.tracked:
             continue
         if told_apart and all(operand.shape[axis] == 1 for axis in told_apart):
-            graph.hold(operand.channel, f"{call.layer} repeats it over other channels")
+            graph.pin(operand.channel, f"{call.layer} repeats it over other channels")
             continue
         theirs = np.broadcast_to(operand.channel, shape)
         both = (result >= 0) & (theirs >= 0)

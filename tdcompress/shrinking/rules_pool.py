@@ -47,7 +47,7 @@ def pad(graph: ChannelGraph, call: OperatorCall) -> Result:
     widths = list(call["pad"])
     axes = [len(x.shape) - 1 - i for i in range(len(widths) // 2) if widths[2 * i] or widths[2 * i + 1]]
     if any(x.cells.shape[axis] > 1 for axis in axes):
-        graph.hold(x.channel, f"{call.layer} pads an axis of channels")
+        graph.pin(x.channel, f"{call.layer} pads an axis of channels")
         return Signal(shape=call.shape, cells=blanked(_bare(Signal(shape=x.shape, cells=x.cells[_first(x)])).cells, value=True))
     cells = x.cells
     mode = call.arguments.get("mode", "constant")
