@@ -17,12 +17,10 @@ def attention(graph: ChannelGraph, call: OperatorCall) -> Result:
     of v passes; to 0 where a mask leaves a token nothing to look at.
     """
     q, k, v = (graph.signal(call[name]) for name in ("query", "key", "value"))
-    if (
-        call.arguments.get("enable_gqa")
-        or len({len(x.shape) for x in (q, k, v)}) > 1
-        or any(x.cells.shape[-2] > 1 for x in (q, k, v))
-    ):
+    if len({len(x.shape) for x in (q, k, v)}) > 1 or any(x.cells.shape[-2] > 1 for x in (q, k, v)):
         return untracked(graph, call, "this kind of attention is not handled")
+    if call.arguments.get("enable_gqa"):
+        k, v = (_for_each_query(x, q.shape[-3]) for x in (k, v))
     mask, mixed = call.arguments.get("attn_mask"), blanked(v.cells, unit=True)
     if mask is not None:
         _keep_masked_heads(graph, call, (q, k, v), graph.signal(mask))
@@ -35,6 +33,13 @@ def attention(graph: ChannelGraph, call: OperatorCall) -> Result:
         if (queries >= 0).all() and (values >= 0).all():
             graph.heads.append(np.concatenate([queries, keys, values], axis=1))
     return Signal(shape=call.shape, cells=mixed)
+
+
+def _for_each_query(x: Signal, heads: int) -> Signal:
+    """Keys or values (..., groups, tokens, d) of grouped queries: each as often as there are heads of its group."""
+    times = heads // x.shape[-3]
+    cells = x.cells if x.cells.shape[-3] == 1 else np.repeat(x.cells, times, -3)
+    return Signal(shape=(*x.shape[:-3], heads, *x.shape[-2:]), cells=cells)
 
 
 def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, sees_alone, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, read_together, sees_alone, untracked
 from tdcompress.shrinking.cells import MIXED, Cells, Signal, along, blanked, channel_vector, plain
 from tdcompress.shrinking.channels import BatchNormAffine, ChannelGraph, Parameter, constant
 from tdcompress.shrinking.demands import AllOrNone
@@ -62,8 +62,7 @@ def layer_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
         if isinstance(call.arguments.get(name), Parameter):
             graph.frozen[call[name].name] = f"{call.layer} normalises all channels together"
     cells = blanked(x.cells, value=True, unit=True)
-    if any(cells.shape[axis] > 1 for axis in axes):
-        graph.pin(x.channel, f"{call.layer} normalises all channels together")
+    read_together(graph, call, x.channel, axes, f"{call.layer} normalises all channels together")
     return Signal(shape=x.shape, cells=cells)
 
 
