@@ -27,10 +27,10 @@ from tdcompress.records.stages import (
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "vocabulary": 1,
-        "train": 7,
-        "prune": 7,
+        "train": 8,
+        "prune": 8,
         "finetune": 1,
-        "shrink": 6,
+        "shrink": 7,
         "store": 2,
         "export": 13,
         "bench": 3,

@@ -192,7 +192,11 @@ def _read_external(path: Path, tensors: list[onnx.TensorProto]) -> None:
         # as onnx: a path that leaves the folder is refused even where it comes back to it
         leaves = Path(location).is_absolute() or Path(os.path.normpath(location)).parts[:1] == (os.pardir,)
         if not location or leaves or not source.is_relative_to(folder) or not source.is_file():
-            raise ModelError(f"{path}: weight {tensor.name!r} points to {location!r}, not a file beside the model")
+            linked = path.is_symlink() or (bool(location) and not leaves and (path.parent / location).is_symlink())
+            to_do = (
+                ": a link is read where it leads to, so copy both into one folder" if linked else ""
+            )  # as in a cache of downloads
+            raise ModelError(f"{path}: weight {tensor.name!r} points to {location!r}, not a file beside the model{to_do}")
         try:
             offset = int(entries.get("offset", "0"))
             length = int(entries.get("length", str(source.stat().st_size - offset)))

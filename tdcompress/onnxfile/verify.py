@@ -55,8 +55,8 @@ def verify_onnx(
         ModelError: not a model, damaged, or a samples file that is malformed or does not fit the model.
         UnsupportedError: an operator, domain or operator set that is not known; or several inputs with samples.
         VerificationError: a weight holds NaN, onnxruntime does not load or run it, or outputs are not finite, differ by more than
-            1e-5 * max |output| (4 / 128 of it if the file is quantised), or have another argmax. For the argmax, samples whose
-            two largest outputs are nearer than twice that are ties, and left out.
+            1e-5 * max |output| (4 / 128 of it if the file is quantised; not at all in whole numbers of more than 8 bits), or have
+            another argmax. For the argmax, samples whose two largest outputs are nearer than twice that are ties, and left out.
     """
     path = Path(path)
     model = load_model(path, external_data=external_data)
@@ -114,9 +114,11 @@ def compare_arrays(
         raise VerificationError(f"{what}: outputs contain NaN or infinity")
     wide, wanted = outputs.astype(np.float64), expected.astype(np.float64)
     max_error, max_output = float(np.abs(wide - wanted).max()), float(np.abs(wanted).max())
-    tolerance = max(relative * max_output, rounding)
+    counted = outputs.dtype.kind in "iu" and outputs.itemsize > 1  # classes and tokens; 8 bits may be an image
+    tolerance = 0.0 if counted else max(relative * max_output, rounding)
     if max_error > tolerance:
-        rule = "what rounding may do here" if rounding == tolerance else f"{relative:.2g} of the largest"
+        measured = "what rounding may do here" if rounding == tolerance else f"{relative:.2g} of the largest"
+        rule = "whole numbers have to be the same" if counted else measured
         raise VerificationError(f"{what}: outputs differ by {max_error:.3g}, more than {tolerance:.3g} ({rule})")
     ties = 0
     if wanted.ndim == 2 and wanted.shape[1] > 1:

@@ -4,15 +4,18 @@ A rule reads an operator's arguments by their schema names and returns the signa
 pointwise need no entry. An operator without a rule keeps all channels that reach it; that is exact, and reported.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
-from tdcompress.shrinking.cells import Signal, plain
+from tdcompress.shrinking.cells import Ids, Signal, plain
 from tdcompress.shrinking.channels import ChannelGraph, Parameter
+from tdcompress.shrinking.demands import AllOrNone, WholeSlices
 from tdcompress.shrinking.trace import code_place
 
 
@@ -135,6 +138,54 @@ def sees_alone(node: fx.Node) -> bool:
             return True
         source = source.args[0]
     return False
+
+
+def hold_axes(graph: ChannelGraph, call: OperatorCall, ids: Ids, axes: Sequence[int], reason: str) -> None:
+    """Let no index of some axes go, since the program counts on them. Of the other axes slices may go, as a head does.
+
+    Args:
+        graph: takes the constraint.
+        call: the operator.
+        ids: channels, of a tensor's shape; an axis of length 1 does not tell its indices apart.
+        axes: numbers of axes, from 0.
+        reason: "cuts a slice with fixed bounds": ends the sentence that names the operator.
+    """
+    if _heads(graph, ids, axes):
+        graph.demands.append(WholeSlices(ids=ids, layer=call.layer, fixed_axes=tuple(axes)))
+    else:
+        graph.hold(ids, f"{call.layer} {reason}")
+
+
+def read_together(graph: ChannelGraph, call: OperatorCall, ids: Ids, axes: Sequence[int], reason: str) -> None:
+    """Keep channels along some axes, since the operator reads them together. Where other axes tell heads apart, a head may go.
+
+    Args:
+        graph: takes the pins or the constraint.
+        call: the operator.
+        ids: channels, of a tensor's shape; an axis of length 1 does not tell its indices apart.
+        axes: numbers of axes, at least one.
+        reason: why they stay, in words.
+    """
+    if all(ids.shape[axis] == 1 for axis in axes):
+        return
+    if _heads(graph, ids, axes):
+        rows = _rows(ids, axes)
+        graph.demands.append(AllOrNone(rows=rows, layer=call.layer))
+        graph.heads.append(rows)
+    else:
+        graph.pin(ids, reason)
+
+
+def _heads(graph: ChannelGraph, ids: Ids, axes: Sequence[int]) -> bool:
+    """Whether other axes than these tell channels apart that may go one without the other; tokens of one width do not."""
+    rows = _rows(ids, axes)
+    return len(rows) > 1 and bool((rows >= 0).all()) and len(np.unique(graph.roots()[rows], axis=0)) > 1
+
+
+def _rows(ids: Ids, axes: Sequence[int]) -> Ids:
+    """What lies along some axes, for each index of the others."""
+    last = range(-len(axes), 0)
+    return np.moveaxis(ids, axes, last).reshape(-1, prod(ids.shape[axis] for axis in axes))
 
 
 def untracked(graph: ChannelGraph, call: OperatorCall, reason: str) -> Result:

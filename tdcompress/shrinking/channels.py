@@ -287,3 +287,8 @@ def constant(cells: Cells, value: NDArray[np.float64], known: Flags) -> Cells:
     cells = cells.copy()
     cells["known"], cells["value"] = known, np.where(known, value, 0.0)
     return cells
+
+
+def zeros_alone(cells: Cells) -> Cells:
+    """A copy of a tensor's cells in which no other constant than 0 is known."""
+    return constant(cells, cells["value"], cells["known"] & (cells["value"] == 0))

@@ -143,4 +143,4 @@ def _tensors(items: object) -> list[Tensor]:
 
 
 # What only moves values about: torch takes now one of them, now another, as the strides are.
-_MOVES = rules_layout.RULES.keys() | {"clone", "alias", "detach", "contiguous", "as_strided", "repeat", "lift_fresh"}
+_MOVES = rules_layout.RULES.keys() | {"clone", "alias", "detach", "contiguous", "as_strided", "lift_fresh"}

@@ -18,13 +18,15 @@ from tdcompress.shrinking.demands import matrix_readers
 from tdcompress.shrinking.duplicate import duplicate
 from tdcompress.shrinking.propagate import RETURNED, network_graph
 from tdcompress.shrinking.remembered import remember
-from tdcompress.shrinking.streams import Part, claimed, stuck
+from tdcompress.shrinking.streams import Part, Stream, claimed, stuck
 from tdcompress.shrinking.trace import ExampleInputs, as_tuple
 from tdcompress.sparsity.units import Slot, UnitGroup, is_below
 
 Scope = Literal["layer", "group"]
 Unit = Literal["whole", "filter"]
 SlotPositions = list[tuple[int, ...]]
+
+_ONE_UNIT = "its channels go all together, or not at all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +133,15 @@ def find_units(
     slots = {slot.parameter: slot for slot in (*weights, *attention)}
     stays = stuck(graph, model, example_inputs, program, list(slots))
     streams = claimed(graph, list(slots), stays) if scope == "group" else {}
+    whole = _of_one_unit(graph, streams)
     roots = graph.roots()
+    stays = {**stays, **{root: _ONE_UNIT for name in whole for root in roots[graph.matrices[name].outputs].ravel().tolist()}}
     groups: list[UnitGroup] = []
     fixed: dict[str, str] = {}
     done: set[str] = set()
     tie = unit == "whole"
     for parameter, slot in slots.items():
-        if parameter in streams:
+        if parameter in streams and parameter not in whole:
             if parameter not in done:
                 groups += [_stream_group(graph, part, slots, tie=tie) for part in streams[parameter].parts]
                 done.update(streams[parameter].weights)
@@ -182,6 +186,16 @@ def _projections(attention: Sequence[str], weights: Sequence[Slot]) -> Iterator[
         prefix = f"{name}." if name else ""
         if f"{prefix}out_proj.weight" in prunable:
             yield Slot(parameter=f"{prefix}in_proj_weight")
+
+
+def _of_one_unit(graph: ChannelGraph, streams: Mapping[str, Stream]) -> set[str]:
+    """Weights of streams whose parts are one unit each, although a layer has several outputs: the last unit always stays."""
+    return {
+        name
+        for name, stream in streams.items()
+        if all(part.classes.size == 1 for part in stream.parts)
+        and any(graph.matrices[each].outputs.size > len(stream.parts) for each in stream.weights)
+    }
 
 
 def _layer_group(

@@ -10,7 +10,8 @@ from tdcompress.shrinking.calls import FRESH, SIZED, base_name
 
 # Operators whose numbers say which elements are taken, or in which shape.
 _NORMS = frozenset(["group_norm", "layer_norm", "native_group_norm", "native_layer_norm"])
-_PLACED = SIZED | _NORMS | frozenset(["as_strided", "slice", "select", "narrow", "roll", "repeat", "arange"])
+_REPEATS = frozenset(["repeat", "tile", "repeat_interleave"])
+_PLACED = SIZED | _NORMS | _REPEATS | frozenset(["as_strided", "slice", "select", "narrow", "roll", "arange"])
 _PICKING = frozenset(["slice", "select", "narrow"])
 _WINDOWS = ("upsample", "adaptive", "avg_pool", "max_pool")
 _BORDERED = frozenset(("pad", "constant_pad_nd"))

@@ -6,25 +6,25 @@ import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
 from tdcompress.shrinking.cells import Cells, Ids, Signal, blanked
-from tdcompress.shrinking.channels import ChannelGraph, constant
+from tdcompress.shrinking.channels import ChannelGraph, zeros_alone
 from tdcompress.shrinking.demands import Product
 
 
 def attention(graph: ChannelGraph, call: OperatorCall) -> Result:
     """softmax(q k^T / sqrt(d)) v with q, k (..., heads, tokens, d): a head goes as a whole; channels of v go one by one.
 
-    Channels of q and k stay with their head, since the default scale counts them.
+    Channels of q and k stay with their head, since the default scale counts them. Weights of a token sum to 1, so that a constant
+    of v passes; to 0 where a mask leaves a token nothing to look at.
     """
     q, k, v = (graph.signal(call[name]) for name in ("query", "key", "value"))
-    if (
-        call.arguments.get("enable_gqa")
-        or len({len(x.shape) for x in (q, k, v)}) > 1
-        or any(x.cells.shape[-2] > 1 for x in (q, k, v))
-    ):
+    if len({len(x.shape) for x in (q, k, v)}) > 1 or any(x.cells.shape[-2] > 1 for x in (q, k, v)):
         return untracked(graph, call, "this kind of attention is not handled")
-    mask = call.arguments.get("attn_mask")
+    if call.arguments.get("enable_gqa"):
+        k, v = (_for_each_query(x, q.shape[-3]) for x in (k, v))
+    mask, mixed = call.arguments.get("attn_mask"), blanked(v.cells, unit=True)
     if mask is not None:
         _keep_masked_heads(graph, call, (q, k, v), graph.signal(mask))
+        mixed = zeros_alone(mixed)
     graph.unify(q.channel, k.channel, f"{call.layer} compares it with a tensor of fixed size")
     rows = [_rows(x.channel) for x in (q, k, v)]
     queries, keys, values = (np.broadcast_to(x, (max(map(len, rows)), x.shape[1])) for x in rows)
@@ -32,7 +32,14 @@ def attention(graph: ChannelGraph, call: OperatorCall) -> Result:
         graph.demands.append(Product(left=queries, used=np.ones(queries.shape, bool), right=values, layer=call.layer))
         if (queries >= 0).all() and (values >= 0).all():
             graph.heads.append(np.concatenate([queries, keys, values], axis=1))
-    return Signal(shape=call.shape, cells=blanked(v.cells, unit=True))
+    return Signal(shape=call.shape, cells=mixed)
+
+
+def _for_each_query(x: Signal, heads: int) -> Signal:
+    """Keys or values (..., groups, tokens, d) of grouped queries: each as often as there are heads of its group."""
+    times = heads // x.shape[-3]
+    cells = x.cells if x.cells.shape[-3] == 1 else np.repeat(x.cells, times, -3)
+    return Signal(shape=(*x.shape[:-3], heads, *x.shape[-2:]), cells=cells)
 
 
 def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
@@ -58,8 +65,7 @@ def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
         graph.heads.append(np.concatenate([heads, rows], axis=1))
     elif len(rows) > 1:
         graph.hold(b.cells["channel"], f"{call.layer} multiplies it with a tensor of fixed size")
-    zero = b.cells["known"] & (b.cells["value"] == 0)
-    return Signal(shape=call.shape, cells=blanked(constant(b.cells, b.cells["value"], zero), unit=True))
+    return Signal(shape=call.shape, cells=blanked(zeros_alone(b.cells), unit=True))
 
 
 def _contract(graph: ChannelGraph, call: OperatorCall, a: Cells, b: Cells) -> Signal:

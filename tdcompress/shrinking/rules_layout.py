@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, hold_axes, note_numbers, untracked
 from tdcompress.shrinking.cells import Cells, Signal, blanked, expand, reshape
 from tdcompress.shrinking.channels import ChannelGraph, Parameter
 from tdcompress.shrinking.demands import EqualCounts, WholeSlices
@@ -59,6 +59,25 @@ def expand_to(graph: ChannelGraph, call: OperatorCall) -> Result:
     if x.tracked:
         note_numbers(graph, call)
     return Signal(shape=call.shape, cells=x.cells.reshape((1,) * missing + x.cells.shape))
+
+
+def repeat(graph: ChannelGraph, call: OperatorCall) -> Result:
+    """Repeat, tile: all of an axis so many times, also of axes before the first."""
+    x = graph.signal(call["self"])
+    given = call.arguments.get("repeats") or call["dims"]
+    ndim = len(call.shape)
+    cells = x.cells.reshape((1,) * (ndim - x.cells.ndim) + x.cells.shape)
+    times = [1] * (ndim - len(given)) + list(given)
+    return Signal(shape=call.shape, cells=np.tile(cells, np.where(np.array(cells.shape) > 1, times, 1)))
+
+
+def repeat_interleave(graph: ChannelGraph, call: OperatorCall) -> Result:
+    """Each index of one axis so many times in turn, as keys are for several heads that read them."""
+    x = graph.signal(call["self"])
+    times, axis = call["repeats"], call["dim"]
+    if not isinstance(times, int) or axis is None:
+        return untracked(graph, call, "this form of it is not handled")
+    return Signal(shape=call.shape, cells=x.cells if x.cells.shape[axis] == 1 else np.repeat(x.cells, times, axis))
 
 
 def cat(graph: ChannelGraph, call: OperatorCall) -> Result:
@@ -126,19 +145,19 @@ def split(graph: ChannelGraph, call: OperatorCall) -> Result:
     if x.tracked and x.cells.shape[axis] > 1:
         note_numbers(graph, call)
         if unbind:
-            graph.demands.append(WholeSlices(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
+            hold_axes(graph, call, x.channel, (axis,), "takes each index by itself")
         elif len(set(widths)) == 1:
             pieces = [np.moveaxis(result.channel, axis, -1) for result in results]
             for index in np.ndindex(pieces[0].shape[:-1]):
                 rows = np.stack([piece[index] for piece in pieces])
                 graph.demands.append(EqualCounts(rows=rows, layer=call.layer))
         else:
-            graph.hold(x.channel, f"{call.layer} splits it into parts of fixed, different sizes")
+            hold_axes(graph, call, x.channel, (axis,), "splits it into parts of fixed, different sizes")
     return tuple(results)
 
 
 def slice_axis(graph: ChannelGraph, call: OperatorCall) -> Result:
-    """x[start:end:step] along one axis. Where it cuts channels, its bounds are numbers, so they stay."""
+    """x[start:end:step] along one axis. Where it cuts channels, its bounds are numbers, so no index of that axis may go."""
     x = graph.signal(call["self"])
     axis = call["dim"] % len(x.shape)
     if x.cells.shape[axis] == 1:
@@ -146,7 +165,7 @@ def slice_axis(graph: ChannelGraph, call: OperatorCall) -> Result:
     start, end, step = (call.arguments.get(key) for key in ("start", "end", "step"))
     cells = x.cells.take(range(x.shape[axis])[start:end:step], axis)
     if cells.shape != x.cells.shape and x.tracked:
-        graph.hold(x.channel, f"{call.layer} cuts a slice with fixed bounds")
+        hold_axes(graph, call, x.channel, (axis,), "cuts a slice with fixed bounds")
     return Signal(shape=call.shape, cells=cells)
 
 
@@ -155,7 +174,7 @@ def select(graph: ChannelGraph, call: OperatorCall) -> Result:
     x = graph.signal(call["self"])
     axis = call["dim"] % len(x.shape)
     if x.cells.shape[axis] > 1 and x.tracked:
-        graph.demands.append(WholeSlices(ids=x.channel, layer=call.layer, fixed_axes=(axis,)))
+        hold_axes(graph, call, x.channel, (axis,), "takes an index by its number")
     index = 0 if x.cells.shape[axis] == 1 else call["index"] % x.shape[axis]
     return Signal(shape=call.shape, cells=x.cells.take([index], axis).squeeze(axis))
 
@@ -198,6 +217,8 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("transpose", "swapaxes", "swapdims", "t", "numpy_T", "mT", "adjoint"), transpose),
     **dict.fromkeys(("movedim", "moveaxis"), move_axes),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), expand_to),
+    **dict.fromkeys(("repeat", "tile"), repeat),
+    "repeat_interleave": repeat_interleave,
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "unbind", "tensor_split"), split),

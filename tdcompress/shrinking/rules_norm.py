@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, sees_alone, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, note_numbers, read_together, sees_alone, untracked
 from tdcompress.shrinking.cells import MIXED, Cells, Signal, along, blanked, channel_vector, plain
 from tdcompress.shrinking.channels import BatchNormAffine, ChannelGraph, Parameter, constant
 from tdcompress.shrinking.demands import AllOrNone
@@ -25,6 +25,8 @@ def batch_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
             rows[key] = row
     shape = np.broadcast_shapes(cells.shape, rows["running_mean"].shape)
     cells = np.broadcast_to(cells, shape).copy()
+    if not all(row["known"].all() for row in rows.values()):  # computed from the input, or by an operator without a rule
+        return Signal(shape=x.shape, cells=blanked(cells, value=True))
     scale = 1 / np.sqrt(rows["running_var"]["value"] + call["eps"])
     weight = rows["weight"]["value"] if "weight" in rows else np.ones(())
     bias = rows["bias"]["value"] if "bias" in rows else np.zeros(())
@@ -60,8 +62,7 @@ def layer_norm(graph: ChannelGraph, call: OperatorCall) -> Result:
         if isinstance(call.arguments.get(name), Parameter):
             graph.frozen[call[name].name] = f"{call.layer} normalises all channels together"
     cells = blanked(x.cells, value=True, unit=True)
-    if any(cells.shape[axis] > 1 for axis in axes):
-        graph.pin(x.channel, f"{call.layer} normalises all channels together")
+    read_together(graph, call, x.channel, axes, f"{call.layer} normalises all channels together")
     return Signal(shape=x.shape, cells=cells)
 
 
@@ -104,10 +105,10 @@ def _scaled(graph: ChannelGraph, call: OperatorCall, x: Signal, cells: Cells) ->
         graph.unify(cells["channel"], row["channel"], f"{call.layer} normalises a tensor of fixed size")
         cells = np.broadcast_to(cells, np.broadcast_shapes(cells.shape, row.shape)).copy()
         if key == "weight":
-            known = cells["known"] | np.broadcast_to(row["value"] == 0, cells.shape)
+            known = (cells["known"] & row["known"]) | np.broadcast_to(row["known"] & (row["value"] == 0), cells.shape)
             cells = constant(cells, cells["value"] * row["value"], known)
         else:
-            cells = constant(cells, cells["value"] + row["value"], cells["known"])
+            cells = constant(cells, cells["value"] + row["value"], cells["known"] & row["known"])
     return Signal(shape=x.shape, cells=cells)
 
 

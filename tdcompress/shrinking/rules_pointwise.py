@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tdcompress.shrinking.calls import FRESH, LIKE, MADE, OperatorCall, Rule, base_name
+from tdcompress.shrinking.calls import FRESH, LIKE, MADE, OperatorCall, Rule, base_name, hold_axes
 from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, blanked
 from tdcompress.shrinking.channels import ChannelGraph, Parameter, constant
 from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
@@ -129,7 +129,8 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
 
     Look at the axes on which the result tells channels apart. An operand of real length 1 along all of these is repeated over the
     channels, such as a spatial gate (B, 1, H, W) or one number for all. It has no part in them, and its own channels just stay.
-    An operand without channels but of full length on such an axis (the network's input, a literal tensor) keeps what it meets.
+    An operand without channels but of full length on such an axis (the network's input, a literal tensor) keeps what it meets:
+    all of it, or the indices of that axis, as angles of positions do with the channels of a head.
 
     Args:
         graph: takes the unions and pins.
@@ -145,7 +146,7 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
         if not operand.tracked:
             continue
         if told_apart and all(operand.shape[axis] == 1 for axis in told_apart):
-            graph.hold(operand.channel, f"{call.layer} repeats it over other channels")
+            graph.pin(operand.channel, f"{call.layer} repeats it over other channels")
             continue
         theirs = np.broadcast_to(operand.channel, shape)
         both = (result >= 0) & (theirs >= 0)
@@ -153,7 +154,10 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
         result = np.where(result < 0, theirs, result)
         told_apart |= {axis for axis, length in enumerate(operand.cells.shape) if length > 1}
     for operand in operands:
-        if any(operand.shape[axis] > 1 for axis in told_apart):
+        met = [axis for axis in told_apart if operand.shape[axis] > 1]
+        if met and not operand.tracked:
+            hold_axes(graph, call, result, met, "combines it with a tensor of fixed size")
+        elif met:
             bare = np.broadcast_to(operand.channel, shape) < 0
             graph.hold(result[bare], f"{call.layer} combines it with a tensor of fixed size")
     return result

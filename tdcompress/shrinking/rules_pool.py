@@ -7,7 +7,7 @@ import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule
 from tdcompress.shrinking.cells import Cells, Signal, blanked, channel_vector
-from tdcompress.shrinking.channels import ChannelGraph, constant
+from tdcompress.shrinking.channels import ChannelGraph, constant, zeros_alone
 
 
 def spatial(graph: ChannelGraph, call: OperatorCall, *, dims: int, keeps_constants: bool = True) -> Result:
@@ -22,7 +22,7 @@ def spatial(graph: ChannelGraph, call: OperatorCall, *, dims: int, keeps_constan
     x = graph.signal(call.tensors()[0])
     cells = _without_axes(graph, x.cells, dims, call)
     if not keeps_constants:
-        cells = constant(cells, cells["value"], cells["known"] & (cells["value"] == 0))
+        cells = zeros_alone(cells)
     values = call.node.meta["val"]
     shapes = [v.shape for v in values] if isinstance(values, list | tuple) else [values.shape]
     results = [Signal(shape=tuple(shape), cells=cells) for shape in shapes]
@@ -47,7 +47,7 @@ def pad(graph: ChannelGraph, call: OperatorCall) -> Result:
     widths = list(call["pad"])
     axes = [len(x.shape) - 1 - i for i in range(len(widths) // 2) if widths[2 * i] or widths[2 * i + 1]]
     if any(x.cells.shape[axis] > 1 for axis in axes):
-        graph.hold(x.channel, f"{call.layer} pads an axis of channels")
+        graph.pin(x.channel, f"{call.layer} pads an axis of channels")
         return Signal(shape=call.shape, cells=blanked(_bare(Signal(shape=x.shape, cells=x.cells[_first(x)])).cells, value=True))
     cells = x.cells
     mode = call.arguments.get("mode", "constant")

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, read_together, untracked
 from tdcompress.shrinking.cells import Cells, Signal, blanked, signals_of
-from tdcompress.shrinking.channels import ChannelGraph, constant
+from tdcompress.shrinking.channels import ChannelGraph, constant, zeros_alone
 from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 from tdcompress.shrinking.rules_pointwise import pointwise
 
@@ -85,15 +85,15 @@ def extremum(graph: ChannelGraph, call: OperatorCall) -> Result:
 def softmax(graph: ChannelGraph, call: OperatorCall) -> Result:
     """Softmax over an axis reads all of it together."""
     x = graph.signal(call.tensors()[0])
-    if x.cells.ndim and x.cells.shape[call["dim"]] > 1:
-        graph.pin(x.channel, f"the softmax in {call.layer} reads all channels together")
+    if x.cells.ndim:
+        read_together(graph, call, x.channel, (call["dim"],), f"the softmax in {call.layer} reads all channels together")
     return Signal(shape=x.shape, cells=blanked(x.cells, value=True, unit=True))
 
 
 def _kept(cells: Cells, keeps: Keeps) -> Cells:
     """Cells of several elements at once: no single source, and the constants that survive."""
     cells = blanked(cells, value=keeps == "none", unit=True)
-    return constant(cells, cells["value"], cells["known"] & (cells["value"] == 0)) if keeps == "zero" else cells
+    return zeros_alone(cells) if keeps == "zero" else cells
 
 
 def _results(call: OperatorCall, cells: Cells) -> Result:

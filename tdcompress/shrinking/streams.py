@@ -57,6 +57,7 @@ def stuck(
     for ids, reason in (*graph.pins, *graph.holds):
         for root in np.unique(roots[ids]).tolist():
             reasons.setdefault(root, reason)
+    _hold_heads(graph, roots, reasons)
     coupled = graph.roots(coupled=True)
     free = coupled[~np.isin(coupled, coupled[np.isin(roots, list(reasons))])]  # what goes together with what stays, stays
     tried = []
@@ -71,6 +72,20 @@ def stuck(
         for root in np.unique(roots[np.isin(coupled, stream.classes)]).tolist() if reason else ():
             reasons.setdefault(root, reason)
     return reasons
+
+
+def _hold_heads(graph: ChannelGraph, roots: Ids, reasons: dict[int, str]) -> None:
+    """What a head has beside channels that stay, stays with them: no values leave where queries are normalised over all heads."""
+    rows = [row for lot in graph.heads if len(lot) > 1 for row in lot if (row >= 0).all()]
+    known = -1
+    while known != len(reasons):
+        known = len(reasons)
+        for row in rows:
+            found = roots[row].tolist()
+            why = next((reasons[root] for root in found if root in reasons), None)
+            if why is not None:
+                for root in found:
+                    reasons.setdefault(root, why)
 
 
 def claimed(graph: ChannelGraph, prunable: Sequence[str], stays: Reasons) -> dict[str, Stream]:

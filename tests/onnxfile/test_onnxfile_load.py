@@ -145,6 +145,22 @@ def test_a_path_that_leaves_the_folder_is_refused_though_it_comes_back(tmp_path:
         load_model(folder / "m.onnx", external_data=True)
 
 
+def test_links_of_a_cache_are_not_followed_out_of_the_folder(tmp_path: Path) -> None:
+    """HuggingFace's cache has links to files that are called after their content."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    model = relu()
+    tensor = model.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[1])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    for folder in (blobs, snapshot):
+        folder.mkdir()
+    for name, content, blob in (("m.onnx", model.SerializeToString(), "1f"), ("w.bin", bytes(4), "2e")):
+        (blobs / blob).write_bytes(content)
+        (snapshot / name).symlink_to(blobs / blob)
+    with pytest.raises(ModelError, match=r"not a file beside the model: a link is read .* so copy both into one folder"):
+        load_model(snapshot / "m.onnx", external_data=True)
+
+
 @pytest.mark.parametrize("entry", [("offset", "-1"), ("length", "5"), ("offset", "1000"), ("length", "many")])
 def test_external_data_must_lie_in_its_file(tmp_path: Path, entry: tuple[str, str]) -> None:
     model = relu()

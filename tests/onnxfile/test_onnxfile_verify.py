@@ -66,6 +66,12 @@ def test_compare_by_hand() -> None:
         compare_arrays(expected[:1], expected, "m")
     near = np.array([[0.0011, 0.0], [100.0, 0.0]])  # farther apart than 1e-3, below 2e-3: a tie
     assert compare_arrays(near, near, "m")[2] == 1
+    classes = np.array([999, 7])
+    assert compare_arrays(classes, classes, "m") == (0.0, 999.0, 0)
+    with pytest.raises(VerificationError, match=r"m: outputs differ by 5, more than 0 \(whole numbers have to be the same\)"):
+        compare_arrays(classes + np.array([0, 5]), classes, "m", QUANTISED_TOLERANCE)
+    pixels = np.array([255, 7], np.uint8)
+    assert compare_arrays(pixels - np.uint8(5), pixels, "m", QUANTISED_TOLERANCE) == (5.0, 255.0, 0)
 
 
 def test_a_network_that_gives_nan_fails(tmp_path: Path) -> None:

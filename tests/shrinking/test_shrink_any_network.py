@@ -70,6 +70,25 @@ def test_layers_whose_weight_is_computed_stay_and_the_rest_is_shrunk(kind, ran, 
         torch.testing.assert_close(shrunk.model.eval()(X), model.eval()(X), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4), nn.GroupNorm(2, 4)], ids=["batch", "group"])
+def test_normalisation_by_a_computed_weight_makes_no_constants(layer):
+    torch.manual_seed(0)
+    nn.init.normal_(layer.bias)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        parametrizations.weight_norm(layer, dim=None),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 2, 1),
+    )
+    with torch.no_grad():
+        for unit in (0, 1):  # a constant in front of the normalisation, and one behind
+            model[0].weight[unit], model[3].weight[unit] = 0, 0
+    shrunk = tdc.shrink(model, X)
+    certified(shrunk)
+    assert (shrunk.model[0].out_channels, shrunk.model[3].out_channels) == (4, 2)
+
+
 def test_a_cached_feature_does_not_stand_in_the_way():
     model = Cached()
     model(X)

@@ -103,6 +103,29 @@ def test_the_rows_of_a_layer_that_are_returned_are_spared_and_the_others_are_ran
     assert int((~model.a.weight[6:].any(1)).sum()) == 3
 
 
+class OneHead(nn.Module):
+    """Attention of a single head, whose channels its scale counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.gate = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(4, 1)
+        self.b, self.out = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x))
+        return self.out(self.b(y * self.gate(y)).relu())
+
+
+def test_a_stream_of_one_unit_is_left_whole_and_named():
+    model, x = OneHead(), torch.randn(2, 3, 5)
+    units = find_units(model, x, prunable_weights(model), scope="group")
+    assert [(group.name, group.size) for group in units.groups] == [("b", 6)]
+    assert units.fixed.pop("gate").endswith("repeats it over other channels")
+    assert units.fixed == dict.fromkeys("qkv", "its channels go all together, or not at all")
+    asked = find_units(model, x, prunable_weights(model), scope="group", include=["v"])
+    assert [(group.name, group.size) for group in asked.groups] == [("v", 4), ("b", 6)]
+
+
 class Transformer(nn.Module):
     def __init__(self, heads: int) -> None:
         super().__init__()

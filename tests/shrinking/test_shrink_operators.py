@@ -152,6 +152,26 @@ def test_attention_written_by_hand_loses_whole_heads():
     assert (shrunk.model.qkv.out_features, shrunk.model.out.in_features) == (30, 10)
 
 
+def test_a_constant_of_masked_attention_stays_unless_it_is_0():
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = (nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+            return self.out(F.scaled_dot_product_attention(self.q(x), self.k(x), self.v(x), attn_mask=seen))
+
+    model, x, seen = Masked().eval(), torch.randn(2, 5, 4), torch.ones(5, 5, dtype=torch.bool)
+    zero(model.v, [0])
+    with torch.no_grad():
+        model.v.weight[1] = 0  # what is left is its bias
+    shrunk = shrink(model, (x, seen))
+    certified(shrunk)
+    assert shrunk.model.v.out_features == 3
+    seen[2] = False  # a token that sees nothing gets 0, not the bias
+    torch.testing.assert_close(shrunk.model(x, seen), model(x, seen), rtol=1e-5, atol=1e-6)
+
+
 def test_multi_head_attention_gets_a_narrow_stand_in_only_where_heads_go():
     class Encoder(nn.Module):
         def __init__(self) -> None:

@@ -91,3 +91,14 @@ def test_parameters_and_macs_by_hand():
     # 6x6 outputs: 3*9*8 and 8/2*6 products each; then 216*4.
     expected = 36 * 216 + 36 * 24 + 864
     assert parameters_and_macs(network(), torch.zeros(5, 3, 8, 8)) == (224 + 16 + 30 + 868, expected)
+
+
+def test_macs_of_attention_by_hand():
+    class Attention(nn.Module):
+        def forward(self, q: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return nn.functional.scaled_dot_product_attention(q, q, v)
+
+    # 3 heads: 5 * 5 scores of 4 products each, then 5 * 5 weights for each channel of v
+    for channels in (4, 2):
+        inputs = torch.zeros(2, 3, 5, 4), torch.zeros(2, 3, 5, channels)
+        assert parameters_and_macs(Attention(), inputs) == (0, 3 * 5 * 5 * (4 + channels))

@@ -1,4 +1,4 @@
-"""What a network returns beside tensors, numbers made of widths, masks in transformers, and units that look alive."""
+"""What a network returns beside tensors, numbers made of widths, masks in transformers, and units that look alive, or dead."""
 
 import pytest
 import torch
@@ -255,3 +255,32 @@ def test_projections_of_their_own_are_told_apart_in_the_report():
     names = [item.name for item in shrunk.report.layers]
     assert len(set(names)) == len(names) == 5
     assert names[0] == "attention.q_proj_weight"
+
+
+class Gated(nn.Module):
+    """A gate for each pixel, of all channels: its layers are used, though it has a channel of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.gate, self.out = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.out(y * self.gate(self.b(y).relu()).sigmoid())
+
+
+class Padded(nn.Module):
+    """A shortcut that fills its channels up with zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.out = nn.Conv2d(3, 4, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(nn.functional.pad(self.a(x), (0, 0, 0, 0, 1, 1)))
+
+
+@pytest.mark.parametrize("network", [Gated, Padded])
+def test_what_a_gate_or_a_padding_of_channels_reads_is_not_called_dead(network):
+    report = tdc.shrink(network(), torch.randn(2, 3, 4, 4)).report
+    assert [layer.dead_kept for layer in report.layers] == [0] * len(report.layers)

@@ -29,12 +29,12 @@ def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
 
 GOLDEN = {
     "vocabulary": "4975f3c948da101a",
-    "train": "5b81f9b2c7859251",
-    "prune": "734a73137e0e12bb",
-    "finetune": "7bd33628d53bdbae",
-    "shrink": "fcf46ba86ec7acee",
-    "store": "9b4d1f68b9d3ea8c",
-    "export": "774436ceee39f61d",
-    "bench": "c128c994e1e98ab3",
-    "analyse": "88a2e7bb01ce5a33",
+    "train": "a83f6f2f8dc5ff44",
+    "prune": "2f65376b4fc44369",
+    "finetune": "07d1c7f63d93d070",
+    "shrink": "ae25853171b44a81",
+    "store": "f8a69cd621a28b98",
+    "export": "b0bdf34f78b0e0cc",
+    "bench": "3557527383aa425c",
+    "analyse": "7060a609b30b4fc1",
 }
