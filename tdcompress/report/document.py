@@ -9,6 +9,7 @@ from tdcompress.report import details, layers, measures, shrinking, text
 from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences
 from tdcompress.report.one_network import explanations
+from tdcompress.report.row_names import lettered, letters
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
 from tdcompress.report.unpruned import explanation
@@ -82,6 +83,8 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         remark: a paragraph that follows the summary, such as why there are no plots.
     """
     measured = any(row.latency for row in report.rows)
+    letter_of = letters(report)
+    legend = tuple((letter, name) for name, letter in letter_of.items())
     first, *rest = sentences(report)
     blocks: list[Block | None] = [
         Paragraph(text=first, lead=True),
@@ -90,7 +93,7 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         figures.get("accuracy"),
         Paragraph(text=why) if (why := explanation(report)) else None,
         *(Paragraph(text=said) for said in explanations(report)),
-        *((summary(report), _latency_note(report)) if report.rows else ()),
+        *((summary(report), Facts(facts=legend) if legend else None, _latency_note(report)) if report.rows else ()),
         *measures.tables(report),
         Paragraph(text=remark) if remark else None,
         figures.get("bytes"),
@@ -108,7 +111,7 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
     return Document(
         title=report.run,
         subtitle=", ".join([f"{report.model} on {report.data}", *classes, f"{report.test_samples:,} test samples"]),
-        blocks=tuple(block for block in blocks if block is not None),
+        blocks=tuple(lettered(block, letter_of) if isinstance(block, Table) else block for block in blocks if block is not None),
     )
 
 
