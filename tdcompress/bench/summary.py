@@ -93,7 +93,7 @@ def summarise(
         host: where.
         probe: what its own process said.
         processes: its times in every fresh process.
-        ratio: `compare` of these, `widened_by_control` unless this is the control.
+        ratio: `compare` of these, `widened_by_control`.
         control: `compare` of the baseline with itself.
         timer_overhead_ns: one reading of the clock.
     """

@@ -7,6 +7,7 @@ import pytest
 from tdcompress.bench import budget
 from tdcompress.bench.benchmark import benchmark
 from tdcompress.bench.report import BenchReport
+from tdcompress.bench.statistics import Ratio
 from tdcompress.errors import ModelError, UnsupportedError, UserError
 
 
@@ -50,6 +51,21 @@ def test_files_are_timed_beside_the_baseline_and_equal_files_once(make_model, tm
     assert sum("process" in line for line in lines) == 6
     assert shares == pytest.approx([done / 14 for done in (0, 1, *range(2, 14, 2))])  # two files, loaded once and in 6 processes
     assert BenchReport.from_json(report.to_json()) == report
+
+
+@pytest.mark.usefixtures("soon_done")
+def test_a_file_of_the_baselines_bytes_is_widened_by_the_control_that_it_is(make_model, monkeypatch):
+    off = Ratio(value=1.04, low=1.03, high=1.05)  # by chance the baseline is not as fast as itself
+    monkeypatch.setattr("tdcompress.bench.benchmark.compare", lambda times, generator: off)
+    model = make_model()
+    report = benchmark([model], baseline=model)
+    (row,) = report.rows
+    assert (row.ratio_low, row.ratio_to_dense, row.ratio_high) == pytest.approx((1.03 / 1.04, 1.04, 1.05 * 1.04))
+    assert (row.claim, row.claim_reason) == (
+        "none",
+        "the 95 % interval (widened by the baseline against itself, 1.040) contains 1",
+    )
+    assert report.control == replace(row, ratio_low=1.03, ratio_high=1.05)
 
 
 @pytest.mark.usefixtures("soon_done")

@@ -35,6 +35,6 @@ GOLDEN = {
     "shrink": "fcf46ba86ec7acee",
     "store": "9b4d1f68b9d3ea8c",
     "export": "774436ceee39f61d",
-    "bench": "c128c994e1e98ab3",
+    "bench": "dcfc320a0824c418",
     "analyse": "88a2e7bb01ce5a33",
 }
