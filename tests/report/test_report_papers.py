@@ -311,6 +311,16 @@ def test_each_table_has_the_measure_beside_it_that_it_is_of():
         compare_with_published(published_table("arxiv-5b"), replace(ours, rows=(row(),)))
 
 
+@pytest.mark.parametrize("order", [("float32", "int8"), ("int8", "float32")])
+def test_of_a_networks_files_the_one_in_float32_counts(order):
+    measure = Measure(name="per-token accuracy", unit="%")
+    values = {"float32": 0.61, "int8": 0.55}
+    rows = [row(id=name, values=name, figures=(FileFigure(measure=measure, value=values[name]),)) for name in order]
+    ours = replace(report(*rows, model="transformer", data="parallel_text"), measure=Measure(name="BLEU"))
+    (column,) = compare_with_published(published_table("arxiv-5b"), ours).columns
+    assert column.cells[0].ours == (61.0,)
+
+
 def test_another_network_is_refused_and_another_data_set_remarked():
     with pytest.raises(UserError, match="workshop-3a is of lenet5, run 'r' of resnet32"):
         compare_with_published(published_table("workshop-3a"), report(row(), model="resnet32"))
