@@ -144,12 +144,22 @@ def networks(rows: Iterable[Row]) -> tuple[tuple[Series, ...], Mapping[str, tupl
     Returns:
         The series, and for each row in them, by its id, the same network in other number formats.
     """
+    files = _files(rows)
+    return group(first for first, *_ in files), {first.id: tuple(others) for first, *others in files}
+
+
+def one_file_each(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """One row of each network: that of its file in float32, where there is such a file."""
+    return tuple(first for first, *_ in _files(rows))
+
+
+def _files(rows: Iterable[Row]) -> list[list[Row]]:
+    """The files of each network, the one in float32 first where there is such a file."""
     files: dict[str, list[Row]] = {}
     for row in rows:
         network = [row.method, _shared(row) | {"values": ""}, row.fraction, row.keep_per_filter, row.seed]
         files.setdefault(json.dumps(network, sort_keys=True), []).append(row)
-    ordered = [sorted(same, key=lambda row: row.values != "float32") for same in files.values()]
-    return group(first for first, *_ in ordered), {first.id: tuple(others) for first, *others in ordered}
+    return [sorted(same, key=lambda row: row.values != "float32") for same in files.values()]
 
 
 def _shared(row: Row) -> dict[str, Any]:
