@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tdcompress.records.report import Report
 from tdcompress.report import details, layers, measures, shrinking, text
@@ -39,10 +39,16 @@ class Items:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Names and their values; ``large`` sets a few figures as the page's first sight."""
+    """Names and their values.
+
+    Attributes:
+        facts: of them.
+        form: on a page they follow one another in lines, or stand below one another in columns; or a few are large, as its
+            first sight.
+    """
 
     facts: tuple[tuple[str, str], ...]
-    large: bool = False
+    form: Literal["lines", "columns", "large"] = "lines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +99,11 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         figures.get("accuracy"),
         Paragraph(text=why) if (why := explanation(report)) else None,
         *(Paragraph(text=said) for said in explanations(report)),
-        *((summary(report), Facts(facts=legend) if legend else None, _latency_note(report)) if report.rows else ()),
+        *(
+            (summary(report), Facts(facts=legend, form="columns") if legend else None, _latency_note(report))
+            if report.rows
+            else ()
+        ),
         *measures.tables(report),
         Paragraph(text=remark) if remark else None,
         figures.get("bytes"),
@@ -129,7 +139,7 @@ def _chosen(report: Report) -> Facts | None:
     latency = latency_under(row, main_setting(report.rows))
     if latency is not None and latency.claim != "none":
         facts.append((f"of the dense time ({latency.claim})", text.ratio(latency.ratio_to_dense)))
-    return Facts(facts=tuple(facts), large=True)
+    return Facts(facts=tuple(facts), form="large")
 
 
 def _latency_note(report: Report) -> Paragraph | None:

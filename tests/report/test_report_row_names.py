@@ -45,6 +45,6 @@ def test_tables_say_letters_and_one_legend_what_they_are(long_report):
 
 def test_the_page_has_them_too(long_report):
     page = html.render_document(compose(long_report, figures={}), {})
-    assert f"<div><dt>B</dt><dd>{LONG}</dd></div>" in page
+    assert f'<dl class="columns"><div><dt>A</dt><dd>none-0</dd></div><div><dt>B</dt><dd>{LONG}</dd></div>' in page
     assert page.count("<tr><td>B</td>") == 4
     assert page.count('<tr class="chosen"><td>C</td>') == 4
