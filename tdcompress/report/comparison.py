@@ -132,9 +132,13 @@ def differing_tasks(report: Report, dataset: str) -> Iterator[str]:
 
 def column_settings(row: Row) -> dict[str, Any]:
     """What rows of one column share: all that training, pruning and fine-tuning depend on, but the seed and the pruned share."""
-    own = {key: value for key, value in row.options.items() if (row.method, key) != ("random_prune", "fraction")}
-    config = {_spoken(key): value for key, value in told(row).items() if key not in _OF_A_CELL}
-    return {**own, **row.differs, **config, "device": row.device}
+    config = {_spoken(key): value for key, value in told(row).items() if key not in _OF_A_CELL} | {"device": row.device}
+    own = {
+        f"{row.method} {key}" if key in config else key: value  # a training has shares of its own, for example
+        for key, value in row.options.items()
+        if (row.method, key) != ("random_prune", "fraction")
+    }
+    return {**own, **row.differs, **config}
 
 
 def _spoken(field: str) -> str:

@@ -241,6 +241,20 @@ def test_trainings_that_differ_in_anything_stand_in_columns_of_their_own():
     assert comparison.foreign == ()
 
 
+def test_trainings_with_other_shares_stand_in_columns_of_their_own():
+    """Rows have shares twice: those of the training, and those of the pruning where it splits otherwise."""
+    rows = [row("targeted", 0.5, 0.6, id="none", options=TARGETED)]
+    rows += [row("targeted", 0.5, 0.5, id=own, options=TARGETED | {"shares": own}) for own in ("erk", "global")]
+    rows += [row("targeted", 0.5, 0.4, id="both", options=TARGETED | {"shares": "erk"}, shares="layer")]
+    columns = compare_with_published(published_table("workshop-3a"), report(*rows)).columns
+    assert [(column.variant, column.cells[5].ours) for column in columns] == [
+        ("", (60.0,)),
+        ("shares = erk", (50.0,)),
+        ("shares = global", (50.0,)),
+        ("shares = erk, pruned by layer shares", (40.0,)),
+    ]
+
+
 def test_options_that_a_heading_does_not_know_tell_columns_apart():
     rows = [row("smallify", 0.0, 0.5, id=str(strength), options={"strength": strength}) for strength in (1e-3, 1e-5)]
     comparison = compare_with_published(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
