@@ -115,9 +115,17 @@ def mean_accuracy(rows: Sequence[Row]) -> float:
 
 
 def dense_accuracy(rows: Sequence[Row]) -> float:
-    """Accuracy of the unpruned network: the mean of the plain trainings if there are any, else the first row's: dense.onnx."""
-    plain = {row.seed: row.accuracy_dense for row in rows if row.method == "none"}
-    return sum(plain.values()) / len(plain) if plain else dense_row(rows).accuracy_dense
+    """Accuracy of dense.onnx, unpruned; of a plain training the mean over its seeds."""
+    dense = dense_row(rows)
+    if dense.method != "none":
+        return dense.accuracy_dense
+    by_seed = {row.seed: row.accuracy_dense for row in rows if row.method == "none" and _trained_by(row) == _trained_by(dense)}
+    return sum(by_seed.values()) / len(by_seed)
+
+
+def _trained_by(row: Row) -> tuple[object, ...]:
+    """What plain trainings of several seeds have in common."""
+    return row.options, training_epochs(row), _of_training(row)
 
 
 def group(rows: Iterable[Row]) -> tuple[Series, ...]:
