@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
 from tdcompress.bench.statistics import widened_by_control
 from tdcompress.bench.summary import Setting, Subject, compare, summarise
 from tdcompress.files import StrPath
-from tdcompress.limits import usable_cores
+from tdcompress.limits import available_cores
 from tdcompress.npz import write_npz
 from tdcompress.processor import read_processor
 
@@ -57,7 +57,7 @@ def benchmark(
         files: ONNX files, at least one; all take the same inputs. Of a translator the encoder: what belongs to it lies beside it,
             and a call is a translation (`tdcompress.bench.workloads`).
         baseline: the dense file.
-        threads: threads inside a session; 0 = all cores that this process may use.
+        threads: threads inside a session; 0 = as many as the cores that this process may run on and its container pays for.
         batch: examples in a call.
         backend: what runs the files: a name in `tdcompress.bench.backends.BACKENDS`.
         provider: onnxruntime's execution provider, the baseline's too.
@@ -96,9 +96,9 @@ def benchmark(
         external_data=external_data,
     )
     plan, dense, asked, workload, data = ready.plan, ready.dense, ready.asked, ready.workload, ready.data
-    cores = usable_cores()
+    cores = available_cores()
     setting = Setting(
-        threads=threads or cores, batch=batch, tokens=workload.tokens(data), usable_cores=cores, processor=read_processor()
+        threads=threads or cores, batch=batch, tokens=workload.tokens(data), cores=cores, processor=read_processor()
     )
     host = read_host()
     # The control is the first subject: the baseline in the candidate's place.
@@ -122,7 +122,6 @@ def benchmark(
     generator = np.random.default_rng([seed, plan.processes])
     ratios = {key: compare(measured, generator) for key, measured in times.items()}
     control = ratios[dense.key]
-    ratios |= {key: widened_by_control(ratio, control) for key, ratio in ratios.items() if key != dense.key}
     timer_overhead_ns = probes[dense.key].timer_overhead_ns
 
     def row(subject: Subject) -> Latency:
@@ -133,7 +132,7 @@ def benchmark(
             host,
             probes[key],
             times[key],
-            ratio=ratios[key],
+            ratio=widened_by_control(ratios[key], control),
             control=control,
             timer_overhead_ns=timer_overhead_ns,
         )
@@ -153,7 +152,7 @@ def benchmark(
             seconds=round(time.monotonic() - started, 3),
             call=workload.described(data),
         ),
-        control=row(dense),
+        control=replace(row(dense), ratio_low=control.low, ratio_high=control.high),  # as measured: it widens the others
         rows=tuple(row(subject) for subject in asked),
         samples=tuple(
             Samples(sha256=subject.file.sha256, backend=subject.backend, processes=times[subject.key]) for subject in unique

@@ -84,12 +84,19 @@ def check_given_inputs(model: ModelFile, inputs: Mapping[str, Array], batch: int
         raise UserError(f"inputs are given for {sorted(inputs)}, but {model.path} takes {names}")
     for spec in model.inputs:
         array = inputs[spec.name]
-        given = InputSpec(name=spec.name, element_type=helper.np_dtype_to_tensor_dtype(array.dtype), shape=array.shape)
+        given = InputSpec(name=spec.name, element_type=_element_type(spec.name, array), shape=array.shape)
         if given.element_type != spec.element_type or not _fits(given, spec):
             raise UserError(f"the input given is {_describe(given)}, but {model.path} takes {_describe(spec)}")
         if array.ndim and array.shape[0] != batch:
             raise UserError(f"input {spec.name!r} holds {array.shape[0]} examples, but the batch size is {batch}")
     return {name: np.ascontiguousarray(inputs[name]) for name in names}
+
+
+def _element_type(name: str, array: Array) -> int:
+    try:
+        return helper.np_dtype_to_tensor_dtype(array.dtype)
+    except ValueError as error:  # another byte order, dates, long doubles
+        raise UserError(f"input {name!r} is an array of {array.dtype.str!r}, which no ONNX file takes: convert it") from error
 
 
 def _random_input(model: ModelFile, spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:

@@ -47,12 +47,20 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is the same for all files of a benchmark; ``tokens`` that a call says, None where it says none."""
+    """What is the same for all files of a benchmark.
+
+    Attributes:
+        threads: of a session.
+        batch: examples of a call.
+        tokens: that a call says; None where it says none.
+        cores: that this process may run on and its container pays for.
+        processor: of this machine.
+    """
 
     threads: int
     batch: int
     tokens: int | None = None
-    usable_cores: int
+    cores: int
     processor: Processor
 
 
@@ -93,7 +101,7 @@ def summarise(
         host: where.
         probe: what its own process said.
         processes: its times in every fresh process.
-        ratio: `compare` of these, `widened_by_control` unless this is the control.
+        ratio: `compare` of these, `widened_by_control`.
         control: `compare` of the baseline with itself.
         timer_overhead_ns: one reading of the clock.
     """
@@ -162,8 +170,8 @@ def _file_flags(file: ModelFile, processor: Processor) -> list[str]:
 
 def _setting_flags(setting: Setting, p50_ns: int, timer_overhead_ns: float) -> list[str]:
     flags = []
-    if setting.threads > setting.usable_cores:
-        flags.append(f"{setting.threads} threads on {setting.usable_cores} cores")
+    if setting.threads > setting.cores:
+        flags.append(f"{setting.threads} threads on {setting.cores} core{'s' * (setting.cores != 1)}")
     if timer_overhead_ns > TIMER_FLAG * p50_ns:
         flags.append(f"percentiles contain {timer_overhead_ns:.0f} ns of the clock itself")
     return flags

@@ -22,6 +22,7 @@ from tdcompress.errors import DataError, one_line
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff")
 GIB = 1 << 30
 MAX_PIXELS = 1 << 26
+WIDE_MODES = ("I", "F")  # of Pillow: grey pixels of 16 or 32 bits, "I;16" among them
 BOMBS = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)
 
 
@@ -115,12 +116,14 @@ def read_image(path: Path, size: int, resize: int) -> np.ndarray:
         resize: length of the shorter side before that.
 
     Raises:
-        DataError: a file that is no image, is cut off, or has more than ``MAX_PIXELS`` pixels.
+        DataError: a file that is no image, is cut off, has more than ``MAX_PIXELS`` pixels, or grey ones of more than 8 bits.
     """
     try:
         with PillowImage.open(path) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise DataError(f"{path} has {file.width}x{file.height} pixels, more than {MAX_PIXELS}: remove or shrink it")
+            if file.mode.startswith(WIDE_MODES):  # Pillow would cut their values to 0..255: an image all white, or all black
+                raise DataError(f"{path} has pixels of more than 8 bits (Pillow's mode {file.mode}): save it with 8 bits each")
             image = ImageOps.exif_transpose(file).convert("RGB")
         side = min(image.size) * size / resize  # of the part that stays, in the file's own pixels
         left, top = (image.width - side) / 2, (image.height - side) / 2

@@ -33,7 +33,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "shrink": 7,
         "store": 2,
         "export": 13,
-        "bench": 3,
+        "bench": 4,
         "analyse": 1,
     }
 )

@@ -18,6 +18,7 @@ from tdcompress.models.base import ClassifierSettings, Image, require_logits
 
 GROUP = "tdcompress.models"
 RESERVED = ("name", "init")  # what a recipe says of any network
+_ANY_MORE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Factory = Callable[..., nn.Module]
 
 
@@ -46,7 +47,8 @@ def user_settings_type(name: str) -> type[UserSettings]:
     """The settings class of one entry point, made from its callable's signature.
 
     Raises:
-        ModelError: an entry point that cannot be imported or called so, or a parameter without type and default.
+        ModelError: an entry point that cannot be imported or called so; a parameter without type and default, or
+            with a list as default.
     """
     points = entry_points(group=GROUP, name=name)
     if len(points) != 1:
@@ -59,7 +61,7 @@ def user_settings_type(name: str) -> type[UserSettings]:
         raise ModelError(f"entry point {name} = {point.value} of {GROUP} cannot be loaded: {one_line(error)}") from error
     if len(parameters) < 2:
         raise ModelError(f"entry point {name} = {point.value} of {GROUP} has to take (classes, image)")
-    keys = [_key(parameter, name) for parameter in parameters[2:] if parameter.kind is not parameter.VAR_KEYWORD]
+    keys = [_key(parameter, name) for parameter in parameters[2:] if parameter.kind not in _ANY_MORE]
     namespace = {"name": name, "factory": staticmethod(factory), "__doc__": f"The keys of {point.value}."}
     return make_dataclass("UserSettings_" + name, keys, bases=(UserSettings,), namespace=namespace, frozen=True, kw_only=True)
 
@@ -68,6 +70,9 @@ def _key(parameter: inspect.Parameter, name: str) -> tuple[str, Any, Any]:
     if parameter.name in RESERVED:
         raise ModelError(f"entry point {name} of {GROUP}: parameter {parameter.name!r} is a key of every [model]; rename it")
     kind, default = parameter.annotation, parameter.default
+    if type(default).__hash__ is None:  # dataclasses refuse it: all networks would share the one list
+        held = type(default).__name__
+        raise ModelError(f"entry point {name} of {GROUP}: {parameter.name!r} has a {held} as default; make it a tuple or None")
     if kind is parameter.empty:
         if default is parameter.empty or default is None:
             raise ModelError(f"entry point {name} of {GROUP}: parameter {parameter.name!r} needs a type or a default")

@@ -43,8 +43,8 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
         Names of the tensors that start anew; none where all were loaded.
 
     Raises:
-        ModelError: a file that holds no weights, or those of another network, or values that are not finite; a network made in
-            ``torch.inference_mode``. The model is unchanged.
+        ModelError: a file that holds no weights, or those of another network, or values that are not finite in it or in the
+            network's type; a network made in ``torch.inference_mode``. The model is unchanged.
     """
     require_module(model)
     model = unwrapped(model)
@@ -64,6 +64,8 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
             raise ModelError(f"{path}: {name} is {value.dtype}, here {wanted[name].dtype}: quantised weights are not read")
         if not bool(value.isfinite().all()):
             raise ModelError(f"{path}: {name} has values that are NaN or infinite; the file is damaged, or its training failed")
+        if not bool(value.to(wanted[name].dtype).isfinite().all()):
+            raise ModelError(f"{path}: {name} has values beyond {wanted[name].dtype}, which it has here; load them into float32")
     model.load_state_dict(loaded, strict=False)
     if fresh:
         old, new = found[fresh[0]], wanted[fresh[0]]

@@ -83,7 +83,8 @@ class Comparison:
 def compare_with_published(table: PublishedTable, report: Report) -> Comparison:
     """Lay what a run measured beside a published table.
 
-    That is its measure of the pruned networks (fine-tuned where they were, before export), or another one of their files.
+    That is its measure of the pruned networks (fine-tuned where they were, before export), or another one of their files, of
+    those in float32 where there are such.
 
     Raises:
         UserError: the table is of another network, or of something that the run did not measure.
@@ -131,9 +132,13 @@ def differing_tasks(report: Report, dataset: str) -> Iterator[str]:
 
 def column_settings(row: Row) -> dict[str, Any]:
     """What rows of one column share: all that training, pruning and fine-tuning depend on, but the seed and the pruned share."""
-    own = {key: value for key, value in row.options.items() if (row.method, key) != ("random_prune", "fraction")}
-    config = {_spoken(key): value for key, value in told(row).items() if key not in _OF_A_CELL}
-    return {**own, **row.differs, **config, "device": row.device}
+    config = {_spoken(key): value for key, value in told(row).items() if key not in _OF_A_CELL} | {"device": row.device}
+    own = {
+        f"{row.method} {key}" if key in config else key: value  # a training has shares of its own, for example
+        for key, value in row.options.items()
+        if (row.method, key) != ("random_prune", "fraction")
+    }
+    return {**own, **row.differs, **config}
 
 
 def _spoken(field: str) -> str:
@@ -159,8 +164,9 @@ def _column(
     seconds = {row.seed: row.train_seconds for row in rows}
 
     def cell(percentage: str, theirs: float) -> Cell:
-        # number formats of one network share its accuracy
-        ours = {row.seed: number for row in rows if places[row.id] == percentage and (number := value(row)) is not None}
+        own = [row for row in rows if places[row.id] == percentage]
+        own.sort(key=lambda row: row.values == "float32")  # of a network's files in several number formats it counts, as the last
+        ours = {row.seed: number for row in own if (number := value(row)) is not None}
         values = tuple(100 * number for _, number in sorted(ours.items()))
         return Cell(percentage=percentage, ours=values, theirs=theirs, their_sd=sd.get(percentage))
 

@@ -168,19 +168,19 @@ def _ratio(lines: Sequence[tuple[str, AnalysisRecord, Mapping[str, float]]]) -> 
 
 
 def plot_dependence(records: Sequence[AnalysisRecord], matrices: Sequence[np.ndarray]) -> "Canvas":
-    """The matrices (bins, bins) side by side, of each training its first one; the corner of the pruned weights outlined."""
+    """The matrices (bins, bins) side by side, of each training its first seed's; the corner of the pruned weights outlined."""
     from matplotlib.colors import SymLogNorm
     from matplotlib.figure import Figure as Canvas
     from matplotlib.patches import Rectangle
 
-    shown: dict[str, tuple[AnalysisRecord, np.ndarray]] = {}
-    for pair in zip(records, matrices, strict=True):
-        shown.setdefault(label(pair[0]), pair)
+    first: dict[str, int] = {}  # seed by label; trainings of one seed are several, though labels do not tell them apart
+    pairs = zip(records, matrices, strict=True)
+    shown = [(record, matrix) for record, matrix in pairs if first.setdefault(label(record), record.seed) == record.seed]
     drawing = Canvas(figsize=(canvas.WIDTH_INCHES, 0.3 + canvas.WIDTH_INCHES / max(2, len(shown))), layout="constrained")
     panels = list(drawing.subplots(1, len(shown), squeeze=False)[0])
-    largest = max(float(np.abs(matrix).max()) for _, matrix in shown.values()) or 1.0
+    largest = max(float(np.abs(matrix).max()) for _, matrix in shown) or 1.0
     norm = SymLogNorm(linthresh=largest * 1e-2, vmin=-largest, vmax=largest)
-    for axes, (record, matrix) in zip(panels, shown.values(), strict=True):
+    for axes, (record, matrix) in zip(panels, shown, strict=True):
         image = axes.imshow(matrix, cmap="RdBu_r", norm=norm, interpolation="nearest")
         size, kept = record.bins, record.kept_bins
         corner = Rectangle((kept - 0.5, kept - 0.5), size - kept, size - kept, fill=False, edgecolor=colours.INK, linewidth=0.8)

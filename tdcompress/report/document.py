@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tdcompress.records.report import Report
 from tdcompress.report import details, layers, measures, shrinking, text
 from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences
 from tdcompress.report.one_network import explanations
+from tdcompress.report.row_names import lettered, letters
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
 from tdcompress.report.unpruned import explanation
@@ -38,10 +39,16 @@ class Items:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """Names and their values; ``large`` sets a few figures as the page's first sight."""
+    """Names and their values.
+
+    Attributes:
+        facts: of them.
+        form: on a page they follow one another in lines, or stand below one another in columns; or a few are large, as its
+            first sight.
+    """
 
     facts: tuple[tuple[str, str], ...]
-    large: bool = False
+    form: Literal["lines", "columns", "large"] = "lines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +89,8 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         remark: a paragraph that follows the summary, such as why there are no plots.
     """
     measured = any(row.latency for row in report.rows)
+    letter_of = letters(report)
+    legend = tuple((letter, name) for name, letter in letter_of.items())
     first, *rest = sentences(report)
     blocks: list[Block | None] = [
         Paragraph(text=first, lead=True),
@@ -90,7 +99,11 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         figures.get("accuracy"),
         Paragraph(text=why) if (why := explanation(report)) else None,
         *(Paragraph(text=said) for said in explanations(report)),
-        *((summary(report), _latency_note(report)) if report.rows else ()),
+        *(
+            (summary(report), Facts(facts=legend, form="columns") if legend else None, _latency_note(report))
+            if report.rows
+            else ()
+        ),
         *measures.tables(report),
         Paragraph(text=remark) if remark else None,
         figures.get("bytes"),
@@ -108,7 +121,7 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
     return Document(
         title=report.run,
         subtitle=", ".join([f"{report.model} on {report.data}", *classes, f"{report.test_samples:,} test samples"]),
-        blocks=tuple(block for block in blocks if block is not None),
+        blocks=tuple(lettered(block, letter_of) if isinstance(block, Table) else block for block in blocks if block is not None),
     )
 
 
@@ -126,7 +139,7 @@ def _chosen(report: Report) -> Facts | None:
     latency = latency_under(row, main_setting(report.rows))
     if latency is not None and latency.claim != "none":
         facts.append((f"of the dense time ({latency.claim})", text.ratio(latency.ratio_to_dense)))
-    return Facts(facts=tuple(facts), large=True)
+    return Facts(facts=tuple(facts), form="large")
 
 
 def _latency_note(report: Report) -> Paragraph | None:

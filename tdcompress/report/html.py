@@ -69,7 +69,7 @@ def _block(block: Block, drawings: Mapping[str, str]) -> str:
             return f"<ul>{''.join(f'<li>{escape(item)}</li>' for item in block.items)}</ul>\n"
         case Facts():
             facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in block.facts)
-            return f"<dl{_class('large' if block.large else 'facts')}>{facts}</dl>\n"
+            return f"<dl{_class(block.form)}>{facts}</dl>\n"
         case Figure():
             drawing = drawings[block.name]
             label = f'<div role="img" aria-label="{escape(block.alt)}">{drawing}</div>'

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from tdcompress.bench.report import BenchReport, Latency
 from tdcompress.codec import encode
@@ -11,6 +12,9 @@ from tdcompress.records.report import Report, Row
 from tdcompress.report import text
 from tdcompress.report.files import DENSE_FILE, SELECTED_FILE
 from tdcompress.report.tables import latency_under, setting_of
+
+Hosts = Mapping[str, Mapping[str, Any]]
+"""Facts by the host's id."""
 
 
 def join_bench(report: Report, bench: BenchReport, sha256: Mapping[str, str] | None = None) -> Report:
@@ -30,6 +34,7 @@ def join_bench(report: Report, bench: BenchReport, sha256: Mapping[str, str] | N
         raise UserError("the benchmark holds no measurements; name the run's files when you write it")
     digests = sha256 or {}
     rows = {row.id: row for row in report.rows}
+    added = []
     for index, measured in enumerate(bench.rows):
         where = f"benchmark.rows[{index}]"
         if measured.backend == "null":
@@ -39,8 +44,11 @@ def join_bench(report: Report, bench: BenchReport, sha256: Mapping[str, str] | N
             continue  # the dense file beside itself: no row of the report
         _check_file(measured, row.onnx_file, row.onnx_bytes, digests, "is not the run's")
         _check_file(bench.control, DENSE_FILE, row.dense_onnx_bytes, digests, f"is not the run's {DENSE_FILE}, the baseline")
-        rows[row.id] = _with_latency(rows[row.id], measured.of_row())
-    return dataclasses.replace(report, rows=tuple(rows.values()), hosts={**report.hosts, bench.host.id: encode(bench.host)})
+        added.append(measured.of_row())
+        rows[row.id] = _with_latency(rows[row.id], added[-1])
+    stays = [latency for row in rows.values() for latency in row.latency if latency not in added]
+    hosts = _hosts(report.hosts, {**report.hosts, bench.host.id: encode(bench.host)}, stays)
+    return dataclasses.replace(report, rows=tuple(rows.values()), hosts=hosts)
 
 
 def joined_line(report: Report, bench: BenchReport) -> str:
@@ -81,15 +89,30 @@ def keep_joined(report: Report, earlier: Report, unchanged: Collection[str]) -> 
     if DENSE_FILE not in unchanged:
         return report
     before = {row.onnx_file: row for row in earlier.rows if row.onnx_file in unchanged}
-    rows = []
+    rows, stays = [], list[RowLatency]()
     for row in report.rows:
         known = {setting_of(latency) for latency in row.latency}
         old = before[row.onnx_file].latency if row.onnx_file in before else ()
         kept = tuple(latency for latency in old if setting_of(latency) not in known)
         rows.append(dataclasses.replace(row, latency=(*row.latency, *kept)))
-    named = {latency.host for row in rows for latency in row.latency}
-    hosts = {name: facts for name, facts in earlier.hosts.items() if name in named}
-    return dataclasses.replace(report, rows=tuple(rows), hosts={**hosts, **report.hosts})
+        stays += kept
+    return dataclasses.replace(report, rows=tuple(rows), hosts=_hosts(earlier.hosts, report.hosts, stays))
+
+
+def _hosts(older: Hosts, newer: Hosts, stays: Collection[RowLatency]) -> dict[str, dict[str, Any]]:
+    """The facts of all hosts, the newer ones where there are two; but all versions that a latency was measured with.
+
+    Args:
+        older: facts by the host's id.
+        newer: likewise.
+        stays: latencies that the older facts are of.
+    """
+    hosts = {name: dict(facts) for name, facts in newer.items()}
+    for name in sorted({latency.host for latency in stays} & older.keys()):
+        facts, before = hosts.setdefault(name, dict(older[name])), older[name].get("versions", [])
+        if not set(before) <= set(facts.get("versions", [])):
+            facts["versions"] = list(dict.fromkeys([*before, *facts.get("versions", [])]))
+    return hosts
 
 
 def _row_of(report: Report, measured: Latency, where: str) -> Row | None:

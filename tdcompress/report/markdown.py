@@ -51,7 +51,7 @@ def _block(block: Block) -> str:
         case Items():
             return "".join(f"- {escape(item)}\n" for item in block.items)
         case Facts():
-            bold = "**" if block.large else ""
+            bold = "**" if block.form == "large" else ""
             return "".join(f"- {escape(name)}: {bold}{escape(value)}{bold}\n" for name, value in block.facts)
         case Figure():
             alt = re.sub(r"[\[\]\\]", "", block.alt)

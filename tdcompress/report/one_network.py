@@ -4,7 +4,7 @@ import json
 
 from tdcompress.records.report import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import as_trained, group, networks, training_identity
+from tdcompress.report.series import as_trained, group, one_file_each, training_identity
 from tdcompress.report.zeros import dense_row, trained_zeros
 
 
@@ -31,12 +31,9 @@ def _alike(report: Report) -> str:
     They are prunings of one training that keep as much of each layer, answer alike, and were not trained on differently. Rows of
     several series can be: what was not pruned is the same by weights and by units.
     """
-    series, _ = networks(report.rows)
-    first = {row.id for line in series for row in line.rows}
     same: dict[object, list[Row]] = {}
-    for row in report.rows:
-        if row.id in first:
-            same.setdefault(_network(row), []).append(row)
+    for row in one_file_each(report.rows):
+        same.setdefault(_network(row), []).append(row)
     told = [", ".join(row.id for row in rows) for rows in same.values() if len(rows) > 1]
     return f"Rows that are one network: {'; '.join(told)}." if told else ""
 

@@ -9,6 +9,7 @@ from tdcompress.records.report import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
+from tdcompress.report.row_names import plot_labels
 from tdcompress.report.series import dense_accuracy, networks
 
 if TYPE_CHECKING:
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 ROW_INCHES = 0.27
-NAME_LENGTH_AT_MOST = 32
-LABELS_AT_MOST = 4  # of an x axis beside names as long as that
+LABELS_AT_MOST = 4  # of an x axis beside names of the greatest length
 BYTES = Figure(
     name="bytes",
     alt="Bytes of each row's ONNX file beside the information bound of its weights and the dense file.",
@@ -60,7 +60,7 @@ def plot_accuracy(report: Report) -> "Canvas":
         axes.plot([dense, value], [level, level], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
         axes.plot(value, level, "o", color=colour, markersize=6, zorder=4)
         beside(axes, level, f"{text.figure(row.accuracy_onnx, measure)} · {value - dense:+.2f}", color=colour, fontsize=8.5)
-    _row_axis(axes, rows, report.selected)
+    _row_axis(axes, report, rows)
     axes.set_xlabel(text.titled(measure.name, measure))
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x")
@@ -85,7 +85,7 @@ def plot_bytes(report: Report) -> "Canvas":
         axes.plot(row.onnx_bytes, level, "o", color=colour, markersize=6, zorder=4)
         words = f"{text.size(row.onnx_bytes)} · {text.ratio(row.onnx_bytes / row.dense_onnx_bytes)}"
         beside(axes, level, words, color=colour, fontsize=8.5)
-    _row_axis(axes, rows, report.selected)
+    _row_axis(axes, report, rows)
     return drawing
 
 
@@ -102,7 +102,7 @@ def plot_latency(report: Report) -> "Canvas":
         axes.axvline(1, color=colours.MUTED, linewidth=1, zorder=1)
         for level, (_, latency) in enumerate(points):
             _draw_interval(axes, level, latency)
-        _row_axis(axes, [row for row, _ in points], report.selected)
+        _row_axis(axes, report, [row for row, _ in points])
         # The title starts at the figure's left edge, for a host's name is long; an empty one keeps the room above the axes.
         axes.set_title(" ", pad=8)
         position: Any = ("figure fraction", "axes fraction")
@@ -143,11 +143,12 @@ def _draw_interval(axes: "Axes", level: int, latency: RowLatency) -> None:
     beside(axes, level, text.latency(latency), color=colour, fontsize=8.5)
 
 
-def _row_axis(axes: "Axes", rows: Sequence[Row], selected: str | None) -> None:
+def _row_axis(axes: "Axes", report: Report, rows: Sequence[Row]) -> None:
     """Rows from top to bottom by name; the one that became model.onnx is bold."""
-    axes.set_yticks(range(len(rows)), [text.shorten(row.id, NAME_LENGTH_AT_MOST) for row in rows])
+    labels = plot_labels(report)
+    axes.set_yticks(range(len(rows)), [labels[row.id] for row in rows])
     for row, label in zip(rows, axes.get_yticklabels(), strict=True):
-        label.set_fontweight("bold" if row.id == selected else "normal")
+        label.set_fontweight("bold" if row.id == report.selected else "normal")
     axes.tick_params(axis="y", length=0, labelcolor=colours.INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
 

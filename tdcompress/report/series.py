@@ -115,9 +115,17 @@ def mean_accuracy(rows: Sequence[Row]) -> float:
 
 
 def dense_accuracy(rows: Sequence[Row]) -> float:
-    """Accuracy of the unpruned network: the mean of the plain trainings if there are any, else the first row's: dense.onnx."""
-    plain = {row.seed: row.accuracy_dense for row in rows if row.method == "none"}
-    return sum(plain.values()) / len(plain) if plain else dense_row(rows).accuracy_dense
+    """Accuracy of dense.onnx, unpruned; of a plain training the mean over its seeds."""
+    dense = dense_row(rows)
+    if dense.method != "none":
+        return dense.accuracy_dense
+    by_seed = {row.seed: row.accuracy_dense for row in rows if row.method == "none" and _trained_by(row) == _trained_by(dense)}
+    return sum(by_seed.values()) / len(by_seed)
+
+
+def _trained_by(row: Row) -> tuple[object, ...]:
+    """What plain trainings of several seeds have in common."""
+    return row.options, training_epochs(row), _of_training(row)
 
 
 def group(rows: Iterable[Row]) -> tuple[Series, ...]:
@@ -144,12 +152,22 @@ def networks(rows: Iterable[Row]) -> tuple[tuple[Series, ...], Mapping[str, tupl
     Returns:
         The series, and for each row in them, by its id, the same network in other number formats.
     """
+    files = _files(rows)
+    return group(first for first, *_ in files), {first.id: tuple(others) for first, *others in files}
+
+
+def one_file_each(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """One row of each network: that of its file in float32, where there is such a file."""
+    return tuple(first for first, *_ in _files(rows))
+
+
+def _files(rows: Iterable[Row]) -> list[list[Row]]:
+    """The files of each network, the one in float32 first where there is such a file."""
     files: dict[str, list[Row]] = {}
     for row in rows:
         network = [row.method, _shared(row) | {"values": ""}, row.fraction, row.keep_per_filter, row.seed]
         files.setdefault(json.dumps(network, sort_keys=True), []).append(row)
-    ordered = [sorted(same, key=lambda row: row.values != "float32") for same in files.values()]
-    return group(first for first, *_ in ordered), {first.id: tuple(others) for first, *others in ordered}
+    return [sorted(same, key=lambda row: row.values != "float32") for same in files.values()]
 
 
 def _shared(row: Row) -> dict[str, Any]:

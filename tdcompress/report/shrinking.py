@@ -2,14 +2,15 @@
 
 from tdcompress.records.report import Report, Row
 from tdcompress.records.stages import DeadUnits, ShrinkRecord
-from tdcompress.report.tables import Table, line_of, number_columns, text_columns
+from tdcompress.report.series import one_file_each
+from tdcompress.report.tables import Table, line_of, number_columns, selected_row, text_columns
 
 TRAINED_ON = "The certificate is of shrinking; fine-tuning after it changed the weights."
 
 
 def tables(report: Report) -> tuple[Table, ...]:
-    """Nothing where no row was shrunk; every row's layers are in report.json."""
-    shrunk = [row for row in report.rows if row.shrunk is not None and row.values == "float32"]
+    """Nothing where no row was shrunk, and a line for each network that was; every row's layers are in report.json."""
+    shrunk = [row for row in one_file_each(report.rows) if row.shrunk is not None]
     if not shrunk:
         return ()
     return (_rows(report, shrunk), *_layers(_shown(report, shrunk)))
@@ -44,8 +45,10 @@ def _fine_tuning(row: Row) -> str:
 
 def _shown(report: Report, shrunk: list[Row]) -> Row:
     """The selected row if it was shrunk, else the one with the fewest parameters."""
-    selected = [row for row in shrunk if row.id == report.selected]
-    return (selected or sorted(shrunk, key=lambda row: row.shrunk.parameters_after if row.shrunk else 0))[0]
+    selected = selected_row(report)
+    if selected is not None and selected.shrunk is not None:
+        return selected
+    return min(shrunk, key=lambda row: row.shrunk.parameters_after if row.shrunk else 0)
 
 
 def _layers(row: Row) -> tuple[Table, ...]:

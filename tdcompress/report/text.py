@@ -102,10 +102,13 @@ def duration(ns: float) -> str:
 def interval(latency: RowLatency) -> str:
     """Time / dense time with its 95 % interval: "0.53 [0.52, 0.55]".
 
-    A third decimal is shown near 1 and below 0.1, where two would hide on which side of 1, or how small, the ratio is.
+    A third decimal is shown near 1 and below 0.1, where two would hide on which side of 1 the ratio or an end of its interval is,
+    or how small it is.
     """
-    decimals = 3 if abs(latency.ratio_to_dense - 1) < 0.05 or latency.ratio_to_dense < 0.1 else 2
-    middle, low, high = (f"{value:.{decimals}f}" for value in (latency.ratio_to_dense, latency.ratio_low, latency.ratio_high))
+    ratio, ends = latency.ratio_to_dense, (latency.ratio_low, latency.ratio_high)
+    near_one = abs(ratio - 1) < 0.05 or any(abs(end - 1) < 0.005 for end in ends)
+    decimals = 3 if near_one or ratio < 0.1 else 2
+    middle, low, high = (f"{value:.{decimals}f}" for value in (ratio, *ends))
     return f"{middle} [{low}, {high}]"
 
 

@@ -45,5 +45,5 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def report_to_json(report: Report) -> str:
-    """The text of report.json; ``records.decode`` of its content gives the same report."""
+    """The text of report.json; ``codec.decode`` of its content gives the same report."""
     return json.dumps(encode(report), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"

@@ -8,7 +8,7 @@ import pytest
 
 from tdcompress.bench.backends import BACKENDS, create_backend
 from tdcompress.bench.backends.base import CPU_PROVIDER
-from tdcompress.bench.backends.onnxruntime import last_line, refuse_fallback
+from tdcompress.bench.backends.onnxruntime import last_line, placement_notes, refuse_fallback
 from tdcompress.errors import UnsupportedError
 
 INPUTS = {"input": np.ones((2, 4), np.float32)}
@@ -45,6 +45,14 @@ def test_the_session_chooses_where_it_runs_and_is_believed_only_then():
         refuse_fallback(MODEL, "CUDA", "CPU", {"CPU": 9})
     with pytest.raises(UnsupportedError, match="placed no node on CUDA, all 9 on CPU"):
         refuse_fallback(MODEL, "CUDA", "CUDA", {"CPU": 9})
+
+
+def test_nodes_elsewhere_are_said_and_so_is_that_nobody_knows():
+    assert placement_notes("CUDA", {"CUDA": 8, "CPU": 1}) == ("1 of 9 nodes ran on another provider",)
+    assert placement_notes("CUDA", {"CUDA": 9}) == ()
+    (note,) = placement_notes("CUDA", {})
+    assert note == "this onnxruntime does not say where nodes run (1.24 does): some may have run on the CPU"
+    assert placement_notes("CPUExecutionProvider", {}) == ()
 
 
 def test_the_last_line_of_a_runtimes_error_is_kept():

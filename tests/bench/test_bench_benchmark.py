@@ -7,6 +7,7 @@ import pytest
 from tdcompress.bench import budget
 from tdcompress.bench.benchmark import benchmark
 from tdcompress.bench.report import BenchReport
+from tdcompress.bench.statistics import Ratio
 from tdcompress.errors import ModelError, UnsupportedError, UserError
 
 
@@ -53,13 +54,29 @@ def test_files_are_timed_beside_the_baseline_and_equal_files_once(make_model, tm
 
 
 @pytest.mark.usefixtures("soon_done")
-def test_the_null_backend_measures_the_harness(make_model):
+def test_a_file_of_the_baselines_bytes_is_widened_by_the_control_that_it_is(make_model, monkeypatch):
+    off = Ratio(value=1.04, low=1.03, high=1.05)  # by chance the baseline is not as fast as itself
+    monkeypatch.setattr("tdcompress.bench.benchmark.compare", lambda times, generator: off)
+    model = make_model()
+    report = benchmark([model], baseline=model)
+    (row,) = report.rows
+    assert (row.ratio_low, row.ratio_to_dense, row.ratio_high) == pytest.approx((1.03 / 1.04, 1.04, 1.05 * 1.04))
+    assert (row.claim, row.claim_reason) == (
+        "none",
+        "the 95 % interval (widened by the baseline against itself, 1.040) contains 1",
+    )
+    assert report.control == replace(row, ratio_low=1.03, ratio_high=1.05)
+
+
+@pytest.mark.usefixtures("soon_done")
+def test_the_null_backend_measures_the_harness(make_model, monkeypatch):
+    monkeypatch.setattr("tdcompress.bench.benchmark.available_cores", lambda: 1)  # that a container pays for
     model = make_model()
     given = {"input": np.zeros((1, 4), np.float32)}
     report = benchmark([model], baseline=model, backend="null", baseline_backend="null", inputs=given, threads=0)
     row = report.rows[0]
     assert row.provider == "none"
-    assert row.threads == len(report.host.affinity)
+    assert row.threads == 1
     assert not report.protocol.random_inputs
     assert any("ns of the clock itself" in flag for flag in row.flags)
 

@@ -121,6 +121,8 @@ def test_random_inputs_have_the_shapes_asked_for(tmp_path):
         ({"input": np.zeros((2, 4), np.float64)}, "double, 2x4"),
         ({"input": np.zeros((2, 5), np.float32)}, "float, 2x5"),
         ({"input": np.zeros((3, 4), np.float32)}, "3 examples, but the batch size is 2"),
+        ({"input": np.zeros((2, 4), ">f4")}, "input 'input' is an array of '>f4', which no ONNX file takes: convert it"),
+        ({"input": np.zeros((2, 4), "M8[D]")}, r"input 'input' is an array of '<M8\[D\]', which no ONNX file takes"),
     ],
 )
 def test_given_inputs_are_checked(tmp_path, inputs, message):

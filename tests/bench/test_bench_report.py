@@ -49,7 +49,7 @@ def row(make_model):
         file = read_model_file(make_model(tiny_weights=tiny_weights))
         return summarise(
             Subject(file=file, backend="onnxruntime", provider="CPUExecutionProvider"),
-            Setting(threads=threads, batch=1, usable_cores=2, processor=read_processor()),
+            Setting(threads=threads, batch=1, cores=2, processor=read_processor()),
             read_host(),
             PROBE,
             processes,
@@ -119,7 +119,7 @@ def test_flags_name_noise_shift_unsteadiness_denormals_threads_and_clock(row):
 def test_a_full_range_file_is_flagged_where_its_sums_saturate():
     processor = Processor(name="Haswell", machine="x86_64", flags=("avx2",))
     file = ModelFile(path=Path("q.onnx"), sha256="", bytes=1, gzip_bytes=1, denormals=0, full_range=2, inputs=())
-    setting = Setting(threads=1, batch=1, usable_cores=1, processor=processor)
+    setting = Setting(threads=1, batch=1, cores=1, processor=processor)
     subject = Subject(file=file, backend="onnxruntime", provider="CPUExecutionProvider")
     timed = [process_times([2000] * 10)] * 2
     found = summarise(subject, setting, read_host(), PROBE, timed, ratio=FASTER, control=SAME, timer_overhead_ns=1.0)

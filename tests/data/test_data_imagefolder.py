@@ -55,6 +55,15 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     assert read_image(tmp_path / "x.tiff", 8, 9).tolist() == np.full((8, 8, 3), 255).tolist()
 
 
+@pytest.mark.parametrize(("kind", "mode"), [(np.uint16, "I;16"), (np.int32, "I"), (np.float32, "F")])
+def test_grey_pixels_of_more_than_8_bits_are_refused_not_cut(tmp_path, kind, mode):
+    Image.fromarray(np.full((9, 9), 30_000, kind)).save(tmp_path / "x.tiff")
+    with pytest.raises(
+        DataError, match=rf"x\.tiff has pixels of more than 8 bits \(Pillow's mode {mode}\): save it with 8 bits each"
+    ):
+        read_image(tmp_path / "x.tiff", 8, 9)
+
+
 def test_test_folder_stands_in_for_val_and_hash_covers_content(folder):
     before = settings(folder).content_hash()
     (folder / "val").rename(folder / "test")

@@ -150,6 +150,8 @@ def test_an_own_name_wins_over_an_entry_point(installed):
         (lambda classes, image: nn.Linear(5, classes), r"tiny cannot take images of shape \(3, 2, 2\)"),
         (lambda classes: None, r"has to take \(classes, image\)"),
         (lambda classes, image, depth=None: None, "parameter 'depth' needs a type or a default"),
+        (lambda classes, image, filters=[8]: None, "'filters' has a list as default; make it a tuple or None"),
+        (lambda classes, image, *others, **more: "no module", "returned str, not a torch.nn.Module"),
         (5, "cannot be loaded: 5 is not a callable object"),
     ],
 )

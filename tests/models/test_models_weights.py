@@ -130,6 +130,15 @@ def test_anything_else_is_refused_and_changes_nothing(tmp_path: Path, case: str)
     assert all(torch.equal(value, network().state_dict()[name]) for name, value in model.state_dict().items())
 
 
+def test_values_beyond_the_networks_type_are_refused(tmp_path: Path) -> None:
+    torch.save(given() | {"1.running_var": torch.full((4,), 70_000.0)}, tmp_path / "w.pth")
+    assert tdc.load_weights(network(), tmp_path / "w.pth") == ()
+    half = network().half()
+    with pytest.raises(ModelError, match=r"w\.pth: 1\.running_var has values beyond torch\.float16, which it has here"):
+        tdc.load_weights(half, tmp_path / "w.pth")
+    assert torch.equal(half[1].running_var, torch.ones(4).half())
+
+
 class Evil:
     """Its pickle writes a file when it is read."""
 

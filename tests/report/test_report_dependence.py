@@ -86,6 +86,13 @@ def test_of_several_seeds_the_first_is_drawn():
     assert panels[0].get_xlabel() == "|delta E| = 0.1"
 
 
+def test_trainings_that_their_labels_do_not_tell_apart_are_all_drawn():
+    ramp = record("targeted", options=record("targeted").options | {"schedule": "ramp"}, gradient_term=-0.5)
+    drawing = plot_dependence([record("targeted"), ramp], [np.eye(4)] * 2)
+    drawn = [axes.get_xlabel() for axes in drawing.axes if axes.images and axes.get_title()]
+    assert drawn == ["|delta E| = 0.1", "|delta E| = 0.38"]
+
+
 def test_what_was_not_run_is_said_and_what_the_table_has_not_stands_without_theirs():
     options = {"gamma": 0.5, "alpha": 0.5, "schedule": "constant", "draw": "unit"}
     text = rendered(record("targeted", options=options))

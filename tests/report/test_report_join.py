@@ -109,6 +109,26 @@ def test_a_report_made_again_keeps_what_other_machines_measured_of_the_same_file
     assert keep_joined(small_report, joined, files - {"dense.onnx"}) == small_report
 
 
+def versioned(report, versions):
+    """The report with other versions of what ran the files on this host."""
+    host = read_host().id
+    return dataclasses.replace(report, hosts={**report.hosts, host: {**report.hosts[host], "versions": versions}})
+
+
+def test_a_host_names_all_versions_that_its_latencies_were_measured_with(small_report, targeted, make_bench):
+    name, size, host = targeted.onnx_file, targeted.onnx_bytes, read_host()
+    old = versioned(join_bench(small_report, make_bench(latency(name, size, 0.5))), ["onnxruntime 1.0", host.versions[0]])
+    beside = join_bench(old, make_bench(latency(name, size, 0.7, threads=4)))
+    assert beside.hosts[host.id]["versions"] == ["onnxruntime 1.0", *host.versions]
+    instead = join_bench(old, make_bench(latency(name, size, 0.7)))
+    assert instead.hosts[host.id]["versions"] == list(host.versions)
+
+    files = {"dense.onnx", *(row.onnx_file for row in small_report.rows)}
+    anew = join_bench(small_report, make_bench(latency(name, size, 0.7, threads=4)))
+    assert keep_joined(anew, old, files).hosts[host.id]["versions"] == ["onnxruntime 1.0", *host.versions]
+    assert keep_joined(instead, old, files) == instead
+
+
 def test_the_dense_file_beside_itself_is_no_row(small_report, targeted, make_bench):
     dense = latency("dense.onnx", targeted.dense_onnx_bytes)
     joined = join_bench(small_report, make_bench(dense, latency(targeted.onnx_file, targeted.onnx_bytes)))

@@ -241,6 +241,20 @@ def test_trainings_that_differ_in_anything_stand_in_columns_of_their_own():
     assert comparison.foreign == ()
 
 
+def test_trainings_with_other_shares_stand_in_columns_of_their_own():
+    """Rows have shares twice: those of the training, and those of the pruning where it splits otherwise."""
+    rows = [row("targeted", 0.5, 0.6, id="none", options=TARGETED)]
+    rows += [row("targeted", 0.5, 0.5, id=own, options=TARGETED | {"shares": own}) for own in ("erk", "global")]
+    rows += [row("targeted", 0.5, 0.4, id="both", options=TARGETED | {"shares": "erk"}, shares="layer")]
+    columns = compare_with_published(published_table("workshop-3a"), report(*rows)).columns
+    assert [(column.variant, column.cells[5].ours) for column in columns] == [
+        ("", (60.0,)),
+        ("shares = erk", (50.0,)),
+        ("shares = global", (50.0,)),
+        ("shares = erk, pruned by layer shares", (40.0,)),
+    ]
+
+
 def test_options_that_a_heading_does_not_know_tell_columns_apart():
     rows = [row("smallify", 0.0, 0.5, id=str(strength), options={"strength": strength}) for strength in (1e-3, 1e-5)]
     comparison = compare_with_published(published_table("arxiv-5.6"), report(*rows, model="resnet32"))
@@ -309,6 +323,16 @@ def test_each_table_has_the_measure_beside_it_that_it_is_of():
     assert [cell_text(cell) for cell in found["arxiv-5b"]["none"]] == ["61.00 (62.29, -1.29)", "- (62.54)"]
     with pytest.raises(UserError, match=r"arxiv-5b gives per-token accuracy %, run 'r' BLEU: nothing can be compared"):
         compare_with_published(published_table("arxiv-5b"), replace(ours, rows=(row(),)))
+
+
+@pytest.mark.parametrize("order", [("float32", "int8"), ("int8", "float32")])
+def test_of_a_networks_files_the_one_in_float32_counts(order):
+    measure = Measure(name="per-token accuracy", unit="%")
+    values = {"float32": 0.61, "int8": 0.55}
+    rows = [row(id=name, values=name, figures=(FileFigure(measure=measure, value=values[name]),)) for name in order]
+    ours = replace(report(*rows, model="transformer", data="parallel_text"), measure=Measure(name="BLEU"))
+    (column,) = compare_with_published(published_table("arxiv-5b"), ours).columns
+    assert column.cells[0].ours == (61.0,)
 
 
 def test_another_network_is_refused_and_another_data_set_remarked():

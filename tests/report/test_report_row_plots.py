@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from tdcompress.report import colours, row_plots, text
+from tdcompress.report.row_names import LONGEST
 
 
 def points(axes, colour=None):
@@ -51,7 +52,7 @@ def test_latencies_have_a_panel_for_each_setting_and_colours_of_their_claims(mak
 
 
 @pytest.mark.parametrize("lowest", [0.03, 0.11, 0.19, 0.3, 0.55, 0.9])
-@pytest.mark.parametrize("name", ["a", "n" * row_plots.NAME_LENGTH_AT_MOST])
+@pytest.mark.parametrize("name", ["a", "n" * LONGEST])
 def test_labels_of_an_axis_do_not_touch(make_row, make_latency, make_report, lowest, name):
     row = make_row("none", 0.5, 0.9, id=name, latency=(make_latency("pc", lowest, half=0.01),))
     drawing = row_plots.plot_latency(make_report((row,)))

@@ -130,6 +130,13 @@ def test_dense_accuracy_is_the_plain_networks(make_row):
     assert dense_accuracy([*plain, better]) == 0.9 * 0.5 + 0.8 * 0.5
     assert dense_accuracy([better]) == 0.95
     assert dense_accuracy([dataclasses.replace(better, accuracy_dense=0.7), better]) == 0.7  # dense.onnx is of the first row
+    other = [dataclasses.replace(row, accuracy_dense=0.3, differs={"train.optimizer.lr": 0.5}) for row in plain]
+    assert dense_accuracy([*plain, *other]) == 0.9 * 0.5 + 0.8 * 0.5  # the first plain training, not the last of each seed
+    assert dense_accuracy([*other, *plain]) == 0.3
+    tuned = dataclasses.replace(
+        plain[0], seed=2, accuracy_dense=0.7, epochs=43, finetune_epochs=3, differs={"prune.recalibrate": 9}
+    )
+    assert dense_accuracy([*plain, tuned]) == pytest.approx(0.8)  # what comes after a training makes no other one
     assert mean_accuracy([*plain[:1], better]) == (0.5 + 0.9) / 2
 
 

@@ -44,6 +44,20 @@ def test_files_of_other_number_formats_repeat_nothing(make_row, make_report):
     assert [line[0] for line in both[0].rows] == [row.id]
 
 
+def test_networks_without_a_float32_file_have_their_lines_too(make_row, make_report):
+    row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW, id="half", values="float16")
+    rows, layers = tables(make_report((row, replace(row, id="int8", values="int8"))))
+    assert [line[0] for line in rows.rows] == ["half"]
+    assert layers.title == "Layers of half"
+
+
+def test_the_layers_are_those_of_the_selected_row_in_whatever_format(make_row, make_report):
+    wide = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=replace(NARROW, parameters_after=800))
+    chosen, narrow = replace(wide, id="int8", values="int8"), make_row("targeted", 0.8, 0.9, granularity="unit", shrunk=NARROW)
+    _, layers = tables(make_report((wide, chosen, narrow), selected="int8"))
+    assert layers.title == "Layers of int8"
+
+
 def test_rows_that_trained_on_say_that_the_certificate_is_from_before(make_row, make_report):
     row = make_row("targeted", 0.5, 0.9, granularity="unit", shrunk=NARROW)
     tuned = replace(row, id="tuned", finetune_after="shrink", finetune_epochs=3, accuracy_finetuned=0.93)

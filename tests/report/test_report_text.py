@@ -36,6 +36,8 @@ def test_latency_shows_a_third_decimal_where_two_would_hide_the_side(make_latenc
     assert text.latency(make_latency("pc", 1.003)) == "1.003 [0.991, 1.015] no claim"
     assert text.latency(make_latency("pc", 0.05, half=0.002)) == "0.050 [0.048, 0.052] faster"
     assert text.latency(make_latency("pc", 1.5, half=0.1)) == "1.50 [1.40, 1.60] slower"
+    assert text.latency(make_latency("pc", 0.94, half=0.056, claim="faster")) == "0.940 [0.884, 0.996] faster"
+    assert text.latency(make_latency("pc", 1.06, half=0.056, claim="slower")) == "1.060 [1.004, 1.116] slower"
 
 
 def test_setting_names_a_provider_only_where_it_is_not_the_cpu(make_latency):

@@ -35,6 +35,6 @@ GOLDEN = {
     "shrink": "ae25853171b44a81",
     "store": "f8a69cd621a28b98",
     "export": "b0bdf34f78b0e0cc",
-    "bench": "3557527383aa425c",
+    "bench": "8f57993a8683b941",
     "analyse": "7060a609b30b4fc1",
 }

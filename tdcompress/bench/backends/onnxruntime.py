@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tdcompress.bench.backends.base import Inputs
+from tdcompress.bench.backends.base import CPU_PROVIDER, Inputs
 from tdcompress.errors import ModelError, UnsupportedError, one_line
+from tdcompress.limits import UNKNOWN
 
 # Denormals stay as the runtime's default has them (slow, not flushed), for the baseline and for every candidate.
 CONFIG: Mapping[str, str] = {
@@ -36,12 +37,9 @@ class OnnxRuntimeSession:
         self.provider = provider
         self.options: Mapping[str, str] = {
             **options,
-            "nodes": ", ".join(f"{count} on {name}" for name, count in placement.items()),
+            "nodes": ", ".join(f"{count} on {name}" for name, count in placement.items()) or UNKNOWN,
         }
-        elsewhere = sum(placement.values()) - placement.get(provider, 0)
-        self.notes: tuple[str, ...] = (
-            (f"{elsewhere} of {sum(placement.values())} nodes ran on another provider",) if elsewhere else ()
-        )
+        self.notes: tuple[str, ...] = placement_notes(provider, placement)
 
     def run(self) -> object:
         """One call as a user makes it: arrays in, arrays out, copies to and from a device included."""
@@ -107,6 +105,20 @@ def placed_nodes(session: Any) -> dict[str, int]:
     for part in session.get_provider_graph_assignment_info():
         counts[part.ep_name] += len(part.get_nodes())
     return dict(counts)
+
+
+def placement_notes(asked: str, placement: Mapping[str, int]) -> tuple[str, ...]:
+    """What a reader has to know about where nodes ran.
+
+    Args:
+        asked: provider asked for.
+        placement: provider -> number of nodes it runs; empty = not known.
+    """
+    if not placement:
+        said = "this onnxruntime does not say where nodes run (1.24 does): some may have run on the CPU"
+        return () if asked == CPU_PROVIDER else (said,)
+    elsewhere = sum(placement.values()) - placement.get(asked, 0)
+    return (f"{elsewhere} of {sum(placement.values())} nodes ran on another provider",) if elsewhere else ()
 
 
 def refuse_fallback(path: Path, asked: str, used: str, placement: Mapping[str, int]) -> None:
