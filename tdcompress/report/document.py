@@ -9,7 +9,7 @@ from tdcompress.report import details, layers, measures, shrinking, text
 from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences
 from tdcompress.report.one_network import explanations
-from tdcompress.report.row_names import lettered, letters
+from tdcompress.report.row_names import labels, letters, renamed
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
 from tdcompress.report.unpruned import explanation
@@ -90,7 +90,6 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
     """
     measured = any(row.latency for row in report.rows)
     letter_of = letters(report)
-    legend = tuple((letter, name) for name, letter in letter_of.items())
     first, *rest = sentences(report)
     blocks: list[Block | None] = [
         Paragraph(text=first, lead=True),
@@ -99,11 +98,7 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
         figures.get("accuracy"),
         Paragraph(text=why) if (why := explanation(report)) else None,
         *(Paragraph(text=said) for said in explanations(report)),
-        *(
-            (summary(report), Facts(facts=legend, form="columns") if legend else None, _latency_note(report))
-            if report.rows
-            else ()
-        ),
+        *(_summary(report) if report.rows else ()),
         *measures.tables(report),
         Paragraph(text=remark) if remark else None,
         figures.get("bytes"),
@@ -121,7 +116,16 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
     return Document(
         title=report.run,
         subtitle=", ".join([f"{report.model} on {report.data}", *classes, f"{report.test_samples:,} test samples"]),
-        blocks=tuple(lettered(block, letter_of) if isinstance(block, Table) else block for block in blocks if block is not None),
+        blocks=tuple(renamed(block, letter_of) if isinstance(block, Table) else block for block in blocks if block is not None),
+    )
+
+
+def _summary(report: Report) -> tuple[Block | None, ...]:
+    legend = tuple((letter, name) for name, letter in letters(report).items())
+    return (
+        renamed(summary(report), labels(report)),
+        Facts(facts=legend, form="columns") if legend else None,
+        _latency_note(report),
     )
 
 

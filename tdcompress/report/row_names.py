@@ -1,4 +1,4 @@
-"""Letters for rows: where some names are too long for a column, tables and plots say "A", and a legend says what that is."""
+"""Letters for rows: where some names are too long for a column, tables say "A", and a legend says what that is."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from tdcompress.report import text
 from tdcompress.report.tables import Table
 
 LONGEST = 32
-"""Characters of a name that has room in a column and beside a plot."""
+"""Characters of a name that has room in the column of a table and beside a plot."""
 
 
 def letters(report: Report) -> Mapping[str, str]:
@@ -18,15 +18,15 @@ def letters(report: Report) -> Mapping[str, str]:
     return {row.id: _letter(place) for place, row in enumerate(report.rows)}
 
 
-def lettered(table: Table, letter_of: Mapping[str, str]) -> Table:
-    """A table with letters in place of the names in its column "row"."""
+def renamed(table: Table, other: Mapping[str, str]) -> Table:
+    """A table with other names, such as letters, in its column "row"."""
     if table.columns[0].title != "row":
         return table
-    return replace(table, rows=tuple((letter_of.get(name, name), *cells) for name, *cells in table.rows))
+    return replace(table, rows=tuple((other.get(name, name), *cells) for name, *cells in table.rows))
 
 
-def plot_labels(report: Report) -> Mapping[str, str]:
-    """Row id -> what stands beside a plot: the name, or its letter and as much of it as has room."""
+def labels(report: Report) -> Mapping[str, str]:
+    """Row id -> what stands in the summary and beside a plot: the name, or its letter and as much of it as has room."""
     letter_of = letters(report)
     return {row.id: text.shorten(f"{letter_of[row.id]} · {row.id}", LONGEST) if letter_of else row.id for row in report.rows}
 

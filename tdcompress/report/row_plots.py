@@ -9,7 +9,7 @@ from tdcompress.records.report import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
-from tdcompress.report.row_names import plot_labels
+from tdcompress.report.row_names import labels
 from tdcompress.report.series import dense_accuracy, networks
 
 if TYPE_CHECKING:
@@ -145,8 +145,8 @@ def _draw_interval(axes: "Axes", level: int, latency: RowLatency) -> None:
 
 def _row_axis(axes: "Axes", report: Report, rows: Sequence[Row]) -> None:
     """Rows from top to bottom by name; the one that became model.onnx is bold."""
-    labels = plot_labels(report)
-    axes.set_yticks(range(len(rows)), [labels[row.id] for row in rows])
+    label_of = labels(report)
+    axes.set_yticks(range(len(rows)), [label_of[row.id] for row in rows])
     for row, label in zip(rows, axes.get_yticklabels(), strict=True):
         label.set_fontweight("bold" if row.id == report.selected else "normal")
     axes.tick_params(axis="y", length=0, labelcolor=colours.INK)

@@ -4,7 +4,7 @@ import pytest
 
 from tdcompress.report import html, markdown
 from tdcompress.report.document import compose
-from tdcompress.report.row_names import LONGEST, letters, plot_labels
+from tdcompress.report.row_names import LONGEST, labels, letters
 
 LONG = "targeted-weight-layer-gamma0.95-erk-0.95"
 
@@ -20,7 +20,7 @@ def long_report(small_report):
 def test_names_that_have_room_stand_for_themselves(make_row, make_report):
     report = make_report((make_row("none", 0.5, 0.9, id="n" * LONGEST), make_row("none", 0.9, 0.5)))
     assert letters(report) == {}
-    assert plot_labels(report) == {"n" * LONGEST: "n" * LONGEST, "none-0.9": "none-0.9"}
+    assert labels(report) == {"n" * LONGEST: "n" * LONGEST, "none-0.9": "none-0.9"}
 
 
 def test_letters_are_those_of_a_spreadsheet(make_row, make_report):
@@ -30,21 +30,22 @@ def test_letters_are_those_of_a_spreadsheet(make_row, make_report):
 
 
 def test_a_plot_shows_the_letter_and_both_ends_of_a_name(long_report):
-    assert list(plot_labels(long_report).values()) == ["A · none-0", "B · targeted-wei…ma0.95-erk-0.95", "C · targeted-0.9"]
+    assert list(labels(long_report).values()) == ["A · none-0", "B · targeted-wei…ma0.95-erk-0.95", "C · targeted-0.9"]
 
 
-def test_tables_say_letters_and_one_legend_what_they_are(long_report):
+def test_the_summary_has_short_names_other_tables_letters_and_a_legend_says_what_they_are(long_report):
     written = markdown.render_document(compose(long_report, figures={}))
     assert f"- A: none-0\n- B: {LONG}\n- C: targeted-0.9\n\nTimes of this table" in written
-    assert "| A | nothing | 98.61 |" in written
-    assert "| **C** | **90 % of units** | **98.06** |" in written
+    assert "| A · none-0 | nothing | 98.61 |" in written
+    assert "| B · targeted-wei…ma0.95-erk-0.95 |" in written
+    assert "| **C · targeted-0.9** | **90 % of units** | **98.06** |" in written
     lines = [line for line in written.splitlines() if line.startswith("|")]
-    assert not any(row.id in line for line in lines for row in long_report.rows)
-    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in ("A", "B", "**C**")] == [4, 4, 4]
+    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in ("A", "B", "**C**")] == [3, 3, 3]
+    assert not any(LONG in line for line in lines)
 
 
 def test_the_page_has_them_too(long_report):
     page = html.render_document(compose(long_report, figures={}), {})
     assert f'<dl class="columns"><div><dt>A</dt><dd>none-0</dd></div><div><dt>B</dt><dd>{LONG}</dd></div>' in page
-    assert page.count("<tr><td>B</td>") == 4
-    assert page.count('<tr class="chosen"><td>C</td>') == 4
+    assert page.count("<tr><td>B</td>") == 3
+    assert page.count('<tr class="chosen"><td>C</td>') == 3
