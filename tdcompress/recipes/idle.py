@@ -7,7 +7,8 @@ from typing import Any
 from tdcompress.errors import RecipeError
 from tdcompress.methods.none import NoneSettings
 from tdcompress.recipes.experiment import Experiment, resolve
-from tdcompress.recipes.source import Recipe, expand_sweep, parse_recipe
+from tdcompress.recipes.source import Recipe, parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
 
 
 @dataclass(frozen=True, kw_only=True)

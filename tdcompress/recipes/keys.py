@@ -16,7 +16,8 @@ from tdcompress.data.registry import DATASETS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.recipes.experiment import table_types
-from tdcompress.recipes.source import OPTIONAL, required_tables, swept
+from tdcompress.recipes.source import OPTIONAL, required_tables
+from tdcompress.recipes.sweep import swept
 from tdcompress.report.document import Block, Document, Items, Paragraph, Subheading
 from tdcompress.report.tables import Table, text_columns
 

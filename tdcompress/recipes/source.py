@@ -4,7 +4,6 @@ A table is bound to the settings dataclass of the component that owns it (``bind
 out of range is a ``RecipeError`` that says file, line, key and, for a misspelt key, the nearest valid one.
 """
 
-import itertools
 import json
 import re
 import tomllib
@@ -45,12 +44,6 @@ RESERVED_NAMES = ("stages", "reference")
 def required_tables() -> tuple[str, ...]:
     """Tables that every recipe has, if only by their defaults."""
     return ("data", "model", "sparsity", "train", *step_tables(), "export", "bench")
-
-
-def swept() -> tuple[str, ...]:
-    """What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by."""
-    before = ("seed", "data.crop_padding", "data.flip", "data.cutout", "model.init", "sparsity", "train", "distill")
-    return (*before, *step_tables(), "export.values", "export.pack", "export.prefer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,17 +179,22 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     source = Source(file=file, lines=lines)
     for path, value in (overrides or {}).items():
         _refuse_swept(values, path)
-        _assign(values, path, value, source)
+        assign(values, path, value, source)
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
     for key in values:
         if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
-    _check_top(values, source)
+    check_top(values, source)
     return Recipe(values=plain_numbers(values, source), source=source, text=text)
 
 
-def _check_top(values: TomlTable, source: Source) -> None:
+def check_top(values: TomlTable, source: Source) -> None:
+    """Refuse a name or seed that no run can have.
+
+    Raises:
+        RecipeError: with its line.
+    """
     name = values.get("name")
     if not isinstance(name, str) or not _RUN_NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise source.error(
@@ -236,7 +234,18 @@ def _refuse_swept(values: TomlTable, path: str) -> None:
         raise RecipeError(f"--set {path}: the recipe sweeps over it, in [[sweep.case]]; change it in a copy of the recipe")
 
 
-def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
+def assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
+    """Set a key, with the tables above it.
+
+    Args:
+        values: changed in place.
+        path: the dotted key.
+        value: takes the place of what is there, a table too.
+        source: knows the key's line.
+
+    Raises:
+        RecipeError: not a dotted key, or a value stands where it needs a table.
+    """
     *parents, last = path.split(".")
     if not all([*parents, last]):
         raise RecipeError(f"--set {path}: not a dotted key")
@@ -248,54 +257,3 @@ def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
         if not isinstance(table, dict):
             raise source.error(path, f"{path}: {parent} is a value, not a table")
     table[last] = value
-
-
-def expand_sweep(recipe: Recipe) -> list[Recipe]:
-    """Every combination of the recipe's [sweep] lists and [[sweep.case]] tables, in the order written; cases vary slowest.
-
-    Raises:
-        RecipeError: a sweep over something that is not a key of a section, an empty list, or two equal combinations.
-    """
-    sweep = recipe.section("sweep")
-    cases = sweep.pop("case", [{}])
-    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases) or not cases:
-        raise recipe.source.error("sweep.case", "sweep.case: write each case as a [[sweep.case]] table")
-    for path, options in sweep.items():
-        if not isinstance(options, list) or not options:
-            raise recipe.source.error(
-                f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed, such as [0.5, 0.9]"
-            )
-        if any(option == other for option, other in itertools.combinations(options, 2)):
-            raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a value comes twice in {options}")
-    variants, free = list[Recipe](), swept()
-    for number, case in enumerate(cases):
-        for chosen in itertools.product(*sweep.values()):
-            assigned = {f"sweep.case.{number}.{path}": (path, value) for path, value in case.items()}
-            assigned |= {f"sweep.{path}": (path, value) for path, value in zip(sweep, chosen, strict=True)}
-            variant = _with(recipe, assigned, free)
-            if any(variant.values == earlier.values for earlier in variants):
-                same = ", ".join(f"{path} = {value!r}" for path, value in assigned.values())
-                raise recipe.source.error(f"sweep.case.{number}", f"sweep: the combination {same} comes twice")
-            variants.append(variant)
-    return variants
-
-
-def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]], free: Sequence[str]) -> Recipe:
-    """The recipe without its sweep; ``assigned`` is where a value is written -> its key, one of ``free``, and the value."""
-    values = {key: _copy(value) for key, value in recipe.values.items() if key != "sweep"}
-    lines = dict(recipe.source.lines)
-    source = Source(file=recipe.source.file, lines=lines)
-    for written, (path, value) in assigned.items():
-        if not any(path == each or path.startswith(f"{each}.") for each in free):
-            hint = nearest(path.split(".")[0], free)
-            raise recipe.source.error(written, f"sweep: {path!r} is not a key that rows may differ in{hint}")
-        _assign(values, path, value, source)
-        lines[path] = lines.get(written, lines.get("sweep", 0))
-    _check_top(values, source)
-    return Recipe(values=values, source=source, bound=recipe.bound)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return list(value) if isinstance(value, list) else value

@@ -2,7 +2,8 @@
 
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids
-from tdcompress.recipes.source import expand_sweep, parse_recipe
+from tdcompress.recipes.source import parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
 
 RECIPE = """
 name = "names"

@@ -9,7 +9,8 @@ from tdcompress.errors import RecipeError
 from tdcompress.recipes.experiment import resolve
 from tdcompress.recipes.positions import key_lines
 from tdcompress.recipes.shipped import find_recipe
-from tdcompress.recipes.source import expand_sweep, load_recipe, parse_override, parse_recipe
+from tdcompress.recipes.source import load_recipe, parse_override, parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
 
 GOOD = """\
 name = "a"
