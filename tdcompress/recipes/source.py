@@ -178,10 +178,10 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     lines = key_lines(text)
     source = Source(file=file, lines=lines)
     for path, value in (overrides or {}).items():
-        _refuse_swept(values, path)
-        assign(values, path, value, source)
+        _refuse_swept(values, path, value)
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
+        assign(values, path, value, source)
     for key in values:
         if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
@@ -222,16 +222,36 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key.strip(), read["value"] if len(read) == 1 else value
 
 
-def _refuse_swept(values: TomlTable, path: str) -> None:
+def _refuse_swept(values: TomlTable, path: str, value: Any) -> None:
     """A value given for a key that the sweep sets would be lost without a word."""
     sweep = values.get("sweep")
     if not isinstance(sweep, dict):
         return
-    if path in sweep:
-        raise RecipeError(f"--set {path}: the recipe sweeps over it; set its list: --set 'sweep.{path}=[...]'")
+    given = {path, *leaves(path, value)}
+    if key := next((key for key in sweep if key != "case" and any(is_within(leaf, key) for leaf in given)), None):
+        raise RecipeError(f"--set {path}: the recipe sweeps over {_it(path, key)}; set its list: --set 'sweep.{key}=[...]'")
     cases = sweep.get("case")
-    if isinstance(cases, list) and any(isinstance(case, dict) and path in case for case in cases):
-        raise RecipeError(f"--set {path}: the recipe sweeps over it, in [[sweep.case]]; change it in a copy of the recipe")
+    in_cases = [key for case in cases if isinstance(case, dict) for key in case] if isinstance(cases, list) else []
+    if key := next((key for key in in_cases if any(is_within(leaf, key) for leaf in given)), None):
+        raise RecipeError(
+            f"--set {path}: the recipe sweeps over {_it(path, key)}, in [[sweep.case]]; change it in a copy of the recipe"
+        )
+
+
+def _it(path: str, key: str) -> str:
+    return "it" if path == key else key
+
+
+def leaves(path: str, value: Any) -> dict[str, Any]:
+    """What a value sets, by dotted key: all that is in its tables, or itself where it is none; an empty table sets nothing."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {leaf: own for key, item in value.items() for leaf, own in leaves(f"{path}.{key}", item).items()}
+
+
+def is_within(path: str, key: str) -> bool:
+    """Whether a dotted key is another one, or below it."""
+    return path == key or path.startswith(f"{key}.")
 
 
 def assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
@@ -248,7 +268,7 @@ def assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
     """
     *parents, last = path.split(".")
     if not all([*parents, last]):
-        raise RecipeError(f"--set {path}: not a dotted key")
+        raise source.error(path, f"{path}: not a dotted key")
     if parents and parents[0] == "sweep":  # its keys are dotted themselves
         parents, last = ["sweep"], path.removeprefix("sweep.")
     table = values
