@@ -55,6 +55,7 @@ class Recipe:
         source: where each came from.
         text: of the file, without ``--set``.
         shared: whether ``--set`` is for other recipes too, so that a key of it may do nothing in this one.
+        chosen: of one combination, what its sweep sets: dotted key -> value.
         bound: tables that were read already; the combinations of a sweep share most of theirs.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     source: Source
     text: str = field(default="", compare=False, repr=False)
     shared: bool = False
+    chosen: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     bound: dict[tuple[type, str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -84,6 +86,23 @@ class Recipe:
         if not isinstance(table, dict):
             raise self.source.error(name, f"{name} has to be a table: [{name}]")
         return dict(table)
+
+    def with_keys(self, chosen: Mapping[str, Any], lines: Mapping[str, int]) -> "Recipe":
+        """One combination: the recipe without its sweep, and with what is chosen of it.
+
+        Args:
+            chosen: dotted key -> value.
+            lines: dotted key -> where it is written, as far as that is known.
+
+        Raises:
+            RecipeError: not a dotted key, a value where a table is needed, or a seed that no run can have.
+        """
+        values = {key: _copy(value) for key, value in self.values.items() if key != "sweep"}
+        source = Source(file=self.source.file, lines={**self.source.lines, **lines})
+        for key, value in chosen.items():
+            _assign(values, key, _copy(value), source)
+        _check_top(values, source)
+        return Recipe(values=values, source=source, chosen=chosen, bound=self.bound)
 
     def bind(self, kind: type[T], section: str, values: TomlTable | None = None, hint: Callable[[str], str] | None = None) -> T:
         """Read one table into the dataclass that owns its keys.
@@ -131,6 +150,12 @@ class Recipe:
         if not isinstance(name, str) or name not in registry:
             raise self.source.error(path, f"{path}: unknown name {name!r}{nearest(str(name), tuple(registry))}")
         return registry[name], values
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return list(value) if isinstance(value, list) else value
 
 
 def nearest(path: str, known: Sequence[str]) -> str:
@@ -181,20 +206,15 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
         _refuse_swept(values, path, value)
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
-        assign(values, path, value, source)
+        _assign(values, path, value, source)
     for key in values:
         if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
-    check_top(values, source)
+    _check_top(values, source)
     return Recipe(values=plain_numbers(values, source), source=source, text=text)
 
 
-def check_top(values: TomlTable, source: Source) -> None:
-    """Refuse a name or seed that no run can have.
-
-    Raises:
-        RecipeError: with its line.
-    """
+def _check_top(values: TomlTable, source: Source) -> None:
     name = values.get("name")
     if not isinstance(name, str) or not _RUN_NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise source.error(
@@ -254,18 +274,7 @@ def is_within(path: str, key: str) -> bool:
     return path == key or path.startswith(f"{key}.")
 
 
-def assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
-    """Set a key, with the tables above it.
-
-    Args:
-        values: changed in place.
-        path: the dotted key.
-        value: takes the place of what is there, a table too.
-        source: knows the key's line.
-
-    Raises:
-        RecipeError: not a dotted key, or a value stands where it needs a table.
-    """
+def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
     *parents, last = path.split(".")
     if not all([*parents, last]):
         raise source.error(path, f"{path}: not a dotted key")

@@ -1,11 +1,10 @@
 """The combinations of a recipe: its [sweep] lists and [[sweep.case]] tables, crossed. Knows no stage, no network and no torch."""
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from tdcompress.recipes.positions import Source
-from tdcompress.recipes.source import Recipe, assign, check_top, is_within, leaves, nearest
+from tdcompress.recipes.source import Recipe, is_within, leaves, nearest
 from tdcompress.steps import step_tables
 
 
@@ -15,77 +14,75 @@ def swept() -> tuple[str, ...]:
     return (*before, *step_tables(), "export.values", "export.pack", "export.prefer")
 
 
+class _Entry(NamedTuple):
+    """A value of a list or of a case: where it is written ("sweep.case.0.prune.fraction"), its key ("prune.fraction"), and it."""
+
+    written: str
+    key: str
+    value: Any
+
+
 def expand_sweep(recipe: Recipe) -> list[Recipe]:
     """Every combination of the recipe's [sweep] lists and [[sweep.case]] tables, in the order written; cases vary slowest.
 
     Raises:
-        RecipeError: a sweep over something that is not a key of a section, an empty list, a value that another one of the same
-            combination replaces, or two equal combinations.
+        RecipeError: a sweep over something that is not a key of a section, an empty list, a list with equal values, or a value
+            that would be lost, since another one of the same combination takes its place.
     """
     sweep = recipe.section("sweep")
-    cases = sweep.pop("case", [{}])
-    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases) or not cases:
+    tables = sweep.pop("case", [{}])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables) or not tables:
         raise recipe.source.error("sweep.case", "sweep.case: write each case as a [[sweep.case]] table")
-    for path, options in sweep.items():
-        if not isinstance(options, list) or not options:
-            quoted = "".join(f', and its key in quotation marks, "{leaf}"' for leaf in leaves(path, options) if leaf != path)
-            raise recipe.source.error(
-                f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed, such as [0.5, 0.9]{quoted}"
-            )
-        if any(option == other for option, other in itertools.combinations(options, 2)):
-            raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a value comes twice in {options}")
-    variants = list[Recipe]()
-    for number, case in enumerate(cases):
-        for chosen in itertools.product(*sweep.values()):
-            assigned = {f"sweep.case.{number}.{path}": (path, value) for path, value in case.items()}
-            assigned |= {f"sweep.{path}": (path, value) for path, value in zip(sweep, chosen, strict=True)}
-            variant = _with(recipe, assigned)
-            if any(variant.values == earlier.values for earlier in variants):
-                same = ", ".join(f"{path} = {value!r}" for path, value in assigned.values())
-                raise recipe.source.error(f"sweep.case.{number}", f"sweep: the combination {same} comes twice")
-            variants.append(variant)
+    for key, options in sweep.items():
+        _check_list(recipe, key, options)
+    lists = [[_Entry(f"sweep.{key}", key, value) for value in options] for key, options in sweep.items()]
+    cases = [
+        [_Entry(f"sweep.case.{number}.{key}", key, value) for key, value in table.items()] for number, table in enumerate(tables)
+    ]
+    every = [*itertools.chain(*cases), *itertools.chain(*lists)]
+    _check_keys(recipe, every)
+    for case in cases:
+        _refuse_lost(recipe, [*case, *itertools.chain(*lists)])
+    lines = {written: line for written, _, _ in every if (line := recipe.source.line(written)) is not None}
+    variants = []
+    for case, options in itertools.product(cases, itertools.product(*lists)):
+        entries = [*case, *options]
+        chosen = {key: value for _, key, value in entries}
+        variants.append(recipe.with_keys(chosen, {key: lines[written] for written, key, _ in entries if written in lines}))
     return variants
 
 
-def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]]) -> Recipe:
-    """The recipe without its sweep; ``assigned`` is where a value is written -> its key and the value."""
-    values = {key: _copy(value) for key, value in recipe.values.items() if key != "sweep"}
-    lines = dict(recipe.source.lines)
-    source, free = Source(file=recipe.source.file, lines=lines), swept()
-    for written, (path, value) in assigned.items():
-        if not any(is_within(path, each) for each in free):
-            hint = nearest(path.split(".")[0], free)
-            raise recipe.source.error(written, f"sweep: {path!r} is not a key that rows may differ in{hint}")
-        if why := _drops(values, path, value):
-            raise recipe.source.error(written, f"sweep: {why}")
-        if (line := recipe.source.line(written)) is not None:
-            lines[path] = line
-        assign(values, path, _copy(value), source)
-    _refuse_lost(recipe, assigned)
-    check_top(values, source)
-    return Recipe(values=values, source=source, bound=recipe.bound)
+def _check_list(recipe: Recipe, key: str, options: Any) -> None:
+    if not isinstance(options, list) or not options:
+        quoted = "".join(f', and its key in quotation marks, "{leaf}"' for leaf in leaves(key, options) if leaf != key)
+        raise recipe.source.error(
+            f"sweep.{key}", f"sweep.{key!r}: a list with at least one value is needed, such as [0.5, 0.9]{quoted}"
+        )
+    if any(option == other for option, other in itertools.combinations(options, 2)):
+        raise recipe.source.error(f"sweep.{key}", f"sweep.{key!r}: a value comes twice in {options}")
 
 
-def _drops(values: Mapping[str, Any], path: str, value: Any) -> str:
-    """Why a whole table of the recipe must not be replaced: keys of it would be lost; the empty word where none would."""
-    table = values.get(path)
-    if not isinstance(table, dict) or not isinstance(value, dict):
-        return ""
-    given = leaves(path, value)
-    lost = ", ".join(leaf for leaf in leaves(path, table) if leaf not in given)
-    single = next(iter(given), f"{path}.key")
-    return lost and f'{path!r} is set as a whole, without {lost} of the recipe; write single keys, quoted: "{single}" = ...'
+def _check_keys(recipe: Recipe, entries: Sequence[_Entry]) -> None:
+    """Refuse keys that rows cannot differ in, and tables that would drop keys of the recipe: TOML makes them of unquoted keys."""
+    free = swept()
+    for written, key, value in entries:
+        if not any(is_within(key, each) for each in free):
+            hint = nearest(key.split(".")[0], free)
+            raise recipe.source.error(written, f"sweep: {key!r} is not a key that rows may differ in{hint}")
+        table = recipe.values.get(key)
+        if isinstance(table, dict) and isinstance(value, dict):
+            given = leaves(key, value)
+            if lost := ", ".join(leaf for leaf in leaves(key, table) if leaf not in given):
+                single = f'write single keys, quoted: "{next(iter(given), f"{key}.key")}" = ...'
+                raise recipe.source.error(written, f"sweep: {key!r} is set as a whole, without {lost} of the recipe; {single}")
 
 
-def _refuse_lost(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]]) -> None:
+def _refuse_lost(recipe: Recipe, entries: Sequence[_Entry]) -> None:
     """A value that a case or list sets, and a later one sets again, would be lost without a word."""
-    for (written, (path, value)), (_, (later, other)) in itertools.combinations(assigned.items(), 2):
-        if key := next((leaf for leaf in leaves(path, value) if is_within(leaf, later) or leaf in leaves(later, other)), None):
-            again = f", the second time by {later!r}" if later != key else ""
-            raise recipe.source.error(written, f"sweep: {key!r} is set twice in one combination{again}; leave one of them out")
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return list(value) if isinstance(value, list) else value
+    sets = [leaves(entry.key, entry.value) for entry in entries]
+    for (entry, own), (later, again) in itertools.combinations(zip(entries, sets, strict=True), 2):
+        if entry.written == later.written:  # values of one list are of different combinations
+            continue
+        if key := next((leaf for leaf in own if is_within(leaf, later.key) or leaf in again), None):
+            by = f", the second time by {later.key!r}" if later.key != key else ""
+            raise recipe.source.error(entry.written, f"sweep: {key!r} is set twice in one combination{by}; leave one of them out")

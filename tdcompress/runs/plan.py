@@ -13,8 +13,8 @@ from tdcompress.lineage.network import initial_network, new_network
 from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
 from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
+from tdcompress.recipes.combinations import combinations
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.recipes.idle import combinations
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe
 from tdcompress.records.report import RowConfig
@@ -85,7 +85,7 @@ class RunPlan:
     """All tasks of a run.
 
     Attributes:
-        recipe: without what has no effect; see `tdcompress.recipes.idle`.
+        recipe: without what has no effect; see `tdcompress.recipes.combinations`.
         recipe_key: hash of every resolved combination.
         dense: export of the unpruned network that every row is compared with.
         dense_train: its training.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tdcompress.errors import RecipeError
-from tdcompress.recipes.idle import Combinations, combinations
+from tdcompress.recipes.combinations import Combinations, combinations
 from tdcompress.recipes.source import parse_recipe
 
 RECIPE = """\
@@ -143,7 +143,9 @@ def test_a_key_of_a_case_or_list_has_an_effect_in_one_of_its_combinations() -> N
     assert f"line {line}: sparsity.freeze_share: it does nothing without {CUBIC}" in refusal(text)
     lists = '[sweep]\n"sparsity.freeze_share" = [0.0, 0.3]\n'
     assert f"line 14: sparsity.freeze_share: it does nothing without {CUBIC}" in refusal(RECIPE + lists)
-    check(RECIPE + lists + CASES.format("", ""))
+    assert "the combination sparsity.schedule = 'constant', sparsity.freeze_share = 0.3 comes twice" in refusal(
+        RECIPE + lists + CASES.format("", "")  # one training, twice
+    )
 
 
 UNIT = RECIPE.replace('"targeted"', '"targeted"\ngranularity = "unit"')

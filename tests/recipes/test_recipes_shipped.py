@@ -4,8 +4,8 @@ import pytest
 import tomli_w
 
 from tdcompress.errors import DataError, UserError
+from tdcompress.recipes.combinations import combinations
 from tdcompress.recipes.experiment import resolve
-from tdcompress.recipes.idle import combinations
 from tdcompress.recipes.names import row_ids
 from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
 from tdcompress.recipes.source import load_recipe, parse_recipe

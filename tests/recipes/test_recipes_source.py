@@ -253,11 +253,6 @@ def test_a_wrong_sweep_names_its_line(old, new, said):
     assert f"line {line_of(text, new)}:" in message
 
 
-def test_two_equal_cases_are_refused():
-    text = SWEEP.replace('"sparsity.gamma" = 0.75\n"sparsity.alpha" = 1.0', '"sparsity.gamma" = 0.25')
-    assert "twice" in refusal(text)
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [("model.width", [4, 8]), ("data.normalise", ["set", "unit"]), ("bench.batch", [[1], [2]]), ("export.input", ["uint8"])],

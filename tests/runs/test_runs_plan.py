@@ -115,8 +115,8 @@ TARGETED = RECIPE.replace('"none"', '"targeted"\ngamma = 0.9').replace("[analyse
     ("case", "section", "same"),
     [
         ('"distill.weight" = 0.7', "distill", None),  # the other combination has no teacher
-        ('"train.l2" = 0.0', "train", {"epochs": 3}),  # the default, in a combination of its own
-        ("seed = 0", "seed", None),
+        ('"train.l2" = 0.1', "train", {"epochs": 3}),
+        ("seed = 1", "seed", None),
     ],
 )
 def test_the_resolved_recipe_has_as_written_what_cases_change(case: str, section: str, same: object, tmp_path: Path) -> None:

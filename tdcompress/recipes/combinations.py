@@ -1,0 +1,135 @@
+"""The combinations of a recipe: each key has an effect in one of them, and no two make the same row."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tdcompress.codec import encode
+from tdcompress.errors import RecipeError
+from tdcompress.recipes.experiment import Experiment, resolve
+from tdcompress.recipes.idle import idle_keys, without_keys
+from tdcompress.recipes.source import Recipe, parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combinations:
+    """A recipe of which every key has an effect, and its combinations, no two alike: as written, and resolved."""
+
+    recipe: Recipe
+    variants: tuple[Recipe, ...]
+    experiments: tuple[Experiment, ...]
+
+
+def combinations(recipe: Recipe) -> Combinations:
+    """Every combination of a recipe, without what ``--set`` turned off; what else has no effect in all of them is refused.
+
+    A key of the base, of a list or of a case has to have one in some combination that takes it from there. So a key that only
+    some combinations use may stand where all of them have it. Two kinds of keys are passed over, and their defaults taken: one
+    of the file that has an effect as the file is, without ``--set``; and one of a ``--set`` that is for other recipes too.
+
+    Raises:
+        RecipeError: anything that is not right. Of a key without effect: what it would need, and other such keys. Of a
+            combination that makes a row which another one makes too: what both say.
+    """
+    found = _expanded(recipe)
+    idle = _without_effect(found)
+    if passed := _passed_over(recipe, idle):
+        found = _expanded(replace(recipe, values=without_keys(recipe.values, passed)))
+        idle = _without_effect(found)
+    for key, (variant, written, needed) in idle.items():
+        others = ", ".join(other for other in idle if other != key)
+        likewise = f" (likewise {others})" if others else ""
+        raise variant.source.error(
+            written, f"{written}: it does nothing without {needed}; set that, or leave {key} out{likewise}"
+        )
+    _refuse_equal_rows(found)
+    return found
+
+
+def idle_changes(recipe: Recipe) -> set[str]:
+    """What ``--set`` says to no effect in a recipe: dotted keys."""
+    return _changes(_without_effect(_expanded(recipe)))
+
+
+def _expanded(recipe: Recipe) -> Combinations:
+    variants = tuple(expand_sweep(recipe))
+    return Combinations(recipe=recipe, variants=variants, experiments=tuple(resolve(variant) for variant in variants))
+
+
+def _without_effect(found: Combinations) -> dict[str, tuple[Recipe, str, str]]:
+    """Key without effect wherever it comes from one place -> a combination that has it, what is written, what it would need."""
+    lost: dict[tuple[str, int | None], tuple[Recipe, str, str]] = {}
+    used = set[tuple[str, int | None]]()
+    idle = [idle_keys(experiment) for experiment in found.experiments]
+    for key in dict.fromkeys(key for keys in idle for key in keys):
+        for variant, keys in zip(found.variants, idle, strict=True):
+            written = _first_written(variant.values, key)
+            if written is None:
+                continue
+            place = key, variant.source.line(written)
+            if key in keys:
+                lost.setdefault(place, (variant, written, keys[key]))
+            else:
+                used.add(place)
+    return {place[0]: each for place, each in lost.items() if place not in used}
+
+
+def _changes(idle: Mapping[str, tuple[Recipe, str, str]]) -> set[str]:
+    return {key for key, (variant, written, _) in idle.items() if variant.source.line(written) == 0}
+
+
+def _passed_over(recipe: Recipe, idle: Mapping[str, tuple[Recipe, str, str]]) -> set[str]:
+    """Of the keys without effect those that are not refused. From the sweep nothing is taken: its combinations would be equal."""
+    if not idle:
+        return set()
+    changes = _changes(idle)
+    try:
+        of_file = {*_without_effect(_expanded(parse_recipe(recipe.text, recipe.source.file)))}
+    except RecipeError:  # it is no recipe without --set, so that nothing can be said of it
+        of_file = {*idle}
+    return (idle.keys() - changes - of_file) | (changes if recipe.shared else set())
+
+
+def _first_written(values: Mapping[str, Any], key: str) -> str | None:
+    """The dotted key itself, or the first one below it, as far as the recipe has any."""
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return None
+        found = found[part]
+    while isinstance(found, Mapping) and found:
+        below = next(iter(found))
+        key, found = f"{key}.{below}", found[below]
+    return key
+
+
+def _refuse_equal_rows(found: Combinations) -> None:
+    """Refuse a row that comes twice, whatever differs in how it is written."""
+    pairs = zip(found.variants, found.experiments, strict=True)
+    rows = [(variant, experiment, values) for variant, experiment in pairs for values in experiment.export.values]
+    files = [experiment.export.of(values) for _, experiment, values in rows]
+    idle = [idle_keys(experiment).keys() for _, experiment, _ in rows]
+    said = encode([{**_besides_export(experiment), "export": file} for (_, experiment, _), file in zip(rows, files, strict=True)])
+    seen: dict[str, Recipe] = {}
+    for (variant, _, _), row in zip(rows, map(without_keys, said, idle), strict=True):
+        earlier = seen.setdefault(json.dumps(row, sort_keys=True), variant)
+        if earlier is not variant:
+            raise _twice(earlier.chosen, variant)
+
+
+def _besides_export(experiment: Experiment) -> dict[str, Any]:
+    """What a row depends on and a sweep can change, by table; but for [export], which has what its own file takes of it."""
+    own = {"seed": experiment.seed, "data": experiment.data, "init": experiment.init, "method": experiment.method.name}
+    tables = {"sparsity": experiment.method, "train": experiment.train, "distill": experiment.distill}
+    return {**own, **tables, **experiment.steps}
+
+
+def _twice(earlier: Mapping[str, Any], variant: Recipe) -> RecipeError:
+    """What two combinations say that make the same row; the line is that of the later one."""
+    said, before = (", ".join(f"{key} = {value!r}" for key, value in each.items()) for each in (variant.chosen, earlier))
+    differ = [key for key, value in variant.chosen.items() if key not in earlier or earlier[key] != value]
+    why = f": it makes the row of {before or 'the recipe without these keys'} again; write cases of what makes a difference"
+    place = next(iter([*differ, *variant.chosen]), "sweep")
+    return variant.source.error(place, f"sweep: the combination {said or '{}'} comes twice{why if said != before else ''}")
