@@ -1,16 +1,20 @@
 """The combinations of a recipe: each key has an effect in one of them, and no two make the same row."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import tomllib
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tdcompress.codec import encode
 from tdcompress.errors import RecipeError
+from tdcompress.methods.none import NoneSettings
+from tdcompress.methods.registry import METHODS
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.idle import idle_keys, without_keys
 from tdcompress.recipes.source import Recipe, parse_recipe
 from tdcompress.recipes.sweep import expand_sweep
+from tdcompress.train.optim import schedule_keys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,8 @@ def idle_changes(recipe: Recipe) -> set[str]:
 
 
 def _expanded(recipe: Recipe) -> Combinations:
+    if left := _left_behind(recipe):
+        recipe = replace(recipe, values=without_keys(recipe.values, left))
     variants = tuple(expand_sweep(recipe))
     return Combinations(recipe=recipe, variants=variants, experiments=tuple(resolve(variant) for variant in variants))
 
@@ -103,6 +109,37 @@ def _first_written(values: Mapping[str, Any], key: str) -> str | None:
         below = next(iter(found))
         key, found = f"{key}.{below}", found[below]
     return key
+
+
+def _method_keys(name: Any) -> Set[str]:
+    return {field.name for field in fields(METHODS[name])} if name in METHODS else set()
+
+
+# What --set turns off by a word: the key, that word, and which further keys of its table a word owns.
+_OFF: Mapping[str, tuple[str, Callable[[Any], Set[str]]]] = {
+    "sparsity.method": (NoneSettings.name, _method_keys),
+    "train.lr_schedule.name": ("constant", schedule_keys),
+    "finetune.lr_schedule.name": ("constant", schedule_keys),
+}
+
+
+def _left_behind(recipe: Recipe) -> set[str]:
+    """Keys that the file's own method or schedule had, and that nothing has since ``--set`` turned that off."""
+    left = set[str]()
+    for key, (off, owned) in _OFF.items():
+        if recipe.source.lines.get(key) == 0 and _value(recipe.values, key) == off:
+            table = key.rpartition(".")[0]
+            keys = owned(_value(tomllib.loads(recipe.text), key)) - owned(off)
+            left |= {path for each in keys if recipe.source.lines.get(path := f"{table}.{each}") != 0}
+    return left
+
+
+def _value(values: Mapping[str, Any], key: str) -> Any:
+    """What a dotted key is; None where it is not written."""
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _refuse_equal_rows(found: Combinations) -> None:

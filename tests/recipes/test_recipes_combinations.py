@@ -1,4 +1,4 @@
-"""No two combinations of a recipe make one row."""
+"""No two combinations of a recipe make one row; what --set turns off leaves its own keys behind."""
 
 from typing import Any
 
@@ -83,3 +83,44 @@ def test_rows_that_differ_in_anything_that_has_an_effect_are_kept() -> None:
     assert len(check(RECIPE + lists).experiments) == 8
     cases = "".join(f"[[sweep.case]]\n{key}\n" for key in ('"sparsity.method" = "none"', '"distill.weight" = 0.5', "seed = 1"))
     assert len(check(RECIPE + cases).experiments) == 3
+
+
+TARGETED = RECIPE.replace('"dropout"\n', '"targeted"\n{}\n')
+PIECEWISE = 'name = "piecewise", unit = "share", milestones = [0.5], factors = [0.1], warmup_epochs = 0.5'
+
+
+@pytest.mark.parametrize(
+    ("text", "bare", "changes"),
+    [
+        (TARGETED.format("gamma = 0.5\nalpha = 0.9"), RECIPE, {"sparsity.method": "none"}),
+        (TARGETED.format('gamma = 0.5\nschedule = "cubic"\nfreeze_share = 0.1'), RECIPE, {"sparsity.method": "none"}),
+        (TARGETED.format('keep_per_filter = 3\nexclude = ["conv2"]'), None, {"sparsity.method": "none"}),
+        (
+            RECIPE + f"[train]\nlr_schedule = {{ {PIECEWISE} }}\n",
+            RECIPE + "[train]\nlr_schedule = { warmup_epochs = 0.5 }\n",
+            {"train.lr_schedule.name": "constant"},
+        ),
+        (
+            RECIPE + '[finetune]\nepochs = 1\nlr_schedule = { name = "one_cycle", warmup_share = 0.2, curve = "cosine" }\n',
+            RECIPE + "[finetune]\nepochs = 1\n",
+            {"finetune.lr_schedule.name": "constant"},
+        ),
+    ],
+)
+def test_what_a_change_turns_off_leaves_its_own_keys_behind(text: str, bare: str | None, changes: dict[str, Any]) -> None:
+    check(text)
+    bare = RECIPE.replace("[prune]", 'exclude = ["conv2"]\n[prune]') if bare is None else bare
+    found, plain = check(text, changes), check(bare, changes)
+    assert found.experiments == plain.experiments
+    assert found.recipe.values == plain.recipe.values
+
+
+def test_keys_that_nothing_ever_had_or_that_a_change_gives_are_refused_with_what_is_off() -> None:
+    off = {"sparsity.method": "none"}
+    assert "line 9: sparsity.gama: unknown key" in refusal(TARGETED.format("gamma = 0.5\ngama = 0.5"), off)
+    assert refusal(RECIPE, {**off, "sparsity.gamma": 0.5}).startswith("--set sparsity.gamma: unknown key; it belongs to method")
+    assert "sparsity.gamma: unknown key" in refusal(TARGETED.format("gamma = 0.5"), {**off, "sparsity.gamma": 0.7})
+    assert "line 12: sparsity.gamma: unknown key" in refusal(
+        TARGETED.format("") + '[sweep]\n"sparsity.gamma" = [0.5, 0.7]\n', off
+    )
+    assert "sparsity.gamma: unknown key" in refusal(TARGETED.format("gamma = 0.5"), {"sparsity.method": "dropout"})
