@@ -36,5 +36,5 @@ GOLDEN = {
     "store": "9b4d1f68b9d3ea8c",
     "export": "774436ceee39f61d",
     "bench": "c128c994e1e98ab3",
-    "analyse": "88a2e7bb01ce5a33",
+    "analyse": "87b4382f7b2011df",
 }
