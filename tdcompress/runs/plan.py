@@ -202,13 +202,14 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
 
 
 def _check_excluded(recipe: Recipe, experiment: Experiment, training: train.Settings, places: Places) -> None:
-    """Refuse a layer in prune.exclude that the network does not have, before it is trained."""
-    if experiment.prune.exclude is None:
-        return
-    try:
-        prunable_weights(new_network(training, training.data.task(places)), experiment.prune.exclude)
-    except ModelError as error:
-        raise recipe.source.error("prune.exclude", f"prune.exclude: {error}") from None
+    """Refuse layers to exclude that the network does not have, and all of them, before anything is trained."""
+    for section, exclude in (("sparsity", experiment.method.exclude), ("prune", experiment.prune.exclude)):
+        if not exclude:
+            continue
+        try:
+            prunable_weights(new_network(training, training.data.task(places)), exclude)
+        except ModelError as error:
+            raise recipe.source.error(f"{section}.exclude", f"{section}.exclude: {error}") from None
 
 
 def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Settings, places: Places) -> None:
