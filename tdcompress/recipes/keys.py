@@ -162,7 +162,8 @@ _SWEEP: tuple[Block, ...] = (
     Subheading(title="[sweep]"),
     Paragraph(
         text="Every combination becomes a row of the report; what does not depend on a key is computed once. Keys are written "
-        "with their table, in quotation marks."
+        "with their table, in quotation marks. A key that is set twice in one combination is an error, and so is a row that "
+        "comes twice."
     ),
     Items(
         items=(
