@@ -1,7 +1,7 @@
 """A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,8 @@ def plan_run(recipe: Recipe, store: Store, workers: Workers = HERE) -> RunPlan:
 
 def describe(experiment: Experiment, training: train.Settings) -> dict[str, Any]:
     """Everything that a combination depends on, as JSON: settings with defaults, names, the data's hash."""
-    return {**encode(experiment.tables()), **encode(training)}
+    whole = replace(training, method=NamedMethod(settings=experiment.method))  # [prune] takes more of it than the training
+    return {**encode(experiment.tables()), **encode(whole)}
 
 
 def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple[list[train.Settings], dict[str, Path]]:
@@ -178,7 +179,8 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
     places: dict[str, Path] = {}
     known: dict[Any, KnownData] = {}
     trainings = []
-    for experiment in experiments:
+    methods = [experiment.method.of_training() for experiment in experiments]
+    for experiment, method in zip(experiments, methods, strict=True):
         if experiment.data not in known:
             data = known[experiment.data] = KnownData.of(experiment.data, hashes.sha256)
             if root := getattr(experiment.data, "root", None):
@@ -193,7 +195,7 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
                 seed=experiment.seed,
                 data=known[experiment.data],
                 model=NamedModel(name=experiment.model_name, init=init, settings=experiment.model),
-                method=NamedMethod(settings=experiment.method),
+                method=NamedMethod(settings=method),
                 train=experiment.train,
                 distill=experiment.distill,
             )
