@@ -8,6 +8,7 @@ from typing import Any
 
 from tdcompress.codec import encode
 from tdcompress.errors import RecipeError
+from tdcompress.methods.base import MethodSettings
 from tdcompress.methods.none import NoneSettings
 from tdcompress.methods.registry import METHODS
 from tdcompress.recipes.experiment import Experiment, resolve
@@ -19,11 +20,19 @@ from tdcompress.train.optim import schedule_keys
 
 @dataclass(frozen=True, kw_only=True)
 class Combinations:
-    """A recipe of which every key has an effect, and its combinations, no two alike: as written, and resolved."""
+    """A recipe of which every key has an effect, and its combinations, no two alike.
+
+    Attributes:
+        recipe: without what is passed over.
+        variants: its combinations as written.
+        experiments: resolved.
+        idle: what has no effect in each; see ``idle_keys``.
+    """
 
     recipe: Recipe
     variants: tuple[Recipe, ...]
     experiments: tuple[Experiment, ...]
+    idle: tuple[Mapping[str, str], ...]
 
 
 def combinations(recipe: Recipe) -> Combinations:
@@ -61,16 +70,16 @@ def _expanded(recipe: Recipe) -> Combinations:
     if left := _left_behind(recipe):
         recipe = replace(recipe, values=without_keys(recipe.values, left))
     variants = tuple(expand_sweep(recipe))
-    return Combinations(recipe=recipe, variants=variants, experiments=tuple(resolve(variant) for variant in variants))
+    experiments = tuple(resolve(variant) for variant in variants)
+    return Combinations(recipe=recipe, variants=variants, experiments=experiments, idle=tuple(map(idle_keys, experiments)))
 
 
 def _without_effect(found: Combinations) -> dict[str, tuple[Recipe, str, str]]:
     """Key without effect wherever it comes from one place -> a combination that has it, what is written, what it would need."""
     lost: dict[tuple[str, int | None], tuple[Recipe, str, str]] = {}
     used = set[tuple[str, int | None]]()
-    idle = [idle_keys(experiment) for experiment in found.experiments]
-    for key in dict.fromkeys(key for keys in idle for key in keys):
-        for variant, keys in zip(found.variants, idle, strict=True):
+    for key in dict.fromkeys(key for keys in found.idle for key in keys):
+        for variant, keys in zip(found.variants, found.idle, strict=True):
             written = _first_written(variant.values, key)
             if written is None:
                 continue
@@ -112,7 +121,7 @@ def _first_written(values: Mapping[str, Any], key: str) -> str | None:
 
 
 def _method_keys(name: Any) -> Set[str]:
-    return {field.name for field in fields(METHODS[name])} if name in METHODS else set()
+    return {field.name for field in fields(METHODS[name])} if isinstance(name, str) and name in METHODS else set()
 
 
 # What --set turns off by a word: the key, that word, and which further keys of its table a word owns.
@@ -144,23 +153,21 @@ def _value(values: Mapping[str, Any], key: str) -> Any:
 
 def _refuse_equal_rows(found: Combinations) -> None:
     """Refuse a row that comes twice, whatever differs in how it is written."""
-    pairs = zip(found.variants, found.experiments, strict=True)
-    rows = [(variant, experiment, values) for variant, experiment in pairs for values in experiment.export.values]
-    files = [experiment.export.of(values) for _, experiment, values in rows]
-    idle = [idle_keys(experiment).keys() for _, experiment, _ in rows]
-    said = encode([{**_besides_export(experiment), "export": file} for (_, experiment, _), file in zip(rows, files, strict=True)])
+    methods = [experiment.method.of_training() for experiment in found.experiments]
+    files = [[each.export.of(values) for values in each.export.values] for each in found.experiments]
+    tables = encode([_besides_export(*pair) for pair in zip(found.experiments, methods, strict=True)])
     seen: dict[str, Recipe] = {}
-    for (variant, _, _), row in zip(rows, map(without_keys, said, idle), strict=True):
-        earlier = seen.setdefault(json.dumps(row, sort_keys=True), variant)
-        if earlier is not variant:
-            raise _twice(earlier.chosen, variant)
+    for variant, own, made, idle in zip(found.variants, tables, encode(files), found.idle, strict=True):
+        for file in made:
+            row = json.dumps(without_keys(own | {"export": file}, idle.keys()), sort_keys=True)
+            if (earlier := seen.setdefault(row, variant)) is not variant:
+                raise _twice(earlier.chosen, variant)
 
 
-def _besides_export(experiment: Experiment) -> dict[str, Any]:
-    """What a row depends on and a sweep can change, by table; but for [export], which has what its own file takes of it."""
-    own = {"seed": experiment.seed, "data": experiment.data, "init": experiment.init, "method": experiment.method.name}
-    tables = {"sparsity": experiment.method, "train": experiment.train, "distill": experiment.distill}
-    return {**own, **tables, **experiment.steps}
+def _besides_export(experiment: Experiment, method: MethodSettings) -> dict[str, Any]:
+    """What a row depends on and a sweep can change, by table; but for [export], of which its own file takes a part."""
+    own = {"seed": experiment.seed, "data": experiment.data, "init": experiment.init, "method": method.name, "sparsity": method}
+    return {**own, "train": experiment.train, "distill": experiment.distill, **experiment.steps}
 
 
 def _twice(earlier: Mapping[str, Any], variant: Recipe) -> RecipeError:

@@ -62,6 +62,11 @@ AGAIN = "again; write cases of what makes a difference"
             "of prune.granularity = 'weight', prune.scope = 'layer' " + AGAIN,
         ),
         (
+            'exclude = []\n[sweep]\n"sparsity.method" = ["none"]\n"sparsity.exclude" = [["conv1"], ["conv2"]]\n',
+            "line 13: sweep: the combination sparsity.method = 'none', sparsity.exclude = ['conv2'] comes twice: it makes the "
+            "row of sparsity.method = 'none', sparsity.exclude = ['conv1'] " + AGAIN,
+        ),
+        (
             '[sweep]\n"export.values" = [["float32"], ["float16", "float32"]]\n',
             "line 11: sweep: the combination export.values = ['float16', 'float32'] comes twice: it makes the row of "
             "export.values = ['float32'] " + AGAIN,
@@ -117,6 +122,7 @@ def test_what_a_change_turns_off_leaves_its_own_keys_behind(text: str, bare: str
 
 def test_keys_that_nothing_ever_had_or_that_a_change_gives_are_refused_with_what_is_off() -> None:
     off = {"sparsity.method": "none"}
+    assert "line 9: sparsity.gama: unknown key" in refusal(RECIPE.replace('"dropout"', '["dropout"]\n\ngama = 1'), off)
     assert "line 9: sparsity.gama: unknown key" in refusal(TARGETED.format("gamma = 0.5\ngama = 0.5"), off)
     assert refusal(RECIPE, {**off, "sparsity.gamma": 0.5}).startswith("--set sparsity.gamma: unknown key; it belongs to method")
     assert "sparsity.gamma: unknown key" in refusal(TARGETED.format("gamma = 0.5"), {**off, "sparsity.gamma": 0.7})
