@@ -285,4 +285,12 @@ def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise source.error(path, f"{path}: {parent} is a value, not a table")
+    # TOML makes tables of unquoted keys in a case, people in Python of nested dicts; a sweep is replaced as a whole
+    if not parents and isinstance(value, dict) and path != "sweep":
+        given = leaves(path, value)
+        if lost := ", ".join(leaf for leaf in leaves(path, table.get(path, {})) if leaf not in given and leaf != path):
+            single = f'"{next(iter(given), f"{path}.key")}"'
+            raise source.error(
+                path, f"{path}: the whole table is set, without {lost}, which the recipe has; give single keys: {single}"
+            )
     table[last] = value

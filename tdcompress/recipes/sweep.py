@@ -63,18 +63,12 @@ def _check_list(recipe: Recipe, key: str, options: Any) -> None:
 
 
 def _check_keys(recipe: Recipe, entries: Sequence[_Entry]) -> None:
-    """Refuse keys that rows cannot differ in, and tables that would drop keys of the recipe: TOML makes them of unquoted keys."""
+    """Refuse keys that rows cannot differ in."""
     free = swept()
-    for written, key, value in entries:
+    for written, key, _ in entries:
         if not any(is_within(key, each) for each in free):
             hint = nearest(key.split(".")[0], free)
             raise recipe.source.error(written, f"sweep: {key!r} is not a key that rows may differ in{hint}")
-        table = recipe.values.get(key)
-        if isinstance(table, dict) and isinstance(value, dict):
-            given = leaves(key, value)
-            if lost := ", ".join(leaf for leaf in leaves(key, table) if leaf not in given):
-                single = f'write single keys, quoted: "{next(iter(given), f"{key}.key")}" = ...'
-                raise recipe.source.error(written, f"sweep: {key!r} is set as a whole, without {lost} of the recipe; {single}")
 
 
 def _refuse_lost(recipe: Recipe, entries: Sequence[_Entry]) -> None:

@@ -68,13 +68,18 @@ def test_a_list_below_a_cases_table_adds_to_it() -> None:
 def test_keys_without_quotation_marks_do_not_drop_the_rest_of_their_table() -> None:
     """TOML makes tables of them, which would take the place of the recipe's own."""
     assert refusal("[[sweep.case]]\nprune.fraction = 0.9\n") == (
-        "r.toml, line 15: sweep: 'prune' is set as a whole, without prune.recalibrate of the recipe; write single keys, quoted: "
-        '"prune.fraction" = ...'
+        "r.toml, line 15: prune: the whole table is set, without prune.recalibrate, which the recipe has; give single keys: "
+        '"prune.fraction"'
     )
     assert refusal("[[sweep.case]]\ntrain.optimizer.lr = 0.9\n") == (
-        "r.toml, line 15: sweep: 'train' is set as a whole, without train.epochs, train.optimizer.name of the recipe; write "
-        'single keys, quoted: "train.optimizer.lr" = ...'
+        "r.toml, line 15: train: the whole table is set, without train.epochs, train.optimizer.name, which the recipe has; give "
+        'single keys: "train.optimizer.lr"'
     )
+    assert refusal("", {"train": {"epochs": 5}}) == (
+        "--set train: the whole table is set, without train.optimizer.name, train.optimizer.lr, which the recipe has; give "
+        'single keys: "train.epochs"'
+    )
+    assert len(experiments("[sweep]\nseed = [0, 1]\n", {"sweep": {}})) == 1
     assert refusal("[sweep]\nprune.fraction = [0.5, 0.9]\n") == (
         "r.toml, line 15: sweep.'prune': a list with at least one value is needed, such as [0.5, 0.9], and its key in quotation "
         'marks, "prune.fraction"'
