@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +80,41 @@ def published(path: Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path) -> Path:
+    """Where the old folder is while `take_place` puts a new one in its place."""
+    return folder.with_name(f".{folder.name}.old")
+
+
+def take_place(new: Path, folder: Path, replaced: Callable[[Path], Collection[str]]) -> None:
+    """Put a new folder in the place of an old one, if there is one; killed at any moment, nothing is lost that was in either.
+
+    What the new one does not replace (a comparison, somebody's notes) is taken over.
+
+    Args:
+        new: beside ``folder``.
+        folder: whose place it takes.
+        replaced: an old folder -> names of files in it that go with it.
+    """
+    old = set_aside(folder)
+    fsync_folder(new)
+    if folder.exists():
+        _take_over(old, folder, replaced)  # what a process that was killed below left
+        folder.rename(old)
+    new.rename(folder)
+    fsync_folder(folder.parent)
+    _take_over(old, folder, replaced)
+
+
+def _take_over(old: Path, folder: Path, replaced: Callable[[Path], Collection[str]]) -> None:
+    if not old.exists():
+        return
+    going = replaced(old)
+    for path in old.iterdir():
+        if path.name not in going and not (folder / path.name).exists():
+            path.rename(folder / path.name)
+    shutil.rmtree(old)
 
 
 def is_there(path: Path) -> bool:

@@ -25,6 +25,7 @@ WITHOUT_TORCH = (
     "console",
     "cli",
     "recipes.source",
+    "recipes.sweep",
     "recipes.shipped",
     "runs.finished",
     "runs.folder",

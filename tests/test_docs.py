@@ -11,7 +11,8 @@ from tdcompress.cli import make_parser
 from tdcompress.models import user_models
 from tdcompress.models.registry import build_model
 from tdcompress.recipes.experiment import resolve
-from tdcompress.recipes.source import expand_sweep, parse_recipe
+from tdcompress.recipes.source import parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
 
 ROOT = Path(__file__).parent.parent
 OWN = (ROOT / "docs" / "own.md").read_text(encoding="utf-8")

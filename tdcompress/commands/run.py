@@ -216,10 +216,10 @@ def run_all(paths: Sequence[Path], work: Work) -> None:
         UserError: of several recipes some could not be run as they are, for want of data for example.
         TdcompressError: of several recipes some failed otherwise. What a single recipe raises is raised as it is.
     """
-    failed: dict[str, TdcompressError] = {}
-    for path in paths:
+    failed: list[tuple[str, TdcompressError]] = []
+    for number, path in enumerate(paths, 1):
         if len(paths) > 1:
-            work.console.print(f"{path.stem} ({paths.index(path) + 1} of {len(paths)})", style="bold", highlight=False)
+            work.console.print(f"{path.stem} ({number} of {len(paths)})", style="bold", highlight=False)
         try:
             run_one(path, work, shared=len(paths) > 1)
         except InterruptedRun:
@@ -228,11 +228,11 @@ def run_all(paths: Sequence[Path], work: Work) -> None:
             if len(paths) == 1 or work.crew is not None:
                 raise
             print_error(f"{path.stem}: {error}")
-            failed[path.stem] = error
+            failed.append((path.stem, error))
     if failed:
-        kind = UserError if all(isinstance(error, UserError) for error in failed.values()) else TdcompressError
+        kind = UserError if all(isinstance(error, UserError) for _, error in failed) else TdcompressError
         others = "" if len(failed) == len(paths) else "; the others are done"
-        raise kind(f"{len(failed)} of {len(paths)} recipes failed: {', '.join(failed)}{others}")
+        raise kind(f"{len(failed)} of {len(paths)} recipes failed: {', '.join(name for name, _ in failed)}{others}")
 
 
 def run_one(path: Path, work: Work, *, shared: bool) -> None:

@@ -197,7 +197,7 @@ def refuse_idle_changes(paths: Sequence[Path], changes: Sequence[str]) -> None:
     Raises:
         RecipeError: names its key.
     """
-    from tdcompress.recipes.idle import idle_changes
+    from tdcompress.recipes.combinations import idle_changes
 
     if len(paths) < 2 or not changes:
         return

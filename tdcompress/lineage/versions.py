@@ -34,7 +34,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "store": 2,
         "export": 13,
         "bench": 4,
-        "analyse": 1,
+        "analyse": 2,
     }
 )
 """Raised when the code of a stage changes what it makes, or what its settings mean."""

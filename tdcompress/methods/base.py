@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -182,6 +182,10 @@ class MethodSettings(ABC):
         """These settings for a training of this length; refuses what does not fit it."""
         return self
 
+    def of_training(self) -> Self:
+        """These settings without what [prune] alone takes from them, so that one training has one key."""
+        return self
+
     @abstractmethod
     def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:
         """The method for one network, on the device and with the parameters that ``model`` has now.
@@ -191,6 +195,21 @@ class MethodSettings(ABC):
             model: the network.
             seed: of what is drawn once: the first gates and switches, the mask of random pruning.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class UntargetedSettings(MethodSettings):
+    """What methods have in common that drop nothing: their training knows no granularity, and no layers but those of its L1."""
+
+    patterned: ClassVar[bool] = True
+
+    def of_training(self) -> Self:  # noqa: D102
+        exclude = self.exclude if self.l1 else ()
+        bare = replace(self, granularity="weight", scope="layer", unit="whole", shares=None, include=(), exclude=exclude)
+        return self if bare == self else bare  # itself knows its options already
+
+    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
+        return Method(targets)
 
 
 @dataclass(frozen=True, kw_only=True)

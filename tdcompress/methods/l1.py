@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tdcompress.methods.base import Method, MethodSettings, Parameters
-from tdcompress.sparsity.units import Slot, Targets
+from tdcompress.methods.base import Parameters, UntargetedSettings
+from tdcompress.sparsity.units import Slot
 
 
 def l1_penalty(params: Parameters, weights: Sequence[Slot], beta: float) -> Tensor:
@@ -26,16 +26,12 @@ def l1_penalty(params: Parameters, weights: Sequence[Slot], beta: float) -> Tens
 
 
 @dataclass(frozen=True, kw_only=True)
-class L1Settings(MethodSettings):
+class L1Settings(UntargetedSettings):
     """``method = "l1"``: the penalty alone, with its strength in ``l1``; magnitude ranks what is pruned."""
 
     name: ClassVar[str] = "l1"
-    patterned: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.l1 <= 0:
             raise ValueError('l1: method = "l1" needs a strength above 0, l1 = 0.1 for example')
-
-    def build(self, targets: Targets, model: nn.Module, seed: int = 0) -> Method:  # noqa: D102
-        return Method(targets)

@@ -186,7 +186,7 @@ def _contradictions(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "prune.include", 'prune.include: it names layers whose units are pruned; with granularity = "unit" only'
     if pruning.granularity == "2:4":
         yield from _unlike_two_of_four(experiment.prune)
-    if not units and finetune.after == "shrink":
+    if not units and finetune.epochs and finetune.after == "shrink":
         only = 'weights are pruned here, and only units are shrunk; "prune" trains on with the zeros frozen'
         yield "finetune.after", f"finetune.after: {only}"
     if pruning.evaluation == "released" and (reason := _no_candidates(experiment)):

@@ -16,7 +16,8 @@ from tdcompress.data.registry import DATASETS
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.recipes.experiment import table_types
-from tdcompress.recipes.source import OPTIONAL, required_tables, swept
+from tdcompress.recipes.source import OPTIONAL, required_tables
+from tdcompress.recipes.sweep import swept
 from tdcompress.report.document import Block, Document, Items, Paragraph, Subheading
 from tdcompress.report.tables import Table, text_columns
 
@@ -161,7 +162,8 @@ _SWEEP: tuple[Block, ...] = (
     Subheading(title="[sweep]"),
     Paragraph(
         text="Every combination becomes a row of the report; what does not depend on a key is computed once. Keys are written "
-        "with their table, in quotation marks."
+        "with their table, in quotation marks. A key that is set twice in one combination is an error, and so is a row that "
+        "comes twice."
     ),
     Items(
         items=(

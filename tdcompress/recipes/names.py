@@ -11,6 +11,7 @@ from tdcompress.codec import encode
 from tdcompress.data.registry import DATASETS
 from tdcompress.methods.base import MethodSettings
 from tdcompress.recipes.experiment import Experiment, table_types
+from tdcompress.recipes.idle import idle_keys
 from tdcompress.records.report import RowConfig
 from tdcompress.records.stages import Values
 from tdcompress.report.text import below_table, named_method, plural
@@ -78,8 +79,8 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     taken, off = _of_taken_steps(experiments, step_tables().keys()), _off()
     varying = _varying(taken)
     return [
-        {key: value for key, value in _in_force(own).items() if (value != off[key] if key in off else key in varying)}
-        for own in taken
+        {key: value for key, value in own.items() if (value != off[key] if key in off else key in varying)}
+        for own in _in_force(experiments, taken)
     ]
 
 
@@ -90,6 +91,12 @@ def _of_taken_steps(experiments: Sequence[Experiment], tables: Set[str]) -> list
         skipped = tables - {step.stage for step in experiment.taken.values()}
         taken.append({key: value for key, value in _settings(experiment).items() if key.split(".")[0] not in skipped})
     return taken
+
+
+def _in_force(experiments: Sequence[Experiment], settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each combination sets, without what has no effect in it."""
+    idle = [idle_keys(experiment) for experiment in experiments]
+    return [{key: value for key, value in own.items() if key not in none} for own, none in zip(settings, idle, strict=True)]
 
 
 def _varying(settings: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -112,20 +119,6 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-# Keys that mean something beside some values of another key alone.
-_ONLY_WITH: Mapping[str, tuple[str, Set[str]]] = {
-    "train.average_decay": ("train.average", {"ema"}),
-    "train.average_share": ("train.average", {"ema", "last"}),
-    **{f"{table}.lr_schedule.unit": (f"{table}.lr_schedule.name", {"piecewise"}) for table in ("train", "finetune")},
-}
-
-
-def _in_force(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Without keys that another one makes meaningless."""
-    idle = {key for key, (other, values) in _ONLY_WITH.items() if settings.get(other) not in values}
-    return {key: value for key, value in settings.items() if key not in idle}
 
 
 def _defaults(table: str, kind: type) -> dict[str, Any]:
@@ -159,15 +152,11 @@ def _unsaid() -> dict[str, Any]:
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
     varying, unsaid, tables = _varying([_settings(experiment) for experiment in experiments]), _unsaid(), step_tables().keys()
-    settings = _of_taken_steps(experiments, tables)
+    settings = _in_force(experiments, _of_taken_steps(experiments, tables))
     traits = [
         _traits(
             experiment,
-            {
-                key: value
-                for key, value in _in_force(own).items()
-                if key in varying and not (key in unsaid and value == unsaid[key])
-            },
+            {key: value for key, value in own.items() if key in varying and not (key in unsaid and value == unsaid[key])},
             tables,
         )
         for experiment, own in zip(experiments, settings, strict=True)

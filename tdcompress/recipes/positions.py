@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from tdcompress.errors import RecipeError
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
-_KEY = re.compile(r'^\s*((?:"[^"]*"|[A-Za-z0-9_-]+)(?:\s*\.\s*(?:"[^"]*"|[A-Za-z0-9_-]+))*)\s*=')
+_PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_KEY = re.compile(rf"^\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,4 +60,4 @@ def key_lines(text: str) -> dict[str, int]:
 
 
 def _clean(key: str) -> str:
-    return ".".join(part.strip().strip('"') for part in re.findall(r'"[^"]*"|[^."]+', key) if part.strip())
+    return ".".join(part.strip("\"'") for part in re.findall(_PART, key))

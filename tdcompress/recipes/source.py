@@ -4,7 +4,6 @@ A table is bound to the settings dataclass of the component that owns it (``bind
 out of range is a ``RecipeError`` that says file, line, key and, for a misspelt key, the nearest valid one.
 """
 
-import itertools
 import json
 import re
 import tomllib
@@ -47,12 +46,6 @@ def required_tables() -> tuple[str, ...]:
     return ("data", "model", "sparsity", "train", *step_tables(), "export", "bench")
 
 
-def swept() -> tuple[str, ...]:
-    """What rows may differ in. They share one network, one data set and one benchmark, which all of them are compared by."""
-    before = ("seed", "data.crop_padding", "data.flip", "data.cutout", "model.init", "sparsity", "train", "distill")
-    return (*before, *step_tables(), "export.values", "export.pack", "export.prefer")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A recipe as written, with ``--set`` applied.
@@ -62,6 +55,7 @@ class Recipe:
         source: where each came from.
         text: of the file, without ``--set``.
         shared: whether ``--set`` is for other recipes too, so that a key of it may do nothing in this one.
+        chosen: of one combination, what its sweep sets: dotted key -> value.
         bound: tables that were read already; the combinations of a sweep share most of theirs.
     """
 
@@ -69,6 +63,7 @@ class Recipe:
     source: Source
     text: str = field(default="", compare=False, repr=False)
     shared: bool = False
+    chosen: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     bound: dict[tuple[type, str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -91,6 +86,23 @@ class Recipe:
         if not isinstance(table, dict):
             raise self.source.error(name, f"{name} has to be a table: [{name}]")
         return dict(table)
+
+    def with_keys(self, chosen: Mapping[str, Any], lines: Mapping[str, int]) -> "Recipe":
+        """One combination: the recipe without its sweep, and with what is chosen of it.
+
+        Args:
+            chosen: dotted key -> value.
+            lines: dotted key -> where it is written, as far as that is known.
+
+        Raises:
+            RecipeError: not a dotted key, a value where a table is needed, or a seed that no run can have.
+        """
+        values = {key: _copy(value) for key, value in self.values.items() if key != "sweep"}
+        source = Source(file=self.source.file, lines={**self.source.lines, **lines})
+        for key, value in chosen.items():
+            _assign(values, key, _copy(value), source)
+        _check_top(values, source)
+        return Recipe(values=values, source=source, chosen=chosen, bound=self.bound)
 
     def bind(self, kind: type[T], section: str, values: TomlTable | None = None, hint: Callable[[str], str] | None = None) -> T:
         """Read one table into the dataclass that owns its keys.
@@ -140,6 +152,12 @@ class Recipe:
         return registry[name], values
 
 
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    return list(value) if isinstance(value, list) else value
+
+
 def nearest(path: str, known: Sequence[str]) -> str:
     """A hint: the known word nearest to the last part of a path, and all known words where they are few."""
     word = path.rsplit(".", 1)[-1]
@@ -185,10 +203,10 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     lines = key_lines(text)
     source = Source(file=file, lines=lines)
     for path, value in (overrides or {}).items():
-        _refuse_swept(values, path)
-        _assign(values, path, value, source)
+        _refuse_swept(values, path, value)
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
+        _assign(values, path, value, source)
     for key in values:
         if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
@@ -224,22 +242,42 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key.strip(), read["value"] if len(read) == 1 else value
 
 
-def _refuse_swept(values: TomlTable, path: str) -> None:
+def _refuse_swept(values: TomlTable, path: str, value: Any) -> None:
     """A value given for a key that the sweep sets would be lost without a word."""
     sweep = values.get("sweep")
     if not isinstance(sweep, dict):
         return
-    if path in sweep:
-        raise RecipeError(f"--set {path}: the recipe sweeps over it; set its list: --set 'sweep.{path}=[...]'")
+    given = {path, *leaves(path, value)}
+    if key := next((key for key in sweep if key != "case" and any(is_within(leaf, key) for leaf in given)), None):
+        raise RecipeError(f"--set {path}: the recipe sweeps over {_it(path, key)}; set its list: --set 'sweep.{key}=[...]'")
     cases = sweep.get("case")
-    if isinstance(cases, list) and any(isinstance(case, dict) and path in case for case in cases):
-        raise RecipeError(f"--set {path}: the recipe sweeps over it, in [[sweep.case]]; change it in a copy of the recipe")
+    in_cases = [key for case in cases if isinstance(case, dict) for key in case] if isinstance(cases, list) else []
+    if key := next((key for key in in_cases if any(is_within(leaf, key) for leaf in given)), None):
+        raise RecipeError(
+            f"--set {path}: the recipe sweeps over {_it(path, key)}, in [[sweep.case]]; change it in a copy of the recipe"
+        )
+
+
+def _it(path: str, key: str) -> str:
+    return "it" if path == key else key
+
+
+def leaves(path: str, value: Any) -> dict[str, Any]:
+    """What a value sets, by dotted key: all that is in its tables, or itself where it is none; an empty table sets nothing."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {leaf: own for key, item in value.items() for leaf, own in leaves(f"{path}.{key}", item).items()}
+
+
+def is_within(path: str, key: str) -> bool:
+    """Whether a dotted key is another one, or below it."""
+    return path == key or path.startswith(f"{key}.")
 
 
 def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
     *parents, last = path.split(".")
     if not all([*parents, last]):
-        raise RecipeError(f"--set {path}: not a dotted key")
+        raise source.error(path, f"{path}: not a dotted key")
     if parents and parents[0] == "sweep":  # its keys are dotted themselves
         parents, last = ["sweep"], path.removeprefix("sweep.")
     table = values
@@ -247,55 +285,12 @@ def _assign(values: TomlTable, path: str, value: Any, source: Source) -> None:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
             raise source.error(path, f"{path}: {parent} is a value, not a table")
-    table[last] = value
-
-
-def expand_sweep(recipe: Recipe) -> list[Recipe]:
-    """Every combination of the recipe's [sweep] lists and [[sweep.case]] tables, in the order written; cases vary slowest.
-
-    Raises:
-        RecipeError: a sweep over something that is not a key of a section, an empty list, or two equal combinations.
-    """
-    sweep = recipe.section("sweep")
-    cases = sweep.pop("case", [{}])
-    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases) or not cases:
-        raise recipe.source.error("sweep.case", "sweep.case: write each case as a [[sweep.case]] table")
-    for path, options in sweep.items():
-        if not isinstance(options, list) or not options:
-            raise recipe.source.error(
-                f"sweep.{path}", f"sweep.{path!r}: a list with at least one value is needed, such as [0.5, 0.9]"
+    # TOML makes tables of unquoted keys in a case, people in Python of nested dicts; a sweep is replaced as a whole
+    if not parents and isinstance(value, dict) and path != "sweep":
+        given = leaves(path, value)
+        if lost := ", ".join(leaf for leaf in leaves(path, table.get(path, {})) if leaf not in given and leaf != path):
+            single = f'"{next(iter(given), f"{path}.key")}"'
+            raise source.error(
+                path, f"{path}: the whole table is set, without {lost}, which the recipe has; give single keys: {single}"
             )
-        if any(option == other for option, other in itertools.combinations(options, 2)):
-            raise recipe.source.error(f"sweep.{path}", f"sweep.{path!r}: a value comes twice in {options}")
-    variants, free = list[Recipe](), swept()
-    for number, case in enumerate(cases):
-        for chosen in itertools.product(*sweep.values()):
-            assigned = {f"sweep.case.{number}.{path}": (path, value) for path, value in case.items()}
-            assigned |= {f"sweep.{path}": (path, value) for path, value in zip(sweep, chosen, strict=True)}
-            variant = _with(recipe, assigned, free)
-            if any(variant.values == earlier.values for earlier in variants):
-                same = ", ".join(f"{path} = {value!r}" for path, value in assigned.values())
-                raise recipe.source.error(f"sweep.case.{number}", f"sweep: the combination {same} comes twice")
-            variants.append(variant)
-    return variants
-
-
-def _with(recipe: Recipe, assigned: Mapping[str, tuple[str, Any]], free: Sequence[str]) -> Recipe:
-    """The recipe without its sweep; ``assigned`` is where a value is written -> its key, one of ``free``, and the value."""
-    values = {key: _copy(value) for key, value in recipe.values.items() if key != "sweep"}
-    lines = dict(recipe.source.lines)
-    source = Source(file=recipe.source.file, lines=lines)
-    for written, (path, value) in assigned.items():
-        if not any(path == each or path.startswith(f"{each}.") for each in free):
-            hint = nearest(path.split(".")[0], free)
-            raise recipe.source.error(written, f"sweep: {path!r} is not a key that rows may differ in{hint}")
-        _assign(values, path, value, source)
-        lines[path] = lines.get(written, lines.get("sweep", 0))
-    _check_top(values, source)
-    return Recipe(values=values, source=source, bound=recipe.bound)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return list(value) if isinstance(value, list) else value
+    table[last] = value

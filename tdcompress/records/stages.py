@@ -178,7 +178,7 @@ class AnalysisRecord(Measured):
 
     Attributes:
         options: the method's own parameters.
-        fraction: pruned share, 0..1.
+        fraction: pruned share, 0..1; of the released evaluation at least gamma.
         gradient_term: -gradient . d, where d holds the pruned weights.
         curvature_term: 1/2 d' H d.
         measured: the change of the test loss.

@@ -37,7 +37,7 @@ def check_plan(plan: RunPlan, runner: Runner, workers: Workers = HERE) -> None:
     """
     check_writable(runner.store.root)
     _check_keys(plan)
-    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(runner.store, row.pruned)], runner)
+    _check_units(plan, [row.pruned for row in plan.rows], runner)
     if plan.bench is not None and not _there(runner.store, plan.bench):
         problem = workers.bench_problem(plan.bench.settings)
         if problem is not None:
@@ -57,7 +57,7 @@ def check_trainings(plan: RunPlan, runner: Runner) -> None:
             names too long for files; or a network whose units cannot be pruned as asked.
     """
     _check_keys(plan)
-    _check_units(plan.recipe, [row.pruned for row in plan.rows if not _there(runner.store, row.train)], runner)
+    _check_units(plan, [row.train for row in plan.rows], runner)
 
 
 def _check_keys(plan: RunPlan) -> None:
@@ -114,17 +114,25 @@ def _check_backends(recipe: Recipe, settings: bench.Settings, task: str) -> None
             raise recipe.source.error("bench.backend", f"bench.backend: {error}") from None
 
 
-def _check_units(recipe: Recipe, tasks: Sequence[Task], runner: Runner) -> None:
-    """Find the units of each pruning and of its training, before the first training rather than at the last one's beginning."""
-    asked: dict[str, tuple[Task, prune.Settings | MethodSettings]] = {}
-    for task in tasks:
-        trained = task.inputs["train"]
-        training: train.Settings = trained.settings
-        for units in (training.method.settings, task.settings):
+def _check_units(plan: RunPlan, made: Sequence[Task], runner: Runner) -> None:
+    """Find the units of each pruning and of its training, before the first training rather than at the last one's beginning.
+
+    Args:
+        plan: the run.
+        made: of each row the task that, where it is there already, says that its units were found.
+        runner: makes what is prepared of the data.
+    """
+    asked: dict[str, tuple[Task, prune.Settings | MethodSettings, prune.PruneTable | None]] = {}
+    experiments = [experiment for experiment in plan.experiments for _ in experiment.export.values]
+    for row, task, experiment in zip(plan.rows, made, experiments, strict=True):
+        if _there(runner.store, task):
+            continue
+        training: train.Settings = row.train.settings
+        for units, written in ((experiment.method, None), (row.pruned.settings, experiment.prune)):
             if units.granularity == "unit":
                 what = (training.model, training.data, units.scope, units.unit, units.exclude, units.include)
-                asked.setdefault(repr(what), (trained, units))
-    for trained, units in asked.values():
+                asked.setdefault(repr(what), (row.train, units, written))
+    for trained, units, written in asked.values():
         training = trained.settings
         prepared = {role: runner.ensure(needed) for role, needed in prepared_inputs(trained).items()}
         learning = training.data.task(runner.machine.places, prepared)
@@ -134,6 +142,6 @@ def _check_units(recipe: Recipe, tasks: Sequence[Task], runner: Runner) -> None:
         except UserError as error:
             said = str(error).split(" = ")[0]
             key = said if said in ("exclude", "include") else "granularity"
-            taken_over = getattr(units, key) == getattr(training.method.settings, key)
+            taken_over = written is None or getattr(written, key) is None
             key = f"{'sparsity' if taken_over else 'prune'}.{key}"
-            raise recipe.source.error(key, f"{key}: {error}") from None
+            raise plan.recipe.source.error(key, f"{key}: {error}") from None

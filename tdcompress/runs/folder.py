@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tdcompress.errors import ArtifactError, UserError
-from tdcompress.files import fsync_folder
+from tdcompress.files import set_aside, take_place
 from tdcompress.records.report import Report
 from tdcompress.runs.manifest import (
     MANIFEST,
@@ -71,7 +71,7 @@ def earlier_report(folder: Path, recipe_key: str) -> tuple[Report, dict[str, str
 
     None where there is none, or where it cannot be trusted.
     """
-    for place in (folder, _set_aside(folder)):
+    for place in (folder, set_aside(folder)):
         try:
             report, manifest = vouched_report(place)
             if manifest.recipe_key == recipe_key:
@@ -93,38 +93,22 @@ def renewed(folder: Path, recipe_key: str, replace: bool) -> Iterator[Path]:
         recipe_key: of the recipe that is run.
         replace: whether another recipe's run may go.
     """
-    new, old = folder.with_name(f".{folder.name}.partial"), _set_aside(folder)
+    new = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     yield new
-    fsync_folder(new)
     form = older_format(folder)
     if form is not None and recipe_key not in held_recipes(folder) and not replace:
         aside = folder.rename(place_aside(folder, form))
         _log.warning(
             "%s: was made by an older version of tdcompress, and is made again; the old one is kept as %s", folder, aside
         )
-    if folder.exists():
-        _take_over(old, folder)  # what a run that was killed below left
-        folder.rename(old)
-    new.rename(folder)
-    fsync_folder(folder.parent)
-    _take_over(old, folder)
+    take_place(new, folder, _replaced)
 
 
-def _set_aside(folder: Path) -> Path:
-    """Where the old folder is while the new one takes its place."""
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _take_over(old: Path, folder: Path) -> None:
-    if not old.exists():
-        return
+def _replaced(folder: Path) -> set[str]:
+    """Files of an old folder that a new one does not take over."""
     try:
-        replaced = {MANIFEST, *read_manifest(old).files}
+        return {MANIFEST, *read_manifest(folder).files}
     except ArtifactError:  # it is missing or damaged
-        replaced = {MANIFEST}
-    for path in old.iterdir():
-        if path.name not in replaced and not (folder / path.name).exists():
-            path.rename(folder / path.name)
-    shutil.rmtree(old)
+        return {MANIFEST}

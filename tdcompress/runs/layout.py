@@ -147,7 +147,7 @@ def gather_samples(path: Path, shipped: Mapping[str, Artifact]) -> None:
 def resolved_values(recipe: Recipe, experiments: Sequence[Experiment]) -> dict[str, Any]:
     """The recipe with every default written out, except in sections that the sweep changes, so that it can be run again.
 
-    These stay as written: a default may tell two combinations apart, and a table that only cases have is not all others' too.
+    These stay as written: a table that only cases have is not all others' too.
     A table that a recipe may lack is written where it is in force in some combination, and a key where it has an effect in one.
 
     Args:

@@ -1,7 +1,7 @@
 """A recipe -> the tasks that make its report: which stage, with what settings, from what inputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from tdcompress.lineage.network import initial_network, new_network
 from tdcompress.lineage.origin import KnownData, NamedMethod, NamedModel
 from tdcompress.models.initialise import DIRAC
 from tdcompress.pipeline import Task
+from tdcompress.recipes.combinations import combinations
 from tdcompress.recipes.experiment import Experiment
-from tdcompress.recipes.idle import combinations
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids, share_label
 from tdcompress.recipes.source import Recipe
 from tdcompress.records.report import RowConfig
@@ -85,7 +85,7 @@ class RunPlan:
     """All tasks of a run.
 
     Attributes:
-        recipe: without what has no effect; see `tdcompress.recipes.idle`.
+        recipe: without what has no effect; see `tdcompress.recipes.combinations`.
         recipe_key: hash of every resolved combination.
         dense: export of the unpruned network that every row is compared with.
         dense_train: its training.
@@ -170,7 +170,8 @@ def plan_run(recipe: Recipe, store: Store, workers: Workers = HERE) -> RunPlan:
 
 def describe(experiment: Experiment, training: train.Settings) -> dict[str, Any]:
     """Everything that a combination depends on, as JSON: settings with defaults, names, the data's hash."""
-    return {**encode(experiment.tables()), **encode(training)}
+    whole = replace(training, method=NamedMethod(settings=experiment.method))  # [prune] takes more of it than the training
+    return {**encode(experiment.tables()), **encode(whole)}
 
 
 def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple[list[train.Settings], dict[str, Path]]:
@@ -178,7 +179,8 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
     places: dict[str, Path] = {}
     known: dict[Any, KnownData] = {}
     trainings = []
-    for experiment in experiments:
+    methods = [experiment.method.of_training() for experiment in experiments]
+    for experiment, method in zip(experiments, methods, strict=True):
         if experiment.data not in known:
             data = known[experiment.data] = KnownData.of(experiment.data, hashes.sha256)
             if root := getattr(experiment.data, "root", None):
@@ -193,7 +195,7 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
                 seed=experiment.seed,
                 data=known[experiment.data],
                 model=NamedModel(name=experiment.model_name, init=init, settings=experiment.model),
-                method=NamedMethod(settings=experiment.method),
+                method=NamedMethod(settings=method),
                 train=experiment.train,
                 distill=experiment.distill,
             )
@@ -202,13 +204,14 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
 
 
 def _check_excluded(recipe: Recipe, experiment: Experiment, training: train.Settings, places: Places) -> None:
-    """Refuse a layer in prune.exclude that the network does not have, before it is trained."""
-    if experiment.prune.exclude is None:
-        return
-    try:
-        prunable_weights(new_network(training, training.data.task(places)), experiment.prune.exclude)
-    except ModelError as error:
-        raise recipe.source.error("prune.exclude", f"prune.exclude: {error}") from None
+    """Refuse layers to exclude that the network does not have, and all of them, before anything is trained."""
+    for section, exclude in (("sparsity", experiment.method.exclude), ("prune", experiment.prune.exclude)):
+        if not exclude:
+            continue
+        try:
+            prunable_weights(new_network(training, training.data.task(places)), exclude)
+        except ModelError as error:
+            raise recipe.source.error(f"{section}.exclude", f"{section}.exclude: {error}") from None
 
 
 def _check_patterns(recipe: Recipe, experiment: Experiment, training: train.Settings, places: Places) -> None:

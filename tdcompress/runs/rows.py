@@ -209,7 +209,9 @@ def why(row: RowPlan, shrunk: ShrinkRecord | None, exported: ExportRecord) -> st
         exported: of its file.
     """
     if shrunk is None:
-        reason = "onnxruntime multiplies the zeros too: pruned weights make the file smaller, not faster"
+        reason = "onnxruntime multiplies the zeros too"
+        packed = row.export.settings.pack
+        reason += ": pruned weights make the file smaller, not faster" if packed else ', and pack = "never" stores them all'
     elif shrunk.macs_after == shrunk.macs_before:
         reason = "no unit was removed, so the network computes as much as the dense one"
     else:

@@ -51,11 +51,11 @@ class Settings(AnalyseTable):
 
 def run(settings: Settings, work: Workspace) -> AnalysisRecord:
     """Derive the test loss twice at the trained weights, in float64."""
-    fraction, device = settings.prune.fraction, torch.device(work.machine.device)
+    trained, device = work.inputs["train"], torch.device(work.machine.device)
+    origin, record = origin_of(trained), trained.recorded(TrainRecord)
+    fraction = prune.fraction_held(settings.prune, origin.method.settings)
     if fraction is None:
         raise ValueError("prune.fraction: an analysis needs the share that is pruned")
-    trained = work.inputs["train"]
-    origin, record = origin_of(trained), trained.recorded(TrainRecord)
     task = learning_task_of(trained, work.machine.places)
     model, scores = trained_network(trained, task)
     masks, _ = prune.make_masks(settings.prune, origin, model, scores, task)

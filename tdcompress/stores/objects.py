@@ -19,7 +19,7 @@ from filelock import FileLock
 from tdcompress.artifacts import KEY, MANIFEST, SCRATCH, Artifact, HashMemory, check_files, find_by_key, seal
 from tdcompress.codec import parse_json
 from tdcompress.errors import ArtifactError, LostError, StoreError
-from tdcompress.files import cache_folder, remove
+from tdcompress.files import cache_folder, remove, take_place
 from tdcompress.stores.bucket import Bucket, Object, to_bytes
 from tdcompress.stores.claims import Claim, Pace
 from tdcompress.stores.folder import FolderStore
@@ -198,12 +198,7 @@ class ObjectStore:
             _log.warning("the run %s is damaged in the store (%s): run its recipe again", name, error)
             self.bucket.remove([f"{prefix}/{MANIFEST}"])
             return
-        if folder.is_dir():
-            for path in folder.iterdir():
-                if not (new / path.name).exists():
-                    path.rename(new / path.name)
-            shutil.rmtree(folder)
-        new.rename(folder)
+        take_place(new, folder, _named)
 
     def keep_run(self, name: str) -> None:
         """Upload the run's folder, its manifest last; nothing where it is there as it is."""
@@ -308,6 +303,14 @@ def _is_set_aside(manifest: bytes) -> bool:
         return _DAMAGED in parse_json(manifest)
     except (ValueError, TypeError):
         return False
+
+
+def _named(folder: Path) -> set[str]:
+    """The files of a run's folder that its manifest names, and the manifest; this alone where it is missing or damaged."""
+    try:
+        return {MANIFEST, *files_of((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))}
+    except (ArtifactError, OSError):
+        return {MANIFEST}
 
 
 def _is_whole(folder: Path, manifest: bytes) -> bool:

@@ -39,6 +39,11 @@ _SCHEDULE_KEYS: dict[str, tuple[tuple[str, ...], object]] = {
 }
 
 
+def schedule_keys(name: object) -> frozenset[str]:
+    """The keys that a schedule has and "constant" has not; none of a name that is no schedule's."""
+    return frozenset(key for key, (owners, _) in _SCHEDULE_KEYS.items() if name in owners)
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """``optimizer = { name = "sgd", lr = 0.01, momentum = 0.9, nesterov = true }``.

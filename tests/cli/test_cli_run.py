@@ -98,6 +98,16 @@ def test_one_recipe_that_fails_does_not_keep_the_others_from_running(call, tmp_p
     assert (code, out.count("nothing was run")) == (0, 2)
 
 
+def test_recipes_of_one_file_name_are_counted_one_by_one(call, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        text = RECIPE.replace("digits", "cifar10", 1).replace("[model]", 'root = "nowhere"\n[model]')
+        (tmp_path / name / "recipe.toml").write_text(text.replace('"x"', f'"{name}"'))
+    code, out, err = call("run", "first/recipe.toml", "second/recipe.toml", "--device", "cpu")
+    assert (code, err.splitlines()[-1]) == (2, "tdcompress: 2 of 2 recipes failed: recipe, recipe")
+    assert [line for line in out.splitlines() if line] == ["recipe (1 of 2)", "recipe (2 of 2)"]
+
+
 def test_several_processes_are_refused_before_anything_is_written(refused, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")  # and nothing else that torchrun says: no rendezvous is possible
     (tmp_path / "r.toml").write_text(RECIPE)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tdcompress.errors import RecipeError
-from tdcompress.recipes.idle import Combinations, combinations
+from tdcompress.recipes.combinations import Combinations, combinations
 from tdcompress.recipes.source import parse_recipe
 
 RECIPE = """\
@@ -135,6 +135,16 @@ def test_a_key_of_the_base_may_be_for_some_combinations() -> None:
     check(with_lines("sparsity", 'scope = "group"') + '[sweep]\n"prune.granularity" = ["weight", "unit"]\n')
 
 
+def test_fine_tuning_that_is_off_does_not_stand_in_the_way_of_weights() -> None:
+    base = RECIPE + '[finetune]\nafter = "shrink"\nepochs = 2\n'
+    unit, weight = '[[sweep.case]]\n"prune.granularity" = "unit"\n', '[[sweep.case]]\n"finetune.epochs" = 0\n'
+    assert [each.finetune.epochs for each in check(base + unit + weight).experiments] == [2, 0]
+    units = with_lines("prune", 'granularity = "unit"') + '[finetune]\nafter = "shrink"\nepochs = 2\n'
+    (off,) = check(units, {"prune.granularity": "weight", "finetune.epochs": 0}).experiments
+    assert (off.pruning.granularity, off.finetune.epochs, off.finetune.after) == ("weight", 0, "prune")
+    assert "finetune.after: weights are pruned here, and only units are shrunk" in refusal(base)
+
+
 def test_a_key_of_a_case_or_list_has_an_effect_in_one_of_its_combinations() -> None:
     key = '"sparsity.freeze_share" = 0.2\n'
     check(RECIPE + CASES.format("", key))
@@ -143,7 +153,9 @@ def test_a_key_of_a_case_or_list_has_an_effect_in_one_of_its_combinations() -> N
     assert f"line {line}: sparsity.freeze_share: it does nothing without {CUBIC}" in refusal(text)
     lists = '[sweep]\n"sparsity.freeze_share" = [0.0, 0.3]\n'
     assert f"line 14: sparsity.freeze_share: it does nothing without {CUBIC}" in refusal(RECIPE + lists)
-    check(RECIPE + lists + CASES.format("", ""))
+    assert "the combination sparsity.schedule = 'constant', sparsity.freeze_share = 0.3 comes twice" in refusal(
+        RECIPE + lists + CASES.format("", "")  # one training, twice
+    )
 
 
 UNIT = RECIPE.replace('"targeted"', '"targeted"\ngranularity = "unit"')

@@ -2,7 +2,8 @@
 
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import differences, method_label, row_config, row_ids
-from tdcompress.recipes.source import expand_sweep, parse_recipe
+from tdcompress.recipes.source import parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
 
 RECIPE = """
 name = "names"
@@ -77,6 +78,13 @@ def test_names_of_two_tables_are_told_apart_and_what_is_off_or_idle_says_nothing
     assert (dict(plain), dict(last)) == ({"train.average": "none"}, {"train.average": "last"})
     assert "train.average_decay" in differences(rows)[0]
     assert "train.average_decay" not in differences(rows)[1]
+
+
+def test_a_key_of_the_base_says_nothing_in_rows_in_which_it_has_no_effect() -> None:
+    text = RECIPE + 'align = 16\n[shrink]\nalign = 8\n[sweep]\n"prune.granularity" = ["weight", "unit"]\n'
+    rows = [resolve(variant) for variant in expand_sweep(parse_recipe(text))]
+    assert differences(rows) == [{}, {"prune.align": 16, "shrink.align": 8}]
+    assert row_ids(rows) == ["none-weight-0.5", "none-unit-0.5"]
 
 
 def test_included_layers_are_named_whoever_includes_them() -> None:

@@ -4,11 +4,12 @@ import pytest
 import tomli_w
 
 from tdcompress.errors import DataError, UserError
+from tdcompress.recipes.combinations import combinations
 from tdcompress.recipes.experiment import resolve
-from tdcompress.recipes.idle import combinations
 from tdcompress.recipes.names import row_ids
 from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
-from tdcompress.recipes.source import expand_sweep, load_recipe, parse_recipe
+from tdcompress.recipes.source import load_recipe, parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
 from tdcompress.runs.layout import resolved_values
 from tdcompress.runs.plan import plan_run
 from tdcompress.stores.folder import FolderStore

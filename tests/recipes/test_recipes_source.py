@@ -9,7 +9,8 @@ from tdcompress.errors import RecipeError
 from tdcompress.recipes.experiment import resolve
 from tdcompress.recipes.positions import key_lines
 from tdcompress.recipes.shipped import find_recipe
-from tdcompress.recipes.source import expand_sweep, load_recipe, parse_override, parse_recipe
+from tdcompress.recipes.source import load_recipe, parse_override, parse_recipe
+from tdcompress.recipes.sweep import expand_sweep
 
 GOOD = """\
 name = "a"
@@ -250,11 +251,6 @@ def test_a_wrong_sweep_names_its_line(old, new, said):
     message = refusal(text)
     assert said in message
     assert f"line {line_of(text, new)}:" in message
-
-
-def test_two_equal_cases_are_refused():
-    text = SWEEP.replace('"sparsity.gamma" = 0.75\n"sparsity.alpha" = 1.0', '"sparsity.gamma" = 0.25')
-    assert "twice" in refusal(text)
 
 
 @pytest.mark.parametrize(

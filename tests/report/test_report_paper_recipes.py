@@ -9,7 +9,8 @@ from tdcompress.codec import shallow
 from tdcompress.data.augment import Augmentation
 from tdcompress.recipes.experiment import Experiment, resolve
 from tdcompress.recipes.names import row_config
-from tdcompress.recipes.source import expand_sweep, load_recipe
+from tdcompress.recipes.source import load_recipe
+from tdcompress.recipes.sweep import expand_sweep
 from tdcompress.records.report import Row
 from tdcompress.report.papers import matches, percentage_of, published_table, published_tables, read_heading, variant
 

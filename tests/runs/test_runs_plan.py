@@ -108,6 +108,19 @@ def test_tables_that_a_recipe_lacks_stay_out_of_the_resolved_one(tmp_path: Path)
     assert not {"distill", "analyse"} & resolved.keys()
 
 
+@pytest.mark.parametrize("key", ['granularity = "unit"', 'exclude = ["conv1"]', 'shares = "global"'])
+def test_the_runs_own_untargeted_training_is_the_teacher_whatever_is_pruned_after_it(key: str, tmp_path: Path) -> None:
+    text = RECIPE.replace('method = "none"\n', f'method = "none"\n{key}\n').replace("[analyse]\nbins = 8\n", "[distill]\n")
+    both = "".join(
+        f'[[sweep.case]]\n"sparsity.method" = {method}\n' for method in ('"none"', '"targeted"\n"sparsity.gamma" = 0.5')
+    )
+    planned = plan(text + both, tmp_path)
+    (none, targeted), (plain,) = planned.rows, plan(text.replace(f"{key}\n", "").replace("[distill]\n", ""), tmp_path).rows
+    assert none.train.key == targeted.train.inputs["teacher"].key == plain.train.key
+    assert none.pruned.key != plain.pruned.key
+    assert planned.recipe_key != plan(text.replace(key, "") + both, tmp_path).recipe_key
+
+
 TARGETED = RECIPE.replace('"none"', '"targeted"\ngamma = 0.9').replace("[analyse]\nbins = 8\n", "[train]\nepochs = 3\n")
 
 
@@ -115,8 +128,8 @@ TARGETED = RECIPE.replace('"none"', '"targeted"\ngamma = 0.9').replace("[analyse
     ("case", "section", "same"),
     [
         ('"distill.weight" = 0.7', "distill", None),  # the other combination has no teacher
-        ('"train.l2" = 0.0', "train", {"epochs": 3}),  # the default, in a combination of its own
-        ("seed = 0", "seed", None),
+        ('"train.l2" = 0.1', "train", {"epochs": 3}),
+        ("seed = 1", "seed", None),
     ],
 )
 def test_the_resolved_recipe_has_as_written_what_cases_change(case: str, section: str, same: object, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ EVERY_KEY = [
 ]
 PLACES = {"data.root", "data.download"}  # they say where data lies; keys know it by content
 SHARED = {f"sparsity.{key}" for key in ("scope", "unit", "shares", "exclude", "include")}  # what [prune] takes over
+# Methods that drop nothing, and what their training does not depend on: with an L1 penalty it does on the layers.
+OF_NO_TRAINING = {"none": SHARED | {"sparsity.granularity"}, "l1": SHARED - {"sparsity.exclude"} | {"sparsity.granularity"}}
 TEXT = {"data.source", "data.target", "data.train"}  # what a vocabulary is made of
 # Of keys that take no value but of a certain kind: names of files that are there, sizes that fit.
 VALUES: dict[str, Any] = {
@@ -110,8 +112,10 @@ def tasks(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make
 
 
-def users_of(path: str) -> set[str]:
-    """The stages whose own settings hold a key."""
+def users_of(name: str, path: str) -> set[str]:
+    """The stages whose own settings hold a component's key."""
+    if path in OF_NO_TRAINING.get(name, ()):
+        return {"prune", "analyse"} if path in SHARED else set()
     if path in SHARED:
         return {"train", "prune", "analyse"}
     if path in TEXT or path.startswith("data.vocabulary."):
@@ -140,7 +144,7 @@ def test_the_stages_that_use_it_get_new_keys_and_no_others(
     after = first_accepted(tasks, table, name, [{**given, path: value} for value in values])
     assert after.keys() == before.keys()
     own = {stage for stage, task in after.items() if content_key(task.settings) != content_key(before[stage].settings)}
-    assert own == users_of(path) & before.keys()
+    assert own == users_of(name, path) & before.keys()
     for stage, task in after.items():
         made_anew = stage in own or task.identity["inputs"] != before[stage].identity["inputs"]
         assert (task.key != before[stage].key) == made_anew

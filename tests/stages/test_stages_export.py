@@ -40,6 +40,17 @@ def test_what_stays_float32_is_in_the_record_its_notes_and_the_row(runner, row):
     assert why(planned, None, exported).endswith("; ".join(exported.notes))
 
 
+@pytest.mark.parametrize(
+    ("pack", "said"),
+    [("auto", ": pruned weights make the file smaller, not faster"), ("never", ', and pack = "never" stores them all')],
+)
+def test_a_row_says_what_its_zeros_are_good_for(runner, row, pack, said):
+    planned = row(prune="fraction = 0.9", **{"export.pack": pack})
+    exported = runner.ensure(planned.export).recorded(planned.export.stage.record)
+    assert (exported.encodings.keys() == {"dense"}) is (pack == "never")
+    assert why(planned, None, exported) == f"onnxruntime multiplies the zeros too{said}"
+
+
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
 def test_a_file_says_how_its_pixels_are_normalised(runner, row, kind):
     """Inside the graph or in front of it, the file is measured through it: its accuracy is torch's."""

@@ -36,5 +36,5 @@ GOLDEN = {
     "store": "f8a69cd621a28b98",
     "export": "b0bdf34f78b0e0cc",
     "bench": "8f57993a8683b941",
-    "analyse": "7060a609b30b4fc1",
+    "analyse": "b9ece4ed67661373",
 }

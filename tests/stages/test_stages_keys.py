@@ -14,7 +14,8 @@ from tdcompress.errors import RecipeError
 from tdcompress.methods.registry import METHODS
 from tdcompress.models.registry import MODELS
 from tdcompress.recipes.experiment import table_types
-from tdcompress.recipes.source import parse_recipe, swept
+from tdcompress.recipes.source import parse_recipe
+from tdcompress.recipes.sweep import swept
 from tdcompress.runs.plan import plan_run
 from tdcompress.stores.folder import FolderStore
 

@@ -166,6 +166,16 @@ def test_released_evaluation_prunes_every_candidate_of_the_training(runner, row)
     assert all(torch.equal(released[name], plain[name]) for name in plain)
 
 
+def test_an_analysis_of_the_released_evaluation_says_the_fraction_that_held(runner, plan):
+    changes = {"sparsity.gamma": 0.5, "sparsity.alpha": 0.5, "prune.evaluation": "released", "analyse.bins": 2}
+    released, plain = (
+        runner.ensure(plan("targeted", f"fraction = {fraction}", **{**changes, "prune.evaluation": kind}).analyses[0]).record
+        for fraction, kind in ((0.1, "released"), (0.5, "plain"))
+    )
+    assert released == plain
+    assert released["fraction"] == 0.5
+
+
 def test_masks_are_those_of_the_smallest_magnitudes(runner, row):
     planned = row(prune="fraction = 0.5")
     trained = load_file(runner.ensure(planned.train).file("model.safetensors"))

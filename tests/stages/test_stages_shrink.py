@@ -196,6 +196,10 @@ def test_excluded_layers_stay_dense_though_they_were_trained_on(runner, granular
 def test_excluded_layers_are_known_before_anything_is_trained(runner):
     with pytest.raises(RecipeError, match=r"prune\.exclude: exclude = 'conv9' names no convolution or linear layer of DigitsCnn"):
         plan(runner, **{"prune.exclude": ["conv9"]})
+    with pytest.raises(RecipeError, match=r"sparsity\.exclude: exclude = 'conv9' names no convolution or linear layer"):
+        plan(runner, **{"sparsity.granularity": "weight", "sparsity.exclude": ["conv9"]})
+    with pytest.raises(RecipeError, match=r"sparsity\.exclude: every layer of DigitsCnn is excluded: nothing is left to prune"):
+        plan(runner, **{"sparsity.exclude": ["conv1", "conv2", "conv3", "hidden"], "prune.exclude": []})
     short, many = (plan(runner, **{"sweep.prune.exclude": [[], names]}).rows[1].id for names in (["conv1"], ["conv1"] * 9))
     assert (short, many) == ("none-without-conv1-0.6", "none-without-9-layers-0.6")
 

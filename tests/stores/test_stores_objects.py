@@ -290,8 +290,10 @@ def test_a_run_is_kept_whole_and_brought_where_it_is_another(machine):
     here, there = machine("a"), machine("b")
 
     def fill(store, text):
-        write_text(store.root / "mine" / "report.json", text)
-        files = {"report.json": sha256_file(store.root / "mine" / "report.json")}
+        files = {}
+        for name in ("report.json", f"{text}.onnx"):
+            write_text(store.root / "mine" / name, text)
+            files[name] = sha256_file(store.root / "mine" / name)
         write_text(store.root / "mine" / MANIFEST, json.dumps({"files": files}))
 
     fill(here, "first")
@@ -300,12 +302,16 @@ def test_a_run_is_kept_whole_and_brought_where_it_is_another(machine):
     there.bring_run("mine")
     assert (there.root / "mine" / "report.json").read_text() == "first"
     write_text(there.root / "mine" / "notes", "by hand")
+    write_text(there.root / ".mine.old" / "other notes", "of a process that was killed as it brought the run")
     fill(here, "second")
     here.keep_run("mine")
     assert len(here.bucket.names("runs/mine")) == 2
     there.bring_run("mine")
     assert (there.root / "mine" / "report.json").read_text() == "second"
-    assert (there.root / "mine" / "notes").read_text() == "by hand"
+    assert sorted(path.name for path in (there.root / "mine").iterdir()) == [
+        *(MANIFEST, "notes", "other notes", "report.json", "second.onnx")
+    ]
+    assert not (there.root / ".mine.old").exists()
     (there.root / "mine" / "report.json").write_text("broken")
     there.bring_run("mine")
     assert (there.root / "mine" / "report.json").read_text() == "second"
