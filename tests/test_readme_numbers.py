@@ -112,6 +112,13 @@ def test_resnet20(place: int, name: str) -> None:
     assert under_engine == latency(timed(row, "engine"))
 
 
+def test_resnet20_with_other_seeds() -> None:
+    rows = reported("cifar10-resnet20-best-seeds")
+    at_90 = [percent(rows[f"targeted-seed{seed}-gamma0.9-0.9"].accuracy_onnx) for seed in range(3)]
+    at_95 = [percent(rows[f"targeted-seed{seed}-gamma0.95-0.95"].accuracy_onnx) for seed in range(2)]
+    assert f"90 % have {at_90[0]}, {at_90[1]} and {at_90[2]} %, two of 95 % have {at_95[0]} and {at_95[1]} %\n" in README
+
+
 def test_resnet20_with_other_settings() -> None:
     untargeted = reported("cifar10-resnet20-best")["none-by-erk-recalibrate2048-0.9"]
     assert untargeted.accuracy_before is not None

@@ -9,7 +9,7 @@ from tdcompress.report import details, layers, measures, shrinking, text
 from tdcompress.report.files import SELECTED_FILE
 from tdcompress.report.headline import sentences
 from tdcompress.report.one_network import explanations
-from tdcompress.report.row_names import labels, letters, renamed
+from tdcompress.report.row_names import labels, letters, with_names
 from tdcompress.report.series import in_order
 from tdcompress.report.tables import Table, latency_under, main_setting, selected_row, summary
 from tdcompress.report.unpruned import explanation
@@ -116,14 +116,16 @@ def compose(report: Report, figures: Mapping[str, Figure], remark: str = "") -> 
     return Document(
         title=report.run,
         subtitle=", ".join([f"{report.model} on {report.data}", *classes, f"{report.test_samples:,} test samples"]),
-        blocks=tuple(renamed(block, letter_of) if isinstance(block, Table) else block for block in blocks if block is not None),
+        blocks=tuple(
+            with_names(block, letter_of) if isinstance(block, Table) else block for block in blocks if block is not None
+        ),
     )
 
 
 def _summary(report: Report) -> tuple[Block | None, ...]:
     legend = tuple((letter, name) for name, letter in letters(report).items())
     return (
-        renamed(summary(report), labels(report)),
+        with_names(summary(report), labels(report)),
         Facts(facts=legend, form="columns") if legend else None,
         _latency_note(report),
     )

@@ -18,7 +18,7 @@ def letters(report: Report) -> Mapping[str, str]:
     return {row.id: _letter(place) for place, row in enumerate(report.rows)}
 
 
-def renamed(table: Table, other: Mapping[str, str]) -> Table:
+def with_names(table: Table, other: Mapping[str, str]) -> Table:
     """A table with other names, such as letters, in its column "row"."""
     if table.columns[0].title != "row":
         return table
