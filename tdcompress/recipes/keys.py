@@ -158,12 +158,22 @@ _TOP = Table(
         ("seed", "whole number", "0", "", "of every random generator"),
     ),
 )
+_HOW_TO_READ = Items(
+    items=(
+        "[data], [model], [sparsity] and [prune] are needed; the other tables may be left out.",
+        'A column "for" names the data sets, networks or methods that have the key; where it is empty, all have it.',
+        'A key with a dot stands in a table of its own: optimizer = { name = "sgd", lr = 0.1 }.',
+        "An empty default: the key is left open. Where a meaning speaks of None, that is a key that is left out.",
+        "An unknown key and a wrong value are errors that name the line. So is a key that does nothing in any combination: the "
+        "message says what it needs.",
+    )
+)
 _SWEEP: tuple[Block, ...] = (
     Subheading(title="[sweep]"),
     Paragraph(
-        text="Every combination becomes a row of the report; what does not depend on a key is computed once. Keys are written "
-        "with their table, in quotation marks. A key that is set twice in one combination is an error, and so is a row that "
-        "comes twice."
+        text="Several trainings and prunings in one recipe. Every combination becomes a row of the report; what does not depend "
+        "on a key is computed once. Keys are written with their table, in quotation marks. A key that is set twice in one "
+        "combination is an error, and so are two combinations that make the same row."
     ),
     Items(
         items=(
@@ -175,14 +185,16 @@ _SWEEP: tuple[Block, ...] = (
     Subheading(title="Changing a key for one run"),
     Paragraph(
         text="tdcompress run RECIPE --set train.epochs=1 --set 'sweep.prune.fraction=[0.5, 0.9]'. A value is read as TOML, "
-        "and as text where it is none."
+        "and as text where it is none. Keys of the file that only a change turns off are as if they were not written: those of "
+        "the average beside --set train.average=none, for example. A change for several recipes may do nothing in some of them, "
+        "but not in all."
     ),
 )
 
 
 def keys_document() -> Document:
     """What a recipe can say, all of it."""
-    blocks: list[Block] = [_TOP]
+    blocks: list[Block] = [_HOW_TO_READ, _TOP]
     for section in (*required_tables(), *OPTIONAL):
         blocks.append(Subheading(title=f"[{section}]"))
         if section not in NAMED and (about := _about(table_types()[section])):
@@ -190,10 +202,8 @@ def keys_document() -> Document:
         blocks.append(table_of(section))
     return Document(
         title="What a recipe can say",
-        subtitle="A recipe is a TOML file with a table for each step. [data], [model], [sparsity] and [prune] are needed, the "
-        "others may be left out. Where a meaning speaks of None, the key is left out. An unknown key, a wrong value, or a "
-        "key that does nothing in any combination is an error that names the line; one that is only turned off by --set is as if "
-        "it were not written.",
+        subtitle="A recipe is a TOML file with a table for each step, from the data to the benchmark. tdcompress run FILE.toml runs "
+        "it; tdcompress recipes lists those that are shipped, in the folder pipelines.",
         blocks=(*blocks, *_SWEEP),
     )
 
