@@ -25,17 +25,17 @@ FOLDERS, TOUCHED = (re.split(r"\n#+ ", PAGE.split(f"\n{title}\n")[1])[0] for tit
 # The plain method and targeted dropout are more than two methods among others, and pruning names rows.
 SPECIAL = {"tdcompress.methods.none", "tdcompress.methods.targeted", "tdcompress.stages.prune"}
 NAME = re.compile(r"`([\w./]+(?:\.\w+|/))`")
+ENTRY = re.compile(r"^- \*\*(.+?)\*\*(.*(?:\n +.*)*)", re.MULTILINE)  # of a list, with the lines that are indented below it
 
 
-def rows(table):
-    """First cell -> the files that the others name."""
-    cells = (line.strip("| ").split(" | ") for line in re.findall(r"^\|.*", table, re.MULTILINE))
-    return {first: set(NAME.findall(" ".join(rest))) for first, *rest in cells}
+def rows(listed):
+    """What an entry is about -> the files that it names."""
+    return {about: set(NAME.findall(rest)) for about, rest in ENTRY.findall(listed)}
 
 
 def test_the_design_page_names_every_part_of_the_package_and_only_files_that_are_there():
     named = set()
-    for line in re.findall(r"^\|.*", f"{FOLDERS}\n{TOUCHED}", re.MULTILINE):
+    for line in (*re.findall(r"^\|.*", FOLDERS, re.MULTILINE), *(rest for _, rest in ENTRY.findall(TOUCHED))):
         names = NAME.findall(line)
         places = (ROOT, PACKAGE, PACKAGE / names[0] if names else ROOT)
         missing = [name for name in names if not any((place / name).exists() for place in places)]
