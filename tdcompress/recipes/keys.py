@@ -202,8 +202,8 @@ def keys_document() -> Document:
         blocks.append(table_of(section))
     return Document(
         title="What a recipe can say",
-        subtitle="A recipe is a TOML file with a table for each step, from the data to the benchmark. tdcompress run FILE.toml runs "
-        "it. tdcompress recipes lists those that are shipped, and with --copy NAME writes one here, to be changed.",
+        subtitle="A recipe is a TOML file with a table for each step, from the data to the benchmark. tdcompress run FILE.toml "
+        "runs it. tdcompress recipes lists those that are shipped, and with --copy NAME writes one here, to be changed.",
         blocks=(*blocks, *_SWEEP),
     )
 
