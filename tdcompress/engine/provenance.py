@@ -28,6 +28,8 @@ _MOVES = frozenset(
         "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+_COUNTS = frozenset({"NonZero", "Range"})
+"""What its inputs hold says how many numbers there are."""
 _COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _KEEPING = frozenset({"Add", "Div", "Mul", "Sub"})
 
@@ -69,9 +71,12 @@ def _or_free(array: Array | None, marks: Marks | None) -> Marks:
     return np.zeros(np.shape(np.asarray(array)), np.int8) if marks is None else marks
 
 
-def places_depend(node: Node, marks: Sequence[Marks | None]) -> bool:
-    """Whether the batch size decides which numbers a moving operator takes, or how many of them."""
-    return node.op in _MOVES and any(mark is not None for mark in marks[_data_inputs(node) :])
+def deciding_input(node: Node, marks: Sequence[Marks | None]) -> int | None:
+    """By which input the batch size decides what numbers an operator takes, or how many it gives; None: by none."""
+    if node.op not in _MOVES | _COUNTS:
+        return None
+    first = 0 if node.op in _COUNTS else _data_inputs(node)
+    return next((index for index in range(first, len(marks)) if marks[index] is not None), None)
 
 
 def _data_inputs(node: Node) -> int:

@@ -66,13 +66,35 @@ AS_A_NUMBER = {
         ("Slice", ["s", "zeros", "ones"], "b"),
         ("Slice", ["x", "zeros", "b", "ones"], "y"),
     ],
+    "how long a range is": [
+        *BATCH,
+        ("Range", ["zero", "b", "step"], "r"),
+        ("Shape", ["r"], "n"),
+        ("Cast", ["n"], "f", {"to": TensorProto.FLOAT}),
+        ("Mul", ["x", "f"], "y"),
+    ],
+    "how many are not zero": [
+        ("Shape", ["x"], "s"),
+        ("Sub", ["s", "sizes"], "d"),
+        ("NonZero", ["d"], "r"),
+        ("Size", ["r"], "n"),
+        ("Cast", ["n"], "f", {"to": TensorProto.FLOAT}),
+        ("Mul", ["x", "f"], "y"),
+    ],
+    "an axis behind the batch": [
+        ("Shape", ["x"], "s"),
+        ("Slice", ["s", "zeros", "ones"], "b"),
+        ("Concat", ["b", "rest"], "t", {"axis": 0}),
+        ("Slice", ["x", "zeros", "ones", "ones"], "r"),
+        ("Expand", ["r", "t"], "y"),
+    ],
     "a range": [*BATCH, ("Range", ["zero", "b", "step"], "r"), ("Cast", ["r"], "f", {"to": 1}), ("Add", ["x", "f"], "y")],
 }
 
 
 @pytest.mark.parametrize("case", AS_A_NUMBER)
 def test_a_number_that_is_computed_from_the_batch_size_is_refused(model, check, case):
-    constants = {**CONSTANTS, "many": np.array([2_000_000]), "step": np.array(1)}
+    constants = {**CONSTANTS, "many": np.array([2_000_000]), "step": np.array(1), "sizes": np.array([2, 5, 6])}
     nodes = chain(*AS_A_NUMBER[case])
     with pytest.raises(UnsupportedError, match="batch size"):
         Session(model(nodes, constants, {"x": ["b", 5, 6]}))
