@@ -252,6 +252,12 @@ def test_names_of_the_model_do_not_meet_names_between_steps(model, check, op):
     check(model(nodes, constants, {"in": ["b", 4, 9]}, ["y", "z"], opset=opset), {"in": floats(4, 2, 4, 9)})
 
 
+def test_layer_norm_with_parameters_that_would_make_its_input_larger(model):
+    nodes = [helper.make_node("LayerNormalization", ["x", "s"], ["y"], name="norm")]
+    with pytest.raises(ModelError, match=r"norm.*\[3, 4\].*\[1, 4\]"):
+        Session(model(nodes, {"s": floats(1, 3, 4)}, {"x": ["b", 1, 4]}))
+
+
 @pytest.mark.parametrize("level", [0.3, 1.0, 1000.0])
 @pytest.mark.parametrize("spread", [1e-3, 1.0])
 def test_layer_norm_of_nearly_constant_rows(model, level, spread):
