@@ -124,9 +124,8 @@ def _resize(state: Translation, node: Node) -> None:
     """Axis by axis; every mode but antialiasing, regions of interest and a kept aspect ratio."""
     shape = state.shape(node, 0)
     mode = _text(node, "mode", "nearest")
-    old = state.opset < 11
-    coordinates = _text(node, "coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
-    rounding = _text(node, "nearest_mode", "floor" if old else "round_prefer_floor")
+    coordinates = _text(node, "coordinate_transformation_mode", "half_pixel")
+    rounding = _text(node, "nearest_mode", "round_prefer_floor")
     unusual = node.attributes.get("antialias", 0) or _text(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
     if mode not in ("nearest", "linear", "cubic") or coordinates not in COORDINATES or rounding not in ROUNDINGS or unusual:
         raise UnsupportedError(
