@@ -30,6 +30,8 @@ _MOVES = frozenset(
 )  # fmt: skip
 _COUNTS = frozenset({"NonZero", "Range"})
 """What its inputs hold says how many numbers there are."""
+_MIXES = frozenset({"CumSum", "MatMul", "ScatterElements", "Softmax"})
+"""A number that they give comes from several, or from another place, though what they give may have the shape of an input."""
 _COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _KEEPING = frozenset({"Add", "Div", "Mul", "Sub"})
 
@@ -92,6 +94,8 @@ def _moved(node: Node, inputs: Sequence[Array | None], marks: Sequence[Marks | N
 
 
 def _combined(node: Node, inputs: Sequence[Array | None], marks: Sequence[Marks | None], output: Array, batch: int) -> Marks:
+    if node.op in _MIXES:
+        return np.full(output.shape, DERIVED, np.int8)
     touched = [_or_free(array, mark) for array, mark in zip(inputs, marks, strict=True) if array is not None]
     try:
         worst = np.broadcast_to(np.maximum.reduce(np.broadcast_arrays(*touched)), output.shape)
