@@ -102,7 +102,7 @@ def _combined(node: Node, inputs: Sequence[Array | None], marks: Sequence[Marks 
     except ValueError:  # no elementwise operator
         return np.full(output.shape, DERIVED, np.int8)
     result = np.where(worst == FREE, FREE, DERIVED).astype(np.int8)
-    if len(inputs) != 2:
+    if node.op not in _COMPARISONS | _KEEPING:
         return result
     (a, b), (mark_a, mark_b) = (np.broadcast_arrays(*(np.asarray(array) for array in inputs))), np.broadcast_arrays(*touched)
     one_sided = ((mark_a == IS_BATCH) & (mark_b == FREE)) | ((mark_a == FREE) & (mark_b == IS_BATCH))

@@ -52,6 +52,12 @@ AS_A_NUMBER = {
     "times the batch": [*BATCH, ("Cast", ["b"], "f", {"to": TensorProto.FLOAT}), ("Mul", ["x", "f"], "y")],
     "over the size": [("Size", ["x"], "n"), ("Cast", ["n"], "f", {"to": TensorProto.FLOAT}), ("Div", ["x", "f"], "y")],
     "a choice": [*BATCH, ("Greater", ["b", "ten"], "g"), ("Where", ["g", "two", "one"], "w"), ("Mul", ["x", "w"], "y")],
+    "without a bound": [
+        *BATCH,
+        ("Clip", ["b", ""], "c"),
+        ("Cast", ["c"], "f", {"to": TensorProto.FLOAT}),
+        ("Mul", ["x", "f"], "y"),
+    ],
     "a bound": [*BATCH, ("Cast", ["b"], "f", {"to": TensorProto.FLOAT}), ("Clip", ["x", "f"], "y")],
     "another size": [
         *BATCH,
