@@ -17,7 +17,6 @@ import os
 import platform
 import random
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from counts import PAIRS, PROCESSES
 from engine_networks import NETWORKS, resnet32
+from fresh import printed
 
 from tdcompress.bench.statistics import Ratio, measure_ratio, widened_by_control
 
@@ -140,10 +140,7 @@ def times_as_fast(processes: list[np.ndarray]) -> Ratio:
 
 
 def child(arguments: list[str]) -> str:
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"a measurement failed: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout
+    return printed([sys.executable, __file__, *arguments])
 
 
 PAPERS = [

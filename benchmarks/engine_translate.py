@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from counts import PAIRS, PROCESSES
+from fresh import printed
 
 from tdcompress.bench.statistics import measure_ratio, widened_by_control
 from tdcompress.engine import Session
@@ -131,12 +131,7 @@ def measured(share: float, folder: Path, options: argparse.Namespace) -> str:
     command = [sys.executable, __file__, "--child", str(share), "--folder", str(folder), "--pairs", str(options.pairs)]
     command += ["--batch", str(options.batch), "--pieces", str(options.pieces), "--threads", str(options.threads)]
     command += ["--clock", options.clock, *(["--isa", options.isa] if options.isa else [])]
-    results = []
-    for _ in range(options.processes):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"a measurement failed: {done.stderr.strip().splitlines()[-1]}")
-        results.append(json.loads(done.stdout))
+    results = [json.loads(printed(command)) for _ in range(options.processes)]
     pairs, controls = ([np.array(result[name], float) for result in results] for name in ("samples", "control"))
     generator = np.random.default_rng(0)
     control = measure_ratio([each[:, 1] / each[:, 0] for each in controls], generator=generator)

@@ -28,6 +28,10 @@ _MOVES = frozenset(
         "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
+_COUNTS = frozenset({"NonZero", "Range"})
+"""What its inputs hold says how many numbers there are."""
+_MIXES = frozenset({"CumSum", "MatMul", "ScatterElements", "Softmax"})
+"""A number that they give comes from several, or from another place, though what they give may have the shape of an input."""
 _COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _KEEPING = frozenset({"Add", "Div", "Mul", "Sub"})
 
@@ -69,9 +73,12 @@ def _or_free(array: Array | None, marks: Marks | None) -> Marks:
     return np.zeros(np.shape(np.asarray(array)), np.int8) if marks is None else marks
 
 
-def places_depend(node: Node, marks: Sequence[Marks | None]) -> bool:
-    """Whether the batch size decides which numbers a moving operator takes, or how many of them."""
-    return node.op in _MOVES and any(mark is not None for mark in marks[_data_inputs(node) :])
+def deciding_input(node: Node, marks: Sequence[Marks | None]) -> int | None:
+    """By which input the batch size decides what numbers an operator takes, or how many it gives; None: by none."""
+    if node.op not in _MOVES | _COUNTS:
+        return None
+    first = 0 if node.op in _COUNTS else _data_inputs(node)
+    return next((index for index in range(first, len(marks)) if marks[index] is not None), None)
 
 
 def _data_inputs(node: Node) -> int:
@@ -87,13 +94,15 @@ def _moved(node: Node, inputs: Sequence[Array | None], marks: Sequence[Marks | N
 
 
 def _combined(node: Node, inputs: Sequence[Array | None], marks: Sequence[Marks | None], output: Array, batch: int) -> Marks:
+    if node.op in _MIXES:
+        return np.full(output.shape, DERIVED, np.int8)
     touched = [_or_free(array, mark) for array, mark in zip(inputs, marks, strict=True) if array is not None]
     try:
         worst = np.broadcast_to(np.maximum.reduce(np.broadcast_arrays(*touched)), output.shape)
     except ValueError:  # no elementwise operator
         return np.full(output.shape, DERIVED, np.int8)
     result = np.where(worst == FREE, FREE, DERIVED).astype(np.int8)
-    if len(inputs) != 2:
+    if node.op not in _COMPARISONS | _KEEPING:
         return result
     (a, b), (mark_a, mark_b) = (np.broadcast_arrays(*(np.asarray(array) for array in inputs))), np.broadcast_arrays(*touched)
     one_sided = ((mark_a == IS_BATCH) & (mark_b == FREE)) | ((mark_a == FREE) & (mark_b == IS_BATCH))

@@ -1,7 +1,7 @@
 """The planner's own operations: few, with every default resolved, on tensors of one image (the batch axis is gone).
 
 A network is a list of steps in an order in which it can run, and a shape per tensor name. ONNX operators become steps
-in translate*.py, fuse.py joins steps, lower*.py turns them into calls of kernels. Constants of a step are float32
+in translate/, fuse.py joins steps, lower/ turns them into calls of kernels. Constants of a step are float32
 numpy arrays.
 """
 

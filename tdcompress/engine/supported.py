@@ -14,7 +14,7 @@ from tdcompress.engine.translate.graph import TRANSLATORS
 from tdcompress.onnxfile.prepare import LOWEST_OPSET
 
 FOLDED_BY_TRANSLATION = ("Shape", "Size")
-"""Known without computing anything (translate.py)."""
+"""Known without computing anything (translate/graph.py)."""
 
 NOTES: tuple[tuple[tuple[str, ...], str], ...] = (
     (

@@ -41,10 +41,23 @@ CONSTANTS = {
 }
 BATCH = [("Shape", ["x"], "s"), ("Gather", ["s", "zero"], "b")]
 
+LAST = [
+    ("Gather", ["m", "last"], "l"),
+    ("Cast", ["l"], "f", {"to": TensorProto.FLOAT}),
+    ("Mul", ["x", "f"], "y"),
+]
+"""What is last in `m`, as a number."""
+
 AS_A_NUMBER = {
     "times the batch": [*BATCH, ("Cast", ["b"], "f", {"to": TensorProto.FLOAT}), ("Mul", ["x", "f"], "y")],
     "over the size": [("Size", ["x"], "n"), ("Cast", ["n"], "f", {"to": TensorProto.FLOAT}), ("Div", ["x", "f"], "y")],
     "a choice": [*BATCH, ("Greater", ["b", "ten"], "g"), ("Where", ["g", "two", "one"], "w"), ("Mul", ["x", "w"], "y")],
+    "without a bound": [
+        *BATCH,
+        ("Clip", ["b", ""], "c"),
+        ("Cast", ["c"], "f", {"to": TensorProto.FLOAT}),
+        ("Mul", ["x", "f"], "y"),
+    ],
     "a bound": [*BATCH, ("Cast", ["b"], "f", {"to": TensorProto.FLOAT}), ("Clip", ["x", "f"], "y")],
     "another size": [
         *BATCH,
@@ -66,13 +79,52 @@ AS_A_NUMBER = {
         ("Slice", ["s", "zeros", "ones"], "b"),
         ("Slice", ["x", "zeros", "b", "ones"], "y"),
     ],
+    "a sum over sizes": [("Shape", ["x"], "s"), ("CumSum", ["s", "zero"], "m"), *LAST],
+    "a product of sizes": [
+        ("Shape", ["x"], "s"),
+        ("Concat", ["ones", "s"], "s4", {"axis": 0}),
+        ("Reshape", ["s4", "pairs"], "p"),
+        ("MatMul", ["square", "p"], "q"),
+        ("Reshape", ["q", "minus"], "m"),
+        *LAST,
+    ],
+    "a size in another place": [("Shape", ["x"], "s"), ("ScatterElements", ["sizes", "places", "s"], "m"), *LAST],
+    "a share of sizes": [("Shape", ["x"], "s"), ("Cast", ["s"], "c", {"to": TensorProto.FLOAT}), ("Softmax", ["c"], "m"), *LAST],
+    "how long a range is": [
+        *BATCH,
+        ("Range", ["zero", "b", "step"], "r"),
+        ("Shape", ["r"], "n"),
+        ("Cast", ["n"], "f", {"to": TensorProto.FLOAT}),
+        ("Mul", ["x", "f"], "y"),
+    ],
+    "how many are not zero": [
+        ("Shape", ["x"], "s"),
+        ("Sub", ["s", "sizes"], "d"),
+        ("NonZero", ["d"], "r"),
+        ("Size", ["r"], "n"),
+        ("Cast", ["n"], "f", {"to": TensorProto.FLOAT}),
+        ("Mul", ["x", "f"], "y"),
+    ],
+    "an axis behind the batch": [
+        ("Shape", ["x"], "s"),
+        ("Slice", ["s", "zeros", "ones"], "b"),
+        ("Concat", ["b", "rest"], "t", {"axis": 0}),
+        ("Slice", ["x", "zeros", "ones", "ones"], "r"),
+        ("Expand", ["r", "t"], "y"),
+    ],
     "a range": [*BATCH, ("Range", ["zero", "b", "step"], "r"), ("Cast", ["r"], "f", {"to": 1}), ("Add", ["x", "f"], "y")],
 }
 
 
 @pytest.mark.parametrize("case", AS_A_NUMBER)
 def test_a_number_that_is_computed_from_the_batch_size_is_refused(model, check, case):
-    constants = {**CONSTANTS, "many": np.array([2_000_000]), "step": np.array(1)}
+    constants = {**CONSTANTS, "many": np.array([2_000_000]), "step": np.array(1), "sizes": np.array([2, 5, 6])}
+    constants |= {
+        "last": np.array(-1),
+        "pairs": np.array([2, 2]),
+        "square": np.ones((2, 2), np.int64),
+        "places": np.array([2, 1, 0]),
+    }
     nodes = chain(*AS_A_NUMBER[case])
     with pytest.raises(UnsupportedError, match="batch size"):
         Session(model(nodes, constants, {"x": ["b", 5, 6]}))

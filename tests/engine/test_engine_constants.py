@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from tdcompress.engine import Session
-from tdcompress.errors import UnsupportedError
+from tdcompress.errors import ModelError, UnsupportedError
 
 
 def floats(seed: int, *shape: int) -> np.ndarray:
@@ -39,6 +39,40 @@ def test_operators_on_constants(model, check, op):
     constants = {"c": c, "positive": np.abs(c) + 1, "m": floats(2, 6, 6), "low": np.float32(-1), "high": np.float32(0.5)}
     nodes = [helper.make_node(op, inputs, ["f"], **attributes), helper.make_node("Add", ["x", "f"], ["y"])]
     check(model(nodes, {name: constants[name] for name in inputs}, {"x": ["b", 5, 6]}, opset=17), {"x": floats(3, 2, 5, 6)})
+
+
+C, NINE = np.arange(6, dtype=np.float32).reshape(2, 3), np.full((1, 1), 9, np.float32)
+EXACTLY = {
+    "the largest of three": ("Max", [C, 5 - C, np.float32(3.5)], {}, [[5, 4, 3.5], [3.5, 4, 5]]),
+    "the smallest of three": ("Min", [C, 5 - C, np.float32(1.5)], {}, [[0, 1, 1.5], [1.5, 1, 0]]),
+    "the largest of one": ("Max", [C], {}, C),
+    "no axes, nothing to add": ("ReduceSum", [C], {"noop_with_empty_axes": 1}, C),
+    "no axes, nothing to compare": ("ReduceMax", [C], {"noop_with_empty_axes": 1}, C),
+    "no axes, so all": ("ReduceSum", [C], {}, [[15]]),
+    "elements of the first row": ("GatherElements", [C, np.array([[-1, 0]])], {"axis": 1}, [[2, 0]]),
+    "elements into the first row": ("ScatterElements", [C, np.array([[-1]]), NINE], {"axis": -1}, [[0, 1, 9], [3, 4, 5]]),
+    "elements into the last row": ("ScatterElements", [C, np.array([[1]]), NINE], {}, [[0, 1, 2], [9, 4, 5]]),
+    "backwards from before the first": ("Slice", [C, *(np.array([n]) for n in (-9, -10, 1, -1))], {}, [[0], [3]]),
+}
+
+
+@pytest.mark.parametrize("case", EXACTLY)
+def test_what_is_folded_is_exact(model, check, case):
+    op, arrays, attributes, want = EXACTLY[case]
+    constants = {f"c{i}": array for i, array in enumerate(arrays)}
+    nodes = [helper.make_node(op, list(constants), ["f"], **attributes), helper.make_node("Add", ["x", "f"], ["y"])]
+    shape = np.shape(want)
+    (got,) = check(model(nodes, constants, {"x": ["b", *shape]}), {"x": np.zeros((1, *shape), np.float32)})
+    np.testing.assert_array_equal(got[0], want)
+
+
+@pytest.mark.parametrize("op", ["GatherElements", "ScatterElements"])
+def test_indices_that_reach_beyond_the_data(model, op):
+    constants = {"c": C[:1], "i": np.array([[0], [1]]), "u": np.ones((2, 1), np.float32)}
+    inputs = list(constants)[: 2 if op == "GatherElements" else 3]
+    nodes = [helper.make_node(op, inputs, ["f"], name="far", axis=1), helper.make_node("Add", ["x", "f"], ["y"])]
+    with pytest.raises(ModelError, match=r"far.*\[2, 1\] into \[1, 3\]"):
+        Session(model(nodes, {name: constants[name] for name in inputs}, {"x": ["b", 2, 3]}))
 
 
 def test_an_operator_that_is_not_folded_is_named_with_advice(model):
@@ -98,6 +132,15 @@ def test_padding_with_the_image_itself(model, check, mode, pads, after_conv):
         nodes.insert(0, helper.make_node("Conv", ["in", "w"], ["p"]))
     constants = {"pads": np.array(PADS[pads]), **({"w": floats(1, 5, 5, 1, 1)} if after_conv else {})}
     check(model(nodes, constants, {"in": ["b", 5, 4, 6]}), {"in": floats(9, 2, 5, 4, 6)})
+
+
+def test_a_slice_backwards_from_before_the_first(model, check):
+    """ONNX takes such a start as the first element; Python as one before it."""
+    constants = {name: np.array([n]) for name, n in (("start", -9), ("end", -10), ("axis", 2), ("step", -1))}
+    x = floats(1, 2, 4, 5)
+    nodes = [helper.make_node("Slice", ["x", *constants], ["y"])]
+    (got,) = check(model(nodes, constants, {"x": ["b", 4, 5]}), {"x": x})
+    np.testing.assert_array_equal(got, x[:, :, :1])
 
 
 def test_negative_padding_and_a_slice_backwards(model, check):
@@ -207,6 +250,12 @@ def test_names_of_the_model_do_not_meet_names_between_steps(model, check, op):
     nodes.append(helper.make_node(op, inputs, ["y"], **attributes))
     nodes.append(helper.make_node("Mul", [COLLIDING[3], COLLIDING[5]], ["z"]))
     check(model(nodes, constants, {"in": ["b", 4, 9]}, ["y", "z"], opset=opset), {"in": floats(4, 2, 4, 9)})
+
+
+def test_layer_norm_with_parameters_that_would_make_its_input_larger(model):
+    nodes = [helper.make_node("LayerNormalization", ["x", "s"], ["y"], name="norm")]
+    with pytest.raises(ModelError, match=r"norm.*\[3, 4\].*\[1, 4\]"):
+        Session(model(nodes, {"s": floats(1, 3, 4)}, {"x": ["b", 1, 4]}))
 
 
 @pytest.mark.parametrize("level", [0.3, 1.0, 1000.0])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import counts
 import demo_page
+import fresh
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,12 @@ def test_counts_of_benchmarks():
         with pytest.raises(argparse.ArgumentTypeError) as refused:
             kind(text)
         assert str(refused.value) == f"{text} is not {wanted}"
+
+
+def test_what_a_fresh_process_prints_and_how_it_ended():
+    assert fresh.printed([sys.executable, "-c", "print(7)"]) == "7\n"
+    with pytest.raises(SystemExit, match=r"9\) ended with -9$"):
+        fresh.printed([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
 
 
 @pytest.mark.parametrize("benchmark", ["pack_load.py", "engine_latency.py"])

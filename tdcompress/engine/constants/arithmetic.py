@@ -12,10 +12,15 @@ from tdcompress.engine.read import Array, Node
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Evaluator:
+    """Two operands; of Max and Min any number, one after the other."""
+
     def evaluate(inputs: Operands, node: Node, opset: int) -> Array:
-        a, b = need(inputs, 0), need(inputs, 1)
-        require_memory(np.broadcast_shapes(a.shape, b.shape))
-        return np.asarray(function(a, b))
+        result = need(inputs, 0)
+        for index in range(1, len(inputs)):
+            operand = need(inputs, index)
+            require_memory(np.broadcast_shapes(result.shape, operand.shape))
+            result = np.asarray(function(result, operand))
+        return result
 
     return evaluate
 
@@ -86,23 +91,21 @@ def _cumsum(inputs: Operands, node: Node, opset: int) -> Array:
     return np.flip(total, axis) if reverse else total
 
 
-def _largest(function: Callable[..., Any]) -> Evaluator:
-    def evaluate(inputs: Operands, node: Node, opset: int) -> Array:
-        axes = axes_of(inputs, node, 1)
-        return np.asarray(
-            function(need(inputs, 0), axis=None if not axes else tuple(axes), keepdims=bool(node.attributes.get("keepdims", 1)))
-        )
+def _over_axes(inputs: Operands, node: Node) -> dict[str, Any]:
+    """Which axes a reduction is over, and whether they stay, in numpy's words."""
+    axes = axes_of(inputs, node, 1)
+    none = () if node.attributes.get("noop_with_empty_axes", 0) else None
+    return {"axis": tuple(axes) if axes else none, "keepdims": bool(node.attributes.get("keepdims", 1))}
 
-    return evaluate
+
+def _largest(function: Callable[..., Any]) -> Evaluator:
+    return lambda inputs, node, opset: np.asarray(function(need(inputs, 0), **_over_axes(inputs, node)))
 
 
 def _reduce(function: Callable[..., Any]) -> Evaluator:
     def evaluate(inputs: Operands, node: Node, opset: int) -> Array:
-        axes = axes_of(inputs, node, 1)
         x = need(inputs, 0)
-        return np.asarray(
-            function(x, axis=None if not axes else tuple(axes), keepdims=bool(node.attributes.get("keepdims", 1)), dtype=x.dtype)
-        )
+        return np.asarray(function(x, **_over_axes(inputs, node), dtype=x.dtype))
 
     return evaluate
 

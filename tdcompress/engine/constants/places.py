@@ -22,9 +22,19 @@ def _gather(inputs: Operands, node: Node, opset: int) -> Array:
     return np.take(data, _wrap(indices, data.shape[axis]), axis)
 
 
+def _within_reach(data: Array, indices: Array, axis: int) -> Array:
+    """The part of `data` that `indices` along an axis speak of: as long as they are in every other axis."""
+    axis = range(data.ndim)[axis]
+    if indices.ndim != data.ndim or any(
+        n > size for i, (n, size) in enumerate(zip(indices.shape, data.shape, strict=True)) if i != axis
+    ):
+        raise ValueError(f"indices of {list(indices.shape)} into {list(data.shape)}")
+    return data[tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))]
+
+
 def _gather_elements(inputs: Operands, node: Node, opset: int) -> Array:
     data, indices, axis = need(inputs, 0), need(inputs, 1), int(node.attributes.get("axis", 0))
-    return np.take_along_axis(data, _wrap(indices, data.shape[axis]), axis)
+    return np.take_along_axis(_within_reach(data, indices, axis), _wrap(indices, data.shape[axis]), axis)
 
 
 def _scatter_elements(inputs: Operands, node: Node, opset: int) -> Array:
@@ -33,7 +43,7 @@ def _scatter_elements(inputs: Operands, node: Node, opset: int) -> Array:
     if reduction not in (b"none", "none") or indices.shape != updates.shape:
         raise ValueError("a reduction, or updates of another shape than the indices")
     out = data.copy()
-    np.put_along_axis(out, _wrap(indices, data.shape[axis]), updates.astype(data.dtype), axis)
+    np.put_along_axis(_within_reach(out, indices, axis), _wrap(indices, data.shape[axis]), updates.astype(data.dtype), axis)
     return out
 
 

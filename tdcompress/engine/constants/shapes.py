@@ -87,7 +87,8 @@ def slices(shape: Sequence[int], inputs: Operands, node: Node) -> tuple[slice, .
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = range(len(shape))[int(axes[i]) if axes is not None else i]
         step = int(steps[i]) if steps is not None else 1
-        first, last, step = slice(int(start), int(end), step).indices(shape[axis])
+        start = max(int(start), -shape[axis])  # also where a step is negative, which Python takes as a start before the first
+        first, last, step = slice(start, int(end), step).indices(shape[axis])
         result[axis] = slice(first, None if last < 0 else last, step)
     return tuple(result)
 

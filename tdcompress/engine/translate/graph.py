@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tdcompress.engine.constants.evaluate import EVALUATORS, evaluate
-from tdcompress.engine.provenance import DERIVED, IS_BATCH, places_depend, trace_marks
+from tdcompress.engine.provenance import DERIVED, IS_BATCH, deciding_input, trace_marks
 from tdcompress.engine.read import Array, Graph, Node
 from tdcompress.engine.steps import ConstantTensor, Network, Shape, View
 from tdcompress.engine.translate.arithmetic import ARITHMETIC
@@ -78,8 +78,9 @@ def _fold(state: Translation, node: Node) -> None:
     if node.op == "ConstantOfShape" or (node.op == "Expand" and marks[1] is not None):
         _same_for_every_image(state, node)
         return
-    if places_depend(node, marks):
-        state.refuse_batch(node, next(i for i, mark in enumerate(marks) if i > 0 and mark is not None))
+    deciding = deciding_input(node, marks)
+    if deciding is not None:
+        state.refuse_batch(node, deciding)
     results = evaluate(node, inputs, state.opset)
     found = trace_marks(
         node, inputs, marks, results, batch=state.batch, evaluate=lambda node, inputs: evaluate(node, inputs, state.opset)

@@ -273,11 +273,11 @@ def _softmax(state: Translation, node: Node) -> None:
 def _layer_norm(state: Translation, node: Node) -> None:
     shape = state.shape(node, 0)
     axis = state.axis(node, int(node.attributes.get("axis", -1)), len(shape) + 1)
-    scale, shift = state.floats(node, 1), state.constant(node, 2)
-    np.broadcast_shapes(scale.shape, shape)
-    _normalised(
-        state, node, tuple(range(axis, len(shape))), scale, np.zeros(1, np.float32) if shift is None else state.floats(node, 2)
-    )
+    scale = state.floats(node, 1)
+    shift = np.zeros(1, np.float32) if state.constant(node, 2) is None else state.floats(node, 2)
+    if np.broadcast_shapes(scale.shape, shift.shape, shape) != shape:
+        raise ModelError(f"{node.label}: parameters of {list(scale.shape)} and {list(shift.shape)} for {list(shape)} per image")
+    _normalised(state, node, tuple(range(axis, len(shape))), scale, shift)
 
 
 def _instance_norm(state: Translation, node: Node) -> None:

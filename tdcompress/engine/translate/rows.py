@@ -67,12 +67,13 @@ def _expand(state: Translation, node: Node) -> None:
     target, marks = state.marked_constant(node, 1)
     if target is None or target.ndim != 1:
         raise ModelError(f"{node.label}: no shape")
-    if marks is not None and (marks[0] == DERIVED or marks[1:].any()):
+    names_batch = len(target) > len(shape)
+    if marks is not None and (not names_batch or marks[0] != IS_BATCH or marks[1:].any()):
         state.refuse_batch(node, 1)
-    batch = 1 if len(target) <= len(shape) else int(target[0])
-    if len(target) > len(shape) + 1 or (batch not in (1, state.batch) and not (marks is not None and marks[0] == IS_BATCH)):
+    batch = int(target[0]) if names_batch else 1
+    if len(target) > len(shape) + 1 or batch not in (1, state.batch):
         raise UnsupportedError(f"{node.label} to {target.tolist()} reaches the batch axis; use the onnxruntime backend")
-    sizes = target[1:] if len(target) > len(shape) else target
+    sizes = target[1:] if names_batch else target
     wanted = np.broadcast_shapes(shape, tuple(int(size) for size in sizes))
     _spread(state, node, shape, [np.zeros(n, np.int32) if n != old else None for n, old in zip(wanted, shape, strict=True)])
 
@@ -123,9 +124,8 @@ def _resize(state: Translation, node: Node) -> None:
     """Axis by axis; every mode but antialiasing, regions of interest and a kept aspect ratio."""
     shape = state.shape(node, 0)
     mode = _text(node, "mode", "nearest")
-    old = state.opset < 11
-    coordinates = _text(node, "coordinate_transformation_mode", "asymmetric" if old else "half_pixel")
-    rounding = _text(node, "nearest_mode", "floor" if old else "round_prefer_floor")
+    coordinates = _text(node, "coordinate_transformation_mode", "half_pixel")
+    rounding = _text(node, "nearest_mode", "round_prefer_floor")
     unusual = node.attributes.get("antialias", 0) or _text(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
     if mode not in ("nearest", "linear", "cubic") or coordinates not in COORDINATES or rounding not in ROUNDINGS or unusual:
         raise UnsupportedError(
