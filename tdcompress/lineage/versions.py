@@ -27,10 +27,10 @@ from tdcompress.records.stages import (
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "vocabulary": 1,
-        "train": 8,
-        "prune": 8,
+        "train": 9,
+        "prune": 9,
         "finetune": 1,
-        "shrink": 7,
+        "shrink": 8,
         "store": 2,
         "export": 13,
         "bench": 4,

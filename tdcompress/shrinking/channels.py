@@ -225,16 +225,15 @@ class ChannelGraph:
             sides = (self.new_channels(groups, rows // groups), self.new_channels(groups, columns))
             outputs, inputs = sides[out_axis], sides[1 - out_axis]
             known = Matrix(parameter=name, out_axis=out_axis, outputs=outputs, inputs=inputs, first_unit=self.units)
-            self.units += outputs.size
+            self.units += outputs.size + inputs.size  # inputs are units of a layer that reads the weight the other way round
             self.matrices[name] = known
             if name in self.raw:
                 self.frozen[name] = f"{name} is also used element by element"
         if known.groups != groups:
             raise UnsupportedError(f"{name} is used with {known.groups} and with {groups} groups")
         if known.out_axis != out_axis:  # tied: an embedding and the layer that reads it the other way round
-            return Matrix(
-                parameter=name, out_axis=out_axis, outputs=known.inputs, inputs=known.outputs, first_unit=known.first_unit
-            )
+            first_unit = known.first_unit + known.outputs.size
+            return Matrix(parameter=name, out_axis=out_axis, outputs=known.inputs, inputs=known.outputs, first_unit=first_unit)
         return known
 
     def pin_frozen(self) -> None:

@@ -27,6 +27,7 @@ Unit = Literal["whole", "filter"]
 SlotPositions = list[tuple[int, ...]]
 
 _ONE_UNIT = "its channels go all together, or not at all"
+_TABLE = "an embedding, or another layer that reads it the other way round, shares its weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,8 @@ def find_units(
             raise ModelError(f"{slot.parameter} is not used by {type(model).__name__}.forward, so that it cannot be pruned")
     slots = {slot.parameter: slot for slot in (*weights, *attention)}
     stays = stuck(graph, model, example_inputs, program, list(slots))
-    streams = claimed(graph, list(slots), stays) if scope == "group" else {}
+    makers = [name for name, slot in slots.items() if not _other_way_round(graph, slot)]
+    streams = claimed(graph, makers, stays) if scope == "group" else {}
     whole = _of_one_unit(graph, streams)
     roots = graph.roots()
     stays = {**stays, **{root: _ONE_UNIT for name in whole for root in roots[graph.matrices[name].outputs].ravel().tolist()}}
@@ -166,6 +168,12 @@ def _check_include(model: nn.Module, weights: Sequence[Slot], include: Sequence[
             raise ModelError(
                 f"include = {name!r} names no prunable layer of {type(model).__name__}; it has {', '.join(layers[:8])}"
             )
+
+
+def _other_way_round(graph: ChannelGraph, slot: Slot) -> bool:
+    """Whether what makes channels of a weight is another layer, along the other axis: an embedding of the head's table."""
+    matrix = graph.matrices.get(slot.parameter)
+    return matrix is not None and matrix.out_axis != slot.axis
 
 
 def _uniquely_named(groups: Sequence[UnitGroup]) -> tuple[UnitGroup, ...]:
@@ -208,10 +216,11 @@ def _layer_group(
     """
     size = int(graph.state[slot.parameter].shape[slot.axis])
     matrix = graph.matrices.get(slot.parameter)
-    if matrix is None:  # read element by element, or by an operator without a rule
+    if matrix is None or _other_way_round(graph, slot):  # or read element by element, or by an operator without a rule
         if slot.groups > 1:
             size, slot = slot.groups, _of_groups(graph, slot, slot.groups)
-        reason = graph.frozen.get(slot.parameter, "") if stays else ""
+        reason = _TABLE if matrix else graph.frozen.get(slot.parameter, "")
+        reason = reason if stays else ""
         return (None, reason) if reason else (UnitGroup(name=layer_name(slot.parameter), size=size, filters=(slot,)), "")
     width, rows = 1, matrix.outputs.reshape(-1, 1)  # outputs of a unit
     if matrix.out_axis == 1 and matrix.groups > 1:

@@ -174,7 +174,8 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
 
     A network declares what must stay with an attribute ``unprunable`` (a tuple of module names: stem, head). One that declares
     nothing keeps its last Linear layer, or its last convolution where there is none. (The papers prune every matrix but those
-    that lead to the logits; the released code also spares the 7x7 stem.)
+    that lead to the logits; the released code also spares the 7x7 stem.) A weight that several layers share is one weight, and
+    stays dense where any of them does.
 
     Args:
         model: any module.
@@ -204,9 +205,11 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
             raise ModelError(
                 f"{key} = {prefix!r} names no convolution or linear layer of {type(model).__name__}; it has {listed}"
             )
-    slots, seen = [], set()
+    first_name = {id(parameter): name for name, parameter in model.named_parameters()}
+    stays = {name for name in matrices if any(is_below(name, prefix) for prefix in spared)}
+    slots, seen = [], {id(matrices[name]._parameters.get("weight")) for name in stays}
     for name, module in matrices.items():
-        if any(is_below(name, prefix) for prefix in spared):
+        if name in stays:
             continue
         weight = module._parameters.get("weight")  # to ask a parametrization for it may change what that has stored
         if weight is None:
@@ -214,10 +217,10 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
                 f"the weight of {name or type(model).__name__} is computed from other parameters (weight_norm, ...), so "
                 f"that zeros in it would not last; remove the parametrization first, or leave the layer out: exclude = [{name!r}]"
             )
-        if id(weight) in seen:  # a tied weight is one weight
+        if id(weight) in seen:
             continue
         seen.add(id(weight))
-        slots.append(weight_slot(module, f"{name}.weight" if name else "weight"))
+        slots.append(weight_slot(module, first_name[id(weight)]))
     if not slots and not exclude:
         kept = ", ".join(name or "its only layer" for name in declared)
         raise ModelError(f"{type(model).__name__} has no layer to prune beside {kept}, which gives the result and stays dense")

@@ -29,12 +29,12 @@ def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
 
 GOLDEN = {
     "vocabulary": "4975f3c948da101a",
-    "train": "a83f6f2f8dc5ff44",
-    "prune": "2f65376b4fc44369",
-    "finetune": "07d1c7f63d93d070",
-    "shrink": "ae25853171b44a81",
-    "store": "f8a69cd621a28b98",
-    "export": "b0bdf34f78b0e0cc",
-    "bench": "8f57993a8683b941",
-    "analyse": "b9ece4ed67661373",
+    "train": "01eae0be64958301",
+    "prune": "225533a4bdd4d0ae",
+    "finetune": "ae1a4c6c4abe587d",
+    "shrink": "491a5bde99b7e2c2",
+    "store": "aae62fba4e0345ba",
+    "export": "6ee3a17a42ee823d",
+    "bench": "2421f987a889544c",
+    "analyse": "445c13bdb1ece371",
 }
