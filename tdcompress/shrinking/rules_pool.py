@@ -26,7 +26,9 @@ def spatial(graph: ChannelGraph, call: OperatorCall, *, dims: int, keeps_constan
     values = call.node.meta["val"]
     shapes = [v.shape for v in values] if isinstance(values, list | tuple) else [values.shape]
     results = [Signal(shape=tuple(shape), cells=cells) for shape in shapes]
-    return results[0] if not isinstance(values, list | tuple) else (results[0], *(_bare(s) for s in results[1:]))
+    if not isinstance(values, list | tuple):
+        return results[0]
+    return (results[0], *(Signal(shape=s.shape, cells=blanked(s.cells, value=True, unit=True)) for s in results[1:]))
 
 
 def average_pool(graph: ChannelGraph, call: OperatorCall, *, dims: int) -> Result:
@@ -39,6 +41,27 @@ def average_pool(graph: ChannelGraph, call: OperatorCall, *, dims: int) -> Resul
     """
     borders = any(call["padding"]) and call["count_include_pad"]
     return spatial(graph, call, dims=dims, keeps_constants=not borders and call.arguments.get("divisor_override") is None)
+
+
+def unpool(graph: ChannelGraph, call: OperatorCall, *, dims: int) -> Result:
+    """Undo a max pooling: each value to the place that the pooling found, between zeros.
+
+    Args:
+        graph: takes the unions.
+        call: the operator.
+        dims: spatial axes.
+    """
+    values, places = (_without_axes(graph, graph.signal(call[name]).cells, dims, call) for name in ("self", "indices"))
+    graph.unify(values["channel"], places["channel"], f"{call.layer} has places for channels of fixed number")
+    return Signal(shape=call.shape, cells=zeros_alone(values))
+
+
+def grid_sample(graph: ChannelGraph, call: OperatorCall) -> Result:
+    """(B, C, ...) at places (B, ..., 2 or 3): each channel by itself; outside there may be zeros."""
+    places = graph.signal(call["grid"])
+    graph.pin(places.channel, f"{call.layer} reads it as places")
+    cells = _without_axes(graph, graph.signal(call["input"]).cells, len(call.shape) - 2, call)
+    return Signal(shape=call.shape, cells=zeros_alone(cells))
 
 
 def pad(graph: ChannelGraph, call: OperatorCall) -> Result:
@@ -91,6 +114,8 @@ RULES: Mapping[str, Rule] = {
     **{f"_upsample_{kind}2d_aa": partial(spatial, dims=2) for kind in ("bilinear", "bicubic")},
     "upsample_linear1d": partial(spatial, dims=1),
     "upsample_trilinear3d": partial(spatial, dims=3),
+    **{f"max_unpool{d}d": partial(unpool, dims=d) for d in (2, 3)},
+    **dict.fromkeys(("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"), grid_sample),
     "pad": pad,
     "constant_pad_nd": pad,
 }

@@ -47,6 +47,8 @@ LOSES = {
     "scalar tensor": lambda y: y * torch.tensor(2.0),
     "unsqueezed": lambda y: y.unsqueeze(2).squeeze(2),
     "moveaxis": lambda y: y.movedim(1, -1),
+    "grid_sample": lambda y: F.grid_sample(y, torch.zeros(2, 3, 3, 2), align_corners=False),
+    "unpool": lambda y: F.max_unpool2d(*F.max_pool2d(y, 2, return_indices=True), 2),
     "chunked pixels": lambda y: torch.cat(y.chunk(2, 2), 3),
 }
 # And here they stay, or some of them: the operator reads channels together, or spells their numbers out.
@@ -84,7 +86,6 @@ KEEPS = {
     "channel_shuffle": lambda y: F.channel_shuffle(y, 4),
     "pixel_shuffle": lambda y: F.pixel_shuffle(y, 2),
     "glu": lambda y: F.glu(y, 1),
-    "grid_sample": lambda y: F.grid_sample(y, torch.zeros(2, 3, 3, 2), align_corners=False),
     "pad of channels": lambda y: F.pad(y, (0, 0, 0, 0, 1, 1)),
     "reflect": lambda y: F.pad(y, (1, 1, 1, 1), mode="reflect"),
     "circular": lambda y: F.pad(y, (1, 1, 1, 1), mode="circular"),
@@ -108,7 +109,6 @@ KEEPS = {
     "layer_norm of pixels": lambda y: F.layer_norm(y, (8, 8)),
     "group_norm": lambda y: F.group_norm(y, 4),
     "instance_norm": lambda y: F.instance_norm(y),
-    "unpool": lambda y: F.max_unpool2d(*F.max_pool2d(y, 2, return_indices=True), 2),
     "lp_pool": lambda y: F.lp_pool2d(y, 2, 2),
     "embedding of a choice": lambda y: F.one_hot(y.mean((2, 3)).argmax(1), 16).float(),
     "searchsorted": lambda y: torch.bucketize(y, torch.tensor([0.0, 0.5])).float(),
@@ -174,6 +174,18 @@ class Rearranged(nn.Module):
         return self.head(self.b(self.between(self.a(x))).relu())
 
 
+class Unpooled(nn.Module):
+    """As SegNet: pixels go back to the places that a pooling found, in other channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled, places = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(self.inner(pooled).relu(), places, 2)
+
+
 @pytest.mark.parametrize(
     ("between", "made", "read", "left"),
     [
@@ -181,6 +193,7 @@ class Rearranged(nn.Module):
         (nn.PixelUnshuffle(2), 4, 16, (2, 8)),
         (nn.ChannelShuffle(2), 8, 8, (4, 4)),
         (nn.GLU(1), 8, 4, (4, 2)),
+        (Unpooled(), 8, 8, (4, 4)),
         (nn.Sequential(nn.PixelShuffle(2), nn.PReLU(4)), 16, 4, (8, 2)),
         (nn.Sequential(nn.BatchNorm2d(16), nn.PixelShuffle(2), nn.BatchNorm2d(4)), 16, 4, (8, 2)),
         (nn.Sequential(nn.PixelUnshuffle(2), nn.PReLU(16), nn.PixelShuffle(2)), 4, 4, (2, 2)),
