@@ -192,6 +192,17 @@ def along(vector: Cells, axis: int, ndim: int) -> Cells:
     return vector.reshape([-1 if a == axis % ndim else 1 for a in range(ndim)])
 
 
+def aligned(signal: Signal, ndim: int) -> Signal:
+    """The operand with leading axes of length 1, as broadcasting adds them.
+
+    Args:
+        signal: of at most ``ndim`` axes.
+        ndim: axes of the result.
+    """
+    missing = ndim - len(signal.shape)
+    return Signal(shape=(1,) * missing + signal.shape, cells=signal.cells.reshape((1,) * missing + signal.cells.shape))
+
+
 def signals_of(results: Signal | tuple[Signal, ...] | None) -> tuple[Signal, ...]:
     """The results of an operator as a tuple; empty where nothing is known of it."""
     return (results,) if isinstance(results, Signal) else results or ()

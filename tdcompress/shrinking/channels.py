@@ -206,6 +206,11 @@ class ChannelGraph:
                 self.frozen[name] = f"{name} is also used element by element"
         return self.raw[name]
 
+    def of_tables(self, ids: Ids) -> bool:
+        """Whether all elements are channels of parameters and buffers that are read element by element: nothing computes them."""
+        own = [signal.channel.ravel() for signal in self.raw.values()]
+        return bool(own) and bool(np.isin(ids, np.concatenate(own)).all()) and bool((ids >= 0).all())
+
     def matrix(self, argument: Parameter, *, out_axis: int = 0, groups: int = 1) -> Matrix:
         """A weight read as a matrix; the same weight gives the same channels each time.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
-from tdcompress.shrinking.cells import Cells, Ids, Signal, blanked
+from tdcompress.shrinking.cells import Cells, Ids, Signal, aligned, blanked, plain
 from tdcompress.shrinking.channels import ChannelGraph, zeros_alone
 from tdcompress.shrinking.demands import Product
 
@@ -43,10 +43,17 @@ def _for_each_query(x: Signal, heads: int) -> Signal:
 
 
 def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
-    """A (..., n, k) times b (..., k, m), both computed; channels may lie along k, along m, or along the axes before (heads)."""
+    """A (..., n, k) times b (..., k, m); channels may lie along k, along m, or along the axes before (heads).
+
+    A table on the left (a graph's adjacency, a mixing of tokens) stays whole, and counts pixels or tokens.
+    """
     a, b = (graph.signal(item) for item in call.tensors()[:2])
-    if len(a.shape) != len(b.shape) or len(a.shape) < 2 or not (a.tracked or b.tracked):
+    if min(len(a.shape), len(b.shape)) < 2 or not (a.tracked or b.tracked):
         return untracked(graph, call, "this kind of product is not handled")
+    if b.tracked and graph.of_tables(a.channel):
+        graph.pin(a.channel, f"{call.layer} multiplies with it from the left")
+        a = plain(a.shape)
+    a, b = (aligned(x, len(call.shape)) for x in (a, b))
     inner = a.cells.shape[-1] > 1 or b.cells.shape[-2] > 1
     outer = a.cells.shape[-2] > 1 or b.cells.shape[-1] > 1
     if a.cells.shape[-2] > 1 or (inner and outer):
@@ -55,17 +62,23 @@ def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
     if inner:
         return _contract(graph, call, a.cells, b.cells.swapaxes(-1, -2))
     if not outer:  # heads only
-        graph.unify(left, right, f"{call.layer} multiplies it with a tensor of fixed size")
+        if not (_repeated_over_heads(a, b) or _repeated_over_heads(b, a)):
+            graph.unify(left, right, f"{call.layer} multiplies it with a tensor of fixed size")
         cells = a.cells if a.cells.size >= b.cells.size else b.cells
-        return Signal(shape=call.shape, cells=blanked(cells, value=True, unit=True))
+        return Signal(shape=call.shape, cells=blanked(zeros_alone(cells), unit=True))
     rows = _rows(b.cells["channel"])
     heads = np.broadcast_to(_rows(left), (len(rows), 1))
     if a.tracked:
         graph.demands.append(Product(left=heads, used=np.ones(heads.shape, bool), right=rows, layer=call.layer))
         graph.heads.append(np.concatenate([heads, rows], axis=1))
-    elif len(rows) > 1:
+    elif len(rows) > 1 and not _repeated_over_heads(a, b):
         graph.hold(b.cells["channel"], f"{call.layer} multiplies it with a tensor of fixed size")
     return Signal(shape=call.shape, cells=blanked(zeros_alone(b.cells), unit=True))
+
+
+def _repeated_over_heads(x: Signal, other: Signal) -> bool:
+    """Whether x is one matrix for all the heads of the other operand, so that it does not count them."""
+    return not x.tracked and all(x.shape[axis] == 1 for axis, n in enumerate(other.cells.shape[:-2]) if n > 1)
 
 
 def _contract(graph: ChannelGraph, call: OperatorCall, a: Cells, b: Cells) -> Signal:

@@ -184,6 +184,8 @@ def index(graph: ChannelGraph, call: OperatorCall) -> Result:
     x = graph.signal(call["self"])
     indices = call["indices"]
     used = [axis for axis, item in enumerate(indices) if item is not None]
+    for axis in used:
+        graph.pin(graph.signal(indices[axis]).channel, f"{call.layer} reads it as places")
     if used == [0] and isinstance(call["self"], Parameter):  # a table: its rows are alike
         first = x.cells.take([0], 0)
         graph.unify(x.channel, first["channel"], call.layer)
@@ -194,6 +196,15 @@ def index(graph: ChannelGraph, call: OperatorCall) -> Result:
     extra = len(call.shape) - len(x.shape)
     shape = x.cells.shape[:axis] + (1,) * (extra + 1) + x.cells.shape[axis + 1 :]
     return Signal(shape=call.shape, cells=x.cells.reshape(shape))
+
+
+def index_select(graph: ChannelGraph, call: OperatorCall) -> Result:
+    """Some indices of an axis of pixels or tokens; of channels all stay."""
+    x = graph.signal(call["self"])
+    if x.cells.shape[call["dim"]] > 1:
+        return untracked(graph, call, "it picks channels by number")
+    graph.pin(graph.signal(call["index"]).channel, f"{call.layer} reads it as places")
+    return Signal(shape=call.shape, cells=x.cells)
 
 
 def unmoved(reorder: Callable[[Cells, OperatorCall], Cells]) -> Rule:
@@ -225,5 +236,6 @@ RULES: Mapping[str, Rule] = {
     "slice": slice_axis,
     "select": select,
     "index": index,
+    "index_select": index_select,
     **dict.fromkeys(("roll", "flip"), unmoved(lambda cells, call: cells)),
 }

@@ -69,6 +69,7 @@ def embedding(graph: ChannelGraph, call: OperatorCall) -> Result:
     if not isinstance(call["weight"], Parameter):
         return untracked(graph, call, "its table is computed, not a parameter")
     matrix = graph.matrix(call["weight"], out_axis=1)
+    graph.pin(graph.signal(call["indices"]).channel, f"{call.layer} looks rows up by it")
     graph.hold(matrix.inputs, f"{call.layer} looks rows up by number")
     vector = blank((matrix.outputs.size,))
     vector["channel"] = matrix.outputs.ravel()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tdcompress.shrinking.calls import FRESH, LIKE, MADE, OperatorCall, Rule, base_name, hold_axes
-from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, blanked
+from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, aligned, blank, blanked
 from tdcompress.shrinking.channels import ChannelGraph, Parameter, constant
 from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 
@@ -16,7 +16,7 @@ from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 def pointwise(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """Any elementwise operator, with torch's broadcasting."""
     names = [name for name, value in call.arguments.items() if isinstance(value, Signal | Parameter)]
-    operands = [_aligned(graph.signal(call[name]), len(call.shape)) for name in names]
+    operands = [aligned(graph.signal(call[name]), len(call.shape)) for name in names]
     cells = blank(np.broadcast_shapes(*(operand.cells.shape for operand in operands)))
     cells["channel"] = _joined(graph, operands, [isinstance(call[name], Parameter) for name in names], call)
     if len(operands) == 1 or all(bool((o.cells["unit"] == operands[0].cells["unit"]).all()) for o in operands[1:]):
@@ -116,12 +116,6 @@ def glu(graph: ChannelGraph, call: OperatorCall) -> Signal:
     cells = constant(a, a["value"] / (1 + np.exp(-b["value"])), known)
     cells["unit"] = np.where(a["unit"] == b["unit"], a["unit"], MIXED)
     return Signal(shape=call.shape, cells=cells)
-
-
-def _aligned(signal: Signal, ndim: int) -> Signal:
-    """The operand with leading axes of length 1, as broadcasting adds them."""
-    missing = ndim - len(signal.shape)
-    return Signal(shape=(1,) * missing + signal.shape, cells=signal.cells.reshape((1,) * missing + signal.cells.shape))
 
 
 def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: OperatorCall) -> Ids:

@@ -49,6 +49,10 @@ LOSES = {
     "moveaxis": lambda y: y.movedim(1, -1),
     "grid_sample": lambda y: F.grid_sample(y, torch.zeros(2, 3, 3, 2), align_corners=False),
     "unpool": lambda y: F.max_unpool2d(*F.max_pool2d(y, 2, return_indices=True), 2),
+    "index_select of pixels": lambda y: y.index_select(2, torch.tensor([3, 1])),
+    "product from the left": lambda y: torch.ones(5, 8) @ y,
+    "product of all, from the left": lambda y: torch.ones(2, 1, 5, 8) @ y,
+    "graph of pixels": lambda y: (torch.ones(64, 64) @ y.flatten(2).mT).mT,
     "chunked pixels": lambda y: torch.cat(y.chunk(2, 2), 3),
 }
 # And here they stay, or some of them: the operator reads channels together, or spells their numbers out.
@@ -208,6 +212,21 @@ def test_half_of_the_channels_around_a_rearrangement_leave_in_group_scope(betwee
     assert (shrunk.model.a.out_channels, shrunk.model.b.in_channels) == left
     assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
     assert all(item.dead_kept == 0 for item in shrunk.report.layers)
+
+
+def test_what_rows_of_a_table_are_looked_up_by_is_left_whole():
+    class LookedUp(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.table, self.b, self.head = nn.Conv2d(3, 8, 1), nn.Embedding(2, 4), nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.b(self.table((self.a(x).mean((2, 3)) > 0).long())).relu())
+
+    model = LookedUp()
+    with pytest.warns(UserWarning, match="left whole.*: a .*looks rows up by it"):
+        tdc.prune(model, granularity="unit", fraction=0.5, example_inputs=X)
+    assert tdc.shrink(model, X).model.b.out_features == 3
 
 
 def test_slopes_of_the_input_and_of_a_reader_of_fixed_size():
