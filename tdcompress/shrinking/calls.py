@@ -156,7 +156,7 @@ def hold_axes(graph: ChannelGraph, call: OperatorCall, ids: Ids, axes: Sequence[
         graph.hold(ids, f"{call.layer} {reason}")
 
 
-def read_together(graph: ChannelGraph, call: OperatorCall, ids: Ids, axes: Sequence[int], reason: str) -> None:
+def read_together(graph: ChannelGraph, call: OperatorCall, ids: Ids, axes: Sequence[int], reason: str) -> bool:
     """Keep channels along some axes, since the operator reads them together. Where other axes tell heads apart, a head may go.
 
     Args:
@@ -165,15 +165,20 @@ def read_together(graph: ChannelGraph, call: OperatorCall, ids: Ids, axes: Seque
         ids: channels, of a tensor's shape; an axis of length 1 does not tell its indices apart.
         axes: numbers of axes, at least one.
         reason: why they stay, in words.
+
+    Returns:
+        Whether heads may go.
     """
     if all(ids.shape[axis] == 1 for axis in axes):
-        return
-    if _heads(graph, ids, axes):
+        return False
+    heads = _heads(graph, ids, axes)
+    if heads:
         rows = _rows(ids, axes)
         graph.demands.append(AllOrNone(rows=rows, layer=call.layer))
         graph.heads.append(rows)
     else:
         graph.pin(ids, reason)
+    return heads
 
 
 def _heads(graph: ChannelGraph, ids: Ids, axes: Sequence[int]) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, read_together, untracked
-from tdcompress.shrinking.cells import Cells, Signal, blanked, signals_of
+from tdcompress.shrinking.cells import NO_CHANNEL, Cells, Signal, blanked, signals_of
 from tdcompress.shrinking.channels import ChannelGraph, constant, zeros_alone
 from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 from tdcompress.shrinking.rules_pointwise import pointwise
@@ -19,6 +19,8 @@ Keeps = Literal["all", "zero", "none"]  # the constants that come out as they we
 
 def reduce(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
     """Mean, sum, maximum, norm, ... over axes: pixels become one per channel; over channels, they all stay.
+
+    Over one of several axes of channels (those of a head, the branches of a stack) what is reduced to one goes together.
 
     Args:
         graph: what is known so far.
@@ -33,11 +35,11 @@ def reduce(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
     cells = _kept(x.cells, keeps)
     told_apart = [axis for axis in axes if cells.shape[axis] > 1]
     if told_apart:
-        graph.pin(cells["channel"], f"{call.layer} reduces over channels")
-        cells = blanked(cells.take([0], told_apart[0]), value=True)
-        for axis in told_apart[1:]:
-            cells = cells.take([0], axis)
-        cells["channel"] = np.where(np.ones(cells.shape, bool), -1, 0)
+        heads = read_together(graph, call, cells["channel"], told_apart, f"{call.layer} reduces over channels")
+        cells = _first(cells, told_apart)
+        if not heads:
+            cells = blanked(cells, value=True)
+            cells["channel"] = NO_CHANNEL
     if not call.arguments.get("keepdim"):
         cells = cells.reshape([n for axis, n in enumerate(cells.shape) if axis not in axes])
     return _results(call, cells)
@@ -94,6 +96,15 @@ def _kept(cells: Cells, keeps: Keeps) -> Cells:
     """Cells of several elements at once: no single source, and the constants that survive."""
     cells = blanked(cells, value=keeps == "none", unit=True)
     return zeros_alone(cells) if keeps == "zero" else cells
+
+
+def _first(cells: Cells, axes: Sequence[int]) -> Cells:
+    """The first index of some axes, with the constants that all of them have."""
+    for axis in axes:
+        first = cells.take([0], axis)
+        alike = cells["known"].all(axis, keepdims=True) & (cells["value"] == first["value"]).all(axis, keepdims=True)
+        cells = constant(first, first["value"], alike)
+    return cells
 
 
 def _results(call: OperatorCall, cells: Cells) -> Result:

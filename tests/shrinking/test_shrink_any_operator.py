@@ -190,6 +190,25 @@ class Unpooled(nn.Module):
         return F.max_unpool2d(self.inner(pooled).relu(), places, 2)
 
 
+class Selected(nn.Module):
+    """As selective kernels (Li et al., 2019) and ResNeSt: the halves are branches, which attention weights and sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = x.unflatten(1, (2, -1))
+        squeezed = self.squeeze(branches.sum(1).mean((2, 3), keepdim=True)).relu()
+        weights = self.excite(squeezed).unflatten(1, (2, -1)).softmax(1)
+        return (branches * weights).sum(1)
+
+
+class Maxout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, 2)).amax(2)
+
+
 @pytest.mark.parametrize(
     ("between", "made", "read", "left"),
     [
@@ -198,6 +217,8 @@ class Unpooled(nn.Module):
         (nn.ChannelShuffle(2), 8, 8, (4, 4)),
         (nn.GLU(1), 8, 4, (4, 2)),
         (Unpooled(), 8, 8, (4, 4)),
+        (Selected(), 16, 8, (8, 4)),
+        (Maxout(), 16, 8, (8, 4)),
         (nn.Sequential(nn.PixelShuffle(2), nn.PReLU(4)), 16, 4, (8, 2)),
         (nn.Sequential(nn.BatchNorm2d(16), nn.PixelShuffle(2), nn.BatchNorm2d(4)), 16, 4, (8, 2)),
         (nn.Sequential(nn.PixelUnshuffle(2), nn.PReLU(16), nn.PixelShuffle(2)), 4, 4, (2, 2)),

@@ -57,6 +57,8 @@ ATTENTION = {
     "LayerNorm of each head": lambda: Attention(nn.LayerNorm(WIDTH)),
     "RMSNorm of each head": lambda: Attention(nn.RMSNorm(WIDTH)),
     "softmax of each head": lambda: Attention(nn.Softmax(-1)),
+    "mean square of each head": lambda: Attention(lambda x: x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()),
+    "norm of each head": lambda: Attention(lambda x: F.normalize(x, dim=-1)),
     "keys for two heads, expanded": lambda: Attention(spread=shared, groups=2),
     "keys for two heads, repeated": lambda: Attention(spread=lambda x: x.repeat_interleave(2, 1), groups=2),
     "keys for two heads, by torch": lambda: Attention(groups=2, enable_gqa=True),
