@@ -61,6 +61,7 @@ _GROUPED = {
 }
 _LAYERS = ("torch.nn.modules.conv.", "torch.nn.modules.normalization.GroupNorm")  # whose own number surgery sets
 
+_SLICES = frozenset(["slice", "narrow"])  # operators that are given bounds
 MADE = frozenset(["full", "ones", "zeros"])  # operators that take no tensor, and make one of a single number
 # Operators that take the type, the device or the shape of their first tensor, and no values.
 FRESH = frozenset(["new_empty", "new_full", "new_ones", "new_zeros"])
@@ -116,9 +117,25 @@ def written_groups(node: fx.Node) -> int | None:
     return None if set_anew or not isinstance(groups, int) or (name == "groups" and groups == 1) else groups
 
 
+def indices_taken(node: fx.Node) -> tuple[int, range] | None:
+    """The axis of a slice, and the indices that it takes of it; None for other operators."""
+    name = base_name(node.target)
+    if name not in _SLICES:
+        return None
+    assert isinstance(node.target, torch._ops.OpOverload)
+    defaults = {argument.name: argument.default_value for argument in node.target._schema.arguments}
+    given = {**defaults, **dict(zip(defaults, node.args, strict=False)), **node.kwargs}
+    shape = given["self"].meta["val"].shape
+    axis = given["dim"] % len(shape)
+    start = given["start"] or 0
+    end = given["end"] if name == "slice" else start % shape[axis] + given["length"]
+    return axis, range(shape[axis])[start : end : given.get("step", 1)]
+
+
 def note_numbers(graph: ChannelGraph, call: OperatorCall) -> None:
-    """Remember an operator whose sizes or groups may be numbers; flatten and squeeze are only told axes."""
-    if base_name(call.node.target) in SIZED or written_groups(call.node) is not None:
+    """Remember an operator whose sizes, bounds or groups may be numbers; flatten and squeeze are only told axes."""
+    name = base_name(call.node.target)
+    if name in SIZED or name in _SLICES or written_groups(call.node) is not None:
         graph.literal_nodes.append(call.node.name)
 
 

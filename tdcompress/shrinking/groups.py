@@ -92,12 +92,12 @@ def find_units(
     Scope "layer": one group per weight, whose unit u is row u. Tied to it are its bias and the affine of every BatchNorm that
     sees these units alone, also behind activations, pooling or a concatenation. So a unit that is zero stays zero.
 
-    Scope "group": weights that write into the same channels are one group, whose unit is a channel. A residual sum, a product or
-    a depthwise convolution couples them so. Channels that only go together are one unit (those of one group of a grouped
-    convolution). Parts that must stay equally wide (the halves of a chunk) are ranked apart, so that each loses as many. Tied is
-    every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A stream is claimed only if
-    all its writers are prunable and nothing holds its channels; else its weights are grouped as in scope "layer". The heads of an
-    nn.MultiheadAttention whose ``out_proj`` is prunable are units too.
+    Scope "group": weights that write into the same channels are one group, whose unit is a channel. A residual sum, a product
+    or a depthwise convolution couples them so. Channels that only go together are one unit (those of one group of a grouped
+    convolution). Parts that must stay equally wide (the halves of a chunk, or of slices) are ranked apart, so that each loses
+    as many. Tied is every parameter that belongs to such a channel: biases, BatchNorms of the stream, layer scales. A stream
+    is claimed only if all its writers are prunable and nothing holds its channels; else its weights are grouped as in scope
+    "layer". The heads of an nn.MultiheadAttention whose ``out_proj`` is prunable are units too.
 
     Units that can never leave are not offered, in either scope. These are the units that the network returns, and those that a
     LayerNorm or an operator without a rule reads together. The forward code may also have their number written out (a literal

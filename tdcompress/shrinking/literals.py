@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from tdcompress.errors import UnsupportedError, VerificationError
-from tdcompress.shrinking.calls import SIZED, base_name, value_operands, written_groups
+from tdcompress.shrinking.calls import base_name, indices_taken, value_operands, written_groups
 from tdcompress.shrinking.cells import Ids, Signal, signals_of
 from tdcompress.shrinking.channels import ChannelGraph
 from tdcompress.shrinking.decide import Decision
@@ -90,6 +90,9 @@ def _fits(full: fx.Node, actual: fx.Node, graph: ChannelGraph, decision: Decisio
         return False
     if (written_groups(actual) or 1) != (_predicted_groups(full, graph, decision) or 1):  # one group is no group
         return False
+    taken = indices_taken(actual)
+    if taken and full.name in graph.literal_nodes:
+        return list(taken[1]) == _predicted_indices(full, graph, decision)
     return written_sizes(full) == written_sizes(actual)
 
 
@@ -101,6 +104,16 @@ def _predicted_groups(node: fx.Node, graph: ChannelGraph, decision: Decision) ->
     (signal,) = signals_of(graph.signals[node.name])
     live = decision.final.of(signal.channel).ravel()
     return groups if live.size == 1 else int(live.reshape(groups, -1).any(1).sum())
+
+
+def _predicted_indices(node: fx.Node, graph: ChannelGraph, decision: Decision) -> list[int]:
+    """Where the channels that a slice takes, and that stay, are in the narrow network."""
+    taken = indices_taken(node)
+    assert taken is not None
+    (source,) = signals_of(graph.signals[node.all_input_nodes[0].name])
+    live = decision.final.of(source.channel).ravel()
+    places = np.cumsum(live) - 1
+    return [int(places[index]) for index in taken[1] if live[index]]
 
 
 def predicted_shape(signal: Signal, decision: Decision) -> tuple[int, ...]:
@@ -132,7 +145,7 @@ def _blame_exception(error: UnsupportedError, program: Program, graph: ChannelGr
     grouped = [node for node in reversed(nodes[: nodes.index(last)]) if written_groups(node) is not None]
     for node in (*(at_line or nodes[-1:]), *grouped):
         found = _channels(node, graph, decision)
-        if found.size and _numbered(node):
+        if found.size and node.name in graph.literal_nodes:
             return _same_line(node, nodes, graph, decision), _reason(node)
     return _blame(last, nodes, graph, decision)
 
@@ -153,7 +166,8 @@ def _blame(
     ]
     if of_width:
         return np.unique(np.concatenate(of_width)), f"{_taker(node)} a width as a number"
-    earlier = [n for n in reversed(nodes[: nodes.index(node)] if node in nodes else []) if _numbered(n)]
+    before = nodes[: nodes.index(node)] if node in nodes else []
+    earlier = [n for n in reversed(before) if n.name in graph.literal_nodes]
     for candidate in (node, *earlier):
         found = _channels(candidate, graph, decision)
         if found.size:
@@ -181,10 +195,6 @@ def _same_line(node: fx.Node, nodes: list[fx.Node], graph: ChannelGraph, decisio
         other for other in nodes if other is node or (other.target == node.target and line[0] and source_line(other) == line)
     ]
     return np.concatenate([_channels(other, graph, decision) for other in alike])
-
-
-def _numbered(node: fx.Node) -> bool:
-    return base_name(node.target) in SIZED or written_groups(node) is not None
 
 
 def _reason(node: fx.Node) -> str:

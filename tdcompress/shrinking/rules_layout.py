@@ -1,10 +1,11 @@
 """Operators that move elements without computing: the same operator of numpy, applied to the cells."""
 
 from collections.abc import Callable, Mapping
+from math import gcd
 
 import numpy as np
 
-from tdcompress.shrinking.calls import OperatorCall, Result, Rule, hold_axes, note_numbers, untracked
+from tdcompress.shrinking.calls import OperatorCall, Result, Rule, hold_axes, indices_taken, note_numbers, untracked
 from tdcompress.shrinking.cells import Cells, Signal, blanked, expand, reshape
 from tdcompress.shrinking.channels import ChannelGraph, Parameter
 from tdcompress.shrinking.demands import EqualCounts, WholeSlices
@@ -157,16 +158,25 @@ def split(graph: ChannelGraph, call: OperatorCall) -> Result:
 
 
 def slice_axis(graph: ChannelGraph, call: OperatorCall) -> Result:
-    """x[start:end:step] along one axis. Where it cuts channels, its bounds are numbers, so no index of that axis may go."""
+    """x[start:end:step] along one axis, and narrow.
+
+    Bounds that cut channels are taken for fractions of the width (c // 2), so that the parts stay equally wide, as a chunk's do;
+    if they are numbers, a trial tells. Where there are no such parts, no index of that axis may go.
+    """
     x = graph.signal(call["self"])
-    axis = call["dim"] % len(x.shape)
+    found = indices_taken(call.node)
+    assert found is not None
+    axis, taken = found
     if x.cells.shape[axis] == 1:
         return Signal(shape=call.shape, cells=x.cells)
-    start, end, step = (call.arguments.get(key) for key in ("start", "end", "step"))
-    cells = x.cells.take(range(x.shape[axis])[start:end:step], axis)
-    if cells.shape != x.cells.shape and x.tracked:
-        hold_axes(graph, call, x.channel, (axis,), "cuts a slice with fixed bounds")
-    return Signal(shape=call.shape, cells=cells)
+    if len(taken) < x.shape[axis] and x.tracked:
+        part = gcd(taken.start, taken.stop, x.shape[axis]) if taken.step == 1 else 1
+        if part > 1 and x.cells.size == x.shape[axis] and isinstance(call["self"], Signal):
+            note_numbers(graph, call)
+            graph.demands.append(EqualCounts(rows=x.channel.reshape(-1, part), layer=call.layer))
+        else:
+            hold_axes(graph, call, x.channel, (axis,), "cuts a slice with fixed bounds")
+    return Signal(shape=call.shape, cells=x.cells.take(taken, axis))
 
 
 def select(graph: ChannelGraph, call: OperatorCall) -> Result:
@@ -233,7 +243,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("cat", "concat", "concatenate"), cat),
     "stack": stack,
     **dict.fromkeys(("chunk", "split", "split_with_sizes", "unbind", "tensor_split"), split),
-    "slice": slice_axis,
+    **dict.fromkeys(("slice", "narrow"), slice_axis),
     "select": select,
     "index": index,
     "index_select": index_select,

@@ -198,9 +198,20 @@ class Split(nn.Module):
         return self.o(self.cv2(torch.cat([a, b, b + self.m(b)], 1)).relu().mean((2, 3)))
 
 
-def test_parts_that_stay_equally_wide_are_ranked_apart_and_all_that_dies_leaves():
+class SplitBySlices(Split):
+    """The same, with bounds that follow from the width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.cv1(self.stem(x).relu())).relu()
+        half = y.shape[1] // 2
+        a, b = y[:, :half], y.narrow(1, half, half)
+        return self.o(self.cv2(torch.cat([a, y[:, half:], b + self.m(b)], 1)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("network", [Split, SplitBySlices])
+def test_parts_that_stay_equally_wide_are_ranked_apart_and_all_that_dies_leaves(network):
     torch.manual_seed(0)
-    model = Split()
+    model = network()
     groups = {group.name: group for group in unit_groups(model, X, prunable_weights(model), scope="group")}
     assert {name: group.size for name, group in groups.items()} == {"stem": 8, "cv1": 16, "cv1:2": 16, "cv2": 16, "m.0": 16}
     assert [slot.parameter for slot in groups["cv1"].filters] == ["cv1.weight"]
@@ -226,12 +237,52 @@ class SplitByNumbers(Split):
         return self.o(self.cv2(torch.cat([a, b, b + self.m(b)], 1)).relu().mean((2, 3)))
 
 
+class SlicedByNumbers(Split):
+    """The same with slices."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.cv1(self.stem(x).relu())).relu()
+        b = y[:, 16:]
+        return self.o(self.cv2(torch.cat([y[:, :16], b, b + self.m(b)], 1)).relu().mean((2, 3)))
+
+
+class Quarter(nn.Module):
+    """As FasterNet (Chen et al., 2023): a convolution of the first quarter of a stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.part = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.out, self.head = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        quarter = x.shape[1] // 4
+        return self.head(x + self.out(torch.cat([self.part(x[:, :quarter]), x[:, quarter:]], 1)))
+
+
+@pytest.mark.parametrize(("align", "left"), [(1, 12), (8, 16)])
+def test_a_quarter_of_a_stream_stays_a_quarter(align, left):
+    torch.manual_seed(0)
+    model = Quarter()
+    groups = unit_groups(model, X, prunable_weights(model), scope="group")
+    assert {group.name: group.size for group in groups} == {"stem": 4, "stem:2": 4, "stem:3": 4, "stem:4": 4, "part": 4}
+    with torch.no_grad():
+        for layer in (model.stem, model.part, model.out):
+            for index in (0, 5, 6, 10, 15):
+                if index < len(layer.weight):
+                    layer.weight[index], layer.bias[index] = 0, 0
+    shrunk = tdc.shrink(model, X, align=align)
+    assert (shrunk.model.stem.out_channels, shrunk.model.part.in_channels) == (left, left // 4)
+    assert shrunk.report.max_error <= 1e-10 * shrunk.report.max_output
+
+
+@pytest.mark.parametrize(("network", "operator"), [(SplitByNumbers, "split_with_sizes"), (SlicedByNumbers, "slice")])
 @pytest.mark.parametrize("scope", ["layer", "group"])
-def test_halves_whose_widths_are_numbers_are_left_whole(scope):
+def test_halves_whose_widths_are_numbers_are_left_whole(scope, network, operator):
     """A unit of one half alone is no trial: the halves have to stay equally wide, so that none would leave."""
     torch.manual_seed(0)
-    model = SplitByNumbers()
-    with pytest.warns(UserWarning, match=r"2 layers left whole, .*: cv1 \(split_with_sizes in .* as a number\), m\.2 \(split_"):
+    model = network()
+    with pytest.warns(UserWarning, match=rf"2 layers left whole, .*: cv1 \({operator} in .* as a number\), m\.2 \({operator} in"):
         pruned(model, scope=scope)
     assert [dead(model, f"{name}.weight") for name in ("stem", "cv1", "m.0", "m.2", "cv2")] == [4, 0, 8, 0, 8]
     shrunk = tdc.shrink(model, X)
