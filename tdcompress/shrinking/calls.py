@@ -124,7 +124,7 @@ def indices_taken(node: fx.Node) -> tuple[int, range] | None:
         return None
     assert isinstance(node.target, torch._ops.OpOverload)
     defaults = {argument.name: argument.default_value for argument in node.target._schema.arguments}
-    given = {**defaults, **dict(zip(defaults, node.args, strict=False)), **node.kwargs}
+    given: dict[str, Any] = {**defaults, **dict(zip(defaults, node.args, strict=False)), **node.kwargs}
     shape = given["self"].meta["val"].shape
     axis = given["dim"] % len(shape)
     start = given["start"] or 0

@@ -138,6 +138,16 @@ def collapse(cells: Cells, axes: Sequence[int]) -> Cells:
     return cells
 
 
+def merged(cells: Cells, axes: Sequence[int]) -> Cells:
+    """The first cell along some axes, with the constants that all cells there have."""
+    for axis in axes:
+        first = cells.take([0], axis)
+        alike = cells["known"].all(axis, keepdims=True) & (cells["value"] == first["value"]).all(axis, keepdims=True)
+        first["known"], first["value"] = alike, np.where(alike, first["value"], 0.0)
+        cells = first
+    return cells
+
+
 def _runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Consecutive axes of both shapes with equal products, each run as short as possible."""
     runs: list[tuple[list[int], list[int]]] = []
@@ -192,7 +202,7 @@ def along(vector: Cells, axis: int, ndim: int) -> Cells:
     return vector.reshape([-1 if a == axis % ndim else 1 for a in range(ndim)])
 
 
-def aligned(signal: Signal, ndim: int) -> Signal:
+def with_leading_axes(signal: Signal, ndim: int) -> Signal:
     """The operand with leading axes of length 1, as broadcasting adds them.
 
     Args:

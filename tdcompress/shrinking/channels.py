@@ -207,9 +207,11 @@ class ChannelGraph:
         return self.raw[name]
 
     def of_tables(self, ids: Ids) -> bool:
-        """Whether all elements are channels of parameters and buffers that are read element by element: nothing computes them."""
-        own = [signal.channel.ravel() for signal in self.raw.values()]
-        return bool(own) and bool(np.isin(ids, np.concatenate(own)).all()) and bool((ids >= 0).all())
+        """Whether channels, of any shape, are all of parameters and buffers that are read element by element."""
+        own = [signal.channel.flat for signal in self.raw.values() if signal.channel.size]
+        spans = np.array([(-1, -1), *((each[0], each[-1]) for each in own if each[0] >= 0)])  # in the order of the channels
+        place = np.searchsorted(spans[:, 0], ids, "right") - 1
+        return bool(((ids >= 0) & (ids <= spans[np.maximum(place, 0), 1])).all())
 
     def matrix(self, argument: Parameter, *, out_axis: int = 0, groups: int = 1) -> Matrix:
         """A weight read as a matrix; the same weight gives the same channels each time.

@@ -108,7 +108,10 @@ class WholeSlices:
 
 @dataclass(frozen=True, kw_only=True)
 class EqualCounts:
-    """Rows that must stay equally long: the parts of a chunk. rows: (parts, channels per part)."""
+    """Rows that must stay equally long: the parts of a chunk, in each head that stays.
+
+    rows: (heads, parts, channels per part); what tells no heads apart has one.
+    """
 
     rows: Ids
     layer: str
@@ -116,9 +119,12 @@ class EqualCounts:
 
     def needs(self, now: Liveness) -> Needs:
         """See ``Demand``."""
-        spare = _uneven(~now.of(self.rows))
+        live = now.of(self.rows)
+        heads = live.any((1, 2))
+        spare = _uneven(np.asarray(~live.any(0)))
         if spare.any():
-            yield self.rows[spare], f"the parts in {self.layer} must stay equally wide"
+            stay = self.rows[heads] if heads.any() else self.rows[-1:]
+            yield stay[:, spare], f"the parts in {self.layer} must stay equally wide"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +188,29 @@ class Product:
         yield self.left[wanted[:, None] & self.used & ~left], f"{self.layer} multiplies it"
         yield self.left[wanted & ~(left | self.used).any(1), -1], f"{self.layer} needs a channel in each head"
         yield self.right[left.any(1) & ~wanted, -1], f"{self.layer} needs a channel in each head"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """A table that is the same for each head (angles, a scale) keeps an entry while any head does, and heads keep what it has.
+
+    Attributes:
+        heads: (heads, entries).
+        table: (entries,).
+        layer: where, for messages.
+    """
+
+    heads: Ids
+    table: Ids
+    layer: str
+    tier: ClassVar[int] = READ
+
+    def needs(self, now: Liveness) -> Needs:
+        """See ``Demand``."""
+        heads, table = now.of(self.heads), now.of(self.table)
+        yield self.table[heads.any(0) & ~table], f"{self.layer} multiplies with it"
+        living = int(heads.any(1).argmax())
+        yield self.heads[living, table & ~heads.any(0)], f"{self.layer} multiplies it with a table that is as wide"
 
 
 def _uneven(gone: Flags) -> Flags:

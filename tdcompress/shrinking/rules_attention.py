@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, untracked
-from tdcompress.shrinking.cells import Cells, Ids, Signal, aligned, blanked, plain
+from tdcompress.shrinking.cells import Cells, Ids, Signal, blanked, plain, with_leading_axes
 from tdcompress.shrinking.channels import ChannelGraph, zeros_alone
 from tdcompress.shrinking.demands import Product
 
@@ -53,7 +53,7 @@ def matmul(graph: ChannelGraph, call: OperatorCall) -> Result:
     if b.tracked and graph.of_tables(a.channel):
         graph.pin(a.channel, f"{call.layer} multiplies with it from the left")
         a = plain(a.shape)
-    a, b = (aligned(x, len(call.shape)) for x in (a, b))
+    a, b = (with_leading_axes(x, len(call.shape)) for x in (a, b))
     inner = a.cells.shape[-1] > 1 or b.cells.shape[-2] > 1
     outer = a.cells.shape[-2] > 1 or b.cells.shape[-1] > 1
     if a.cells.shape[-2] > 1 or (inner and outer):

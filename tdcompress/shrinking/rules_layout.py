@@ -148,10 +148,8 @@ def split(graph: ChannelGraph, call: OperatorCall) -> Result:
         if unbind:
             hold_axes(graph, call, x.channel, (axis,), "takes each index by itself")
         elif len(set(widths)) == 1:
-            pieces = [np.moveaxis(result.channel, axis, -1) for result in results]
-            for index in np.ndindex(pieces[0].shape[:-1]):
-                rows = np.stack([piece[index] for piece in pieces])
-                graph.demands.append(EqualCounts(rows=rows, layer=call.layer))
+            pieces = [np.moveaxis(result.channel, axis, -1).reshape(-1, widths[0]) for result in results]
+            graph.demands.append(EqualCounts(rows=np.stack(pieces, 1), layer=call.layer))
         else:
             hold_axes(graph, call, x.channel, (axis,), "splits it into parts of fixed, different sizes")
     return tuple(results)
@@ -173,7 +171,7 @@ def slice_axis(graph: ChannelGraph, call: OperatorCall) -> Result:
         part = gcd(taken.start, taken.stop, x.shape[axis]) if taken.step == 1 else 1
         if part > 1 and x.cells.size == x.shape[axis] and isinstance(call["self"], Signal):
             note_numbers(graph, call)
-            graph.demands.append(EqualCounts(rows=x.channel.reshape(-1, part), layer=call.layer))
+            graph.demands.append(EqualCounts(rows=x.channel.reshape(1, -1, part), layer=call.layer))
         else:
             hold_axes(graph, call, x.channel, (axis,), "cuts a slice with fixed bounds")
     return Signal(shape=call.shape, cells=x.cells.take(taken, axis))

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from tdcompress.shrinking.calls import FRESH, LIKE, MADE, OperatorCall, Rule, base_name, hold_axes
-from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, aligned, blank, blanked
+from tdcompress.shrinking.cells import MIXED, NO_CHANNEL, Cells, Ids, Signal, blank, blanked, merged, with_leading_axes
 from tdcompress.shrinking.channels import ChannelGraph, Parameter, constant
+from tdcompress.shrinking.demands import Repeated
 from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 
 
 def pointwise(graph: ChannelGraph, call: OperatorCall) -> Signal:
     """Any elementwise operator, with torch's broadcasting."""
     names = [name for name, value in call.arguments.items() if isinstance(value, Signal | Parameter)]
-    operands = [aligned(graph.signal(call[name]), len(call.shape)) for name in names]
+    operands = [with_leading_axes(graph.signal(call[name]), len(call.shape)) for name in names]
     cells = blank(np.broadcast_shapes(*(operand.cells.shape for operand in operands)))
-    cells["channel"] = _joined(graph, operands, [isinstance(call[name], Parameter) for name in names], call)
+    cells["channel"], alike = _joined(graph, operands, call)
     if len(operands) == 1 or all(bool((o.cells["unit"] == operands[0].cells["unit"]).all()) for o in operands[1:]):
         cells["unit"] = operands[0].cells["unit"]
     else:
@@ -29,7 +30,7 @@ def pointwise(graph: ChannelGraph, call: OperatorCall) -> Signal:
         cells["known"], cells["value"] = constants_made(call, partial(_run, call), _typed(call, by_name), known)
         _decided(call, by_name, cells)
     _keep_zeros(call, by_name, cells)
-    return Signal(shape=call.shape, cells=cells)
+    return Signal(shape=call.shape, cells=merged(cells, alike))
 
 
 def identity(graph: ChannelGraph, call: OperatorCall) -> Signal:
@@ -118,31 +119,41 @@ def glu(graph: ChannelGraph, call: OperatorCall) -> Signal:
     return Signal(shape=call.shape, cells=cells)
 
 
-def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[bool], call: OperatorCall) -> Ids:
-    """Channels of the result; what meets is unified.
+def _joined(graph: ChannelGraph, operands: Sequence[Signal], call: OperatorCall) -> tuple[Ids, list[int]]:
+    """Channels of the result, and axes along which they are alike; what meets is unified.
 
     Look at the axes on which the result tells channels apart. An operand of real length 1 along all of these is repeated over the
     channels, such as a spatial gate (B, 1, H, W) or one number for all. It has no part in them, and its own channels just stay.
     An operand without channels but of full length on such an axis (the network's input, a literal tensor) keeps what it meets:
-    all of it, or the indices of that axis, as angles of positions do with the channels of a head.
+    all of it, or the indices of that axis, as angles of positions do with the channels of a head. A factor that is a table, and
+    is repeated along some of these axes, is as wide as the widest of what it multiplies: heads share it, and one may go.
 
     Args:
         graph: takes the unions and pins.
-        operands: aligned to the result's axes.
-        fixed: which operands are parameters; what is computed comes first.
+        operands: aligned to the result's axes; what is computed comes first.
         call: the operator.
     """
+    tables = [graph.of_tables(operand.channel) for operand in operands]
     shape = np.broadcast_shapes(*(operand.cells.shape for operand in operands))
     result = np.full(shape, NO_CHANNEL, np.int64)
     told_apart: set[int] = set()
-    for index in sorted(range(len(operands)), key=lambda i: (fixed[i], -operands[i].cells.size)):
+    places: set[int] = set()  # of a table: those of a token, of all heads alike
+    for index in sorted(range(len(operands)), key=lambda i: (tables[i], -operands[i].cells.size)):
         operand = operands[index]
         if not operand.tracked:
             continue
-        if told_apart and all(operand.shape[axis] == 1 for axis in told_apart):
+        repeated = [axis for axis in told_apart if operand.shape[axis] == 1]
+        if told_apart and len(repeated) == len(told_apart):
             graph.pin(operand.channel, f"{call.layer} repeats it over other channels")
             continue
         theirs = np.broadcast_to(operand.channel, shape)
+        if repeated and tables[index] and base_name(call.node.target) in _PRODUCTS and (result >= 0).all():
+            heads = range(len(repeated))
+            rows, table = (np.moveaxis(ids, repeated, heads) for ids in (result, theirs))
+            count = int(np.prod(rows.shape[: len(repeated)]))
+            graph.demands.append(Repeated(heads=rows.reshape(count, -1), table=table.reshape(count, -1)[0], layer=call.layer))
+            places |= {axis for axis, length in enumerate(operand.cells.shape) if length > 1}
+            continue
         both = (result >= 0) & (theirs >= 0)
         graph.unify(result[both], theirs[both], call.layer)
         result = np.where(result < 0, theirs, result)
@@ -154,7 +165,7 @@ def _joined(graph: ChannelGraph, operands: Sequence[Signal], fixed: Sequence[boo
         elif met:
             bare = np.broadcast_to(operand.channel, shape) < 0
             graph.hold(result[bare], f"{call.layer} combines it with a tensor of fixed size")
-    return result
+    return result, sorted(places - told_apart)
 
 
 def _typed(call: OperatorCall, operands: Mapping[str, Signal]) -> dict[str, Operand]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from tdcompress.shrinking.calls import OperatorCall, Result, Rule, read_together, untracked
-from tdcompress.shrinking.cells import NO_CHANNEL, Cells, Signal, blanked, signals_of
+from tdcompress.shrinking.cells import NO_CHANNEL, Cells, Signal, blanked, merged, signals_of
 from tdcompress.shrinking.channels import ChannelGraph, constant, zeros_alone
 from tdcompress.shrinking.elementwise import Operand, constants_made, kinds
 from tdcompress.shrinking.rules_pointwise import pointwise
@@ -36,7 +36,7 @@ def reduce(graph: ChannelGraph, call: OperatorCall, *, keeps: Keeps) -> Result:
     told_apart = [axis for axis in axes if cells.shape[axis] > 1]
     if told_apart:
         heads = read_together(graph, call, cells["channel"], told_apart, f"{call.layer} reduces over channels")
-        cells = _first(cells, told_apart)
+        cells = merged(cells, told_apart)
         if not heads:
             cells = blanked(cells, value=True)
             cells["channel"] = NO_CHANNEL
@@ -96,15 +96,6 @@ def _kept(cells: Cells, keeps: Keeps) -> Cells:
     """Cells of several elements at once: no single source, and the constants that survive."""
     cells = blanked(cells, value=keeps == "none", unit=True)
     return zeros_alone(cells) if keeps == "zero" else cells
-
-
-def _first(cells: Cells, axes: Sequence[int]) -> Cells:
-    """The first index of some axes, with the constants that all of them have."""
-    for axis in axes:
-        first = cells.take([0], axis)
-        alike = cells["known"].all(axis, keepdims=True) & (cells["value"] == first["value"]).all(axis, keepdims=True)
-        cells = constant(first, first["value"], alike)
-    return cells
 
 
 def _results(call: OperatorCall, cells: Cells) -> Result:

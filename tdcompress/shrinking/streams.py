@@ -124,7 +124,11 @@ def _streams(graph: ChannelGraph, roots: Ids) -> Iterator[Stream]:
 
 def _parts(graph: ChannelGraph, roots: Ids, weights: Sequence[str], classes: Sequence[int]) -> Iterator[Part]:
     """The classes by the rows they lie in, of everything that must stay equally wide."""
-    rows = [frozenset(roots[row].tolist()) for demand in graph.demands if isinstance(demand, EqualCounts) for row in demand.rows]
+    rows: list[frozenset[int]] = []
+    for demand in graph.demands:
+        if isinstance(demand, EqualCounts):
+            parts = [frozenset(roots[ids[ids >= 0]].tolist()) for ids in demand.rows.swapaxes(0, 1)]
+            rows += parts if len(set(parts)) > 1 else []  # halves of a head go together
     lots: dict[tuple[int, ...], list[int]] = {}
     for root in classes:
         lots.setdefault(tuple(index for index, row in enumerate(rows) if root in row), []).append(root)

@@ -253,7 +253,7 @@ def test_living_units_that_nobody_reads_are_told_where_a_shape_keeps_them():
 
         def forward(self, x: Tensor) -> Tensor:
             a = self.a(x).view(-1, 6)  # a size written as a number
-            b = self.b(x)[:, :3]  # bounds written as numbers
+            b = self.b(x)[:, 1:4]  # bounds written as numbers
             left, right = self.c(x).chunk(2, 1)
             return self.head(torch.cat([a, b, left * 1.5, right + self.d(x), self.e(x) + x[:, :3]], 1))
 

@@ -25,6 +25,32 @@ def rotated(x: Tensor) -> Tensor:
     return x * angles.cos() + torch.cat((-second, first), -1) * angles.sin()
 
 
+class Rotary(nn.Module):
+    """The same by a table of more tokens, kept as buffers, and by the halves of a chunk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        angles = torch.outer(torch.arange(9.0), 10.0 ** -torch.arange(0, WIDTH // 2))
+        angles = torch.cat((angles, angles), -1)
+        self.register_buffer("cos", angles.cos())
+        self.register_buffer("sin", angles.sin())
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, -1)
+        return x * self.cos[: x.shape[-2]] + torch.cat((-second, first), -1) * self.sin[: x.shape[-2]]
+
+
+class Scaled(nn.Module):
+    """RMSNorm as forward code writes it, with one scale for all heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(WIDTH, generator=torch.Generator().manual_seed(0)) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
 class Attention(nn.Module):
     """Attention whose number of heads follows from the weights.
 
@@ -54,6 +80,11 @@ def shared(x: Tensor) -> Tensor:
 
 ATTENTION = {
     "rotated": lambda: Attention(rotated),
+    "rotated by a table": lambda: Attention(Rotary()),
+    "normalised and scaled": lambda: Attention(Scaled()),
+    "normalised, scaled and rotated, keys for two heads": lambda: Attention(
+        nn.Sequential(Scaled(), Rotary()), lambda x: x.repeat_interleave(2, 1), groups=2
+    ),
     "LayerNorm of each head": lambda: Attention(nn.LayerNorm(WIDTH)),
     "RMSNorm of each head": lambda: Attention(nn.RMSNorm(WIDTH)),
     "softmax of each head": lambda: Attention(nn.Softmax(-1)),
@@ -76,6 +107,29 @@ def test_half_of_the_heads_leave(kind):
     assert sum(layer.dead_kept for layer in shrunk.report.layers) == 0
     assert (shrunk.model.q.out_features, shrunk.model.out.in_features) == (8, 8)
     assert shrunk.model.k.out_features == shrunk.model.v.out_features == model.k.out_features // 2
+
+
+def test_a_table_that_heads_share_is_as_wide_as_the_widest_of_them():
+    class Columns(nn.Module):
+        """Four heads of what they have left, each channel with a scale of the table."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.out = nn.Linear(8, 4 * WIDTH), nn.Linear(4 * WIDTH, 2)
+            self.scale = nn.Parameter(torch.rand(WIDTH) + 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out((self.a(x).unflatten(-1, (4, -1)) * self.scale).flatten(-2))
+
+    torch.manual_seed(0)
+    model = Columns()
+    with torch.no_grad():
+        for part in (model.a.weight, model.a.bias):
+            part.view(4, WIDTH, -1)[:, 1] = 0  # a channel of each head
+            part.view(4, WIDTH, -1)[:3, 2] = 0  # one that the last head still has
+    shrunk = tdc.shrink(model, X)
+    assert (shrunk.model.a.out_features, shrunk.model.out.in_features) == (12, 12)
+    assert torch.equal(shrunk.model.scale, model.scale[[0, 2, 3]])
 
 
 def test_values_are_left_whole_where_their_heads_stay():
