@@ -67,9 +67,9 @@ def idle_changes(recipe: Recipe) -> set[str]:
 
 
 def _expanded(recipe: Recipe) -> Combinations:
-    if left := _left_behind(recipe):
-        recipe = replace(recipe, values=without_keys(recipe.values, left))
-    variants = tuple(expand_sweep(recipe))
+    of_set = {key for key, line in recipe.source.lines.items() if line == 0}
+    recipe = _without_left_behind(recipe, of_set, tomllib.loads(recipe.text))
+    variants = tuple(_without_left_behind(variant, variant.chosen.keys(), recipe.values) for variant in expand_sweep(recipe))
     experiments = tuple(resolve(variant) for variant in variants)
     return Combinations(recipe=recipe, variants=variants, experiments=experiments, idle=tuple(map(idle_keys, experiments)))
 
@@ -124,7 +124,7 @@ def _method_keys(name: Any) -> Set[str]:
     return {field.name for field in fields(METHODS[name])} if isinstance(name, str) and name in METHODS else set()
 
 
-# What --set turns off by a word: the key, that word, and which further keys of its table a word owns.
+# What --set or a combination turns off by a word: the key, that word, and which further keys of its table a word owns.
 _OFF: Mapping[str, tuple[str, Callable[[Any], Set[str]]]] = {
     "sparsity.method": (NoneSettings.name, _method_keys),
     "train.lr_schedule.name": ("constant", schedule_keys),
@@ -132,15 +132,14 @@ _OFF: Mapping[str, tuple[str, Callable[[Any], Set[str]]]] = {
 }
 
 
-def _left_behind(recipe: Recipe) -> set[str]:
-    """Keys that the file's own method or schedule had, and that nothing has since ``--set`` turned that off."""
+def _without_left_behind(recipe: Recipe, changes: Set[str], before: Mapping[str, Any]) -> Recipe:
+    """Without the keys that its method or schedule had before some changes, and that nothing has since these turned it off."""
     left = set[str]()
     for key, (off, owned) in _OFF.items():
-        if recipe.source.lines.get(key) == 0 and _value(recipe.values, key) == off:
+        if key in changes and _value(recipe.values, key) == off:
             table = key.rpartition(".")[0]
-            keys = owned(_value(tomllib.loads(recipe.text), key)) - owned(off)
-            left |= {path for each in keys if recipe.source.lines.get(path := f"{table}.{each}") != 0}
-    return left
+            left |= {f"{table}.{each}" for each in owned(_value(before, key)) - owned(off)} - changes
+    return replace(recipe, values=without_keys(recipe.values, left)) if left else recipe
 
 
 def _value(values: Mapping[str, Any], key: str) -> Any:

@@ -1,4 +1,4 @@
-"""No two combinations of a recipe make one row; what --set turns off leaves its own keys behind."""
+"""No two combinations of a recipe make one row; what --set or a combination turns off leaves its own keys behind."""
 
 from typing import Any
 
@@ -118,6 +118,22 @@ def test_what_a_change_turns_off_leaves_its_own_keys_behind(text: str, bare: str
     found, plain = check(text, changes), check(bare, changes)
     assert found.experiments == plain.experiments
     assert found.recipe.values == plain.recipe.values
+
+
+def test_a_combination_that_turns_its_base_off_leaves_the_keys_of_that_behind() -> None:
+    base = TARGETED.format("gamma = 0.5\nalpha = 0.9")
+    dense, base_alone, other = (
+        check(base + '[[sweep.case]]\n"sparsity.method" = "none"\n[[sweep.case]]\n[[sweep.case]]\n"sparsity.gamma" = 0.7\n')
+    ).experiments
+    assert [dense] == list(check(RECIPE.replace('"dropout"', '"none"')).experiments)
+    assert [base_alone, other] == [*check(base).experiments, *check(base.replace("0.5", "0.7", 1)).experiments]
+    listed = check(base + '[sweep]\n"sparsity.method" = ["none", "targeted"]\n', {"sparsity.gamma": 0.6}).experiments
+    assert listed == (dense, *check(base, {"sparsity.gamma": 0.6}).experiments)
+
+
+def test_a_combination_that_gives_a_key_to_what_it_turns_off_is_refused() -> None:
+    case = '[[sweep.case]]\n"sparsity.method" = "none"\n"sparsity.gamma" = 0.7\n[[sweep.case]]\n'
+    assert "sparsity.gamma: unknown key; it belongs to method" in refusal(TARGETED.format("gamma = 0.5") + case)
 
 
 def test_keys_that_nothing_ever_had_or_that_a_change_gives_are_refused_with_what_is_off() -> None:
