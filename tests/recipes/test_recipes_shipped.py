@@ -5,11 +5,9 @@ import tomli_w
 
 from tdcompress.errors import DataError, UserError
 from tdcompress.recipes.combinations import combinations
-from tdcompress.recipes.experiment import resolve
 from tdcompress.recipes.names import row_ids
 from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
 from tdcompress.recipes.source import load_recipe, parse_recipe
-from tdcompress.recipes.sweep import expand_sweep
 from tdcompress.runs.layout import resolved_values
 from tdcompress.runs.plan import plan_run
 from tdcompress.stores.folder import FolderStore
@@ -24,7 +22,7 @@ def test_the_papers_settings_and_the_demo_are_shipped():
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_shipped_recipe_resolves_to_rows_with_names_of_their_own(name):
-    experiments = [resolve(variant) for variant in expand_sweep(load_recipe(find_recipe(Path(name))))]
+    experiments = combinations(load_recipe(find_recipe(Path(name)))).experiments
     assert len(set(row_ids(experiments))) == len(experiments)
 
 
@@ -39,8 +37,8 @@ def test_the_recipe_that_a_run_of_a_shipped_one_leaves_is_the_same_experiments(n
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_no_shipped_recipe_asks_every_machine_for_bfloat16(name):
-    for variant in expand_sweep(load_recipe(find_recipe(Path(name)))):
-        assert resolve(variant).train.precision in ("auto", "float32")
+    for experiment in combinations(load_recipe(find_recipe(Path(name)))).experiments:
+        assert experiment.train.precision in ("auto", "float32")
 
 
 def test_every_recipe_has_a_run_folder_of_its_own():
