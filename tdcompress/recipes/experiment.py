@@ -53,6 +53,7 @@ class Experiment:
     """One combination of a recipe, resolved: nothing in it is left open.
 
     Attributes:
+        case: what the recipe calls it; empty where it has no name.
         model_name: as written; "torchvision/resnet18" is a name too.
         init: a file of weights that the training starts from (`tdcompress.models.weights`), or "dirac".
         sparsity: the [sparsity] table as written.
@@ -80,6 +81,7 @@ class Experiment:
     bench: BenchTable
     distill: DistillSettings | None = None
     analyse: AnalyseTable | None = None
+    case: str = ""
 
     @cached_property
     def pruning(self) -> Pruning:
@@ -137,6 +139,7 @@ def resolve(recipe: Recipe) -> Experiment:
         usual_shares=prune.usual_shares(method),
         steps=steps,
         taken={name: step for name, step in STEPS.items() if step.taken(steps)},
+        case=recipe.case,
         **tables,
     )
     for key, problem in _contradictions(experiment):

@@ -179,6 +179,7 @@ _SWEEP: tuple[Block, ...] = (
         items=(
             'a list of values: "prune.fraction" = [0.0, 0.5, 0.9]',
             "alternatives that set several keys, crossed with the lists: a [[sweep.case]] table each",
+            'a case\'s own name = "half the rate", without a table: what the report calls its rows',
             'the dense network among them: "sparsity.method" = "none" leaves the other keys of the method behind',
             f"what rows may differ in: {', '.join(swept())}, or a key below one of them",
         )

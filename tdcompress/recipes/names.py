@@ -33,6 +33,7 @@ def row_config(experiment: Experiment, values: Values, differs: Mapping[str, Any
     """
     method, pruning, finetune = experiment.method, experiment.pruning, experiment.finetune
     return RowConfig(
+        case=experiment.case,
         method=method.name,
         options=method.options,
         granularity=pruning.granularity,
@@ -150,7 +151,7 @@ def _unsaid() -> dict[str, Any]:
 
 
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
-    """Short names, unique in a run, that can name files: the method, what differs between rows, the pruned share."""
+    """Short names, unique in a run, that can name files: the case or method, what differs between its rows, the pruned share."""
     varying, unsaid, tables = _varying([_settings(experiment) for experiment in experiments]), _unsaid(), step_tables().keys()
     settings = _in_force(experiments, _of_taken_steps(experiments, tables))
     traits = [
@@ -161,9 +162,12 @@ def row_ids(experiments: Sequence[Experiment]) -> list[str]:
         )
         for experiment, own in zip(experiments, settings, strict=True)
     ]
-    methods = [experiment.method.name for experiment in experiments]
-    told = {name: _told([trait for each, trait in zip(methods, traits, strict=True) if each == name]) for name in set(methods)}
-    rows = [(experiment, trait, *told[experiment.method.name]) for experiment, trait in zip(experiments, traits, strict=True)]
+    called = [experiment.case or experiment.method.name for experiment in experiments]
+    told = {name: _told([trait for each, trait in zip(called, traits, strict=True) if each == name]) for name in set(called)}
+    rows = [
+        (name, trait, share_label(experiment.pruning), *told[name])
+        for name, experiment, trait in zip(called, experiments, traits, strict=True)
+    ]
     short = [_id(*row, lists=False) for row in rows]
     alike = Counter(short)
     ids = [_id(*row, lists=True) if alike[name] > 1 else name for name, row in zip(short, rows, strict=True)]
@@ -176,7 +180,7 @@ def row_ids(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def _traits(experiment: Experiment, varying: Mapping[str, Any], tables: Set[str]) -> dict[str, Any]:
-    """What can tell rows of one method apart, besides the pruned share; a key that has no words of its own is a trait by name."""
+    """What can tell rows of one name apart, besides the pruned share; a key that has no words of its own is a trait by name."""
     pruning, method, finetune = experiment.pruning, experiment.method, experiment.finetune
     matched = method.name == "none" or method.granularity == pruning.granularity
     steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in tables and key not in _LAYERS}
@@ -218,7 +222,7 @@ _OWN_WORDS = frozenset({"trained on", "pruned by", "exclude", "include", "finetu
 
 
 def _told(traits: Sequence[Mapping[str, Any]]) -> tuple[Set[str], Set[str]]:
-    """Traits in which some rows of a method differ; and those whose words are unclear without their key.
+    """Traits in which some rows of a case or method differ; and those whose words are unclear without their key.
 
     A word is unclear where another of these traits has the same.
     """
@@ -233,19 +237,20 @@ def _told(traits: Sequence[Mapping[str, Any]]) -> tuple[Set[str], Set[str]]:
     return telling, unclear - _OWN_WORDS
 
 
-def _id(experiment: Experiment, trait: Mapping[str, Any], telling: Set[str], unclear: Set[str], *, lists: bool) -> str:
+def _id(called: str, trait: Mapping[str, Any], share: str, telling: Set[str], unclear: Set[str], *, lists: bool) -> str:
     """A row's name, fit for a file.
 
     Args:
-        experiment: its combination.
+        called: its case or method.
         trait: what can tell it apart.
+        share: what is pruned.
         telling: see ``_told``.
         unclear: see there.
         lists: whether lists are said, which are long: where nothing else tells a row apart.
     """
     said = [key for key in trait if key in telling and (lists or not isinstance(trait[key], list))]
     words = [word for key in said if (word := _word(key, trait[key], key in unclear))]
-    name = "-".join([experiment.method.name, *words, share_label(experiment.pruning)])
+    name = "-".join([called, *words, share])
     return "-".join(name.split()).replace("/", "_").replace(":", "of")
 
 

@@ -39,6 +39,8 @@ TomlTable = dict[str, Any]
 OPTIONAL = ("distill", "analyse")  # tables that do nothing where a recipe lacks them
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 RESERVED_NAMES = ("stages", "reference")
+CASE_NAME = "name"
+"""The key of a [[sweep.case]] table that sets nothing: what its rows are called."""
 
 
 def required_tables() -> tuple[str, ...]:
@@ -56,6 +58,7 @@ class Recipe:
         text: of the file, without ``--set``.
         shared: whether ``--set`` is for other recipes too, so that a key of it may do nothing in this one.
         chosen: of one combination, what its sweep sets: dotted key -> value.
+        case: of one combination, the name of its case; empty where that has none.
         bound: tables that were read already; the combinations of a sweep share most of theirs.
     """
 
@@ -64,6 +67,7 @@ class Recipe:
     text: str = field(default="", compare=False, repr=False)
     shared: bool = False
     chosen: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    case: str = ""
     bound: dict[tuple[type, str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -87,12 +91,13 @@ class Recipe:
             raise self.source.error(name, f"{name} has to be a table: [{name}]")
         return dict(table)
 
-    def with_keys(self, chosen: Mapping[str, Any], lines: Mapping[str, int]) -> "Recipe":
+    def with_keys(self, chosen: Mapping[str, Any], lines: Mapping[str, int], case: str = "") -> "Recipe":
         """One combination: the recipe without its sweep, and with what is chosen of it.
 
         Args:
             chosen: dotted key -> value.
             lines: dotted key -> where it is written, as far as that is known.
+            case: what the combination is called.
 
         Raises:
             RecipeError: not a dotted key, a value where a table is needed, or a seed that no run can have.
@@ -102,7 +107,7 @@ class Recipe:
         for key, value in chosen.items():
             _assign(values, key, _copy(value), source)
         _check_top(values, source)
-        return Recipe(values=values, source=source, chosen=chosen, bound=self.bound)
+        return Recipe(values=values, source=source, chosen=chosen, case=case, bound=self.bound)
 
     def bind(self, kind: type[T], section: str, values: TomlTable | None = None, hint: Callable[[str], str] | None = None) -> T:
         """Read one table into the dataclass that owns its keys.
@@ -252,7 +257,7 @@ def _refuse_swept(values: TomlTable, path: str, value: Any) -> None:
         raise RecipeError(f"--set {path}: the recipe sweeps over {_it(path, key)}; set its list: --set 'sweep.{key}=[...]'")
     cases = sweep.get("case")
     in_cases = [key for case in cases if isinstance(case, dict) for key in case] if isinstance(cases, list) else []
-    if key := next((key for key in in_cases if any(is_within(leaf, key) for leaf in given)), None):
+    if key := next((key for key in in_cases if key != CASE_NAME and any(is_within(leaf, key) for leaf in given)), None):
         raise RecipeError(
             f"--set {path}: the recipe sweeps over {_it(path, key)}, in [[sweep.case]]; change it in a copy of the recipe"
         )

@@ -16,6 +16,7 @@ class RowConfig:
     A field that tells a key of the recipe names it, as ``key``.
 
     Attributes:
+        case: what the recipe calls this way of making a network; empty where it has no name for it.
         options: the method's own parameters.
         trained_granularity: what was dropped in training where it is not what was pruned, else None.
         scope: inside what units were ranked when pruned.
@@ -30,6 +31,7 @@ class RowConfig:
             those of [prune], [finetune] and [shrink] that are not at their defaults.
     """
 
+    case: str = field(default="", metadata=LEFT_OUT)
     method: str
     options: dict[str, Any]
     granularity: Literal["weight", "unit", "2:4", "1x4"] = field(metadata={"key": "prune.granularity"})

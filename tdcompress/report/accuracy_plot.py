@@ -121,7 +121,7 @@ def _draw_line(
     if len(line.rows) > len(line.points):
         dots = [(place(pruned_share(row)), scale * row.accuracy_onnx) for row in line.rows]
         axes.plot(*zip(*dots, strict=True), ".", color=style.colour, alpha=0.45, markersize=5, zorder=2)
-    return _Name(words=line.method, detail=line.detail, colour=style.colour, x=xs[-1], y=means[-1])
+    return _Name(words=line.name, detail=line.detail, colour=style.colour, x=xs[-1], y=means[-1])
 
 
 def _draw_narrower(

@@ -15,7 +15,7 @@ from tdcompress.report.series import told
 from tdcompress.report.tables import Table, number_columns, text_columns
 
 RowValue = Callable[[Row], float | None]
-_OF_A_CELL = ("method", "options", "granularity", "fraction", "keep_per_filter", "seed", "values", "differs")
+_OF_A_CELL = ("case", "method", "options", "granularity", "fraction", "keep_per_filter", "seed", "values", "differs")
 
 
 @dataclass(frozen=True, kw_only=True)

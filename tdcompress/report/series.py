@@ -48,18 +48,20 @@ class Series:
 
     Attributes:
         method: as in the recipe.
-        detail: what tells this series from others of the method: "γ 0.9, α 0.66"; may be empty.
+        name: the recipe's for the case, else the method.
+        detail: what tells this series from others of the name: "γ 0.9, α 0.66"; may be empty.
         rows: by pruned share, then seed.
     """
 
     method: str
+    name: str
     detail: str
     rows: tuple[Row, ...]
 
     @property
     def label(self) -> str:
         """Name and detail: "targeted (γ 0.9, α 0.66)"."""
-        return f"{self.method} ({self.detail})" if self.detail else self.method
+        return f"{self.name} ({self.detail})" if self.detail else self.name
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -93,6 +95,7 @@ def as_trained(row: Row) -> Row:
     """The row without what came after its training, so that a series of such rows is named by how it was trained."""
     return replace(
         row,
+        case="",
         values="float32",
         shares=None,
         evaluation="plain",
@@ -132,17 +135,16 @@ def group(rows: Iterable[Row]) -> tuple[Series, ...]:
     """Series in the order of their first rows."""
     members: dict[str, list[Row]] = {}
     for row in rows:
-        members.setdefault(json.dumps([row.method, _shared(row)], sort_keys=True), []).append(row)
-    groups = list(members.values())
-    shared = [_shared(group[0]) for group in groups]
-    varying = {key for setting in shared for key in setting if any(other.get(key) != setting[key] for other in shared)}
+        members.setdefault(json.dumps([row.case, row.method, _shared(row)], sort_keys=True), []).append(row)
+    firsts = [first for first, *_ in members.values()]
     return tuple(
         Series(
             method=group[0].method,
-            detail=_detail(group[0], [other[0] for other in groups if other[0].method == group[0].method], varying),
+            name=_name(group[0]),
+            detail=_detail(group[0], firsts),
             rows=tuple(sorted(group, key=lambda row: (pruned_share(row), row.seed))),
         )
-        for group in groups
+        for group in members.values()
     )
 
 
@@ -165,7 +167,7 @@ def _files(rows: Iterable[Row]) -> list[list[Row]]:
     """The files of each network, the one in float32 first where there is such a file."""
     files: dict[str, list[Row]] = {}
     for row in rows:
-        network = [row.method, _shared(row) | {"values": ""}, row.fraction, row.keep_per_filter, row.seed]
+        network = [row.case, row.method, _shared(row) | {"values": ""}, row.fraction, row.keep_per_filter, row.seed]
         files.setdefault(json.dumps(network, sort_keys=True), []).append(row)
     return [sorted(same, key=lambda row: row.values != "float32") for same in files.values()]
 
@@ -188,14 +190,30 @@ def _shared(row: Row) -> dict[str, Any]:
     }
 
 
-def _detail(row: Row, siblings: list[Row], varying: set[str]) -> str:
-    """Rates always; other options where the method's own series differ; the rest where the report's series differ."""
+def _name(row: Row) -> str:
+    return row.case or row.method
+
+
+def _detail(row: Row, others: Sequence[Row]) -> str:
+    """What the name of a row's series leaves open.
+
+    A method's leaves open its rates; its other options where its series differ; the rest where any of the report differ. A case's
+    leaves open that in which its own series differ.
+
+    Args:
+        row: of the series.
+        others: one of each series, that one too.
+    """
+    siblings = [other for other in others if _name(other) == _name(row)]
     parts = []
     for key, value in in_order(row.options, _ALWAYS_SHOWN):
-        unusual = key in _USUAL and value != _USUAL[key]
-        if key in _ALWAYS_SHOWN or unusual or any(_word(other.options.get(key)) != _word(value) for other in siblings):
+        always = not row.case and (key in _ALWAYS_SHOWN or (key in _USUAL and value != _USUAL[key]))
+        if always or any(_word(other.options.get(key)) != _word(value) for other in siblings):
             parts.append(_told(_SYMBOLS.get(key, key.replace("_", " ")), value))
-    parts += [value for key, value in _shared(row).items() if key in varying and key != "options"]
+    beside = [_shared(other) for other in (siblings if row.case else others)]
+    parts += [
+        value for key, value in _shared(row).items() if key != "options" and any(other.get(key) != value for other in beside)
+    ]
     return ", ".join(part for part in parts if part)
 
 

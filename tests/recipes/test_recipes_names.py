@@ -177,3 +177,22 @@ def test_shares_and_schedules_tell_rows_apart() -> None:
     told = [row_config(row, "float32", {}).shares for row in rows]
     assert told == [None, "erk", None, None, "global", None, None]
     assert all("prune.shares" not in each for each in differences(rows))
+
+
+def test_rows_are_called_what_their_case_is_called_and_only_by_what_that_leaves_open() -> None:
+    small, large = '"train.optimizer.lr" = 0.01\n', '"train.optimizer.lr" = 0.1\n"train.l2" = 0.2\n'
+    rows = experiments(
+        f'[sweep]\n"prune.fraction" = [0.5, 0.9]\n[[sweep.case]]\nseed = 2\n[[sweep.case]]\nname = "small rate"\n{small}'
+        f'[[sweep.case]]\nname = "large rate"\n{large}[[sweep.case]]\nname = "large rate"\n{large}seed = 1\n'
+    )
+    assert row_ids(rows) == [
+        "none-0.5",
+        "none-0.9",
+        "small-rate-0.5",
+        "small-rate-0.9",
+        "large-rate-seed0-0.5",
+        "large-rate-seed0-0.9",
+        "large-rate-seed1-0.5",
+        "large-rate-seed1-0.9",
+    ]
+    assert [row_config(row, "float32", {}).case for row in rows[::2]] == ["", "small rate", "large rate", "large rate"]

@@ -240,7 +240,7 @@ def test_no_sweep_is_one_combination():
         ('"sparsity.gamma" = 0.75', '"sparsity.gama" = 0.75', "sparsity.gama: unknown key; did you mean 'gamma'?"),
         ('"sparsity.gamma" = 0.75', '"sparsity.gamma" = 7.5', "sparsity.gamma: 7.5"),
         ('"sparsity.alpha" = 1.0', '"sparsty.alpha" = 1.0', "did you mean 'sparsity'"),
-        ('"sparsity.alpha" = 1.0', '"name" = "b"', "'name'"),
+        ('"seed" = [0, 1]', '"name" = ["b"]', "'name'"),
         ("= [0.0, 0.5]", "= 0.25", "a list with at least one value is needed, such as [0.5, 0.9]"),
         ("[0.0, 0.5]", "[]", "a list with at least one value is needed"),
         ("[0.0, 0.5]", "[0.5, 0.5]", "twice"),

@@ -111,3 +111,16 @@ def test_a_key_with_an_empty_part_is_told_where_it_is() -> None:
     assert refusal('[sweep]\n"train..epochs" = [1]\n') == "r.toml, line 16: train..epochs: not a dotted key"
     assert refusal("", {"train..epochs": 1}) == "--set train..epochs: not a dotted key"
     assert refusal("", {"train.epochs.x": 1}) == "--set train.epochs.x: epochs is a value, not a table"
+
+
+@pytest.mark.parametrize("name", ['"half/rate"', '""', '" rate"', '"rate "', '"-rate"', "3", f'"{"a" * 33}"'])
+def test_a_name_that_cannot_begin_names_of_files_is_refused(name: str) -> None:
+    told = refusal(f"[[sweep.case]]\nseed = 1\n[[sweep.case]]\nname = {name}\n")
+    assert told.startswith("r.toml, line 18: sweep.case.name: ")
+    assert told.endswith("cannot name rows; use at most 32 letters, digits, spaces and . _ + -")
+
+
+def test_a_cases_name_is_no_key_of_the_recipe() -> None:
+    (found,) = expand_sweep(parse_recipe(RECIPE + '[[sweep.case]]\nname = "half the rate"\n', overrides={"name": "other"}))
+    assert (found.name, found.case, found.chosen) == ("other", "half the rate", {})
+    assert found.values == parse_recipe(RECIPE, overrides={"name": "other"}).values

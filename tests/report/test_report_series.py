@@ -17,6 +17,7 @@ def test_rows_group_by_everything_but_fraction_and_seed(report):
 def test_whatever_tells_rows_apart_makes_series_of_their_own_but_for_share_and_seed(make_row):
     row = make_row("targeted", 0.5, 0.9, granularity="unit")
     others = {
+        "case": "half the rate",
         "method": "dropout", "options": {"gamma": 0.1}, "granularity": "weight", "trained_granularity": "weight",
         "scope": "group", "unit": "filter", "shares": "erk", "evaluation": "released", "epochs": 7, "finetune_epochs": 3,
         "finetune_after": "shrink", "values": "int8", "differs": {"prune.align": 4},
@@ -46,6 +47,18 @@ def test_what_varies_is_named_and_what_does_not_is_not(make_row):
         "γ 0.9, α 0.66, schedule constant, weights, released evaluation",
         "γ 0.99, α 0.9, ramp epochs 49/49, schedule ramp, weights",
     ]
+
+
+def test_a_case_with_a_name_is_called_by_it_and_by_what_it_leaves_open(make_row):
+    row = make_row("targeted", 0.5, 0.9)
+    slow = dataclasses.replace(row, case="slow", differs={"train.optimizer.lr": 0.01})
+    again = dataclasses.replace(slow, options=row.options | {"gamma": 0.5})
+    assert [line.label for line in group([slow, dataclasses.replace(slow, seed=1)])] == ["slow"]
+    assert [line.label for line in group([slow, row])] == ["slow", "targeted (γ 0.9, α 0.66)"]
+    assert [line.label for line in group([slow, again])] == ["slow (γ 0.9)", "slow (γ 0.5)"]
+    assert [line.label for line in group([slow, dataclasses.replace(slow, values="int8")])] == ["slow", "slow (int8)"]
+    assert [line.label for line in group([as_trained(slow)])] == ["targeted (γ 0.9, α 0.66)"]
+    assert training_identity(slow) == training_identity(dataclasses.replace(slow, case=""))
 
 
 def test_swept_settings_of_training_and_pruning_make_series_of_their_own(make_row):
