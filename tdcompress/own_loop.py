@@ -6,11 +6,13 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tdcompress.arguments import checked
 from tdcompress.errors import ArgumentError, ModelError, UserError
 from tdcompress.interface import Scope, Unit, find_groups, require_units
 from tdcompress.methods.base import Granularity, TrainStep
+from tdcompress.methods.recompute import recompute_with
 from tdcompress.methods.targeted import TargetedSettings, targeted_dropout
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
@@ -33,9 +35,9 @@ class TargetedDropout(SparseNet):
     Where the draws stand is part of ``net.state_dict()``, as one small tensor beside the network's: a loop that loads it goes on
     with the same masks. Each step's draws follow from the seed and the number of steps alone.
 
-    Limit: a network that runs layers of its own again in the backward pass (``torch.utils.checkpoint`` inside it, gradient
-    checkpointing of transformers) runs them with nothing dropped there, and its gradients are wrong. Around the whole, as
-    ``checkpoint(net, x)``, they are right.
+    Modules that run again in the backward pass (``torch.utils.checkpoint`` inside the network, gradient checkpointing of
+    transformers) run there with the same entries dropped. A checkpointed function that reads parameters itself, and calls no
+    module for it, would find them whole.
 
     Args:
         model: the network; held, not copied.
@@ -117,6 +119,7 @@ class TargetedDropout(SparseNet):
         self._index, self._epoch = 0, 0.0
         self._seen: int | None = None
         self._warned = False
+        self._again: list[RemovableHandle] = []
         self.register_load_state_dict_post_hook(_draw_again)  # type: ignore[no-untyped-call]
         self._draw()
 
@@ -124,6 +127,8 @@ class TargetedDropout(SparseNet):
         """What the network returns for these arguments: with entries dropped in training mode, as it is in evaluation mode."""
         if self.training and not torch.compiler.is_compiling():
             self._look_for_forgotten_step()
+            self._let_go()
+            self._again = recompute_with(self.model, self.method.effective)
         return super().forward(*inputs, **keywords)
 
     @checked
@@ -148,6 +153,7 @@ class TargetedDropout(SparseNet):
         if frozen and optimizer is None:
             raise UserError("step(): the masks are frozen now, and the optimizer has moments: call net.step(epoch, optimizer)")
         self.end_step()
+        self._let_go()
         self._index += 1
         self._epoch = now
         self._seen = None
@@ -155,6 +161,10 @@ class TargetedDropout(SparseNet):
             self._draw()
         if frozen:  # its making sets them to zero; without moments and gradients they stay so
             FrozenZeros(self.parameters_by_name(), {name: ~each for name, each in self.method.dropped().items()}, optimizer)
+
+    def plain(self) -> nn.Module:  # noqa: D102
+        self._let_go()
+        return super().plain()
 
     def get_extra_state(self) -> Tensor:
         """Where the draws stand, part of the state_dict: float64 (seed, steps made, epoch)."""
@@ -164,6 +174,12 @@ class TargetedDropout(SparseNet):
         """Take up what `get_extra_state` gave, float64 (3,); the masks are drawn once the network is loaded."""
         seed, index, epoch = state.tolist()
         self.seed, self._index, self._epoch = int(seed), int(index), epoch
+
+    def _let_go(self) -> None:
+        """Take the hooks of the latest forward pass off the network's modules, which stay ordinary ones."""
+        for handle in self._again:
+            handle.remove()
+        self._again = []
 
     def _draw(self) -> None:
         device = next(self.model.parameters()).device

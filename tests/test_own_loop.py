@@ -3,6 +3,8 @@
 import copy
 import io
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -256,14 +258,55 @@ def test_micro_batches_evaluation_loading_and_the_right_loop_are_no_forgotten_st
         net(x)
 
 
-def test_a_checkpoint_around_the_network_has_the_gradients_of_one_without() -> None:
-    plain, (x, labels) = tdc.TargetedDropout(Net(), gamma=0.9, alpha=0.5), batch(0)
-    again = copy.deepcopy(plain)
-    for net, output in ((plain, plain(x)), (again, checkpoint(again, x, use_reentrant=False))):
-        nn.functional.cross_entropy(output["logits"], labels).backward()
-        assert net.model.one.weight.grad is not None
-    for one, other in zip(plain.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
+class Checkpointed(nn.Module):
+    """Blocks, one of them called twice and one that reads a layer inside it, which run again in the backward pass, or do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)) for _ in range(2))
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.tied, self.head = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
+        self.head.weight = self.tied.weight
+        self.run: Callable[..., Tensor] = lambda block, x: block(x)
+        for index, parameter in enumerate(self.parameters()):
+            nn.init.normal_(parameter, generator=torch.Generator().manual_seed(index))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in (*self.blocks, self.blocks[0], self.attention, self.tied):
+            x = self.run(block, x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("granularity", ["weight", "2:4"])
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("around", [False, True])
+def test_what_runs_again_in_the_backward_pass_has_the_gradients_of_a_single_run(
+    granularity: Granularity, reentrant: bool, around: bool
+) -> None:
+    once = tdc.TargetedDropout(Checkpointed().double(), granularity=granularity, gamma=0.5, alpha=0.8)
+    twice = copy.deepcopy(once)
+    again = partial(checkpoint, use_reentrant=reentrant)
+    if not around:
+        twice.model.run = again
+    x = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    for _ in range(2):  # micro-batches
+        once(x).square().sum().backward()
+        (again(twice, x) if around else twice(x)).square().sum().backward()
+    for (name, one), (_, other) in zip(once.named_parameters(), twice.named_parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+        assert isinstance(other, nn.Parameter)
+
+
+def test_the_network_is_an_ordinary_one_beside_its_wrapper_and_keeps_no_hooks() -> None:
+    net, (x, labels) = tdc.TargetedDropout(Net(), gamma=0.9, alpha=1.0), batch(0)
+    whole = net.model(x)["logits"]
+    nn.functional.cross_entropy(net(x)["logits"], labels).backward()
+    assert torch.equal(net.model(x)["logits"], whole)
+    assert not torch.equal(net(x)["logits"], whole)
+    net.step()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.model.modules())
+    net(x)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.plain().modules())
 
 
 def test_a_gamma_that_cannot_be_reached_is_told_where_it_was_asked_for() -> None:

@@ -48,8 +48,9 @@ class Targeted(Method):
         self.schedule = schedule
         self.keep: dict[str, Tensor] = {}
 
-    def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
-        return {name: params[name] * keep for name, keep in self.keep.items()}
+    def effective(self, params: Parameters) -> dict[str, Tensor]:
+        """Also of some of the parameters alone."""
+        return {name: params[name] * keep for name, keep in self.keep.items() if name in params}
 
     def drop(self, params: Parameters, dropped: Mapping[str, Tensor]) -> None:
         """Set the masks of this step: 1 where kept, of the parameters' type (masked_fill takes four times as long on a CPU).
