@@ -273,7 +273,9 @@ def _decode_union(options: tuple[Any, ...], value: Json, where: str) -> Any:
             return _decode(option, value, where)
         except ValueError as error:
             problems.append(str(error))
-    raise ValueError(problems[0] if len(problems) == 1 else f"{where}: " + "; or ".join(problems))
+    if len(problems) > 1:  # the place is said once
+        problems = [f"{where}: " + "; or ".join(problem.removeprefix(f"{where}: ") for problem in problems)]
+    raise ValueError(problems[0])
 
 
 def _decode_tuple(options: tuple[Any, ...], value: Json, where: str) -> tuple[Any, ...]:

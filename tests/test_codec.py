@@ -58,6 +58,11 @@ def test_a_record_survives_json(record):
     assert decode(Outer, json.loads(json.dumps(encode(record), allow_nan=False))) == record
 
 
+def test_a_value_that_fits_none_of_several_types_is_refused_with_its_place_said_once():
+    with pytest.raises(ValueError, match=r"^either: int needed, not 0\.5; or str needed, not 0\.5$"):
+        decode(Outer, {"n": 1, "inner": {"x": 0.5}, "either": 0.5})
+
+
 @pytest.mark.parametrize(
     ("value", "said"),
     [
