@@ -1,6 +1,7 @@
 """What docs/own.md and docs/choosing.md show works: recipes resolve, the network is built, the verbs and files exist."""
 
 import importlib
+import json
 import re
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -90,3 +91,29 @@ def test_every_file_that_is_named_is_there(text):
 def test_numbers_are_those_of_their_source(number, source):
     assert number in CHOOSING
     assert number in (ROOT / source).read_text(encoding="utf-8")
+
+
+def test_what_was_trained_on_a_gpu_is_said_as_its_metrics_have_it():
+    texts = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("log.md", "papers.md")]
+    log, papers = (" ".join(text.split()) for text in texts)
+    file = ROOT / "artifacts" / "reference" / "h200" / "trainings.json"
+    trainings = json.loads(file.read_text(encoding="utf-8"))["trainings"]
+    finished = [each["record"] for each in trainings if each["finished"]]
+    assert sorted((each["method"], each["epochs"], each["accuracy"]) for each in finished) == [
+        ("none", 40, 0.9324),
+        ("none", 60, 0.9133),
+        ("targeted", 40, 0.1),
+        ("targeted", 40, 0.8721),
+    ]
+    assert all(f"{each['accuracy']:.2%}".replace("%", " %") in log for each in finished)
+    cut_off = [each for each in trainings if not each["finished"]]
+    assert len(cut_off) == 4
+    for each in cut_off:
+        done, asked = each["metrics"][-1]["epoch"], each["settings"]["train"]["epochs"]
+        measured = [(line["epoch"], line["test_accuracy"]) for line in each["metrics"] if "test_accuracy" in line]
+        on = f"{measured[-1][1]:.2%} after {measured[-1][0]}".replace("%", " %") if measured else f"after {done}"
+        assert on in log
+        if each["settings"]["model"]["name"] == "resnet32":
+            assert on in papers
+            assert f"to {done} " in papers
+            assert f"after {done} of {asked}" in log
