@@ -174,8 +174,9 @@ def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     seen: dict[str, int] = {}
     unique = []
     for name in ids:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+        file = name.casefold()  # some folders know no other
+        seen[file] = seen.get(file, 0) + 1
+        unique.append(name if seen[file] == 1 else f"{name}-{seen[file]}")
     return unique
 
 

@@ -179,6 +179,11 @@ def test_shares_and_schedules_tell_rows_apart() -> None:
     assert all("prune.shares" not in each for each in differences(rows))
 
 
+def test_no_two_files_differ_in_small_and_capital_letters_alone() -> None:
+    rows = experiments('[[sweep.case]]\nname = "Slow"\n[[sweep.case]]\nname = "slow"\n"train.optimizer.lr" = 0.01\n')
+    assert row_ids(rows) == ["Slow-0.5", "slow-0.5-2"]
+
+
 def test_rows_are_called_what_their_case_is_called_and_only_by_what_that_leaves_open() -> None:
     small, large = '"train.optimizer.lr" = 0.01\n', '"train.optimizer.lr" = 0.1\n"train.l2" = 0.2\n'
     rows = experiments(
