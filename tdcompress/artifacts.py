@@ -25,7 +25,7 @@ FORMAT = 2  # 1 had no sha256 of its own
 DIGEST = "manifest_sha256"
 KEY, SHA256, STAGE = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}"), re.compile(r"[a-z_]+")
 IDENTITY = ("stage", "version", "settings", "inputs")  # what a key is the hash of
-_REBUILD = "run the recipe again to rebuild it"
+REBUILD = "run the recipe again to rebuild it"
 SCRATCH = "scratch"  # a folder inside a partial one that is dropped when the artefact is published: checkpoints
 
 
@@ -122,15 +122,15 @@ class Artifact:
         """
         key = self.inputs.get(role)
         if key is None:
-            raise ArtifactError(f"{self.folder / MANIFEST}: names no {role} as its input; {_REBUILD}")
+            raise ArtifactError(f"{self.folder / MANIFEST}: names no {role} as its input; {REBUILD}")
         found = find_by_key(self.folder.parents[1], key)
         if found is None:
-            raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; {_REBUILD}")
+            raise ArtifactError(f"{self.folder}: its {role}, {key}, is missing; {REBUILD}")
         return found
 
     def _of_another_version(self, error: ValueError) -> ArtifactError:
         path = self.folder / MANIFEST
-        return ArtifactError(f"{path}: is of another version ({one_line(error)}); {_REBUILD}")
+        return ArtifactError(f"{path}: is of another version ({one_line(error)}); {REBUILD}")
 
 
 class HashMemory:
@@ -216,9 +216,9 @@ def read_sealed(path: Path, form: int, doubt: str = "") -> dict[str, Any]:
     try:
         check_format(manifest, "format", form)
     except ValueError as error:
-        raise ArtifactError(f"{path}: {error}{doubt if 'format' not in manifest else ''}; {_REBUILD}") from None
+        raise ArtifactError(f"{path}: {error}{doubt if 'format' not in manifest else ''}; {REBUILD}") from None
     if manifest.pop(DIGEST, None) != sealed(manifest)[DIGEST]:
-        raise ArtifactError(f"{path}: is damaged (its sha256 is not that of what it says); {_REBUILD}")
+        raise ArtifactError(f"{path}: is damaged (its sha256 is not that of what it says); {REBUILD}")
     return manifest
 
 
@@ -265,7 +265,7 @@ def read_artifact(folder: Path) -> Artifact:
     path = folder / MANIFEST
 
     def unusable(said: str) -> ArtifactError:
-        return ArtifactError(f"{path}: {said}; {_REBUILD}")
+        return ArtifactError(f"{path}: {said}; {REBUILD}")
 
     manifest, known = read_sealed(path, FORMAT), {field.name for field in fields(_Manifest)}
     try:
@@ -345,15 +345,17 @@ def check_files(folder: Path, files: Mapping[str, str], sha256: Any = sha256_fil
     """
     for name, expected in files.items():
         if not can_be_named(name):
-            raise ArtifactError(one_line(f"{folder / MANIFEST}: no file can be called {name!r}; {_REBUILD}"))
+            raise ArtifactError(one_line(f"{folder / MANIFEST}: no file can be called {name!r}; {REBUILD}"))
         path = folder / name
         try:
             inside = path.resolve().is_relative_to(folder.resolve())
         except (OSError, RuntimeError):  # Python below 3.13 says so of a loop of links
-            raise ArtifactError(f"{path}: is a link that leads nowhere; {_REBUILD}") from None
+            raise ArtifactError(f"{path}: is a link that leads nowhere; {REBUILD}") from None
+        if not inside and path.is_symlink():
+            raise ArtifactError(f"{path}: is a link that leads out of its folder; copy what it leads to in its place (cp -L)")
         if not inside:
-            raise ArtifactError(f"{folder / MANIFEST}: names {name!r}, which is outside its folder; {_REBUILD}")
+            raise ArtifactError(f"{folder / MANIFEST}: names {name!r}, which is outside its folder; {REBUILD}")
         if not path.is_file():
-            raise ArtifactError(f"{path}: is missing; {_REBUILD}")
+            raise ArtifactError(f"{path}: is missing; {REBUILD}")
         if sha256(path) != expected:
-            raise ArtifactError(f"{path}: is damaged (its sha256 is not the manifest's); {_REBUILD}")
+            raise ArtifactError(f"{path}: is damaged (its sha256 is not the manifest's); {REBUILD}")

@@ -7,12 +7,15 @@ import io
 import os
 import re
 import shlex
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from tdcompress import __version__
 from tdcompress.commands.registry import COMMANDS
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = make_parser().parse_args(given)
         args.began = began
         args.command = shlex.join(["tdcompress", *given])
-        with _warnings_in_one_line():
+        with _warnings_in_one_line(), _sigterm_heard():
             args.verb(args)
     except OtherProcessError as error:
         return error.exit_code  # the other one says what it was
@@ -58,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_error(note)
         print_error(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print_error("interrupted")
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
     except BrokenPipeError:
         _forget_output()
         return 1
@@ -92,6 +95,31 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM arrived."""
+
+
+@contextlib.contextmanager
+def _sigterm_heard() -> Iterator[None]:
+    """SIGTERM ends a verb as Ctrl-C does: temporary folders, which may hold whole models, and processes that it began go with it.
+
+    A run listens itself, and saves what it did.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, heard)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is heard:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _forget_output() -> None:

@@ -16,12 +16,19 @@ StrPath = str | os.PathLike[str]
 
 
 def cache_folder() -> Path:
-    """What can be made or fetched again: `$TDCOMPRESS_CACHE`, else the platform's cache folder for the user."""
+    """What can be made or fetched again: `$TDCOMPRESS_CACHE`, else the platform's cache folder for the user.
+
+    Raises:
+        UserError: the user has no home, as in a container that runs under a number.
+    """
     if chosen := os.environ.get("TDCOMPRESS_CACHE"):
         return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "tdcompress"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress"
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Caches" / "tdcompress"
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdcompress"
+    except RuntimeError:
+        raise UserError("this user has no home folder for what is cached; set TDCOMPRESS_CACHE to a folder") from None
 
 
 def fsync_folder(folder: Path) -> None:

@@ -92,6 +92,7 @@ def packing_lines(report: PackReport) -> Iterator[str]:
     """What packing changed, and what it left alone though there are zeros in it."""
     if report.left_as_is:
         yield f"the file is left as it is: {report.left_as_is}"
+        yield from text.by_reason("with zeros, but kept dense", report.kept_dense)
         return
     if report.values != "float32":
         yield (
@@ -106,7 +107,8 @@ def packing_lines(report: PackReport) -> Iterator[str]:
             lost = f"{before:,} outputs on random inputs were NaN or infinite, {after:,} are now"
             yield f"{report.values}: {lost}; these were not compared"
         elif report.output_error is None:
-            yield f"{report.values}: outputs were not compared, since inputs of free sizes cannot be made up"
+            why = "inputs of free sizes cannot be made up, or outputs have other shapes"
+            yield f"{report.values}: outputs were not compared, since {why}"
         if report.output_error is not None:
             yield f"{report.values}: outputs on random inputs differ by at most {report.output_error:.2g} of the largest"
     if report.negative_zeros:

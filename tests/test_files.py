@@ -2,13 +2,14 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tdcompress.errors import UserError
-from tdcompress.files import published, sha256_file, write_bytes, write_text
+from tdcompress.files import cache_folder, published, sha256_file, write_bytes, write_text
 
 
 def names(folder):
@@ -93,3 +94,16 @@ def test_any_flipped_bit_changes_the_digest(tmp_path_factory, content, data):
     flipped[place // 8] ^= 1 << (place % 8)
     path.write_bytes(bytes(flipped))
     assert sha256_file(path) != before
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("TDCOMPRESS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(UserError, match="no home folder for what is cached; set TDCOMPRESS_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("TDCOMPRESS_CACHE", "elsewhere")
+    assert cache_folder() == Path("elsewhere")

@@ -16,8 +16,8 @@ from tdcompress.bench.budget import Budget
 from tdcompress.bench.host import read_host
 from tdcompress.bench.job import PairsJob, PairsResult, PairTimes, ProbeJob, ProbeResult
 from tdcompress.bench.launch import run_job
-from tdcompress.bench.ready import BASELINE_BACKEND, Arrays, get_ready
-from tdcompress.bench.report import BenchReport, Latency, Protocol, Samples
+from tdcompress.bench.ready import Arrays, get_ready
+from tdcompress.bench.report import BASELINE_BACKEND, BenchReport, Latency, Protocol, Samples
 from tdcompress.bench.statistics import widened_by_control
 from tdcompress.bench.summary import Setting, Subject, compare, summarise
 from tdcompress.files import StrPath

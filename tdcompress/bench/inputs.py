@@ -89,7 +89,12 @@ def check_given_inputs(model: ModelFile, inputs: Mapping[str, Array], batch: int
             raise UserError(f"the input given is {_describe(given)}, but {model.path} takes {_describe(spec)}")
         if array.ndim and array.shape[0] != batch:
             raise UserError(f"input {spec.name!r} holds {array.shape[0]} examples, but the batch size is {batch}")
-    return {name: np.ascontiguousarray(inputs[name]) for name in names}
+    return {name: np.ascontiguousarray(_plain(inputs[name])) for name in names}
+
+
+def _plain(array: Array) -> Array:
+    """The same where texts are Python's own, as onnxruntime gives them: these do not travel to another process."""
+    return array.astype(np.str_) if array.dtype.hasobject else array
 
 
 def _element_type(name: str, array: Array) -> int:
@@ -100,15 +105,17 @@ def _element_type(name: str, array: Array) -> int:
 
 
 def _random_input(model: ModelFile, spec: InputSpec, batch: int, generator: np.random.Generator) -> Array:
-    advice = "say its shape (--shape 1x3x224x224), or give its inputs (`inputs=` in Python)"
+    give = "give its inputs (`inputs=` in Python)"
     if spec.shape is None or None in spec.shape[1:]:
-        raise ModelError(f"{model.path}: {_describe(spec)} leaves more open than the batch size; {advice}")
+        say = "say its shape (--shape 1x3x224x224), or "
+        raise ModelError(f"{model.path}: {_describe(spec)} leaves more open than the batch size; {say}{give}")
     shape = tuple(batch if size is None else size for size in spec.shape)
     if shape and shape[0] != batch:
-        raise ModelError(f"{model.path}: {_describe(spec)} fixes the batch size; ask for batch {shape[0]}")
+        ask = f"ask for batch {shape[0]}" if shape[0] else "export it with the size that its inputs have, or leave that open"
+        raise ModelError(f"{model.path}: {_describe(spec)} fixes the batch size; {ask}")
     dtype = _dtype(spec)
     if dtype.kind not in "fiub":
-        raise UnsupportedError(f"{model.path}: no random data for {_describe(spec)}; {advice}")
+        raise UnsupportedError(f"{model.path}: no random data for {_describe(spec)}; {give}")
     return random_array(dtype, shape, generator)
 
 

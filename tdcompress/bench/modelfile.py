@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from tdcompress.errors import UnsupportedError
 from tdcompress.onnxfile.graphs import all_tensors
 from tdcompress.onnxfile.load import in_file, load_model
 from tdcompress.onnxfile.metadata import get_metadata
@@ -71,21 +72,22 @@ def read_model_file(path: Path, *, external_data: bool = False) -> ModelFile:
 
     Raises:
         ModelError: it is not an ONNX model, or it keeps weights in other files, without permission or outside its folder.
-        UnsupportedError: it uses an operator or operator set that is not known.
+        UnsupportedError: it uses an operator or operator set that is not known, or takes something else than tensors.
     """
     model = load_model(path, external_data=external_data)
     data = b"".join(part.read_bytes() for part in (path, *_files_beside(path)))
     weights = {tensor.name for tensor in model.graph.initializer}
-    return ModelFile(
-        path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        bytes=len(data),
-        gzip_bytes=len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
-        denormals=sum(count_denormals(tensor) for tensor in all_tensors(model)),
-        full_range=len(full_range_weights(model)),
-        inputs=tuple(_input_spec(value) for value in model.graph.input if value.name not in weights),
-        task=task_of(model, path),
-    )
+    with in_file(path):
+        return ModelFile(
+            path=path,
+            sha256=hashlib.sha256(data).hexdigest(),
+            bytes=len(data),
+            gzip_bytes=len(gzip.compress(data, GZIP_LEVEL, mtime=0)),
+            denormals=sum(count_denormals(tensor) for tensor in all_tensors(model)),
+            full_range=len(full_range_weights(model)),
+            inputs=tuple(_input_spec(value) for value in model.graph.input if value.name not in weights),
+            task=_task(model),
+        )
 
 
 def task_of(model: onnx.ModelProto, path: Path) -> str | None:
@@ -95,7 +97,11 @@ def task_of(model: onnx.ModelProto, path: Path) -> str | None:
         ModelError: a key of the metadata occurs twice.
     """
     with in_file(path):
-        return get_metadata(model).get("task")
+        return _task(model)
+
+
+def _task(model: onnx.ModelProto) -> str | None:
+    return get_metadata(model).get("task")
 
 
 def together(first: ModelFile, second: ModelFile, *, beside: Path) -> ModelFile:
@@ -136,8 +142,17 @@ def count_denormals(tensor: onnx.TensorProto) -> int:
 
 
 def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
+    if not value.type.HasField("tensor_type"):  # a sequence, a map, what may be absent
+        raise UnsupportedError(
+            f"its input {value.name!r} is no tensor, and is not timed; export the network with tensors for inputs"
+        )
     tensor = value.type.tensor_type
     shape: tuple[int | None, ...] | None = None
     if tensor.HasField("shape"):
-        shape = tuple(size.dim_value if size.HasField("dim_value") else None for size in tensor.shape.dim)
+        shape = tuple(_size(axis) for axis in tensor.shape.dim)
     return InputSpec(name=value.name, element_type=tensor.elem_type, shape=shape)
+
+
+def _size(axis: onnx.TensorShapeProto.Dimension) -> int | None:
+    """None where the axis is open; some exporters write -1 there, which runtimes take so."""
+    return axis.dim_value if axis.HasField("dim_value") and axis.dim_value >= 0 else None

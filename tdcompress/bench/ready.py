@@ -15,6 +15,7 @@ from tdcompress.bench.budget import Budget, find_budget
 from tdcompress.bench.deployed import check_can_time, read_deployed, sampled_inputs
 from tdcompress.bench.inputs import check_given_inputs, check_same_inputs
 from tdcompress.bench.modelfile import ModelFile
+from tdcompress.bench.report import BASELINE_BACKEND
 from tdcompress.bench.summary import Subject
 from tdcompress.bench.workloads import workload_of
 from tdcompress.bench.workloads.base import Workload
@@ -24,7 +25,6 @@ from tdcompress.limits import usable_cores
 from tdcompress.onnxfile.names import SAMPLES
 
 Arrays = Mapping[str, NDArray[Any]]
-BASELINE_BACKEND = "onnxruntime"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ from tdcompress.codec import LEFT_OUT, VERSION, decode_json, encode
 from tdcompress.errors import UserError, one_line
 from tdcompress.records.latency import LatencyClaim, RowLatency
 
+BASELINE_BACKEND = "onnxruntime"
+"""What runs the baseline unless another is asked for, and always where a latency goes into a run's report."""
 SCHEMA = 1
 _HOW = "write it with `tdcompress bench ... --baseline dense.onnx --json FILE`"
 

@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tdcompress.commands.shared import Verbs, add_artifacts, add_external_data, add_verb, output_file, shape
 from tdcompress.errors import UserError
+
+if TYPE_CHECKING:
+    from tdcompress.bench.report import BenchReport
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -36,11 +40,8 @@ def run(args: argparse.Namespace) -> None:
     """
     from tdcompress.bench.benchmark import benchmark
     from tdcompress.bench.ready import check_without_baseline
-    from tdcompress.bench.table import COSTS, NOTES, costs_table, notes_table, times_columns, times_table
     from tdcompress.console import make_console
     from tdcompress.files import write_text
-    from tdcompress.report.tables import Table, number_columns, text_columns
-    from tdcompress.report.terminal import render
 
     files, baseline = find_files(args.files, args.baseline, args.artifacts, external_data=args.external_data)
     batch = (args.shape[0][0] if args.shape else 1) if args.batch is None else args.batch
@@ -63,14 +64,22 @@ def run(args: argparse.Namespace) -> None:
         progress=lambda line, _: quiet.print(line, highlight=False, style="dim"),
         **asked,
     )
-    if args.json:
-        write_text(args.json, found.to_json())
+    try:
+        if args.json:
+            write_text(args.json, found.to_json())
+    finally:  # a disk that is full by now takes nothing of it
+        _show(found, f"{args.threads or 'all'} thread(s), batch {batch}, {args.budget} budget; compared with {baseline.name}")
+
+
+def _show(found: "BenchReport", how: str) -> None:
+    """Print what was measured: where and how, then the tables."""
+    from tdcompress.bench.table import COSTS, NOTES, costs_table, notes_table, times_columns, times_table
+    from tdcompress.console import make_console
+    from tdcompress.report.tables import Table, number_columns, text_columns
+    from tdcompress.report.terminal import render
+
     console = make_console()
-    console.print(
-        f"{found.host.cpu}, {found.host.id}; {args.threads or 'all'} thread(s), batch {batch}, {args.budget} budget; "
-        f"compared with {baseline.name}",
-        highlight=False,
-    )
+    console.print(f"{found.host.cpu}, {found.host.id}; {how}", highlight=False)
     if found.protocol.call:
         console.print(found.protocol.call, highlight=False)
     measured = (times_table(found), number_columns(*times_columns(found)[1:])), (costs_table(found), number_columns(*COSTS[1:]))

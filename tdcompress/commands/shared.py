@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import textwrap
@@ -86,7 +87,8 @@ def output_file(text: str) -> Path:
     """A file that a verb is told to write; folders on the way to it are made, if they can be: told before any work.
 
     Raises:
-        argparse.ArgumentTypeError: the path is a folder, a device, a pipe or a socket, or leads through a file.
+        argparse.ArgumentTypeError: the path is a folder, a device, a pipe or a socket, or leads through a file, or into a folder
+            where nothing can be written.
     """
     if taken := in_the_way(Path(text)):
         raise argparse.ArgumentTypeError(f"{text}: {taken}")
@@ -96,7 +98,10 @@ def output_file(text: str) -> Path:
 def output_name(text: str) -> Path:
     """What a verb is told to begin the names of its files with; otherwise as ``output_file``."""
     path = Path(text)
-    output_folder(str(path.parent))
+    folder = output_folder(str(path.parent))
+    there = next(place for place in (folder, *folder.parents) if place.is_dir())
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: cannot be written, since nothing can be in the folder {there}")
     return path
 
 

@@ -252,9 +252,8 @@ def library_path() -> Path:
     if os.name != "posix":
         raise UnsupportedError(f"engine: {platform.system()} is not handled; use the onnxruntime backend")
     target = this_platform()
-    for folder in (PACKAGED, cache_folder()):
-        if path := find_library(folder, target):
-            return path
+    if path := find_library(PACKAGED, target) or find_library(cache_folder(), target):
+        return path
     compiler = find_compiler()
     if compiler is None:
         raise UnsupportedError(

@@ -13,9 +13,17 @@ def graphs(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.GraphProto]]:
 
 def every_node(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     """All nodes: of the main graph, of subgraphs, and of the model's own functions."""
-    yield from _nodes_below(model.graph.node)
+    yield from nodes_below(model.graph.node)
     for function in model.functions:
-        yield from _nodes_below(function.node)
+        yield from nodes_below(function.node)
+
+
+def nodes_below(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """These nodes, and those of their subgraphs."""
+    for node in nodes:
+        yield node
+        for _, inner in _graphs_of(node):
+            yield from nodes_below(inner.node)
 
 
 def node_lists(model: onnx.ModelProto) -> Iterator[tuple[str, Sequence[onnx.NodeProto]]]:
@@ -23,7 +31,7 @@ def node_lists(model: onnx.ModelProto) -> Iterator[tuple[str, Sequence[onnx.Node
     for path, graph in graphs(model):
         yield path, graph.node
     for function in model.functions:
-        yield f"{function.name}()/", list(_nodes_below(function.node))
+        yield f"{function.name}()/", list(nodes_below(function.node))
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -49,13 +57,6 @@ def _with_inner(path: str, graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.G
         unnamed[node.op_type] += not node.name
         for attribute, inner in _graphs_of(node):
             yield from _with_inner(f"{path}{label}.{attribute}/", inner)
-
-
-def _nodes_below(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for _, inner in _graphs_of(node):
-            yield from _nodes_below(inner.node)
 
 
 def _graphs_of(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.GraphProto]]:

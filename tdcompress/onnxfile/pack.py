@@ -263,17 +263,25 @@ def _why_left(source: onnx.ModelProto, dense: onnx.ModelProto, packed: onnx.Mode
 
 def _raising_changes(source: onnx.ModelProto, dense: onnx.ModelProto) -> str:
     """What is wrong where the raised operator set gives other outputs on random inputs; "" where that cannot be found out."""
+    how = f"raised from operator set {opset(source)} to {LOWEST_OPSET} by onnx's converter"
     try:
         session = open_session(source)
-        inputs = random_feed(session, batch=4, seed=0)
-        if inputs is None:
-            return ""
-        compared = compare_outputs(session, open_session(dense), [inputs])
+    except VerificationError:
+        return ""
+    try:
+        raised = open_session(dense)
+    except VerificationError as error:
+        return f"{how}: {error}"
+    inputs = random_feed(session, batch=4, seed=0)
+    if inputs is None:
+        return ""
+    try:
+        compared = compare_outputs(session, raised, [inputs])
     except VerificationError:
         return ""
     if compared.error is not None and compared.error <= RELATIVE_TOLERANCE and compared.not_finite[0] == compared.not_finite[1]:
         return ""
-    return f"raised from operator set {opset(source)} to {LOWEST_OPSET} by onnx's converter, it gives other outputs"
+    return f"{how}, it gives other outputs"
 
 
 def _drop_labels(model: onnx.ModelProto) -> None:

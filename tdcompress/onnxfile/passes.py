@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import onnx
 
 from tdcompress.errors import ModelError, UnsupportedError, VerificationError
-from tdcompress.onnxfile.graphs import every_node
+from tdcompress.onnxfile.graphs import nodes_below
 
 P = ParamSpec("P")
 Given = TypeVar("Given", bound="onnx.ModelProto | tuple[Any, ...]")
@@ -69,12 +69,13 @@ def malformed(model: onnx.ModelProto) -> str:
     """What is wrong with the names of a model, "" where nothing is.
 
     Every value has one definition: an initializer, an input, or an output of one node. (An initializer may be listed as an input
-    too.) It is defined before a node reads it or a graph returns it. Every domain has an operator set.
+    too.) It is defined before a node reads it or a graph returns it. Every domain has an operator set, a function its own ones.
     """
-    imported = {"ai.onnx" if entry.domain == "" else entry.domain for entry in model.opset_import}
-    for node in every_node(model):
-        if (node.domain or "ai.onnx") not in imported:
-            return f"the domain {node.domain!r} of {node.op_type} {node.name!r} has no operator set"
+    for nodes, imports in ((model.graph.node, model.opset_import), *((each.node, each.opset_import) for each in model.functions)):
+        imported = {entry.domain or "ai.onnx" for entry in imports}
+        for node in nodes_below(nodes):
+            if (node.domain or "ai.onnx") not in imported:
+                return f"the domain {node.domain!r} of {node.op_type} {node.name!r} has no operator set"
     bodies = (_in_nodes(function.node, set(function.input), function.output) for function in model.functions)
     return _in_graph(model.graph, frozenset()) or next(filter(None, bodies), "")
 

@@ -4,6 +4,7 @@ from collections.abc import Set
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx.shape_inference
 from onnx import helper, version_converter
 
@@ -39,7 +40,7 @@ def prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, int]:
 
     - Weights in Constant nodes become initializers of the same name (older exporters write them so).
     - Format versions below 4 must list initializers as inputs; that list goes, as it is no longer needed.
-    - An operator set older than 13 is raised to 13 by onnx's own converter.
+    - An operator set older than 13 is raised to 13 by onnx's own converter, and functions of the model are written out before.
     - -0.0 becomes +0.0: masks that multiply leave it behind, and a network cannot tell but by dividing by it.
 
     Requires: a well-formed graph (`passes.malformed`) whose weights are not packed (`densified`).
@@ -109,6 +110,8 @@ def _unlist_initializers(graph: onnx.GraphProto) -> None:
 
 def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
     model.ir_version = max(model.ir_version, 4)
+    if model.functions:  # the converter leaves them out, and their calls in
+        model = _without_functions(model)
     before = opset(model)
     if before < 7:
         _widen_slopes(model)
@@ -124,6 +127,21 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
     if before < 11:
         _place_pixels_as_before(raised)
     return raised
+
+
+def _without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Each call of a function of the model replaced by the function's nodes.
+
+    Raises:
+        UnsupportedError: a function cannot be written out, one of another operator set than the model's for example.
+    """
+    inlined: onnx.ModelProto = onnx.inliner.inline_local_functions(model)
+    if inlined.functions:
+        raise UnsupportedError(
+            f"operator set {opset(model)} cannot be raised to {LOWEST_OPSET}: the function {inlined.functions[0].name!r} "
+            "cannot be written out; export the model again"
+        )
+    return inlined
 
 
 def _place_pixels_as_before(model: onnx.ModelProto) -> None:

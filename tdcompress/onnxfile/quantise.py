@@ -135,9 +135,12 @@ def quantise_model(
     compared = compare_outputs(open_session(dense), open_session(quantised), batches)
     before_int8, as_int8 = compared.not_finite
     if compared.error is None or as_int8 > before_int8:
-        raise VerificationError(
-            f"{as_int8} output values are NaN or infinite as int8, {before_int8} before, on the calibration samples"
+        lost = (
+            f"{as_int8} output values are NaN or infinite as int8, {before_int8} before"
+            if as_int8
+            else "outputs have other shapes"
         )
+        raise VerificationError(f"{lost}, on the calibration samples")
     return quantised, QuantiseReport(
         source_bytes=source.ByteSize(),
         file_bytes=len(serialised(quantised)),

@@ -24,4 +24,6 @@ def why_refused(error: Exception, model: onnx.ModelProto | Path) -> str:
             "it is compiled, and runs where the plugin that it was made for is registered (docs/provider.md); give the file that "
             "it was made of"
         )
+    if isinstance(model, Path) and any("\udc80" <= letter <= "\udcff" for letter in str(model)):  # how Python reads other bytes
+        return "the name of the file, or of a folder that it is in, is not UTF-8, which onnxruntime asks for: rename it"
     return not_in_float64(error, model)

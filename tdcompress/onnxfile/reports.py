@@ -146,7 +146,7 @@ class PackReport(_Json):
         underflows: non-zero weights that became zero.
         lost: largest share (0..1) of a matrix's non-zero weights that moved by 0.9 of their own size or more.
         output_error: largest |output difference| / max |output| against the source on random inputs; None where
-            no inputs could be made up, or no output is finite. 0 with float32.
+            no inputs could be made up, no output is finite, or outputs have other shapes. 0 with float32.
         outputs_not_finite: how many outputs on these inputs are NaN or infinite, and were not compared: of the source, of the
             packed file.
     """

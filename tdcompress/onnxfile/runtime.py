@@ -1,5 +1,6 @@
 """onnxruntime as a judge: open a model, run it, compare."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ def open_session(
     if save_to is not None:
         options.optimized_model_filepath = str(save_to)
     try:
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
+        # where a link leads to: weights in other files lie there (`load_model`)
+        source = os.path.realpath(model) if isinstance(model, Path) else model.SerializeToString()
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but this
         raise VerificationError(f"onnxruntime does not load the model: {why_refused(error, model) or one_line(error)}") from error
@@ -131,11 +133,11 @@ def random_feed(session: ort.InferenceSession, batch: int, seed: int) -> dict[st
 
 @dataclass(frozen=True, kw_only=True)
 class OutputDifference:
-    """The float outputs of two models on the same inputs.
+    """The outputs of two models on the same inputs, but for texts.
 
     Attributes:
         error: largest |difference| / max |output| of an output, |difference| where that is all 0, over the values that are finite
-            in both; None where none is.
+            in both; None where none is, or where the outputs of the two have other shapes.
         not_finite: how many values are NaN or infinite: of the first model, of the second.
     """
 
@@ -160,8 +162,11 @@ def compare_outputs(
     largest: dict[int, float] = {}
     lost, lost_other, compared, values = 0, 0, 0, 0
     for inputs in batches:
-        for place, (wanted, given) in enumerate(zip(run_session(exact, inputs), run_session(other, inputs), strict=True)):
-            if wanted.dtype.kind != "f":
+        outputs, others = (_arrays(run_session(session, inputs)) for session in (exact, other))
+        if [array.shape for array in outputs] != [array.shape for array in others]:  # boxes that were found, for example
+            return OutputDifference(error=None, not_finite=(0, 0))
+        for place, (wanted, given) in enumerate(zip(outputs, others, strict=True)):
+            if wanted.dtype.kind not in "fiub":
                 continue
             finite, finite_other = np.isfinite(wanted), np.isfinite(given)
             both = finite & finite_other
@@ -174,6 +179,19 @@ def compare_outputs(
             largest[place] = max(largest.get(place, 0.0), float(np.abs(exactly).max(initial=0.0)))
     error = max((difference / (largest[place] or 1.0) for place, difference in differences.items()), default=0.0)
     return OutputDifference(error=error if compared or not values else None, not_finite=(lost, lost_other))
+
+
+def _arrays(outputs: Iterable[Any]) -> list[Array]:
+    """The arrays of outputs: of a sequence each of its own, of a map its values as one; none of what is absent."""
+    found: list[Array] = []
+    for output in outputs:
+        if isinstance(output, np.ndarray):
+            found.append(output)
+        elif isinstance(output, dict):
+            found.append(np.array(list(output.values())))
+        elif isinstance(output, list):
+            found += _arrays(output)
+    return found
 
 
 def check_section(section: Section, key: SectionKey, weights: list[Weight], like: onnx.ModelProto) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tdcompress.bench.report import BenchReport, Latency
+from tdcompress.bench.report import BASELINE_BACKEND, BenchReport, Latency
 from tdcompress.codec import encode
 from tdcompress.errors import UserError
 from tdcompress.records.latency import RowLatency
@@ -28,10 +28,16 @@ def join_bench(report: Report, bench: BenchReport, sha256: Mapping[str, str] | N
         sha256: known digests by file name; a file that has none is told by name and bytes.
 
     Raises:
-        UserError: no measurements, a file that is not this run's, or another baseline than this run's dense file.
+        UserError: no measurements, a file that is not this run's, another baseline than this run's dense file, or one that ran in
+            another backend than onnxruntime, which a report's ratios are to.
     """
     if not bench.rows:
         raise UserError("the benchmark holds no measurements; name the run's files when you write it")
+    if bench.control.backend != BASELINE_BACKEND:
+        raise UserError(
+            f"its baseline ran in the backend {bench.control.backend}, and the times of a report are beside {DENSE_FILE} under "
+            f"{BASELINE_BACKEND}; measure with baseline_backend={BASELINE_BACKEND!r}, as `tdcompress bench` does"
+        )
     digests = sha256 or {}
     rows = {row.id: row for row in report.rows}
     added = []

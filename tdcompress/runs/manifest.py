@@ -198,12 +198,12 @@ def linked_stages(folder: Path) -> list[Path]:
 
 
 def onnx_files(folder: Path) -> list[Path]:
-    """The ONNX files of a run's folder.
+    """The ONNX files of a run's folder, without hidden ones: macOS leaves "._model.onnx" beside a file that it copies.
 
     Raises:
         UserError: no such folder, or none in it.
     """
-    files = sorted(folder.glob("*.onnx"))
+    files = sorted(folder.glob("[!.]*.onnx"))
     if not files:
         found = "a folder without ONNX files" if folder.is_dir() else "no such file or run"
         raise UserError(f"{folder}: {found}; name an ONNX file, or a run that `tdcompress status` lists")

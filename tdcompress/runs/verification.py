@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from tdcompress.arguments import checked
-from tdcompress.artifacts import MANIFEST, STAGE
+from tdcompress.artifacts import MANIFEST, REBUILD, STAGE, check_files
 from tdcompress.codec import decode_file
 from tdcompress.errors import ArtifactError, ModelError, UserError
 from tdcompress.files import StrPath
 from tdcompress.npz import npz_names
 from tdcompress.onnxfile.reports import VerifyReport
 from tdcompress.onnxfile.verify import verify_onnx
-from tdcompress.runs.manifest import SAMPLES, read_manifest, whole_run
+from tdcompress.runs.manifest import SAMPLES, read_manifest, vouched_report
 from tdcompress.runs.parts import TRANSLATING, install
 from tdcompress.text.names import VOCABULARY
 from tdcompress.text.recorded import VocabularyReport, verify_vocabulary
@@ -51,10 +51,14 @@ def verify_path(
     if not path.is_dir():
         return {path.name: verify_with_samples(path, external_data=external_data)}
     _refuse_a_stage(path)
-    read_manifest(path)  # first: a folder without one is no run's
+    manifest = read_manifest(path)  # first: a folder without one is no run's
     say(f"{path}: hashing files")
     try:
-        _, manifest = whole_run(path)
+        check_files(path, manifest.files)
+    except ArtifactError as error:  # whoever deploys has a copy, and perhaps nothing to run a recipe with
+        raise ArtifactError(str(error).replace(REBUILD, f"copy the folder again, or {REBUILD}")) from None
+    try:
+        vouched_report(path)
     except UserError as error:
         raise ArtifactError(str(error)) from None
     models = sorted(name for name in manifest.files if name.endswith(".onnx"))

@@ -6,7 +6,8 @@ from typing import Protocol
 from tdcompress.artifacts import Artifact
 from tdcompress.bench.backends import create_backend
 from tdcompress.bench.host import Host, read_host
-from tdcompress.bench.ready import BASELINE_BACKEND, check_threads
+from tdcompress.bench.ready import check_threads
+from tdcompress.bench.report import BASELINE_BACKEND
 from tdcompress.errors import UserError
 from tdcompress.pipeline import Runner, Task
 from tdcompress.stages import bench

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tdcompress.artifacts import KEY, Artifact, HashMemory, load_artifact, read_artifact, seal
+from tdcompress.artifacts import KEY, REBUILD, Artifact, HashMemory, load_artifact, read_artifact, seal
 from tdcompress.errors import ArtifactError
 from tdcompress.files import fsync_folder, is_there, remove
 from tdcompress.locks import hold
@@ -55,9 +55,7 @@ class FolderStore:
             artifact.recorded(record)
         except ArtifactError as error:
             aside = self.set_aside(stage, key)
-            _log.warning(
-                "%s; it is kept as %s", str(error).replace("run the recipe again to rebuild it", "it is made again"), aside
-            )
+            _log.warning("%s; it is kept as %s", str(error).replace(REBUILD, "it is made again"), aside)
             return None
         return artifact
 

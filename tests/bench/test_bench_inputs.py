@@ -57,6 +57,26 @@ def test_weights_beside_the_model_count_and_those_elsewhere_are_refused(make_mod
         read_model_file(path, external_data=True)
 
 
+def test_what_is_wrong_with_weights_and_inputs_is_said_with_the_file(tmp_path):
+    tensor = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])
+
+    def save(name, given, weight):
+        node = helper.make_node("SequenceAt" if name == "sequence" else "MatMul", [given.name, weight.name], ["y"])
+        graph = helper.make_graph([node], "g", [given], [tensor], [weight])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        return tmp_path / f"{name}.onnx"
+
+    matrix, x = np.eye(2, dtype=np.float32), helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 2])
+    sequence = helper.make_tensor_sequence_value_info("x", TensorProto.FLOAT, ["n", 2])
+    with pytest.raises(UnsupportedError, match=r"sequence\.onnx: its input 'x' is no tensor, and is not timed"):
+        read_model_file(save("sequence", sequence, numpy_helper.from_array(np.array(0), "w")))
+    with pytest.raises(ModelError, match=r"edited\.onnx: 'tdc1\.' looks like a packed weight"):
+        read_model_file(save("edited", x, numpy_helper.from_array(matrix, "tdc1.")))
+    open_axis = read_model_file(save("open", x, numpy_helper.from_array(matrix, "w")))
+    assert open_axis.inputs == (InputSpec(name="x", element_type=TensorProto.FLOAT, shape=(None, 2)),)
+
+
 def test_things_that_are_no_model_are_refused(tmp_path):
     page = tmp_path / "page.onnx"
     page.write_text("<html>not found</html>")
@@ -92,7 +112,8 @@ def test_random_inputs_have_the_models_types_and_the_batch(tmp_path):
         (("x", TensorProto.FLOAT, (None, None)), ModelError, r"'x' \(float, \?x\?\) leaves more open than the batch"),
         (("x", TensorProto.FLOAT, None), ModelError, "any shape"),
         (("x", TensorProto.FLOAT, (3, 4)), ModelError, "fixes the batch size; ask for batch 3"),
-        (("x", TensorProto.STRING, (None, 4)), UnsupportedError, "no random data"),
+        (("x", TensorProto.FLOAT, (0, 4)), ModelError, "fixes the batch size; export it with the size that its inputs have"),
+        (("x", TensorProto.STRING, (None, 4)), UnsupportedError, r"no random data for 'x' \(string, \?x4\); give its inputs"),
     ],
 )
 def test_random_inputs_refuse_what_they_would_have_to_guess(tmp_path, spec, error, message):
@@ -129,6 +150,12 @@ def test_given_inputs_are_checked(tmp_path, inputs, message):
     file = model_file(tmp_path, ("input", TensorProto.FLOAT, (None, 4)))
     with pytest.raises(UserError, match=message):
         check_given_inputs(file, inputs, 2)
+
+
+def test_texts_of_python_become_an_array_that_travels(tmp_path):
+    file = model_file(tmp_path, ("words", TensorProto.STRING, (None,)))
+    given = check_given_inputs(file, {"words": np.array(["a", "grün"], dtype=object)}, 2)["words"]
+    assert (given.dtype, given.tolist()) == (np.dtype("<U4"), ["a", "grün"])
 
 
 def test_given_inputs_of_an_open_shape_are_taken(tmp_path):

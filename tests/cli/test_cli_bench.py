@@ -1,7 +1,12 @@
 """``tdcompress bench`` as people call it: what is timed against what, and what is refused before anything is timed."""
 
+import errno
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +40,41 @@ def test_a_missing_baseline_hides_no_other_mistake(refused, tiny_run, tmp_path):
     (tmp_path / "text.onnx").write_text("a text")
     assert "text.onnx: " in refused("bench", "text.onnx")
     assert "dense.onnx: no such file; name what" in refused("bench", "alone.onnx", "--shape", "2x1x8x8")
+
+
+def test_what_a_copying_system_leaves_is_no_network(tiny_run, tmp_path):
+    for name in ("dense.onnx", "model.onnx"):
+        shutil.copy(tiny_run / name, tmp_path / name)
+        (tmp_path / f"._{name}").write_bytes(b"\0\5\x16\7")  # macOS keeps its own notes of a file so
+    assert find_files([tmp_path], None, tmp_path) == ([tmp_path / "model.onnx"], tmp_path / "dense.onnx")
+
+
+def test_a_benchmark_that_cannot_be_written_is_shown(call, tiny_run, tmp_path, short_benchmarks, monkeypatch):
+    """A disk that is full by now: half an hour was measured."""
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("tdcompress.files.write_text", full)
+    with short_benchmarks():
+        code, out, err = call("bench", tiny_run / "model.onnx", "--json", tmp_path / "here.json")
+    assert code == 1
+    assert "dense against itself" in out
+    assert "here.json: No space left on device" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_a_benchmark_that_is_told_to_end_leaves_nothing_behind(tiny_run, tmp_path):
+    command = [sys.executable, "-m", "tdcompress", "bench", str(tiny_run / "model.onnx")]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        said = iter(process.stderr)
+        assert any(line.startswith("bench: process 1 of") for line in said)
+        assert len(list(tmp_path.glob("tdcompress-*"))) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+        assert list(said)[-1] == "tdcompress: interrupted\n"
+    assert list(tmp_path.glob("tdcompress-*")) == []
 
 
 def test_a_plain_folder_is_timed_against_its_largest_file(call, refused, tiny_run, tmp_path, short_benchmarks):

@@ -39,6 +39,15 @@ def test_a_folder_is_no_file_to_write(verb, tmp_path, monkeypatch, capsys):
     assert ".: is a folder; name the file to write" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["pack", "unpack", "compile", "emit-c", "bench", "recipes", "artifacts export"])
+def test_a_folder_where_nothing_can_be_written_is_told_before_any_work(verb, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # as on a file system that is read-only
+    with pytest.raises(SystemExit, match="2"):
+        main([*WRITES[verb], str(tmp_path / "below" / "out")])
+    assert f"cannot be written, since nothing can be in the folder {tmp_path}" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "below").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("verb", ["pack", "unpack", "compile", "emit-c", "bench", "recipes"])
 def test_a_pipe_is_no_file_to_write(verb, tmp_path, capsys):

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tdcompress.cli import main
+from tdcompress.errors import UnsupportedError
 from tdcompress.onnxfile import pack, prepare
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.optimised import Optimised, optimised, optimised_differently
@@ -100,6 +101,63 @@ def test_a_decoder_that_runs_on_every_call_is_a_difference(make_small_net: Make)
     assert "NonZero 0 -> 1" in found
 
 
+def pruned(*shape: int) -> onnx.TensorProto:
+    random = np.random.default_rng(0)
+    return numpy_helper.from_array(np.where(random.random(shape) < 0.9, 0, random.standard_normal(shape)).astype(np.float32), "w")
+
+
+def of_one_layer(operator: str, weight: onnx.TensorProto, x: onnx.ValueInfoProto, **attributes: int) -> onnx.ModelProto:
+    inputs = ["w", "x"] if operator == "Gather" else ["x", "w"]
+    constants = [weight]
+    if operator in ("LSTM", "GRU"):
+        inputs.append("r")
+        constants.append(numpy_helper.from_array(np.ones((1, weight.dims[1], attributes["hidden_size"]), np.float32), "r"))
+    node = helper.make_node(operator, inputs, ["y"], **attributes)
+    output = helper.make_tensor_value_info(
+        "y", TensorProto.FLOAT, [None] * (4 if operator in ("LSTM", "GRU") else len(weight.dims))
+    )
+    graph = helper.make_graph([node], "g", [x], [output], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "x", "attributes"),
+    [
+        ("Gemm", (128, 64), (TensorProto.FLOAT, ["n", 64]), {"transB": 1}),
+        ("Conv", (32, 16, 3), (TensorProto.FLOAT, ["n", 16, 9]), {}),
+        ("Gather", (64, 128), (TensorProto.INT64, ["n"]), {}),
+        ("LSTM", (1, 128, 16), (TensorProto.FLOAT, [5, "n", 16]), {"hidden_size": 32}),
+        ("GRU", (1, 96, 16), (TensorProto.FLOAT, [5, "n", 16]), {"hidden_size": 32}),
+    ],
+)
+def test_a_graph_that_onnxruntime_leaves_alone_is_no_other_behind_a_decoder(
+    operator: str, shape: tuple[int, ...], x: tuple[int, list[int | str]], attributes: dict[str, int]
+) -> None:
+    """It writes the defaults of attributes, Gemm's alpha for example, only into graphs that it changed."""
+    model = of_one_layer(operator, pruned(*shape), helper.make_tensor_value_info("x", *x), **attributes)
+    packed, report = pack_model(model)
+    assert report.left_as_is == ""
+    assert packed.ByteSize() == report.file_bytes < model.ByteSize()
+
+
+def test_texts_are_told_by_what_they_say() -> None:
+    def classifier(last: str) -> onnx.ModelProto:
+        labels = helper.make_tensor("labels", TensorProto.STRING, [128], [*map(str, range(127)), last])
+        nodes = [
+            helper.make_node("MatMul", ["x", "w"], ["h"]),
+            helper.make_node("ArgMax", ["h"], ["i"], axis=1, keepdims=0),
+            helper.make_node("Gather", ["labels", "i"], ["y"]),
+        ]
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])
+        y = helper.make_tensor_value_info("y", TensorProto.STRING, ["n"])
+        graph = helper.make_graph(nodes, "g", [x], [y], [pruned(64, 128), labels])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    assert optimised_differently(classifier("cat"), classifier("cat")) == ""
+    assert optimised_differently(classifier("cat"), classifier("dog")) == "other inputs of nodes"
+    assert pack_model(classifier("cat"))[1].left_as_is == ""
+
+
 def test_branches_are_compared_too() -> None:
     def branch(name: str, operator: str) -> onnx.GraphProto:
         output = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4])
@@ -177,3 +235,54 @@ def test_a_raised_file_that_computes_something_else_is_left_as_it_is(monkeypatch
     packed, report = pack_model(model)
     assert packed == model
     assert "raised from operator set 11 to 13 by onnx's converter, it gives other outputs" in report.left_as_is
+
+
+def test_a_raised_file_that_onnxruntime_does_not_load_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = prepare.version_converter.convert_version
+
+    def wrong(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+        raised = real(model, version)
+        raised.graph.node[-1].op_type = "NoSuchOperator"
+        return raised
+
+    monkeypatch.setattr(prepare.version_converter, "convert_version", wrong)
+    model = old_squeezes(1)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.eye(40, dtype=np.float32), "w"))
+    packed, report = pack_model(model)
+    assert packed == model
+    assert "by onnx's converter: onnxruntime does not load the model: " in report.left_as_is
+
+
+def test_a_function_is_written_out_before_the_operator_set_is_raised(run_model: Callable) -> None:
+    """onnx's converter leaves functions out, and their calls in."""
+    own = helper.make_opsetid("own", 1)
+
+    def model(version: int) -> onnx.ModelProto:
+        body = [helper.make_node("MatMul", ["a", "b"], ["c"]), helper.make_node("Relu", ["c"], ["d"])]
+        function = helper.make_function("own", "Layer", ["a", "b"], ["d"], body, [helper.make_opsetid("", version)])
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 128])
+        graph = helper.make_graph([helper.make_node("Layer", ["x", "w"], ["y"], domain="own")], "g", [x], [y], [pruned(64, 128)])
+        imports = [helper.make_opsetid("", 11), own]
+        made = helper.make_model(graph, opset_imports=imports, ir_version=8, functions=[function])
+        made.metadata_props.add(key="mine", value="kept")
+        return made
+
+    packed, report = pack_model(model(11))
+    assert report.left_as_is == ""
+    assert [node.op_type for node in packed.graph.node[-2:]] == ["MatMul", "Relu"]
+    assert [(entry.key, entry.value) for entry in packed.metadata_props] == [("mine", "kept")]
+    x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
+    np.testing.assert_array_equal(run_model(packed, x)[0], run_model(model(11), x)[0])
+    with pytest.raises(UnsupportedError, match="11 cannot be raised to 13: the function 'Layer' cannot be written out; export"):
+        pack_model(model(12))
+
+
+def test_why_zeros_stay_is_said_of_a_file_that_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exporters that list every weight as an input too leave nothing to pack."""
+    x, w = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 64]), ("w", [64, 128])))
+    model = of_one_layer("MatMul", pruned(64, 128), x)
+    model.graph.input.append(w)
+    save_model(model, tmp_path / "in.onnx")
+    assert main(["pack", str(tmp_path / "in.onnx"), str(tmp_path / "out.onnx")]) == 0
+    assert "with zeros, but kept dense because it is also an input, which the caller may override: w" in capsys.readouterr().out

@@ -246,3 +246,17 @@ def unsigned_weights(model: onnx.ModelProto) -> None:
     for node in model.graph.node:
         node.input[:] = [name.replace(".i1.", ".u1.") for name in node.input]
         node.output[:] = [name.replace(".i1.", ".u1.") for name in node.output]
+
+
+def test_a_function_has_operator_sets_of_its_own() -> None:
+    """What only a function uses, as onnxruntime's own operators, the model need not import."""
+    model = small()
+    body = [helper.make_node("FusedMatMul", ["a", "b"], ["c"], domain="com.microsoft")]
+    model.functions.append(
+        helper.make_function("own", "Layer", ["a", "b"], ["c"], body, [helper.make_opsetid("com.microsoft", 1)])
+    )
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Layer", "own"
+    assert malformed(model) == ""
+    del model.functions[0].opset_import[:]
+    assert malformed(model) == "the domain 'com.microsoft' of FusedMatMul '' has no operator set"

@@ -92,6 +92,40 @@ def test_outputs_are_compared_where_they_are_finite() -> None:
     assert compared([0, 0, 0, 0], [0, 1, 0, 0]) == OutputDifference(error=2.0, not_finite=(0, 0))
 
 
+def test_outputs_of_every_kind_are_compared() -> None:
+    """Classes, sequences, maps; and none where how many there are follows from the values."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])
+    score = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    kinds = {
+        "class": (
+            [helper.make_node("ArgMax", ["h"], ["y"], axis=1, keepdims=0)],
+            helper.make_tensor_value_info("y", TensorProto.INT64, [1]),
+        ),
+        "sequence": (
+            [helper.make_node("SequenceConstruct", ["h", "x"], ["y"])],
+            helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None),
+        ),
+        "map": (
+            [helper.make_node("ZipMap", ["h"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1, 2, 3])],
+            onnx.ValueInfoProto(name="y", type=helper.make_sequence_type_proto(score)),
+        ),
+        "found": (
+            [helper.make_node("Floor", ["h"], ["f"]), helper.make_node("NonZero", ["f"], ["y"])],
+            helper.make_tensor_value_info("y", TensorProto.INT64, [2, None]),
+        ),
+    }
+    found = {}
+    for kind, (nodes, output) in kinds.items():
+        sessions = []
+        for factors in ([1, 2, 4, 1], [1, 5, 4, 0.5]):
+            weight = numpy_helper.from_array(np.array(factors, np.float32), "w")
+            graph = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["h"]), *nodes], "g", [x], [output], [weight])
+            imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+            sessions.append(open_session(helper.make_model(graph, opset_imports=imports, ir_version=8)))
+        found[kind] = compare_outputs(*sessions, [{"x": np.array([[1, 1, 1, 1]], np.float32)}]).error
+    assert found == {"class": 1 / 2, "sequence": 3 / 4, "map": 3 / 4, "found": None}
+
+
 def test_rounding_alone_leaves_zeros_where_they_are(make_small_net: Make, arrays: Callable) -> None:
     dense = make_small_net(0.9)
     rounded, report = pack_model(dense, values="float16", sparse=False)

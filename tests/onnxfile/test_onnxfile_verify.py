@@ -1,9 +1,12 @@
 """Verification passes what is right and raises for everything else."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pair_sums
 import pytest
@@ -173,3 +176,22 @@ def test_quantised_files_are_allowed_a_few_steps(tmp_path: Path, case: tuple, ma
         else:
             with pytest.raises(VerificationError, match="outputs differ by"):
                 verify_onnx(path, samples)
+
+
+def test_weights_beside_what_a_link_leads_to_are_read_there(tmp_path: Path, make_small_net: Callable) -> None:
+    (tmp_path / "store").mkdir()
+    onnx.save_model(
+        make_small_net(0.9), tmp_path / "store" / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "store" / "m.onnx")
+    assert verify_onnx(tmp_path / "link.onnx", external_data=True) == verify_onnx(
+        tmp_path / "store" / "m.onnx", external_data=True
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+def test_a_name_that_is_not_utf_8_is_said(tmp_path: Path, make_small_net: Callable) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.onnx")
+    save_model(make_small_net(0.9), path)
+    with pytest.raises(VerificationError, match="is not UTF-8, which onnxruntime asks for: rename it"):
+        verify_onnx(path)

@@ -82,6 +82,16 @@ def test_rows_are_found_by_file_and_the_host_is_added(small_report, targeted, ma
     assert dataclasses.replace(joined, rows=small_report.rows, hosts=small_report.hosts) == small_report
 
 
+def test_times_beside_the_dense_file_in_another_backend_are_refused(small_report, targeted, make_bench):
+    """A report's ratios are to the dense file under onnxruntime, and nothing in a row would say otherwise."""
+    control = latency("dense.onnx", small_report.rows[0].dense_onnx_bytes, backend="engine")
+    measured = latency(targeted.onnx_file, targeted.onnx_bytes, 0.5, backend="engine")
+    with pytest.raises(
+        UserError, match=r"its baseline ran in the backend engine, .* measure with baseline_backend='onnxruntime'"
+    ):
+        join_bench(small_report, make_bench(measured, control=control))
+
+
 def test_the_selected_file_is_its_row(small_report, targeted, make_bench):
     joined = join_bench(small_report, make_bench(latency("model.onnx", targeted.onnx_bytes, 0.5)))
     assert len(joined.rows[2].latency) == 2

@@ -117,8 +117,16 @@ def test_a_file_that_is_not_the_runs_is_said(run):
         (lambda run: change(run, recipe_key="another"), r"it and report\.json are of different runs or recipes"),
         (lambda run: change(run, run="another"), r"it and report\.json are of different runs or recipes"),
         (lambda run: [path.unlink() for path in run.glob("*.onnx")] and rehash(run), r"it does not name .*\.onnx, which report"),
-        (lambda run: change(run, files=read_manifest(run).files | {"../x": "0"}), "outside its folder; run the recipe again"),
-        (lambda run: (run / "dense.onnx").unlink(), r"dense\.onnx: is missing"),
+        (
+            lambda run: change(run, files=read_manifest(run).files | {"../x": "0"}),
+            "outside its folder; copy the folder again, or run the",
+        ),
+        (lambda run: (run / "dense.onnx").unlink(), r"dense\.onnx: is missing; copy the folder again, or run the recipe again"),
+        (lambda run: (run / "report.json").unlink(), r"report\.json: is missing; copy the folder again, or run the recipe again"),
+        (
+            lambda run: (run / "dense.onnx").rename(run.parent / "x") and (run / "dense.onnx").symlink_to(run.parent / "x"),
+            r"dense\.onnx: is a link that leads out of its folder; copy what it leads to in its place",
+        ),
         (lambda run: (run / "samples.npz").write_bytes(b"no"), r"samples\.npz: is damaged"),
     ],
 )
