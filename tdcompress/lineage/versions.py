@@ -32,7 +32,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "finetune": 1,
         "shrink": 8,
         "store": 2,
-        "export": 13,
+        "export": 14,
         "bench": 4,
         "analyse": 2,
     }

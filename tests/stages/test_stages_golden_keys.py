@@ -34,7 +34,7 @@ GOLDEN = {
     "finetune": "ae1a4c6c4abe587d",
     "shrink": "491a5bde99b7e2c2",
     "store": "aae62fba4e0345ba",
-    "export": "6ee3a17a42ee823d",
-    "bench": "2421f987a889544c",
+    "export": "2cfb553adf08f01c",
+    "bench": "ce296c738323cdb3",
     "analyse": "445c13bdb1ece371",
 }
