@@ -1,18 +1,17 @@
 """Targeted dropout for a training loop of one's own."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from tdcompress.arguments import checked
 from tdcompress.errors import ArgumentError, ModelError, UserError
 from tdcompress.interface import Scope, Unit, find_groups, require_units
 from tdcompress.methods.base import Granularity, TrainStep
-from tdcompress.methods.recompute import recompute_with
+from tdcompress.methods.recompute import Recompute
 from tdcompress.methods.targeted import TargetedSettings, targeted_dropout
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
@@ -36,8 +35,8 @@ class TargetedDropout(SparseNet):
     with the same masks. Each step's draws follow from the seed and the number of steps alone.
 
     Modules that run again in the backward pass (``torch.utils.checkpoint`` inside the network, gradient checkpointing of
-    transformers) run there with the same entries dropped. A checkpointed function that reads parameters itself, and calls no
-    module for it, would find them whole.
+    transformers) run there with the same entries dropped. Hooks on the network see to it, from a forward pass in training to the
+    next ``step``. A checkpointed function that reads parameters itself, and calls no module for it, would find them whole.
 
     Args:
         model: the network; held, not copied.
@@ -117,19 +116,33 @@ class TargetedDropout(SparseNet):
         super().__init__(model, method, l1=l1)
         self.seed = seed
         self._index, self._epoch = 0, 0.0
-        self._seen: int | None = None
+        self._seen: dict[int, int] = {}
         self._warned = False
-        self._again: list[RemovableHandle] = []
+        self._recompute = Recompute(model, method.effective)
+        self.register_state_dict_pre_hook(_give_back)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_give_back)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_draw_again)  # type: ignore[no-untyped-call]
         self._draw()
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
-        """What the network returns for these arguments: with entries dropped in training mode, as it is in evaluation mode."""
-        if self.training and not torch.compiler.is_compiling():
-            self._look_for_forgotten_step()
-            self._let_go()
-            self._again = recompute_with(self.model, self.method.effective)
+        """What the network returns for these arguments: with entries dropped in training mode, as it is in evaluation mode.
+
+        Raises:
+            ModelError: this is one of the replicas of DataParallel, which have no parameters.
+        """
+        if getattr(self, "_is_replica", False):
+            raise ModelError("DataParallel runs replicas, which have no parameters to drop: take DistributedDataParallel")
+        if not torch.compiler.is_compiling():
+            self._recompute.give_back()
+            if self.training:
+                self._look_for_forgotten_step()
         return super().forward(*inputs, **keywords)
+
+    def run_with(self, effective: Mapping[str, Tensor], inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:  # noqa: D102
+        if torch.compiler.is_compiling():
+            return super().run_with(effective, inputs, keywords)
+        with self._recompute.forward_pass(effective):
+            return super().run_with(effective, inputs, keywords)
 
     @checked
     def step(self, epoch: float | None = None, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -152,19 +165,26 @@ class TargetedDropout(SparseNet):
         fixed, frozen = self.method.frozen(self._epoch), self.method.frozen(now)
         if frozen and optimizer is None:
             raise UserError("step(): the masks are frozen now, and the optimizer has moments: call net.step(epoch, optimizer)")
+        self._recompute.end()
         self.end_step()
-        self._let_go()
         self._index += 1
         self._epoch = now
-        self._seen = None
+        self._seen = {}
         if not (fixed and frozen):
             self._draw()
         if frozen:  # its making sets them to zero; without moments and gradients they stay so
             FrozenZeros(self.parameters_by_name(), {name: ~each for name, each in self.method.dropped().items()}, optimizer)
 
     def plain(self) -> nn.Module:  # noqa: D102
-        self._let_go()
+        self._recompute.give_back()
         return super().plain()
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """As ``nn.Module.named_parameters``, also where an interrupt ended a backward pass."""
+        self._recompute.give_back()
+        return super().named_parameters(prefix, recurse, remove_duplicate)
 
     def get_extra_state(self) -> Tensor:
         """Where the draws stand, part of the state_dict: float64 (seed, steps made, epoch)."""
@@ -175,31 +195,27 @@ class TargetedDropout(SparseNet):
         seed, index, epoch = state.tolist()
         self.seed, self._index, self._epoch = int(seed), int(index), epoch
 
-    def _let_go(self) -> None:
-        """Take the hooks of the latest forward pass off the network's modules, which stay ordinary ones."""
-        for handle in self._again:
-            handle.remove()
-        self._again = []
-
     def _draw(self) -> None:
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "method", self._index))
         self.begin_step(TrainStep(epoch=self._epoch), generator)
-        self._seen = None
+        self._seen = {}
 
     def _look_for_forgotten_step(self) -> None:
         """Warn once where the weights changed between two forward passes with the same masks; micro-batches change none."""
-        version = sum(parameter._version for parameter in self.model.parameters())
-        if self._seen not in (None, version) and not self._warned:
+        versions = {id(parameter): parameter._version for parameter in self.model.parameters()}
+        same = self._seen.keys() == versions.keys()  # not those of a copy, or what functional_call put in their place
+        if same and self._seen != versions and not self._warned:
             self._warned = True
             warnings.warn(
                 "TargetedDropout: the weights changed, the masks did not: call net.step() after each optimizer.step(), or the"
                 " same entries are dropped all the time",
                 stacklevel=5,  # the caller's own line, beyond forward and the two frames of nn.Module's call
             )
-        self._seen = version
+        self._seen = versions
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._recompute.give_back()
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._draw()  # masks live where the parameters do
         return moved
@@ -215,6 +231,12 @@ def _require_unwrapped(model: nn.Module) -> None:
     if (network := unwrapped(model)) is not model:
         around, inside = type(model).__name__, type(network).__name__
         raise ModelError(f"the network is in {around}: wrap the {inside} itself, and put {around} around TargetedDropout")
+
+
+def _give_back(net: nn.Module, *_: object) -> None:
+    """Before state_dict and load_state_dict: the network's own parameters, also where an interrupt ended a backward pass."""
+    assert isinstance(net, TargetedDropout)
+    net._recompute.give_back()
 
 
 def _draw_again(net: nn.Module, _keys: object) -> None:

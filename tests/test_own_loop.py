@@ -305,8 +305,36 @@ def test_the_network_is_an_ordinary_one_beside_its_wrapper_and_keeps_no_hooks() 
     assert not torch.equal(net(x)["logits"], whole)
     net.step()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.model.modules())
-    net(x)
+    with torch.no_grad():
+        net(x)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.plain().modules())
+
+
+def test_parameters_of_a_functional_call_are_no_forgotten_step() -> None:
+    net, (x, labels) = tdc.TargetedDropout(Net(), gamma=0.5), batch(0)
+    net.model.norm.eval()
+    nn.functional.cross_entropy(net(x)["logits"], labels).backward()
+    given = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        return nn.functional.cross_entropy(torch.func.functional_call(net, parameters, (x,))["logits"], labels)
+
+    for name, found in torch.func.grad(loss)(given).items():
+        torch.testing.assert_close(found, net.get_parameter(name).grad)
+
+
+def test_masks_follow_a_network_that_is_converted_by_itself() -> None:
+    net, (x, _) = tdc.TargetedDropout(Net(), gamma=0.5, alpha=1.0), batch(0)
+    net.model.bfloat16()
+    net(x.bfloat16())["logits"].sum().backward()
+    assert net.model.one.weight.grad.dtype == torch.bfloat16
+    assert (net.model.one.weight.grad == 0).sum(1).tolist() == [3] * 8
+
+
+def test_replicas_of_data_parallel_are_refused() -> None:
+    replica = tdc.TargetedDropout(Net(), gamma=0.5)._replicate_for_data_parallel()
+    with pytest.raises(ModelError, match=r"^DataParallel runs replicas, which have no parameters to drop: take Distributed"):
+        replica(batch(0)[0])
 
 
 def test_a_gamma_that_cannot_be_reached_is_told_where_it_was_asked_for() -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from tdcompress.analysis.curvature import Batches, SummedLoss, cross_entropy, curvature, flat, mean_loss
+from tdcompress.functional import functional_call
 from tdcompress.sparsity.masks import Masks
 
 

@@ -50,7 +50,7 @@ class Targeted(Method):
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:
         """Also of some of the parameters alone."""
-        return {name: params[name] * keep for name, keep in self.keep.items() if name in params}
+        return {n: params[n] * keep.to(params[n].device, params[n].dtype) for n, keep in self.keep.items() if n in params}
 
     def drop(self, params: Parameters, dropped: Mapping[str, Tensor]) -> None:
         """Set the masks of this step: 1 where kept, of the parameters' type (masked_fill takes four times as long on a CPU).

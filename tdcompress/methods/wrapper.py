@@ -1,17 +1,18 @@
 """The network as it trains: an ordinary module whose parameters a method changes in every step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from tdcompress.functional import functional_call
 from tdcompress.methods.base import Method, TrainStep
 from tdcompress.methods.l1 import l1_penalty
 
 
 class SparseNet(nn.Module):
-    """Runs a network with its method's parameters, by ``torch.func.functional_call``.
+    """Runs a network with its method's parameters, by `functional_call`.
 
     Nothing in the network is replaced, so its state_dict, its types and its ONNX names stay as they are. Since this is a module,
     DistributedDataParallel and torch.compile can wrap it. Masks are drawn by ``begin_step``, outside what is compiled.
@@ -39,11 +40,20 @@ class SparseNet(nn.Module):
             return functional_call(self.model, self.method.deployed(params), inputs, keywords)
         handles = self.method.instrument(self.model, params)
         try:
-            output = functional_call(self.model, self.method.effective(params), inputs, keywords)
+            return self.run_with(self.method.effective(params), inputs, keywords)
         finally:
             for handle in handles:
                 handle.remove()
-        return output
+
+    def run_with(self, effective: Mapping[str, Tensor], inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        """A forward pass in training.
+
+        Args:
+            effective: what stands in place of the network's parameters, by name, each of its shape.
+            inputs: of the network.
+            keywords: of the network.
+        """
+        return functional_call(self.model, effective, inputs, keywords)
 
     def penalty(self) -> Tensor | None:
         """What the method and L1 add to the mean loss of a step."""

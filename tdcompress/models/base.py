@@ -6,9 +6,9 @@ from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from tdcompress.errors import ModelError, one_line
+from tdcompress.functional import functional_call
 
 Image = tuple[int, int, int]
 """The shape of one input image: (C, H, W)."""

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from tdcompress.errors import InterruptedRun
+from tdcompress.functional import functional_call
 from tdcompress.methods.base import TrainStep
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.train import checkpoint
@@ -297,5 +297,5 @@ class Training:
 
 def _with_tensors(net: SparseNet, tensors: Mapping[str, Tensor], *inputs: Tensor) -> Tensor:
     """What a network gives with these in place of its parameters and buffers."""
-    outputs: Tensor = functional_call(net, dict(tensors), inputs)
+    outputs: Tensor = functional_call(net, tensors, inputs)
     return outputs

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from tdcompress.functional import functional_call
 from tdcompress.train.data import DeviceBatches, TrainBatch
 from tdcompress.train.distill import Lesson
 from tdcompress.train.evaluate import Precision, autocast
