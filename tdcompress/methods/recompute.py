@@ -2,9 +2,9 @@
 
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from torch.autograd.graph import Node, saved_tensors_hooks
 from torch.utils.hooks import RemovableHandle
 
 from tdcompress.methods.base import Parameters
+
+OwnPlace = tuple[nn.Module, str, nn.Parameter]
+"""Where one of the network's own parameters stands: a module, its name there, and itself."""
 
 
 class Recompute:
@@ -33,123 +36,97 @@ class Recompute:
         self._model = model
         self._effective = effective
         self._handles: list[RemovableHandle] = []
-        self._names: dict[int, str] = {}
-        self._passes: list[_ForwardPass] = []
-        self._lent: dict[nn.Module, list[_Loan]] = {}
+        self._names: dict[int, str] = {}  # of the parameters that differ, by id
+        self._numbers: list[range] = []  # of the nodes that forward passes made
+        self._given: list[tuple[str, weakref.ref[Tensor]]] = []  # the effective parameters that they had
+        self._lent: dict[nn.Module, list[list[OwnPlace]]] = defaultdict(list)  # by module, what each run of it was lent
         self._outside: dict[int, int] = {}  # by thread, the number of the next node when something last ran in no backward pass
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_names": {}, "_passes": [], "_lent": {}, "_outside": {}}  # a copy has no forward pass behind it
+        """A copy has no forward pass behind it, but the hooks."""
+        return vars(Recompute(self._model, self._effective)) | {"_handles": self._handles}
 
     @contextmanager
     def forward_pass(self, params: Mapping[str, Tensor]) -> Iterator[None]:
         """Around a forward pass with these effective parameters, each of its own shape: what runs again later has them too."""
         self._unhook()
-        begin = torch._C._autograd._get_sequence_nr()
+        self._names = {id(own): name for name, own in self._model.named_parameters() if name in params}
+        begin = _next_number()
         try:
             yield
         finally:
             if numbers := range(begin, self._see_outside()):
-                self._passes.append(
-                    _ForwardPass(numbers=numbers, params={name: weakref.ref(each) for name, each in params.items()})
-                )
-            self._hook()
+                self._numbers.append(numbers)
+                self._given += [(name, weakref.ref(tensor)) for name, tensor in params.items()]
+            if self._numbers:
+                self._hook()
 
     def end(self) -> None:
         """No backward pass will follow: take the hooks off, so that the network is an ordinary one."""
         self.give_back()
         self._unhook()
-        self._passes.clear()
+        self._numbers.clear()
+        self._given.clear()
 
     def give_back(self) -> None:
         """Let the modules have their own parameters where an interrupt ended a second run, so that no hook was called."""
         while self._lent and _running() is None:
-            _, loans = self._lent.popitem()
-            for loan in loans:
-                loan.give_back()
+            _, runs = self._lent.popitem()
+            for places in runs:
+                _put_back(places)
 
     def _hook(self) -> None:
-        if not self._passes:
-            return
-        for module, compiled in _entered(self._model, {}).items():
-            lend, take_back = [_not_traced(each) if compiled else each for each in (self._lend, self._take_back)]
+        for module, compiled in dict(_entered(self._model)).items():
             # in front of other people's hooks, which may read parameters, and behind them
-            self._handles.append(module.register_forward_pre_hook(_Hook(lend, compiled), prepend=True))
+            self._handles.append(module.register_forward_pre_hook(_Hook(self._lend, compiled), prepend=True))
             # checkpoint ends a second run by an exception
-            self._handles.append(module.register_forward_hook(_Hook(take_back, compiled), always_call=True))
+            self._handles.append(module.register_forward_hook(_Hook(self._take_back, compiled), always_call=True))
 
     def _unhook(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._names = {}  # the parameters may be others after it
-
-    def _see_outside(self) -> int:
-        number = self._outside[threading.get_ident()] = torch._C._autograd._get_sequence_nr()
-        return number
-
-    def _pass_of(self, node: Node) -> "_ForwardPass | None":
-        """The forward pass that made a node, or whose backward pass did (a second run that has a backward pass of its own)."""
-        number = node._sequence_nr()
-        for each in self._passes:
-            if number in each.numbers:
-                return each
-        since = range(self._outside.get(threading.get_ident(), 0), torch._C._autograd._get_sequence_nr())
-        return self._passes[-1] if self._passes and number in since else None
 
     def _lend(self, module: nn.Module) -> None:
-        loan = _Loan()
-        self._lent.setdefault(module, []).append(loan)  # a module may run inside itself
-        node = _running()
+        node, places = _running(), list[OwnPlace]()
         if node is None:
             self._see_outside()
+        elif self._is_ours(node):
+            places = self._own_places(module)
+        self._lent[module].append(places)  # also where there are none: a module may run inside itself
+        if node is None or not places:
             return
-        if (of := self._pass_of(node)) is None:
-            return
-        names = self._names = self._names or {id(parameter): name for name, parameter in self._model.named_parameters()}
-        places = [(owner, key, own) for owner in module.modules() for key, own in owner._parameters.items() if id(own) in names]
-        if not places:
-            return  # a module around it was lent all
         with saved_tensors_hooks(_itself, _itself):  # those of checkpoint count what the layers save, and masks are none of it
-            params = {**self._effective({names[id(own)]: own for _, _, own in places if own is not None}), **of.inputs(node)}
-        loan.places = [(owner, key, own) for owner, key, own in places if own is not None and names[id(own)] in params]
-        for owner, key, own in loan.places:
-            owner._parameters[key] = params[names[id(own)]]  # type: ignore[assignment]  # as functional_call puts them there
+            lent = {**self._effective({self._names[id(own)]: own for _, _, own in places}), **self._inputs_of(node)}
+        for owner, key, own in places:
+            owner._parameters[key] = lent[self._names[id(own)]]  # type: ignore[assignment]  # as functional_call puts them there
 
     def _take_back(self, module: nn.Module) -> None:
-        if not (loans := self._lent.get(module)):
-            return
-        loan = loans.pop()
-        if not loans:
-            del self._lent[module]
-        loan.give_back()
+        if runs := self._lent[module]:  # none where another hook in front raised before ours was called
+            _put_back(runs.pop())
         if _running() is None:
             self._see_outside()
 
+    def _see_outside(self) -> int:
+        number = self._outside[threading.get_ident()] = _next_number()
+        return number
 
-@dataclass(frozen=True, kw_only=True)
-class _ForwardPass:
-    """A forward pass: the numbers of its nodes, and its effective parameters by name."""
+    def _is_ours(self, node: Node) -> bool:
+        """Whether a forward pass made a node, or its backward pass did (a second run that has a backward pass of its own)."""
+        number = node._sequence_nr()
+        since = range(self._outside.get(threading.get_ident(), 0), _next_number())
+        return any(number in numbers for numbers in (*self._numbers, since))
 
-    numbers: range
-    params: "Mapping[str, weakref.ref[Tensor]]"
+    def _own_places(self, module: nn.Module) -> list[OwnPlace]:
+        """Where parameters that differ stand in a module and below it; none where effective ones stand there already."""
+        every = ((owner, key, own) for owner in module.modules() for key, own in owner._parameters.items())
+        return [(owner, key, own) for owner, key, own in every if own is not None and id(own) in self._names]
 
-    def inputs(self, node: Node) -> dict[str, Tensor]:
-        """The parameters that this node was given itself: an ``autograd.Function`` may ask for the gradients of just those."""
-        given = {each for each, _ in node.next_functions if each is not None}
-        held = {name: tensor for name, ref in self.params.items() if (tensor := ref()) is not None}
-        return {name: tensor for name, tensor in held.items() if tensor.grad_fn in given}
-
-
-@dataclass(kw_only=True)
-class _Loan:
-    """What one run of a module was lent: the places, each with the parameter of its own."""
-
-    places: list[tuple[nn.Module, str, nn.Parameter]] = field(default_factory=list)
-
-    def give_back(self) -> None:
-        for owner, key, own in self.places:
-            owner._parameters[key] = own
+    def _inputs_of(self, node: Node) -> dict[str, Tensor]:
+        """The parameters that a node was given itself: an ``autograd.Function`` may ask for the gradients of just those."""
+        before = {each for each, _ in node.next_functions if each is not None}
+        alive = ((name, ref()) for name, ref in self._given)
+        return {name: tensor for name, tensor in alive if tensor is not None and tensor.grad_fn in before}
 
 
 class _Hook:
@@ -161,7 +138,7 @@ class _Hook:
     """
 
     def __init__(self, act: Callable[[nn.Module], None] | None = None, compiled: bool = False) -> None:
-        self._act = act
+        self._act = torch.compiler.disable(act) if compiled else act  # type: ignore[no-untyped-call]
         self._compiled = compiled
 
     def __call__(self, module: nn.Module, *_arguments: object) -> None:
@@ -172,14 +149,18 @@ class _Hook:
         return _Hook, ()
 
 
-def _entered(module: nn.Module, found: dict[nn.Module, bool], compiled: bool = False) -> dict[nn.Module, bool]:
+def _entered(module: nn.Module, compiled: bool = False) -> Iterator[tuple[nn.Module, bool]]:
     """All modules, and whether each is compiled in place, or inside such a one; not those inside ``torch.compile(module)``."""
-    if module not in found:
-        found[module] = compiled or getattr(module, "_compiled_call_impl", None) is not None
-        if not isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            for child in module.children():
-                _entered(child, found, found[module])
-    return found
+    compiled = compiled or module._compiled_call_impl is not None
+    yield module, compiled
+    if not isinstance(getattr(module, "_orig_mod", None), nn.Module):
+        for child in module.children():
+            yield from _entered(child, compiled)
+
+
+def _put_back(places: list[OwnPlace]) -> None:
+    for owner, key, own in places:
+        owner._parameters[key] = own
 
 
 def _running() -> Node | None:
@@ -188,9 +169,9 @@ def _running() -> Node | None:
     return node
 
 
-def _not_traced(act: Callable[[nn.Module], None]) -> Callable[[nn.Module], None]:
-    disabled: Callable[[nn.Module], None] = torch.compiler.disable(act)  # type: ignore[no-untyped-call]
-    return disabled
+def _next_number() -> int:
+    """What autograd numbers the next node in this thread with."""
+    return torch._C._autograd._get_sequence_nr()
 
 
 def _itself(tensor: Tensor) -> Tensor:
