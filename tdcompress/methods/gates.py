@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tdcompress.methods.base import Granularity, Method, Parameters
 from tdcompress.seeds import derived_seed
-from tdcompress.sparsity.masks import merge_selected, widen
+from tdcompress.sparsity.masks import lay_along, widen_all
 from tdcompress.sparsity.units import Slot, Targets
 
 
@@ -22,27 +22,6 @@ def state_name(kind: str, name: str) -> str:
 def state_generator(seed: int) -> torch.Generator:
     """A generator on the CPU for what a method draws once, independent of the network's initial weights of the same seed."""
     return torch.Generator().manual_seed(derived_seed(seed, "method state"))
-
-
-def lay_along(values: Tensor, slot: Slot, param: Tensor, *, absent: float) -> Tensor:
-    """Lay one number per unit along a parameter; differentiable.
-
-    Args:
-        values: (O,), one per unit.
-        slot: where the units lie in the parameter.
-        param: gives the shape.
-        absent: for entries that belong to none of these units.
-
-    Returns:
-        A tensor that broadcasts to ``param``: its size along the slot's axis, 1 along the others.
-    """
-    if slot.positions is not None:
-        units, indices = slot.owners(len(values))
-        line = values.new_full((param.shape[slot.axis],), absent)
-        values = line.index_put((torch.tensor(indices, device=values.device),), values[units])
-    shape = [1] * param.ndim
-    shape[slot.axis] = -1
-    return values.view(shape)
 
 
 def shapes(targets: Targets, granularity: Granularity, params: Parameters) -> dict[str, torch.Size]:
@@ -74,11 +53,8 @@ def weights_behind(targets: Targets, granularity: Granularity, params: Parameter
 def _fan_in(slot: Slot, params: Parameters) -> int:
     """Weights of one unit in one of its filters' parameters."""
     weight = params[slot.parameter]
-    return weight.numel() // weight.shape[slot.axis] * _width(slot)
-
-
-def _width(slot: Slot) -> int:
-    return 1 if slot.positions is None else max(len(own) for own in slot.positions)
+    lines = 1 if slot.positions is None else max(map(len, slot.positions))
+    return weight.numel() // weight.shape[slot.axis] * lines
 
 
 def without(params: Parameters, targets: Targets, granularity: Granularity, removed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -90,12 +66,7 @@ def without(params: Parameters, targets: Targets, granularity: Granularity, remo
         granularity: what is removed.
         removed: bool, True = removed: by parameter name (of its shape), or (O,) by group name.
     """
-    entries = dict(removed)
-    if granularity == "unit":
-        entries = {}
-        for group in targets.groups:
-            for name, selected in widen(group, removed[group.name], params).items():
-                merge_selected(entries, name, selected)
+    entries = widen_all(targets.groups, removed, params) if granularity == "unit" else removed
     return {name: params[name].masked_fill(selected, 0.0) for name, selected in entries.items()}
 
 
@@ -137,7 +108,7 @@ class Gated(Method):
             if group.name not in gates:
                 continue
             for slot in (*group.filters, *group.tied):
-                factor = lay_along(gates[group.name], slot, params[slot.parameter], absent=1.0)
+                factor = lay_along(gates[group.name], slot, params[slot.parameter].shape, absent=1.0)
                 earlier = factors.get(slot.parameter)
                 factors[slot.parameter] = factor if earlier is None else earlier * factor
         return factors

@@ -13,7 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from tdcompress.errors import UnsupportedError
 from tdcompress.methods.base import Granularity, Method, Parameters, TrainedMethodSettings, TrainStep
-from tdcompress.methods.gates import lay_along, shapes, state_name, weights_behind, without
+from tdcompress.methods.gates import shapes, state_name, weights_behind, without
+from tdcompress.sparsity.masks import lay_along
 from tdcompress.sparsity.scores import squares, unit_squares
 from tdcompress.sparsity.units import Targets, is_matrix
 
@@ -123,7 +124,7 @@ class Variational(Method):
         alphas: dict[str, Tensor] = {}
         for group in self.targets.groups:
             for slot in group.filters:
-                alpha = lay_along(log_alpha[group.name].exp(), slot, params[slot.parameter], absent=0.0)
+                alpha = lay_along(log_alpha[group.name].exp(), slot, params[slot.parameter].shape, absent=0.0)
                 alphas[slot.parameter] = alphas[slot.parameter] + alpha if slot.parameter in alphas else alpha
         return {name: alpha * params[name].square() for name, alpha in alphas.items()}
 

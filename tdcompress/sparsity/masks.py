@@ -24,6 +24,27 @@ Masks = dict[str, Tensor]
 """By parameter name, bool of the parameter's shape: True = kept."""
 
 
+def lay_along(values: Tensor, slot: Slot, shape: torch.Size, *, absent: float) -> Tensor:
+    """Lay one value per unit along a parameter; differentiable.
+
+    Args:
+        values: (O,), one per unit.
+        slot: where the units lie in the parameter.
+        shape: of the parameter.
+        absent: for entries that belong to none of these units.
+
+    Returns:
+        A tensor that broadcasts to ``shape``: its size along the slot's axis, 1 along the others.
+    """
+    if slot.positions is not None:
+        units, indices = slot.owners(len(values))
+        line = values.new_full((shape[slot.axis],), absent)
+        values = line.index_put((torch.tensor(indices, dtype=torch.int64, device=values.device),), values[units])
+    along = [1] * len(shape)
+    along[slot.axis] = -1
+    return values.view(along)
+
+
 def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """From selected units to selected parameter entries.
 
@@ -37,15 +58,7 @@ def widen(group: UnitGroup, selected: Tensor, params: Mapping[str, Tensor]) -> d
     """
     widened: dict[str, Tensor] = {}
     for slot in (*group.filters, *group.tied):
-        param = params[slot.parameter]
-        line = selected
-        if slot.positions is not None:
-            line = torch.zeros(param.shape[slot.axis], dtype=torch.bool, device=selected.device)
-            units, indices = slot.owners(group.size)
-            line[indices] = selected[units]
-        shape = [1] * param.ndim
-        shape[slot.axis] = -1
-        merge_selected(widened, slot.parameter, line.view(shape))
+        merge_selected(widened, slot.parameter, lay_along(selected, slot, params[slot.parameter].shape, absent=False))
     return widened
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tdcompress.methods.base import Method
 from tdcompress.methods.targeted import TargetedUnits, TargetedWeights
+from tdcompress.sparsity.masks import lay_along
 from tdcompress.sparsity.scores import protect_largest
 from tdcompress.sparsity.shares import Counts, Overall, Shares
 from tdcompress.train.fast.layout import VectorLayout
@@ -173,14 +174,10 @@ def _owners(layout: VectorLayout, method: TargetedUnits) -> tuple[Tensor, list[t
     ranked: list[tuple[list[int], list[int]]] = []
     first = 0
     for group in method.targets.groups:
+        numbers = torch.arange(first, first + group.size)
         for slot in (*group.filters, *group.tied):
             piece = by_name[slot.parameter]
-            units, indices = slot.owners(group.size)
-            line = torch.full((piece.shape[slot.axis],), none)
-            line[indices] = torch.tensor(units) + first
-            shape = [1] * len(piece.shape)
-            shape[slot.axis] = -1
-            entries = piece.flattened(line.view(shape).expand(piece.shape))
+            entries = piece.flattened(lay_along(numbers, slot, piece.shape, absent=none).expand(piece.shape))
             part = owner_P[piece.start : piece.stop]
             if bool(((part != none) & (entries != none)).any()):
                 raise ValueError(f"entries of {slot.parameter} belong to two units")
