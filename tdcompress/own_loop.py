@@ -12,7 +12,7 @@ from tdcompress.errors import ArgumentError, ModelError, UserError
 from tdcompress.interface import Scope, Unit, find_groups, require_units
 from tdcompress.methods.base import Granularity, TrainStep
 from tdcompress.methods.recompute import Recompute
-from tdcompress.methods.targeted import TargetedSettings, targeted_dropout
+from tdcompress.methods.targeted import Targeted, TargetedSettings, targeted_dropout
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.seeds import derived_seed
 from tdcompress.shrinking.trace import ExampleInputs
@@ -64,6 +64,8 @@ class TargetedDropout(SparseNet):
         ModelError: nothing to prune, a wrong name in ``exclude``, no ``example_inputs`` for units, a network that is in targeted
             dropout already, or one in DataParallel, DistributedDataParallel or torch.compile, which go around this wrapper.
     """
+
+    method: Targeted
 
     @checked
     def __init__(
@@ -157,7 +159,7 @@ class TargetedDropout(SparseNet):
             ArgumentError: an epoch below 0.
             UserError: a schedule, and no epoch; or the masks are frozen, and there is no optimizer.
         """
-        if epoch is None and not isinstance(getattr(self.method, "schedule", None), Constant):
+        if epoch is None and not isinstance(self.method.schedule, Constant):
             raise UserError("step(): a schedule needs to know the epoch; call net.step(epoch + batch / batches)")
         if epoch is not None and epoch < 0:
             raise ArgumentError(f"step(): epoch has to be 0 or above, and is {epoch}")

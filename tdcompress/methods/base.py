@@ -41,7 +41,7 @@ class Method(nn.Module):
     """A training method. Its own parameters and buffers (gates, switches, variances) are its state, saved beside the network's.
 
     The dense weights stay the trained parameters: ``effective`` is a pure function of them, applied with
-    ``torch.func.functional_call``. The base class does nothing, which is the method "none".
+    `tdcompress.functional.functional_call`. The base class does nothing, which is the method "none".
 
     Attributes:
         lr_scale: learning rate of the method's own parameters, relative to the network's.

@@ -44,7 +44,7 @@ class Smallify(Gated):
 
     def switches(self) -> dict[str, Tensor]:
         """The switches by parameter or group name; exactly 0 where one is off."""
-        return {name: self._switch(name).masked_fill(self._buffer("off", name), 0.0) for name in self.names}
+        return {name: self._state("switch", name).masked_fill(self._state("off", name), 0.0) for name in self.names}
 
     def effective(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
         return self.gated(params, self.switches())
@@ -59,22 +59,19 @@ class Smallify(Gated):
     def end_step(self, params: Parameters) -> None:  # noqa: D102
         decay = self.settings.decay
         for name in self.names:
-            mean, deviation, off = (self._buffer(kind, name) for kind in ("mean_sign", "deviation", "off"))
-            sign = self._switch(name).sign()
+            switch, mean, deviation, off = (self._state(kind, name) for kind in ("switch", "mean_sign", "deviation", "off"))
+            sign = switch.sign()
             deviation.lerp_((sign - mean).square_(), 1 - decay)
             mean.lerp_(sign, 1 - decay)
             off.logical_or_(deviation > self.settings.threshold)
-            self._switch(name).masked_fill_(off, 0.0)  # an optimizer's momentum would move it on
+            switch.masked_fill_(off, 0.0)  # an optimizer's momentum would move it on
 
     def metrics(self, step: TrainStep) -> dict[str, float]:
         """The share of switches that are off."""
-        off = [self._buffer("off", name) for name in self.names]
+        off = [self._state("off", name) for name in self.names]
         return {"off": sum(int(tensor.sum()) for tensor in off) / sum(tensor.numel() for tensor in off)}
 
-    def _switch(self, name: str) -> Tensor:
-        return self.held(state_name("switch", name))
-
-    def _buffer(self, kind: str, name: str) -> Tensor:
+    def _state(self, kind: str, name: str) -> Tensor:
         return self.held(state_name(kind, name))
 
 

@@ -182,8 +182,8 @@ def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[
 
 
 def _refuse_attention(model: nn.Module, targets: Targets) -> None:
+    prunable = {slot.parameter for slot in targets.weights}
     for path, module in model.named_modules():
-        prunable = {slot.parameter for slot in targets.weights}
         if isinstance(module, nn.MultiheadAttention) and f"{path}.out_proj.weight".lstrip(".") in prunable:
             raise UnsupportedError(
                 f"{path}: nn.MultiheadAttention applies its matrices itself, so variational dropout cannot add its noise to "
