@@ -61,7 +61,7 @@ class RunningAverage:
     """
 
     def __init__(self, net: nn.Module, settings: Averaging, steps: int) -> None:
-        self._weight, self._steps = settings.weight, steps
+        self._settings, self._steps = settings, steps
         averaged = settings.kind != "none"
         self._parameters = dict(net.named_parameters()) if averaged else {}
         self._now: dict[str, Tensor] = {**self._parameters, **dict(net.named_buffers())} if averaged else {}
@@ -72,16 +72,16 @@ class RunningAverage:
 
     def weight(self, step: int) -> float:
         """`Averaging.weight` in this training."""
-        return self._weight(step, self._steps)
+        return self._settings.weight(step, self._steps)
 
     def begun(self, step: int) -> bool:
         """Whether there is an average after ``step`` steps."""
-        return self._weight(step, self._steps) > 0.0
+        return self.weight(step) > 0.0
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take the parameters after step ``step`` in."""
-        weight = self._weight(step, self._steps)
+        weight = self.weight(step)
         if weight:
             torch._foreach_lerp_(*self._moved, weight)
             for average, now in self._copied:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import TrainingError
+from tdcompress.train.optim import PREFIX
 from tdcompress.train.settings import TrainSettings
 
 
@@ -33,7 +34,7 @@ class FiniteWatch:
             TrainingError: names the first tensor that is not finite, and its layer.
         """
         tensors = {name: tensor for name, tensor in _floating(self._net).items() if name in self._names}
-        bad = [name.removeprefix("model.") for name, finite in zip(tensors, _finite(tensors), strict=True) if not finite]
+        bad = [name.removeprefix(PREFIX) for name, finite in zip(tensors, _finite(tensors), strict=True) if not finite]
         if bad:
             others = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
             raise TrainingError(

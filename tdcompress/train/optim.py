@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+PREFIX = "model."  # of the network's names inside a SparseNet
 # Kernels and biases are decayed, the affine of a normalisation layer is not. (The released code's L2 is on kernels alone.)
 NORMALISATIONS = (
     nn.BatchNorm1d,
@@ -242,8 +243,8 @@ class LrSchedule:
         return 0.5 * (1.0 - math.cos(math.pi * share)) if self.curve == "cosine" else share
 
 
-def decayed_parameters(net: nn.Module, prefix: str = "model.") -> dict[str, Tensor]:
-    """Kernels and biases below ``prefix``: what L2 and weight decay touch; by qualified name, each tensor once."""
+def decayed_parameters(net: nn.Module) -> dict[str, Tensor]:
+    """The network's kernels and biases: what L2 and weight decay touch; by qualified name, each tensor once."""
     spared = {
         id(parameter)
         for module in net.modules()
@@ -253,25 +254,22 @@ def decayed_parameters(net: nn.Module, prefix: str = "model.") -> dict[str, Tens
     return {
         name: parameter
         for name, parameter in net.named_parameters()
-        if parameter.requires_grad and name.startswith(prefix) and id(parameter) not in spared
+        if parameter.requires_grad and name.startswith(PREFIX) and id(parameter) not in spared
     }
 
 
-def parameter_groups(
-    net: nn.Module, weight_decay: float, method_lr_scale: float = 1.0, prefix: str = "model."
-) -> list[dict[str, Any]]:
+def parameter_groups(net: nn.Module, weight_decay: float, method_lr_scale: float = 1.0) -> list[dict[str, Any]]:
     """The network's parameters that are decayed, those that are not, and the method's own; a group only where it has any.
 
     Args:
         net: the network and its method.
         weight_decay: of the first group.
         method_lr_scale: learning rate of the method's own parameters, relative to the network's.
-        prefix: of the names of the network's parameters.
     """
-    decayed = decayed_parameters(net, prefix)
+    decayed = decayed_parameters(net)
     rest = {name: p for name, p in net.named_parameters() if p.requires_grad and name not in decayed}
-    spared = [p for name, p in rest.items() if name.startswith(prefix)]
-    own = [p for name, p in rest.items() if not name.startswith(prefix)]
+    spared = [p for name, p in rest.items() if name.startswith(PREFIX)]
+    own = [p for name, p in rest.items() if not name.startswith(PREFIX)]
     groups: list[dict[str, Any]] = [
         {"params": list(decayed.values()), "weight_decay": weight_decay, "lr_scale": 1.0},
         {"params": spared, "weight_decay": 0.0, "lr_scale": 1.0},

@@ -142,10 +142,8 @@ def choose_path(
         return PathChoice(name=begun, reason="as the checkpoint has it")
     if asked == "fast" and obstacle:
         raise UserError(f"the fast path cannot make this training: {obstacle}")
-    if asked == "reference":
-        return PathChoice(name="reference", reason="asked for")
-    if asked == "fast":
-        return PathChoice(name="fast", reason="asked for")
+    if asked != "auto":
+        return PathChoice(name=asked, reason="asked for")
     if obstacle:
         return PathChoice(name="reference", reason=obstacle)
     if device.type != "cuda":

@@ -205,12 +205,13 @@ class Training:
             TrainingError: the loss, a gradient, a parameter or a buffer is not finite.
         """
         now = self.now
+        where = f"step {now.step}, epoch {len(now.history) + 1}"
         with self.timed():
-            loss, correct = self.path.collect(f"step {now.step}, epoch {len(now.history) + 1}")
+            loss, correct = self.path.collect(where)
         now.loss_sum += loss
         now.correct += correct
         self.path.store()
-        self.watch.check(f"step {now.step}, epoch {len(now.history) + 1}")
+        self.watch.check(where)
 
     def lr(self, step: int) -> float:
         """The learning rate of the step with ``step`` steps before it."""

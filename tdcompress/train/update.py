@@ -29,7 +29,8 @@ class FrozenZeros:
         optimizer: whose moments of these entries are zeroed with them, where they were trained before; None = they were not.
 
     Raises:
-        ValueError: a mask for no parameter, or of a shape that does not fit.
+        ValueError: a mask for no parameter, or one that is not bool.
+        RuntimeError: one of a shape that does not fit.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Updater:
         for frozen in self._frozen:
             frozen.clear()
         self._optimizer.zero_grad(set_to_none=True)
-        return [float(number) for number in numbers]
+        return numbers
 
     def _culprit(self, loss: float) -> str:
         if not math.isfinite(loss):

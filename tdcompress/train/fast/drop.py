@@ -127,7 +127,7 @@ class UnitDropping:
         padded = torch.stack([torch.where(column < size, column, -1) for size in self._sizes])
         firsts = torch.tensor([0, *self._sizes[:-1]]).cumsum(0)
         self._unit_GW = torch.where(padded < 0, units, padded + firsts[:, None]).to(device)  # `units` stands for no unit
-        self._of_unit = self._unit_GW.new_tensor([int(i) for i in (padded >= 0).flatten().nonzero().flatten()])
+        self._of_unit = (padded >= 0).flatten().nonzero().flatten().to(device)
 
     def counts(self, epoch: float) -> Sequence[int]:  # noqa: D102
         return _numbers(self._method.counts(epoch), [group.name for group in self._method.targets.groups])

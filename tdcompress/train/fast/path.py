@@ -19,9 +19,10 @@ from tdcompress.train.evaluate import Precision
 from tdcompress.train.fast.drop import Unsupported, dropping_of
 from tdcompress.train.fast.graph import CapturedStep, Direct
 from tdcompress.train.fast.program import DeviceState, StepProgram
-from tdcompress.train.fast.support import PREFIX, layout_of
+from tdcompress.train.fast.support import layout_of
 from tdcompress.train.fast.tables import Course, EpochTable
 from tdcompress.train.fast.update import UpdateRule
+from tdcompress.train.optim import PREFIX
 from tdcompress.train.settings import TrainSettings
 from tdcompress.train.update import remedy
 

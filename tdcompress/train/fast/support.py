@@ -11,10 +11,9 @@ from tdcompress.train.data import Loader
 from tdcompress.train.evaluate import on_trial
 from tdcompress.train.fast.drop import Unsupported, dropping_of
 from tdcompress.train.fast.layout import VectorLayout
-from tdcompress.train.optim import decayed_parameters
+from tdcompress.train.optim import PREFIX, decayed_parameters
 from tdcompress.train.settings import TrainSettings
 
-PREFIX = "model."  # of the network's names inside a SparseNet
 # Keys of [train] that the fast path follows, or that are followed outside of a step. It refuses any other one that is set.
 FOLLOWED = frozenset(
     (
@@ -83,5 +82,5 @@ def layout_of(net: SparseNet) -> VectorLayout:
     """The vector of a network's parameters."""
     shapes = {name: parameter.shape for name, parameter in net.model.named_parameters()}
     prunable = [slot.parameter for slot in net.method.targets.weights]
-    decayed = [name.removeprefix(PREFIX) for name in decayed_parameters(net, PREFIX)]
+    decayed = [name.removeprefix(PREFIX) for name in decayed_parameters(net)]
     return VectorLayout.of(shapes, prunable, decayed)
