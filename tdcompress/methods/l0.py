@@ -63,7 +63,6 @@ class L0(Gated):
         like = params[targets.weights[0].parameter]
         self.weights = weights_behind(targets, self.granularity, params)
         start = math.log((1 - settings.initial_drop) / settings.initial_drop)
-        self.names = tuple(self.weights)
         generator = state_generator(seed)
         for name, shape in shapes(targets, self.granularity, params).items():
             logits = start + INITIAL_SPREAD * torch.randn(shape, generator=generator)
@@ -75,7 +74,7 @@ class L0(Gated):
 
     def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
         self.train_size = step.train_size
-        for name in self.names:
+        for name in self.weights:
             logits = self.log_alpha(name)
             uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
             self.noise[name] = uniform.logit(eps=_NOISE_MARGIN)
@@ -84,21 +83,21 @@ class L0(Gated):
         return self.gated(params, {name: sampled_gate(self.log_alpha(name), noise) for name, noise in self.noise.items()})
 
     def deployed(self, params: Parameters) -> dict[str, Tensor]:  # noqa: D102
-        return self.gated_exactly(params, {name: estimated_gate(self.log_alpha(name)) for name in self.names})
+        return self.gated_exactly(params, {name: estimated_gate(self.log_alpha(name)) for name in self.weights})
 
     def penalty(self, params: Parameters) -> Tensor | None:  # noqa: D102
-        costs = [open_chance(self.log_alpha(name)).sum() * self.weights[name] for name in self.names]
+        costs = [open_chance(self.log_alpha(name)).sum() * n for name, n in self.weights.items()]
         return torch.stack(costs).sum() * (self.settings.beta / self.train_size)
 
     def scores(self, params: Parameters) -> dict[str, Tensor]:
         """Nothing, so that |gate * weight| ranks; or the gates' logits (the order of their probabilities, without the ties)."""
         if self.settings.ranking == "magnitude":
             return {}
-        return {name: self.log_alpha(name).detach() for name in self.names}
+        return {name: self.log_alpha(name).detach() for name in self.weights}
 
     def metrics(self, step: TrainStep) -> dict[str, float]:
         """The share of gates that are open at test time."""
-        counts = [(estimated_gate(self.log_alpha(name).detach()) > 0, self.weights[name]) for name in self.names]
+        counts = [(estimated_gate(self.log_alpha(name).detach()) > 0, n) for name, n in self.weights.items()]
         return {"open": sum(int(is_open.sum()) * n for is_open, n in counts) / sum(is_open.numel() * n for is_open, n in counts)}
 
 

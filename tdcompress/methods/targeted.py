@@ -13,7 +13,6 @@ from tdcompress.methods.base import Method, Parameters, TrainStep
 from tdcompress.methods.scheduled import ScheduledSettings
 from tdcompress.sparsity.masks import merge_selected, widen
 from tdcompress.sparsity.patterns import (
-    Pattern,
     check_fraction,
     check_pattern,
     lowest_in_pattern,
@@ -120,36 +119,20 @@ class TargetedWeights(Targeted):
 
 
 class TargetedPattern(Targeted):
-    """Candidates are the lowest of every four weights ("2:4"), or the lowest blocks ("1x4"); a block is drawn for as one.
-
-    Args:
-        targets: what is dropped.
-        extents: sizes of the weights, as their shares need them.
-        settings: the recipe's [sparsity].
-        schedule: how gamma and alpha change.
-        pattern: "2:4" or "1x4".
-    """
-
-    def __init__(
-        self,
-        targets: Targets,
-        extents: Sequence[Extent],
-        settings: "TargetedSettings",
-        schedule: Schedule,
-        pattern: Pattern,
-    ) -> None:
-        super().__init__(targets, extents, settings, schedule)
-        self.pattern: Pattern = pattern
+    """Candidates are the lowest of every four weights ("2:4"), or the lowest blocks ("1x4"); a block is drawn for as one."""
 
     def begin_step(self, params: Parameters, step: TrainStep, generator: torch.Generator) -> None:  # noqa: D102
+        pattern = self.settings.granularity
+        assert pattern != "weight"
+        assert pattern != "unit"
         _, alpha = self.rates(step.epoch)
         scores = {slot.parameter: params[slot.parameter].detach().abs() for slot in self.targets.weights}
-        candidates = lowest_in_pattern(scores, self.targets.weights, self.counts(step.epoch), self.pattern)
+        candidates = lowest_in_pattern(scores, self.targets.weights, self.counts(step.epoch), pattern)
         dropped = {}
         for slot in self.targets.weights:
             rows = candidates[slot.parameter]
             rows = rows & _chance(rows, alpha, generator)
-            dropped[slot.parameter] = selected_entries(rows, params[slot.parameter].shape, slot, self.pattern)
+            dropped[slot.parameter] = selected_entries(rows, params[slot.parameter].shape, slot, pattern)
         self.drop(params, dropped)
 
 
@@ -268,4 +251,4 @@ def targeted_dropout(targets: Targets, model: nn.Module, settings: TargetedSetti
         return TargetedWeights(targets, weight_extents(params, targets.weights), settings, schedule)
     check_pattern(params, targets.weights, settings.granularity)
     extents = pattern_extents(params, targets.weights, settings.granularity)
-    return TargetedPattern(targets, extents, settings, schedule, settings.granularity)
+    return TargetedPattern(targets, extents, settings, schedule)

@@ -58,7 +58,6 @@ class Variational(Method):
         params = dict(model.named_parameters())
         like = params[targets.weights[0].parameter]
         self.weights = weights_behind(targets, self.granularity, params)
-        self.names = tuple(self.weights)
         for name, shape in shapes(targets, self.granularity, params).items():
             start = torch.full(shape, INITIAL_LOG_SIGMA2).to(like)
             self.register_parameter(state_name("log_sigma2", name), nn.Parameter(start))
@@ -66,7 +65,7 @@ class Variational(Method):
     def raw_log_alpha(self, params: Parameters) -> dict[str, Tensor]:
         """log(sigma^2 / w^2) by parameter (of its shape) or group (O,), not clipped."""
         if self.granularity == "weight":
-            means = {name: squares(params[name]) for name in self.names}
+            means = {name: squares(params[name]) for name in self.weights}
         else:
             means = {group.name: unit_squares(params, group) / self.weights[group.name] for group in self.targets.groups}
         return {name: self.held(state_name("log_sigma2", name)) - (mean + _TINY).log() for name, mean in means.items()}

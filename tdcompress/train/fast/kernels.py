@@ -162,8 +162,8 @@ class TritonSelection:
         self._ties = torch.zeros(len(rows), dtype=torch.int32, device=device)
         in_order = sorted(rows, key=lambda row: row[4])
         self._group_R = torch.tensor([row[3] for row in in_order], device=device)
-        firsts = {group: next(row[4] for row in in_order if row[3] == group) for group in range(groups)}
-        self._first_G = torch.tensor([firsts[group] for group in range(groups)], device=device)
+        firsts = [next(row[4] for row in in_order if row[3] == group) for group in range(groups)]
+        self._first_G = torch.tensor(firsts, device=device)
 
     def __call__(self, vector_P: Tensor, uniform_N: Tensor, counts_C: Tensor, alpha: Tensor) -> Tensor:  # noqa: D102
         if self._ranked == "filter":

@@ -5,7 +5,7 @@ Shape suffixes: P = all parameters, N = the prunable ones, R = rows (filters) of
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -150,7 +150,7 @@ class VectorLayout:
         for piece in self.matrices:
             last = runs[-1] if runs else None
             if last is not None and (last.fan_in, last.kernel) == (piece.fan_in, piece.kernel):
-                runs[-1] = Run(start=last.start, rows=last.rows + piece.rows, fan_in=last.fan_in, kernel=last.kernel)
+                runs[-1] = replace(last, rows=last.rows + piece.rows)
             else:
                 runs.append(Run(start=piece.start, rows=piece.rows, fan_in=piece.fan_in, kernel=piece.kernel))
         return tuple(runs)
