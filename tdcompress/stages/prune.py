@@ -139,12 +139,11 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     masks, pruned = make_masks(settings, origin, model, scores, task)
     apply_masks(model, masks)
     before = None
-    if settings.recalibrate and layers_with_statistics(model):
-        as_trained = task.measured(model, device)
+    if settings.recalibrate:
+        as_trained = task.measured(model, device) if layers_with_statistics(model) else None
         plain = partial(task.plain_batches, origin.seed, settings.recalibrate, device)
-        before = as_trained if recalibrate(model, plain) else None
-    elif settings.recalibrate:
-        recalibrate(model, ())  # says that there is nothing to estimate
+        if recalibrate(model, plain):  # which says so where there is nothing to estimate
+            before = as_trained
     save_tensors(masks, work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)
     weights = prunable_weights(model, settings.exclude)
