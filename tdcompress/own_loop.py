@@ -164,7 +164,7 @@ class TargetedDropout(SparseNet):
         if epoch is not None and epoch < 0:
             raise ArgumentError(f"step(): epoch has to be 0 or above, and is {epoch}")
         now = self._epoch if epoch is None else epoch
-        fixed, frozen = self.method.frozen(self._epoch), self.method.frozen(now)
+        was_frozen, frozen = self.method.frozen(self._epoch), self.method.frozen(now)
         if frozen and optimizer is None:
             raise UserError("step(): the masks are frozen now, and the optimizer has moments: call net.step(epoch, optimizer)")
         self._recompute.end()
@@ -172,7 +172,7 @@ class TargetedDropout(SparseNet):
         self._index += 1
         self._epoch = now
         self._seen = {}
-        if not (fixed and frozen):
+        if not (was_frozen and frozen):
             self._draw()
         if frozen:  # its making sets them to zero; without moments and gradients they stay so
             FrozenZeros(self.parameters_by_name(), {name: ~each for name, each in self.method.dropped().items()}, optimizer)

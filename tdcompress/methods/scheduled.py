@@ -3,30 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Literal, Self
 
 from tdcompress.errors import ArgumentError
 from tdcompress.methods.base import MethodSettings
 from tdcompress.sparsity.schedule import PAPER_EPOCHS, Constant, Cubic, Ramp, Schedule
 
-_SCHEDULES: Mapping[str, tuple[type[Schedule], Mapping[str, str]]] = MappingProxyType(
-    {
-        "constant": (Constant, {}),
-        "ramp": (Ramp, {"epochs": "ramp_epochs"}),
-        "cubic": (
-            Cubic,
-            {"epochs": "schedule_epochs", "gamma": "ramp_share", "alpha": "alpha_share", "freeze": "freeze_share"},
-        ),
-    }
-)
+_SCHEDULES: Mapping[str, tuple[type[Schedule], Mapping[str, str]]] = {
+    "constant": (Constant, {}),
+    "ramp": (Ramp, {"epochs": "ramp_epochs"}),
+    "cubic": (Cubic, {"epochs": "schedule_epochs", "gamma": "ramp_share", "alpha": "alpha_share", "freeze": "freeze_share"}),
+}
 """Its name in a recipe -> the class, and what a recipe calls each of its arguments."""
-_OWNED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "ramp": ("ramp_epochs", "ramp_scale"),
-        "cubic": ("ramp_share", "alpha_share", "freeze_share", "schedule_epochs"),
-    }
-)
+_OWNED: Mapping[str, tuple[str, ...]] = {
+    "ramp": ("ramp_epochs", "ramp_scale"),
+    "cubic": ("ramp_share", "alpha_share", "freeze_share", "schedule_epochs"),
+}
 """Schedule -> the keys of a recipe that belong to it."""
 
 

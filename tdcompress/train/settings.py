@@ -78,7 +78,7 @@ class TrainSettings:
             raise ValueError("batch_tokens: it counts pieces of text, instead of batch_size, and both are given; leave one out")
         for key in ("batch_size", "batch_tokens", "accumulate", "evaluate_every"):
             if (value := getattr(self, key)) is not None and value < 1:
-                raise ValueError(f"{key}: {getattr(self, key)} is out of range, 1 or more")
+                raise ValueError(f"{key}: {value} is out of range, 1 or more")
         if self.epochs < 0:
             raise ValueError(f"epochs: {self.epochs} is out of range, 0 or more")
         if not 0.0 <= self.l2 < math.inf:
