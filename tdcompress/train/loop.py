@@ -99,7 +99,20 @@ def train(
         )
         with computing_with(manner.threads, device), keeping_freed_memory(device):
             run = Training(
-                net, data, test, settings, seed, device, folder, keep, world, path, found, manner, should_stop, teacher
+                net,
+                data,
+                test,
+                settings,
+                seed=seed,
+                device=device,
+                folder=folder,
+                keep=keep,
+                world=world,
+                path=path,
+                found=found,
+                manner=manner,
+                should_stop=should_stop,
+                teacher=teacher,
             )
             with synchronised(net, world) if settings.sync_batchnorm else nullcontext():
                 return run.loop(progress, checkpoint_seconds)

@@ -61,6 +61,7 @@ class Training:
         data: TrainSet,
         test: TestSet,
         settings: TrainSettings,
+        *,
         seed: int,
         device: torch.device,
         folder: Path,
