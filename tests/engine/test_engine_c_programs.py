@@ -80,6 +80,9 @@ def test_the_program_of_the_documentation_classifies_digits(build, tiny_run, tmp
     assert len(shown.splitlines()) <= 30
     compile_model(with_batch(file, 2), tmp_path / "two.tdc")
     compile_model(lenet5(0.9), tmp_path / "other.tdc")
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+    pair = make_model(nodes, {"w": np.ones((64, 10), np.float32)}, {"x": ["b", 64]}, ("y", "z"))
+    compile_model(pair, tmp_path / "pair.tdc")
     image = " ".join(images.split()[:64])
     for model, given, out, told in (
         ("model.tdc", "", "", None),
@@ -88,6 +91,7 @@ def test_the_program_of_the_documentation_classifies_digits(build, tiny_run, tmp
         ("model.tdc", f"{image} x {image}", f"{got[0]}\n", "the last image is not 64 whole numbers"),
         ("two.tdc", image, "", "the model does not take this batch size"),
         ("other.tdc", image, "", "the model reads no digits"),
+        ("pair.tdc", image, "", "the model reads no digits"),
         ("none.tdc", image, "", "cannot be opened"),
     ):
         done = subprocess.run([str(program), str(tmp_path / model)], input=given, capture_output=True, text=True, check=False)
