@@ -11,15 +11,15 @@ int main(int count, char **arguments) {
     tdc_array pixels = {0}, logits = {0};
     tdc_shape(model, TDC_INPUT, 0, &pixels);
     tdc_shape(model, TDC_OUTPUT, 0, &logits);
-    if (pixels.type != TDC_FLOAT32 || pixels.elements != 64 || logits.elements != 10) return failed("the model reads no digits");
+    int single = tdc_count(model, TDC_INPUT) == 1 && tdc_count(model, TDC_OUTPUT) == 1; /* tdc_run takes an array for each */
+    if (!single || pixels.type != TDC_FLOAT32 || pixels.elements != 64 || logits.elements != 10) return failed("the model reads no digits");
     float image[64], scores[10], *outputs[] = {scores};
     const void *inputs[] = {image};
     for (int value; scanf("%d", &value) == 1;) {
         image[filled++] = ((float)value - 4.888f) / 6.018f; /* the preprocessing that `tdcompress inspect model.onnx` tells */
         if (filled < 64) continue;
         filled = 0;
-        status = tdc_run(model, inputs, outputs, 1);
-        if (status != TDC_OK) return failed(tdc_message(status));
+        if ((status = tdc_run(model, inputs, outputs, 1)) != TDC_OK) return failed(tdc_message(status));
         int best = 0;
         for (int digit = 1; digit < 10; digit++)
             if (scores[digit] > scores[best]) best = digit;

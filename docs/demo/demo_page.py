@@ -92,7 +92,9 @@ def main(arguments: list[str]) -> None:
     """Write the page, or the module alone to a path that is given."""
     module = build_module()
     if arguments:
-        Path(arguments[0]).write_bytes(module)
+        target = Path(arguments[0])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(module)
         return
     plan = build_plan()
     PAGE.write_text(render(module, plan), encoding="utf-8")

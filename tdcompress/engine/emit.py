@@ -66,9 +66,10 @@ _BOARD = replace(TARGETS["scalar"], max_block=1)
 _STANDARD_HEADERS = frozenset({
     "assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math", "setjmp", "signal",
     "stdalign", "stdarg", "stdatomic", "stdbit", "stdbool", "stdckdint", "stddef", "stdint", "stdio", "stdlib", "stdnoreturn",
-    "string", "tgmath", "threads", "time", "uchar", "wchar", "wctype",
+    "string", "tgmath", "threads", "time", "uchar", "wchar", "wctype", "features",
 })  # fmt: skip
-"""The headers of C23. One of the same name in a folder that a compiler is given is found before them."""
+"""The headers of C23, and features.h, which those of glibc and musl include. One of the same name in a folder that a compiler
+is given is found before them."""
 _PER_LINE = 12
 _MOST = 2**31
 
@@ -98,7 +99,8 @@ def emit_c(
     The C is C11 with what gcc and clang share (attributes, unrolling). It allocates nothing and calls
     memcpy, memset and functions of math.h alone. Outputs are, bit for bit, those of the engine's "scalar" instruction set,
     if the compiler contracts no multiplication and addition (-ffp-contract=off) and has the same math.h. One kind of layer
-    adds in another order: a sparse convolution without padding whose rows have 17 to 32 columns.
+    adds in another order: a sparse convolution whose output has rows of 17 to 32 columns, where a column of its kernel never
+    leaves the image.
 
     Args:
         source: path of an ONNX file, or its bytes.
@@ -260,11 +262,11 @@ def _in_arena(tensor: Tensor) -> bool:
 
 
 def _number(value: float | np.float32) -> str:
-    """A floating-point number, in the fewest digits that give it back."""
+    """A floating-point number, in the fewest digits that give it back; NaN and infinity without math.h, which few models need."""
     if np.isnan(value):
-        return "NAN"
+        return '__builtin_nanf("")'
     if np.isinf(value):
-        return "-INFINITY" if value < 0 else "INFINITY"
+        return "-__builtin_inff()" if value < 0 else "__builtin_inff()"
     return f"{value!s}f" if isinstance(value, np.float32) else repr(float(value))
 
 
@@ -282,7 +284,7 @@ def _initialiser(structure: Structure, tables: _Tables, low: int) -> str:
         elif kind is c_void_p:
             text = tables.add(name, value) if value else ""
         elif isinstance(value, float):
-            text = _number(value) if value else ""
+            text = _number(value) if value or np.signbit(value) else ""  # a zero that is left out has no sign
         else:
             moved = value - low if isinstance(structure, Tensor) and name == "offset" and _in_arena(structure) else value
             text = str(moved) if moved else ""
@@ -320,7 +322,8 @@ class _Tables:
         unique = f"{name}_{len(self._names)}"
         self._names[kind, key] = unique
         lines = [", ".join(items[start : start + _PER_LINE]) for start in range(0, len(items), _PER_LINE)]
-        self.definitions.append(f"static const {kind} {unique}[{len(items)}] = {{\n    " + ",\n    ".join(lines) + "};")
+        rows = ",\n    ".join(lines or ["0"])  # C has no array without entries: one that nothing reads
+        self.definitions.append(f"static const {kind} {unique}[{len(items) or 1}] = {{\n    {rows}}};")
         return unique
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import onnx
 import plan_seeds
 import pytest
 from engine_networks import lenet5
+from onnx import helper
+from small_models import make_model
 
 from tdcompress.data.digits import load_split
 from tdcompress.engine import Session, compile_model, copy_library
@@ -76,6 +80,9 @@ def test_the_program_of_the_documentation_classifies_digits(build, tiny_run, tmp
     assert len(shown.splitlines()) <= 30
     compile_model(with_batch(file, 2), tmp_path / "two.tdc")
     compile_model(lenet5(0.9), tmp_path / "other.tdc")
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])]
+    pair = make_model(nodes, {"w": np.ones((64, 10), np.float32)}, {"x": ["b", 64]}, ("y", "z"))
+    compile_model(pair, tmp_path / "pair.tdc")
     image = " ".join(images.split()[:64])
     for model, given, out, told in (
         ("model.tdc", "", "", None),
@@ -84,12 +91,74 @@ def test_the_program_of_the_documentation_classifies_digits(build, tiny_run, tmp
         ("model.tdc", f"{image} x {image}", f"{got[0]}\n", "the last image is not 64 whole numbers"),
         ("two.tdc", image, "", "the model does not take this batch size"),
         ("other.tdc", image, "", "the model reads no digits"),
+        ("pair.tdc", image, "", "the model reads no digits"),
         ("none.tdc", image, "", "cannot be opened"),
     ):
         done = subprocess.run([str(program), str(tmp_path / model)], input=given, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (told is not None, out)
         assert done.stderr.count("\n") == (told is not None)
         assert told is None or told in done.stderr
+
+
+ASKED = """
+#include <cpuid.h>
+#include <stdio.h>
+static int asked;
+#define __get_cpuid(...) (asked++, __get_cpuid(__VA_ARGS__))
+#include "run.c"
+const tdc_isa tdc_isa_scalar = {0}, tdc_isa_avx2 = {0}, tdc_isa_avx512 = {0};
+int main(void) {
+    for (int call = 0; call < 3; call++)
+        for (int64_t index = 0; index < ISA_SLOTS; index++) tdc_isa_at(index);
+    return printf("%d\\n", asked) < 0;
+}
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="other processors are not asked")
+def test_the_processor_is_asked_once(build, tmp_path):
+    """Each run looks for its instruction set, and in a virtual machine each CPUID takes microseconds."""
+    (tmp_path / "asked.c").write_text(ASKED)
+    program = build(tmp_path / "asked.c", tmp_path, "-std=gnu11", f"-I{SOURCE}")
+    assert subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+MODES = """
+#define _GNU_SOURCE
+#include <fenv.h>
+#include <stdio.h>
+#include "tdcompress.h"
+int main(int count, char **arguments) {
+    tdc_model *model;
+    if (count != 2 || tdc_load(arguments[1], &model) != TDC_OK) return 1;
+    const float numbers[] = {0.1f, 0, 3};
+    float roots[3];
+    const void *inputs[] = {numbers};
+    float *outputs[] = {roots};
+    fesetround(FE_UPWARD);
+    feenableexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW);
+    if (tdc_run(model, inputs, outputs, 1) != TDC_OK) return 2;
+    if (fegetround() != FE_UPWARD || fegetexcept() != (FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW)) return 3;
+    fesetenv(FE_DFL_ENV);
+    printf("%a %a %a\\n", (double)roots[0], (double)roots[1], (double)roots[2]);
+    tdc_free(model);
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64") or sys.platform != "linux", reason="traps of glibc on x86")
+def test_the_rounding_and_the_traps_of_a_program_do_not_reach_its_models(build, tmp_path):
+    """1 / 0 would end the program, and another rounding give other bits than Python has; both are as before afterwards."""
+    nodes = [helper.make_node("Sqrt", ["x"], ["r"]), helper.make_node("Reciprocal", ["r"], ["y"])]
+    model = make_model(nodes, {}, {"x": ["b", 3]})
+    compile_model(model, tmp_path / "model.tdc")
+    (tmp_path / "modes.c").write_text(MODES)
+    program = build(tmp_path / "modes.c", tmp_path, "-Wl,--no-as-needed", "-lm")
+    done = subprocess.run([str(program), str(tmp_path / "model.tdc")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    (want,) = Session(model).run(None, {"x": np.array([[0.1, 0, 3]], np.float32)})
+    assert [float.fromhex(text) if text != "inf" else np.inf for text in done.stdout.split()] == want[0].tolist()
 
 
 def test_the_header_is_c_and_cpp(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from tdcompress.engine.build import find_compiler
 from tdcompress.engine.csource import c_types, kernel_sources, one_source
 
 DIGITS = Path(__file__).parents[2] / "docs" / "demo" / "digits.onnx"
-WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off")
+WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-ffp-contract=off")
 SEED_INPUTS = {
     "convolutions": np.random.default_rng(1).standard_normal((3, 3, 12, 12)).astype(np.float32),
     "rows": np.random.default_rng(1).standard_normal((3, 6, 5, 7)).astype(np.float32),
@@ -136,6 +137,31 @@ def test_a_softmax_of_any_length(same, model):
         )
 
 
+def test_numbers_that_c_has_no_digits_for(compiled, check):
+    """In models that call nothing of math.h: bounds that are left open, weights, and a zero's sign, which a division shows."""
+    x = np.array([[3, -2, 0.5]], np.float32)
+    clip = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Clip", ["c", "low"], ["y"])]
+    pad = [helper.make_node("Pad", ["x", "pads", "value"], ["p"]), helper.make_node("Reciprocal", ["p"], ["y"])]
+    one = np.array(1, np.float32)
+    for nodes, constants, feed in (
+        (clip, {"w": np.ones((2, 1, 1, 1), np.float32), "low": one}, x.reshape(1, 1, 1, 3)),
+        ([helper.make_node("Gemm", ["x", "w"], ["y"])], {"w": np.array([[np.inf, 1], [1, -np.inf], [1, np.nan]], np.float32)}, x),
+        (pad, {"pads": np.array([0, 1, 0, 0]), "value": -0.0 * one}, x),
+    ):
+        model = plan_seeds.make_model(nodes, constants, {"x": ["b", *feed.shape[1:]]})
+        statuses, (got,) = run(compiled(model), {"x": feed})
+        (want,) = check(model, {"x": feed}, isa=None)
+        assert statuses == [0]
+        np.testing.assert_array_equal(got, want)  # NaN where there is NaN
+
+
+def test_a_convolution_of_zeros_alone(same):
+    weight = np.zeros((4, 3, 3, 3), np.float32)
+    nodes = [helper.make_node("Conv", ["x", "w", "bias"], ["y"], pads=[1, 1, 1, 1])]
+    model = plan_seeds.make_model(nodes, {"w": weight, "bias": np.arange(4, dtype=np.float32)}, {"x": ["b", 3, 5, 5]})
+    same(model, {"x": np.ones((1, 3, 5, 5), np.float32)})
+
+
 def test_a_row_that_is_not_there_is_a_status(compiled):
     built = compiled(plan_seeds.tokens())
     statuses, _ = run(built, {"x": np.array([[0, 1, 2, 3, 4], [0, 1, 2, 3, 70000]])})
@@ -217,6 +243,7 @@ def test_the_command_and_what_it_refuses(model, tmp_path, capsys):
         ([source, str(tmp_path / "net.tdc"), "--shape", "1x5"], "has to end in .c"),
         ([source, str(tmp_path / "string.c"), "--shape", "1x5"], "would hide C's own string.h"),
         ([source, str(tmp_path / "Math.c"), "--shape", "1x5"], "would hide C's own math.h"),
+        ([source, str(tmp_path / "features.c"), "--shape", "1x5"], "would hide C's own features.h"),
         ([source, target, "--shape", "2x5"], "give 1 as the first size"),
         ([str(tmp_path / "other.onnx"), target], "Einsum"),
     ):
@@ -239,6 +266,12 @@ def test_every_kernel_and_every_table_has_its_type_in_the_source():
 
     assert kernel_sources().keys() == OPERATIONS.keys()
     assert set().union(*(tables(structure) for _, structure in OPERATIONS.values())) <= c_types().keys()
+
+
+def test_no_name_of_the_kernels_can_be_that_of_a_model():
+    """NAME_run and NAME_..._ELEMENTS are all that is called after the file, which may have any name."""
+    text = one_source(dict.fromkeys(kernel.file for kernel in kernel_sources().values()), {"TDC_NARROW": ""})
+    assert re.findall(r"\b\w+_run\b|\b\w+_ELEMENTS\b", text) == []
 
 
 def test_conditions_are_settled_where_they_can_be():

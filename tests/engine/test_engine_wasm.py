@@ -81,6 +81,13 @@ def test_the_page_is_made_of_its_parts_and_names_its_digits(wasm):
     assert f"{100 * np.mean(got.argmax(axis=1) == test.labels.numpy()):.1f}" == demo_page.accuracy()
 
 
+def test_the_module_is_written_into_a_new_folder(monkeypatch, tmp_path):
+    """As in docs/wasm.md; a compiler is not needed for that."""
+    monkeypatch.setattr(demo_page, "build_module", lambda: b"module")
+    demo_page.main([str(tmp_path / "site" / "tdcompress.wasm")])
+    assert (tmp_path / "site" / "tdcompress.wasm").read_bytes() == b"module"
+
+
 def in_node(script: str, folder: Path) -> str:
     """What a module that imports tdcompress.js prints; its fetch reads files."""
     node = shutil.which("node")

@@ -10,7 +10,7 @@
 
 #if DENSE_BLOCK > 1
 /* One block of DENSE_FILTERS filters on output vectors [start, start + n). */
-INLINE void tile(const tdc_conv *c, const epilogue_run *run, const float *input, const float *weight, const int32_t *offset,
+INLINE void tile(const tdc_conv *c, const epilogue_state *run, const float *input, const float *weight, const int32_t *offset,
                  const uint32_t *group_count, int64_t filter, int64_t filters, int64_t start, const int n) {
     enum { F = DENSE_FILTERS };
     const char *in = (const char *)(input + start * LANES);
@@ -47,7 +47,7 @@ INLINE void tile(const tdc_conv *c, const epilogue_run *run, const float *input,
 }
 
 /* A set: the filters that read the same input channels (one convolution group). */
-INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input, int64_t start, const int n) {
+INLINE void block(const tdc_conv *c, const epilogue_state *run, const float *input, int64_t start, const int n) {
     const float *weight = c->weights;
     for (int64_t set = 0; set < c->sets; set++) {
         for (int64_t b = 0; b < c->blocks_per_set; b++) {
@@ -105,7 +105,7 @@ INLINE void tile(vf (*sum)[PARTS], const float *packed, const float *weight, int
 }
 
 /* The blocks of filters [first, last) of one set on output vector `start`. */
-static void panel(const tdc_conv *c, const epilogue_run *run, const float *input, int64_t set, int64_t first, int64_t last, int64_t start) {
+static void panel(const tdc_conv *c, const epilogue_state *run, const float *input, int64_t set, int64_t first, int64_t last, int64_t start) {
     float packed[DENSE_CHUNK * LANES] __attribute__((aligned(64)));
     vf sum[PANEL][DENSE_FILTERS][PARTS];
     memset(sum, 0, (size_t)(last - first) * sizeof sum[0]);
@@ -125,7 +125,7 @@ static void panel(const tdc_conv *c, const epilogue_run *run, const float *input
 void KERNEL(conv_dense)(const void *descriptor, const tdc_context *context) {
     const tdc_conv *c = descriptor;
     const float *input = tensor_base(&c->input, context);
-    const epilogue_run run = epilogue_start(&c->epilogue, context);
+    const epilogue_state run = epilogue_start(&c->epilogue, context);
 #if DENSE_BLOCK > 1
     int64_t start = 0;
     while (start < c->vectors) {

@@ -85,7 +85,7 @@ INLINE void accumulate(vf *sum, const int n, const int sets, const char *in, con
 }
 
 /* All filters on output vectors [start, start + n). */
-INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input, int64_t start, const int n, const int sets) {
+INLINE void block(const tdc_conv *c, const epilogue_state *run, const float *input, int64_t start, const int n, const int sets) {
     const char *in = (const char *)(input + start * LANES);
     __asm__("" : "+r"(in)); /* one number: gcc would add `start` at every load, which takes a register per vector: 2-6 % with AVX2 */
     const tdc_pair *pair = c->pairs;
@@ -121,7 +121,7 @@ INLINE void block(const tdc_conv *c, const epilogue_run *run, const float *input
 void KERNEL(conv_sparse)(const void *descriptor, const tdc_context *context) {
     const tdc_conv *c = descriptor;
     const float *input = tensor_base(&c->input, context);
-    const epilogue_run run = epilogue_start(&c->epilogue, context);
+    const epilogue_state run = epilogue_start(&c->epilogue, context);
     int64_t start = 0;
 #if MAX_BLOCK >= 16
     for (; start + 16 <= c->vectors; start += 16) block(c, &run, input, start, 16, 1);

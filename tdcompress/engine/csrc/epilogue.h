@@ -10,10 +10,10 @@ typedef struct {
     const float *residual;
     float *output, *output2;
     float a, b, a2, b2;
-} epilogue_run;
+} epilogue_state;
 
-INLINE epilogue_run epilogue_start(const tdc_epilogue *e, const tdc_context *context) {
-    epilogue_run run = {.e = e};
+INLINE epilogue_state epilogue_start(const tdc_epilogue *e, const tdc_context *context) {
+    epilogue_state run = {.e = e};
     if (e->has_residual) run.residual = tensor_base(&e->residual, context);
     if (e->has_output) run.output = tensor_base(&e->output, context);
     if (e->has_output2) run.output2 = tensor_base(&e->output2, context);
@@ -22,7 +22,7 @@ INLINE epilogue_run epilogue_start(const tdc_epilogue *e, const tdc_context *con
     return run;
 }
 
-INLINE void epilogue_end(const epilogue_run *run) {
+INLINE void epilogue_end(const epilogue_state *run) {
     if (run->output) close_planes(&run->e->output, run->output);
     if (run->output2) close_planes(&run->e->output2, run->output2);
 }
@@ -36,7 +36,7 @@ INLINE void activate(vf *y, const int registers, int64_t kind, float a, float b)
     }
 }
 
-INLINE void finish_block(const epilogue_run *run, int64_t filter, int64_t start, vf *y, const int n) {
+INLINE void finish_block(const epilogue_state *run, int64_t filter, int64_t start, vf *y, const int n) {
     const tdc_epilogue *e = run->e;
     const int registers = n * PARTS;
     const vf bias = v_set(e->bias[filter]);

@@ -23,7 +23,7 @@ extern const tdc_isa tdc_isa_scalar;
 #if defined(__x86_64__)
 /* Bits of the vectors that processor and operating system have: 512 (AVX-512 F, DQ, BW and VL), 256 (AVX2 and FMA) or 0 for less. Not by
    __builtin_cpu_supports: zig 0.17 links one that finds nothing. */
-static int vectors_here(void) {
+static int ask_vectors(void) {
     unsigned a, b, c, d, state;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 0; /* OSXSAVE: the system tells which registers it keeps */
     const int fma = c >> 12 & 1;
@@ -31,6 +31,15 @@ static int vectors_here(void) {
     if (!fma || (state & 0x06) != 0x06 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 5 & 1)) return 0;
     const unsigned all = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
     return (state & 0xe6) == 0xe6 && (b & all) == all ? 512 : 256;
+}
+
+/* The same, asked once: a virtual machine traps each CPUID, and four of them took half of a small network's run. Threads that ask at the
+ * same time find the same. */
+static int vectors_here(void) {
+    static atomic_int known = -1;
+    int vectors = atomic_load_explicit(&known, memory_order_relaxed);
+    if (vectors < 0) atomic_store_explicit(&known, vectors = ask_vectors(), memory_order_relaxed);
+    return vectors;
 }
 #endif
 
@@ -69,16 +78,17 @@ typedef struct {
     int64_t fault;
 } worker;
 
-/* Subnormal numbers make x86 arithmetic ten times slower and change nothing at the precision of float32: flush them. */
+/* Subnormal numbers make x86 arithmetic ten times slower and change nothing at the precision of float32: flush them. Round to nearest and
+ * trap nothing, whatever the caller does: his rounding would give other bits, and 1 / 0 would end his process. */
 #if defined(__x86_64__)
-static unsigned flush_subnormals(void) {
+static unsigned set_mode(void) {
     const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
+    _mm_setcsr(0x9fc0); /* flush results and operands (0x8040), mask all six exceptions (0x1f80), round to nearest (0) */
     return before;
 }
 static void restore_mode(unsigned mode) { _mm_setcsr(mode); }
 #else
-static unsigned flush_subnormals(void) { return 0; }
+static unsigned set_mode(void) { return 0; }
 static void restore_mode(unsigned mode) { (void)mode; }
 #endif
 
@@ -98,7 +108,7 @@ static void *work(void *argument) {
     for (int64_t i = 0; i < job->space_count; i++) spaces[i] = job->spaces[i];
     spaces[0] = w->arena;
     spaces[1] = w->first_input;
-    const unsigned mode = flush_subnormals();
+    const unsigned mode = set_mode();
     fetch(w->arena, job->arena_bytes);
     for (;;) {
         const int64_t image = atomic_fetch_add(w->next, 1);
