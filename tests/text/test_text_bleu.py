@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 pytest.importorskip("sacrebleu")
@@ -40,6 +42,13 @@ def test_without_four_words_the_references_themselves_have_nothing(references, e
     assert has_four_words(references) is enough
     if references:
         assert (bleu(references, references).score > 0) is enough
+
+
+def test_a_letter_with_its_accent_is_one_however_it_is_written():
+    composed = ["le caf\u00e9 est ferm\u00e9 ici", "une t\u00eate d'\u00e9l\u00e8ve"]
+    apart = [unicodedata.normalize("NFD", text) for text in composed]
+    assert composed != apart
+    assert bleu(composed, apart) == bleu(apart, composed) == bleu(composed, composed)
 
 
 def test_nothing_is_said_of_tokenised_text_by_a_name_that_nobody_here_can_give(capsys, caplog):
