@@ -38,6 +38,11 @@ class TextPart:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    @property
+    def left_out(self) -> str:
+        """How many lines were, in words."""
+        return f"{self.skipped:,} of {self.skipped + len(self):,} lines left out as unusable"
+
     def place(self, pair: int) -> str:
         """Where a pair stands, for messages: both files and the line.
 

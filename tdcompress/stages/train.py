@@ -96,7 +96,7 @@ def _run(settings: Settings, work: Workspace) -> TrainRecord | None:
         device=device_name(device, work.machine.processor, result),
         precision=result.precision,
         threads=result.threads,
-        notes=result.notes,
+        notes=(*result.notes, *task.remarks),
         path=result.path,
         path_reason=result.path_reason,
     )

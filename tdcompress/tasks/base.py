@@ -158,6 +158,11 @@ class LearningTask(ABC):
         return 0.0
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know of the data that is trained and measured on; a training's record has it."""
+        return ()
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, by label; () where there are none."""
         return ()

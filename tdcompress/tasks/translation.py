@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar, NoReturn
 
@@ -29,7 +30,7 @@ from tdcompress.tasks.base import (
     Said,
 )
 from tdcompress.tasks.pairs import PairSet, summed_loss
-from tdcompress.text.bleu import Bleu, bleu
+from tdcompress.text.bleu import Bleu, bleu, has_four_words
 from tdcompress.text.names import ENCODER, STEP, TASK, VOCABULARY, VOCABULARY_SHA256
 from tdcompress.text.recorded import recorded_pieces
 from tdcompress.text.search import Decoder, Ints, beam_search, count_right, greedy
@@ -119,10 +120,32 @@ class MachineTranslation(LearningTask):
         """The test part's translations as plain text."""
         return self.data.references(self.vocabulary)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """How many lines of each part were left out, and whether the references look tokenised."""
+        parts = {part.files: part for part in (self.train, self.val, self.test)}
+        remarks = [f"{source} and {target}: {part.left_out}" for (source, target), part in parts.items() if part.skipped]
+        dots = sum(reference.endswith(" .") for reference in self.references)
+        if 2 * dots > len(self.references):
+            remarks.append(
+                f'{self.test.files[1]}: {dots} of {len(self.references)} sentences end in " .", as tokenised text does; '
+                "BLEU is meant for text as people write it"
+            )
+        return tuple(remarks)
+
     def train_set(self, seed: int) -> PairSet:
-        """Training pairs. All parts are read for them: what is wrong with a line is told before a training, not after it."""
+        """Training pairs. All parts are read for them: what is wrong with a line is told before a training, not after it.
+
+        Raises:
+            DataError: what a part refuses; or a test part whose BLEU is 0 whatever is said.
+        """
         for name in (self.data.settings.val, self.data.settings.test):
             self.data.part(name, self.vocabulary)
+        if not has_four_words(self.references):
+            raise DataError(
+                f"{self.test.files[1]}: BLEU counts runs of four words, parted by spaces, and no sentence has four: the right "
+                "translations themselves would have 0; add longer sentences, or spaces between words"
+            )
         return PairSet.of(self.train)
 
     def test_set(self) -> PairSet:
@@ -268,7 +291,9 @@ class MachineTranslation(LearningTask):
             yield order[first : first + SEARCHED]
 
     def _score(self, translations: Sequence[Sequence[int]]) -> Bleu:
-        return bleu(self.vocabulary.decode(translations), self.references)
+        """BLEU, whose signature says too what was left out: of other sentences it is another number."""
+        score = bleu(self.vocabulary.decode(translations), self.references)
+        return replace(score, signature=f"{score.signature}, {self.test.left_out}") if self.test.skipped else score
 
     def _count_unlike(self, network: Transformer, found: Sequence[Sequence[int]]) -> int:
         """How many translations differ from torch's: from a position on where its two best logits are within ``TIE``.

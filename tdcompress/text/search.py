@@ -247,8 +247,12 @@ def largest(logits_RV: Numbers, count: int) -> tuple[Numbers, Ints]:
     if count == 1:
         tokens = log_probabilities.argmax(axis=1)[:, None]
     else:
-        few = min(4 * count, exact.shape[1])  # a full sort of a vocabulary takes longer than the network
-        near = np.sort(np.argpartition(-log_probabilities, few - 1, axis=1)[:, :few], axis=1)
-        order = np.argsort(-np.take_along_axis(log_probabilities, near, axis=1), axis=1, kind="stable")[:, :count]
-        tokens = np.take_along_axis(near, order, axis=1)
+        tokens = np.stack([_first_of(row, min(count, len(row))) for row in log_probabilities])
     return np.take_along_axis(log_probabilities, tokens, axis=1), tokens.astype(np.int64)
+
+
+def _first_of(values_V: Numbers, count: int) -> Ints:
+    """Where the ``count`` largest of some values are, (count,), falling; all that equal the last one compete for its place."""
+    least = np.partition(values_V, len(values_V) - count)[-count]  # a full sort of a vocabulary takes longer than the network
+    near = np.flatnonzero(~(values_V < least))  # what is not a number stays, for the caller to find
+    return near[np.argsort(-values_V[near], kind="stable")[:count]]

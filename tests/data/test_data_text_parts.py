@@ -39,7 +39,7 @@ def test_an_unusable_line_is_named_or_left_out(tmp_path, vocabulary, side, line,
     with pytest.raises(DataError, match=rf"{paths[side].name}, line 2 {reason}.*unusable"):
         read_part(*paths, vocabulary, longest=40, unusable="error")
     part = read_part(*paths, vocabulary, longest=40, unusable="skip")
-    assert (len(part), part.skipped) == (2, 1)
+    assert (len(part), part.skipped, part.left_out) == (2, 1, "1 of 3 lines left out as unusable")
     assert part.place(1) == f"{paths[0]} and {paths[1]}, line 3"
     assert vocabulary.decode([part.pairs.source[1]]) == [LINES[2]]
 

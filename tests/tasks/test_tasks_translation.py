@@ -165,6 +165,12 @@ def test_a_backend_that_cannot_translate_is_refused_before_any_stage(corpus: Pat
         ),
         ("test.de", None, [], r"test\.de is missing: parallel text is two files"),
         (
+            "test.de",
+            "eins zwei.\n" * 40,
+            [],
+            r"test\.de: BLEU counts runs of four words, parted by spaces, and no sentence has four",
+        ),
+        (
             None,
             None,
             ["data.vocabulary.size=8000"],
@@ -260,6 +266,34 @@ def test_references_are_those_of_the_pairs_that_are_taken(corpus: Path, settings
     task = translation_of(ParallelTextSettings(root=str(tmp_path), vocabulary=settings.vocabulary, unusable="skip"))
     assert task.references == ("zwei eins", "vier drei")
     assert len(task.test) == 2
+
+
+def test_what_is_left_out_is_told_of_each_part_and_beside_bleu(
+    corpus: Path, settings: ParallelTextSettings, tmp_path: Path, task: MachineTranslation, net: Any
+) -> None:
+    assert task.remarks == ()
+    root = shutil.copytree(corpus, tmp_path / "text")
+    english, german = ["one two three four"] * 8, ["vier drei zwei eins"] * 8
+    english[3] = german[5] = ""
+    for name, lines in (("test.en", english), ("test.de", german)):
+        (root / name).write_text("".join(f"{line}\n" for line in lines))
+    some = translation_of(ParallelTextSettings(root=str(root), vocabulary=settings.vocabulary, unusable="skip"))
+    assert some.remarks == (f"{root}/test.en and {root}/test.de: 2 of 8 lines left out as unusable",)
+    said = [[1]] * 6
+    plain = bleu(some.vocabulary.decode(said), some.references).signature
+    assert some._score(said).signature == f"{plain}, 2 of 8 lines left out as unusable"
+    assert task._score([[1]] * 40).signature == plain
+
+
+def test_references_that_look_tokenised_are_told_once(corpus: Path, settings: ParallelTextSettings, tmp_path: Path) -> None:
+    root = shutil.copytree(corpus, tmp_path / "text")
+    for name in ("test.en", "test.de"):
+        (root / name).write_text("eins zwei drei .\n" * 3 + "eins zwei drei vier.\n" * 2)
+    tokenised = translation_of(ParallelTextSettings(root=str(root), vocabulary=settings.vocabulary))
+    (remark,) = tokenised.remarks
+    assert remark.startswith(f'{root}/test.de: 3 of 5 sentences end in " .", as tokenised text does; BLEU is meant for')
+    (root / "test.de").write_text("eins zwei drei .\n" * 2 + "eins zwei drei vier.\n" * 3)
+    assert translation_of(ParallelTextSettings(root=str(root), vocabulary=settings.vocabulary)).remarks == ()
 
 
 @pytest.mark.parametrize(

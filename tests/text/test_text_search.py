@@ -173,6 +173,17 @@ def test_the_largest_are_sorted_and_are_log_probabilities(seed, count):
 def test_of_equal_logits_the_lower_token_is_first():
     _, tokens = largest(np.zeros((1, 6), np.float32), 3)
     assert tokens.tolist() == [[0, 1, 2]]
+    _, tokens = largest(np.zeros((1, 4000), np.float32), 8)
+    assert tokens.tolist() == [list(range(8))]
+    some = np.random.default_rng(0).integers(0, 2, (20, 500))  # far more of them equal than are asked for
+    values, tokens = largest(some.astype(np.float32), 8)
+    assert np.array_equal(tokens, np.argsort(-some, axis=1, kind="stable")[:, :8])
+    assert (values == values[:, :1]).all()
+
+
+def test_rows_that_are_no_numbers_stay_none():
+    values, _ = largest(np.full((2, 50), np.nan, np.float32), 3)
+    assert np.isnan(values).all()
 
 
 @pytest.mark.parametrize(("wrong", "key"), [({"size": 0}, "beam"), ({"alpha": -1.0}, "alpha")])
