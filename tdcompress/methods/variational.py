@@ -173,11 +173,9 @@ def _squared(inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> tuple[tupl
 def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[tuple[str, nn.Module]]:
     """The layers that apply these weights; a tied weight has several."""
     by_identity = {id(params[name]): name for name in names}
-    return [
-        (by_identity[id(module.weight)], module)
-        for module in model.modules()
-        if is_matrix(module) and id(module.weight) in by_identity
-    ]
+    # to ask a parametrization for its weight would change what that has stored
+    applied = ((id(module._parameters.get("weight")), module) for module in model.modules() if is_matrix(module))
+    return [(by_identity[weight], module) for weight, module in applied if weight in by_identity]
 
 
 def _refuse_attention(model: nn.Module, targets: Targets) -> None:

@@ -194,3 +194,19 @@ def test_attention_is_refused():
 def test_values_out_of_range_are_refused(options: dict, key: str):
     with pytest.raises(ValueError, match=f"^{key}: "):
         VariationalSettings(**options)
+
+
+def test_a_forward_pass_asks_no_parametrization_for_its_weight_but_once():
+    """In training each time takes a step of spectral_norm's power iteration."""
+    stored = []
+    for noisy in (True, False):
+        torch.manual_seed(0)
+        normed = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        model = nn.Sequential(nn.Linear(4, 4), normed, nn.Linear(4, 3))
+        targets = Targets(weights=prunable_weights(model, ["1"]))
+        net = SparseNet(model, VariationalSettings().build(targets, model)) if noisy else model
+        if noisy:
+            net.begin_step(TrainStep(), torch.Generator())
+        net(torch.ones(2, 4))
+        stored.append(normed.parametrizations.weight[0]._u)
+    assert torch.equal(*stored)
