@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError, one_line
-from tdcompress.functional import functional_call
+from tdcompress.functional import evaluating, functional_call
 
 Image = tuple[int, int, int]
 """The shape of one input image: (C, H, W)."""
@@ -146,15 +146,13 @@ def require_logits(name: str, model: nn.Module, classes: int, image: Image, devi
     Raises:
         ModelError: it fails on such images, or its result has another shape.
     """
-    batch, training = 2, model.training
+    batch = 2
     state = {key: value.to(device) for key, value in (*model.named_parameters(), *model.named_buffers())}
     try:
-        with torch.no_grad():
-            logits = functional_call(model.eval(), state, (torch.zeros(batch, *image, device=device),))
+        with torch.no_grad(), evaluating(model):
+            logits = functional_call(model, state, (torch.zeros(batch, *image, device=device),))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ModelError(f"{name} cannot take images of shape {image} (C, H, W): {one_line(error)}") from error
-    finally:
-        model.train(training)
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (batch, classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"{name} gives {found} for {batch} images, not {(batch, classes)} logits")
