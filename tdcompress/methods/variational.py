@@ -179,9 +179,10 @@ def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[
 
 
 def _refuse_attention(model: nn.Module, targets: Targets) -> None:
+    params = dict(model.named_parameters())
+    prunable = {id(params[slot.parameter]) for slot in targets.weights}
     for path, module in model.named_modules():
-        prunable = {slot.parameter for slot in targets.weights}
-        if isinstance(module, nn.MultiheadAttention) and f"{path}.out_proj.weight".lstrip(".") in prunable:
+        if isinstance(module, nn.MultiheadAttention) and id(module.out_proj._parameters.get("weight")) in prunable:
             raise UnsupportedError(
                 f"{path}: nn.MultiheadAttention applies its matrices itself, so variational dropout cannot add its noise to "
                 f"their outputs; exclude {path!r} or choose another method"

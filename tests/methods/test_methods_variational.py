@@ -185,6 +185,10 @@ def test_attention_is_refused():
     model = Attending()
     with pytest.raises(UnsupportedError, match="exclude 'attention' or choose another method"):
         VariationalSettings().build(Targets(weights=prunable_weights(model)), model)
+    shared = nn.ModuleDict({"layer": nn.Linear(4, 4), "inner": model})  # the weight has the layer's name
+    shared["layer"].weight = model.attention.out_proj.weight
+    with pytest.raises(UnsupportedError, match=r"exclude 'inner\.attention' or choose another method"):
+        VariationalSettings().build(Targets(weights=prunable_weights(shared)), shared)
 
 
 @pytest.mark.parametrize(
