@@ -1,6 +1,7 @@
-"""A network run with other tensors in place of its own."""
+"""A network run in another way than it stands: with other tensors in place of its own, or in eval mode."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,3 +35,16 @@ def functional_call(
         if tensor is not None and tensor in names
     }
     return swap_names(model, places, inputs, dict(keywords or {}), tie_weights=False)
+
+
+@contextmanager
+def evaluating(model: Callable[..., Tensor]) -> Iterator[None]:
+    """A module in eval mode for the block; each of its modules gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,5 +1,7 @@
 """Networks that hold one module, or one parameter, under several names."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -71,3 +73,11 @@ def test_a_network_that_is_tried_keeps_its_parameters(device: str) -> None:
     model = nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.Linear(12, 2))
     require_logits("shared", model, 2, (3, 2, 2), device)
     assert all(isinstance(parameter, nn.Parameter) and parameter.device.type == "cpu" for parameter in model.parameters())
+
+
+def test_a_network_that_is_tried_or_exported_keeps_the_mode_of_each_module(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    model[2].eval()
+    require_logits("frozen statistics", model, 2, (3, 2, 2), "cpu")
+    tdc.export_onnx(model, torch.ones(2, 3, 2, 2), tmp_path / "model.onnx")
+    assert [module.training for module in model] == [True, True, False, True]

@@ -16,6 +16,7 @@ from tdcompress.errors import UnsupportedError, VerificationError, one_line
 from tdcompress.export.outputs import named_outputs
 from tdcompress.export.rounding import rounding_limits
 from tdcompress.export.sizes import compared_sizes
+from tdcompress.functional import evaluating
 from tdcompress.onnxfile.load import in_file
 from tdcompress.onnxfile.runtime import open_session
 from tdcompress.onnxfile.verify import RELATIVE_TOLERANCE, compare_arrays
@@ -86,7 +87,7 @@ def check_agreement(
     The batch sizes are `BATCHES`, or B alone without a free first axis.
 
     Args:
-        model: the module; run in eval mode, its mode is restored.
+        model: the module; run in eval mode, the modes of its modules are restored.
         inputs: samples (B, ...), repeated where a batch needs more; an input whose first axis is not B is given as it is.
         network: the ONNX model.
         free_axes: the axes that may have any length; others than the first are also compared at twice the length, and at odd
@@ -97,41 +98,39 @@ def check_agreement(
             may do where that is more (`rounding`); another argmax outside ties, a value that is not finite, another number of
             outputs, or a model that does not run.
     """
-    training, name, session = model.training, network.name, network.session
+    name, session = network.name, network.session
     relative = tolerance(model, inputs)
     batches = BATCHES if 0 in free_axes else (len(inputs[0]),)
     try:
-        model.eval()
-        worst, largest = 0.0, 0.0
-        for size in compared_sizes(inputs, batches, free_axes):
-            rows, where = size.rows, f"{name} at {size.said}"
-            try:
-                expected = _expected(model, rows, [entry.name for entry in session.get_inputs()], size.said)
-            except _NotTaken as refusal:
-                if not size.required:
-                    continue
-                to_do = _LEAVE_OUT if free_axes else ""
-                raise VerificationError(f"{name}: cannot be compared with torch: {refusal}{to_do}") from refusal
-            feed = {entry.name: row.cpu().numpy() for entry, row in zip(session.get_inputs(), rows, strict=True)}
-            names = [entry.name for entry in session.get_outputs()]
-            if names != list(expected):
-                raise VerificationError(f"{name}: its outputs are {names}, those of the network {list(expected)}")
-            compared = list(
-                zip(names, _run(session, feed, where), (each.cpu().numpy() for each in expected.values()), strict=True)
-            )
-            rounding = [0.0] * len(names)
-            if any(_small_excess(given, wanted, relative, rows) for _, given, wanted in compared):
-                rounding = rounding_limits(model, rows, len(names))
-            for (key, given, wanted), allowed in zip(compared, rounding, strict=True):
-                what = where if len(names) == 1 else f"{name}, {key!r} at {size.said}"
-                error, output = _compare(given, wanted, what, relative, allowed)
-                worst, largest = max(worst, error), max(largest, output)
+        with evaluating(model):
+            worst, largest = 0.0, 0.0
+            for size in compared_sizes(inputs, batches, free_axes):
+                rows, where = size.rows, f"{name} at {size.said}"
+                try:
+                    expected = _expected(model, rows, [entry.name for entry in session.get_inputs()], size.said)
+                except _NotTaken as refusal:
+                    if not size.required:
+                        continue
+                    to_do = _LEAVE_OUT if free_axes else ""
+                    raise VerificationError(f"{name}: cannot be compared with torch: {refusal}{to_do}") from refusal
+                feed = {entry.name: row.cpu().numpy() for entry, row in zip(session.get_inputs(), rows, strict=True)}
+                names = [entry.name for entry in session.get_outputs()]
+                if names != list(expected):
+                    raise VerificationError(f"{name}: its outputs are {names}, those of the network {list(expected)}")
+                compared = list(
+                    zip(names, _run(session, feed, where), (each.cpu().numpy() for each in expected.values()), strict=True)
+                )
+                rounding = [0.0] * len(names)
+                if any(_small_excess(given, wanted, relative, rows) for _, given, wanted in compared):
+                    rounding = rounding_limits(model, rows, len(names))
+                for (key, given, wanted), allowed in zip(compared, rounding, strict=True):
+                    what = where if len(names) == 1 else f"{name}, {key!r} at {size.said}"
+                    error, output = _compare(given, wanted, what, relative, allowed)
+                    worst, largest = max(worst, error), max(largest, output)
     except (VerificationError, UnsupportedError):
         raise
     except Exception as error:
         raise VerificationError(f"{name}: cannot be compared with torch: {one_line(error)}") from error
-    finally:
-        model.train(training)
     return Agreement(max_error=worst, max_output=largest, batches=batches, samples=min(max(batches), len(inputs[0])))
 
 

@@ -22,6 +22,7 @@ from tdcompress.export.check import OnnxNetwork, check_agreement
 from tdcompress.export.guards import Guard
 from tdcompress.export.outputs import named_outputs
 from tdcompress.export.sizes import cycled
+from tdcompress.functional import evaluating
 
 NUMBERS_AT_MOST = 2**24
 """Of the inputs on which a condition is tried: a batch of 100 images of 224x224."""
@@ -112,20 +113,16 @@ def require_free(traced: Traced) -> None:
     """Refuse a file that holds for some lengths of its free axes alone, though the network takes others.
 
     Args:
-        traced: both; the network's mode is restored.
+        traced: both; the modes of the network's modules are restored.
 
     Raises:
         UnsupportedError: the condition, the line that it comes from, and a shape on which the file is wrong.
         VerificationError: onnxruntime does not load the file.
     """
-    training = traced.model.training
-    try:
-        traced.model.eval()
+    with evaluating(traced.model):
         assumptions = read_assumptions(traced.program, traced.axes)
         for assumption in assumptions:
             _require_harmless(traced, assumption, assumptions)
-    finally:
-        traced.model.train(training)
 
 
 def _require_harmless(traced: Traced, assumption: Assumption, assumptions: Sequence[Assumption]) -> None:

@@ -23,6 +23,7 @@ from tdcompress.export.outputs import flat_outputs, named_outputs
 from tdcompress.export.sizes import batched, cycled
 from tdcompress.export.torchlib import table_made_once
 from tdcompress.files import StrPath, published
+from tdcompress.functional import evaluating
 from tdcompress.onnxfile.load import save_model
 from tdcompress.onnxfile.metadata import set_metadata
 from tdcompress.onnxfile.parameter_names import with_parameter_names
@@ -80,7 +81,7 @@ def to_model_proto(
     whose first axis is not as long as that of the first input has no batch, and keeps its shape.
 
     Args:
-        model: the network; its mode is restored.
+        model: the network; the modes of its modules are restored.
         example_inputs: a tensor or a sequence of tensors, (B, ...).
         free_axes: the axes of the inputs that may have any length in the file, one for all inputs: (0,) is the batch, (0, 2, 3)
             also height and width of images; () fixes the shapes of the examples.
@@ -119,12 +120,10 @@ def to_model_proto(
     dims = {name: torch.export.Dim(name, min=1) for named in axes for name in named.values()}
     shapes = [{axis: dims[name] for axis, name in named.items()} for named in axes]
     with_axes, hint = _with(free_axes), _hint(inputs, own)
-    training = model.training
     try:
-        model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             outputs = list(named_outputs(model(*inputs), names))
-        with _quiet(), table_made_once(), flat_outputs(model), traced_guards() as guards:
+        with evaluating(model), _quiet(), table_made_once(), flat_outputs(model), traced_guards() as guards:
             program = torch.onnx.export(
                 model,
                 inputs,
@@ -141,8 +140,6 @@ def to_model_proto(
     except Exception as error:  # the exporter raises many types; each says in its first lines what it could not do
         reason = one_line(error.__cause__ or error, at_most=400)
         raise UnsupportedError(f"{kind} cannot be exported to ONNX {with_axes}: {reason}{hint}") from error
-    finally:
-        model.train(training)
     assert program is not None
     proto = with_short_names(strip(with_parameter_names(program.model_proto, _matrices(model))))
     if program.exported_program is not None and dims:

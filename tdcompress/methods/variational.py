@@ -173,17 +173,16 @@ def _squared(inputs: tuple[Tensor, ...], keywords: dict[str, Any]) -> tuple[tupl
 def _layers(model: nn.Module, params: Parameters, names: Iterable[str]) -> list[tuple[str, nn.Module]]:
     """The layers that apply these weights; a tied weight has several."""
     by_identity = {id(params[name]): name for name in names}
-    return [
-        (by_identity[id(module.weight)], module)
-        for module in model.modules()
-        if is_matrix(module) and id(module.weight) in by_identity
-    ]
+    # to ask a parametrization for its weight would change what that has stored
+    applied = ((id(module._parameters.get("weight")), module) for module in model.modules() if is_matrix(module))
+    return [(by_identity[weight], module) for weight, module in applied if weight in by_identity]
 
 
 def _refuse_attention(model: nn.Module, targets: Targets) -> None:
-    prunable = {slot.parameter for slot in targets.weights}
+    params = dict(model.named_parameters())
+    prunable = {id(params[slot.parameter]) for slot in targets.weights}
     for path, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention) and f"{path}.out_proj.weight".lstrip(".") in prunable:
+        if isinstance(module, nn.MultiheadAttention) and id(module.out_proj._parameters.get("weight")) in prunable:
             raise UnsupportedError(
                 f"{path}: nn.MultiheadAttention applies its matrices itself, so variational dropout cannot add its noise to "
                 f"their outputs; exclude {path!r} or choose another method"

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from tdcompress.errors import ModelError, one_line
-from tdcompress.functional import functional_call
+from tdcompress.functional import evaluating, functional_call
 
 Image = tuple[int, int, int]
 """The shape of one input image: (C, H, W)."""
@@ -146,15 +147,36 @@ def require_logits(name: str, model: nn.Module, classes: int, image: Image, devi
     Raises:
         ModelError: it fails on such images, or its result has another shape.
     """
-    batch, training = 2, model.training
+    batch = 2
     state = {key: value.to(device) for key, value in (*model.named_parameters(), *model.named_buffers())}
     try:
-        with torch.no_grad():
-            logits = functional_call(model.eval(), state, (torch.zeros(batch, *image, device=device),))
+        with torch.no_grad(), evaluating(model):
+            logits = functional_call(model, state, (torch.zeros(batch, *image, device=device),))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         raise ModelError(f"{name} cannot take images of shape {image} (C, H, W): {one_line(error)}") from error
-    finally:
-        model.train(training)
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (batch, classes):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"{name} gives {found} for {batch} images, not {(batch, classes)} logits")
+
+
+def require_trainable(name: str, model: nn.Module) -> None:
+    """Refuse a network of others that no recipe's optimizer trains, or no file of weights holds, before a training begins.
+
+    Args:
+        name: for the message.
+        model: the network.
+
+    Raises:
+        ModelError: complex numbers that train, or state that is no tensor or of a type that safetensors does not know; it names
+            the tensor.
+    """
+    for key, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.is_complex():
+            raise ModelError(f"{name}: {key} is {parameter.dtype}; recipes train real numbers: hold its torch.view_as_real")
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ModelError(f"{name}: {key} of its state_dict is a {type(value).__name__}; files of weights hold tensors alone")
+        try:
+            save({key: value.new_empty(0)})
+        except KeyError:
+            raise ModelError(f"{name}: {key} is {value.dtype}, which files of weights (safetensors) do not hold") from None

@@ -1,5 +1,7 @@
 """Initial weights as the papers' code draws them."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -41,11 +43,15 @@ def dirac(model: nn.Module) -> None:
     (Jordan, 2024, arXiv 2404.00498, section 3.3).
 
     Raises:
-        ModelError: the network has no such convolution.
+        ModelError: the network has no such convolution, or computes the weight of one from other parameters.
     """
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
-    chosen = [conv for conv in convolutions if conv.groups == 1 and conv.weight[0, 0].numel() > 1]
+    convolutions = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Conv2d)][1:]
+    chosen = {name: conv for name, conv in convolutions if conv.groups == 1 and math.prod(conv.kernel_size) > 1}
     if not chosen:
         raise ModelError(f'model.init: "{DIRAC}" is for convolutions behind the first; this {type(model).__name__} has none')
-    for conv in chosen:
+    for name, conv in chosen.items():
+        if conv._parameters.get("weight") is None:
+            raise ModelError(
+                f'model.init: "{DIRAC}" writes weights, and that of {name} is computed from other parameters (weight_norm, ...)'
+            )
         nn.init.dirac_(conv.weight[: conv.in_channels])

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from tdcompress.errors import ModelError, one_line
-from tdcompress.models.base import ClassifierSettings, Image, require_logits
+from tdcompress.models.base import ClassifierSettings, Image, require_logits, require_trainable
 
 GROUP = "tdcompress.models"
 RESERVED = ("name", "init")  # what a recipe says of any network
@@ -34,6 +34,7 @@ class UserSettings(ClassifierSettings):
         if not isinstance(model, nn.Module):
             raise ModelError(f"entry point {self.name} of {GROUP} returned {type(model).__name__}, not a torch.nn.Module")
         require_logits(self.name, model, classes, image, device="cpu")
+        require_trainable(self.name, model)
         return model
 
 

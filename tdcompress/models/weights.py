@@ -30,8 +30,8 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
 
     The head is the last convolution or linear layer. If the file's head has as many inputs but another number of outputs, the
     network's head keeps its weights, and the log says so. The same holds for auxiliary heads: layers with the same two numbers of
-    outputs, here and in the file. Any other difference of shape, and any tensor that the file lacks, is an error. What the file
-    holds besides is named in the log.
+    outputs, here and in the file. Any other difference of shape, and any tensor that the file lacks, is an error. A tensor that
+    the network has under several names may have one of them in the file. What the file holds besides is named in the log.
 
     Args:
         model: any module, or one in ``TargetedDropout``, DistributedDataParallel or torch.compile.
@@ -51,10 +51,15 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     require_values(model)
     require_changeable(model)
     path = Path(path)
-    wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor) and not _is_state(name)}
+    state = model.state_dict(keep_vars=True)
+    wanted = {name: value for name, value in state.items() if isinstance(value, Tensor) and not _is_state(name)}
     found = _named_as(wanted, read_weights(path))
+    there: dict[Tensor, str] = {}  # of each tensor's names the first that the file has
+    for name, tensor in wanted.items():
+        if name in found:
+            there.setdefault(tensor, name)
     # counted batches are younger than many files, and no forward pass with a set momentum reads them
-    missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
+    missing = [name for name, tensor in wanted.items() if tensor not in there and not name.endswith("num_batches_tracked")]
     if missing:
         raise ModelError(f"{path} lacks {_some(missing)} of this {type(model).__name__}; it has {_some(list(found))}")
     fresh = _fresh_heads(model, wanted, found, path)
@@ -64,8 +69,13 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
             raise ModelError(f"{path}: {name} is {value.dtype}, here {wanted[name].dtype}: quantised weights are not read")
         if not bool(value.isfinite().all()):
             raise ModelError(f"{path}: {name} has values that are NaN or infinite; the file is damaged, or its training failed")
-        if not bool(value.to(wanted[name].dtype).isfinite().all()):
-            raise ModelError(f"{path}: {name} has values beyond {wanted[name].dtype}, which it has here; load them into float32")
+        own = value.to(wanted[name].dtype)
+        if not bool((own.isfinite() if own.is_floating_point() or own.is_complex() else own == value).all()):
+            wide = "float32" if own.is_floating_point() else value.dtype
+            raise ModelError(f"{path}: {name} has values beyond {own.dtype}, which it has here; load them into {wide}")
+        if not torch.equal(found[first := there[wanted[name]]], value):
+            what = f"{first} and {name} differ, and are one tensor of this {type(model).__name__}"
+            raise ModelError(f"{path}: {what}: the weights are of a network that does not share them")
     model.load_state_dict(loaded, strict=False)
     if fresh:
         old, new = found[fresh[0]], wanted[fresh[0]]
@@ -152,7 +162,8 @@ def _fresh_heads(model: nn.Module, wanted: Mapping[str, Tensor], found: Mapping[
     other = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
     if not other:
         return ()
-    matrices = {name: module for name, module in model.named_modules() if is_matrix(module)}
+    matrices = {name: module for name, module in model.named_modules(remove_duplicate=False) if is_matrix(module)}
+    last = list(dict.fromkeys(matrices.values()))[-1] if matrices else None
     heads, classes = [], set()
     for layer, module in matrices.items():
         weight = f"{layer}.weight" if layer else "weight"
@@ -165,7 +176,7 @@ def _fresh_heads(model: nn.Module, wanted: Mapping[str, Tensor], found: Mapping[
             classes.add((old[axis], new[axis]))
     fresh = [name for name in other if name.rpartition(".")[0] in heads]
     wrong = [name for name in other if name not in fresh]
-    if wrong or len(classes) != 1 or list(matrices)[-1] not in heads:
+    if wrong or len(classes) != 1 or last not in [matrices[layer] for layer in heads]:
         name = other[0]
         raise ModelError(
             f"{path}: {name} is {tuple(found[name].shape)}, here {tuple(wanted[name].shape)}: the weights are of another network"

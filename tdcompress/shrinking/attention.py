@@ -111,6 +111,8 @@ def replaceable(model: nn.Module) -> tuple[str, ...]:
 def replace(model: nn.Module, names: Iterable[str]) -> nn.Module:
     """Put narrow attention layers in the place of the named ones, in place; returns the model (itself replaced, if "" is named).
 
+    One that stands under several names is replaced under all of them.
+
     Raises:
         ModelError: a name that is no nn.MultiheadAttention.
     """
@@ -118,10 +120,12 @@ def replace(model: nn.Module, names: Iterable[str]) -> nn.Module:
         full = dict(model.named_modules()).get(name)
         if type(full) is not nn.MultiheadAttention:
             raise ModelError(f"kept_channels narrows the attention layer {name!r}, but here it is a {type(full).__name__}")
+        narrow = NarrowAttention(full)
         if not name:
-            return NarrowAttention(full)
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, NarrowAttention(full))
+            return narrow
+        for module in list(model.modules()):
+            for attribute in [key for key, child in module._modules.items() if child is full]:
+                setattr(module, attribute, narrow)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder) and any(isinstance(part, NarrowAttention) for part in module.modules()):
             module.use_nested_tensor = False  # a nested tensor has no heads to tell apart

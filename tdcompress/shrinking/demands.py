@@ -14,7 +14,8 @@ class MatrixReader:
     """A layer needs an input where a live output has a weight for it, unless the input is a constant that can leave.
 
     Attributes:
-        layer: where, for messages.
+        layer: whose weight it is, for messages.
+        module: in whose forward code the weight is applied, by the name that it runs under.
         matrix: the weight.
         bias: parameter name of the layer's bias; None where it has none.
         vector: its inputs, (groups, inputs per group): known constants.
@@ -23,6 +24,7 @@ class MatrixReader:
     """
 
     layer: str
+    module: str
     matrix: Matrix
     bias: str | None
     vector: Cells

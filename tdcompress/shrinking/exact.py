@@ -25,7 +25,7 @@ from tdcompress.shrinking.propagate import network_graph
 from tdcompress.shrinking.remembered import recall
 from tdcompress.shrinking.report import ShrinkReport, layer_reports
 from tdcompress.shrinking.surgery import Cut, can_add_bias, cuts, fold, folded, narrowed
-from tdcompress.shrinking.trace import ExampleInputs, Program, as_tuple
+from tdcompress.shrinking.trace import ExampleInputs, Program, as_tuple, first_names
 from tdcompress.sparsity.units import require_layers, require_module, require_values
 
 CONSTANT = (
@@ -186,7 +186,7 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]], al
     while True:
         decision = decide(graph, keep, align=align)
         shifted = [reader for reader in readers if folded(reader, graph, decision) is not None]
-        stuck = [r for r in shifted if r.bias is None and not can_add_bias(model, r.matrix.parameter)]
+        stuck = [r for r in shifted if r.bias is None and not can_add_bias(model, r)]
         if not stuck:
             break
         for reader in stuck:
@@ -194,9 +194,7 @@ def _plan(model: nn.Module, graph: ChannelGraph, keep: list[tuple[Ids, str]], al
             keep.append((constants, f"{reader.layer} has no bias that could take its constant"))
     new_biases = {r.matrix.parameter: f"{r.layer}.bias" for r in shifted if r.bias is None}
     found = cuts(graph, decision, _owned(model))
-    attention = tuple(
-        name for name, module in model.named_modules() if isinstance(module, NarrowAttention) and _touches(found, name)
-    )
+    attention = _narrow_attention(model, found)
     kept = Kept(cuts=found, new_biases=tuple(new_biases.values()), narrow_attention=attention)
     narrow = narrowed(duplicate(model), kept.cuts, kept.new_biases)
     exact = duplicate(narrow).double()
@@ -209,5 +207,11 @@ def _owned(model: nn.Module) -> frozenset[str]:
     return frozenset(dict(model.named_parameters())) | frozenset(dict(model.named_buffers()))
 
 
-def _touches(found: Mapping[str, Cut], module: str) -> bool:
-    return any(name.startswith(f"{module}." if module else "") for name in found)
+def _narrow_attention(model: nn.Module, found: Mapping[str, Cut]) -> tuple[str, ...]:
+    """The stand-ins that are needed: a weight of theirs gets narrower, be it cut under another layer's name."""
+    first = first_names(model)
+    return tuple(
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, NarrowAttention) and any(first[name] in found for name, _ in module.named_parameters(path))
+    )

@@ -12,6 +12,7 @@ from tdcompress.shrinking.channels import ChannelGraph, Flags, Matrix, Parameter
 from tdcompress.shrinking.demands import AtLeastOne, Groups, MatrixReader
 from tdcompress.shrinking.kernel_taps import by_tap, shifts
 from tdcompress.shrinking.rules_attention import matmul
+from tdcompress.shrinking.trace import module_of
 
 
 def linear(graph: ChannelGraph, call: OperatorCall) -> Result:
@@ -99,6 +100,7 @@ def _apply(
     weight = graph.state[matrix.parameter]
     reader = MatrixReader(
         layer=layer,
+        module=module_of(call.node),
         matrix=matrix,
         bias=bias.name if isinstance(bias, Parameter) else None,
         vector=vector,

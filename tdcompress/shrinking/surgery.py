@@ -168,11 +168,13 @@ def folded(reader: MatrixReader, graph: ChannelGraph, decision: Decision) -> NDA
     return shifts(weight, reader.matrix, reader.vector["value"], gone)[live]
 
 
-def can_add_bias(model: nn.Module, parameter: str) -> bool:
-    """Whether the layer that owns a weight would use a bias if it had one."""
-    layer, _, name = parameter.rpartition(".")
+def can_add_bias(model: nn.Module, reader: MatrixReader) -> bool:
+    """Whether the layer that owns a weight applies it itself, so that it would use a bias if it had one."""
+    layer, _, name = reader.matrix.parameter.rpartition(".")
     module = model.get_submodule(layer)
-    return name == "weight" and isinstance(module, MATRIX_TYPES) and type(module).forward in _FORWARDS
+    if name != "weight" or not isinstance(module, MATRIX_TYPES) or type(module).forward not in _FORWARDS:
+        return False
+    return dict(model.named_modules(remove_duplicate=False)).get(reader.module) is module
 
 
 _FORWARDS = tuple(kind.forward for kind in MATRIX_TYPES)
@@ -192,7 +194,7 @@ def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str, Tensor]]]:
     for path, module in model.named_modules(remove_duplicate=False):
         for members in (
             module.named_parameters(path, recurse=False, remove_duplicate=False),
-            module.named_buffers(path, recurse=False),
+            module.named_buffers(path, recurse=False, remove_duplicate=False),
         ):
             for name, tensor in members:
                 key = first.setdefault(id(tensor), name)

@@ -97,21 +97,30 @@ def pruned_entries(model: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
     """What is pruned, as the zeros tell: (parameter, bool of its shape, True = zero).
 
     Of parameters with two or more axes every zero; of a layer's bias the zeros whose filter is zero; of a normalisation the
-    entries whose scale and shift are both zero. What is zero as a whole was not pruned but started so, and is left out.
+    entries whose scale and shift are both zero. Of what several layers share, the zeros that tell so in each of them. What is
+    zero as a whole was not pruned but started so, and is left out.
     """
-    found: list[tuple[nn.Parameter, Tensor]] = []
+    found: dict[nn.Parameter, Tensor] = {}
+
+    def add(parameter: nn.Parameter, zeros: Tensor) -> None:
+        found[parameter] = found[parameter] & zeros if parameter in found else zeros
+
     for module in model.modules():
         own = {name: p for name, p in module._parameters.items() if p is not None and not nn.parameter.is_lazy(p)}
         if isinstance(module, _NORMS):
             zeros = [own[name] == 0 for name in ("weight", "bias") if name in own]
             if zeros:
                 both = functools.reduce(torch.logical_and, zeros)
-                found += [(p, both) for p in own.values()]
+                for p in own.values():
+                    add(p, both)
             continue
-        found += [(p, p == 0) for p in own.values() if p.ndim >= 2]
-        if is_matrix(module) and "weight" in own and "bias" in own and bool((own["weight"] != 0).any()):
-            found.append((own["bias"], (own["bias"] == 0) & _dead_filters(module, own["weight"])))
-    return [(p, zeros.detach()) for p, zeros in found if bool(zeros.any()) and not bool(zeros.all())]
+        for p in own.values():
+            if p.ndim >= 2:
+                add(p, p == 0)
+        if is_matrix(module) and "weight" in own and "bias" in own:
+            pruned = (own["weight"] != 0).any()  # a weight of zeros alone was started so
+            add(own["bias"], (own["bias"] == 0) & _dead_filters(module, own["weight"]) & pruned)
+    return [(p, zeros.detach()) for p, zeros in found.items() if bool(zeros.any()) and not bool(zeros.all())]
 
 
 def moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> list[Tensor]:
@@ -239,7 +248,7 @@ def _remove_hooks(place: nn.Module, own: Iterable[_Keeper] | None = None) -> Non
 
 def _from_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[nn.Parameter, Tensor]]:
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    found = []
+    found: dict[nn.Parameter, Tensor] = {}
     for name, mask in masks.items():
         if name not in parameters:
             raise ModelError(f"masks: {type(model).__name__} has no parameter {name!r}{did_you_mean(name, parameters)}")
@@ -252,8 +261,9 @@ def _from_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> list[tuple[nn.
         ):
             shapes = f"{tuple(mask.shape)}, the parameter {tuple(parameter.shape)}"
             raise ModelError(f"masks: that of {name} has shape {shapes}: they are of another network")
-        found.append((parameter, ~mask.to(parameter.device).expand_as(parameter)))
-    return found
+        zeros = ~mask.to(parameter.device).expand_as(parameter)
+        found[parameter] = found[parameter] | zeros if parameter in found else zeros
+    return list(found.items())
 
 
 def _dead_filters(module: nn.Module, weight: Tensor) -> Tensor:

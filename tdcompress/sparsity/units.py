@@ -1,6 +1,7 @@
 """Weights and units: what a method may touch, and what is dropped, pruned and removed together."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -182,7 +183,7 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
 
     Raises:
         ModelError: a name, given or declared, that matches no convolution or linear layer, a network without any prunable one,
-            or a layer whose weight is computed from other parameters.
+            a layer whose weight is computed from other parameters, or one whose weight lies in the memory of another one's.
         UnsupportedError: a TorchScript program.
     """
     require_module(model)
@@ -220,12 +221,37 @@ def prunable_weights(model: nn.Module, exclude: Sequence[str] = ()) -> tuple[Slo
             continue
         seen.add(id(weight))
         slots.append(weight_slot(module, first_name[id(weight)]))
+    _refuse_overlaps(matrices, {name for name in matrices if name not in stays})
     if not slots and not exclude:
         kept = ", ".join(name or "its only layer" for name in declared)
         raise ModelError(f"{type(model).__name__} has no layer to prune beside {kept}, which gives the result and stays dense")
     if not slots:
         raise ModelError(f"every layer of {type(model).__name__} is excluded: nothing is left to prune")
     return tuple(slots)
+
+
+def _refuse_overlaps(matrices: Mapping[str, nn.Module], prunable: Set[str]) -> None:
+    """Refuse two parameters in the same memory, ``nn.Parameter(encoder.weight.t())``: what one loses, the other has lost too.
+
+    Args:
+        matrices: layers by name.
+        prunable: those of them whose weights may lose entries.
+
+    Raises:
+        ModelError: names both layers.
+    """
+    spans: dict[nn.Parameter, tuple[int, int, str]] = {}
+    for name, module in matrices.items():
+        weight = module._parameters.get("weight")
+        extent = 0 if weight is None else sum((n - 1) * step for n, step in zip(weight.shape, weight.stride(), strict=True)) + 1
+        if weight is not None and weight.numel() == extent and type(weight) is nn.Parameter:  # others lie in strips
+            spans.setdefault(weight, (weight.data_ptr(), weight.data_ptr() + extent * weight.itemsize, name))
+    for (_, end, name), (begin, _, other) in itertools.pairwise(sorted(spans.values())):
+        if begin < end and prunable & {name, other}:
+            raise ModelError(
+                f"the weights of {name} and {other} are two parameters in the same memory: make them one parameter, which both"
+                " apply, or two that share nothing"
+            )
 
 
 def is_below(name: str, prefix: str) -> bool:

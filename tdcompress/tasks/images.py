@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdcompress.errors import UserError, VerificationError
+from tdcompress.functional import evaluating
 from tdcompress.seeds import derived_seed
 from tdcompress.train.data import Forward
 from tdcompress.train.distill import Lesson
 from tdcompress.train.distributed import World
-from tdcompress.train.evaluate import Precision, autocast, evaluating, full_float32
+from tdcompress.train.evaluate import Precision, autocast, full_float32
 from tdcompress.train.samples import epoch_order
 from tdcompress.train.settings import TrainSettings
 

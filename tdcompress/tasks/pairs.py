@@ -14,10 +14,11 @@ from tdcompress.data.sentences import IGNORED, PairBatch
 from tdcompress.data.text_parts import TextPart
 from tdcompress.data.token_batches import SentenceLengths, token_batches
 from tdcompress.errors import DataError, UserError, VerificationError
+from tdcompress.functional import evaluating
 from tdcompress.train.data import Forward
 from tdcompress.train.distill import Lesson
 from tdcompress.train.distributed import World
-from tdcompress.train.evaluate import evaluating, full_float32
+from tdcompress.train.evaluate import full_float32
 from tdcompress.train.samples import epoch_order
 from tdcompress.train.settings import TrainSettings
 

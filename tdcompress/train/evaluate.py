@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tdcompress.functional import functional_call
+from tdcompress.functional import evaluating, functional_call
 
 Precision = Literal["float32", "bfloat16"]
 AskedPrecision = Literal["auto", "float32", "bfloat16"]
@@ -27,19 +27,6 @@ def full_float32(device: torch.device) -> AbstractContextManager[None]:
         enabled=True, benchmark=torch.backends.cudnn.benchmark, deterministic=False, allow_tf32=False
     )
     return flags
-
-
-@contextmanager
-def evaluating(model: Callable[..., Tensor]) -> Iterator[None]:
-    """A module in eval mode for the block; each of its modules gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

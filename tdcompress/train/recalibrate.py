@@ -13,8 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tdcompress.arguments import checked, given
 from tdcompress.errors import ModelError, one_line
+from tdcompress.functional import evaluating
 from tdcompress.sparsity.units import require_changeable, require_layers, require_values
-from tdcompress.train.evaluate import evaluating, full_float32
+from tdcompress.train.evaluate import full_float32
 from tdcompress.train.forwards import forward_replaced
 
 Batch = Tensor | tuple[Tensor, ...]

@@ -185,6 +185,10 @@ def test_attention_is_refused():
     model = Attending()
     with pytest.raises(UnsupportedError, match="exclude 'attention' or choose another method"):
         VariationalSettings().build(Targets(weights=prunable_weights(model)), model)
+    shared = nn.ModuleDict({"layer": nn.Linear(4, 4), "inner": model})  # the weight has the layer's name
+    shared["layer"].weight = model.attention.out_proj.weight
+    with pytest.raises(UnsupportedError, match=r"exclude 'inner\.attention' or choose another method"):
+        VariationalSettings().build(Targets(weights=prunable_weights(shared)), shared)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +198,19 @@ def test_attention_is_refused():
 def test_values_out_of_range_are_refused(options: dict, key: str):
     with pytest.raises(ValueError, match=f"^{key}: "):
         VariationalSettings(**options)
+
+
+def test_a_forward_pass_asks_no_parametrization_for_its_weight_but_once():
+    """In training each time takes a step of spectral_norm's power iteration."""
+    stored = []
+    for noisy in (True, False):
+        torch.manual_seed(0)
+        normed = torch.nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))
+        model = nn.Sequential(nn.Linear(4, 4), normed, nn.Linear(4, 3))
+        targets = Targets(weights=prunable_weights(model, ["1"]))
+        net = SparseNet(model, VariationalSettings().build(targets, model)) if noisy else model
+        if noisy:
+            net.begin_step(TrainStep(), torch.Generator())
+        net(torch.ones(2, 4))
+        stored.append(normed.parametrizations.weight[0]._u)
+    assert torch.equal(*stored)

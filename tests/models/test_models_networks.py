@@ -184,3 +184,11 @@ def test_dirac_convolutions_pass_their_channels_on():
 def test_dirac_needs_a_convolution_behind_the_first():
     with pytest.raises(ModelError, match=r'model\.init: "dirac" is for convolutions behind the first; this '):
         dirac(build_model("mlp", classes=10, image=(1, 8, 8)))
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm], ids=["old", "new"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_dirac_refuses_a_weight_that_is_computed(wrap):
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), wrap(torch.nn.Conv2d(2, 2, 3)))
+    with pytest.raises(ModelError, match=r'"dirac" writes weights, and that of 1 is computed from other parameters'):
+        dirac(model)

@@ -161,6 +161,54 @@ def test_unusable_entry_points_are_refused(installed, factory, message):
         build_model("tiny", classes=10, image=(3, 2, 2))
 
 
+class Remembering(nn.Flatten):
+    """State that is no tensor, as layers of other packages keep it."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 0}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
+def turned(kind: torch.dtype, *, trained: bool) -> Callable[..., nn.Module]:
+    """Makes networks that hold a complex number."""
+
+    def make(classes: int, image: tuple[int, int, int]) -> nn.Module:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, classes))
+        angle = torch.ones(1, dtype=kind)
+        if trained:
+            model[1].register_parameter("angle", nn.Parameter(angle))
+        else:
+            model[1].register_buffer("angle", angle)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (
+            lambda classes, image: nn.Sequential(Remembering(), nn.Linear(12, classes)),
+            r"^tiny: 0\._extra_state of its state_dict is a dict; files of weights hold tensors alone",
+        ),
+        (turned(torch.cfloat, trained=True), r"^tiny: 1\.angle is torch\.complex64; recipes train real numbers"),
+        (turned(torch.cdouble, trained=False), r"^tiny: 1\.angle is torch\.complex128, which files of weights \(safetensors\) "),
+    ],
+    ids=["state", "trained", "type"],
+)
+def test_networks_that_cannot_be_trained_or_kept_are_refused_before_they_train(installed, factory, message):
+    installed(factory)
+    with pytest.raises(ModelError, match=message):
+        build_model("tiny", classes=10, image=(3, 2, 2))
+
+
+def test_complex_numbers_that_do_not_train_are_kept(installed):
+    installed(turned(torch.cfloat, trained=False))
+    assert build_model("tiny", classes=10, image=(3, 2, 2))[1].angle.tolist() == [1.0]
+
+
 def test_one_name_of_two_packages_is_refused(installed):
     installed(tiny, count=2)
     with pytest.raises(ModelError, match="2 installed packages give the name 'tiny'"):

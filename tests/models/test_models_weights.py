@@ -210,3 +210,43 @@ def test_a_network_made_in_inference_mode_is_refused(tmp_path: Path) -> None:
         model = network()
     with pytest.raises(ModelError, match=r"Sequential was made in torch\.inference_mode and cannot be changed; build it outside"):
         tdc.load_weights(model, tmp_path / "w.pt")
+
+
+class TwoNames(nn.Module):
+    """A head that stands under two names; ``units`` of another integer type."""
+
+    def __init__(self, classes: int = 3, kind: torch.dtype = torch.int64) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Linear(4, 4), nn.Linear(4, classes)
+        self.classifier = self.fc
+        self.register_buffer("units", torch.tensor([300]).to(kind))
+
+
+def test_a_tensor_under_two_names_may_have_one_in_the_file(tmp_path: Path) -> None:
+    source, model = TwoNames(), TwoNames()
+    for left_out in ("fc", "classifier"):
+        nn.init.zeros_(model.fc.weight)
+        torch.save({k: v for k, v in source.state_dict().items() if left_out not in k}, tmp_path / "w.pth")
+        assert tdc.load_weights(model, tmp_path / "w.pth") == ()
+        assert torch.equal(model.fc.weight, source.fc.weight)
+
+
+def test_a_head_under_two_names_starts_anew(tmp_path: Path) -> None:
+    torch.save(TwoNames(5).state_dict(), tmp_path / "w.pth")
+    fresh = ("fc.weight", "fc.bias", "classifier.weight", "classifier.bias")
+    assert tdc.load_weights(TwoNames(), tmp_path / "w.pth") == fresh
+
+
+def test_different_values_for_one_tensor_are_refused(tmp_path: Path) -> None:
+    torch.save(TwoNames().state_dict() | {"classifier.bias": torch.ones(3)}, tmp_path / "w.pth")
+    model = TwoNames()
+    before = model.fc.bias.tolist()
+    with pytest.raises(ModelError, match=r"w\.pth: fc\.bias and classifier\.bias differ, and are one tensor of this TwoNames"):
+        tdc.load_weights(model, tmp_path / "w.pth")
+    assert model.fc.bias.tolist() == before
+
+
+def test_whole_numbers_that_the_networks_type_cannot_hold_are_refused(tmp_path: Path) -> None:
+    torch.save(TwoNames().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"units has values beyond torch\.int8, which it has here; load them into torch\.int64"):
+        tdc.load_weights(TwoNames(kind=torch.int8), tmp_path / "w.pth")

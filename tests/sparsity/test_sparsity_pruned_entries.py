@@ -52,3 +52,28 @@ def test_all_that_pruning_units_made_zero_is_found_without_its_masks() -> None:
     found = {names[id(p)]: zeros for p, zeros in pruned_entries(model)}
     assert found.keys() == masks.keys()
     assert all(torch.equal(found[name], ~mask) for name, mask in masks.items())
+
+
+def test_of_what_layers_share_the_zeros_that_tell_of_pruning_in_each() -> None:
+    one, other = nn.Linear(2, 3), nn.Linear(2, 3)
+    first, second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    other.bias, second.weight = one.bias, first.weight
+    with torch.no_grad():
+        one.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
+        other.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]]))
+        one.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+        first.weight.copy_(torch.tensor([0.0, 0.0, 1.0]))
+        first.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+        second.bias.copy_(torch.tensor([0.0, 1.0, 1.0]))
+    found = found_in(nn.Sequential(one, other, first, second))
+    assert found["0.bias"] == [True, False, False]
+    assert found["2.weight"] == [True, False, False]
+    assert (found["2.bias"], found["3.bias"]) == ([True, True, False], [True, False, False])
+
+
+def test_masks_by_several_names_of_one_parameter_hold_together() -> None:
+    layer = nn.Linear(1, 3)
+    nn.init.ones_(layer.weight)
+    keep = torch.tensor([[False], [True], [True]]), torch.tensor([[True], [False], [True]])
+    tdc.freeze(nn.Sequential(layer, layer), {"0.weight": keep[0], "1.weight": keep[1]})
+    assert layer.weight.flatten().tolist() == [0.0, 0.0, 1.0]

@@ -89,3 +89,21 @@ def test_every_kind_of_matrix_is_found_in_order():
     slots = prunable_weights(model)
     assert names(slots) == [f"{index}.weight" for index in range(6)]
     assert all(isinstance(dict(model.named_parameters())[slot.parameter], torch.nn.Parameter) for slot in slots)
+
+
+def test_two_parameters_in_the_same_memory_are_refused_unless_both_stay_dense():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    model[1].weight = nn.Parameter(model[0].weight.t())
+    for exclude in ([], ["0"], ["1"]):
+        with pytest.raises(ModelError, match="the weights of 0 and 1 are two parameters in the same memory"):
+            prunable_weights(model, exclude)
+    assert names(prunable_weights(model, ["0", "1"])) == ["2.weight"]
+
+
+def test_parameters_beside_one_another_in_one_memory_are_pruned():
+    model, memory = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3), nn.Linear(3, 2)), torch.ones(12)
+    model[0].weight, model[1].weight = nn.Parameter(memory[:6].view(2, 3)), nn.Parameter(memory[6:].view(3, 2))
+    assert names(prunable_weights(model)) == ["0.weight", "1.weight"]
+    columns = torch.ones(2, 6)  # side by side, so that each lies in strips of the memory
+    model[0].weight, model[2].weight = nn.Parameter(columns[:, :3]), nn.Parameter(columns[:, 3:])
+    assert names(prunable_weights(model)) == ["0.weight", "1.weight"]
