@@ -77,7 +77,7 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
         For each: dotted key of the recipe -> value as JSON, such as "train.optimizer.lr" -> 0.1. It has the keys in which some
         differ, and those of [prune], [finetune] and [shrink] that are not at their defaults.
     """
-    taken, off = _of_taken_steps(experiments), _off()
+    taken, off = _of_taken_steps(experiments, step_tables().keys()), _off()
     varying = _varying(taken)
     return [
         {key: value for key, value in own.items() if (value != off[key] if key in off else key in varying)}
@@ -85,11 +85,11 @@ def differences(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
     ]
 
 
-def _of_taken_steps(experiments: Sequence[Experiment]) -> list[dict[str, Any]]:
+def _of_taken_steps(experiments: Sequence[Experiment], tables: Set[str]) -> list[dict[str, Any]]:
     """What each combination sets, without the tables of steps that it does not take."""
     taken = []
     for experiment in experiments:
-        skipped = step_tables().keys() - {step.stage for step in experiment.taken.values()}
+        skipped = tables - {step.stage for step in experiment.taken.values()}
         taken.append({key: value for key, value in _settings(experiment).items() if key.split(".")[0] not in skipped})
     return taken
 
@@ -152,12 +152,13 @@ def _unsaid() -> dict[str, Any]:
 
 def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     """Short names, unique in a run, that can name files: the case or method, what differs between its rows, the pruned share."""
-    varying, unsaid = _varying([_settings(experiment) for experiment in experiments]), _unsaid()
-    settings = _in_force(experiments, _of_taken_steps(experiments))
+    varying, unsaid, tables = _varying([_settings(experiment) for experiment in experiments]), _unsaid(), step_tables().keys()
+    settings = _in_force(experiments, _of_taken_steps(experiments, tables))
     traits = [
         _traits(
             experiment,
             {key: value for key, value in own.items() if key in varying and not (key in unsaid and value == unsaid[key])},
+            tables,
         )
         for experiment, own in zip(experiments, settings, strict=True)
     ]
@@ -170,19 +171,18 @@ def row_ids(experiments: Sequence[Experiment]) -> list[str]:
     short = [_id(*row, lists=False) for row in rows]
     alike = Counter(short)
     ids = [_id(*row, lists=True) if alike[name] > 1 else name for name, row in zip(short, rows, strict=True)]
-    seen = Counter[str]()
+    seen: dict[str, int] = {}
     unique = []
     for name in ids:
         file = name.casefold()  # some folders know no other
-        seen[file] += 1
+        seen[file] = seen.get(file, 0) + 1
         unique.append(name if seen[file] == 1 else f"{name}-{seen[file]}")
     return unique
 
 
-def _traits(experiment: Experiment, varying: Mapping[str, Any]) -> dict[str, Any]:
+def _traits(experiment: Experiment, varying: Mapping[str, Any], tables: Set[str]) -> dict[str, Any]:
     """What can tell rows of one name apart, besides the pruned share; a key that has no words of its own is a trait by name."""
     pruning, method, finetune = experiment.pruning, experiment.method, experiment.finetune
-    tables = step_tables()
     matched = method.name == "none" or method.granularity == pruning.granularity
     steps = {_trait(key): value for key, value in varying.items() if key.split(".")[0] in tables and key not in _LAYERS}
     return {
