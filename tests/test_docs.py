@@ -117,3 +117,16 @@ def test_what_was_trained_on_a_gpu_is_said_as_its_metrics_have_it():
             assert on in papers
             assert f"to {done} " in papers
             assert f"after {done} of {asked}" in log
+
+
+@pytest.mark.parametrize("name", ["choosing.md", "log.md"])
+def test_the_ablations_tables_are_those_of_its_report(name):
+    rows = json.loads(
+        (ROOT / "artifacts" / "reference" / "cifar10-resnet20-ablation" / "report.json").read_text(encoding="utf-8")
+    )["rows"]
+    lines = (ROOT / "docs" / name).read_text(encoding="utf-8").splitlines()
+    for row in rows:
+        (line,) = [line for line in lines if line.startswith(f"| {row['id'].removesuffix('-0.95')} | ")]
+        before, after = (re.match(r"[\d.]*", cell.strip())[0] for cell in line.split("|")[3:5])
+        assert before == ("" if row["finetune_epochs"] else f"{100 * row['accuracy_before']:.2f}")
+        assert after == f"{100 * row['accuracy_onnx']:.2f}"
