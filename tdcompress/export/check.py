@@ -1,6 +1,6 @@
 """Does an ONNX file compute what the module computes? Compared under onnxruntime, on real samples, at several sizes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tdcompress.errors import UnsupportedError, VerificationError, one_line
 from tdcompress.export.outputs import named_outputs
 from tdcompress.export.rounding import rounding_limits
-from tdcompress.export.sizes import compared_sizes
+from tdcompress.export.sizes import Size, compared_sizes
 from tdcompress.functional import evaluating
 from tdcompress.onnxfile.load import in_file
 from tdcompress.onnxfile.runtime import open_session
@@ -98,40 +98,53 @@ def check_agreement(
             may do where that is more (`rounding`); another argmax outside ties, a value that is not finite, another number of
             outputs, or a model that does not run.
     """
-    name, session = network.name, network.session
     relative = tolerance(model, inputs)
     batches = BATCHES if 0 in free_axes else (len(inputs[0]),)
     try:
         with evaluating(model):
-            worst, largest = 0.0, 0.0
-            for size in compared_sizes(inputs, batches, free_axes):
-                rows, where = size.rows, f"{name} at {size.said}"
-                try:
-                    expected = _expected(model, rows, [entry.name for entry in session.get_inputs()], size.said)
-                except _NotTaken as refusal:
-                    if not size.required:
-                        continue
-                    to_do = _LEAVE_OUT if free_axes else ""
-                    raise VerificationError(f"{name}: cannot be compared with torch: {refusal}{to_do}") from refusal
-                feed = {entry.name: row.cpu().numpy() for entry, row in zip(session.get_inputs(), rows, strict=True)}
-                names = [entry.name for entry in session.get_outputs()]
-                if names != list(expected):
-                    raise VerificationError(f"{name}: its outputs are {names}, those of the network {list(expected)}")
-                compared = list(
-                    zip(names, _run(session, feed, where), (each.cpu().numpy() for each in expected.values()), strict=True)
-                )
-                rounding = [0.0] * len(names)
-                if any(_small_excess(given, wanted, relative, rows) for _, given, wanted in compared):
-                    rounding = rounding_limits(model, rows, len(names))
-                for (key, given, wanted), allowed in zip(compared, rounding, strict=True):
-                    what = where if len(names) == 1 else f"{name}, {key!r} at {size.said}"
-                    error, output = _compare(given, wanted, what, relative, allowed)
-                    worst, largest = max(worst, error), max(largest, output)
+            sizes = compared_sizes(inputs, batches, free_axes)
+            found = [
+                each for size in sizes for each in _differences(model, network, size, relative, _LEAVE_OUT if free_axes else "")
+            ]
     except (VerificationError, UnsupportedError):
         raise
     except Exception as error:
-        raise VerificationError(f"{name}: cannot be compared with torch: {one_line(error)}") from error
-    return Agreement(max_error=worst, max_output=largest, batches=batches, samples=min(max(batches), len(inputs[0])))
+        raise VerificationError(f"{network.name}: cannot be compared with torch: {one_line(error)}") from error
+    errors, outputs = zip((0.0, 0.0), *found, strict=True)
+    return Agreement(max_error=max(errors), max_output=max(outputs), batches=batches, samples=min(max(batches), len(inputs[0])))
+
+
+def _differences(
+    model: nn.Module, network: OnnxNetwork, size: Size, relative: float, to_do: str
+) -> Iterator[tuple[float, float]]:
+    """Of each output at one size, as `_compare` gives them; of none at a size that need not be taken and is not.
+
+    Args:
+        model: in eval mode.
+        network: the ONNX model.
+        size: the inputs.
+        relative: see `tolerance`.
+        to_do: what to say where the module does not take a size that it has to.
+    """
+    name, session, rows = network.name, network.session, size.rows
+    try:
+        expected = _expected(model, rows, [entry.name for entry in session.get_inputs()], size.said)
+    except _NotTaken as refusal:
+        if not size.required:
+            return
+        raise VerificationError(f"{name}: cannot be compared with torch: {refusal}{to_do}") from refusal
+    names = [entry.name for entry in session.get_outputs()]
+    if names != list(expected):
+        raise VerificationError(f"{name}: its outputs are {names}, those of the network {list(expected)}")
+    where = f"{name} at {size.said}"
+    feed = {entry.name: row.cpu().numpy() for entry, row in zip(session.get_inputs(), rows, strict=True)}
+    compared = list(zip(_run(session, feed, where), (each.cpu().numpy() for each in expected.values()), strict=True))
+    rounding = [0.0] * len(names)
+    if any(_small_excess(given, wanted, relative, rows) for given, wanted in compared):
+        rounding = rounding_limits(model, rows, len(names))
+    for key, (given, wanted), allowed in zip(names, compared, rounding, strict=True):
+        what = where if len(names) == 1 else f"{name}, {key!r} at {size.said}"
+        yield _compare(given, wanted, what, relative, allowed)
 
 
 def tolerance(model: nn.Module, inputs: Sequence[Tensor]) -> float:
