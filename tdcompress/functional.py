@@ -40,9 +40,11 @@ def functional_call(
 @contextmanager
 def evaluating(model: Callable[..., Tensor]) -> Iterator[None]:
     """A module in eval mode for the block; each of its modules gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()] if isinstance(model, nn.Module) else []
-    if isinstance(model, nn.Module):
-        model.eval()
+    if not isinstance(model, nn.Module):
+        yield
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:
