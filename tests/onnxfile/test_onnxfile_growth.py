@@ -215,6 +215,18 @@ def test_slopes_per_channel_stay_per_channel(run_model: Callable) -> None:
     np.testing.assert_allclose(run_model(packed, x)[0], wanted, rtol=1e-5, atol=1e-6)
 
 
+def convert_into(monkeypatch: pytest.MonkeyPatch, operator: str) -> None:
+    """From now on the converter makes the last node of a model another one."""
+    real = prepare.version_converter.convert_version
+
+    def wrong(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+        raised = real(model, version)
+        raised.graph.node[-1].op_type = operator
+        return raised
+
+    monkeypatch.setattr(prepare.version_converter, "convert_version", wrong)
+
+
 def test_a_raised_file_that_computes_something_else_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the converter gets wrong is found on random inputs, where onnxruntime runs the old operators too."""
     model = old_squeezes(1)
@@ -224,28 +236,14 @@ def test_a_raised_file_that_computes_something_else_is_left_as_it_is(monkeypatch
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[1].dim_value = 4000
     assert pack_model(model)[1].left_as_is == ""
-    real = prepare.version_converter.convert_version
-
-    def wrong(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
-        raised = real(model, version)
-        raised.graph.node[-1].op_type = "Add"
-        return raised
-
-    monkeypatch.setattr(prepare.version_converter, "convert_version", wrong)
+    convert_into(monkeypatch, "Add")
     packed, report = pack_model(model)
     assert packed == model
     assert "raised from operator set 11 to 13 by onnx's converter, it gives other outputs" in report.left_as_is
 
 
 def test_a_raised_file_that_onnxruntime_does_not_load_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = prepare.version_converter.convert_version
-
-    def wrong(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
-        raised = real(model, version)
-        raised.graph.node[-1].op_type = "NoSuchOperator"
-        return raised
-
-    monkeypatch.setattr(prepare.version_converter, "convert_version", wrong)
+    convert_into(monkeypatch, "NoSuchOperator")
     model = old_squeezes(1)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.eye(40, dtype=np.float32), "w"))
     packed, report = pack_model(model)
