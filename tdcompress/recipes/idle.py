@@ -25,7 +25,8 @@ def idle_keys(experiment: Experiment) -> dict[str, str]:
     Returns:
         Dotted key, or table -> what it would need, in the words of a recipe.
     """
-    return dict((*_of_method(experiment), *_of_units(experiment), *_of_training(experiment), *_of_export(experiment)))
+    found = _of_method, _of_units, _of_pruning, _of_training, _of_export
+    return dict(each for keys in found for each in keys(experiment))
 
 
 def _of_method(experiment: Experiment) -> Iterator[tuple[str, str]]:
@@ -49,6 +50,11 @@ def _of_units(experiment: Experiment) -> Iterator[tuple[str, str]]:
     if not pruned:
         for key in ("prune.scope", "prune.unit", "prune.align", "shrink.align"):
             yield key, 'prune.granularity = "unit"'
+
+
+def _of_pruning(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    if not experiment.prune.recalibrate:
+        yield "prune.recalibrate_on", "prune.recalibrate above 0"
 
 
 def _of_training(experiment: Experiment) -> Iterator[tuple[str, str]]:

@@ -97,7 +97,7 @@ def _check_names(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
 def _check_task(recipe: Recipe, rows: Sequence[RowPlan]) -> None:
     for row in rows:
         training: train.Settings = row.train.settings
-        tables = {"train": training.train, "export": row.export.settings}
+        tables = {"train": training.train, "prune": row.pruned.settings, "export": row.export.settings}
         for (key, refused), reason in TASKS[training.data.settings.task].refused.items():
             table, _, name = key.partition(".")
             value = getattr(tables[table], name)

@@ -36,8 +36,10 @@ class Share:
         align: kept units are rounded up to a multiple of this; onnxruntime computes channels in blocks of 16.
         evaluation: "plain", or "released": as the released code evaluates, all candidates of the training (the bottom gamma
             share) are pruned too.
-        recalibrate: so many training samples, drawn from the seed and not augmented, re-estimate the mean and variance of every
-            BatchNorm layer after pruning; all where there are fewer; 0 = the training's stay.
+        recalibrate: so many training samples, drawn from the seed, re-estimate the mean and variance of every BatchNorm layer
+            after pruning; all where there are fewer; 0 = the training's stay.
+        recalibrate_on: these samples as they are, "plain"; or "augmented", changed at random as the training's were, whose
+            statistics the network has learnt with.
     """
 
     fraction: float | None = None
@@ -45,6 +47,7 @@ class Share:
     align: int = 1
     evaluation: Literal["plain", "released"] = "plain"
     recalibrate: int = 0
+    recalibrate_on: Literal["plain", "augmented"] = "plain"
 
     def __post_init__(self) -> None:
         if self.recalibrate < 0:
@@ -141,8 +144,9 @@ def run(settings: Settings, work: Workspace) -> PruneRecord:
     before = None
     if settings.recalibrate:
         as_trained = task.measured(model, device) if layers_with_statistics(model) else None
-        plain = partial(task.plain_batches, origin.seed, settings.recalibrate, device)
-        if recalibrate(model, plain):  # which says so where there is nothing to estimate
+        augmented = settings.recalibrate_on == "augmented"
+        batches = partial(task.training_batches, origin.seed, settings.recalibrate, device, augmented=augmented)
+        if recalibrate(model, batches):  # which says so where there is nothing to estimate
             before = as_trained
     save_tensors(masks, work.folder / MASKS)
     save_tensors(model.state_dict(), work.folder / MODEL)

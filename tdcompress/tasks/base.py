@@ -130,8 +130,8 @@ class LearningTask(ABC):
         measure: what every ``accuracy`` in a record is (0..1), and how people read it.
         prepares: names of the stages that make something of the data, once for all trainings, such as a vocabulary. Each makes
             one file, and is an input of the training by this name.
-        refused: values of keys of [train] and [export] that it cannot have, by (key, value): why, and what to take. `ANY` is
-            every value that is given.
+        refused: values of keys of [train], [prune] and [export] that it cannot have, by (key, value): why, and what to take.
+            `ANY` is every value that is given.
     """
 
     name: ClassVar[str]
@@ -187,8 +187,8 @@ class LearningTask(ABC):
         """
 
     @abstractmethod
-    def plain_batches(self, seed: int, count: int, device: torch.device) -> Iterable[NetworkInputs]:
-        """NetworkInputs of training samples, not augmented, drawn without replacement; all where there are no more.
+    def training_batches(self, seed: int, count: int, device: torch.device, *, augmented: bool) -> Iterable[NetworkInputs]:
+        """NetworkInputs of training samples, drawn without replacement; all where there are no more.
 
         A batch is made when it is asked for: all of them together may be larger than memory.
 
@@ -196,6 +196,7 @@ class LearningTask(ABC):
             seed: of the training; the draw follows from it.
             count: how many samples.
             device: where the batches lie.
+            augmented: change them at random, as a training does; the same way each time.
         """
 
     @abstractmethod

@@ -87,15 +87,18 @@ class Classification(LearningTask):
             images: Tensor = self.data.preprocess(self.data.test.pixels[:count])
         return (images.clone().contiguous(),)
 
-    def plain_batches(self, seed: int, count: int, device: torch.device) -> Iterator[NetworkInputs]:
-        """As `LearningTask.plain_batches`: preprocessed training images, float32 (B, C, H, W)."""
-        train = self.data.train
+    def training_batches(self, seed: int, count: int, device: torch.device, *, augmented: bool) -> Iterator[NetworkInputs]:
+        """As `LearningTask.training_batches`: preprocessed images, float32 (B, C, H, W); flips that alternate as at first."""
+        samples = self.train_set(seed)
         generator = torch.Generator().manual_seed(derived_seed(seed, "recalibrate"))
-        chosen = torch.randperm(len(train), generator=generator)[:count]
-        preprocess = copy.deepcopy(self.data.preprocess).to(device)
+        chosen = torch.randperm(len(samples), generator=generator)[:count]
+        preprocess = copy.deepcopy(samples.preprocess).to(device)
         for part in torch.split(chosen, EVALUATION_BATCH):
+            pixels = samples.pixels[part]
+            if augmented and samples.augment is not None:
+                pixels = samples.augment(pixels, generator, samples.mirrored(part, odd=False))
             with torch.no_grad():
-                images: Tensor = preprocess(train.pixels[part].to(device))
+                images: Tensor = preprocess(pixels.to(device))
             yield (images,)
 
     def measured(self, network: nn.Module, device: torch.device) -> float:

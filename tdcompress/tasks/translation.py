@@ -64,6 +64,7 @@ class MachineTranslation(LearningTask):
     refused: ClassVar[Mapping[tuple[str, object], str]] = {
         ("export.values", "int8"): 'a translator has no "int8" files; take "int8-kept", "codebook16" or "float16"',
         ("export.input", "uint8"): '"uint8" is of images; sentences have no pixels',
+        ("prune.recalibrate_on", "augmented"): 'sentences are not augmented; take "plain"',
     }
 
     def __init__(self, data: ParallelText, vocabulary: bytes | None = None) -> None:
@@ -157,8 +158,8 @@ class MachineTranslation(LearningTask):
         batch = self.test.pairs.batch(np.arange(min(count, len(self.test))))
         return batch.source, batch.target_in
 
-    def plain_batches(self, seed: int, count: int, device: torch.device) -> Iterator[NetworkInputs]:
-        """As `LearningTask.plain_batches`: training pairs, in batches of like length."""
+    def training_batches(self, seed: int, count: int, device: torch.device, *, augmented: bool) -> Iterator[NetworkInputs]:
+        """As `LearningTask.training_batches`: pairs in batches of like length; ``refused`` sees to it that none is augmented."""
         drawn = np.random.default_rng(derived_seed(seed, "recalibrate")).permutation(len(self.train))[:count]
         pairs = PairSet(part=self.train, chosen=drawn, device=device)
         for places in pairs.batches():

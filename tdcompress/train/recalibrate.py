@@ -46,7 +46,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch] | Callable[[], Iterab
             batches use is given the statistics of those. One that is never called keeps its own, which is said in the log. What
             is compiled runs as it is written.
         batches: what the model takes, on its device: (B, ...), or a tuple of such. They are held in memory. Or a function that
-            makes the same batches anew, called for each pass, where together they are too large for that.
+            makes the same batches anew, called for each pass, where together they are too large for that. Changed at random as
+            in the training they can serve better than as they are (docs/log.md, new statistics).
 
     Returns:
         The names of the layers that were changed, in their order; none where the model has no such layer, which is said in the

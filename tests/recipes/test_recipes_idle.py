@@ -57,6 +57,7 @@ PIECEWISE = 'lr_schedule.name = "piecewise"'
         ({}, "sparsity.scope", "group", 'sparsity.granularity = "unit"', {"sparsity.granularity": "unit"}),
         ({}, "sparsity.unit", "filter", 'sparsity.granularity = "unit"', {"prune.granularity": "unit"}),
         (TRAINED | {"prune.scope": "layer"}, "sparsity.scope", "group", 'sparsity.granularity = "unit"', TRAINED),
+        ({}, "prune.recalibrate_on", "augmented", "prune.recalibrate above 0", {"prune.recalibrate": 8}),
         ({}, "sparsity.draw", "weight", 'sparsity.granularity = "unit"', {"sparsity.granularity": "unit"}),
         ({}, "prune.scope", "group", UNITS, {"prune.granularity": "unit"}),
         ({"prune.granularity": "1x4"}, "prune.unit", "whole", UNITS, {"prune.granularity": "unit"}),

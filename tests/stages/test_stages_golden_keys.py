@@ -30,11 +30,11 @@ def test_golden_keys_of_a_recipes_tasks(plan, runner, monkeypatch, tmp_path):
 GOLDEN = {
     "vocabulary": "4975f3c948da101a",
     "train": "01eae0be64958301",
-    "prune": "225533a4bdd4d0ae",
-    "finetune": "ae1a4c6c4abe587d",
-    "shrink": "491a5bde99b7e2c2",
-    "store": "aae62fba4e0345ba",
-    "export": "2cfb553adf08f01c",
-    "bench": "ce296c738323cdb3",
-    "analyse": "445c13bdb1ece371",
+    "prune": "87e5b81cc6e0d284",
+    "finetune": "b75e0e0783aa6a02",
+    "shrink": "8de64d665ca1e0db",
+    "store": "231208e99c3d7895",
+    "export": "db7a3c1803e53372",
+    "bench": "e3072daff2610973",
+    "analyse": "da0a2b8aabbd1cb0",
 }

@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file
 from short_trainings import UNITS, layers
 
+from tdcompress.data.digits import DigitsSettings
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.records.stages import PrunedCount, PruneRecord
 from tdcompress.runs.rows import less_than_asked
 from tdcompress.sparsity.shares import Extent, selected_counts
+from tdcompress.tasks.classification import Classification
 from tdcompress.train.recalibrate import recalibrate
 
 
@@ -112,10 +114,39 @@ def test_statistics_are_estimated_again_on_plain_training_images(runner, row):
     assert before.record["accuracy_before"] is None
     assert load_file(before.file("masks.safetensors")).keys() == load_file(after.file("masks.safetensors")).keys()
 
-    batches = [torch.cat([images for (images,) in task.plain_batches(seed, 64, torch.device("cpu"))]) for seed in (0, 0, 1)]
-    assert len(batches[0]) == 64
-    assert torch.equal(batches[0], batches[1])
-    assert not torch.equal(batches[0], batches[2])
+
+def test_statistics_are_estimated_on_images_changed_as_the_trainings_were(runner, row):
+    asked = "fraction = 0.9\nrecalibrate = 200\nrecalibrate_on = "
+    pruned = runner.ensure(row(prune="fraction = 0.9").pruned)
+    plain, augmented = (load_network(runner.ensure(row(prune=f'{asked}"{on}"').pruned)) for on in ("plain", "augmented"))
+    origin = origin_of(pruned)
+    task, expected = origin.data.task({}), load_network(pruned)
+    recalibrate(expected, list(task.training_batches(origin.seed, 200, torch.device("cpu"), augmented=True)))
+    for name, value in expected.state_dict().items():
+        assert torch.equal(augmented.state_dict()[name], value), name
+    assert not torch.equal(plain.norm1.running_var, augmented.norm1.running_var)
+
+
+@pytest.mark.parametrize("flip", [False, True, "alternating"])
+def test_the_samples_of_statistics_follow_from_the_seed(flip):
+    task = Classification(DigitsSettings(crop_padding=1, flip=flip).load())
+
+    def images(seed, augmented):
+        batches = task.training_batches(seed, 600, torch.device("cpu"), augmented=augmented)
+        return torch.cat([images for (images,) in batches])
+
+    for augmented in (False, True):
+        assert len(images(0, augmented)) == 600
+        assert torch.equal(images(0, augmented), images(0, augmented))
+        assert not torch.equal(images(0, augmented), images(1, augmented))
+    plain, changed = images(0, augmented=False), images(0, augmented=True)
+    moved = (plain != changed).flatten(1).any(1).double().mean()
+    assert 0.8 < moved <= 1.0  # of nine places that a crop can begin at, one is the old one
+    unchanged = Classification(DigitsSettings(crop_padding=0).load())
+    batches = zip(
+        *(unchanged.training_batches(0, 600, torch.device("cpu"), augmented=each) for each in (False, True)), strict=True
+    )
+    assert all(torch.equal(a, b) for (a,), (b,) in batches)
 
 
 def test_pruning_splits_as_training_did_unless_it_says_otherwise(row):

@@ -145,7 +145,7 @@ class MeanTask(LearningTask):
     def examples(self, count: int = 2) -> tuple[Tensor, ...]:
         return (self.data.by_length[1][:count],)
 
-    def plain_batches(self, seed: int, count: int, device: torch.device) -> list[tuple[Tensor, ...]]:
+    def training_batches(self, seed: int, count: int, device: torch.device, *, augmented: bool) -> list[tuple[Tensor, ...]]:
         return [(rows,) for rows in self.data.by_length]
 
     def measured(self, network: nn.Module, device: torch.device) -> float:

@@ -208,6 +208,8 @@ def test_what_no_translator_has_is_refused_before_any_stage(runner: Runner, plan
         check_plan(plan(**{"export.values": ["float32", "int8"]}), runner)
     with pytest.raises(RecipeError, match=r'export\.input: "uint8" is of images'):
         check_plan(plan(**{"export.input": "uint8"}), runner)
+    with pytest.raises(RecipeError, match=r'prune\.recalibrate_on: sentences are not augmented; take "plain"'):
+        check_plan(plan(**{"prune.recalibrate": 8, "prune.recalibrate_on": "augmented"}), runner)
     for backend in ("openvino", "deepsparse"):
         planned = plan(**{"bench.budget": "quick", "bench.backend": [backend]})
         for check in (check_plan, check_trainings):
