@@ -57,6 +57,7 @@ WITH = {
     **{f"sparsity.{key}": {"sparsity.schedule": "cubic"} for key in ("ramp_share", "alpha_share", "freeze_share")},
     "train.average_share": {"train.average": "last"},
     "train.average_decay": {"train.average": "ema"},
+    "prune.recalibrate_on": {"prune.recalibrate": 8},
     **{
         f"{table}.lr_schedule.unit": {
             f"{table}.lr_schedule.{key}": value
