@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
+from tdcompress.data.augment import Augmentation
+from tdcompress.data.images import ImageSettings
 from tdcompress.methods.none import NoneSettings
 from tdcompress.recipes.experiment import Experiment
 
@@ -53,8 +55,11 @@ def _of_units(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 
 def _of_pruning(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    if not experiment.prune.recalibrate:
+    prune, data = experiment.prune, experiment.data
+    if not prune.recalibrate:
         yield "prune.recalibrate_on", "prune.recalibrate above 0"
+    elif prune.recalibrate_on == "augmented" and isinstance(data, ImageSettings) and data.augmentation() == Augmentation():
+        yield "prune.recalibrate_on", "images that are augmented, by keys of [data] such as data.crop_padding"
 
 
 def _of_training(experiment: Experiment) -> Iterator[tuple[str, str]]:

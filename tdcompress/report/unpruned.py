@@ -22,7 +22,7 @@ def explanation(report: Report) -> str | None:
         if not (prunings := [row for row in series.rows if _took_something(row)]):
             continue
         unpruned = _mean(row.accuracy_dense for row in series.rows)
-        pruned = max(row.accuracy_onnx for row in prunings)
+        pruned = max(map(_as_pruned, prunings))
         bar = max(untargeted) if untargeted else pruned
         if unpruned < min(bar, pruned) - HEADLINE_DROP:
             found.append((unpruned, series.label, bar))
@@ -43,6 +43,11 @@ def explanation(report: Report) -> str | None:
 def _took_something(row: Row) -> bool:
     """Whether pruning found weights that the training had not left at zero."""
     return row.sparsity_prunable > (row.sparsity_trained or 0.0) + TOLERANCE
+
+
+def _as_pruned(row: Row) -> float:
+    """Accuracy with the training's own statistics, and before fine-tuning."""
+    return row.accuracy_masked if row.accuracy_before is None else row.accuracy_before
 
 
 def _mean(values: Iterable[float]) -> float:

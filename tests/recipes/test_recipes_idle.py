@@ -58,6 +58,13 @@ PIECEWISE = 'lr_schedule.name = "piecewise"'
         ({}, "sparsity.unit", "filter", 'sparsity.granularity = "unit"', {"prune.granularity": "unit"}),
         (TRAINED | {"prune.scope": "layer"}, "sparsity.scope", "group", 'sparsity.granularity = "unit"', TRAINED),
         ({}, "prune.recalibrate_on", "augmented", "prune.recalibrate above 0", {"prune.recalibrate": 8}),
+        (
+            {"prune.recalibrate": 8, "data.crop_padding": 0},
+            "prune.recalibrate_on",
+            "augmented",
+            "images that are augmented, by keys of [data] such as data.crop_padding",
+            {"data.crop_padding": 1},
+        ),
         ({}, "sparsity.draw", "weight", 'sparsity.granularity = "unit"', {"sparsity.granularity": "unit"}),
         ({}, "prune.scope", "group", UNITS, {"prune.granularity": "unit"}),
         ({"prune.granularity": "1x4"}, "prune.unit", "whole", UNITS, {"prune.granularity": "unit"}),

@@ -51,6 +51,15 @@ def test_frozen_networks_that_were_fine_tuned_or_have_new_statistics_need_no_exp
     assert "has 70.00 % there" in explanation(make_report((*rows, thinner)))
 
 
+def test_new_statistics_make_no_network_low_unpruned(make_row, make_report):
+    """What is compared is both with the training's own statistics."""
+    row = make_row("targeted", 0.5, 0.95, accuracy_dense=0.87, accuracy_before=0.8)
+    assert explanation(make_report((row,))) is None
+    assert "is pruned 95.00 %" in explanation(
+        make_report((make_row("targeted", 0.5, 0.97, accuracy_dense=0.87, accuracy_before=0.95),))
+    )
+
+
 def test_other_methods_are_not_spoken_of(make_row, make_report):
     rows = (make_row("none", 0.9, 0.1, accuracy_dense=0.98), make_row("dropout", 0.9, 0.1, accuracy_dense=0.2))
     assert explanation(make_report(rows)) is None
