@@ -11,7 +11,7 @@ from tdcompress.records.report import Report, Row
 from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
-from tdcompress.report.series import Series, dense_accuracy, networks
+from tdcompress.report.series import Series, dense_accuracies, dense_accuracy, networks
 from tdcompress.report.spacing import space_out
 from tdcompress.report.zeros import pruned_share
 
@@ -47,11 +47,14 @@ def captioned(report: Report) -> Figure:
     hollow = f"Hollow: the same networks in {formats}. " if formats else ""
     again = any(row.accuracy_before is not None for row in report.rows)
     faint = "Faint: as pruned, before the statistics of BatchNorm were estimated again. " if again else ""
-    name, dotted = text.capital(report.measure.name), f"Dotted: {text.unpruned(report.rows)}."
+    means = (
+        "Lines are means over seeds, each seed a faint dot. " if any(len(p.rows) > 1 for s in series for p in s.points) else ""
+    )
+    name, dotted = text.capital(report.measure.name), f"Dotted: {text.unpruned(report.rows, len(dense_accuracies(report.rows)))}."
     return Figure(
         name="accuracy",
         alt=f"{name} against pruned share. {ends}.",
-        caption=f"{name} of the deployed files against what was pruned. {scale}{hollow}{faint}{dotted}",
+        caption=f"{name} of the deployed files against what was pruned. {scale}{means}{hollow}{faint}{dotted}",
     )
 
 

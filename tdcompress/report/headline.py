@@ -6,7 +6,7 @@ from typing import Literal
 from tdcompress.records.measures import Measure
 from tdcompress.records.report import Report, Row
 from tdcompress.report import text
-from tdcompress.report.series import Point, Series, dense_accuracy, networks
+from tdcompress.report.series import Point, Series, dense_accuracies, dense_accuracy, networks
 from tdcompress.report.tables import selected_row
 from tdcompress.report.zeros import TOLERANCE, dense_row, trained_zeros
 
@@ -31,7 +31,7 @@ def sentences(report: Report) -> tuple[str, ...]:
 
 def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple[str, ...]:
     series, _ = networks(rows)  # number formats of one network would fill the list
-    dense = f"{text.dense(rows)} {text.figure(dense_accuracy(rows), measure)}"
+    dense = f"{text.dense(rows)} {text.mean_of_seeds(dense_accuracies(rows), measure)}"
     at = _telling_share(series, None if trained_zeros(dense_row(rows)) else dense_accuracy(rows))
     if at is None:
         return (f"Nothing was pruned; {dense}.",)
@@ -41,7 +41,9 @@ def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple
     more = any(point.share > share + TOLERANCE for _, point in found)
     if len(found) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
         found = [*found[: _NAMES_AT_MOST - 1], found[-1]]
-    names = ", ".join(f"{line.label} {text.figure(point.accuracy, measure)}{_beyond(point, share)}" for line, point in found)
+    names = ", ".join(
+        f"{line.label} {text.mean_of_seeds(point.accuracies, measure, _beyond(point, share))}" for line, point in found
+    )
     drop = _points(HEADLINE_DROP, measure)
     rule = f"{text.short_percent(share)} is the largest share {'asked for ' * more}here at which a network "
     if reference == "dense":
@@ -61,7 +63,7 @@ def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple
 
 def _beyond(point: Point, share: float) -> str:
     """What is pruned of a network whose training left more zeros than pruning was asked for."""
-    return f" ({text.short_percent(point.share)} pruned)" if point.share > share + TOLERANCE else ""
+    return f"{text.short_percent(point.share)} pruned" if point.share > share + TOLERANCE else ""
 
 
 def _telling_share(series: Sequence[Series], dense: float | None) -> tuple[float, Literal["dense", "too far", "none"]] | None:

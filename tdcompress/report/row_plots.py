@@ -10,7 +10,7 @@ from tdcompress.report import colours, text
 from tdcompress.report.canvas import beside, canvas
 from tdcompress.report.document import Figure
 from tdcompress.report.row_names import labels
-from tdcompress.report.series import dense_accuracy, networks
+from tdcompress.report.series import dense_accuracies, dense_accuracy, networks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,11 +36,11 @@ _SIZE_TICKS = tuple(float(base * 1024**power) for power in range(4) for base in 
 
 def accuracy_figure(report: Report) -> Figure:
     """What the plot of the measure shows, in words."""
-    name, unpruned = text.capital(report.measure.name), text.unpruned(report.rows)
+    name, dense = text.capital(report.measure.name), text.unpruned(report.rows, len(dense_accuracies(report.rows)))
     return Figure(
         name="accuracy",
-        alt=f"{name} of each row's deployed file beside that of {unpruned}.",
-        caption=f"{name} of the deployed files, and how many points they lie above or below {unpruned}, which is dotted.",
+        alt=f"{name} of each row's deployed file beside that of {dense}.",
+        caption=f"{name} of the deployed files, and how many points they lie above or below {dense}, which is dotted.",
     )
 
 

@@ -39,7 +39,12 @@ class Point:
     @property
     def accuracy(self) -> float:
         """Mean over seeds of the deployed files' accuracy."""
-        return mean_accuracy(self.rows)
+        return fmean(self.accuracies)
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """The deployed files' accuracy, of each seed."""
+        return tuple(row.accuracy_onnx for row in self.rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,18 +117,18 @@ def _of_training(row: Row) -> dict[str, Any]:
     return {key: value for key, value in row.differs.items() if key.partition(".")[0] not in after}
 
 
-def mean_accuracy(rows: Sequence[Row]) -> float:
-    """Mean over seeds of the deployed files' accuracy."""
-    return sum(row.accuracy_onnx for row in rows) / len(rows)
-
-
 def dense_accuracy(rows: Sequence[Row]) -> float:
     """Accuracy of dense.onnx, unpruned; of a plain training the mean over its seeds."""
+    return fmean(dense_accuracies(rows))
+
+
+def dense_accuracies(rows: Sequence[Row]) -> tuple[float, ...]:
+    """Accuracy of dense.onnx, unpruned; of a plain training that of each seed."""
     dense = dense_row(rows)
     if dense.method != "none":
-        return dense.accuracy_dense
-    by_seed = {row.seed: row.accuracy_dense for row in rows if row.method == "none" and _trained_by(row) == _trained_by(dense)}
-    return sum(by_seed.values()) / len(by_seed)
+        return (dense.accuracy_dense,)
+    alike = [row for row in rows if row.method == "none" and _trained_by(row) == _trained_by(dense)]
+    return tuple({row.seed: row.accuracy_dense for row in alike}.values())
 
 
 def _trained_by(row: Row) -> tuple[object, ...]:

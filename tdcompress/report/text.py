@@ -1,6 +1,7 @@
 """Numbers as people read them: one function per quantity, used by every table, sentence and plot."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from tdcompress.codec import decode
 from tdcompress.records.latency import RowLatency
@@ -25,6 +26,19 @@ def number(value: float, measure: Measure) -> str:
 def figure(value: float, measure: Measure) -> str:
     """What was measured (0..1), with its unit where it has one: "97.78 %", "34.12"."""
     return f"{number(value, measure)} {measure.unit}".rstrip()
+
+
+def mean_of_seeds(values: Sequence[float], measure: Measure, beside: str = "") -> str:
+    """What was measured (0..1) of each seed: the figure of their mean, behind it of how many and from where to where.
+
+    Args:
+        values: of one seed or several.
+        measure: what was measured.
+        beside: what else to say behind the figure; may be empty.
+    """
+    seeds = f"mean of {len(values)} seeds, {number(min(values), measure)} to {number(max(values), measure)}"
+    behind = "; ".join(filter(None, (seeds if len(values) > 1 else "", beside)))
+    return figure(fmean(values), measure) + (f" ({behind})" if behind else "")
 
 
 def recorded(record: Mapping[str, object]) -> str:
@@ -158,10 +172,11 @@ def dense(rows: Sequence[Row]) -> str:
     return f"dense ({zeros} zeros)" if zeros else "dense"
 
 
-def unpruned(rows: Sequence[Row]) -> str:
-    """The same network in a sentence: "the unpruned network", or "the network of dense.onnx (89.81 % zeros)"."""
+def unpruned(rows: Sequence[Row], seeds: int) -> str:
+    """The same network in a sentence: "the unpruned network, mean of 3 seeds", or "the network of dense.onnx (89.81 % zeros)"."""
     zeros = _zeros(dense_row(rows))
-    return f"the network of dense.onnx ({zeros} zeros)" if zeros else "the unpruned network"
+    network = f"the network of dense.onnx ({zeros} zeros)" if zeros else "the unpruned network"
+    return f"{network}, mean of {seeds} seeds" if seeds > 1 else network
 
 
 def _zeros(row: Row) -> str:

@@ -140,6 +140,13 @@ def test_number_formats_are_hollow_dots_of_their_networks_line(report):
     assert "Hollow" not in accuracy_plot.captioned(report).caption
 
 
+def test_a_mean_is_called_one(report, make_row, make_report):
+    rows = [make_row("none", share, 0.5, id=f"{share}-{seed}", seed=seed) for share in (0.5, 0.9) for seed in (0, 1)]
+    caption = accuracy_plot.captioned(make_report(rows)).caption
+    assert "Lines are means over seeds, each seed a faint dot. Dotted: the unpruned network, mean of 2 seeds." in caption
+    assert "mean" not in accuracy_plot.captioned(report).caption
+
+
 def test_a_network_without_a_float32_file_has_its_line_too(make_row):
     rows = [make_row("none", share, 0.9, values="int8", id=f"n{share}") for share in (0.0, 0.5)]
     (line,), narrower = networks(rows)

@@ -83,7 +83,15 @@ def test_number_formats_of_a_network_are_told_once_by_float32(make_row, make_rep
 
 def test_several_seeds_are_averaged(make_row, make_report):
     rows = tuple(make_row("targeted", 0.9, accuracy, id=str(seed), seed=seed) for seed, accuracy in enumerate((0.97, 0.98)))
-    assert "targeted (γ 0.9, α 0.66) 97.50 %" in sentences(make_report(rows))[0]
+    said = sentences(make_report(rows))[0]
+    assert said == "At 90 % pruned: targeted (γ 0.9, α 0.66) 97.50 % (mean of 2 seeds, 97.00 to 98.00); dense 98.33 %."
+
+
+def test_so_is_the_dense_network(make_row, make_report):
+    seeds = enumerate((0.98, 0.96, 0.985))
+    rows = [replace(make_row("none", 0.0, 0.98, id=str(seed), seed=seed), accuracy_dense=accuracy) for seed, accuracy in seeds]
+    first, *_ = sentences(make_report(rows))
+    assert first == "Nothing was pruned; dense 97.50 % (mean of 3 seeds, 96.00 to 98.50)."
 
 
 def test_zeros_of_trainings_do_not_part_what_was_asked_alike(make_row, make_report):
@@ -106,7 +114,9 @@ def test_zeros_of_trainings_do_not_part_what_was_asked_alike(make_row, make_repo
         )
     ]
     first, rule, *_ = sentences(make_report((*plain, *gates)))
-    assert first == "At 50 % pruned or more: none 97.50 %, l0 97.00 % (67 % pruned); dense 98.61 %."
+    assert (
+        first == "At 50 % pruned or more: none 97.50 %, l0 97.00 % (mean of 2 seeds, 96.00 to 98.00; 67 % pruned); dense 98.61 %."
+    )
     assert rule.startswith("50 % is the largest share asked for here at which a network loses at most 2 points;")
 
 
