@@ -17,7 +17,7 @@ class DistillSettings:
     That is the training with method "none" and the same model, seed, data and [train]. Fine-tuning does not learn from it.
 
     Attributes:
-        temperature: what both networks' logits are divided by; the higher, the more the wrong classes count.
+        temperature: what both networks' logits are divided by, 0.001 to 10,000; the higher, the more the wrong classes count.
         weight: the teacher's share of the loss, above 0 to 1; the labels have the rest.
     """
 
@@ -25,8 +25,10 @@ class DistillSettings:
     weight: float = 0.7
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature: {self.temperature} is out of range, above 0")
+        if not 1e-3 <= self.temperature <= 1e4:
+            raise ValueError(
+                f"temperature: {self.temperature} is out of range, 0.001 to 10000: beyond that float32 cannot tell classes apart"
+            )
         if not 0.0 < self.weight <= 1.0:
             raise ValueError(f"weight: {self.weight} is out of range, above 0 to 1; without [distill] nothing is distilled")
 

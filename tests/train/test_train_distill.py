@@ -103,6 +103,8 @@ def test_it_resumes_exactly_and_with_no_other_teacher(small, tmp_path: Path) -> 
     ("keys", "message"),
     [
         ({"temperature": 0.0}, "temperature: 0.0 is out of range"),
+        ({"temperature": 1e30}, r"temperature: 1e\+30 is out of range"),
+        ({"temperature": float("nan")}, "temperature: nan is out of range"),
         ({"weight": 0.0}, "weight: 0.0 is out of range"),
         ({"weight": 1.1}, "weight: 1.1 is out of range"),
     ],
@@ -110,6 +112,16 @@ def test_it_resumes_exactly_and_with_no_other_teacher(small, tmp_path: Path) -> 
 def test_settings_that_cannot_be_are_refused(keys: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DistillSettings(**keys)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e4])
+def test_at_the_ends_of_the_range_the_gradient_is_that_of_float64(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, taught = 4 * torch.randn(2, 64, 10, generator=generator)
+    single, double = student.requires_grad_(), student.detach().double().requires_grad_()
+    distillation_loss(single, taught, temperature).backward()
+    distillation_loss(double, taught.double(), temperature).backward()
+    assert (single.grad - double.grad).norm() < 0.02 * double.grad.norm()
 
 
 def test_a_teacher_of_other_weights_has_another_digest() -> None:
