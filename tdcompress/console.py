@@ -17,6 +17,7 @@ from tdcompress.pipeline import Task
 from tdcompress.report import text
 
 _PLAIN_SECONDS = 15.0
+_SPEED_SECONDS = 300.0  # what is left is told by the speed of so long: beside other work a few seconds tell hours too many
 _NARROW_COLUMNS = 100
 _TITLE_COLUMNS = 58  # of a stage that is done
 _RESULT_COLUMNS = 38  # what stands around it: "done", accuracy, bytes, seconds
@@ -63,6 +64,7 @@ class StageConsole:
             console=console,
             expand=True,
             transient=True,
+            speed_estimate_period=_SPEED_SECONDS,
             disable=not console.is_terminal,
         )
         self._shown: dict[str, TaskID] = {}  # by key: several stages may run at the same time

@@ -22,6 +22,17 @@ def test_the_time_left_in_words(seconds: float | None, said: str) -> None:
     assert time_left(seconds) == said
 
 
+def test_a_short_halt_says_little_of_the_time_left() -> None:
+    now = 0.0
+    bars = StageConsole(Console(file=io.StringIO(), width=100)).bars
+    bars.get_time = lambda: now
+    bar = bars.add_task("train", total=1000, text="")
+    for done in range(1, 201):
+        now += 30 if done == 200 else 1
+        bars.update(bar, completed=done)
+    assert bars.tasks[0].time_remaining == 917  # at 199 steps in 228 seconds; those of the last half minute alone say 24,000
+
+
 def test_plain_lines_say_share_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(console.time, "monotonic", lambda: now)
