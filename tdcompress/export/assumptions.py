@@ -30,6 +30,7 @@ class Assumption:
         holds: whether it is true of lengths, which name at least these axes.
         numbers: whole numbers in it.
         fixes: whether it leaves an axis one length.
+        same: whether it is that two axes are equally long; the file has one name for both.
     """
 
     said: str
@@ -37,6 +38,7 @@ class Assumption:
     holds: Callable[[FreeLengths], bool]
     numbers: tuple[int, ...]
     fixes: bool = False
+    same: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +178,15 @@ def _bound(name: str, bound: int, sign: str) -> Assumption:
 def _equal(name: str, size: Any, symbols: Symbols) -> Assumption:
     """That an axis is as long as others say, a multiple of something, or has one length."""
     used = _names_in(size, symbols)
+    other = symbols.get(str(size))
+    same = other is not None and other == Symbol(name=other.name)
 
     def holds(lengths: FreeLengths) -> bool:
         return lengths[name] == int(_value(size, lengths, symbols))
 
     said = f"{name} == {_said(size, symbols)}"
-    return Assumption(said=said, axes=tuple(sorted({name, *used})), holds=holds, numbers=_numbers(size), fixes=not used)
+    axes = tuple(sorted({name, *used}))
+    return Assumption(said=said, axes=axes, holds=holds, numbers=_numbers(size), fixes=not used, same=same)
 
 
 def _condition(expression: Any, symbols: Symbols) -> Assumption:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tdcompress.errors import UnsupportedError, VerificationError, one_line
 from tdcompress.export.outputs import named_outputs
 from tdcompress.export.rounding import rounding_limits
-from tdcompress.export.sizes import Size, compared_sizes
+from tdcompress.export.sizes import Size, batched, compared_sizes
 from tdcompress.functional import evaluating
 from tdcompress.onnxfile.load import in_file
 from tdcompress.onnxfile.runtime import open_session
@@ -74,6 +74,14 @@ class OnnxNetwork:
         feed = {name: item.contiguous().numpy() for name, item in zip(names, inputs, strict=True)}
         return dict(zip([entry.name for entry in self.session.get_outputs()], self.session.run(None, feed), strict=True))
 
+    def named_axes(self, inputs: Sequence[Tensor], free_axes: Sequence[int]) -> list[dict[int, str]]:
+        """Of each input (B, ...) those axes that may have any length, by the names of the file; none of others than (B, ...)."""
+        named = [
+            {axis: dim if isinstance(dim, str) else f"axis_{axis}" for axis, dim in enumerate(entry.shape) if axis in free_axes}
+            for entry in self.session.get_inputs()
+        ]
+        return [each if first else {} for each, first in zip(named, batched(inputs), strict=True)]
+
 
 def check_agreement(
     model: nn.Module,
@@ -91,7 +99,7 @@ def check_agreement(
         inputs: samples (B, ...), repeated where a batch needs more; an input whose first axis is not B is given as it is.
         network: the ONNX model.
         free_axes: the axes that may have any length; others than the first are also compared at twice the length, and at odd
-            and unequal lengths where the network takes these.
+            and unequal lengths where the network takes these: lengths that have different names in the file.
 
     Raises:
         VerificationError: a difference above 1e-5 of that output's largest |value| (1e-2 in float16), or above what rounding
@@ -102,7 +110,7 @@ def check_agreement(
     batches = BATCHES if 0 in free_axes else (len(inputs[0]),)
     try:
         with evaluating(model):
-            sizes = compared_sizes(inputs, batches, free_axes)
+            sizes = compared_sizes(inputs, batches, network.named_axes(inputs, free_axes))
             found = [
                 each for size in sizes for each in _differences(model, network, size, relative, _LEAVE_OUT if free_axes else "")
             ]

@@ -131,6 +131,8 @@ def _require_harmless(traced: Traced, assumption: Assumption, assumptions: Seque
         raise UnsupportedError(f"{_right_where(traced, assumption, broken[0])}, so that the axis is not free")
     own = [lengths for lengths in broken if any(guard.own for guard in _broken_guards(traced, lengths))]
     small = [lengths for lengths in broken if _numbers(traced, lengths) <= NUMBERS_AT_MOST]
+    if assumption.same and not own:  # where PyTorch wants two axes equal, a length of 1 is repeated: the file's one name says no
+        small = [lengths for lengths in small if 1 not in (lengths[name] for name in assumption.axes)]
     for lengths in small if own else small[:2]:  # of PyTorch's own conditions there are many
         if found := traced.difference(lengths):
             raise UnsupportedError(f"{_right_where(traced, assumption, lengths)}; {found}")

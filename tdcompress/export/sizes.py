@@ -1,6 +1,7 @@
 """On which inputs a file and its module are compared: real samples, repeated (`cycled`) or cut to each size."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,33 +25,46 @@ class Size:
     required: bool = True
 
 
-def compared_sizes(inputs: Sequence[Tensor], batches: Sequence[int], free_axes: Sequence[int]) -> Iterator[Size]:
+def compared_sizes(inputs: Sequence[Tensor], batches: Sequence[int], axes: Sequence[Mapping[int, str]]) -> Iterator[Size]:
     """Every batch size; then one sample, with other lengths of the other free axes.
 
     The network has to take twice the length of them all, as networks do that want multiples of something. Where it takes these,
-    also twice the length of the first alone, and lengths that are odd and unequal.
+    also twice the length of all but the last, and lengths that are odd and unequal.
 
     Args:
-        inputs: samples (B, ...); an input whose first axis is not B keeps its shape.
+        inputs: samples (B, ...).
         batches: the batch sizes.
-        free_axes: the axes that may have any length.
+        axes: of each input its free axes, with their names; one name is one length. The first axis is the batch.
     """
-    own = batched(inputs)
+    own = [0 in named for named in axes]
     for batch in batches:
         rows = [cycled(item, 0, batch) if first else item for item, first in zip(inputs, own, strict=True)]
-        yield Size(said=f"batch {batch}" if 0 in free_axes else shapes_of(rows), rows=rows)
-    one = [item[:1] if first and 0 in free_axes else item for item, first in zip(inputs, own, strict=True)]
-    lengths = {axis: item.shape[axis] for item, first in zip(inputs, own, strict=True) if first for axis in range(1, item.ndim)}
-    others = [axis for axis in free_axes if axis in lengths]
-    doubled = {axis: 2 * lengths[axis] for axis in others}
-    uneven = {axis: (place * lengths[axis] + 1) | 1 for place, axis in enumerate(others, start=1)}
-    for changed in (doubled, dict(list(doubled.items())[:-1]), uneven):
-        rows = one
-        for axis, length in changed.items():
-            fits = [first and axis < item.ndim for item, first in zip(rows, own, strict=True)]
-            rows = [cycled(item, axis, length) if fit else item for item, fit in zip(rows, fits, strict=True)]
+        yield Size(said=f"batch {batch}" if any(own) else shapes_of(rows), rows=rows)
+    one = [item[:1] if first else item for item, first in zip(inputs, own, strict=True)]
+    lengths: dict[str, tuple[int, int]] = {}
+    for item, named in zip(inputs, axes, strict=True):
+        for axis in sorted(set(named) - {0}):
+            lengths.setdefault(named[axis], (axis, item.shape[axis]))
+    doubled = {name: 2 * length for name, (_, length) in lengths.items()}
+    for changed in (doubled, dict(list(doubled.items())[:-1]), _uneven(lengths)):
+        rows = []
+        for item, named in zip(one, axes, strict=True):
+            for axis, name in named.items():
+                item = cycled(item, axis, changed[name]) if name in changed else item
+            rows.append(item)
         if changed:
             yield Size(said=shapes_of(rows), rows=rows, required=changed is doubled)
+
+
+def _uneven(lengths: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """An odd length for each name, whose axis and own length are given: of each axis about another multiple of its own."""
+    places = {axis: place for place, axis in enumerate(sorted({axis for axis, _ in lengths.values()}), start=1)}
+    taken: Counter[int] = Counter()  # of inputs whose lengths are their own, each next one is longer by 2
+    found = {}
+    for name, (axis, length) in lengths.items():
+        found[name] = ((places[axis] * length + 1) | 1) + 2 * taken[axis]
+        taken[axis] += 1
+    return found
 
 
 def batched(inputs: Sequence[Tensor]) -> list[bool]:

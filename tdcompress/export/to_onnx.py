@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tdcompress.arguments import checked
 from tdcompress.errors import ArgumentError, ModelError, UnsupportedError, one_line
+from tdcompress.export.axis_names import own_axes, share_names
 from tdcompress.export.check import BATCH, Agreement, OnnxNetwork, check_agreement
 from tdcompress.export.free_axes import Traced, require_free
 from tdcompress.export.guards import traced_guards
@@ -83,8 +84,8 @@ def to_model_proto(
     Args:
         model: the network; the modes of its modules are restored.
         example_inputs: a tensor or a sequence of tensors, (B, ...).
-        free_axes: the axes of the inputs that may have any length in the file, one for all inputs: (0,) is the batch, (0, 2, 3)
-            also height and width of images; () fixes the shapes of the examples.
+        free_axes: the axes of the inputs that may have any length in the file: (0,) is the batch, (0, 2, 3) also height and width
+            of images; () fixes the shapes of the examples. See `axis_names` for several inputs.
         names: of the inputs; () = "input", or "input_0", ...
         axes: for inputs that share more than a batch, instead of ``free_axes``: of each one its axes that may have any length,
             by name; one name is one length, of two or more in the examples.
@@ -103,20 +104,16 @@ def to_model_proto(
     require_deployable(model, inputs)
     kind = type(model).__name__
     own = batched(inputs)
-    to_do = _TO_DO if axes is None else ""
+    named_here = axes is None
+    to_do = _TO_DO if named_here else ""
+    names = list(names) or (["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))])
     if axes is not None:
         free_axes = sorted({axis for named in axes for axis in named})
     else:
         _require_axes(free_axes, [item for item, first in zip(inputs, own, strict=True) if first])
-    if axes is None and 0 in free_axes:
-        inputs = tuple(cycled(item[:1], 0, 2) if first else item for item, first in zip(inputs, own, strict=True))
-    names = list(names) or (["input"] if len(inputs) == 1 else [f"input_{i}" for i in range(len(inputs))])
-    if axes is None:
-        called = {axis: "batch" if axis == 0 else f"axis_{axis}" for axis in free_axes}
-        axes = [
-            {axis: name for axis, name in called.items() if first and axis < item.ndim}
-            for item, first in zip(inputs, own, strict=True)
-        ]
+        axes = own_axes(names, [item.ndim if first else 0 for item, first in zip(inputs, own, strict=True)], free_axes)
+        if 0 in free_axes:
+            inputs = tuple(cycled(item[:1], 0, 2) if first else item for item, first in zip(inputs, own, strict=True))
     dims = {name: torch.export.Dim(name, min=1) for named in axes for name in named.values()}
     shapes = [{axis: dims[name] for axis, name in named.items()} for named in axes]
     with_axes, hint = _with(free_axes), _hint(inputs, own)
@@ -149,6 +146,8 @@ def to_model_proto(
                 require_free(traced)
         except UnsupportedError as error:
             raise UnsupportedError(f"{kind} cannot be exported to ONNX {with_axes}: {error}{hint}{to_do}") from error
+    if named_here:
+        share_names(proto, names)
     return proto
 
 
@@ -261,9 +260,10 @@ def export_onnx(
         path: where the file goes: one file, no external data.
         metadata: further facts to keep in the file; strings or JSON values.
         free_axes: the axes of the inputs that may have any length that the network takes: (0,) is the batch, (0, 2, 3) also
-            height and width, () none. Several inputs share the length of each, as the names of the file's axes say. What the
-            trace took for true of these lengths (``x.shape[0] <= 100``, two sizes that are equal, a multiple of 2) is read from
-            it and tried where it is false (`tdcompress.export.free_axes`).
+            height and width, () none. Several inputs share the batch; other axes have a length of their own in each, unless the
+            network wants two of them equal: then they have one name in the file (`tdcompress.export.axis_names`). What the trace
+            took for true of these lengths (``x.shape[0] <= 100``, two sizes that are equal, a multiple of 2) is read from it and
+            tried where it is false (`tdcompress.export.free_axes`).
 
     Returns:
         How far torch and onnxruntime agree.

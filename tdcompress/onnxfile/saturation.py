@@ -2,8 +2,11 @@
 
 x86 without VNNI adds two products of uint8 and int8 in 16 bits, and cuts what does not fit: 255 * (w1 + w2) must stay in
 -32,768 .. 32,767. Weights of at most 64 in magnitude do, whichever two meet: 255 * (64 + 64) = 32,640. A weight that is stored in
-8 bits and cast to float before anything is computed with it is in no such sum.
+8 bits and made float before anything is computed with it is in no such sum: by a Cast, or by a DequantizeLinear in a file whose
+activations are float throughout. Where these are dequantised too, runtimes compute with the 8 bits of both.
 """
+
+from collections.abc import Set
 
 import numpy as np
 import onnx
@@ -15,6 +18,7 @@ from tdcompress.onnxfile.weights import StoredWeight, constant_weights, stored_w
 from tdcompress.processor import Processor
 
 PORTABLE_MAGNITUDE = 64
+_DEQUANTISE = "DequantizeLinear"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -25,18 +29,22 @@ def full_range_weights(model: onnx.ModelProto) -> list[StoredWeight]:
         ModelError: a weight is malformed, or the list of names is damaged.
     """
     model = with_own_names(model)
-    in_float = _cast_to_float(model)
-    weights = [w for w in (*stored_weights(model), *constant_weights(model)) if w.name not in in_float]
+    weights = [*stored_weights(model), *constant_weights(model)]
+    in_float = _made_float(model, {weight.name for weight in weights})
+    weights = [weight for weight in weights if weight.name not in in_float]
     return [w for w in weights if w.array.dtype == np.int8 and w.array.ndim > 1 and _magnitude(w.array) > PORTABLE_MAGNITUDE]
 
 
-def _cast_to_float(model: onnx.ModelProto) -> set[str]:
-    """What Cast alone reads, and makes floating-point numbers of."""
-    casts, others = set[str](), set[str]()
-    for node in every_node(model):
-        to_float = node.op_type == "Cast" and any(each.name == "to" and each.i in _FLOATS for each in node.attribute)
-        (casts if to_float else others).update(node.input)
-    return casts - others
+def _made_float(model: onnx.ModelProto, weights: Set[str]) -> set[str]:
+    """What is read only to make floating-point numbers of it alone."""
+    nodes = list(every_node(model))
+    activations = any(node.op_type == _DEQUANTISE and node.input[0] not in weights for node in nodes)
+    alone, others = set[str](), set[str]()
+    for node in nodes:
+        cast = node.op_type == "Cast" and any(each.name == "to" and each.i in _FLOATS for each in node.attribute)
+        made_float = cast or (node.op_type == _DEQUANTISE and not activations)
+        (alone if made_float else others).update(node.input)
+    return alone - others
 
 
 def saturation_note(count: int, processor: Processor) -> str | None:

@@ -255,6 +255,8 @@ def large_differences(column: ComparedColumn, threshold: float = 2.0) -> str:
     """How many cells differ by more than ``threshold`` points, and which differs most."""
     known = [(cell.difference, cell.percentage) for cell in column.cells if cell.difference is not None]
     far = [difference for difference, _ in known if abs(difference) > threshold]
+    if not known:
+        return f"{_title(column)}: ours was not measured."
     if not far:
         return f"{_title(column)}: all {len(known)} cells within {threshold:g} points."
     most, where = max(known, key=lambda pair: abs(pair[0]))
@@ -270,11 +272,13 @@ def nearest_variants(comparison: Comparison) -> tuple[str, ...]:
         shared = set.intersection(*({cell.percentage for cell in column.cells if cell.ours} for column in variants))
         if len(variants) < 2 or not shared:
             continue
-        means = {_way(column): _mean_distance(column, shared) for column in variants}
-        first, *others = sorted(means, key=means.__getitem__)
-        rest = "; ".join(f"{way} by {means[way]:.2f}" for way in others)
+        ways = [_way(column) for column in variants]
+        beside = [way if ways.count(way) == 1 else f"{way}, {each.device}" for way, each in zip(ways, variants, strict=True)]
+        distances = zip((_mean_distance(column, shared) for column in variants), beside, strict=True)
+        (least, first), *others = sorted(distances, key=lambda pair: pair[0])
+        rest = "; ".join(f"{way} by {distance:.2f}" for distance, way in others)
         cells = f"{len(shared)} cell{'s' * (len(shared) != 1)}"
-        told.append(f"{heading}: nearest to theirs is {first}, off by {means[first]:.2f} points on average over {cells}; {rest}.")
+        told.append(f"{heading}: nearest to theirs is {first}, off by {least:.2f} points on average over {cells}; {rest}.")
     return tuple(told)
 
 

@@ -39,11 +39,10 @@ def _accuracy(rows: Sequence[Row], measure: Measure, test_samples: int) -> tuple
     found = [(line, point) for line in series if (point := _point_at(line, share))]
     found.sort(key=lambda item: -item[1].accuracy)
     more = any(point.share > share + TOLERANCE for _, point in found)
-    if len(found) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
-        found = [*found[: _NAMES_AT_MOST - 1], found[-1]]
-    names = ", ".join(
-        f"{line.label} {text.mean_of_seeds(point.accuracies, measure, _beyond(point, share))}" for line, point in found
-    )
+    told = [f"{line.label} {text.mean_of_seeds(point.accuracies, measure, _beyond(point, share))}" for line, point in found]
+    if len(told) > _NAMES_AT_MOST:  # the best ones, and the worst so that the list does not flatter
+        told[_NAMES_AT_MOST - 1 : -1] = [f"{len(told) - _NAMES_AT_MOST} more"]
+    names = ", ".join(told)
     drop = _points(HEADLINE_DROP, measure)
     rule = f"{text.short_percent(share)} is the largest share {'asked for ' * more}here at which a network "
     if reference == "dense":

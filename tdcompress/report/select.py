@@ -45,8 +45,9 @@ def select_row(
     if not measured:
         return None, f"No row became model.onnx: none of those within {limit} has a measured latency."
     row, value = min(measured, key=lambda item: (item[1], -item[0].accuracy_onnx))
+    which = "" if len(measured) == len(enough) else " with a measured latency"
     others = "is the only row" if len(measured) == 1 else f"has the smallest {smallest} of the {len(measured)} rows"
-    return row.id, f"{row.id} became model.onnx: it {others} within {limit} ({_WORDS[smallest](value)})."
+    return row.id, f"{row.id} became model.onnx: it {others}{which} within {limit} ({_WORDS[smallest](value)})."
 
 
 def _claimed_ratio(rows: Sequence[Row], row: Row) -> float | None:
@@ -63,6 +64,6 @@ _MEASURES: Mapping[str, Callable[[Sequence[Row], Row], float | None]] = {
 }
 _WORDS: Mapping[str, Callable[[float], str]] = {
     "onnx_bytes": text.size,
-    "latency": lambda value: f"{text.ratio(value)} of the dense time",
+    "latency": lambda value: "no difference in latency is claimed" if value == 1 else f"{text.ratio(value)} of the dense time",
     "parameters_nonzero": lambda value: f"{value:,.0f}",
 }

@@ -140,3 +140,16 @@ def test_weights_that_are_stored_in_8_bits_and_computed_with_in_float_do_not_cou
     outputs = [helper.make_tensor_value_info(node.output[0], TensorProto.UNDEFINED, None) for node in nodes]
     weight = numpy_helper.from_array(np.full((3, 3), 127, np.int8), "w")
     assert len(full_range_weights(helper.make_model(helper.make_graph(nodes, "g", [], outputs, [weight])))) == count
+
+
+@pytest.mark.parametrize(("activations", "count"), [("float", 0), ("dequantised", 1)])
+def test_dequantised_weights_count_where_activations_are_dequantised_too(activations: str, count: int) -> None:
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s"], ["d"]), helper.make_node("MatMul", ["x", "d"], ["y"])]
+    kind = TensorProto.FLOAT
+    if activations == "dequantised":
+        nodes[1].input[0] = "a"
+        nodes.insert(0, helper.make_node("DequantizeLinear", ["x", "s"], ["a"]))
+        kind = TensorProto.INT8
+    x, y = (helper.make_tensor_value_info(name, each, ["b", 3]) for name, each in (("x", kind), ("y", TensorProto.FLOAT)))
+    held = [numpy_helper.from_array(np.full((3, 3), 127, np.int8), "w"), numpy_helper.from_array(np.float32(0.5), "s")]
+    assert len(full_range_weights(helper.make_model(helper.make_graph(nodes, "g", [x], [y], held)))) == count

@@ -71,7 +71,7 @@ def test_a_long_list_keeps_the_worst(make_row, make_report):
     rows = tuple(make_row("targeted", 0.9, 0.98 - i / 100, id=str(i), options={"gamma": i / 10}) for i in range(9))
     first, *_ = sentences(make_report(rows))
     assert first.count("targeted") == 6
-    assert "γ 0.8) 90.00 %" in first
+    assert "targeted (γ 0.4) 94.00 %, 3 more, targeted (γ 0.8) 90.00 %; dense" in first
     assert "γ 0.7)" not in first
 
 

@@ -306,6 +306,18 @@ def test_of_several_ways_to_run_a_column_the_nearest_is_told():
     assert nearest_variants(compare_with_published(published_table("workshop-3a"), report(*rows[:3]))) == ()
 
 
+def test_ways_that_differ_by_their_device_alone_are_told_by_it():
+    """Published: 65.16. The column's titles are equal; neither may take the other's place."""
+    rows = [
+        row("targeted", 0.0, value, options=TARGETED, device=device, id=device)
+        for device, value in (("cpu", 0.6416), ("cuda", 0.5516))
+    ]
+    assert nearest_variants(compare_with_published(published_table("workshop-3a"), report(*rows))) == (
+        "targeted(alpha=0.66,gamma=0.75): nearest to theirs is as published, 20 epochs, cpu, off by 1.00 points on average "
+        "over 1 cell; as published, 20 epochs, cuda by 10.00.",
+    )
+
+
 def test_each_table_has_the_measure_beside_it_that_it_is_of():
     figures = (FileFigure(measure=Measure(name="per-token accuracy", unit="%"), value=0.61),)
     rows = [
@@ -323,6 +335,15 @@ def test_each_table_has_the_measure_beside_it_that_it_is_of():
     assert [cell_text(cell) for cell in found["arxiv-5b"]["none"]] == ["61.00 (62.29, -1.29)", "- (62.54)"]
     with pytest.raises(UserError, match=r"arxiv-5b gives per-token accuracy %, run 'r' BLEU: nothing can be compared"):
         compare_with_published(published_table("arxiv-5b"), replace(ours, rows=(row(),)))
+
+
+def test_a_column_without_the_tables_measure_is_not_called_near():
+    """Another row of the run was measured, so that there is a table."""
+    figures = (FileFigure(measure=Measure(name="per-token accuracy", unit="%"), value=0.61),)
+    rows = [row(figures=figures), row("targeted", 0.0, 0.26, options={**TARGETED, "gamma": 0.9})]
+    ours = replace(report(*rows, model="transformer", data="parallel_text"), measure=Measure(name="BLEU"))
+    said = [large_differences(column) for column in compare_with_published(published_table("arxiv-5b"), ours).columns]
+    assert said == ["none: all 1 cells within 2 points.", "targeted(alpha=0.66,gamma=0.9): ours was not measured."]
 
 
 @pytest.mark.parametrize("order", [("float32", "int8"), ("int8", "float32")])

@@ -43,7 +43,28 @@ def test_an_accuracy_exactly_at_the_limit_counts_in_spite_of_rounding(make_row):
 def test_a_ratio_without_a_claim_counts_as_one(make_row, make_latency):
     unsure = make_row("none", 0.5, 0.98, id="unsure", latency=(make_latency("pc", 0.6, claim="none"),))
     slightly = make_row("none", 0.9, 0.98, id="slightly", latency=(make_latency("pc", 0.95),))
-    assert choose([unsure, slightly], "latency")[0] == "slightly"
+    assert choose([unsure, slightly], "latency") == (
+        "slightly",
+        "slightly became model.onnx: it has the smallest latency of the 2 rows within 1.00 points of the dense 98.00 % "
+        "(x0.95 of the dense time).",
+    )
+
+
+def test_rows_without_a_latency_are_told_and_no_claim_is_no_equal_time(make_row, make_latency):
+    rows = [
+        make_row("none", 0.5, 0.98, id="unsure", latency=(make_latency("pc", 1.3, claim="none"),)),
+        make_row("none", 0.6, 0.98, id="slow", latency=(make_latency("pc", 1.5),)),
+        make_row("none", 0.9, 0.98, id="unmeasured"),
+    ]
+    within = "within 1.00 points of the dense 98.00 % (no difference in latency is claimed)."
+    assert choose(rows, "latency") == (
+        "unsure",
+        f"unsure became model.onnx: it has the smallest latency of the 2 rows with a measured latency {within}",
+    )
+    assert choose([rows[0], rows[2]], "latency") == (
+        "unsure",
+        f"unsure became model.onnx: it is the only row with a measured latency {within}",
+    )
 
 
 def test_ties_go_to_the_more_accurate_then_the_earlier(rows):
