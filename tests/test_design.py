@@ -47,6 +47,12 @@ def test_the_design_page_names_every_part_of_the_package_and_only_files_that_are
     assert len(named) > 60
 
 
+@pytest.mark.parametrize("folder", ["runs", "cluster"])
+def test_a_folder_whose_files_are_told_one_by_one_has_them_all(folder):
+    (row,) = re.findall(rf"^\| `{folder}/` \| (.*)", FOLDERS, re.MULTILINE)
+    assert {path.name for path in (PACKAGE / folder).glob("[!_]*.py")} <= set(NAME.findall(row))
+
+
 def test_what_a_reader_may_want_to_add_has_a_row():
     wanted = {
         "a recipe key",

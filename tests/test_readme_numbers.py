@@ -130,6 +130,29 @@ def test_resnet20_with_other_settings() -> None:
     assert f"keep {kept[0]} % (weights) and {kept[1]} % (units) of {dense} %\n" in README
 
 
+def test_only_lenet5_under_onnxruntime_was_timed_before_the_control_widened_intervals() -> None:
+    def widened(name: str, backend: str = "onnxruntime") -> set[bool]:
+        return {"widened by the baseline against itself" in timed(row, backend).reason for row in reported(name).values()}
+
+    assert widened("digits") == widened("digits-values") == widened("cifar10-resnet20-best") == {True}
+    assert widened("cifar10-resnet20-best", "engine") == {True}
+    assert widened("cifar10-lenet5-weight") == {False}
+    assert "The column of LeNet-5 under\nonnxruntime was measured before that was done" in README
+
+
+def test_the_engine_on_two_machines() -> None:
+    page = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
+    avx512, avx2 = (
+        dict(re.findall(r"^\| (.+? \| \d+ %) (?:\| 1, 1 )?\| (\d+\.\d+ \[.+?\])", text.partition("\n\n")[0], re.MULTILINE))
+        for text in page.split("\n| network | zeros |")[1:]
+    )
+    table = rows_of_table("| network, zeros | AVX2 alone (Zen 3) | AVX-512 (Zen 4) |")
+    assert len(table) == 4
+    for network, *fast in table:
+        row = network.replace(", ", " | ")
+        assert fast == [avx2[row], avx512[row]]
+
+
 def test_images_a_second() -> None:
     (said,) = re.findall(r"trains ResNet-32 at ([\d,]+) images/s", README)
     printed = (REFERENCE / "h200" / "throughput.txt").read_text(encoding="utf-8")
