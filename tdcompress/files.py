@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tdcompress.errors import UserError
+from tdcompress.errors import UserError, naming
 
 StrPath = str | os.PathLike[str]
 """What every public function takes for a path."""
@@ -69,6 +69,7 @@ def published(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: the path is a folder, a device, a pipe or a socket, or no file can be made there.
+        OSError: what the block raises; where that says of no file, of the path.
     """
     if taken := in_the_way(path):
         raise UserError(f"{path}: {taken}")
@@ -80,11 +81,12 @@ def published(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        fsync_file(temporary)
-        temporary.replace(path)
-        fsync_folder(path.parent)
+        with naming(path):
+            yield temporary
+            temporary.chmod(0o644)
+            fsync_file(temporary)
+            temporary.replace(path)
+            fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -98,6 +98,24 @@ def test_one_recipe_that_fails_does_not_keep_the_others_from_running(call, tmp_p
     assert (code, out.count("nothing was run")) == (0, 2)
 
 
+def test_what_the_system_refuses_one_recipe_does_not_keep_the_others_from_running(call, tmp_path, monkeypatch):
+    def refused(path, work, *, shared):
+        ran.append(path.stem)
+        if path.stem == "first":
+            raise PermissionError(13, "Permission denied", "data/train.gz")
+
+    ran = []
+    monkeypatch.setattr("tdcompress.commands.run.run_one", refused)
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.toml").write_text(RECIPE)
+    code, _, err = call("run", "first.toml", "second.toml", "--device", "cpu")
+    assert (code, ran) == (2, ["first", "second"])
+    assert [line for line in err.splitlines() if line.startswith("tdcompress: ")] == [
+        "tdcompress: first: data/train.gz: Permission denied",
+        "tdcompress: 1 of 2 recipes failed: first; the others are done",
+    ]
+
+
 def test_recipes_of_one_file_name_are_counted_one_by_one(call, tmp_path):
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
