@@ -65,6 +65,23 @@ class DataSettings(ABC):
         return loaded
 
 
+def check_root(root: str) -> None:
+    """Refuse what can be no folder of data.
+
+    Args:
+        root: as a recipe has it; ~ stands for a home.
+
+    Raises:
+        ValueError: it is empty, or in the home of somebody who has none here; the message names the key.
+    """
+    if not root:
+        raise ValueError("root: the folder that holds the data, not empty")
+    try:
+        Path(root).expanduser()
+    except RuntimeError:
+        raise ValueError(f"root: {root!r} begins with a home that is not known here; give the folder's whole path") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileDataSettings(DataSettings):
     """Keys of a data set that lies in files.
@@ -79,8 +96,7 @@ class FileDataSettings(DataSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.root:
-            raise ValueError("root: the folder that holds the data, not empty")
+        check_root(self.root)
 
     @abstractmethod
     def fetched_files(self) -> list[Path]:
