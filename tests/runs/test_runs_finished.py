@@ -12,6 +12,7 @@ import pytest
 from tdcompress.cli import main
 from tdcompress.codec import encode
 from tdcompress.errors import ArtifactError
+from tdcompress.locks import holder
 from tdcompress.records.stages import AnalysisRecord
 from tdcompress.runs.finished import compare_with, join_files
 from tdcompress.runs.manifest import (
@@ -21,9 +22,12 @@ from tdcompress.runs.manifest import (
     save_links,
     save_manifest,
     vouched_report,
+    whole_run,
     write_manifest,
 )
 from tdcompress.runs.status import run_table
+from tdcompress.runs.unfinished import run_lock
+from tdcompress.stores.folder import FolderStore
 
 
 @pytest.fixture
@@ -70,6 +74,50 @@ def test_joining_does_not_make_damage_true(root, tmp_path, damage, name):
     with pytest.raises(ArtifactError, match=rf"{name}: is damaged .*run the recipe again"):
         join_files(run, [measured])
     assert contents(run) == before
+
+
+@pytest.fixture
+def measured(root, monkeypatch):
+    """A file of latencies that is taken for this run's: a note is what it adds."""
+    monkeypatch.setattr("tdcompress.runs.finished.join_bench", lambda report, bench, files: replace(report, notes=("joined",)))
+    (measured,) = (root / "stages" / "bench").glob("*/bench-*.json")
+    return measured
+
+
+@pytest.mark.parametrize("named_twice", [True, False])
+def test_joining_replaces_the_whole_folder_or_nothing(root, measured, monkeypatch, named_twice):
+    """Killed between the report and its manifest, a run would be damaged, and what was joined before lost when it is made anew."""
+
+    def refused(*names):
+        raise OSError(95, "Operation not supported")
+
+    def killed(*names):
+        raise KeyboardInterrupt
+
+    run = root / "tiny"
+    (run / "notes.txt").write_text("mine")
+    if not named_twice:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    before = contents(run)
+    with monkeypatch.context() as patch:
+        patch.setattr("tdcompress.runs.finished.save_manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            join_files(run, [measured])
+    assert contents(run) == before
+    joined = join_files(run, [measured])
+    assert joined.notes == ("joined",)
+    assert contents(run).keys() == before.keys()
+    assert contents(run)["model.onnx"] == before["model.onnx"]
+    assert whole_run(run)[0] == joined
+
+
+def test_a_run_is_brought_only_once_it_is_claimed_to_join_others(root, measured, monkeypatch):
+    """Between the two another machine could join, and lose that when this one keeps the run as it was before."""
+    owners = []
+    monkeypatch.setattr(FolderStore, "bring_run", lambda self, name: owners.append(holder(run_lock(self.root, name))))
+    assert main(["report", "tiny", "--artifacts", str(root), "--bench", str(measured)]) == 0
+    assert main(["report", "tiny", "--artifacts", str(root)]) == 0
+    assert [owner is not None for owner in owners] == [True, False]
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
