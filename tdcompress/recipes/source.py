@@ -208,10 +208,11 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     lines = key_lines(text)
     source = Source(file=file, lines=lines)
     for path, value in (overrides or {}).items():
-        _refuse_swept(values, path, value)
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
         _assign(values, path, value, source)
+    for path, value in (overrides or {}).items():  # now that a sweep that is given too is there
+        _refuse_swept(values, path, value)
     for key in values:
         if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)

@@ -43,6 +43,12 @@ def test_bad_sets(refused, tmp_path, text, said):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "artifacts"] == []
 
 
+def test_a_key_that_is_set_twice_is_refused(refused, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    said = refused("run", "r.toml", "--set", "train.epochs=1", "--set", "seed=3", "--set", "train.epochs = 2")
+    assert said == "--set train.epochs: given 2 times, and one value would be taken; leave the others out"
+
+
 def test_a_set_that_does_nothing_in_any_of_several_recipes_is_refused(refused, tmp_path):
     (tmp_path / "r.toml").write_text(RECIPE)
     (tmp_path / "s.toml").write_text(RECIPE.replace('"x"', '"y"'))

@@ -269,6 +269,9 @@ def test_set_on_a_swept_key_replaces_its_list():
     assert fractions(**{"sweep.prune.fraction": [0.25, 0.75, 0.9]}) == [0.25, 0.75, 0.9]
     assert "the recipe sweeps over it" in refusal(SWEEP, **{"prune.fraction": 0.3})
     assert "the recipe sweeps over it" in refusal(SWEEP, **{"sparsity.gamma": 0.3})
+    swept = {"prune.recalibrate": 8, "sweep.prune.recalibrate": [0, 16]}
+    for changes in (swept, dict(reversed(swept.items()))):  # whichever is given first
+        assert "--set prune.recalibrate: the recipe sweeps over it" in refusal(SWEEP, **changes)
 
 
 def test_lines_of_keys_and_tables():
