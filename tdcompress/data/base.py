@@ -118,7 +118,7 @@ class FileDataSettings(DataSettings):
         """``root`` as a path, with ~ expanded."""
         return Path(self.root).expanduser()
 
-    def missing(self, title: str, path: Path, layout: str, url: str) -> DataError:
+    def missing(self, title: str, path: Path, layout: str, url: str, form: str = "unpacked") -> DataError:
         """What is said of a published data set's file that is not there.
 
         Args:
@@ -126,8 +126,9 @@ class FileDataSettings(DataSettings):
             path: the file.
             layout: the folder that ``root`` has to hold.
             url: where it comes from.
+            form: in which it is read.
         """
         return DataError(
             f"{title}: {path} is missing; set data.root to the folder that holds {layout}/, or data.download = true to fetch it, "
-            f"or put {url} there, unpacked or not"
+            f"or put {url} there, {form}"
         )
