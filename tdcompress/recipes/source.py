@@ -244,7 +244,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         read = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):  # a word without quotes; a number with thousands of digits; deep nesting
-        return key.strip(), value
+        return key.strip(), value.strip()
     return key.strip(), read["value"] if len(read) == 1 else value
 
 

@@ -176,6 +176,8 @@ def test_set_forms():
     assert parse_override(" prune.fraction = 0.5") == ("prune.fraction", 0.5)
     assert parse_override("export.values=['float16']") == ("export.values", ["float16"])
     assert parse_override("data.root=/some/where") == ("data.root", "/some/where")
+    assert parse_override("data.root = /some where ") == ("data.root", "/some where")
+    assert parse_override("data.root=' a'") == ("data.root", " a")
     assert parse_override("data.download=true") == ("data.download", True)
     assert parse_override('name="x"') == ("name", "x")
     assert parse_override("name=x=y") == ("name", "x=y")

@@ -11,7 +11,7 @@ import pytest
 
 from tdcompress.cli import main
 from tdcompress.codec import encode
-from tdcompress.errors import ArtifactError
+from tdcompress.errors import ArtifactError, UserError
 from tdcompress.locks import holder
 from tdcompress.records.stages import AnalysisRecord
 from tdcompress.runs.finished import compare_with, join_files
@@ -145,6 +145,15 @@ def test_a_report_of_another_recipe_than_its_manifest_is_damage(root):
     rewritten(run, lambda report: report.update(recipe_key="0" * 16))
     (row,) = run_table(root, [run], stages=True).rows
     assert "it and report.json are of different runs or recipes); run the recipe again to rebuild it" in row[1]
+
+
+def test_a_run_that_is_laid_out_anew_at_this_moment_keeps_no_other_from_being_listed(root, monkeypatch):
+    def gone(folder):
+        raise UserError(f"{folder}: no such run")
+
+    monkeypatch.setattr("tdcompress.runs.status.whole_run", gone)
+    (row,) = run_table(root, [root / "tiny"], stages=True).rows
+    assert row[:2] == ("tiny", f"damaged: {root / 'tiny'}: no such run")
 
 
 def other_report(run):
