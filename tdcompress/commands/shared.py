@@ -187,6 +187,9 @@ def read_recipe(path: Path, changes: Sequence[str], *, shared: bool) -> "Recipe"
         path: the file.
         changes: as ``--set`` has them.
         shared: whether they are for other recipes too.
+
+    Raises:
+        RecipeError: two changes of one key; or as ``read_recipes``.
     """
     from tdcompress.recipes.source import parse_override
 

@@ -191,8 +191,8 @@ class ObjectStore:
     def bring_run(self, name: str) -> None:
         """Download the run's folder if it is another than the one in the cache; files that no manifest names stay there.
 
-        One that is damaged in the store is set aside, as artefacts are; but not one that another process has kept in the meantime,
-        whose files took the place of those that were asked for: that one is brought.
+        One that is damaged in the store is set aside, as artefacts are. But where another process has kept the run meanwhile, its
+        files took the place of those that were asked for: that one is brought.
         """
         prefix, folder = f"runs/{name}", self.root / name
         new = folder.with_name(f".{name}.fetched")

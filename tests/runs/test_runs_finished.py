@@ -86,7 +86,7 @@ def measured(root, monkeypatch):
 
 @pytest.mark.parametrize("named_twice", [True, False])
 def test_joining_replaces_the_whole_folder_or_nothing(root, measured, monkeypatch, named_twice):
-    """Killed between the report and its manifest, a run would be damaged, and what was joined before lost when it is made anew."""
+    """Killed between report and manifest, a run would be damaged, and what was joined before lost when it is made anew."""
 
     def refused(*names):
         raise OSError(95, "Operation not supported")
