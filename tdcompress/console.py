@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
+from rich.text import Text
 
 from tdcompress.artifacts import Artifact, content_key
 from tdcompress.pipeline import Task
@@ -56,11 +57,11 @@ class StageConsole:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bars = Bars(
-            TextColumn("{task.description}", table_column=_cut(ratio=2)),
+            TextColumn("{task.description}", table_column=_cut(ratio=2), markup=False),
             BarColumn(bar_width=24 if console.width > _NARROW_COLUMNS else 10),
             TextColumn("{task.percentage:>3.0f} %", table_column=Column(no_wrap=True)),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-            TextColumn("[dim]{task.fields[text]}", table_column=_cut(ratio=3)),
+            TextColumn("{task.fields[text]}", style="dim", table_column=_cut(ratio=3), markup=False),
             console=console,
             expand=True,
             transient=True,
@@ -92,14 +93,14 @@ class StageConsole:
     def finished(self, task: Task, artifact: Artifact, seconds: float) -> None:
         """As `Watcher`: say what a stage made."""
         self.left(task)
-        self.console.print(f"[green]done[/]  {self._title(task)}{_result(artifact):<22}{seconds:>7.1f} s", highlight=False)
+        self.console.print(Text.assemble(("done", "green"), f"  {self._title(task)}{_result(artifact):<22}{seconds:>7.1f} s"))
         for note in artifact.record.get("notes", ()):
-            self.console.print(f"[yellow]note[/]  {task.title}: {note}", highlight=False)
+            self.console.print(Text.assemble(("note", "yellow"), f"  {task.title}: {note}"))
 
     def reused(self, task: Task, artifact: Artifact) -> None:
         """Say that a stage was there already."""
         self._waited()
-        self.console.print(f"[dim]kept  {self._title(task)}{_result(artifact)}[/]", highlight=False)
+        self.console.print(Text(f"kept  {self._title(task)}{_result(artifact)}", style="dim"))
 
     def waiting(self, what: str, seconds: float) -> None:
         """Say who is waited for, and for how long: a line at once and, without a terminal, every quarter of a minute."""
@@ -107,7 +108,7 @@ class StageConsole:
             self._waits[what] = self.bars.add_task("waiting", total=None, text="")
         if seconds < 1 or (self.bars.disable and seconds - self._told.get(what, 0.0) > _PLAIN_SECONDS):
             self._told[what] = seconds
-            self.console.print(f"wait  {_clock(seconds)}  {what}", highlight=False, soft_wrap=True)
+            self.console.print(Text(f"wait  {_clock(seconds)}  {what}"), soft_wrap=True)
         self.bars.update(self._waits[what], text=f"{_clock(seconds)}  {what}")
 
     def _waited(self) -> None:
@@ -142,7 +143,7 @@ class StageProgress:
             share = f"{done / total:.0%}" if total else ""
             left = next(task.time_remaining for task in self.owner.bars.tasks if task.id == self.bar)
             words = [self.title, share, time_left(left), text]
-            self.owner.console.print("  ".join(["... ", *filter(None, words)]), highlight=False, soft_wrap=True)
+            self.owner.console.print(Text("  ".join(["... ", *filter(None, words)])), soft_wrap=True)
 
 
 def time_left(seconds: float | None) -> str:
@@ -183,7 +184,10 @@ def _shipped_bytes(artifact: Artifact) -> int | None:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or as ``COLUMNS`` says; 120 columns where there is neither."""
+    """A console as wide as the terminal, or as ``COLUMNS`` says; 120 columns where there is neither.
+
+    What is said may hold names of files and layers: brackets and colours of rich's own are shown as they are written.
+    """
     stream = sys.stderr if stderr else sys.stdout
     known = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
-    return Console(file=stream, width=None if known else 120)
+    return Console(file=stream, width=None if known else 120, markup=False, emoji=False)

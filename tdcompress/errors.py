@@ -5,7 +5,9 @@ A message is one line that says what is wrong, where (file, field, layer) and wh
 
 import difflib
 import errno
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class TdcompressError(Exception):
@@ -89,12 +91,26 @@ class UnfinishedRun(TdcompressError):
 
 
 _WRONG_PATHS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EACCES, errno.ELOOP}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def of_system(error: OSError) -> TdcompressError:
     """What the system refused, in one line: a ``UserError`` where a path was given wrongly, else a fault such as a full disk."""
     kind = UserError if error.errno in _WRONG_PATHS else TdcompressError
-    return kind(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    advice = "; make room" if error.errno in _FULL else ""
+    return kind(f"{error.filename or 'input or output'}: {error.strerror or error}{advice}")
+
+
+@contextmanager
+def naming(path: "os.PathLike[str]") -> Iterator[None]:
+    """Name a file in an OSError of the block that names none: the system refuses a write without saying of what."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.strerror = error.strerror or str(error)  # numpy says "... requested and ... written", and no number
+            error.filename = os.fspath(path)
+        raise
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tdcompress.errors import UserError
+from tdcompress.errors import UserError, naming
 
 StrPath = str | os.PathLike[str]
 """What every public function takes for a path."""
@@ -69,6 +69,7 @@ def published(path: Path) -> Iterator[Path]:
 
     Raises:
         UserError: the path is a folder, a device, a pipe or a socket, or no file can be made there.
+        OSError: what the block raises; where that says of no file, of the path.
     """
     if taken := in_the_way(path):
         raise UserError(f"{path}: {taken}")
@@ -80,11 +81,12 @@ def published(path: Path) -> Iterator[Path]:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.chmod(0o644)
-        fsync_file(temporary)
-        temporary.replace(path)
-        fsync_folder(path.parent)
+        with naming(path):
+            yield temporary
+            temporary.chmod(0o644)
+            fsync_file(temporary)
+            temporary.replace(path)
+            fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -97,7 +99,8 @@ def set_aside(folder: Path) -> Path:
 def take_place(new: Path, folder: Path, replaced: Callable[[Path], Collection[str]]) -> None:
     """Put a new folder in the place of an old one, if there is one; killed at any moment, nothing is lost that was in either.
 
-    What the new one does not replace (a comparison, somebody's notes) is taken over.
+    What the new one does not replace (a comparison, somebody's notes) is taken over. A link to a folder is replaced itself: what
+    it leads to stays as it is, and what is taken over of it are links.
 
     Args:
         new: beside ``folder``.
@@ -117,11 +120,25 @@ def take_place(new: Path, folder: Path, replaced: Callable[[Path], Collection[st
 def _take_over(old: Path, folder: Path, replaced: Callable[[Path], Collection[str]]) -> None:
     if not old.exists():
         return
-    going = replaced(old)
+    going, linked = replaced(old), old.is_symlink()
     for path in old.iterdir():
         if path.name not in going and not (folder / path.name).exists():
-            path.rename(folder / path.name)
-    shutil.rmtree(old)
+            if linked:
+                (folder / path.name).symlink_to(path.resolve())
+            else:
+                path.rename(folder / path.name)
+    if linked:
+        old.unlink()
+    else:
+        shutil.rmtree(old)
+
+
+def second_name(path: Path, name: Path) -> None:
+    """Give a file another name too, for those who replace files and never change them; where that cannot be it is a copy."""
+    try:
+        name.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, name)
 
 
 def is_there(path: Path) -> bool:

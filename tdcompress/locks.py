@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import lock_descriptor
 
-from tdcompress.errors import BusyError
+from tdcompress.errors import BusyError, naming
 
 _LOCKED = b" "
 
@@ -34,9 +34,10 @@ def hold(path: Path, what: str) -> Iterator[None]:
     try:
         if not _lock(descriptor):
             raise BusyError(f"{what} is in use by {_owner(descriptor)}; wait for it, or stop it and run again")
-        os.ftruncate(descriptor, 0)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.write(descriptor, _LOCKED + f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+        with naming(path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, _LOCKED + f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
         yield
     finally:
         os.close(descriptor)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tdcompress.artifacts import read_artifact
 from tdcompress.commands import recipes, shared
-from tdcompress.console import StageConsole, _shipped_bytes
+from tdcompress.console import StageConsole, _shipped_bytes, make_console
 from tdcompress.recipes.shipped import shipped_recipes
 from tdcompress.stages.train import progress_text
 
@@ -105,3 +105,26 @@ def test_an_error_is_folded_between_words_and_keeps_its_advice(monkeypatch):
     lines = stream.getvalue().splitlines()
     assert all(len(line) <= 60 for line in lines)
     assert " ".join(line.strip() for line in lines) == f"tdcompress: {said}"
+
+
+def test_names_of_files_and_layers_are_shown_as_they_are():
+    """A closing tag of rich's markup would be an error after hours of training, an opening one a name cut short."""
+    name = "/data[/old]/[v2] :rocket:/en"
+    watcher = StageConsole(terminal(160))
+    progress = watcher.started(task(f"train {name}"))
+    progress.update(1, 2, f"reads {name}")
+    (line,) = drawn(watcher)
+    assert f"train {name} " in line
+    assert line.rstrip().endswith(f"reads {name}")
+    artifact = SimpleNamespace(record={"notes": [f"{name}: 3 lines left out"]}, files={})
+    watcher.finished(task(f"train {name}"), artifact, 1.0)
+    watcher.reused(task(f"train {name}"), artifact)
+    watcher.waiting(name, 0.0)
+    said = [line.rstrip() for line in watcher.console.file.getvalue().splitlines()]
+    assert [line.partition(name)[1] for line in said] == [name] * 4
+    assert said[1] == f"note  train {name}: {name}: 3 lines left out"
+
+
+def test_what_a_verb_says_is_no_markup(capsys):
+    make_console().print("Report and files: out[/old] [v2] :rocket:/report.html", highlight=False)
+    assert capsys.readouterr().out == "Report and files: out[/old] [v2] :rocket:/report.html\n"

@@ -61,6 +61,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
+def test_a_write_that_the_system_refuses_names_the_file(tmp_path):
+    def full():
+        with published(tmp_path / "a.txt"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        full()
+    assert refused.value.filename == str(tmp_path / "a.txt")
+    assert names(tmp_path) == []
+
+
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")

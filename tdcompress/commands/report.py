@@ -29,13 +29,14 @@ def run(args: argparse.Namespace) -> None:
     from tdcompress.stores.place import open_store
 
     console, store = make_console(), open_store(args.artifacts)
-    store.bring_run(args.run)
     folder = store.root / args.run
     if args.bench:
         with claim_run(store, args.run):
+            store.bring_run(args.run)  # only now: another machine may have joined others just before
             found = join_files(folder, args.bench, lambda line: print(line, file=sys.stderr))
             store.keep_run(args.run)
     else:
+        store.bring_run(args.run)
         found, _ = vouched_report(folder)
     compared = compare_with(folder, found, args.compare) if args.compare else None
     if args.json:

@@ -22,7 +22,7 @@ from tdcompress.commands.shared import (
     read_recipe,
     refuse_idle_changes,
 )
-from tdcompress.errors import InterruptedRun, OtherProcessError, TdcompressError, UnfinishedRun, UserError
+from tdcompress.errors import InterruptedRun, OtherProcessError, TdcompressError, UnfinishedRun, UserError, of_system
 from tdcompress.runs.parts import CLUSTER, REPORTING, TRAINING, require_parts
 
 if TYPE_CHECKING:
@@ -222,13 +222,14 @@ def run_all(paths: Sequence[Path], work: Work) -> None:
             work.console.print(f"{path.stem} ({number} of {len(paths)})", style="bold", highlight=False)
         try:
             run_one(path, work, shared=len(paths) > 1)
-        except InterruptedRun:
+        except (InterruptedRun, BrokenPipeError):
             raise
-        except TdcompressError as error:
+        except (TdcompressError, OSError) as error:
             if len(paths) == 1 or work.crew is not None:
                 raise
-            print_error(f"{path.stem}: {error}")
-            failed.append((path.stem, error))
+            problem = of_system(error) if isinstance(error, OSError) else error
+            print_error(f"{path.stem}: {problem}")
+            failed.append((path.stem, problem))
     if failed:
         kind = UserError if all(isinstance(error, UserError) for _, error in failed) else TdcompressError
         others = "" if len(failed) == len(paths) else "; the others are done"

@@ -187,13 +187,20 @@ def read_recipe(path: Path, changes: Sequence[str], *, shared: bool) -> "Recipe"
         path: the file.
         changes: as ``--set`` has them.
         shared: whether they are for other recipes too.
+
+    Raises:
+        RecipeError: two changes of one key; or as ``read_recipes``.
     """
     from tdcompress.recipes.source import parse_override
 
     require_parts(*TRAINING)  # which own the keys
     from tdcompress.recipes.overrides import load_changed
 
-    return replace(load_changed(path, dict(parse_override(text) for text in changes)), shared=shared)
+    parsed = [parse_override(text) for text in changes]
+    keys = [key for key, _ in parsed]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise RecipeError(f"--set {twice}: given {keys.count(twice)} times, and one value would be taken; leave the others out")
+    return replace(load_changed(path, dict(parsed)), shared=shared)
 
 
 def refuse_idle_changes(paths: Sequence[Path], changes: Sequence[str]) -> None:

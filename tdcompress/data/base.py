@@ -65,6 +65,23 @@ class DataSettings(ABC):
         return loaded
 
 
+def check_root(root: str) -> None:
+    """Refuse what can be no folder of data.
+
+    Args:
+        root: as a recipe has it; ~ stands for a home.
+
+    Raises:
+        ValueError: it is empty, or in the home of somebody who has none here; the message names the key.
+    """
+    if not root:
+        raise ValueError("root: the folder that holds the data, not empty")
+    try:
+        Path(root).expanduser()
+    except RuntimeError:
+        raise ValueError(f"root: {root!r} begins with a home that is not known here; give the folder's whole path") from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileDataSettings(DataSettings):
     """Keys of a data set that lies in files.
@@ -79,8 +96,7 @@ class FileDataSettings(DataSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.root:
-            raise ValueError("root: the folder that holds the data, not empty")
+        check_root(self.root)
 
     @abstractmethod
     def fetched_files(self) -> list[Path]:
@@ -102,7 +118,7 @@ class FileDataSettings(DataSettings):
         """``root`` as a path, with ~ expanded."""
         return Path(self.root).expanduser()
 
-    def missing(self, title: str, path: Path, layout: str, url: str) -> DataError:
+    def missing(self, title: str, path: Path, layout: str, url: str, form: str = "unpacked") -> DataError:
         """What is said of a published data set's file that is not there.
 
         Args:
@@ -110,8 +126,9 @@ class FileDataSettings(DataSettings):
             path: the file.
             layout: the folder that ``root`` has to hold.
             url: where it comes from.
+            form: in which it is read.
         """
         return DataError(
             f"{title}: {path} is missing; set data.root to the folder that holds {layout}/, or data.download = true to fetch it, "
-            f"or put {url} there, unpacked or not"
+            f"or put {url} there, {form}"
         )

@@ -136,15 +136,15 @@ def read_image(path: Path, size: int, resize: int) -> np.ndarray:
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each class, sorted by name."""
+    """The image files of each class, sorted by name; without hidden ones, which systems and tools leave beside them."""
     if not folder.is_dir():
         raise DataError(
             f"{folder} is missing; set data.root to the folder that holds train/<class>/* and val/<class>/* (or test/<class>/*)"
         )
     classes = {}
-    for entry in sorted(folder.iterdir()):
+    for entry in sorted(folder.glob("[!.]*")):
         if entry.is_dir():
-            members = sorted(path for path in entry.iterdir() if path.suffix.lower() in SUFFIXES)
+            members = sorted(path for path in entry.glob("[!.]*") if path.suffix.lower() in SUFFIXES)
             if not members:
                 raise DataError(f"{entry} holds no image ({', '.join(SUFFIXES)})")
             classes[entry.name] = members

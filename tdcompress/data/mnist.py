@@ -48,7 +48,7 @@ class IdxSettings(FileDataSettings, ImageSettings):
         for path in (plain, packed):
             if path.is_file():
                 return path
-        raise self.missing(self.title, plain, f"{self.folder}/raw", f"{self.url}{name}.gz")
+        raise self.missing(self.title, plain, f"{self.folder}/raw", f"{self.url}{name}.gz", "unpacked or not")
 
     def load(self) -> ImageDataset:  # noqa: D102
         train_pixels, train_labels, test_pixels, test_labels = self.fetched_files()

@@ -146,7 +146,7 @@ def unpack_data(folder: Path, root: Path, say: Callable[[str], None] = lambda li
         DataError: no piece at all, or one that is damaged or of another format.
     """
     found: dict[tuple[str, str], dict[int, tuple[Path, Description]]] = {}
-    for path in sorted(folder.glob("*.zip")):
+    for path in sorted(folder.glob("[!.]*.zip")):  # macOS leaves "._a.zip" beside a file that it copies
         described = _describe(path)
         found.setdefault((described.data, described.file), {})[described.piece] = (path, described)
     if not found:

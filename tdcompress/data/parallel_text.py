@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import ClassVar, Self, get_args
 
-from tdcompress.data.base import DataSettings, HashFile
+from tdcompress.data.base import DataSettings, HashFile, check_root
 from tdcompress.data.text_parts import TextPart, Unusable, no_pair, read_part
 from tdcompress.errors import DataError
 from tdcompress.files import sha256_file
@@ -127,8 +127,7 @@ class ParallelTextSettings(DataSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.root:
-            raise ValueError("root: the folder that holds the data, not empty")
+        check_root(self.root)
         for key in ("source", "target", "train", "val", "test"):
             value = getattr(self, key)
             if not value or Path(value).name != value:

@@ -138,9 +138,16 @@ def _restore(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Publish tensors of any shape, by name, as a safetensors file."""
+    """Publish tensors of any shape, by name, as a safetensors file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with published(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+        try:
+            save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:  # what the system refused is its text alone
+            raise OSError(one_line(error)) from None
 
 
 def training_targets(origin: Origin, model: nn.Module, task: LearningTask) -> Targets:

@@ -27,7 +27,7 @@ def idle_keys(experiment: Experiment) -> dict[str, str]:
     Returns:
         Dotted key, or table -> what it would need, in the words of a recipe.
     """
-    found = _of_method, _of_units, _of_pruning, _of_training, _of_export
+    found = _of_method, _of_units, _of_pruning, _of_training, _of_export, _of_bench
     return dict(each for keys in found for each in keys(experiment))
 
 
@@ -81,3 +81,9 @@ def _of_export(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "export.int8_range", '"int8" among export.values'
     if experiment.export.pack == "never":
         yield "export.prefer", 'export.pack = "auto"'
+
+
+def _of_bench(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    if experiment.bench.budget == "none":
+        for key in ("threads", "batch", "backend", "provider"):
+            yield f"bench.{key}", 'bench.budget = "quick" or "full"'

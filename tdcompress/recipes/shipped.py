@@ -67,7 +67,7 @@ def find_recipes(path: Path) -> list[Path]:
         return [path]
     for folder in (path, recipes_folder() / path):
         if folder.is_dir():
-            found = sorted(folder.glob("*.toml"))
+            found = sorted(folder.glob("[!.]*.toml"))  # macOS leaves "._a.toml" beside a file that it copies
             if not found:
                 raise UserError(f"{folder}: a folder without recipes (*.toml)")
             return found

@@ -208,10 +208,11 @@ def parse_recipe(text: str, file: str = "recipe", overrides: Mapping[str, Any] |
     lines = key_lines(text)
     source = Source(file=file, lines=lines)
     for path, value in (overrides or {}).items():
-        _refuse_swept(values, path, value)
         lines[path] = 0
         lines.setdefault(path.split(".")[0], 0)
         _assign(values, path, value, source)
+    for path, value in (overrides or {}).items():  # now that a sweep that is given too is there
+        _refuse_swept(values, path, value)
     for key in values:
         if key not in (known := ("name", "seed", *required_tables(), "sweep", *OPTIONAL)):
             raise UnknownTableError(str(source.error(key, f"{key}: unknown key{nearest(key, known)}")), key)
@@ -243,7 +244,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         read = tomllib.loads(f"value = {value}")
     except (ValueError, RecursionError):  # a word without quotes; a number with thousands of digits; deep nesting
-        return key.strip(), value
+        return key.strip(), value.strip()
     return key.strip(), read["value"] if len(read) == 1 else value
 
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import torch
 
-from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError, one_line
+from tdcompress.errors import BusyError, InterruptedRun, TdcompressError, TrainingError, UserError, of_system, one_line
 from tdcompress.pipeline import Runner, Task, when_free
 from tdcompress.recipes.source import Recipe
 from tdcompress.runs.blame import blamed
@@ -72,8 +72,8 @@ def run_campaign(recipes: Sequence[Recipe], execution: Execution, *, together: i
                 check_trainings(plan, runner)
             except InterruptedRun:
                 raise
-            except TdcompressError as error:
-                failed[recipe.name] = error
+            except (TdcompressError, OSError) as error:
+                failed[recipe.name] = of_system(error) if isinstance(error, OSError) else error
             else:
                 planned[recipe.name] = training_tasks(plan)
                 announce(store.root, recipe.name, planned[recipe.name], execution.command)
@@ -170,10 +170,10 @@ class _Pool:
                 self._runner.ensure(task)
         except InterruptedRun as stop:
             self.stopped = stop.signal_number
-        except TdcompressError as error:
+        except (TdcompressError, OSError) as error:
             if self._runner.crew is not None:
                 raise  # the other processes have ended too
-            self.failed[task.name] = error
+            self.failed[task.name] = of_system(error) if isinstance(error, OSError) else error
         except Exception as error:  # a fault of ours: the others go on, and all is told
             traceback.print_exc()
             self.failed[task.name] = TrainingError(f"{type(error).__name__}: {one_line(error)}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tdcompress.bench.report import BenchReport
 from tdcompress.errors import UserError, one_line
-from tdcompress.files import sha256_file, write_text
+from tdcompress.files import second_name, sha256_file, write_text
 from tdcompress.records.report import Report
 from tdcompress.report import dependence, markdown
 from tdcompress.report.comparison import compare_with_published, comparison_blocks
@@ -14,6 +14,7 @@ from tdcompress.report.document import Document
 from tdcompress.report.join import join_bench, joined_line
 from tdcompress.report.papers import published_table
 from tdcompress.report.write import write_report
+from tdcompress.runs.folder import renewed
 from tdcompress.runs.manifest import read_manifest, save_manifest, vouch, whole_run
 
 
@@ -42,9 +43,11 @@ def join_files(folder: Path, files: Sequence[Path], say: Callable[[str], None] =
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
         lines.append(f"{file}: {joined_line(before, bench)}")
-    written = write_report(report, folder)
-    digests = manifest.files | {path.name: sha256_file(path) for path in written}
-    save_manifest(folder, replace(manifest, files=digests))
+    with renewed(folder, manifest.recipe_key, replace=False) as new:  # killed between two of its files, it would be damaged
+        for name in manifest.files:
+            second_name(folder / name, new / name)
+        digests = manifest.files | {path.name: sha256_file(path) for path in write_report(report, new)}
+        save_manifest(new, replace(manifest, files=digests))
     for line in lines:
         say(line)
     return report

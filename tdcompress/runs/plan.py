@@ -184,7 +184,7 @@ def _trainings(experiments: tuple[Experiment, ...], hashes: HashMemory) -> tuple
         if experiment.data not in known:
             data = known[experiment.data] = KnownData.of(experiment.data, hashes.sha256)
             if root := getattr(experiment.data, "root", None):
-                places[data.content] = Path(root)
+                places[data.content] = Path(root).expanduser()  # told to other processes, which resolve it
         init = experiment.init
         if init is not None and init != DIRAC:
             path = Path(init)

@@ -124,7 +124,7 @@ def _state(folder: Path) -> str:
         return "unfinished; run the recipe again"
     try:
         whole_run(folder)
-    except ArtifactError as error:
+    except (ArtifactError, UserError) as error:  # the latter where it is laid out anew at this moment
         return f"damaged: {error}"
     return "complete"
 

@@ -62,7 +62,7 @@ def verify_path(
     except UserError as error:
         raise ArtifactError(str(error)) from None
     models = sorted(name for name in manifest.files if name.endswith(".onnx"))
-    for name in sorted(model.name for model in path.glob("*.onnx") if model.name not in models):
+    for name in sorted(model.name for model in path.glob("[!.]*.onnx") if model.name not in models):
         say(f"{path / name}: is not of this run (its manifest does not name it), and is not checked")
     reports: dict[str, Passed] = {}
     for name in models:

@@ -18,6 +18,8 @@ from tdcompress.codec import decode_json, encode
 from tdcompress.errors import BusyError, LostError
 from tdcompress.stores.bucket import Bucket, Object, to_bytes
 
+_WHOLE_SECOND = 1.0  # HTTP tells times in these, so that an age can be up to so much less than what is read of it
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
@@ -102,7 +104,7 @@ class Claim:
         heard = time.monotonic()
         found = bucket.read(name)
         before = None if found is None else _state(found)
-        if found is not None and before is not None and before.owner is not None and found.age <= pace.stale:
+        if found is not None and before is not None and before.owner is not None and found.age <= pace.stale + _WHOLE_SECOND:
             raise BusyError(
                 f"{what} is in use by {before.owner}; wait for it, or stop it and run again "
                 f"(without a sign of life it is taken over after {pace.stale:g} s)"

@@ -58,6 +58,7 @@ class ObjectStore:
         self.local = FolderStore(cache or cache_folder() / "artifacts" / name)
         self.pace = pace or Pace()
         self._making: dict[tuple[str, str], _Making] = {}
+        self._claims: list[Claim] = []  # of runs
         self._tried = False
 
     @property
@@ -176,38 +177,62 @@ class ObjectStore:
             BusyError: another living process owns it.
             UserError: the server does not keep to conditional puts.
         """
-        with self.local.claim(name, what), self._owned(name, what):
-            yield
+        with self.local.claim(name, what), self._owned(name, what) as claim:
+            self._claims.append(claim)
+            try:
+                yield
+            finally:
+                self._claims.remove(claim)
 
     def runs(self) -> list[str]:
         """The names of the runs that were kept."""
         return self.bucket.folders("runs")
 
     def bring_run(self, name: str) -> None:
-        """Download the run's folder if it is another than the one in the cache; files that no manifest names stay there."""
+        """Download the run's folder if it is another than the one in the cache; files that no manifest names stay there.
+
+        One that is damaged in the store is set aside, as artefacts are. But where another process has kept the run meanwhile, its
+        files took the place of those that were asked for: that one is brought.
+        """
         prefix, folder = f"runs/{name}", self.root / name
-        found = self.bucket.read(f"{prefix}/{MANIFEST}")
-        if found is None or _is_whole(folder, found.data):
-            return
         new = folder.with_name(f".{name}.fetched")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        try:
-            fetch_files(self.bucket, prefix, found.data, new)
-        except ArtifactError as error:
-            _log.warning("the run %s is damaged in the store (%s): run its recipe again", name, error)
-            self.bucket.remove([f"{prefix}/{MANIFEST}"])
-            return
-        take_place(new, folder, _named)
+        with self._alone(f"fetch-run-{name}"):
+            while True:
+                found = self.bucket.read(f"{prefix}/{MANIFEST}")
+                if found is None or _is_set_aside(found.data) or _is_whole(folder, found.data):
+                    return
+                shutil.rmtree(new, ignore_errors=True)
+                new.mkdir(parents=True)
+                try:
+                    fetch_files(self.bucket, prefix, found.data, new)
+                except ArtifactError as error:
+                    if self._set_aside(prefix, found):
+                        _log.warning("the run %s is damaged in the store (%s): run its recipe again", name, error)
+                        return
+                else:
+                    take_place(new, folder, _named)
+                    return
 
     def keep_run(self, name: str) -> None:
-        """Upload the run's folder, its manifest last; nothing where it is there as it is."""
+        """Upload the run's folder, its manifest last; nothing where it is there as it is.
+
+        Raises:
+            LostError: another process has claimed the run by now: what it keeps is not put away.
+            StoreError: the server cannot be reached.
+        """
         prefix, folder = f"runs/{name}", self.root / name
         manifest, found = (folder / MANIFEST).read_bytes(), self.bucket.read(f"runs/{name}/{MANIFEST}")
         if found is None or found.data != manifest:
+            self._check_claims()
             send_files(self.bucket, prefix, folder, files_of(manifest, str(folder / MANIFEST)))
+            self._check_claims()  # it may have taken long
             self.bucket.put(f"{prefix}/{MANIFEST}", manifest)
             remove_others(self.bucket, prefix, manifest)
+
+    def _check_claims(self) -> None:
+        """Go on only as the owner of all that `claim` gave; raises as `Claim.check` does."""
+        for claim in self._claims:
+            claim.check()
 
     def _manifest(self, stage: str, key: str) -> Object | None:
         """The manifest of an artefact that is there and not set aside."""
@@ -247,9 +272,13 @@ class ObjectStore:
             _log.warning("%s %s is damaged in the store (%s): it is made again", stage, key, error)
             self.local.set_aside(stage, key)
             shutil.rmtree(new, ignore_errors=True)
-            marker = to_bytes({_DAMAGED: found.data.decode(errors="replace")})
-            self.bucket.replace(f"{_prefix(stage, key)}/{MANIFEST}", marker, found.etag)
+            self._set_aside(_prefix(stage, key), found)
             return None
+
+    def _set_aside(self, prefix: str, found: Object) -> bool:
+        """Mark a manifest as that of damage; False where another one has taken its place."""
+        marker = to_bytes({_DAMAGED: found.data.decode(errors="replace")})
+        return self.bucket.replace(f"{prefix}/{MANIFEST}", marker, found.etag) is not None
 
     def _bring_inputs(self, artifact: Artifact) -> None:
         """Have in the cache what an artefact was made from, as far as it is there: stages look at it."""

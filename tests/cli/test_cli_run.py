@@ -43,6 +43,12 @@ def test_bad_sets(refused, tmp_path, text, said):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "artifacts"] == []
 
 
+def test_a_key_that_is_set_twice_is_refused(refused, tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    said = refused("run", "r.toml", "--set", "train.epochs=1", "--set", "seed=3", "--set", "train.epochs = 2")
+    assert said == "--set train.epochs: given 2 times, and one value would be taken; leave the others out"
+
+
 def test_a_set_that_does_nothing_in_any_of_several_recipes_is_refused(refused, tmp_path):
     (tmp_path / "r.toml").write_text(RECIPE)
     (tmp_path / "s.toml").write_text(RECIPE.replace('"x"', '"y"'))
@@ -96,6 +102,24 @@ def test_one_recipe_that_fails_does_not_keep_the_others_from_running(call, tmp_p
     assert "third (3 of 3)" in out
     code, out, _ = call("run", "first.toml", "third.toml", "--device", "cpu")
     assert (code, out.count("nothing was run")) == (0, 2)
+
+
+def test_what_the_system_refuses_one_recipe_does_not_keep_the_others_from_running(call, tmp_path, monkeypatch):
+    def refused(path, work, *, shared):
+        ran.append(path.stem)
+        if path.stem == "first":
+            raise PermissionError(13, "Permission denied", "data/train.gz")
+
+    ran = []
+    monkeypatch.setattr("tdcompress.commands.run.run_one", refused)
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.toml").write_text(RECIPE)
+    code, _, err = call("run", "first.toml", "second.toml", "--device", "cpu")
+    assert (code, ran) == (2, ["first", "second"])
+    assert [line for line in err.splitlines() if line.startswith("tdcompress: ")] == [
+        "tdcompress: first: data/train.gz: Permission denied",
+        "tdcompress: 1 of 2 recipes failed: first; the others are done",
+    ]
 
 
 def test_recipes_of_one_file_name_are_counted_one_by_one(call, tmp_path):

@@ -194,4 +194,4 @@ def test_what_a_stage_raises_keeps_its_type_and_names_the_node(call):
         raise OSError(28, "No space left on device", "x.bin")
 
     reply, _ = call(task("prune", work=full))
-    assert reply.problem.message == "node n1: x.bin: No space left on device"
+    assert reply.problem.message == "node n1: x.bin: No space left on device; make room"

@@ -5,6 +5,7 @@ import io
 import pickle
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_download_goes_through_torchvision(tmp_path, monkeypatch):
 
     asked = []
 
-    def refuse(url, download_root, md5):
+    def refuse(url, download_root, extract_root, md5):
         asked.append((url, download_root, md5))
         raise OSError("no route\nto host")
 
@@ -251,6 +252,31 @@ def test_download_goes_through_torchvision(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"CIFAR-10: cannot fetch https.* \(no route to host\); fetch and unpack it by hand in "):
         Cifar10Settings(root=str(tmp_path), download=True).load()
     assert asked == [(Cifar10Settings.url, str(tmp_path), torchvision.datasets.CIFAR10.tgz_md5)]
+
+
+def test_files_that_are_fetched_appear_whole(tmp_path, monkeypatch):
+    """Killed while it unpacks, or looked at by another process, a file that is cut off would be taken for the set's."""
+    import torchvision.datasets.utils
+
+    def cut_off(url, download_root, extract_root, md5):
+        folder = Path(extract_root, "cifar-10-batches-py")
+        folder.mkdir()
+        for name in known:
+            (folder / name).write_text(name)
+            seen.append(sorted(path.name for path in tmp_path.rglob("*") if path.is_file() and extract_root not in str(path)))
+        if not whole:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", cut_off)
+    known, seen, whole = [*Cifar10Settings.train_files, *Cifar10Settings.test_files, Cifar10Settings.meta_file[0]], [], []
+    settings = Cifar10Settings(root=str(tmp_path), download=True)
+    with pytest.raises(KeyboardInterrupt):
+        settings.fetched_files()
+    assert list(tmp_path.iterdir()) == []
+    whole.append(True)
+    assert [path.read_text() for path in settings.fetched_files()] == known
+    assert seen == [[]] * 2 * len(known)
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar-10-batches-py"]
 
 
 def test_published_md5s_are_torchvisions():

@@ -39,6 +39,14 @@ def test_images_are_resized_cropped_and_labelled_by_folder(folder):
     assert DATASETS["imagefolder"] is ImageFolderSettings
 
 
+def test_what_systems_and_tools_leave_is_no_image_and_no_class(folder):
+    before = settings(folder).content_hash()
+    (folder / "train" / "cat" / "._a.png").write_bytes(b"\0\5\x16\7")  # macOS keeps its own notes of a file so
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    assert settings(folder).content_hash() == before
+    assert (settings(folder).load().classes, len(settings(folder).load().train)) == (("cat", "dog"), 6)
+
+
 def test_the_centre_of_the_shorter_side_is_kept(tmp_path):
     # columns 0..39 hold their number; the shorter side 10 is scaled to 10, so the centre 10x10 is columns 15..24
     columns = np.broadcast_to(np.arange(40, dtype=np.uint8)[None, :, None], (10, 40, 3))

@@ -81,6 +81,10 @@ PIECEWISE = 'lr_schedule.name = "piecewise"'
         ({}, "finetune.after", "prune", "finetune.epochs above 0", {"finetune.epochs": 1}),
         ({}, "export.int8_range", "full", '"int8" among export.values', {"export.values": ["float32", "int8"]}),
         ({"export.pack": "never"}, "export.prefer", "size", 'export.pack = "auto"', {"export.pack": "auto"}),
+        *(
+            ({"bench.budget": "none"}, f"bench.{key}", value, 'bench.budget = "quick" or "full"', {"bench.budget": "full"})
+            for key, value in (("threads", [4]), ("batch", [1]), ("backend", ["engine"]), ("provider", "CPUExecutionProvider"))
+        ),
     ],
 )
 def test_a_key_without_effect_is_refused_with_what_it_needs(

@@ -65,6 +65,7 @@ def test_a_folder_means_all_its_recipes(tmp_path):
         find_recipes(tmp_path)
     for name in ("b", "a"):
         (tmp_path / f"{name}.toml").write_text("")
+        (tmp_path / f"._{name}.toml").write_bytes(b"\0\5\x16\7")  # macOS keeps its own notes of a file so
     assert find_recipes(tmp_path) == [tmp_path / "a.toml", tmp_path / "b.toml"]
     with pytest.raises(UserError, match="no such recipe"):
         find_recipes(tmp_path / "c")

@@ -176,6 +176,8 @@ def test_set_forms():
     assert parse_override(" prune.fraction = 0.5") == ("prune.fraction", 0.5)
     assert parse_override("export.values=['float16']") == ("export.values", ["float16"])
     assert parse_override("data.root=/some/where") == ("data.root", "/some/where")
+    assert parse_override("data.root = /some where ") == ("data.root", "/some where")
+    assert parse_override("data.root=' a'") == ("data.root", " a")
     assert parse_override("data.download=true") == ("data.download", True)
     assert parse_override('name="x"') == ("name", "x")
     assert parse_override("name=x=y") == ("name", "x=y")
@@ -269,6 +271,9 @@ def test_set_on_a_swept_key_replaces_its_list():
     assert fractions(**{"sweep.prune.fraction": [0.25, 0.75, 0.9]}) == [0.25, 0.75, 0.9]
     assert "the recipe sweeps over it" in refusal(SWEEP, **{"prune.fraction": 0.3})
     assert "the recipe sweeps over it" in refusal(SWEEP, **{"sparsity.gamma": 0.3})
+    swept = {"prune.recalibrate": 8, "sweep.prune.recalibrate": [0, 16]}
+    for changes in (swept, dict(reversed(swept.items()))):  # whichever is given first
+        assert "--set prune.recalibrate: the recipe sweeps over it" in refusal(SWEEP, **changes)
 
 
 def test_lines_of_keys_and_tables():

@@ -208,6 +208,44 @@ def test_a_recipe_without_data_does_not_keep_the_others_from_being_made(start, t
         start("x", absent)
 
 
+def test_what_the_system_refuses_one_training_is_told_in_one_line(start, tmp_path, monkeypatch, capsys):
+    """A disk that is full when the weights are to be written: safetensors has an error of its own for that."""
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits, original = iter([(1024, usual[1])]), train.save_tensors
+
+    def once_refused(tensors, path):
+        resource.setrlimit(resource.RLIMIT_FSIZE, next(limits, usual))
+        try:
+            original(tensors, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+    monkeypatch.setattr(train, "save_tensors", once_refused)
+    with pytest.raises(TdcompressError, match=r"^1 of 2 failed: .*; the others are done") as failed:
+        start("x", recipe("a"))
+    (told,) = failed.value.__notes__
+    said = r"\S+\.partial/model\.safetensors: Error while serializing: I/O error: File too large \(os error 27\)"
+    assert re.fullmatch(rf"{TRAINING}: {said}", told)
+    assert "Traceback" not in capsys.readouterr().err
+    assert len(weights(tmp_path / "x")) == 1
+
+
+def test_what_the_system_refuses_one_recipe_does_not_keep_the_others_from_being_made(start, tmp_path, monkeypatch):
+    original = campaign.plan_run
+
+    def refused(planned, store):
+        if planned.name == "b":
+            raise PermissionError(13, "Permission denied", "data/train.gz")
+        return original(planned, store)
+
+    monkeypatch.setattr(campaign, "plan_run", refused)
+    with pytest.raises(UserError, match=r"^1 of 3 failed: b; the others are done") as failed:
+        start("x", recipe("a"), recipe("b", first=2))
+    assert failed.value.__notes__ == ["b: data/train.gz: Permission denied"]
+    assert len(weights(tmp_path / "x")) == 2
+
+
 def test_recipes_of_one_name_and_several_processes_are_refused(start, monkeypatch):
     with pytest.raises(UserError, match="2 recipes are named 'a'"):
         start("x", recipe("a"), recipe("a", first=2))

@@ -11,7 +11,8 @@ import pytest
 
 from tdcompress.cli import main
 from tdcompress.codec import encode
-from tdcompress.errors import ArtifactError
+from tdcompress.errors import ArtifactError, UserError
+from tdcompress.locks import holder
 from tdcompress.records.stages import AnalysisRecord
 from tdcompress.runs.finished import compare_with, join_files
 from tdcompress.runs.manifest import (
@@ -21,9 +22,12 @@ from tdcompress.runs.manifest import (
     save_links,
     save_manifest,
     vouched_report,
+    whole_run,
     write_manifest,
 )
 from tdcompress.runs.status import run_table
+from tdcompress.runs.unfinished import run_lock
+from tdcompress.stores.folder import FolderStore
 
 
 @pytest.fixture
@@ -72,6 +76,50 @@ def test_joining_does_not_make_damage_true(root, tmp_path, damage, name):
     assert contents(run) == before
 
 
+@pytest.fixture
+def measured(root, monkeypatch):
+    """A file of latencies that is taken for this run's: a note is what it adds."""
+    monkeypatch.setattr("tdcompress.runs.finished.join_bench", lambda report, bench, files: replace(report, notes=("joined",)))
+    (measured,) = (root / "stages" / "bench").glob("*/bench-*.json")
+    return measured
+
+
+@pytest.mark.parametrize("named_twice", [True, False])
+def test_joining_replaces_the_whole_folder_or_nothing(root, measured, monkeypatch, named_twice):
+    """Killed between report and manifest, a run would be damaged, and what was joined before lost when it is made anew."""
+
+    def refused(*names):
+        raise OSError(95, "Operation not supported")
+
+    def killed(*names):
+        raise KeyboardInterrupt
+
+    run = root / "tiny"
+    (run / "notes.txt").write_text("mine")
+    if not named_twice:
+        monkeypatch.setattr(Path, "hardlink_to", refused)
+    before = contents(run)
+    with monkeypatch.context() as patch:
+        patch.setattr("tdcompress.runs.finished.save_manifest", killed)
+        with pytest.raises(KeyboardInterrupt):
+            join_files(run, [measured])
+    assert contents(run) == before
+    joined = join_files(run, [measured])
+    assert joined.notes == ("joined",)
+    assert contents(run).keys() == before.keys()
+    assert contents(run)["model.onnx"] == before["model.onnx"]
+    assert whole_run(run)[0] == joined
+
+
+def test_a_run_is_brought_only_once_it_is_claimed_to_join_others(root, measured, monkeypatch):
+    """Between the two another machine could join, and lose that when this one keeps the run as it was before."""
+    owners = []
+    monkeypatch.setattr(FolderStore, "bring_run", lambda self, name: owners.append(holder(run_lock(self.root, name))))
+    assert main(["report", "tiny", "--artifacts", str(root), "--bench", str(measured)]) == 0
+    assert main(["report", "tiny", "--artifacts", str(root)]) == 0
+    assert [owner is not None for owner in owners] == [True, False]
+
+
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_an_edited_report_is_not_shown(root, capsys, options):
     arguments = ["report", "tiny", "--artifacts", str(root), *options]
@@ -97,6 +145,15 @@ def test_a_report_of_another_recipe_than_its_manifest_is_damage(root):
     rewritten(run, lambda report: report.update(recipe_key="0" * 16))
     (row,) = run_table(root, [run], stages=True).rows
     assert "it and report.json are of different runs or recipes); run the recipe again to rebuild it" in row[1]
+
+
+def test_a_run_that_is_laid_out_anew_at_this_moment_keeps_no_other_from_being_listed(root, monkeypatch):
+    def gone(folder):
+        raise UserError(f"{folder}: no such run")
+
+    monkeypatch.setattr("tdcompress.runs.status.whole_run", gone)
+    (row,) = run_table(root, [root / "tiny"], stages=True).rows
+    assert row[:2] == ("tiny", f"damaged: {root / 'tiny'}: no such run")
 
 
 def other_report(run):

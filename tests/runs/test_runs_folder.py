@@ -58,6 +58,22 @@ def test_a_new_folder_replaces_the_old_and_keeps_what_was_not_the_runs(tmp_path)
     assert names(tmp_path) == ["run"]
 
 
+def test_a_link_to_a_folder_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    big = tmp_path / "big"
+    write(big, "one")
+    (big / "notes.txt").write_text("mine")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    folder = runs / "run"
+    folder.symlink_to(big)
+    for key in ("two", "three"):
+        write(folder, key)
+        assert names(folder) == ["a.txt", "manifest.json", "notes.txt", f"{key}.txt"]
+        assert ((folder / "a.txt").read_text(), (folder / "notes.txt").read_text()) == (key, "mine")
+        assert names(runs) == ["run"]
+        assert names(big) == ["a.txt", "manifest.json", "notes.txt", "one.txt"]
+
+
 def test_a_failure_leaves_the_old_folder(tmp_path):
     folder = tmp_path / "run"
     write(folder, "one")

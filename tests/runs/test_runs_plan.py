@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+from tdcompress.data.mnist import MnistSettings
 from tdcompress.errors import RecipeError
 from tdcompress.recipes.experiment import resolve, table_types
 from tdcompress.recipes.idle import idle_keys
@@ -33,6 +34,7 @@ bins = 8
 [prune]
 fraction = 0.5
 """
+BENCH_NOTHING = '[bench]\nbudget = "none"\n'
 
 
 def plan(text: str, tmp_path: Path) -> RunPlan:
@@ -181,6 +183,27 @@ def test_initial_weights_that_the_network_cannot_have_are_refused_with_their_lin
     ):
         with pytest.raises(RecipeError, match=rf"line {line}: model\.init: {said}"):
             plan(f'{text}"model.init" = "{init}"\n', tmp_path)
+
+
+def test_a_home_is_written_out_before_other_processes_are_told_where_data_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To resolve "~/data" as it is would make "<current folder>/~/data" of it, which no process finds."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in MnistSettings.archives:
+        (raw / name).write_bytes(b"x")
+    text = RECIPE.replace('"digits"\n', '"mnist"\nroot = "~/data"\n').replace("digits_cnn", "lenet5")
+    assert list(plan(text + BENCH_NOTHING, tmp_path).places.values()) == [tmp_path / "data"]
+
+
+@pytest.mark.parametrize("name", ["mnist", "parallel_text"])
+def test_a_home_that_is_not_known_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
+    text = RECIPE.replace('"digits"\n', f'"{name}"\nroot = "~nobody-of-this-name/data"\n')
+    said = "recipe, line 5: data.root: '~nobody-of-this-name/data' begins with a home that is not known here; give"
+    with pytest.raises(RecipeError, match=f"^{said}"):
+        plan(text, tmp_path)
 
 
 def test_planning_stays_in_a_module_until_its_part_is_done() -> None:

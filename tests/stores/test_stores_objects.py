@@ -286,16 +286,62 @@ def test_a_server_that_fails_while_it_is_published_keeps_the_checkpoints(machine
             assert (folder / SCRATCH / "state").read_text() == "state"
 
 
+def fill(store, text):
+    """Lay out the run "mine"."""
+    files = {}
+    for name in ("report.json", f"{text}.onnx"):
+        write_text(store.root / "mine" / name, text)
+        files[name] = sha256_file(store.root / "mine" / name)
+    write_text(store.root / "mine" / MANIFEST, json.dumps({"files": files}))
+
+
+def test_a_run_that_is_kept_anew_while_it_is_brought_is_no_damage(machine, monkeypatch):
+    """Its older files are gone: to call that damage would remove the new manifest, and with it the run."""
+    here, there = machine("a"), machine("b")
+    fill(here, "first")
+    here.keep_run("mine")
+    fetch = there.bucket.fetch
+
+    def slow(name, path):
+        if (here.root / "mine" / "first.onnx").exists():
+            (here.root / "mine" / "first.onnx").unlink()
+            fill(here, "second")
+            here.keep_run("mine")
+        return fetch(name, path)
+
+    monkeypatch.setattr(there.bucket, "fetch", slow)
+    there.bring_run("mine")
+    assert sorted(path.name for path in (there.root / "mine").iterdir()) == [MANIFEST, "report.json", "second.onnx"]
+    kept = (here.root / "mine" / MANIFEST).read_bytes()
+    assert here.bucket.read(f"runs/mine/{MANIFEST}").data == kept
+
+
+def test_a_run_that_another_machine_has_claimed_by_now_is_not_kept(machine, monkeypatch):
+    pace = Pace(beat=0.2, stale=1.5, keep=60.0)
+    here, there = machine("a", pace), machine("b", pace)
+    silent = Silent(monkeypatch, here)
+    fill(here, "first")
+    fill(there, "second")
+
+    def taken_over():
+        with there.claim("run-mine", "the run mine"):
+            there.keep_run("mine")
+
+    def work():
+        with here.claim("run-mine", "the run mine"):
+            silent.off.set()
+            until(taken_over, BusyError)
+            here.keep_run("mine")
+
+    with pytest.raises(LostError, match="the run mine was taken over by another process"):
+        work()
+    there.bring_run("mine")
+    assert (there.root / "mine" / "report.json").read_text() == "second"
+    assert len(there.bucket.names("runs/mine")) == 2
+
+
 def test_a_run_is_kept_whole_and_brought_where_it_is_another(machine):
     here, there = machine("a"), machine("b")
-
-    def fill(store, text):
-        files = {}
-        for name in ("report.json", f"{text}.onnx"):
-            write_text(store.root / "mine" / name, text)
-            files[name] = sha256_file(store.root / "mine" / name)
-        write_text(store.root / "mine" / MANIFEST, json.dumps({"files": files}))
-
     fill(here, "first")
     here.keep_run("mine")
     assert there.runs() == ["mine"]
@@ -327,4 +373,10 @@ def test_a_run_that_is_damaged_in_the_store_is_not_brought_and_can_be_kept_again
         there.bring_run("mine")
     assert "run its recipe again" in caplog.text
     assert not (there.root / "mine").exists()
-    assert here.bucket.read(f"runs/mine/{MANIFEST}") is None
+    there.bring_run("mine")
+    assert not (there.root / "mine").exists()
+    assert caplog.text.count("run its recipe again") == 1
+    fill(here, "again")
+    here.keep_run("mine")
+    there.bring_run("mine")
+    assert (there.root / "mine" / "report.json").read_text() == "again"
