@@ -94,6 +94,15 @@ class Method(nn.Module):
         """What the settings ask for and this network's shapes do not allow, their key first; None where all of it can be."""
         return None
 
+    def missed(self, steps_per_epoch: int, epochs: int) -> str | None:
+        """What the settings' schedule asks for and no step of a training comes to, their key first; None where all of it is.
+
+        Args:
+            steps_per_epoch: optimizer steps of an epoch.
+            epochs: of the whole training.
+        """
+        return None
+
     def metrics(self, step: TrainStep) -> dict[str, float]:
         """What the metrics say of the method in a step: gamma and alpha where it has them."""
         return {}
