@@ -142,6 +142,7 @@ class MethodSettings(ABC):
     name: ClassVar[str]
     patterned: ClassVar[bool] = False  # whether granularity "2:4" and "1x4" are known
     splits: ClassVar[bool] = False  # whether the training itself drops or prunes by ``shares``
+    own_scale: ClassVar[bool] = False  # whether its importance, where it has one, does not compare with magnitudes
     headline: ClassVar[tuple[str, ...]] = ()  # keys that name a training, as the papers' tables do, also at their defaults
     granularity: Granularity = "weight"
     scope: Literal["layer", "group"] = "layer"
