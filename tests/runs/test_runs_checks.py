@@ -51,6 +51,17 @@ def refused(run_text, tmp_path, monkeypatch):
             "--set prune.include: include = 'conv9' names no prunable layer of DigitsCnn; it has conv",
         ),
         (
+            {"sparsity.method": "variational", "sparsity.exclude": ["conv2"], "prune.exclude": [], "prune.shares": "global"},
+            r'--set prune.shares: "global" ranks all layers together, but method = "variational" .* magnitude of conv2\.weight;',
+        ),
+        (
+            {
+                **{"sparsity.method": "l0", "sparsity.ranking": "gate", "sparsity.granularity": "unit"},
+                **{"sparsity.exclude": ["conv2"], "prune.exclude": [], "prune.shares": "global"},
+            },
+            '--set prune.shares: "global" ranks all layers together, but method = "l0" .* magnitude of conv2;',
+        ),
+        (
             {"sparsity.granularity": "unit", "sparsity.include": ["conv9"]},
             "--set sparsity.include: include = 'conv9' names no prunable layer of DigitsCnn; it has conv",
         ),

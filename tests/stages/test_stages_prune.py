@@ -76,7 +76,8 @@ def test_an_importance_of_some_layers_alone_is_not_ranked_together_with_magnitud
         "hidden.weight",
     }
     assert prune("variational", "layer")["conv2.weight"][1] == 576  # of 1,152: each layer has a ranking of its own
-    assert sum(kept for _, kept, _ in prune("random_prune", "global", **{"sparsity.fraction": 0.5}).values()) == 2276
+    for magnitudes in (prune("random_prune", "global", **{"sparsity.fraction": 0.5}), prune("l0", "global")):
+        assert sum(kept for _, kept, _ in magnitudes.values()) == 2276
 
 
 def test_a_share_that_cannot_go_is_told_recorded_and_noted(runner, row):
