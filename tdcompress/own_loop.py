@@ -1,11 +1,13 @@
 """Targeted dropout for a training loop of one's own."""
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tdcompress.arguments import checked
 from tdcompress.errors import ArgumentError, ModelError, UserError
@@ -119,6 +121,7 @@ class TargetedDropout(SparseNet):
         self.seed = seed
         self._index, self._epoch = 0, 0.0
         self._seen: dict[int, int] = {}
+        self._seen_after = 0
         self._warned = False
         self._recompute = Recompute(model, method.effective)
         self.register_state_dict_pre_hook(_give_back)  # type: ignore[no-untyped-call]
@@ -204,23 +207,44 @@ class TargetedDropout(SparseNet):
         self._seen = {}
 
     def _look_for_forgotten_step(self) -> None:
-        """Warn once where the weights changed between two forward passes with the same masks; micro-batches change none."""
-        versions = {id(parameter): parameter._version for parameter in self.model.parameters()}
+        """Warn once where an optimizer's step lies between two forward passes with the same masks; micro-batches have none.
+
+        Weights that change and no step is over are right: LBFGS runs the network inside its step, and sharpness-aware
+        minimisation (SAM) runs it a second time with the weights moved.
+        """
+        steps, versions = _optimizer_steps().made, {id(parameter): parameter._version for parameter in self.model.parameters()}
         same = self._seen.keys() == versions.keys()  # not those of a copy, or what functional_call put in their place
-        if same and self._seen != versions and not self._warned:
+        if same and self._seen != versions and steps > self._seen_after and not self._warned:
             self._warned = True
             warnings.warn(
                 "TargetedDropout: the weights changed, the masks did not: call net.step() after each optimizer.step(), or the"
                 " same entries are dropped all the time",
                 stacklevel=5,  # the caller's own line, beyond forward and the two frames of nn.Module's call
             )
-        self._seen = versions
+        self._seen, self._seen_after = versions, steps
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._recompute.give_back()
         moved: Self = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._draw()  # masks live where the parameters do
         return moved
+
+
+class _OptimizerSteps:
+    """Counts the steps that the optimizers of this process have finished."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        register_optimizer_step_post_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self.made += 1
+
+
+@functools.cache
+def _optimizer_steps() -> _OptimizerSteps:
+    """From the first call on."""
+    return _OptimizerSteps()
 
 
 def _require_unwrapped(model: nn.Module) -> None:

@@ -258,6 +258,43 @@ def test_micro_batches_evaluation_loading_and_the_right_loop_are_no_forgotten_st
         net(x)
 
 
+@pytest.mark.parametrize("name", ["lbfgs", "sam"])
+def test_weights_that_an_optimizer_moves_before_its_step_is_over_are_no_forgotten_step(name: str) -> None:
+    net, (x, labels) = tdc.TargetedDropout(Net(), gamma=0.5), batch(0)
+    parameters = list(net.parameters())
+    lbfgs, sgd = torch.optim.LBFGS(parameters, max_iter=4), torch.optim.SGD(parameters, lr=0.1)
+
+    def loss() -> Tensor:
+        net.zero_grad()
+        found = nn.functional.cross_entropy(net(x)["logits"], labels)
+        found.backward()
+        return found
+
+    def sharpness_aware() -> None:
+        loss()
+        moves = [0.05 * parameter.grad for parameter in parameters if parameter.grad is not None]
+        assert len(moves) == len(parameters)
+        with torch.no_grad():
+            torch._foreach_add_(parameters, moves)
+        loss()
+        with torch.no_grad():
+            torch._foreach_sub_(parameters, moves)
+        sgd.step()
+
+    def update() -> None:
+        if name == "lbfgs":
+            lbfgs.step(loss)  # type: ignore[arg-type]
+        else:
+            sharpness_aware()
+
+    for _ in range(2):  # a warning would be an error here
+        update()
+        net.step()
+    update()
+    with pytest.warns(UserWarning, match=r"call net\.step\(\) after each optimizer\.step\(\)"):
+        update()
+
+
 class Checkpointed(nn.Module):
     """Blocks, one of them called twice and one that reads a layer inside it, which run again in the backward pass, or do not."""
 

@@ -94,6 +94,15 @@ class Method(nn.Module):
         """What the settings ask for and this network's shapes do not allow, their key first; None where all of it can be."""
         return None
 
+    def missed(self, steps_per_epoch: int, epochs: int) -> str | None:
+        """What the settings' schedule asks for and no step of a training comes to, their key first; None where all of it is.
+
+        Args:
+            steps_per_epoch: optimizer steps of an epoch.
+            epochs: of the whole training.
+        """
+        return None
+
     def metrics(self, step: TrainStep) -> dict[str, float]:
         """What the metrics say of the method in a step: gamma and alpha where it has them."""
         return {}
@@ -133,6 +142,7 @@ class MethodSettings(ABC):
     name: ClassVar[str]
     patterned: ClassVar[bool] = False  # whether granularity "2:4" and "1x4" are known
     splits: ClassVar[bool] = False  # whether the training itself drops or prunes by ``shares``
+    own_scale: ClassVar[bool] = False  # whether its importance, where it has one, does not compare with magnitudes
     headline: ClassVar[tuple[str, ...]] = ()  # keys that name a training, as the papers' tables do, also at their defaults
     granularity: Granularity = "weight"
     scope: Literal["layer", "group"] = "layer"

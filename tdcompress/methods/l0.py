@@ -113,6 +113,7 @@ class L0Settings(TrainedMethodSettings):
     """
 
     name: ClassVar[str] = "l0"
+    own_scale: ClassVar[bool] = True
     beta: float = 0.1
     initial_drop: float = 0.001
     ranking: Literal["magnitude", "gate"] = "magnitude"

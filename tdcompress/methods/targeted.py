@@ -73,6 +73,23 @@ class Targeted(Method):
         said = reach.told("candidates")
         return f"{asked}: {said}" if said else None
 
+    def missed(self, steps_per_epoch: int, epochs: int) -> str | None:
+        """That masks are never frozen, or nothing is ever dropped: what has not begun in the last step never does."""
+        steps = steps_per_epoch * epochs
+        if not steps:
+            return None
+        last = (steps - 1) / steps_per_epoch  # epochs done when the last step begins
+        among = f"this training, which has {steps} step{'s' * (steps != 1)}"
+        if self.frozen(epochs) and not self.frozen(last):
+            return (
+                f"freeze_share: {self.settings.freeze_share:g} is less than one step of {among}: its masks are never frozen; "
+                "raise it, or set 0"
+            )
+        dropped = self.settings.alpha and self.settings.gamma != 0
+        if dropped and not (self.gamma_share(last) and self.rates(last)[1]):
+            return f'schedule: "{self.settings.schedule}" drops nothing in {among}; let it begin earlier, or train for longer'
+        return None
+
     def frozen(self, epoch: float) -> bool:  # noqa: D102
         return self.schedule.frozen(epoch)
 

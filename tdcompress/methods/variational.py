@@ -202,6 +202,7 @@ class VariationalSettings(TrainedMethodSettings):
     """
 
     name: ClassVar[str] = "variational"
+    own_scale: ClassVar[bool] = True
     beta: float = 0.01
     warmup: float = 0.5
     warmup_curve: Literal["linear", "exponential"] = "linear"

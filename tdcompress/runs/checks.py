@@ -1,13 +1,14 @@
-"""What can be known to fail before anything is trained: keys that the task lacks, runtimes, threads, disk, file names, units."""
+"""What can be known to fail before anything is trained: keys the task lacks, runtimes, threads, disk, names, units, ranking."""
 
 import errno
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from tdcompress.bench.deployed import check_can_time
 from tdcompress.errors import TdcompressError, UserError
-from tdcompress.lineage.network import new_network
+from tdcompress.lineage.network import new_network, training_targets
 from tdcompress.lineage.units import units_of
 from tdcompress.methods.base import MethodSettings
 from tdcompress.pipeline import Runner, Task
@@ -32,12 +33,14 @@ def check_plan(plan: RunPlan, runner: Runner, workers: Workers = HERE) -> None:
         workers: know the machine that benchmarks run on.
 
     Raises:
-        RecipeError: what `check_trainings` refuses; or a backend, provider or number of threads that that machine does not have.
+        RecipeError: what `check_trainings` refuses; layers that cannot be ranked together; or a backend, provider or number of
+            threads that that machine does not have.
         TdcompressError: a folder that cannot be written.
     """
     check_writable(runner.store.root)
     _check_keys(plan)
     _check_units(plan, [row.pruned for row in plan.rows], runner)
+    _check_ranking(plan, runner)
     if plan.bench is not None and not _there(runner.store, plan.bench):
         problem = workers.bench_problem(plan.bench.settings)
         if problem is not None:
@@ -145,3 +148,22 @@ def _check_units(plan: RunPlan, made: Sequence[Task], runner: Runner) -> None:
             taken_over = written is None or getattr(written, key) is None
             key = f"{'sparsity' if taken_over else 'prune'}.{key}"
             raise plan.recipe.source.error(key, f"{key}: {error}") from None
+
+
+def _check_ranking(plan: RunPlan, runner: Runner) -> None:
+    """Refuse prunings that would rank some layers by the method's importance, and others together with them by magnitude."""
+    for row in plan.rows:
+        settings, training = row.pruned.settings, row.train.settings
+        method = training.method.settings
+        alike = all(getattr(settings, key) == getattr(method, key) for key in ("exclude", "include", "scope", "unit"))
+        if alike or not method.own_scale or settings.shares != "global" or _there(runner.store, row.pruned):
+            continue
+        prepared = {role: runner.ensure(needed) for role, needed in prepared_inputs(row.train).items()}
+        learning = training.data.task(runner.machine.places, prepared)
+        model = new_network(training, learning)
+        built = method.build(training_targets(training, model, learning), model)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # told where it is pruned
+                prune.make_masks(settings, training, model, built.scores(dict(model.named_parameters())), learning)
+        except UserError as error:
+            raise plan.recipe.source.error("prune.shares", str(error)) from None

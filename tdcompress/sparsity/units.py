@@ -1,6 +1,5 @@
 """Weights and units: what a method may touch, and what is dropped, pruned and removed together."""
 
-import itertools
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -246,12 +245,16 @@ def _refuse_overlaps(matrices: Mapping[str, nn.Module], prunable: Set[str]) -> N
         extent = 0 if weight is None else sum((n - 1) * step for n, step in zip(weight.shape, weight.stride(), strict=True)) + 1
         if weight is not None and weight.numel() == extent and type(weight) is nn.Parameter:  # others lie in strips
             spans.setdefault(weight, (weight.data_ptr(), weight.data_ptr() + extent * weight.itemsize, name))
-    for (_, end, name), (begin, _, other) in itertools.pairwise(sorted(spans.values())):
-        if begin < end and prunable & {name, other}:
-            raise ModelError(
-                f"the weights of {name} and {other} are two parameters in the same memory: make them one parameter, which both"
-                " apply, or two that share nothing"
-            )
+    ordered = sorted(spans.values())
+    for place, (_, end, name) in enumerate(ordered, start=1):
+        for begin, _, other in ordered[place:]:  # a long one may reach over several
+            if begin >= end:
+                break
+            if prunable & {name, other}:
+                raise ModelError(
+                    f"the weights of {name} and {other} are two parameters in the same memory: make them one parameter, which "
+                    "both apply, or two that share nothing"
+                )
 
 
 def is_below(name: str, prefix: str) -> bool:

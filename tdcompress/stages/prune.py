@@ -1,6 +1,7 @@
 """Stage "prune": a trained network -> the same network with exact zeros, and its masks."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tdcompress.codec import shallow
+from tdcompress.errors import UserError
 from tdcompress.lineage.measure import pruned_record
 from tdcompress.lineage.network import MASKS, MODEL, save_tensors, trained_network, training_targets
 from tdcompress.lineage.origin import Origin, learning_task_of, origin_of
@@ -167,6 +169,9 @@ def make_masks(
         model: the trained network, on the CPU.
         scores: the method's own, by name of a parameter, of its shape, or of a group of units, (units,); empty = magnitude.
         task: what it was trained for.
+
+    Raises:
+        UserError: scores of some layers alone, to be ranked together with the magnitudes of others.
     """
     method = origin.method.settings
     params = {name: value.detach() for name, value in model.named_parameters()}
@@ -174,6 +179,7 @@ def make_masks(
     if settings.granularity != "unit":
         weights = prunable_weights(model, settings.exclude)
         own = scores if method.granularity == settings.granularity == "weight" else {}
+        _require_one_scale(settings, method, own, [slot.parameter for slot in weights])
         pattern = None if settings.granularity == "weight" else settings.granularity
         keep = settings.keep_per_filter
         budget = WeightShare(fraction=fraction, keep_per_filter=keep, shares=settings.shares, pattern=pattern)
@@ -188,9 +194,21 @@ def make_masks(
     if scores and method.granularity == "unit":
         trained = {group.filters for group in training_targets(origin, model, task).groups}
         own = {group.name: scores[group.name] for group in units.groups if group.name in scores and group.filters in trained}
+    _require_one_scale(settings, method, own, [group.name for group in units.groups])
     masks = unit_masks(params, units.groups, scores=own, fraction=fraction, align=settings.align, shares=settings.shares)
     reach = unit_reach(params, units.groups, fraction=fraction, shares=settings.shares)
     return masks, _counted(settings, reach, count_pruned_units(masks, units.groups))
+
+
+def _require_one_scale(settings: Settings, method: MethodSettings, own: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Refuse to compare gates or noise of some layers with magnitudes of others: either would win by its scale alone."""
+    others = [name for name in names if name not in own]
+    if method.own_scale and settings.shares == "global" and own and others:
+        raise UserError(
+            f'prune.shares: "global" ranks all layers together, but method = "{method.name}" ranks those that it trained on in '
+            f"its own way, which does not compare with the magnitude of {others[0]}; exclude what the training excludes, with "
+            'its scope and unit, or take shares = "layer"'
+        )
 
 
 def _counted(settings: Settings, reach: Reach, gone: int) -> PrunedCount:

@@ -13,8 +13,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tdcompress.errors import TrainingError
 from tdcompress.train.distributed import World
 from tdcompress.train.forwards import forward_replaced
+from tdcompress.train.settings import TrainSettings
 
 
 class _Gathered(torch.autograd.Function):
@@ -50,6 +52,32 @@ def synchronised(net: nn.Module, world: World) -> Iterator[None]:
 
     with forward_replaced(layers, forward):
         yield
+
+
+@contextmanager
+def named_size_errors(settings: TrainSettings, world: World) -> Iterator[None]:
+    """Say what to do where torch refuses the variance of one value in the block.
+
+    Args:
+        settings: the recipe's [train].
+        world: the processes that share each batch.
+
+    Raises:
+        TrainingError: a forward pass gave a BatchNorm one value of each channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        key = "batch_size" if settings.batch_tokens is None else "batch_tokens"
+        parts = settings.accumulate * world.size
+        split = f", in {parts} parts (train.accumulate = {settings.accumulate})" if parts > 1 else ""
+        lower = "lower accumulate or " if settings.accumulate > 1 else ""
+        raise TrainingError(
+            f"train.{key} = {getattr(settings, key)}{split} leaves a BatchNorm one value of each channel, which it cannot "
+            f"normalise by: {lower}raise {key}"
+        ) from error
 
 
 def _normalise(layer: _BatchNorm, x: Tensor, world: World) -> Tensor:

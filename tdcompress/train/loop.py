@@ -11,7 +11,7 @@ from tdcompress.limits import available_cores
 from tdcompress.methods.wrapper import SparseNet
 from tdcompress.processor import Processor, read_processor
 from tdcompress.train.allocation import keeping_freed_memory
-from tdcompress.train.batchnorm import synchronised
+from tdcompress.train.batchnorm import named_size_errors, synchronised
 from tdcompress.train.data import TestSet, TrainSet
 from tdcompress.train.distill import Teacher
 from tdcompress.train.distributed import World
@@ -77,7 +77,7 @@ def train(
     Raises:
         InterruptedRun: ``should_stop`` gave a signal; the state is saved.
         TrainingError: a loss or gradient that is not finite (before the update), a parameter or buffer that is not (before it is
-            saved or measured), or no memory.
+            saved or measured), no memory, or a BatchNorm that gets one value of each channel.
         UserError: batches that the data cannot give as asked; or the fast path was asked for and cannot make this training.
         ArtifactError: the checkpoint in ``folder`` is of another training.
     """
@@ -85,7 +85,7 @@ def train(
     data.loader(settings, seed=seed, world=world)  # refused before anything is moved or read
     found = newest(folder, world)
     begun = found.header.manner if found else None
-    with alone(device), named_memory_errors(settings):
+    with alone(device), named_memory_errors(settings), named_size_errors(settings, world):
         net, data, test = net.to(device), data.to(device), test.to(device)
         manner = settle(
             settings,

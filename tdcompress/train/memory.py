@@ -26,5 +26,5 @@ def _no_memory(settings: TrainSettings) -> TrainingError:
     key = "batch_size" if settings.batch_tokens is None else "batch_tokens"
     return TrainingError(
         f"out of memory with train.{key} = {getattr(settings, key)} and train.accumulate = {settings.accumulate}: "
-        f"raise accumulate (same result, less memory) or lower {key}"
+        f"raise accumulate (less memory; the same result, but that BatchNorm sees each micro-batch by itself) or lower {key}"
     )

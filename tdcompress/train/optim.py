@@ -225,8 +225,13 @@ class LrSchedule:
         return tuple(Fraction(str(milestone)) * scale for milestone in self.milestones)
 
     def unreached(self, steps_per_epoch: int, epochs: int) -> str | None:
-        """What to say where no step comes after the first milestone, so that the rate never changes; else None."""
+        """What to say where no step comes to the warm-up's end, or after the first milestone; else None."""
         steps = epochs * steps_per_epoch
+        if steps and self.warmup_epochs > epochs:
+            return (
+                f"warmup_epochs: the warm-up takes {self.warmup_epochs:g} epochs, and this training has {epochs}: its learning "
+                f"rate ends at {epochs / self.warmup_epochs:.2g} of what it would come to; shorten it"
+            )
         last = steps - 1  # steps done when the last one is made
         if not self.milestones or not steps or self.milestone_steps(steps_per_epoch, epochs)[0] <= last:
             return None

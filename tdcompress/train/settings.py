@@ -42,7 +42,8 @@ class TrainSettings:
             taken up keeps their number.
         channels_last: activations in NHWC order, usually faster for convolutions.
         compile: run the network through torch.compile (needs a C++ compiler on a CPU).
-        accumulate: micro-batches of a step; more of them need less memory for the same result.
+        accumulate: micro-batches of a step; more of them need less memory. The result is the same but for rounding, unless the
+            network has BatchNorm, which takes mean and variance of each micro-batch by itself, or draws (dropout).
         sync_batchnorm: of several processes that share each batch: BatchNorm takes mean and variance of the whole batch, as one
             process does. Each such layer then waits for all processes. Without it each takes those of its own part.
         evaluate_every: epochs between measurements of the test accuracy; the last epoch is always measured.

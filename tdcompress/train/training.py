@@ -88,8 +88,9 @@ class Training:
         self.standing = Standing(net, self.optimizer, self.average, folder=folder, identity=identity, manner=manner, world=world)
         if unreached := settings.lr_schedule.unreached(self.steps_per_epoch, settings.epochs):
             _log.warning("%s.%s", settings.lr_schedule_key, unreached)
-        if unreached := net.method.unreached():
-            _log.warning("sparsity.%s", unreached)
+        for unreached in (net.method.unreached(), net.method.missed(self.steps_per_epoch, settings.epochs)):
+            if unreached:
+                _log.warning("sparsity.%s", unreached)
         begun = None if found is None else self.standing.take_up(found)
         if begun is not None:
             _log.info("going on after step %d of %d", self.now.step, self.steps)

@@ -228,6 +228,44 @@ def test_a_cubic_freezes_with_every_candidate_dropped(make_net):
     assert int((drawn(net, epoch=7.0)["weight"] == 0).sum()) == 12
 
 
+NEVER_FROZEN = (
+    "freeze_share: 0.1 is less than one step of this training, which has 6 steps: its masks are never frozen; raise it, or set 0"
+)
+NOTHING = "drops nothing in this training, which has"
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "epochs", "said"),
+    [
+        ({"schedule": "cubic", "freeze_share": 0.1}, 6, 1, NEVER_FROZEN),
+        ({"schedule": "cubic", "freeze_share": 0.1}, 3, 2, NEVER_FROZEN),
+        ({"schedule": "cubic", "freeze_share": 0.1}, 10, 1, None),
+        ({"schedule": "cubic", "freeze_share": 0.17}, 6, 1, None),
+        ({"schedule": "cubic", "freeze_share": 0.0}, 2, 1, None),
+        ({"schedule": "cubic", "freeze_share": 0.0, "ramp_share": (1.0, 1.0)}, 6, 1, f'schedule: "cubic" {NOTHING} 6 steps'),
+        ({"schedule": "cubic", "freeze_share": 0.0, "alpha_share": (1.0, 1.0)}, 6, 1, f'schedule: "cubic" {NOTHING} 6 steps'),
+        ({"schedule": "ramp", "ramp_epochs": (0.5, 0.5)}, 1, 1, f'schedule: "ramp" {NOTHING} 1 step;'),
+        ({"schedule": "ramp", "ramp_epochs": (0.5, 0.5), "alpha": 0.0}, 1, 1, None),
+        ({"schedule": "ramp", "ramp_epochs": (0.5, 0.5)}, 2, 1, None),
+        ({"schedule": "cubic", "freeze_share": 0.1}, 6, 0, None),
+        ({}, 1, 1, None),
+    ],
+)
+def test_what_no_step_of_a_schedule_comes_to_is_said(options, steps: int, epochs: int, said: str | None):
+    settings = TargetedSettings(**{"gamma": 0.5, **options}).for_training(epochs)
+    model = nn.Linear(8, 2)
+    method = settings.build(Targets(weights=(Slot(parameter="weight"),)), model)
+    found = method.missed(steps, epochs)
+    assert found is None if said is None else found is not None and found.startswith(said)
+    times = [step / steps for step in range(steps * epochs)]
+    if said == NEVER_FROZEN:
+        assert not any(method.frozen(epoch) for epoch in times)
+    elif said is not None:
+        assert all(0 in (method.gamma_share(epoch), method.rates(epoch)[1]) for epoch in times)
+    elif options.get("freeze_share"):
+        assert any(method.frozen(epoch) for epoch in times) or not times
+
+
 def test_a_cubic_has_the_length_of_its_training():
     cubic = TargetedSettings(gamma=0.9, schedule="cubic")
     assert cubic.for_training(60).schedule_epochs == 60

@@ -51,6 +51,17 @@ def refused(run_text, tmp_path, monkeypatch):
             "--set prune.include: include = 'conv9' names no prunable layer of DigitsCnn; it has conv",
         ),
         (
+            {"sparsity.method": "variational", "sparsity.exclude": ["conv2"], "prune.exclude": [], "prune.shares": "global"},
+            r'--set prune.shares: "global" ranks all layers together, but method = "variational" .* magnitude of conv2\.weight;',
+        ),
+        (
+            {
+                **{"sparsity.method": "l0", "sparsity.ranking": "gate", "sparsity.granularity": "unit"},
+                **{"sparsity.exclude": ["conv2"], "prune.exclude": [], "prune.shares": "global"},
+            },
+            '--set prune.shares: "global" ranks all layers together, but method = "l0" .* magnitude of conv2;',
+        ),
+        (
             {"sparsity.granularity": "unit", "sparsity.include": ["conv9"]},
             "--set sparsity.include: include = 'conv9' names no prunable layer of DigitsCnn; it has conv",
         ),
@@ -110,7 +121,7 @@ def test_an_engine_that_cannot_be_compiled_is_refused(refused, monkeypatch):
 
 def test_a_benchmark_that_is_not_asked_for_needs_no_runtime(run_text, tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "create_backend", lambda *_: pytest.fail("asked"))
-    run_text(RECIPE, tmp_path, {"bench.budget": "none", "bench.backend": ["quantum"]})
+    run_text(f'{RECIPE}\n[bench]\nbackend = ["quantum"]\n', tmp_path, {"bench.budget": "none"})
 
 
 def test_units_that_could_never_leave_are_refused(refused, monkeypatch):

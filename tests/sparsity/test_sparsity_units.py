@@ -100,6 +100,16 @@ def test_two_parameters_in_the_same_memory_are_refused_unless_both_stay_dense():
     assert names(prunable_weights(model, ["0", "1"])) == ["2.weight"]
 
 
+def test_a_dense_weight_that_reaches_over_several_others_is_found_behind_a_dense_one():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(4, 3), nn.Linear(4, 4), nn.Linear(4, 2))
+    whole = model[0].weight.detach()
+    model[1].weight, model[2].weight = nn.Parameter(whole[1:4]), nn.Parameter(whole[4:])
+    with pytest.raises(ModelError, match="the weights of 0 and 2 are two parameters in the same memory"):
+        prunable_weights(model, ["0", "1"])
+    with pytest.raises(ModelError, match="the weights of 0 and 1 are two parameters in the same memory"):
+        prunable_weights(model, ["2"])
+
+
 def test_parameters_beside_one_another_in_one_memory_are_pruned():
     model, memory = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3), nn.Linear(3, 2)), torch.ones(12)
     model[0].weight, model[1].weight = nn.Parameter(memory[:6].view(2, 3)), nn.Parameter(memory[6:].view(3, 2))

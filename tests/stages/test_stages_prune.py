@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from short_trainings import UNITS, layers
 
 from tdcompress.data.digits import DigitsSettings
+from tdcompress.errors import UserError
 from tdcompress.lineage.network import load_network
 from tdcompress.lineage.origin import origin_of
 from tdcompress.records.stages import PrunedCount, PruneRecord
@@ -59,6 +60,24 @@ def test_a_budget_is_split_over_the_layers_as_the_shares_say(runner, row, shares
         assert kept == {each.name: each.entries - counts[each.name] for each in extents}
     for mask in load_file(pruned.file("masks.safetensors")).values():
         assert bool(mask.flatten(1).any(1).all())  # no filter is empty
+
+
+def test_an_importance_of_some_layers_alone_is_not_ranked_together_with_magnitudes(runner, row):
+    def prune(method: str, shares: str, **changes):
+        options = {"sparsity.exclude": ["conv2"], "prune.exclude": [], **changes}
+        return layers(runner.ensure(row(method, f'fraction = 0.5\nshares = "{shares}"', **options).pruned))
+
+    said = r'^prune\.shares: "global" ranks all layers together, but method = "variational" .* the magnitude of conv2\.weight'
+    with pytest.raises(UserError, match=said):
+        prune("variational", "global")
+    assert prune("variational", "global", **{"prune.exclude": ["conv2"]}).keys() == {
+        "conv1.weight",
+        "conv3.weight",
+        "hidden.weight",
+    }
+    assert prune("variational", "layer")["conv2.weight"][1] == 576  # of 1,152: each layer has a ranking of its own
+    for magnitudes in (prune("random_prune", "global", **{"sparsity.fraction": 0.5}), prune("l0", "global")):
+        assert sum(kept for _, kept, _ in magnitudes.values()) == 2276
 
 
 def test_a_share_that_cannot_go_is_told_recorded_and_noted(runner, row):

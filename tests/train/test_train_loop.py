@@ -93,6 +93,18 @@ def test_a_gamma_that_cannot_be_reached_is_warned_of_by_its_key(small, tmp_path:
     assert said == f'sparsity.gamma = 0.95, shares = "global": {counts}'
 
 
+def test_masks_that_are_never_frozen_are_warned_of_by_their_key(small, tmp_path: Path, caplog) -> None:
+    net = small.conv_net()
+    settings = TargetedSettings(gamma=0.5, alpha=1.0, schedule="cubic", freeze_share=0.1).for_training(1)
+    with caplog.at_level(logging.WARNING):
+        small.run(
+            tmp_path, SparseNet(net.model, settings.build(net.method.targets, net.model)), TrainSettings(epochs=1, batch_size=16)
+        )
+    (said,) = (record.message for record in caplog.records)
+    assert said.startswith("sparsity.freeze_share: 0.1 is less than one step of this training, which has 6 steps: ")
+    assert not bool((net.model[0].weight == 0).any())
+
+
 def test_a_first_milestone_beyond_the_end_is_warned_of_by_its_key(small, tmp_path: Path, caplog) -> None:
     late = LrSchedule(name="piecewise", unit="steps", milestones=(40_000,), factors=(0.1,))
     with caplog.at_level(logging.WARNING):

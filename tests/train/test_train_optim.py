@@ -87,6 +87,19 @@ def test_a_training_that_ends_before_its_first_milestone_is_told() -> None:
     assert LrSchedule(name="cosine").unreached(390, 60) is None
 
 
+@pytest.mark.parametrize("name", ["constant", "cosine", "inverse_sqrt"])
+def test_a_warm_up_that_the_training_does_not_end_is_told(name: str) -> None:
+    schedule = LrSchedule(name=name, warmup_epochs=5)  # type: ignore[arg-type]
+    assert max(schedule.factor(step, 6, 1) for step in range(6)) == 0.2
+    assert schedule.unreached(6, 1) == (
+        "warmup_epochs: the warm-up takes 5 epochs, and this training has 1: its learning rate ends at 0.2 of what it would come "
+        "to; shorten it"
+    )
+    assert schedule.factor(29, 6, 5) == 1.0
+    assert schedule.unreached(6, 5) is None
+    assert schedule.unreached(6, 0) is None
+
+
 @pytest.mark.parametrize(("unit", "milestone"), [("epochs", 1.95), ("steps", 21.5), ("share", 0.96)])
 def test_a_milestone_behind_the_last_step_is_told_although_the_training_ends_later(unit: str, milestone: float) -> None:
     schedule = LrSchedule(name="piecewise", unit=unit, milestones=(milestone,), factors=(0.1,))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """One step inside a training: by hand, in micro-batches, in bfloat16, and when its numbers or the memory are not enough."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,37 @@ def test_a_loss_that_is_not_finite_names_its_step(small, tmp_path: Path) -> None
     with pytest.raises(TrainingError, match=r"step 9 \(epoch 2\): the loss is nan; the update was not made"):
         small.run(tmp_path, net, progress=poison)
     assert torch.isfinite(net.model[1].weight).all()  # type: ignore[index, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (
+            {"batch_size": 16, "accumulate": 16},
+            "train.batch_size = 16, in 16 parts (train.accumulate = 16) leaves a BatchNorm one",
+        ),
+        (
+            {"batch_size": 1},
+            "train.batch_size = 1 leaves a BatchNorm one value of each channel, which it cannot normalise by: raise",
+        ),
+    ],
+)
+def test_a_batch_of_one_value_of_each_channel_says_what_to_change(small, tmp_path: Path, sizes, said: str) -> None:
+    net = SparseNet(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 2)), Method(Targets(weights=())))
+    with pytest.raises(TrainingError, match=re.escape(said)):
+        small.run(tmp_path, net, TrainSettings(**sizes))
+
+
+def test_batchnorm_takes_the_statistics_of_each_micro_batch(small, tmp_path: Path) -> None:
+    means = []
+    for accumulate in (1, 2):
+        norm = nn.BatchNorm1d(64, momentum=None)
+        net = SparseNet(nn.Sequential(nn.Flatten(), norm, nn.Linear(64, 2)), Method(Targets(weights=())))
+        small.run(tmp_path / str(accumulate), net, TrainSettings(batch_size=16, accumulate=accumulate))
+        assert int(norm.num_batches_tracked) == 6 * accumulate
+        means.append((norm.running_mean, norm.running_var))
+    torch.testing.assert_close(means[0][0], means[1][0], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(means[0][1], means[1][1], rtol=1e-2)  # the micro-batches' means differ too
 
 
 def test_no_memory_names_the_batch_size(small, tmp_path: Path) -> None:
