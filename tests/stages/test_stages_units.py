@@ -24,7 +24,8 @@ def test_units_of_networks_that_are_built_alike_are_found_once(runner, plan, mon
     traced, find = [], units.find_units
     monkeypatch.setattr(units, "_found", {})
     monkeypatch.setattr(units, "find_units", lambda model, *args, **more: traced.append(model) or find(model, *args, **more))
-    found = plan("targeted", **UNITS, **{"sweep.sparsity.alpha": [0.4, 0.6]})
+    swept = {key: value for key, value in UNITS.items() if key != "sparsity.alpha"}
+    found = plan("targeted", **swept, **{"sweep.sparsity.alpha": [0.4, 0.6]})
     pruned = [runner.ensure(row.pruned) for row in found.rows]
     assert len(pruned) == 2
     assert len(traced) == 1
