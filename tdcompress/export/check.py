@@ -161,6 +161,10 @@ def tolerance(model: nn.Module, inputs: Sequence[Tensor]) -> float:
     return max((TOLERANCES.get(dtype, RELATIVE_TOLERANCE) for dtype in types), default=RELATIVE_TOLERANCE)
 
 
+class NotRunError(VerificationError):
+    """onnxruntime does not run the file on what torch takes."""
+
+
 class _NotTaken(Exception):
     """The network itself refuses an input."""
 
@@ -172,7 +176,7 @@ def _run(session: ort.InferenceSession, feed: Mapping[str, NDArray[Any]], what: 
     try:
         return list(session.run(None, dict(feed), silent))
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        raise VerificationError(f"{what}: torch takes it, and onnxruntime does not: {one_line(error)}") from error
+        raise NotRunError(f"{what}: torch takes it, and onnxruntime does not: {one_line(error)}") from error
 
 
 def _expected(model: nn.Module, rows: Sequence[Tensor], inputs: Sequence[str], said: str) -> dict[str, Tensor]:

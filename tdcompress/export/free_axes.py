@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from tdcompress.errors import UnsupportedError, VerificationError
 from tdcompress.export.assumptions import Assumption, FreeLengths, Symbol, breaking, read_assumptions, read_symbols
-from tdcompress.export.check import OnnxNetwork, check_agreement
+from tdcompress.export.check import NotRunError, OnnxNetwork, check_agreement
 from tdcompress.export.guards import Guard
 from tdcompress.export.outputs import named_outputs
 from tdcompress.export.sizes import cycled
@@ -82,31 +82,38 @@ class Traced:
         return found
 
     @cached_property
-    def _tried(self) -> dict[tuple[int, ...], str | None]:
+    def _known(self) -> dict[tuple[int, ...], tuple[str | None, bool]]:
         return {}
 
     def difference(self, lengths: FreeLengths) -> str | None:
         """How the file differs from torch at other lengths: "" if it does not, None where torch computes no finite numbers."""
-        key = tuple(lengths[name] for name in self.lengths)
-        if key not in self._tried:
-            self._tried[key] = self._try(lengths)
-        return self._tried[key]
+        return self._tried(lengths)[0]
 
-    def _try(self, lengths: FreeLengths) -> str | None:
+    def runs(self, lengths: FreeLengths) -> bool:
+        """Whether onnxruntime runs the file at other lengths at which torch computes finite numbers."""
+        return self._tried(lengths)[1]
+
+    def _tried(self, lengths: FreeLengths) -> tuple[str | None, bool]:
+        key = tuple(lengths[name] for name in self.lengths)
+        if key not in self._known:
+            self._known[key] = self._try(lengths)
+        return self._known[key]
+
+    def _try(self, lengths: FreeLengths) -> tuple[str | None, bool]:
         inputs = self.at(lengths)
         try:
             with torch.inference_mode():
                 outputs = named_outputs(self.model(*inputs))
         except Exception:  # user code raises anything
-            return None
+            return None, True
         if not all(bool(output.isfinite().all()) for output in outputs.values()):
-            return None
+            return None, True
         network = self.network
         try:
             check_agreement(self.model, inputs, network, free_axes=())
         except VerificationError as error:
-            return str(error)
-        return ""
+            return str(error), not isinstance(error, NotRunError)
+        return "", True
 
 
 def require_free(traced: Traced) -> None:
@@ -131,7 +138,8 @@ def _require_harmless(traced: Traced, assumption: Assumption, assumptions: Seque
         raise UnsupportedError(f"{_right_where(traced, assumption, broken[0])}, so that the axis is not free")
     own = [lengths for lengths in broken if any(guard.own for guard in _broken_guards(traced, lengths))]
     small = [lengths for lengths in broken if _numbers(traced, lengths) <= NUMBERS_AT_MOST]
-    if assumption.same and not own:  # where PyTorch wants two axes equal, a length of 1 is repeated: the file's one name says no
+    if assumption.same and not own:
+        _require_no_silent_repeat(traced, assumption)
         small = [lengths for lengths in small if 1 not in (lengths[name] for name in assumption.axes)]
     for lengths in small if own else small[:2]:  # of PyTorch's own conditions there are many
         if found := traced.difference(lengths):
@@ -139,6 +147,18 @@ def _require_harmless(traced: Traced, assumption: Assumption, assumptions: Seque
     for lengths in own:
         if lengths not in small or (len(broken) > 1 and traced.difference(lengths) is not None):
             raise UnsupportedError(f"{_right_where(traced, assumption, lengths)}, not at {_shapes(traced, lengths)}")
+
+
+def _require_no_silent_repeat(traced: Traced, assumption: Assumption) -> None:
+    """Refuse a file that is wrong where PyTorch repeats one axis of length 1 along the other, and that runs there.
+
+    The file has one name for both axes: where it does not run, that name has said so.
+    """
+    for name in assumption.axes:
+        lengths = {**traced.lengths, name: 1}
+        if (found := traced.difference(lengths)) and traced.runs(lengths):
+            way_out = "let forward refuse such inputs (torch._check that the two sizes are equal)"
+            raise UnsupportedError(f"{_right_where(traced, assumption, lengths)}; {found}; {way_out}")
 
 
 def _right_where(traced: Traced, assumption: Assumption, lengths: FreeLengths) -> str:

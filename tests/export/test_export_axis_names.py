@@ -41,6 +41,27 @@ class Rows(nn.Module):
         return y.reshape(y.shape[0] * y.shape[1], y.shape[2])
 
 
+class Mean(nn.Module):
+    """Of a sum, by its own length: (B, T, 8) and (B, 1, 8) have one too, and a file that reads it from the latter is wrong."""
+
+    def __init__(self, *, equal: bool = False) -> None:
+        super().__init__()
+        self.equal = equal
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        if self.equal:
+            torch._check(tokens.shape[1] == context.shape[1])
+        y = tokens + context
+        return y.sum(1) / y.shape[1]
+
+
+class Swapped(Mean):
+    """Another input comes first."""
+
+    def forward(self, context: Tensor, tokens: Tensor) -> Tensor:
+        return super().forward(tokens, context)
+
+
 class Branch(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.cat((a, b), 1) if a.shape[1] == b.shape[1] else a
@@ -109,6 +130,21 @@ def test_lengths_that_the_network_wants_equal_have_one_name(length: int, tmp_pat
     assert dims(path) == [["batch", "axis_1", 4], ["batch", "axis_1", 4]]
     x = random(3, 7, 4)
     np.testing.assert_array_equal(run(path, x, x), (2 * x).reshape(21, 4).numpy())
+
+
+@pytest.mark.parametrize("network", [Mean(), Swapped()])
+def test_a_length_that_torch_repeats_is_refused_where_the_file_is_wrong_there(network: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r" alone .*`y = tokens \+ context`.*outputs differ by .* let forward refuse such"):
+        tdc.export_onnx(network, (random(2, 5, 8), random(2, 5, 8)), tmp_path / "m.onnx", free_axes=(0, 1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_network_itself_refuses_is_no_reason_to(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    tdc.export_onnx(Mean(equal=True), (random(2, 5, 8), random(2, 5, 8)), path, free_axes=(0, 1))
+    assert dims(path) == [["batch", "axis_1", 8], ["batch", "axis_1", 8]]
+    x = random(3, 7, 8)
+    np.testing.assert_allclose(run(path, x, x), (2 * x).mean(1).numpy(), atol=1e-6)
 
 
 def test_a_length_on_two_axes_has_the_name_of_the_first(tmp_path: Path) -> None:
