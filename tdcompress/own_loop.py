@@ -4,6 +4,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -120,8 +121,7 @@ class TargetedDropout(SparseNet):
         super().__init__(model, method, l1=l1)
         self.seed = seed
         self._index, self._epoch = 0, 0.0
-        self._seen: dict[int, int] = {}
-        self._seen_after = 0
+        self._ran = self._stepped = False  # with these masks; the latter by an optimizer, after the former
         self._warned = False
         self._recompute = Recompute(model, method.effective)
         self.register_state_dict_pre_hook(_give_back)  # type: ignore[no-untyped-call]
@@ -174,7 +174,7 @@ class TargetedDropout(SparseNet):
         self.end_step()
         self._index += 1
         self._epoch = now
-        self._seen = {}
+        self._ran = self._stepped = False
         if not (was_frozen and frozen):
             self._draw()
         if frozen:  # its making sets them to zero; without moments and gradients they stay so
@@ -204,24 +204,23 @@ class TargetedDropout(SparseNet):
         device = next(self.model.parameters()).device
         generator = torch.Generator(device).manual_seed(derived_seed(self.seed, "method", self._index))
         self.begin_step(TrainStep(epoch=self._epoch), generator)
-        self._seen = {}
+        self._ran = self._stepped = False
 
     def _look_for_forgotten_step(self) -> None:
-        """Warn once where an optimizer's step lies between two forward passes with the same masks; micro-batches have none.
+        """Warn once where a step of this network's optimizer lies between two forward passes with the same masks.
 
         Weights that change and no step is over are right: LBFGS runs the network inside its step, and sharpness-aware
         minimisation (SAM) runs it a second time with the weights moved.
         """
-        steps, versions = _optimizer_steps().made, {id(parameter): parameter._version for parameter in self.model.parameters()}
-        same = self._seen.keys() == versions.keys()  # not those of a copy, or what functional_call put in their place
-        if same and self._seen != versions and steps > self._seen_after and not self._warned:
+        _optimizer_steps().networks.add(self)
+        self._ran = True
+        if self._stepped and not self._warned:
             self._warned = True
             warnings.warn(
                 "TargetedDropout: the weights changed, the masks did not: call net.step() after each optimizer.step(), or the"
                 " same entries are dropped all the time",
                 stacklevel=5,  # the caller's own line, beyond forward and the two frames of nn.Module's call
             )
-        self._seen, self._seen_after = versions, steps
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._recompute.give_back()
@@ -231,19 +230,21 @@ class TargetedDropout(SparseNet):
 
 
 class _OptimizerSteps:
-    """Counts the steps that the optimizers of this process have finished."""
+    """Tells networks when an optimizer that holds parameters of theirs has finished a step."""
 
     def __init__(self) -> None:
-        self.made = 0
-        register_optimizer_step_post_hook(self._count)
+        self.networks = WeakSet[TargetedDropout]()
+        register_optimizer_step_post_hook(self._tell)
 
-    def _count(self, *_: object) -> None:
-        self.made += 1
+    def _tell(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        for network in tuple(self.networks):
+            if network._ran and any(id(parameter) in moved for parameter in network.model.parameters()):
+                network._stepped = True
 
 
 @functools.cache
 def _optimizer_steps() -> _OptimizerSteps:
-    """From the first call on."""
     return _OptimizerSteps()
 
 

@@ -222,9 +222,10 @@ def test_a_ramp_holds_before_the_first_step(options: dict[str, object]) -> None:
     assert any(dropped(net))
 
 
-def test_a_forgotten_step_is_told_once() -> None:
+@pytest.mark.parametrize("fused", [False, True])  # which counts no version of a weight up
+def test_a_forgotten_step_is_told_once(fused: bool) -> None:
     net = tdc.TargetedDropout(Net(), gamma=0.5)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, fused=fused)
     x, labels = batch(0)
 
     def update() -> None:
@@ -270,8 +271,13 @@ def test_weights_that_an_optimizer_moves_before_its_step_is_over_are_no_forgotte
         found.backward()
         return found
 
+    critic = nn.Parameter(torch.ones(1))
+    critic.grad = torch.ones(1)
+    others = torch.optim.SGD([critic], lr=0.1)
+
     def sharpness_aware() -> None:
         loss()
+        others.step()  # another network's: it moves nothing of this one
         moves = [0.05 * parameter.grad for parameter in parameters if parameter.grad is not None]
         assert len(moves) == len(parameters)
         with torch.no_grad():

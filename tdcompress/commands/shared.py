@@ -1,6 +1,7 @@
 """What verbs have in common: how they are added, options that several take, the packages they need, JSON."""
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -191,15 +192,15 @@ def read_recipe(path: Path, changes: Sequence[str], *, shared: bool) -> "Recipe"
     Raises:
         RecipeError: two changes of one key; or as ``read_recipes``.
     """
-    from tdcompress.recipes.source import parse_override
+    from tdcompress.recipes.source import is_within, leaves, parse_override
 
     require_parts(*TRAINING)  # which own the keys
     from tdcompress.recipes.overrides import load_changed
 
     parsed = [parse_override(text) for text in changes]
-    keys = [key for key, _ in parsed]
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise RecipeError(f"--set {twice}: given {keys.count(twice)} times, and one value would be taken; leave the others out")
+    for (key, value), (later, _) in itertools.combinations(parsed, 2):
+        if lost := next((leaf for leaf in (key, *leaves(key, value)) if is_within(leaf, later)), None):
+            raise RecipeError(f"--set {later}: takes the place of {lost}, which --set gives too; leave one of them out")
     return replace(load_changed(path, dict(parsed)), shared=shared)
 
 

@@ -29,7 +29,7 @@ def shipped_recipes() -> dict[str, str]:
     """Name -> first sentence of the comment at the top, of each shipped recipe: the demo, the others, then those of folders."""
     folder = recipes_folder()
     found = {}
-    paths = sorted(folder.rglob("*.toml"), key=lambda path: (path.stem != DEMO, path.parent != folder, path))
+    paths = sorted(folder.rglob("[!.]*.toml"), key=lambda path: (path.stem != DEMO, path.parent != folder, path))
     for path in paths:
         found[path.relative_to(folder).with_suffix("").as_posix()] = _first_sentence(path.read_text(encoding="utf-8"))
     return found

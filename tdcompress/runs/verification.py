@@ -92,7 +92,7 @@ def _refuse_a_stage(folder: Path) -> None:
     stage = said.get("stage")  # a run's has none
     if not isinstance(stage, str) or not STAGE.fullmatch(stage):
         return
-    models = sorted(model.name for model in folder.glob("*.onnx"))
+    models = sorted(model.name for model in folder.glob("[!.]*.onnx"))
     name = f"one of its files ({', '.join(models)}), or a run's folder" if models else "a run's folder"
     raise UserError(
         f"{folder}: is the folder of a stage ({stage}), not of a run; name {name}: `tdcompress status` lists the runs"

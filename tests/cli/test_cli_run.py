@@ -43,10 +43,19 @@ def test_bad_sets(refused, tmp_path, text, said):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir() and path.name != "artifacts"] == []
 
 
-def test_a_key_that_is_set_twice_is_refused(refused, tmp_path):
+@pytest.mark.parametrize(
+    ("first", "second", "later", "lost"),
+    [
+        ("train.epochs=1", "train.epochs = 2", "train.epochs", "train.epochs"),
+        ("train={epochs=1}", "train.epochs=2", "train.epochs", "train.epochs"),
+        ("train.epochs=1", "train={epochs=2}", "train", "train.epochs"),
+        ("sweep.prune.fraction=[0.5]", "sweep={}", "sweep", "sweep.prune.fraction"),
+    ],
+)
+def test_a_key_that_is_set_twice_is_refused(refused, tmp_path, first, second, later, lost):
     (tmp_path / "r.toml").write_text(RECIPE)
-    said = refused("run", "r.toml", "--set", "train.epochs=1", "--set", "seed=3", "--set", "train.epochs = 2")
-    assert said == "--set train.epochs: given 2 times, and one value would be taken; leave the others out"
+    said = refused("run", "r.toml", "--set", first, "--set", "seed=3", "--set", second)
+    assert said == f"--set {later}: takes the place of {lost}, which --set gives too; leave one of them out"
 
 
 def test_a_set_that_does_nothing_in_any_of_several_recipes_is_refused(refused, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import tomli_w
 
 from tdcompress.errors import DataError, UserError
+from tdcompress.recipes import shipped
 from tdcompress.recipes.combinations import combinations
 from tdcompress.recipes.names import row_ids
 from tdcompress.recipes.shipped import copy_recipe, find_recipe, find_recipes, recipes_folder, shipped_recipes
@@ -69,6 +70,13 @@ def test_a_folder_means_all_its_recipes(tmp_path):
     assert find_recipes(tmp_path) == [tmp_path / "a.toml", tmp_path / "b.toml"]
     with pytest.raises(UserError, match="no such recipe"):
         find_recipes(tmp_path / "c")
+
+
+def test_what_macos_leaves_beside_a_recipe_is_none(tmp_path, monkeypatch):
+    (tmp_path / "a.toml").write_text("# One. Two.")
+    (tmp_path / "._a.toml").write_bytes(b"\x9e")
+    monkeypatch.setattr(shipped, "recipes_folder", lambda: tmp_path)
+    assert shipped_recipes() == {"a": "One."}
 
 
 def test_a_recipe_is_copied_once(tmp_path):
