@@ -33,8 +33,7 @@ def check_plan(plan: RunPlan, runner: Runner, workers: Workers = HERE) -> None:
         workers: know the machine that benchmarks run on.
 
     Raises:
-        RecipeError: what `check_trainings` refuses; layers that cannot be ranked together; or a backend, provider or number of
-            threads that that machine does not have.
+        RecipeError: what `check_trainings` refuses; or a backend, provider or number of threads that that machine does not have.
         TdcompressError: a folder that cannot be written.
     """
     check_writable(runner.store.root)
@@ -57,10 +56,11 @@ def check_trainings(plan: RunPlan, runner: Runner) -> None:
 
     Raises:
         RecipeError: values of keys that the data's task does not have; a backend that is unknown, or cannot run such networks;
-            names too long for files; or a network whose units cannot be pruned as asked.
+            names too long for files; a network whose units cannot be pruned as asked; or layers that cannot be ranked together.
     """
     _check_keys(plan)
     _check_units(plan, [row.train for row in plan.rows], runner)
+    _check_ranking(plan, runner)
 
 
 def _check_keys(plan: RunPlan) -> None:

@@ -86,6 +86,10 @@ def test_what_cannot_be_run_is_refused_before_any_stage(refused, changes, said):
         ({"bench.backend": ["quantum"]}, "--set bench.backend: backend 'quantum' is unknown"),
         ({"train.batch_tokens": 100}, "--set train.batch_tokens: images have no tokens"),
         ({"prune.granularity": "unit", "prune.include": ["conv9"]}, "--set prune.include: include = 'conv9' names no"),
+        (
+            {"sparsity.method": "variational", "sparsity.exclude": ["conv2"], "prune.exclude": [], "prune.shares": "global"},
+            '--set prune.shares: "global" ranks all layers together',
+        ),
     ],
 )
 def test_what_no_machine_can_run_is_refused_where_trainings_alone_are_made(tmp_path, make_recorder, monkeypatch, changes, said):
