@@ -39,7 +39,7 @@ def captioned(report: Report) -> Figure:
     series, narrower = networks(report.rows)
     last = [(line.label, line.points[-1]) for line in series]
     ends = "; ".join(
-        f"{label} {text.figure(point.accuracy, report.measure)} at {text.short_percent(point.share)} pruned"
+        f"{label} {text.mean_of_seeds(point.accuracies, report.measure)} at {text.short_percent(point.share)} pruned"
         for label, point in last
     )
     scale = "Equal steps to the right halve what is kept. " if _by_kept(report.rows) else ""

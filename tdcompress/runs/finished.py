@@ -59,7 +59,7 @@ def compare_with(folder: Path, report: Report, table_id: str) -> Document:
     Args:
         folder: the run's.
         report: its report.
-        table_id: of `published_table`: "workshop-1".
+        table_id: of `published_table`: "workshop-1a".
 
     Raises:
         UserError: no such table, or one of another network or measure; or the run has no analysis for a table of one.

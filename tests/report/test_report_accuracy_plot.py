@@ -71,7 +71,8 @@ def test_seeds_with_different_zeros_are_one_point_at_their_mean(make_row, make_r
     _, line, seeds = drawn(accuracy_plot.plot(report))
     assert line[2] == [(pytest.approx(2.0), pytest.approx(86.0)), (4.0, pytest.approx(40.0))]
     assert len(seeds[2]) == 4
-    assert accuracy_plot.captioned(report).alt.endswith("targeted (γ 0.9, α 0.66) 40.00 % at 93.75 % pruned.")
+    ends = "targeted (γ 0.9, α 0.66) 40.00 % (mean of 2 seeds, 30.00 to 50.00) at 93.75 % pruned."
+    assert accuracy_plot.captioned(report).alt.endswith(ends)
 
 
 def test_where_nothing_is_kept_the_axis_is_linear(make_row, make_report):
@@ -142,7 +143,9 @@ def test_number_formats_are_hollow_dots_of_their_networks_line(report):
 
 def test_a_mean_is_called_one(report, make_row, make_report):
     rows = [make_row("none", share, 0.5, id=f"{share}-{seed}", seed=seed) for share in (0.5, 0.9) for seed in (0, 1)]
-    caption = accuracy_plot.captioned(make_report(rows)).caption
+    figure = accuracy_plot.captioned(make_report(rows))
+    assert figure.alt.endswith("none 50.00 % (mean of 2 seeds, 50.00 to 50.00) at 90 % pruned.")
+    caption = figure.caption
     assert "Lines are means over seeds, each seed a faint dot. Dotted: the unpruned network, mean of 2 seeds." in caption
     assert "mean" not in accuracy_plot.captioned(report).caption
 
