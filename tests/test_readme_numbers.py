@@ -119,6 +119,16 @@ def test_resnet20_with_other_seeds() -> None:
     assert f"90 % have {at_90[0]}, {at_90[1]} and {at_90[2]} %, two of 95 % have {at_95[0]} and {at_95[1]} %\n" in README
 
 
+def test_resnet20_without_a_teacher() -> None:
+    rows = reported("cifar10-resnet20-without-teacher")
+    weak, strong = (percent(rows[f"targeted-l2_{l2}-0.9"].accuracy_onnx) for l2 in ("0.0002", "0.0005"))
+    assert f"that row has {weak} % with an L2 of 2e-4, and {strong} % with 5e-4" in README
+    choosing, log = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("choosing.md", "log.md"))
+    assert f" | | {weak}, {strong} | | |\n" in choosing
+    for l2, accuracy in (("2e-4", weak), ("5e-4", strong)):
+        assert f"| targeted, 90 % pruned, L2 {l2} | {accuracy} | 89 |" in log
+
+
 def test_resnet20_with_other_settings() -> None:
     untargeted = reported("cifar10-resnet20-best")["none-by-erk-recalibrate2048-0.9"]
     assert untargeted.accuracy_before is not None
